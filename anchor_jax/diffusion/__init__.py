@@ -1,0 +1,1 @@
+"""Schedules, solvers, windows, samplers and losses: pure functions that know no network."""

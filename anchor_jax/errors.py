@@ -1,0 +1,37 @@
+"""The one exception users cause, and the wrapper that turns it into one line and exit code 2."""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+  """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+  """' Did you mean "..."?' for the closest known word, or '' when none is close."""
+  close = difflib.get_close_matches(word, list(known), n=1)
+  return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def door(main: Callable[..., None]) -> Callable[..., None]:
+  """Decorates a command's main function: a UserError ends it with one line on stderr and exit code 2."""
+
+  @functools.wraps(main)
+  def wrapped(*args, **kwargs):
+    try:
+      main(*args, **kwargs)
+    except UserError as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(2)
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr)
+      sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away (`... | head`): not our error
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      sys.exit(141)
+
+  return wrapped

@@ -1,0 +1,1 @@
+"""File formats of others: diffusers folders in and out."""

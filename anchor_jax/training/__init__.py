@@ -1,0 +1,1 @@
+"""State, step, optimiser, checkpoints and reports of the one trainer."""
