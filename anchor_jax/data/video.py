@@ -1,0 +1,234 @@
+"""Video files in and out, with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.files import new_file
+from anchor_jax.shapes import NdArray, UInt8
+
+# A file counts as truncated when more than this share of the frames its header promises is missing.
+_MISSING_SHARE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+  """What a video file says about itself.
+
+  Attributes:
+    fps: frames per second (average).
+    width, height: of the picture as it is shown (after rotation), in pixels.
+    frames: number of frames, counted in the packets.
+    seconds: frames / fps.
+    has_audio: whether the file has a sound track.
+  """
+
+  fps: float
+  width: int
+  height: int
+  frames: int
+  seconds: float
+  has_audio: bool
+
+
+def _open(path: Path) -> av.container.InputContainer:
+  if not path.exists():
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"there is no video {path}.{suggestion(path.name, siblings)}")
+  if path.is_dir():
+    raise UserError(f"{path} is a folder, not a video: name a video file")
+  if not os.access(path, os.R_OK):
+    raise UserError(f"cannot read {path}: permission denied")
+  if path.stat().st_size == 0:
+    raise UserError(f"{path} is empty (0 bytes): record or copy it again")
+  try:
+    container = av.open(str(path))
+  except (av.error.FFmpegError, ValueError):
+    raise UserError(
+      f"{path} is not a video that can be read, or it is cut off: give a whole mp4, mkv, mov or webm"
+    ) from None
+  if not container.streams.video:
+    container.close()
+    raise UserError(f"{path} has no picture in it, only sound or data: give a video")
+  return container
+
+
+def _promised_frames(container: av.container.InputContainer) -> int:
+  """How many frames the header promises, 0 where it does not say (a live recording)."""
+  stream = container.streams.video[0]
+  if stream.frames:
+    return stream.frames
+  rate = stream.average_rate
+  clock = stream.metadata.get("DURATION", "")  # Matroska keeps each stream's length in a tag, h:m:s
+  if rate and clock.count(":") == 2:
+    hours, minutes, seconds = clock.split(":")
+    return int((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * rate)
+  return 0
+
+
+def _check_whole(path: Path, seen: int, promised: int) -> None:
+  if not seen:
+    raise UserError(f"{path} holds no frame: it is empty or cut off; record or copy it again")
+  if promised - seen > max(2, _MISSING_SHARE * promised):
+    raise UserError(f"{path} is cut off: {seen} of {promised} frames are there; copy it again")
+
+
+def _upright(image: UInt8[NdArray, "H W C"], rotation: int) -> UInt8[NdArray, "h w C"]:
+  """The picture as it is meant to be seen; phones store it lying and say so in the frame's rotation (degrees, counter-clockwise)."""
+  quarter_turns = round(rotation / 90) % 4
+  return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+  """Reads a video's facts: the packets are counted, only the first frame is decoded.
+
+  Raises:
+    UserError: no such file, empty, not a video, no picture, or cut off.
+  """
+  path = Path(path)
+  with _open(path) as container:
+    stream = container.streams.video[0]
+    fps, promised, has_audio = (
+      stream.average_rate or stream.guessed_rate,
+      _promised_frames(container),
+      bool(container.streams.audio),
+    )
+    count, first = 0, None
+    try:
+      for packet in container.demux(stream):
+        count += packet.size > 0 and not packet.is_corrupt
+        if first is None:
+          first = next(iter(packet.decode()), None)
+    except av.error.FFmpegError:
+      raise UserError(f"{path} is damaged after frame {count}: copy it again") from None
+    _check_whole(path, count if first is not None else 0, promised)
+    if not fps:
+      raise UserError(f"{path} does not say its frame rate: convert it to mp4")
+    width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
+  return VideoInfo(float(fps), width, height, count, count / float(fps), has_audio)
+
+
+def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
+  """Decodes a video, frame by frame, RGB and upright.
+
+  Raises:
+    UserError: no such file, empty, not a video, damaged or cut off (raised when the iteration gets there).
+  """
+  path = Path(path)
+  with _open(path) as container:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    promised, seen = _promised_frames(container), 0
+    try:
+      for frame in container.decode(stream):
+        if frame.is_corrupt:
+          raise UserError(f"{path} is damaged at frame {seen}: copy it again")
+        yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        seen += 1
+    except av.error.FFmpegError:
+      raise UserError(f"{path} is damaged after frame {seen}: copy it again") from None
+    _check_whole(path, seen, promised)
+
+
+class VideoWriter:
+  """Writes RGB frames to a video file; a context manager. The file takes its name when the block ends well.
+
+  H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded by one repeated row or column,
+  since yuv420p halves the colour planes. With `lossless`, every grey level comes back as it was (H.264 RGB in Matroska; not
+  for browsers).
+
+  Attributes:
+    frames: number of frames written so far.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    fps: float,
+    size: tuple[int, int] | None = None,
+    *,
+    lossless: bool = False,
+    crf: int = 18,
+    metadata: Mapping[str, str] | None = None,
+  ):
+    """Prepares the file; it is opened by the `with` statement.
+
+    Args:
+      path: an .mp4 (or .mkv, .mov) file; with `lossless`, an .mkv file.
+      fps: frames per second, above 0.
+      size: (width, height) in pixels; by default that of the first frame.
+      lossless: keep every value exactly.
+      crf: quality of the H.264 stream, 0 (best) to 51.
+      metadata: free text tags of the file.
+    """
+    if not fps > 0:
+      raise UserError(f"a video needs a frame rate above 0, not {fps}")
+    self.path, self.frames = Path(path), 0
+    self._fps, self._size, self._lossless, self._crf = Fraction(fps).limit_denominator(1001), size, lossless, crf
+    self._metadata = dict(metadata or {})
+    self._container: av.container.OutputContainer | None = None
+    self._stream = None
+
+  def __enter__(self) -> Self:
+    self._file = new_file(self.path)
+    partial = self._file.__enter__()
+    try:
+      options = {"movflags": "+faststart+use_metadata_tags"} if self.path.suffix in (".mp4", ".mov") else {}
+      self._container = av.open(str(partial), "w", options=options)
+    except (OSError, ValueError) as error:
+      self._file.__exit__(type(error), error, error.__traceback__)
+      raise UserError(f"cannot write {self.path}: give a file name that ends in .mp4 or .mkv") from None
+    self._container.metadata.update(self._metadata)
+    return self
+
+  def write(self, frame: UInt8[NdArray, "H W 3"]) -> None:
+    """Appends one RGB frame of the video's size."""
+    assert self._container is not None, "VideoWriter is a context manager: use it in a `with` statement"
+    height, width = frame.shape[:2]
+    self._size = self._size or (width, height)
+    if (width, height) != self._size:
+      raise ValueError(f"frame {self.frames} is {width}x{height}, the video {self._size[0]}x{self._size[1]}")
+    if not self._lossless and (height % 2 or width % 2):
+      frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    if self._stream is None:
+      self._stream = self._add_stream(frame.shape[1], frame.shape[0])
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    picture.pts, picture.time_base = self.frames, 1 / self._fps
+    self._container.mux(self._stream.encode(picture))
+    self.frames += 1
+
+  def _add_stream(self, width: int, height: int):
+    codec, pixels = ("libx264rgb", "rgb24") if self._lossless else ("libx264", "yuv420p")
+    assert self._container is not None
+    stream = self._container.add_stream(codec, rate=self._fps)
+    stream.width, stream.height, stream.pix_fmt = width, height, pixels
+    stream.codec_context.time_base = 1 / self._fps
+    if not self._lossless:  # players guess the colours of a stream that does not name them: ITU-R BT.601, limited range
+      context = stream.codec_context
+      context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
+    stream.options = (
+      {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(self._crf), "preset": "medium"}
+    )
+    return stream
+
+  def __exit__(self, kind, error, traceback) -> None:
+    assert self._container is not None
+    try:
+      if kind is None and not self.frames:
+        raise UserError(f"no frame to write to {self.path}")
+      if kind is None:
+        self._container.mux(self._stream.encode(None))
+      self._container.close()
+    except BaseException as problem:
+      if kind is None:
+        self._file.__exit__(type(problem), problem, problem.__traceback__)
+        raise
+    self._file.__exit__(kind, error, traceback)
