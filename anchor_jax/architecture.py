@@ -1,0 +1,410 @@
+"""What a network looks like: frozen configurations with the field names of diffusers' and transformers' config.json.
+
+Defaults are Stable Diffusion 1.5's. `from_json` reads such a file strictly: a field that would change what is computed
+and that these networks do not know raises UserError; fields that change nothing are passed over. `to_json` writes a
+file that those libraries load. Fields of our own are written only where they differ from their default.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from anchor_jax.errors import UserError, suggestion
+
+_ANY = object()  # any value is harmless
+
+
+def _frozen(value: Any) -> Any:
+  return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Base of the configurations: strict reading, and writing, of a config.json."""
+
+  class_name: ClassVar[str] = ""
+  own_fields: ClassVar[tuple[str, ...]] = ()  # ours alone, unknown to the other libraries
+  file_defaults: ClassVar[Mapping[str, Any]] = {}  # what the writing library means by a field that is absent
+  harmless: ClassVar[Mapping[str, Any]] = {}  # field -> the values (or _ANY) that change nothing here
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> Self:
+    """Reads the dictionary of a config.json.
+
+    Raises:
+      UserError: a field these networks do not implement has a value that matters, or a value makes no sense.
+    """
+    known = {f.name for f in dataclasses.fields(cls)}
+    values, refused = dict(cls.file_defaults), []
+    for name, value in fields.items():
+      value = _frozen(value)
+      if name in known:
+        values[name] = value
+      elif not cls._is_harmless(name, value):
+        refused.append(f"{name}={value!r}" + suggestion(name, known))
+    if refused:
+      raise UserError(f"{cls.class_name} configuration asks for what is not built here: {', '.join(refused)}")
+    try:
+      return cls(**values)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+      raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({error})") from error
+
+  @classmethod
+  def _is_harmless(cls, name: str, value: Any) -> bool:
+    if name.startswith("_") or value is None or value is False:
+      return True
+    allowed = cls.harmless.get(name, ())
+    return allowed is _ANY or value in allowed
+
+  def to_json(self) -> dict[str, Any]:
+    """The dictionary of a config.json; `from_json` of it gives this configuration back."""
+    fields: dict[str, Any] = {"_class_name": self.class_name}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name in self.own_fields and value == field.default:
+        continue
+      fields[field.name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+  def _require(self, true: bool, message: str) -> None:
+    if not true:
+      raise UserError(f"{self.class_name} configuration: {message}")
+
+
+def _per_block(value: Any, blocks: int) -> tuple[Any, ...]:
+  return tuple(value) if isinstance(value, tuple) else (value,) * blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class _DownPath(Config):
+  """What the UNet and the ControlNet share: the downward half and the middle."""
+
+  in_channels: int = 4
+  flip_sin_to_cos: bool = True
+  freq_shift: int = 0
+  down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+  mid_block_type: str = "UNetMidBlock2DCrossAttn"
+  block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+  layers_per_block: int | tuple[int, ...] = 2
+  downsample_padding: int = 1
+  act_fn: str = "silu"
+  norm_num_groups: int = 32
+  norm_eps: float = 1e-5
+  cross_attention_dim: int = 768
+  transformer_layers_per_block: int | tuple[int, ...] = 1
+  attention_head_dim: int | tuple[int, ...] = 8  # despite its name the number of heads, as in diffusers
+  num_attention_heads: int | tuple[int, ...] | None = None
+  use_linear_projection: bool = False
+  upcast_attention: bool = False  # read and written; the softmax is in float32 anyway
+  remat: bool | str = False  # True, or the name of a jax.checkpoint_policies policy: memory for a second forward
+
+  def __post_init__(self) -> None:
+    levels = len(self.block_out_channels)
+    self._require(levels > 0, "block_out_channels is empty")
+    self._require(
+      len(self.down_block_types) == levels, f"{len(self.down_block_types)} down_block_types for {levels} levels"
+    )
+    for name in ("layers_per_block", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads"):
+      value = getattr(self, name)
+      self._require(not isinstance(value, tuple) or len(value) == levels, f"{name} needs one entry or {levels}")
+    for kind in self.down_block_types:
+      self._require(
+        kind in ("CrossAttnDownBlock2D", "DownBlock2D"),
+        f"down block {kind!r} is not built here; use CrossAttnDownBlock2D or DownBlock2D",
+      )
+    self._require(self.mid_block_type == "UNetMidBlock2DCrossAttn", f"mid block {self.mid_block_type!r} is not built")
+    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not built here; use silu")
+    for width, heads in zip(self.block_out_channels, self.heads, strict=True):
+      self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
+      self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
+
+  @property
+  def heads(self) -> tuple[int, ...]:
+    """Attention heads at each level, finest first."""
+    return _per_block(self.num_attention_heads or self.attention_head_dim, len(self.block_out_channels))
+
+  @property
+  def layers(self) -> tuple[int, ...]:
+    """Residual blocks at each level of the downward half."""
+    return _per_block(self.layers_per_block, len(self.block_out_channels))
+
+  @property
+  def depths(self) -> tuple[int, ...]:
+    """Transformer layers in each attention of a level."""
+    return _per_block(self.transformer_layers_per_block, len(self.block_out_channels))
+
+  @property
+  def time_embedding_dim(self) -> int:
+    """Features of the time embedding."""
+    return 4 * self.block_out_channels[0]
+
+  @property
+  def skip_channels(self) -> tuple[int, ...]:
+    """Channels of each feature map the downward half hands over, in order."""
+    channels = [self.block_out_channels[0]]
+    for level, (width, layers) in enumerate(zip(self.block_out_channels, self.layers, strict=True)):
+      channels += [width] * (layers + (level < len(self.block_out_channels) - 1))
+    return tuple(channels)
+
+
+_DOWN_PATH_HARMLESS = {
+  "sample_size": _ANY,
+  "dropout": (0, 0.0),
+  "mid_block_scale_factor": (1, 1.0),
+  "resnet_time_scale_shift": ("default",),
+  "resnet_out_scale_factor": (1, 1.0),
+  "time_embedding_type": ("positional",),
+  "conv_in_kernel": (3,),
+  "conv_out_kernel": (3,),
+  "attention_type": ("default",),
+  "addition_embed_type_num_heads": _ANY,
+  "class_embeddings_concat": (False,),
+  "only_cross_attention": (False, ()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig(_DownPath):
+  """The denoising UNet (UNet2DConditionModel).
+
+  Ours beyond diffusers: `all_frame_attention`, self-attention over all frames of a clip as one sequence (for a frame
+  it is the ordinary one); `mid_gets_last_residual`, the reference's leak of the last ControlNet residual into the
+  middle block; `remat`.
+  """
+
+  class_name: ClassVar[str] = "UNet2DConditionModel"
+  own_fields: ClassVar[tuple[str, ...]] = ("all_frame_attention", "mid_gets_last_residual", "remat")
+  file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
+  harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
+
+  sample_size: int | tuple[int, ...] | None = 64
+  out_channels: int = 4
+  up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+  all_frame_attention: bool = True
+  mid_gets_last_residual: bool = False
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    self._require(
+      len(self.up_block_types) == len(self.block_out_channels),
+      f"{len(self.up_block_types)} up_block_types for {len(self.block_out_channels)} levels",
+    )
+    for kind in self.up_block_types:
+      self._require(
+        kind in ("CrossAttnUpBlock2D", "UpBlock2D"),
+        f"up block {kind!r} is not built here; use CrossAttnUpBlock2D or UpBlock2D",
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlNetConfig(_DownPath):
+  """The pose branch (ControlNetModel): stem over the pose render, downward half, middle, one 1x1 convolution each."""
+
+  class_name: ClassVar[str] = "ControlNetModel"
+  own_fields: ClassVar[tuple[str, ...]] = ("remat",)
+  file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
+  harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
+
+  conditioning_channels: int = 3
+  conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+  controlnet_conditioning_channel_order: str = "rgb"
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    self._require(len(self.conditioning_embedding_out_channels) > 0, "conditioning_embedding_out_channels is empty")
+    order = self.controlnet_conditioning_channel_order
+    self._require(order in ("rgb", "bgr"), f"channel order {order!r} is neither rgb nor bgr")
+
+  @property
+  def stem_stride(self) -> int:
+    """Pixels of the pose render to one latent cell."""
+    return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
+
+  @classmethod
+  def of_unet(
+    cls, unet: UNetConfig, conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+  ) -> "ControlNetConfig":
+    """The pose branch that fits a UNet; it sees the noisy latent alone, so 4 channels beside a 9-channel UNet."""
+    shared = {f.name: getattr(unet, f.name) for f in dataclasses.fields(_DownPath)}
+    shared["in_channels"] = unet.out_channels
+    return cls(**shared, conditioning_embedding_out_channels=conditioning_embedding_out_channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig(Config):
+  """The image autoencoder (AutoencoderKL); `scaling_factor` times its latent is what the UNet sees."""
+
+  class_name: ClassVar[str] = "AutoencoderKL"
+  file_defaults: ClassVar[Mapping[str, Any]] = {
+    "block_out_channels": (64,),
+    "down_block_types": ("DownEncoderBlock2D",),
+    "up_block_types": ("UpDecoderBlock2D",),
+    "layers_per_block": 1,
+    "sample_size": 32,
+  }
+  harmless: ClassVar[Mapping[str, Any]] = {"force_upcast": _ANY}
+
+  in_channels: int = 3
+  out_channels: int = 3
+  down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
+  up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4
+  block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+  layers_per_block: int = 2
+  act_fn: str = "silu"
+  latent_channels: int = 4
+  norm_num_groups: int = 32
+  sample_size: int | tuple[int, ...] | None = 512
+  scaling_factor: float = 0.18215
+  use_quant_conv: bool = True
+  use_post_quant_conv: bool = True
+  mid_block_add_attention: bool = True
+
+  def __post_init__(self) -> None:
+    levels = len(self.block_out_channels)
+    self._require(self.down_block_types == ("DownEncoderBlock2D",) * levels, f"needs {levels} DownEncoderBlock2D")
+    self._require(self.up_block_types == ("UpDecoderBlock2D",) * levels, f"needs {levels} UpDecoderBlock2D")
+    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not built here; use silu")
+    for width in self.block_out_channels:
+      self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
+
+  @property
+  def stride(self) -> int:
+    """Pixels to one latent cell."""
+    return 2 ** (len(self.block_out_channels) - 1)
+
+  @classmethod
+  def of_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
+    """A configuration with one level for each width, so that the block types need not be counted out."""
+    levels = len(block_out_channels)
+    kinds = {
+      "down_block_types": ("DownEncoderBlock2D",) * levels,
+      "up_block_types": ("UpDecoderBlock2D",) * levels,
+    }
+    return cls(block_out_channels=block_out_channels, **kinds, **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class _CLIPTower(Config):
+  """What CLIP's image and text towers share."""
+
+  harmless: ClassVar[Mapping[str, Any]] = {
+    name: _ANY
+    for name in (
+      "architectures attention_dropout dropout bos_token_id eos_token_id pad_token_id initializer_factor "
+      "initializer_range model_type torch_dtype dtype transformers_version"
+    ).split()
+  }
+
+  hidden_size: int = 768
+  intermediate_size: int = 3072
+  projection_dim: int = 512
+  num_hidden_layers: int = 12
+  num_attention_heads: int = 12
+  hidden_act: str = "quick_gelu"
+  layer_norm_eps: float = 1e-5
+
+  def __post_init__(self) -> None:
+    self._require(self.hidden_act in ("quick_gelu", "gelu"), f"activation {self.hidden_act!r} is not built here")
+    self._require(
+      self.hidden_size % self.num_attention_heads == 0,
+      f"width {self.hidden_size} is no multiple of {self.num_attention_heads} heads",
+    )
+
+  @classmethod
+  def _is_harmless(cls, name: str, value: Any) -> bool:
+    # transformers writes the generation settings of every model into its config.json; none of them touches a tower.
+    return super()._is_harmless(name, value) or name in _GENERATION_FIELDS
+
+  def to_json(self) -> dict[str, Any]:
+    fields = super().to_json()
+    return {"architectures": [fields.pop("_class_name")], "model_type": self.model_type, **fields}
+
+  model_type: ClassVar[str] = ""
+
+
+_GENERATION_FIELDS = frozenset(
+  "top_k top_p temperature max_length min_length num_beams num_beam_groups diversity_penalty repetition_penalty "
+  "length_penalty num_return_sequences encoder_no_repeat_ngram_size no_repeat_ngram_size chunk_size_feed_forward "
+  "id2label label2id problem_type return_dict typical_p use_return_dict pruned_heads".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPVisionConfig(_CLIPTower):
+  """CLIP's image tower (CLIPVisionModel); defaults are ViT-B/32's."""
+
+  class_name: ClassVar[str] = "CLIPVisionModel"
+  model_type: ClassVar[str] = "clip_vision_model"
+
+  image_size: int = 224
+  patch_size: int = 32
+  num_channels: int = 3
+
+  @property
+  def tokens(self) -> int:
+    """Length of the context: one token a patch and the class token."""
+    return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPTextConfig(_CLIPTower):
+  """CLIP's text tower (CLIPTextModel); defaults are Stable Diffusion 1.5's, ViT-L/14's."""
+
+  class_name: ClassVar[str] = "CLIPTextModel"
+  model_type: ClassVar[str] = "clip_text_model"
+  file_defaults: ClassVar[Mapping[str, Any]] = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+
+  vocab_size: int = 49408
+  max_position_embeddings: int = 77
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig(Config):
+  """The noise schedule (scheduler_config.json). A PNDM file is read as DDIM's, which has the same noise levels."""
+
+  class_name: ClassVar[str] = "DDIMScheduler"
+  file_defaults: ClassVar[Mapping[str, Any]] = {
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+  }
+  harmless: ClassVar[Mapping[str, Any]] = {
+    name: _ANY
+    for name in (
+      "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type interpolation_type "
+      "use_karras_sigmas"
+    ).split()
+  }
+
+  num_train_timesteps: int = 1000
+  beta_start: float = 0.00085
+  beta_end: float = 0.012
+  beta_schedule: str = "scaled_linear"
+  prediction_type: str = "epsilon"
+  set_alpha_to_one: bool = False
+  steps_offset: int = 1
+  timestep_spacing: str = "leading"
+  rescale_betas_zero_snr: bool = False
+
+  def __post_init__(self) -> None:
+    for name, allowed in (
+      ("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2")),
+      ("prediction_type", ("epsilon", "v_prediction", "sample")),
+      ("timestep_spacing", ("leading", "trailing", "linspace")),
+    ):
+      value = getattr(self, name)
+      self._require(value in allowed, f"{name} {value!r} is none of {', '.join(allowed)}")
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> Self:
+    kind = fields.get("_class_name", cls.class_name)
+    if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):
+      raise UserError(f"scheduler {kind!r} is not read here; save the pipeline with DDIMScheduler or PNDMScheduler")
+    absent = {"set_alpha_to_one": False} if kind == "PNDMScheduler" else {}
+    return super().from_json({**absent, **fields})
+
+  def to_json(self) -> dict[str, Any]:
+    # diffusers clips by default, Stable Diffusion does not.
+    return {**super().to_json(), "clip_sample": False}

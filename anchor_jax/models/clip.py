@@ -1,0 +1,220 @@
+"""CLIP's image and text towers (Radford et al. 2021), up to the hidden states the UNet attends to."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig
+from anchor_jax.models.attention import attention
+from anchor_jax.models.layers import Conv, gelu, layer_norm, quick_gelu
+from anchor_jax.shapes import Array, Float, Int
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+_normal = nn.initializers.normal(0.02)
+
+
+def preprocess(images: Float[Array, "B H W 3"], size: int = 224) -> Float[Array, "B {size} {size} 3"]:
+  """CLIP's own preparation of pictures: shorter side to `size` by bicubic, centre crop, mean and deviation.
+
+  Args:
+    images: in [0, 1].
+    size: the tower's `image_size`.
+
+  Returns:
+    Normalised pixels, within a grey level of the Pillow-based original before normalisation.
+  """
+  height, width = images.shape[1:3]
+  short = min(height, width)
+  # The longer side is cut down to a whole number, as the original does.
+  height, width = (size * height // short, size * width // short)
+  x = jax.image.resize(images, (images.shape[0], height, width, 3), "bicubic", antialias=True)
+  x = jnp.round(jnp.clip(x, 0, 1) * 255) / 255
+  top, left = (height - size) // 2, (width - size) // 2
+  x = x[:, top : top + size, left : left + size]
+  return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(DEVIATION, x.dtype)
+
+
+class SelfAttention(nn.Module):
+  """Multi-head self-attention, all projections with bias; `causal` hides later tokens."""
+
+  heads: int
+  causal: bool
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    def project(name: str) -> Array:
+      return nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
+
+    out = attention(project("q_proj"), project("k_proj"), project("v_proj"), causal=self.causal)
+    return nn.Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(out.reshape(x.shape))
+
+
+class MLP(nn.Module):
+  """Two layers with CLIP's activation."""
+
+  features: int
+  activation: str
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    activation = quick_gelu if self.activation == "quick_gelu" else gelu
+    h = activation(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x))
+    return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
+
+
+class EncoderLayer(nn.Module):
+  """Pre-norm transformer layer."""
+
+  config: CLIPVisionConfig | CLIPTextConfig
+  causal: bool
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    self.layer_norm1 = layer_norm(config.layer_norm_eps, dtype)
+    self.self_attn = SelfAttention(config.num_attention_heads, self.causal, dtype)
+    self.layer_norm2 = layer_norm(config.layer_norm_eps, dtype)
+    self.mlp = MLP(config.intermediate_size, config.hidden_act, dtype)
+
+  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    x = x + self.self_attn(self.layer_norm1(x))
+    return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nn.Module):
+  """A tower's layers."""
+
+  config: CLIPVisionConfig | CLIPTextConfig
+  causal: bool
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    self.layers = [
+      EncoderLayer(self.config, self.causal, self.dtype) for _ in range(self.config.num_hidden_layers)
+    ]
+
+  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    for layer in self.layers:
+      x = layer(x)
+    return x
+
+
+class VisionEmbeddings(nn.Module):
+  """One token a patch behind a class token, and positions."""
+
+  config: CLIPVisionConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config = self.config
+    self.class_embedding = self.param("class_embedding", _normal, (config.hidden_size,), jnp.float32)
+    self.patch_embedding = Conv(
+      config.hidden_size, config.patch_size, config.patch_size, (0, 0), use_bias=False, dtype=self.dtype
+    )
+    self.position_embedding = nn.Embed(config.tokens, config.hidden_size, embedding_init=_normal, dtype=self.dtype)
+
+  def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    patches = self.patch_embedding(pixels)
+    patches = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    first = jnp.broadcast_to(self.class_embedding.astype(patches.dtype), (patches.shape[0], 1, patches.shape[-1]))
+    x = jnp.concatenate([first, patches], axis=1)
+    return x + self.position_embedding(jnp.arange(x.shape[1]))
+
+
+class VisionTransformer(nn.Module):
+  """The image tower; `post_layernorm` is held, for the files' sake, and not applied."""
+
+  config: CLIPVisionConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    self.embeddings = VisionEmbeddings(config, dtype)
+    self.pre_layrnorm = layer_norm(config.layer_norm_eps, dtype)  # the name in the files
+    self.encoder = Encoder(config, False, dtype)
+    self.post_layernorm = layer_norm(config.layer_norm_eps, dtype)
+
+  def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+    if self.is_initializing():
+      self.post_layernorm(x[:, 0])
+    return x
+
+
+class CLIPVision(nn.Module):
+  """Appearance tokens of a picture.
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: CLIPVisionConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    self.vision_model = VisionTransformer(self.config, self.dtype)
+
+  def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    """The last hidden state, class token first, without the final layer norm; float32.
+
+    Args:
+      pixels: as `preprocess` makes them, `config.image_size` square.
+    """
+    return self.vision_model(pixels).astype(jnp.float32)
+
+
+class TextEmbeddings(nn.Module):
+  """Tokens and positions."""
+
+  config: CLIPTextConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config = self.config
+    self.token_embedding = nn.Embed(config.vocab_size, config.hidden_size, embedding_init=_normal, dtype=self.dtype)
+    self.position_embedding = nn.Embed(
+      config.max_position_embeddings, config.hidden_size, embedding_init=_normal, dtype=self.dtype
+    )
+
+  def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
+    return self.token_embedding(ids) + self.position_embedding(jnp.arange(ids.shape[1]))
+
+
+class TextTransformer(nn.Module):
+  """The text tower."""
+
+  config: CLIPTextConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    self.embeddings = TextEmbeddings(config, dtype)
+    self.encoder = Encoder(config, True, dtype)
+    self.final_layer_norm = layer_norm(config.layer_norm_eps, dtype)
+
+  def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
+    return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+
+
+class CLIPText(nn.Module):
+  """Hidden states of a prompt; only the empty one is ever needed, as the null context.
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: CLIPTextConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    self.text_model = TextTransformer(self.config, self.dtype)
+
+  def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
+    """The last hidden state behind the final layer norm; float32."""
+    return self.text_model(ids).astype(jnp.float32)

@@ -1,0 +1,116 @@
+"""The pose branch (ControlNet; Zhang et al. 2023): a copy of the UNet's downward half that sees the pose render."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.architecture import ControlNetConfig
+from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features
+from anchor_jax.models.unet import MiddleBlock, down_stages
+from anchor_jax.shapes import Array, Bool, Float, Shaped
+
+_zeros = nn.initializers.zeros_init()
+
+
+class PoseStem(nn.Module):
+  """Convolutions that bring a pose render down to the latent's size; the last one starts at zero.
+
+  Attributes:
+    features: output channels, the network's first width.
+    widths: channels inside, one entry for each size; len(widths) - 1 halvings.
+    dtype: of the computation.
+  """
+
+  features: int
+  widths: tuple[int, ...]
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    self.conv_in = Conv(self.widths[0], dtype=self.dtype)
+    blocks = []
+    for before, after in zip(self.widths, self.widths[1:], strict=False):
+      blocks += [Conv(before, dtype=self.dtype), Conv(after, stride=2, dtype=self.dtype)]
+    self.blocks = blocks
+    self.conv_out = Conv(self.features, kernel_init=_zeros, dtype=self.dtype)
+
+  def __call__(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W {self.features}"]:
+    x = nn.silu(self.conv_in(pose))
+    for block in self.blocks:
+      x = nn.silu(block(x))
+    return self.conv_out(x)
+
+
+class ControlNet(nn.Module):
+  """Turns noisy latents and a pose into one residual for each skip feature of the UNet and one for its middle.
+
+  Self-attention is each frame's own; GroupNorm in residual blocks pools over frames, as in the UNet. Every residual
+  passes a 1x1 convolution that starts at zero: an untrained branch changes nothing.
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: ControlNetConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    self.time_embedding = TimestepEmbedding(config.time_embedding_dim, dtype)
+    self.conv_in = Conv(config.block_out_channels[0], dtype=dtype)
+    self.controlnet_cond_embedding = PoseStem(
+      config.block_out_channels[0], config.conditioning_embedding_out_channels, dtype
+    )
+    self.down_blocks = down_stages(config, False, dtype)
+    self.mid_block = MiddleBlock(config, False, dtype)
+
+    def exit_to(channels: int) -> Conv:
+      return Conv(channels, 1, padding=(0, 0), kernel_init=_zeros, dtype=dtype)
+
+    self.controlnet_down_blocks = [exit_to(channels) for channels in config.skip_channels]
+    self.controlnet_mid_block = exit_to(config.block_out_channels[-1])
+
+  def embed_pose(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C0"]:
+    """The stem alone, which needs to run once a frame and not once a step.
+
+    Args:
+      pose: renders in [0, 1], `config.stem_stride` times the latent's size.
+    """
+    if self.config.controlnet_conditioning_channel_order == "bgr":
+      pose = pose[..., ::-1]
+    return self.controlnet_cond_embedding(pose)
+
+  def __call__(
+    self,
+    sample: Float[Array, "B T H W C"],
+    timesteps: Shaped[Array, " B"],
+    context: Float[Array, "B N D"],
+    pose_features: Float[Array, "B T H W C0"],
+    frame_mask: Bool[Array, "B T"] | None = None,
+    scale: float | Float[Array, ""] = 1.0,
+  ) -> tuple[tuple[Array, ...], Array]:
+    """The residuals for the skip features, finest first, and the one for the middle, times `scale`.
+
+    Args:
+      sample: noisy latents alone.
+      timesteps: 0 to 999, one a clip.
+      context: appearance tokens.
+      pose_features: what `embed_pose` gave.
+      frame_mask: False for padded frames.
+      scale: strength of the pose, 0 for none.
+    """
+    config = self.config
+    if self.is_initializing():  # the stem's parameters come with the others
+      stride = config.stem_stride
+      size = (*sample.shape[:2], sample.shape[2] * stride, sample.shape[3] * stride, config.conditioning_channels)
+      self.embed_pose(jnp.zeros(size))
+    emb = timestep_features(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
+    emb = self.time_embedding(emb)
+    x = self.conv_in(sample) + pose_features
+    features = [x]
+    for block in self.down_blocks:
+      x, more = block.down(x, emb, context, frame_mask)
+      features += more
+    x = self.mid_block(x, emb, context, frame_mask)
+    exits = zip(self.controlnet_down_blocks, features, strict=True)
+    return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale

@@ -1,0 +1,196 @@
+"""The smallest parts: convolution over frames, group normalisation over frames, the time embedding, resizing."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.shapes import Array, Bool, Float, Shaped
+
+Initializer = Callable[..., Array]
+
+
+class Conv(nn.Module):
+  """2D convolution of every frame by itself.
+
+  Attributes:
+    features: output channels.
+    kernel_size: of the square kernel.
+    stride: in both directions.
+    padding: cells of zeros before and after, for height and width alike.
+    kernel_init: initialiser of the kernel.
+    use_bias: whether there is a bias.
+    dtype: of the computation; the parameters are float32.
+  """
+
+  features: int
+  kernel_size: int = 3
+  stride: int = 1
+  padding: tuple[int, int] = (1, 1)
+  kernel_init: Initializer = nn.initializers.lecun_normal()
+  use_bias: bool = True
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features}"]:
+    size = self.kernel_size
+    kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
+    images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
+    y = jax.lax.conv_general_dilated(
+      images,
+      kernel.astype(self.dtype),
+      (self.stride, self.stride),
+      [self.padding, self.padding],
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    if self.use_bias:
+      y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(self.dtype)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+class GroupNorm(nn.Module):
+  """Group normalisation of clips, in float32.
+
+  Attributes:
+    groups: channel groups.
+    epsilon: added to the variance. torch's blocks use 1e-5 and its transformers 1e-6; there is no safe default.
+    pool_frames: statistics over all frames of a clip, as a 3D network has them; else each frame has its own.
+    dtype: of the result.
+  """
+
+  groups: int
+  epsilon: float
+  pool_frames: bool = True
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B T H W C"], frame_mask: Bool[Array, "B T"] | None = None
+  ) -> Float[Array, "B T H W C"]:
+    """Normalises; frames where `frame_mask` is False take no part in pooled statistics."""
+    channels = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+    y = x.astype(jnp.float32)
+    pooled = self.pool_frames and x.shape[1] > 1
+
+    def group_mean(values: Array) -> Array:
+      # A mean over the pixels, then over the channels of a group, in the shape that broadcasts against the input.
+      means = values.mean((2, 3))
+      if pooled and frame_mask is not None:
+        weights = frame_mask.astype(jnp.float32)[..., None]
+        means = (means * weights).sum(1, keepdims=True) / jnp.maximum(weights.sum(1, keepdims=True), 1)
+      elif pooled:
+        means = means.mean(1, keepdims=True)
+      grouped = means.reshape(*means.shape[:2], self.groups, -1).mean(-1)
+      return jnp.repeat(grouped, channels // self.groups, axis=-1)[:, :, None, None]
+
+    centred = y - group_mean(y)
+    variance = group_mean(jnp.square(centred))
+    return (centred * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+
+
+def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
+  """Layer normalisation with torch's two-pass variance, statistics in float32."""
+  return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def timestep_features(
+  timesteps: Shaped[Array, " B"], features: int, flip_sin_to_cos: bool = True, shift: float = 0
+) -> Float[Array, "B {features}"]:
+  """Sinusoids of the timestep (Vaswani et al. 2017, section 3.5), wavelengths 2 pi to 20000 pi.
+
+  Args:
+    timesteps: 0 to 999, integer or not.
+    features: how many, even.
+    flip_sin_to_cos: cosines first.
+    shift: taken from the half width that the exponents are divided by.
+  """
+  half = features // 2
+  # On the host: an error of one unit in the last place here is one of 1e-4 in the angle at t = 1000.
+  exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
+  angles = timesteps.astype(jnp.float32)[:, None] * np.exp(exponents)[None]
+  parts = [jnp.sin(angles), jnp.cos(angles)]
+  return jnp.concatenate(parts[::-1] if flip_sin_to_cos else parts, axis=-1)
+
+
+class TimestepEmbedding(nn.Module):
+  """Two layers over the sinusoids."""
+
+  features: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B {self.features}"]:
+    x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
+    return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(nn.silu(x))
+
+
+class Downsample(nn.Module):
+  """Halves height and width by a convolution of stride 2.
+
+  The UNet pads one cell all round; the autoencoder, as torch's does, only after the last row and column.
+  """
+
+  features: int
+  padding: tuple[int, int] = (1, 1)
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w {self.features}"]:
+    return Conv(self.features, stride=2, padding=self.padding, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+  """Repeats cells up to a size (twice the input's, or one less where the downward half met an odd size)."""
+
+  features: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B T h w C"], size: tuple[int, int] | None = None
+  ) -> Float[Array, "B T H W {self.features}"]:
+    height, width = x.shape[2:4]
+    x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+    if size is not None and size != (2 * height, 2 * width):
+      # torch's nearest rule: floor(i * input / output) of the input, so of the doubled one every second cell.
+      rows = 2 * (np.arange(size[0]) * height // size[0])
+      columns = 2 * (np.arange(size[1]) * width // size[1])
+      x = x[:, :, rows][:, :, :, columns]
+    return Conv(self.features, dtype=self.dtype, name="conv")(x)
+
+
+def gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+  """The exact GELU, by the error function; JAX's default is the tanh approximation."""
+  return nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+  """CLIP's approximation of GELU, x * sigmoid(1.702 x)."""
+  return x * nn.sigmoid(1.702 * x)
+
+
+def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module]:
+  """The module class, its activations recomputed in the backward pass if `remat` says so; parameters keep their names.
+
+  Args:
+    module: class to wrap.
+    remat: False, True (keep nothing), or the name of a policy in `jax.checkpoint_policies`.
+
+  Raises:
+    UserError: no policy has that name.
+  """
+  if not remat:
+    return module
+  if remat is True:
+    return nn.remat(module)
+  policy = getattr(jax.checkpoint_policies, remat, None)
+  if policy is None:
+    raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, dir(jax.checkpoint_policies))}")
+  return nn.remat(module, policy=policy)

@@ -1,0 +1,143 @@
+"""The networks of one part (body or head) taken together, and the few functions that training and sampling share.
+
+Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}: which of them are trained is the
+trainer's business, not the networks'.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.config import ModelConfig
+from anchor_jax.models.clip import CLIPVision, preprocess
+from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.vae import AutoencoderKL
+from anchor_jax.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """Modules for the sizes in `model`; holds no weights.
+
+  Attributes:
+    model: sizes of every network, and the noise schedule.
+    dtype: compute type, "float32" or "bfloat16".
+  """
+
+  model: ModelConfig
+  dtype: str = "float32"
+
+  @functools.cached_property
+  def denoiser(self) -> Denoiser:
+    """UNet and pose branch."""
+    return Denoiser(self.model.unet, self.model.controlnet, jnp.dtype(self.dtype))
+
+  @functools.cached_property
+  def vae(self) -> AutoencoderKL:
+    """The image autoencoder."""
+    return AutoencoderKL(self.model.vae, jnp.dtype(self.dtype))
+
+  @functools.cached_property
+  def image_encoder(self) -> CLIPVision:
+    """The image tower whose tokens carry the appearance."""
+    return CLIPVision(self.model.image_encoder, jnp.dtype(self.dtype))
+
+  @property
+  def inpaints(self) -> bool:
+    """Whether the UNet sees mask and masked latent beside the noisy latent (the head's does)."""
+    return self.model.unet.in_channels > self.model.unet.out_channels
+
+  def init(self, key: Key[Array, ""]) -> PyTree:
+    """Random weights, float32."""
+    keys = jax.random.split(key, 4)
+    unet, controlnet, vae, image = (self.model.unet, self.model.controlnet, self.model.vae, self.model.image_encoder)
+    side = 2 ** len(unet.block_out_channels)
+    latents = jnp.zeros((1, 1, side, side, unet.out_channels))
+    condition = {"pose": jnp.zeros((1, 1, side, side, controlnet.block_out_channels[0]))}
+    if self.inpaints:
+      condition["inpaint"] = jnp.zeros((1, 1, side, side, unet.in_channels - unet.out_channels))
+    pose = jnp.zeros((1, 1, side * controlnet.stem_stride, side * controlnet.stem_stride, 3))
+    context = jnp.zeros((1, image.tokens, unet.cross_attention_dim))
+    pixels = jnp.zeros((1, vae.stride * 4, vae.stride * 4, 3))
+
+    def denoiser(module: Denoiser):
+      module.embed_pose(pose)
+      return module(latents, jnp.zeros((1,), jnp.int32), context, condition)
+
+    def autoencoder(module: AutoencoderKL):
+      return module.decode(module.encode(pixels)[0])
+
+    from_nothing = lambda module, function, k: module.init(k, method=function)["params"]
+    made = from_nothing(self.denoiser, denoiser, keys[0])
+    made["vae"] = from_nothing(self.vae, autoencoder, keys[1])
+    clip_pixels = jnp.zeros((1, image.image_size, image.image_size, 3))
+    made["image_encoder"] = self.image_encoder.init(keys[2], clip_pixels)["params"]
+    made["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
+    return made
+
+  def embed_pose(self, weights: PyTree, pose: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
+    """The pose branch's stem: computed once a frame, whatever the number of sampling steps."""
+    pixels = pose.astype(jnp.float32) / 255
+    return self.denoiser.apply(_denoiser_params(weights), pixels, method="embed_pose")
+
+  def denoise(
+    self,
+    weights: PyTree,
+    latents: Float[Array, "B T H W C"],
+    timesteps: Int[Array, "B"],
+    context: Float[Array, "B N D"],
+    condition: dict[str, Float[Array, "B T H W _"]],
+    frame_mask: Bool[Array, "B T"] | None = None,
+    conditioning_scale: float = 1.0,
+  ) -> Float[Array, "B T H W C"]:
+    """The prediction for noisy latents; with its weights bound it is the function diffusion/ takes."""
+    params = _denoiser_params(weights)
+    return self.denoiser.apply(params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
+
+  def appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    """Context tokens of reference images: CLIP's preprocessing, then the image tower."""
+    pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
+    return self.image_encoder.apply({"params": weights["image_encoder"]}, pixels)
+
+  def encode_moments(
+    self, weights: PyTree, pixels: Float[Array, "B H W 3"]
+  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
+    """Mean and log-variance of the latent of images in [-1, 1], unscaled."""
+    return self.vae.apply({"params": weights["vae"]}, pixels, method="encode")
+
+  def encode(
+    self, weights: PyTree, pixels: Float[Array, "B H W 3"], key: Key[Array, ""] | None = None
+  ) -> Float[Array, "B h w C"]:
+    """Scaled latents of images in [-1, 1]: a draw from the posterior, or its mean where no key is given."""
+    mean, logvar = self.encode_moments(weights, pixels)
+    if key is not None:
+      mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+    return mean * self.model.vae.scaling_factor
+
+  def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+    """Images in [0, 1] of scaled latents."""
+    unscaled = latents / self.model.vae.scaling_factor
+    pixels = self.vae.apply({"params": weights["vae"]}, unscaled, method="decode")
+    return jnp.clip(pixels / 2 + 0.5, 0, 1)
+
+  def inpainting(
+    self, weights: PyTree, pixels: Float[Array, "B H W 3"], keep: Bool[Array, "B H W"], key: Key[Array, ""] | None = None
+  ) -> Float[Array, "B h w 5"]:
+    """The head's extra channels: the mask (1 = keep, 0 = repaint) and the latent of the image under it.
+
+    The mask shrinks by torch's nearest rule, which takes the top left pixel of each cell.
+    """
+    stride = self.model.vae.stride
+    masked = self.encode(weights, pixels * keep[..., None], key)
+    return jnp.concatenate([keep[:, ::stride, ::stride, None].astype(jnp.float32), masked], axis=-1)
+
+
+def to_signed(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
+  """Bytes to [-1, 1], what the autoencoder reads."""
+  return images.astype(jnp.float32) / 127.5 - 1
+
+
+def _denoiser_params(weights: PyTree) -> PyTree:
+  return {"params": {"unet": weights["unet"], "controlnet": weights["controlnet"]}}

@@ -1,0 +1,44 @@
+"""The residual block of every network here."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.models.layers import Conv, GroupNorm
+from anchor_jax.shapes import Array, Bool, Float
+
+
+class ResBlock(nn.Module):
+  """GroupNorm-SiLU-Conv twice, with a time embedding between; a frame is a clip with T = 1.
+
+  GroupNorm statistics pool over frames; `frame_mask` keeps padded frames out of them.
+
+  Attributes:
+    features: output channels.
+    groups: of the normalisations.
+    epsilon: of the normalisations; 1e-5 in the UNet, 1e-6 in the autoencoder.
+    dtype: of the computation.
+  """
+
+  features: int
+  groups: int
+  epsilon: float = 1e-5
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "B T H W C"],
+    time_embedding: Float[Array, "B D"] | None = None,
+    frame_mask: Bool[Array, "B T"] | None = None,
+  ) -> Float[Array, "B T H W {self.features}"]:
+    h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm1")(x, frame_mask)
+    h = Conv(self.features, dtype=self.dtype, name="conv1")(nn.silu(h))
+    if time_embedding is not None:
+      shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time_embedding))
+      h = h + shift[:, None, None, None]
+    h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm2")(h, frame_mask)
+    h = Conv(self.features, dtype=self.dtype, name="conv2")(nn.silu(h))
+    if x.shape[-1] != self.features:
+      x = Conv(self.features, 1, padding=(0, 0), dtype=self.dtype, name="conv_shortcut")(x)
+    return x + h

@@ -1,0 +1,159 @@
+"""The image autoencoder (Kingma and Welling 2014; Rombach et al. 2022, first stage), frozen or trained from nothing."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.architecture import VAEConfig
+from anchor_jax.models.attention import SpatialAttention
+from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
+from anchor_jax.models.resnet import ResBlock
+from anchor_jax.shapes import Array, Float, Key
+
+_EPSILON = 1e-6
+
+
+class Level(nn.Module):
+  """Residual blocks at one size, and the step to the next: "down", "up" or ""."""
+
+  config: VAEConfig
+  features: int
+  layers: int
+  resample: str = ""
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    groups = self.config.norm_num_groups
+    self.resnets = [ResBlock(self.features, groups, _EPSILON, self.dtype) for _ in range(self.layers)]
+    if self.resample == "down":
+      self.downsamplers = [Downsample(self.features, (0, 1), self.dtype)]
+    elif self.resample == "up":
+      self.upsamplers = [Upsample(self.features, self.dtype)]
+
+  def __call__(self, x: Float[Array, "B 1 H W C"]) -> Float[Array, "B 1 h w {self.features}"]:
+    for block in self.resnets:
+      x = block(x)
+    if self.resample == "down":
+      return self.downsamplers[0](x)
+    return self.upsamplers[0](x) if self.resample == "up" else x
+
+
+class Middle(nn.Module):
+  """Residual block, attention, residual block."""
+
+  config: VAEConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    features, groups = self.config.block_out_channels[-1], self.config.norm_num_groups
+    self.resnets = [ResBlock(features, groups, _EPSILON, self.dtype) for _ in range(2)]
+    if self.config.mid_block_add_attention:
+      self.attentions = [SpatialAttention(groups, _EPSILON, self.dtype)]
+
+  def __call__(self, x: Float[Array, "B 1 H W C"]) -> Float[Array, "B 1 H W C"]:
+    x = self.resnets[0](x)
+    if self.config.mid_block_add_attention:
+      x = self.attentions[0](x)
+    return self.resnets[1](x)
+
+
+class Encoder(nn.Module):
+  """Image to the channels that hold mean and log-variance."""
+
+  config: VAEConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    last = len(config.block_out_channels) - 1
+    self.conv_in = Conv(config.block_out_channels[0], dtype=dtype)
+    self.down_blocks = [
+      Level(config, width, config.layers_per_block, "down" if level < last else "", dtype)
+      for level, width in enumerate(config.block_out_channels)
+    ]
+    self.mid_block = Middle(config, dtype)
+    self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
+    self.conv_out = Conv(2 * config.latent_channels, dtype=dtype)
+
+  def __call__(self, x: Float[Array, "B 1 H W C"]) -> Float[Array, "B 1 h w D"]:
+    x = self.conv_in(x)
+    for block in self.down_blocks:
+      x = block(x)
+    return self.conv_out(nn.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+  """Latent to image."""
+
+  config: VAEConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    widths = config.block_out_channels[::-1]
+    self.conv_in = Conv(widths[0], dtype=dtype)
+    self.mid_block = Middle(config, dtype)
+    self.up_blocks = [
+      Level(config, width, config.layers_per_block + 1, "up" if level < len(widths) - 1 else "", dtype)
+      for level, width in enumerate(widths)
+    ]
+    self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
+    self.conv_out = Conv(config.out_channels, dtype=dtype)
+
+  def __call__(self, x: Float[Array, "B 1 h w D"]) -> Float[Array, "B 1 H W C"]:
+    x = self.mid_block(self.conv_in(x))
+    for block in self.up_blocks:
+      x = block(x)
+    return self.conv_out(nn.silu(self.conv_norm_out(x)))
+
+
+class AutoencoderKL(nn.Module):
+  """Images to latents and back; no scaling factor is applied here.
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: VAEConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    self.encoder, self.decoder = Encoder(config, dtype), Decoder(config, dtype)
+    if config.use_quant_conv:
+      self.quant_conv = Conv(2 * config.latent_channels, 1, padding=(0, 0), dtype=dtype)
+    if config.use_post_quant_conv:
+      self.post_quant_conv = Conv(config.latent_channels, 1, padding=(0, 0), dtype=dtype)
+
+  def encode(
+    self, images: Float[Array, "B H W C"]
+  ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+    """Mean and log-variance of the latent, float32, the latter within [-30, 20].
+
+    Args:
+      images: in [-1, 1], height and width multiples of `config.stride`.
+    """
+    moments = self.encoder(images[:, None])
+    if self.config.use_quant_conv:
+      moments = self.quant_conv(moments)
+    mean, log_variance = jnp.split(moments[:, 0].astype(jnp.float32), 2, axis=-1)
+    return mean, jnp.clip(log_variance, -30, 20)
+
+  def decode(self, latents: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
+    """Images around [-1, 1], float32, not clipped, from unscaled latents."""
+    x = latents[:, None]
+    if self.config.use_post_quant_conv:
+      x = self.post_quant_conv(x)
+    return self.decoder(x)[:, 0].astype(jnp.float32)
+
+  def __call__(
+    self, images: Float[Array, "B H W C"], key: Key[Array, ""] | None = None
+  ) -> tuple[Float[Array, "B H W O"], Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+    """Reconstruction from a sample of the latent (from its mean without a key), mean and log-variance; for training."""
+    mean, log_variance = self.encode(images)
+    latents = mean
+    if key is not None:
+      latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    return self.decode(latents), mean, log_variance
