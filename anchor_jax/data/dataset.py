@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from anchor_jax.data.sidecar import PosedFrame
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
-from anchor_jax.shapes import Int, NdArray, Shaped, UInt8
+from anchor_jax.shapes import NdArray, Shaped, UInt8
 
 FORMAT = 1
 IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1}
@@ -48,19 +48,6 @@ class PosedClip(NamedTuple):
   person: str
   fps: float
   frames: Iterable[PosedFrame]
-
-
-class Source(Protocol):
-  """Records by number; what the loader reads from."""
-
-  people: Int[NdArray, "N"]
-  videos: Int[NdArray, "N"]
-
-  def __len__(self) -> int: ...
-
-  def read(self, index: int, fields: Sequence[str]) -> dict[str, Shaped[NdArray, "..."]]:
-    """The named fields of one record, decoded."""
-    ...
 
 
 def _encode(image: UInt8[NdArray, "H W *C"]) -> bytes:
@@ -286,96 +273,6 @@ class PreparedSource:
       raise
     except Exception:
       raise _damaged(self.folder) from None
-
-
-class ArraySource:
-  """Records held in memory as whole arrays.
-
-  Attributes:
-    arrays: field name to [N ...] array.
-    people, videos: for each record, the number of its person and of its video.
-  """
-
-  def __init__(
-    self,
-    arrays: Mapping[str, Shaped[NdArray, "N ..."]],
-    people: Int[NdArray, "N"],
-    videos: Int[NdArray, "N"] | None = None,
-  ):
-    """Takes arrays of equal length; `videos` defaults to one video a person."""
-    self.arrays = dict(arrays)
-    self.people = np.asarray(people, np.int32)
-    self.videos = self.people if videos is None else np.asarray(videos, np.int32)
-    for name, array in self.arrays.items():
-      if len(array) != len(self.people):
-        raise ValueError(f"{name} has {len(array)} records, people {len(self.people)}")
-
-  def __len__(self) -> int:
-    return len(self.people)
-
-  def __repr__(self) -> str:
-    return f"ArraySource({sorted(self.arrays)}, {len(self)} records)"
-
-  def __getitem__(self, index: int) -> dict[str, Shaped[NdArray, "..."]]:
-    return self.read(index, tuple(self.arrays))
-
-  def read(self, index: int, fields: Sequence[str]) -> dict[str, Shaped[NdArray, "..."]]:
-    """Some fields of a record; views, not copies."""
-    return {name: self.arrays[name][index] for name in fields}
-
-
-class JoinedSource:
-  """Several sources one after the other; the people of one are never those of another."""
-
-  def __init__(self, sources: Sequence[Source]):
-    """Takes at least one source."""
-    self.sources = list(sources)
-    self._starts = np.cumsum([0] + [len(source) for source in self.sources])
-    self.people = _renumbered([source.people for source in self.sources])
-    self.videos = _renumbered([source.videos for source in self.sources])
-    self.has_landmarks = np.concatenate(
-      [getattr(source, "has_landmarks", np.ones(len(source), bool)) for source in self.sources]
-    )
-
-  def __len__(self) -> int:
-    return len(self.people)
-
-  def __repr__(self) -> str:
-    return f"JoinedSource({self.sources})"
-
-  def __getitem__(self, index: int) -> dict[str, Shaped[NdArray, "..."]]:
-    part, inner = self._locate(index)
-    return self.sources[part][inner]
-
-  def read(self, index: int, fields: Sequence[str]) -> dict[str, Shaped[NdArray, "..."]]:
-    """Some fields of a record."""
-    part, inner = self._locate(index)
-    return self.sources[part].read(inner, fields)
-
-  def _locate(self, index: int) -> tuple[int, int]:
-    if not 0 <= index < len(self):
-      raise IndexError(index)
-    part = int(np.searchsorted(self._starts, index, side="right")) - 1
-    return part, int(index - self._starts[part])
-
-
-def _renumbered(numbers: Sequence[Int[NdArray, "_"]]) -> Int[NdArray, "N"]:
-  offset, parts = 0, []
-  for part in numbers:
-    parts.append(part + offset)
-    offset += int(part.max()) + 1
-  return np.concatenate(parts).astype(np.int32)
-
-
-def load(source: Source, fields: Sequence[str] = FIELDS, *, progress: str | None = None) -> ArraySource:
-  """Decodes a whole source into memory (about 0.13 MB a record at 128 px, 2.1 MB at 512 px with all fields)."""
-  arrays: dict[str, np.ndarray] = {}
-  for index in tqdm(range(len(source)), desc=progress, disable=progress is None, unit="frame"):
-    for name, value in source.read(index, fields).items():
-      if name not in arrays:
-        arrays[name] = np.empty((len(source), *np.shape(value)), np.asarray(value).dtype)
-      arrays[name][index] = value
-  return ArraySource(arrays, source.people, source.videos)
 
 
 def _damaged(folder: Path) -> UserError:

@@ -1,0 +1,160 @@
+"""Endless, shuffled, restorable batches from prepared records, with grain.
+
+Which records a batch holds is a function of (seed, step) alone: neither the number of processes that share a batch
+nor that of reader processes changes it, nor the order of its rows. The state is one integer.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from anchor_jax.data.sources import Source
+from anchor_jax.errors import UserError
+from anchor_jax.shapes import Int, NdArray, Shaped
+
+REFERENCE = "reference_"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pair:
+  """Draws, for a target record, a random other record of the same person as its reference."""
+
+  by_person: tuple[NdArray, ...]  # usable records of each person
+  position: NdArray  # of a record among its person's
+  people: NdArray
+
+  def __call__(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
+    mine = self.by_person[self.people[index]]
+    if len(mine) == 1:
+      return index, index
+    # a uniform draw among the others: skip over the record's own position
+    other = int(rng.integers(len(mine) - 1))
+    return index, int(mine[other + (other >= self.position[index])])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+  """Turns a pair of record numbers into an example."""
+
+  source: Source
+  target_fields: tuple[str, ...]
+  reference_fields: tuple[str, ...]
+  cached: Mapping[str, NdArray]
+
+  def __call__(self, pair: tuple[int, int]) -> dict[str, Any]:
+    index, reference = pair
+    example: dict[str, Any] = {"index_in_source": np.int32(index)}
+    example.update(self._fields(index, self.target_fields))
+    others = self._fields(reference, self.reference_fields)
+    example.update({REFERENCE + name: value for name, value in others.items()})
+    return example
+
+  def _fields(self, index: int, fields: Sequence[str]) -> dict[str, Any]:
+    stored = [name for name in fields if name not in self.cached]
+    values = self.source.read(index, stored) if stored else {}
+    return values | {name: self.cached[name][index] for name in fields if name in self.cached}
+
+
+class _Contiguous(grain.MapDataset):
+  """Reorders rows so that process p of P holds rows [p B / P, (p + 1) B / P) of each global batch of B.
+
+  grain's elastic iterator deals the rows of a batch out like cards; this undoes the dealing, so that the global array
+  put together from the processes is the same array whatever P is.
+  """
+
+  def __init__(self, parent: grain.MapDataset, batch_size: int, process_count: int):
+    super().__init__(parent)
+    self._batch, self._processes = batch_size, process_count
+
+  def __len__(self) -> int:
+    return len(self._parent)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    step, row = divmod(index, self._batch)
+    turn, process = divmod(row, self._processes)
+    return self._parent[step * self._batch + process * (self._batch // self._processes) + turn]
+
+  def __str__(self) -> str:
+    return f"Contiguous(batch={self._batch}, processes={self._processes})"
+
+
+def _pairing(people: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> _Pair:
+  by_person = tuple(usable[people[usable] == person] for person in range(int(people.max()) + 1))
+  position = np.zeros(len(people), np.int64)
+  for mine in by_person:
+    position[mine] = np.arange(len(mine))
+  return _Pair(by_person, position, people)
+
+
+def make_loader(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  fields: Sequence[str] = ("frame", "pose", "reference_frame"),
+  cached: Mapping[str, Shaped[NdArray, "N ..."]] | None = None,
+  records: Int[NdArray, " M"] | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+  workers: int = 0,
+  threads: int = 2,
+) -> grain.DatasetIterator:
+  """Endless batches of target frames, each with a random other frame of the same person as reference.
+
+  An example is one record's `fields`; a field `reference_NAME` is NAME of the reference record. Every record comes once
+  an epoch, in a new order each time; batches cross the border of epochs. `next(it)` gives a dictionary of arrays
+  [batch_size / process_count, ...] with besides the fields `index_in_source` (int32, the record's number).
+  `it.get_state()` is a small dictionary for a checkpoint, `it.set_state(...)` goes on from there, also with other
+  process and worker counts.
+
+  Args:
+    source: the records, such as `open_prepared(folder)`, `load(...)` for speed, or several in a `JoinedSource`.
+    batch_size: of the global batch, a multiple of `process_count`.
+    seed: names the order and the choice of references.
+    fields: what an example holds.
+    cached: arrays with one entry for each record of the source (such as latents) that stand in for, or add to, its
+      fields.
+    records: numbers of the records to use, default all; the head needs those with landmarks.
+    process_index, process_count: this process's part of each batch.
+    workers: reader processes; 0 reads in threads of this one, which is best for records in memory.
+    threads: reader threads.
+
+  Raises:
+    UserError: no record, or a batch that the processes cannot share evenly.
+  """
+  cached = dict(cached or {})
+  for name, array in cached.items():
+    if len(array) != len(source):
+      raise ValueError(f"cached {name} has {len(array)} entries, the source {len(source)} records")
+  usable = np.arange(len(source)) if records is None else np.asarray(records)
+  if not len(usable):
+    raise UserError("there is no record to train on: prepare a video in which the person's face can be seen")
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(f"a batch of {batch_size} cannot be shared by {process_count} processes: make it a multiple")
+  target = tuple(name for name in fields if not name.startswith(REFERENCE))
+  reference = tuple(name.removeprefix(REFERENCE) for name in fields if name.startswith(REFERENCE))
+  dataset = (
+    grain.MapDataset.source(usable.tolist())
+    .seed(seed)
+    .shuffle()
+    .repeat()
+    .random_map(_pairing(source.people, usable))
+    .map(_Read(source, target, reference, cached))
+  )
+  dataset = _Contiguous(dataset, batch_size, process_count)
+  reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * batch_size // process_count, threads))
+  processes = grain.MultiprocessingOptions(num_workers=workers) if workers else None
+  if workers and not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain reads its flags when it starts processes; not every program parses flags
+  shard = grain.sharding.ShardOptions(shard_index=process_index, shard_count=process_count)
+  return iter(
+    grain.experimental.ElasticIterator(
+      dataset, batch_size, shard, read_options=reading, multiprocessing_options=processes
+    )
+  )

@@ -1,0 +1,123 @@
+"""Random access to records: protocol, whole sources in memory, several sources as one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from anchor_jax.shapes import Bool, Int, NdArray, Shaped
+
+Record = dict[str, Shaped[NdArray, "..."]]
+
+
+class Source(Protocol):
+  """Records by number; what the loader reads from.
+
+  Attributes:
+    people, videos: for each record, the number of its person and of its video.
+    has_landmarks: for each record, whether its five face landmarks are known.
+  """
+
+  people: Int[NdArray, " N"]
+  videos: Int[NdArray, " N"]
+  has_landmarks: Bool[NdArray, " N"]
+
+  def __len__(self) -> int: ...
+
+  def read(self, index: int, fields: Sequence[str]) -> Record:
+    """The named fields of one record, decoded."""
+    ...
+
+
+class ArraySource:
+  """Records held in memory as whole arrays.
+
+  Attributes:
+    arrays: field name to [N ...] array.
+    people, videos, has_landmarks: as of a `Source`.
+  """
+
+  def __init__(
+    self,
+    arrays: Mapping[str, Shaped[NdArray, "N ..."]],
+    people: Int[NdArray, " N"],
+    videos: Int[NdArray, " N"] | None = None,
+    has_landmarks: Bool[NdArray, " N"] | None = None,
+  ):
+    """Takes arrays of equal length; by default each person has one video and all landmarks."""
+    self.arrays = dict(arrays)
+    self.people = np.asarray(people, np.int32)
+    self.videos = self.people if videos is None else np.asarray(videos, np.int32)
+    self.has_landmarks = np.ones(len(people), bool) if has_landmarks is None else has_landmarks
+    for name, array in self.arrays.items():
+      if len(array) != len(self.people):
+        raise ValueError(f"{name} has {len(array)} records, people {len(self.people)}")
+
+  def __len__(self) -> int:
+    return len(self.people)
+
+  def __repr__(self) -> str:
+    return f"ArraySource({sorted(self.arrays)}, {len(self)} records)"
+
+  def __getitem__(self, index: int) -> Record:
+    return self.read(index, tuple(self.arrays))
+
+  def read(self, index: int, fields: Sequence[str]) -> Record:
+    """Some fields of a record; views, not copies."""
+    return {name: self.arrays[name][index] for name in fields}
+
+
+class JoinedSource:
+  """Several sources one after the other; the people of one are never those of another.
+
+  Attributes:
+    sources: the parts.
+    people, videos, has_landmarks: as of a `Source`.
+  """
+
+  def __init__(self, sources: Sequence[Source]):
+    """Takes at least one source."""
+    self.sources = list(sources)
+    self._starts = np.cumsum([0] + [len(source) for source in self.sources])
+    self.people = _renumbered([source.people for source in self.sources])
+    self.videos = _renumbered([source.videos for source in self.sources])
+    self.has_landmarks = np.concatenate([source.has_landmarks for source in self.sources])
+
+  def __len__(self) -> int:
+    return len(self.people)
+
+  def __repr__(self) -> str:
+    return f"JoinedSource({self.sources})"
+
+  def read(self, index: int, fields: Sequence[str]) -> Record:
+    """Some fields of a record."""
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    part = int(np.searchsorted(self._starts, index, side="right")) - 1
+    return self.sources[part].read(int(index - self._starts[part]), fields)
+
+
+def _renumbered(numbers: Sequence[NdArray]) -> Int[NdArray, " N"]:
+  offset, parts = 0, []
+  for part in numbers:
+    parts.append(part + offset)
+    offset += int(part.max()) + 1
+  return np.concatenate(parts).astype(np.int32)
+
+
+def load(source: Source, fields: Sequence[str], *, progress: str | None = None) -> ArraySource:
+  """Decodes fields of a whole source into memory (all of them: 0.13 MB a record at 128 px, 2.1 MB at 512 px).
+
+  Args:
+    source: what to read.
+    fields: which fields of every record.
+    progress: what the progress bar says; None for no bar.
+  """
+  arrays: dict[str, np.ndarray] = {}
+  for index in tqdm(range(len(source)), desc=progress, disable=progress is None, unit="frame"):
+    for name, value in source.read(index, fields).items():
+      if name not in arrays:
+        arrays[name] = np.empty((len(source), *np.shape(value)), np.asarray(value).dtype)
+      arrays[name][index] = value
+  return ArraySource(arrays, source.people, source.videos, source.has_landmarks)
