@@ -7,10 +7,11 @@ file that those libraries load. Fields of our own are written only where they di
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from anchor_jax.errors import UserError, suggestion
 
+_C = TypeVar("_C", bound="Config")  # typing.Self would do, but the run-time checker refuses it
 _ANY = object()  # any value is harmless
 
 
@@ -28,7 +29,7 @@ class Config:
   harmless: ClassVar[Mapping[str, Any]] = {}  # field -> the values (or _ANY) that change nothing here
 
   @classmethod
-  def from_json(cls, fields: Mapping[str, Any]) -> Self:
+  def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
     """Reads the dictionary of a config.json.
 
     Raises:
@@ -398,7 +399,7 @@ class ScheduleConfig(Config):
       self._require(value in allowed, f"{name} {value!r} is none of {', '.join(allowed)}")
 
   @classmethod
-  def from_json(cls, fields: Mapping[str, Any]) -> Self:
+  def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
     kind = fields.get("_class_name", cls.class_name)
     if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):
       raise UserError(f"scheduler {kind!r} is not read here; save the pipeline with DDIMScheduler or PNDMScheduler")

@@ -87,7 +87,7 @@ class ControlNet(nn.Module):
     context: Float[Array, "B N D"],
     pose_features: Float[Array, "B T H W C0"],
     frame_mask: Bool[Array, "B T"] | None = None,
-    scale: float | Float[Array, ""] = 1.0,
+    scale: int | float | Float[Array, ""] = 1.0,
   ) -> tuple[tuple[Array, ...], Array]:
     """The residuals for the skip features, finest first, and the one for the middle, times `scale`.
 

@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
     context: Float[Array, "B N D"],
     condition: Mapping[str, Array],
     frame_mask: Bool[Array, "B T"] | None = None,
-    conditioning_scale: float | Float[Array, ""] = 1.0,
+    conditioning_scale: int | float | Float[Array, ""] = 1.0,
   ) -> Float[Array, "B T H W C"]:
     """Predicts, in float32.
 

@@ -101,7 +101,7 @@ def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.
 
 
 def timestep_features(
-  timesteps: Shaped[Array, " B"], features: int, flip_sin_to_cos: bool = True, shift: float = 0
+  timesteps: Shaped[Array, " B"], features: int, flip_sin_to_cos: bool = True, shift: int | float = 0
 ) -> Float[Array, "B {features}"]:
   """Sinusoids of the timestep (Vaswani et al. 2017, section 3.5), wavelengths 2 pi to 20000 pi.
 
