@@ -11,7 +11,7 @@ from anchor_jax.errors import UserError
 
 
 def partial_path(path: str | os.PathLike) -> Path:
-  """Where an output is written until it is whole: `a/clip.mp4` -> `a/clip.partial.mp4` (the suffix names the format)."""
+  """Where an output is written until it is whole: `a/clip.mp4` -> `a/clip.partial.mp4` (suffixes name formats)."""
   path = Path(path)
   return path.with_name(f"{path.stem}.partial{path.suffix}")
 

@@ -230,7 +230,7 @@ class PreparedSource:
       builder = tfds.builder_from_directory(str(self.folder))
       self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
       count = len(self._records)
-    except Exception:  # whatever the reader makes of a damaged file
+    except Exception:  # noqa: BLE001, whatever the reader makes of a damaged file
       raise _damaged(self.folder) from None
     if count != len(self.people):
       raise _damaged(self.folder)
@@ -271,7 +271,7 @@ class PreparedSource:
       }
     except KeyError:
       raise
-    except Exception:
+    except Exception:  # noqa: BLE001, as above
       raise _damaged(self.folder) from None
 
 
@@ -314,7 +314,7 @@ def open_prepared(folder: str | os.PathLike) -> PreparedSource:
 
 
 def preview(source: PreparedSource, rows: int = 6) -> UInt8[NdArray, "h w 3"]:
-  """A contact sheet: frame, pose, person (outside dimmed), face (outside dimmed) with landmarks; evenly spaced records."""
+  """A contact sheet, some records down: frame, pose, person and face (the rest dimmed), landmarks on the last."""
   sheet = []
   for index in np.unique(np.linspace(0, len(source) - 1, rows).round().astype(int)):
     record = source[int(index)]

@@ -53,7 +53,7 @@ def has_sidecar(video: str | os.PathLike) -> bool:
 def write_posed_video(
   path: str | os.PathLike,
   frames: Iterable[PosedFrame],
-  fps: float,
+  fps: float | int,
   *,
   total: int | None = None,
   progress: str | None = None,
@@ -158,10 +158,10 @@ def write_studio_video(
   *,
   identity_seed: int,
   motion_seed: int,
-  seconds: float,
+  seconds: float | int,
   size: int,
-  fps: float = 25.0,
-  start: float = 0.0,
+  fps: float | int = 25.0,
+  start: float | int = 0.0,
   workers: int | None = None,
   progress: str | None = "studio video",
 ) -> int:

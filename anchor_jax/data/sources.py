@@ -1,7 +1,7 @@
 """Random access to records: protocol, whole sources in memory, several sources as one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -11,6 +11,7 @@ from anchor_jax.shapes import Bool, Int, NdArray, Shaped
 Record = dict[str, Shaped[NdArray, "..."]]
 
 
+@runtime_checkable
 class Source(Protocol):
   """Records by number; what the loader reads from.
 

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
 
 import av
 import cv2
@@ -82,7 +81,7 @@ def _check_whole(path: Path, seen: int, promised: int) -> None:
 
 
 def _upright(image: UInt8[NdArray, "H W C"], rotation: int) -> UInt8[NdArray, "h w C"]:
-  """The picture as it is meant to be seen; phones store it lying and say so in the frame's rotation (degrees, counter-clockwise)."""
+  """The picture as it is meant to be seen: phones store it lying and note the rotation (degrees, counter-clockwise)."""
   quarter_turns = round(rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
@@ -142,8 +141,8 @@ class VideoWriter:
   """Writes RGB frames to a video file; a context manager. The file takes its name when the block ends well.
 
   H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded by one repeated row or column,
-  since yuv420p halves the colour planes. With `lossless`, every grey level comes back as it was (H.264 RGB in Matroska; not
-  for browsers).
+  since yuv420p halves the colour planes. With `lossless`, every grey level comes back as it was (H.264 RGB in Matroska;
+  not for browsers).
 
   Attributes:
     frames: number of frames written so far.
@@ -152,7 +151,7 @@ class VideoWriter:
   def __init__(
     self,
     path: str | os.PathLike,
-    fps: float,
+    fps: float | int,
     size: tuple[int, int] | None = None,
     *,
     lossless: bool = False,
@@ -177,7 +176,7 @@ class VideoWriter:
     self._container: av.container.OutputContainer | None = None
     self._stream = None
 
-  def __enter__(self) -> Self:
+  def __enter__(self) -> "VideoWriter":
     self._file = new_file(self.path)
     partial = self._file.__enter__()
     try:

@@ -1,0 +1,67 @@
+"""Figures of merit over a region: PSNR, SSIM, flicker. Pictures are u8, 0 to 255; masks count where above 127."""
+
+import cv2
+import numpy as np
+
+from anchor_jax.shapes import Bool, Float, NdArray, UInt8
+
+PEAK = 255.0
+# Wang et al. 2004: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03.
+_WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+
+
+def _region(mask: UInt8[NdArray, "*T H W 1"] | None, shape: tuple[int, ...]) -> Bool[NdArray, "*T H W"]:
+  region = np.ones(shape, bool) if mask is None else np.broadcast_to(mask[..., 0] > 127, shape)
+  if not region.any():
+    raise ValueError("the mask is empty")
+  return region
+
+
+def psnr(
+  image: UInt8[NdArray, "*T H W 3"], truth: UInt8[NdArray, "*T H W 3"], mask: UInt8[NdArray, "*T H W 1"] | None = None
+) -> float:
+  """Peak signal to noise ratio in dB over the mask's pixels, all frames together; infinite for equal pictures."""
+  region = _region(mask, truth.shape[:-1])
+  error = np.square(image[region].astype(np.float64) - truth[region]).mean()
+  return float(10 * np.log10(PEAK**2 / error)) if error else float("inf")
+
+
+def ssim_map(image: UInt8[NdArray, "H W 3"], truth: UInt8[NdArray, "H W 3"]) -> Float[NdArray, "H W"]:
+  """Structural similarity around each pixel, mean of the channels, -1 to 1 (Wang et al. 2004, equation 13).
+
+  Equal to scikit-image's structural_similarity(gaussian_weights=True, use_sample_covariance=False, full=True).
+  """
+  x, y = image.astype(np.float64), truth.astype(np.float64)
+
+  def mean(values: NdArray) -> NdArray:
+    return cv2.GaussianBlur(values, (_WINDOW, _WINDOW), _SIGMA, borderType=cv2.BORDER_REFLECT)
+
+  mean_x, mean_y = mean(x), mean(y)
+  variance_x, variance_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+  covariance = mean(x * y) - mean_x * mean_y
+  c1, c2 = (_K1 * PEAK) ** 2, (_K2 * PEAK) ** 2
+  luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+  structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+  return (luminance * structure).mean(axis=-1)
+
+
+def ssim(
+  images: UInt8[NdArray, "T H W 3"], truth: UInt8[NdArray, "T H W 3"], mask: UInt8[NdArray, "T H W 1"] | None = None
+) -> float:
+  """Mean of the SSIM maps over the mask's pixels, all frames together."""
+  region = _region(mask, truth.shape[:-1])
+  total = sum(ssim_map(a, b)[here].sum() for a, b, here in zip(images, truth, region, strict=True))
+  return float(total / region.sum())
+
+
+def flicker(
+  images: UInt8[NdArray, "T H W 3"], truth: UInt8[NdArray, "T H W 3"], mask: UInt8[NdArray, "T H W 1"] | None = None
+) -> float:
+  """Mean absolute difference between the generated and the true change from frame to frame, in grey levels (0 to 510).
+
+  The mask of a change is the union of its two frames' masks. A still picture of a moving person has the flicker of the
+  motion it misses; 0 is perfect. At least two frames.
+  """
+  region = _region(mask, truth.shape[:-1])
+  changes = [np.diff(video.astype(np.int16), axis=0) for video in (images, truth)]
+  return float(np.abs(changes[0] - changes[1])[region[1:] | region[:-1]].mean())
