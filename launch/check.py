@@ -1,0 +1,100 @@
+"""Checks everything in the repository that is not Python: part of `make check`.
+
+Shell scripts and the shell blocks of launch/README.md by shellcheck, the Dockerfile by hadolint, YAML by yamllint, and
+Kubernetes objects against the API's own schemas, the jobs inside a JobSet included.
+"""
+
+import importlib.util
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from typing import Any
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LAUNCH = ROOT / "launch"
+BIN = pathlib.Path(sys.executable).parent
+# JobSet is not part of Kubernetes itself, so its schema comes with no validator: these are the fields that we may use.
+JOBSET_FIELDS = {"replicatedJobs", "failurePolicy", "successPolicy", "network", "ttlSecondsAfterFinished", "suspend"}
+REPLICATED_JOB_FIELDS = {"name", "replicas", "template"}
+
+
+def tool(name: str, *arguments: str | pathlib.Path) -> bool:
+  """Runs an installed checker from the repository's root; True when it found nothing."""
+  executable = BIN / name if (BIN / name).exists() else shutil.which(name)
+  if executable is None:
+    print(f"skipped: {name} has no build for this platform")
+    return True
+  return subprocess.run([executable, *arguments], cwd=ROOT, check=False).returncode == 0
+
+
+def check_shell() -> bool:
+  """All scripts, and each ```bash block of the walk-through with the variables that the blocks before it have set."""
+  scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci/run", ROOT / "requirements/lock.sh"]
+  blocks = re.findall(
+    r"^```bash\n(.*?)^```", (LAUNCH / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+  )
+  with tempfile.NamedTemporaryFile("w", suffix=".sh", prefix="README-blocks-") as script:
+    script.write("#!/usr/bin/env bash\n# shellcheck disable=SC2164,SC2103\n" + "\n".join(blocks))
+    script.flush()
+    return tool("shellcheck", "--shell=bash", *scripts, script.name)
+
+
+def problems_of_jobset(jobset: dict[str, Any]) -> list[str]:
+  """Unknown fields of a JobSet; the jobs in it are objects of their own."""
+  spec = jobset.get("spec", {})
+  unknown = [f"spec.{field}" for field in spec.keys() - JOBSET_FIELDS]
+  for job in spec.get("replicatedJobs", []):
+    unknown += [f"spec.replicatedJobs.{field}" for field in job.keys() - REPLICATED_JOB_FIELDS]
+  return [f"unknown field {field}" for field in unknown] or ([] if spec.get("replicatedJobs") else ["no jobs"])
+
+
+def check_kubernetes() -> bool:
+  """Every object of every manifest against the newest schemas, unknown fields refused."""
+  if importlib.util.find_spec("kubernetes_validate") is None:
+    print("skipped: kubernetes-validate is not installed")
+    return True
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import kubernetes_validate
+
+  problems = []
+  for path in LAUNCH.glob("*.yaml"):
+    for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+      objects = [thing]
+      if thing.get("kind") == "JobSet":
+        problems += [f"{path.name}: {problem}" for problem in problems_of_jobset(thing)]
+        objects = [
+          {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
+          for job in thing["spec"]["replicatedJobs"]
+        ]
+      for item in objects:
+        try:
+          kubernetes_validate.validate(item, kubernetes_validate.latest_version(), strict=True)
+        except kubernetes_validate.ValidationError as error:
+          where = "/".join(str(part) for part in error.absolute_path)
+          problems.append(f"{path.name}: {item['kind']}/{where}: {error.message}")
+  for problem in problems:
+    print(problem)
+  return not problems
+
+
+def main() -> int:
+  """Runs every check, so that one run shows everything."""
+  results = {
+    "shell": check_shell(),
+    "Dockerfile": tool("hadolint", LAUNCH / "Dockerfile"),
+    "YAML": tool("yamllint", "--strict", "-d", "{extends: default, rules: {line-length: {max: 120}}}", LAUNCH),
+    "Kubernetes": check_kubernetes(),
+  }
+  print("launch files: " + ", ".join(f"{name} {'ok' if good else 'FAILED'}" for name, good in results.items()))
+  return 0 if all(results.values()) else 1
+
+
+if __name__ == "__main__":
+  sys.exit(main())

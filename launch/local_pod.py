@@ -1,0 +1,117 @@
+"""Runs one training as several processes on this machine, each with CPU devices of its own: a pod to try things on.
+
+Example, two processes with two devices each (everything after `--` goes to anchor_jax.train):
+  python launch/local_pod.py --processes=2 --devices=2 -- \
+    --config=configs/studio_finetune.py:body --workdir=runs/pod --config.data.path=data/ana
+
+Each line of output begins with the number of its process. When one process fails, the others are stopped and the exit
+code is that of the one that failed. Ctrl-C and SIGTERM reach every process, so that training can save and leave.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+GRACE_S = 30.0  # from asking a process to stop until it is killed: as long as saving a checkpoint may take
+
+
+def free_port() -> int:
+  """A port that nobody listens on, for the coordinator."""
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return listener.getsockname()[1]
+
+
+def start(module: str, arguments: list[str], processes: int, devices: int) -> list[subprocess.Popen]:
+  """Starts `python -m MODULE ARGUMENTS` once per process, told where the others are."""
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
+  # A count of devices in XLA_FLAGS (a test's, say) would win over ours.
+  flags = environment.pop("XLA_FLAGS", "").split()
+  kept = [flag for flag in flags if "host_platform_device_count" not in flag]
+  if kept:
+    environment["XLA_FLAGS"] = " ".join(kept)
+  coordinator = f"127.0.0.1:{free_port()}"
+  return [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", module, *arguments),
+        *(f"--coordinator={coordinator}", f"--processes={processes}", f"--process={index}"),
+      ],
+      env=environment,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,  # universal newlines: a progress bar's carriage returns end lines too
+      errors="replace",
+      start_new_session=True,  # the terminal's Ctrl-C comes to us alone, and we pass it on once
+    )
+    for index in range(processes)
+  ]
+
+
+def echo(index: int, process: subprocess.Popen) -> None:
+  """Copies one process's output to ours, line by line."""
+  assert process.stdout is not None
+  for line in process.stdout:
+    sys.stdout.write(f"[{index}] {line.rstrip()}\n")
+    sys.stdout.flush()
+
+
+def stop(running: list[subprocess.Popen], number: int) -> None:
+  """Sends a signal to every process (and what it started) that still runs."""
+  for process in running:
+    if process.poll() is None:
+      os.killpg(process.pid, number)
+
+
+def watch(running: list[subprocess.Popen]) -> int:
+  """Waits for all; on the first failure, or a signal to us, stops the rest. Returns the exit code to leave with."""
+  code, deadline = 0, None
+
+  def leave(number: int, _) -> None:
+    nonlocal code, deadline
+    code, deadline = code or 128 + number, deadline or time.monotonic() + GRACE_S
+    stop(running, signal.SIGTERM)
+
+  signal.signal(signal.SIGINT, leave)
+  signal.signal(signal.SIGTERM, leave)
+  while None in (codes := [process.poll() for process in running]):
+    failed = next((number for number in codes if number), 0)
+    if failed and deadline is None:
+      code, deadline = failed if failed > 0 else 128 - failed, time.monotonic() + GRACE_S
+      stop(running, signal.SIGTERM)
+    if deadline is not None and time.monotonic() > deadline:
+      stop(running, signal.SIGKILL)
+    time.sleep(0.1)
+  return code or next((number if number > 0 else 128 - number for number in codes if number), 0)
+
+
+def main() -> int:
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--processes", type=int, default=2, help="processes to start (default 2)")
+  parser.add_argument("--devices", type=int, default=2, help="CPU devices of each process (default 2)")
+  parser.add_argument("--module", default="anchor_jax.train", help="what each process runs (default anchor_jax.train)")
+  parser.add_argument("arguments", nargs="*", help="after `--`: the arguments of the module")
+  options = parser.parse_args()
+  if options.processes < 1 or options.devices < 1:
+    parser.error("--processes and --devices must be 1 or more")
+  running = start(options.module, options.arguments, options.processes, options.devices)
+  readers = [threading.Thread(target=echo, args=pair, daemon=True) for pair in enumerate(running)]
+  for reader in readers:
+    reader.start()
+  try:
+    return watch(running)
+  finally:
+    stop(running, signal.SIGKILL)
+    for reader in readers:
+      reader.join(timeout=5)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

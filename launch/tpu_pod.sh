@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# One Cloud TPU slice, from nothing to a running training. Needs the gcloud command, logged in, with a project set.
+#
+#   export ZONE=us-west4-a SHARE=10.0.0.2:/anchor      # SHARE: an NFS export (Filestore) for data and checkpoints
+#   launch/tpu_pod.sh create ana v5litepod-16           # rent the slice (SPOT=1: cheaper, may be taken away)
+#   launch/tpu_pod.sh setup ana                         # this commit and its pinned packages onto every host
+#   launch/tpu_pod.sh train ana --config=configs/studio_finetune.py:body --workdir=/mnt/anchor/ana ...
+#   launch/tpu_pod.sh delete ana                        # stop paying
+#
+# `train` again goes on from the last checkpoint, also on a new slice of another size.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  sed -n '2,11s/^# \{0,1\}//p' launch/tpu_pod.sh
+  exit 2
+}
+
+[[ $# -ge 2 ]] || usage
+action=$1 name=$2
+shift 2
+zone=${ZONE:?"set ZONE, for example us-west4-a"}
+
+tpu() { # VERB [ARGUMENTS...]
+  local verb=$1
+  shift
+  gcloud compute tpus tpu-vm "$verb" "$name" --zone="$zone" "$@"
+}
+
+on_every_host() { # COMMAND
+  tpu ssh --worker=all --command="$1"
+}
+
+case $action in
+  create)
+    type=${1:?"name a slice, for example v5litepod-16"}
+    case $type in # the system image that goes with the chip
+      v5lite*) image=v2-alpha-tpuv5-lite ;;
+      v5p*) image=v2-alpha-tpuv5 ;;
+      v6e*) image=v2-alpha-tpuv6e ;;
+      *) image=tpu-ubuntu2204-base ;;
+    esac
+    tpu create --accelerator-type="$type" --version="${IMAGE:-$image}" ${SPOT:+--spot}
+    ;;
+  setup)
+    share=${SHARE:?"set SHARE to an NFS export that the hosts reach, for example 10.0.0.2:/anchor"}
+    archive=$(mktemp --suffix=.tar.gz)
+    trap 'rm -f "$archive"' EXIT
+    git archive --format=tar.gz --output="$archive" HEAD
+    gcloud compute tpus tpu-vm scp "$archive" "$name:anchor_jax.tar.gz" --zone="$zone" --worker=all
+    # The hosts' own Python is too old; uv brings one. Safe to run again.
+    on_every_host "set -e
+      mkdir -p anchor_jax && tar -xzf anchor_jax.tar.gz -C anchor_jax && cd anchor_jax
+      python3 -m pip install --quiet --user uv && export PATH=\"\$HOME/.local/bin:\$PATH\"
+      [ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv
+      uv pip install --quiet --python .venv/bin/python -r requirements/tpu.txt
+      uv pip install --quiet --python .venv/bin/python --no-deps -e .
+      sudo apt-get -qq install -y nfs-common
+      sudo mkdir -p /mnt/anchor
+      mountpoint -q /mnt/anchor || sudo mount -t nfs $share /mnt/anchor"
+    on_every_host "cd anchor_jax && .venv/bin/python -c 'import jax; jax.distributed.initialize(); print(jax.devices())'"
+    ;;
+  train)
+    printf -v arguments ' %q' "$@"
+    on_every_host "cd anchor_jax && .venv/bin/python -m anchor_jax.train$arguments"
+    ;;
+  delete)
+    tpu delete --quiet
+    ;;
+  *) usage ;;
+esac

@@ -1,0 +1,77 @@
+"""The local pod: processes that find each other, and none left behind."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+SUM_OVER_PROCESSES = """
+import sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+coordinator, processes, process = (argument.partition("=")[2] for argument in sys.argv[-3:])
+jax.distributed.initialize(coordinator, int(processes), int(process))
+mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+local = np.full(jax.local_device_count(), 10.0 ** jax.process_index(), np.float32)
+whole = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("data")), local)
+print("arguments", *sys.argv[1:-3])
+print("sum", float(jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, PartitionSpec()))(whole)))
+"""
+
+SECOND_FAILS = """
+import sys, time
+if sys.argv[-1] == "--process=1":
+  sys.exit(3)
+time.sleep(60)
+"""
+
+SAVES_WHEN_ASKED_TO_STOP = """
+import signal, sys, time
+def leave(*_):
+  print("saved")
+  sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print("ready")
+time.sleep(60)
+"""
+
+
+def start(folder: pathlib.Path, code: str, *arguments: str) -> subprocess.Popen:
+  (folder / "trained.py").write_text(code, encoding="utf-8")
+  return subprocess.Popen(
+    [sys.executable, ROOT / "launch/local_pod.py", "--processes=2", "--devices=2", "--module=trained", *arguments],
+    env={**os.environ, "PYTHONPATH": str(folder)},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+
+
+def test_processes_see_all_devices_and_their_arguments(tmp_path):
+  pod = start(tmp_path, SUM_OVER_PROCESSES, "--", "--workdir=x", "--config.a=b c")
+  lines = pod.communicate(timeout=120)[0].splitlines()
+  assert pod.returncode == 0
+  for index in (0, 1):
+    assert f"[{index}] sum 22.0" in lines  # two devices with 1 each, two with 10 each
+    assert f"[{index}] arguments --workdir=x --config.a=b c" in lines
+
+
+def test_failure_of_one_stops_all_and_is_the_exit_code(tmp_path):
+  started = time.monotonic()
+  pod = start(tmp_path, SECOND_FAILS)
+  pod.communicate(timeout=30)
+  assert pod.returncode == 3
+  assert time.monotonic() - started < 20
+
+
+def test_signal_reaches_every_process(tmp_path):
+  pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP)
+  assert pod.stdout is not None
+  assert sorted(pod.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
+  pod.send_signal(signal.SIGTERM)
+  rest = pod.communicate(timeout=30)[0].splitlines()
+  assert sorted(rest) == ["[0] saved", "[1] saved"]
+  assert pod.returncode == 128 + signal.SIGTERM
