@@ -136,6 +136,8 @@ class _Recorder:
       if not entry["frames"]:
         raise UserError(f"{clip.name} holds no frame: leave it out, or record it again")
       self.videos.append(entry)
+    if not self.count:
+      raise UserError("there is no frame to prepare: name at least one video")
 
 
 def build(
@@ -168,8 +170,6 @@ def build(
   with new_folder(output) as folder, bar:
     recorder = _Recorder(clips, size, bar)
     _run_builder(recorder, size, folder)
-    if not recorder.count:
-      raise UserError("there is no frame to prepare: name at least one video")
     meta = dict(
       format=FORMAT,
       size=size,

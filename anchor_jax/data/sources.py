@@ -66,7 +66,7 @@ class ArraySource:
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
     """Some fields of a record; views, not copies."""
-    return {name: self.arrays[name][index] for name in fields}
+    return {name: np.asarray(self.arrays[name][index]) for name in fields}
 
 
 class JoinedSource:

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from anchor_jax.data.dataset import PosedClip, build, open_prepared
+from anchor_jax.data.loader import make_loader
+from anchor_jax.data.sources import ArraySource
+from anchor_jax.errors import UserError
+
+
+def numbers(count=12, people=3):
+  return ArraySource({"frame": np.arange(count)}, np.arange(count) % people)
+
+
+def batches(count, source=None, **options):
+  options = {"batch_size": 4, "seed": 0, "fields": ("frame", "reference_frame")} | options
+  loader = make_loader(source or numbers(), **options)
+  return [next(loader) for _ in range(count)], loader
+
+
+def same(left, right):
+  return all(np.array_equal(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in a)
+
+
+def test_epochs_are_complete_and_shuffled_anew():
+  seen = np.concatenate([b["frame"] for b in batches(6)[0]])
+  assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+  assert seen[:12].tolist() != seen[12:].tolist() != list(range(12))
+
+
+def test_reference_is_another_frame_of_the_same_person():
+  many = batches(60)[0]
+  frame, other = (np.concatenate([b[name] for b in many]) for name in ("frame", "reference_frame"))
+  assert (frame % 3 == other % 3).all() and (frame != other).all()
+  assert len(set(zip(frame.tolist(), other.tolist(), strict=True))) == 12 * 3  # every other frame gets its turn
+  alone = batches(1, ArraySource({"frame": np.arange(2)}, np.arange(2)))[0][0]
+  np.testing.assert_array_equal(alone["frame"], alone["reference_frame"])  # there is no other
+
+
+def test_same_batches_for_any_number_of_processes():
+  whole = batches(5)[0]
+  parts = [batches(5, process_index=i, process_count=2)[0] for i in range(2)]
+  for one, left, right in zip(whole, *parts, strict=True):
+    for name in one:
+      np.testing.assert_array_equal(one[name], np.concatenate([left[name], right[name]]))
+  assert not same(whole, batches(5, seed=1)[0])
+
+
+def test_state_restores_also_onto_other_processes():
+  first, loader = batches(7)
+  state = batches(3)[1].get_state()
+  again = make_loader(numbers(), batch_size=4, seed=0, fields=("frame", "reference_frame"))
+  again.set_state(state)
+  assert same(first[3:], [next(again) for _ in range(4)])
+  part = make_loader(numbers(), batch_size=4, seed=0, fields=("frame",), process_index=1, process_count=2)
+  part.set_state(state)
+  np.testing.assert_array_equal(next(part)["frame"], first[3]["frame"][2:])
+  assert loader.get_state() == {"global_next_index": 28}
+
+
+def test_cached_arrays_stand_in_for_fields():
+  latents = np.arange(12) * 10
+  batch = batches(1, cached={"latents": latents}, fields=("latents", "reference_latents", "frame"))[0][0]
+  np.testing.assert_array_equal(batch["latents"], batch["frame"] * 10)
+  np.testing.assert_array_equal(batch["latents"], batch["index_in_source"] * 10)
+  assert (batch["reference_latents"] != batch["latents"]).all()
+  with pytest.raises(ValueError, match="latents has 3"):
+    batches(1, cached={"latents": latents[:3]})
+
+
+def test_only_some_records():
+  seen = np.concatenate(
+    [np.r_[b["frame"], b["reference_frame"]] for b in batches(9, records=np.array([0, 3, 4, 7]))[0]]
+  )
+  assert set(seen.tolist()) == {0, 3, 4, 7}
+  with pytest.raises(UserError, match="no record"):
+    batches(1, records=np.array([], int))
+  with pytest.raises(UserError, match="cannot be shared"):
+    batches(1, process_count=3)
+
+
+def test_prepared_folder(tmp_path, posed_frames):
+  build([PosedClip("a", "a", 25.0, posed_frames(6))], tmp_path / "a", 32)
+  source = open_prepared(tmp_path / "a")
+  batch = batches(1, source, fields=("frame", "pose", "reference_frame", "person_mask"))[0][0]
+  assert batch["frame"].shape == batch["reference_frame"].shape == (4, 32, 32, 3)
+  for row, index in enumerate(batch["index_in_source"]):
+    np.testing.assert_array_equal(batch["pose"][row], source[int(index)]["pose"])
+
+
+@pytest.mark.slow
+def test_worker_processes_change_nothing(tmp_path, posed_frames):
+  build([PosedClip("a", "a", 25.0, posed_frames(9))], tmp_path / "a", 32)
+  source = open_prepared(tmp_path / "a")
+  alone, several = batches(5, source)[0], batches(5, source, workers=2)
+  assert same(alone, several[0])
+  several[1].close()
