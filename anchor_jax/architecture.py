@@ -67,6 +67,10 @@ class Config:
       fields[field.name] = list(value) if isinstance(value, tuple) else value
     return fields
 
+  def with_own_fields_of(self: _C, other: _C) -> _C:
+    """This architecture, run the way `other` says: the fields that no config.json of the other libraries has."""
+    return dataclasses.replace(self, **{name: getattr(other, name) for name in self.own_fields})
+
   def _require(self, true: bool, message: str) -> None:
     if not true:
       raise UserError(f"{self.class_name} configuration: {message}")

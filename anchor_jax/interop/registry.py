@@ -4,7 +4,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -59,7 +58,7 @@ def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
   return _CONFIGS[kind].from_json(fields)
 
 
-def make_module(config: Config, dtype: Any = jnp.float32) -> nn.Module:
+def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
   """The network of a configuration."""
   for kind, module in (
     (UNetConfig, UNet),

@@ -1,0 +1,212 @@
+"""Tensors in files, one at a time: a full-size model passes through without ever being whole in memory.
+
+Read: safetensors, single or in shards, and the Flax msgpack of diffusers up to 0.39.0. Written: safetensors. Pickled
+files are refused.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import msgpack
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.shapes import NdArray
+
+_STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers call their weight files
+_FLAX_FILES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
+_DTYPES = {
+  "F64": np.float64,
+  "F32": np.float32,
+  "F16": np.float16,
+  "BF16": ml_dtypes.bfloat16,
+  "I64": np.int64,
+  "I32": np.int32,
+  "I16": np.int16,
+  "I8": np.int8,
+  "U8": np.uint8,
+  "BOOL": np.bool_,
+}
+_CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
+_HEADER_ALIGNMENT = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """A tensor that is read when it is wanted.
+
+  Attributes:
+    shape: its axes.
+    dtype: numpy's (or ml_dtypes') type.
+    read: gives the array.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read: Callable[[], NdArray]
+
+  @classmethod
+  def of(cls, array: Any) -> "Tensor":
+    """A tensor already in memory."""
+    return cls(tuple(array.shape), np.dtype(array.dtype), lambda: np.asarray(array))
+
+  def then(self, shape: tuple[int, ...], change: Callable[[NdArray], NdArray]) -> "Tensor":
+    """The same tensor, changed in shape when read."""
+    return Tensor(shape, self.dtype, lambda: change(self.read()))
+
+  def astype(self, dtype: Any) -> "Tensor":
+    """The same tensor in another type.
+
+    Raises:
+      UserError: (when read) a finite number is too large for the type.
+    """
+    dtype = np.dtype(dtype)
+    return self if dtype == self.dtype else Tensor(self.shape, dtype, lambda: _cast(self.read(), dtype))
+
+
+def _cast(array: NdArray, dtype: np.dtype) -> NdArray:
+  with np.errstate(over="ignore"):
+    cast = array.astype(dtype)
+  if dtype.itemsize < array.dtype.itemsize and np.isfinite(array).all() and not np.isfinite(cast).all():
+    raise UserError(f"weights as large as {np.abs(array).max():.3g} do not fit {dtype}; write bfloat16 or float32")
+  return cast
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+  """The tensors of a model's folder by the name the file gives them; msgpack paths are joined by "/".
+
+  Raises:
+    UserError: there are none, they are damaged, or only pickled ones are there.
+  """
+  files = _safetensors_files(folder)
+  if files:
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+      tensors |= _read_safetensors(file)
+    return tensors
+  for name in _FLAX_FILES:
+    if (folder / name).exists():
+      return _read_msgpack(folder / name)
+  pickled = sorted(path for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(pattern))
+  if pickled:
+    raise UserError(
+      f"{pickled[0]} is pickled and may run code when opened, so it is never opened here; make it safe once with: "
+      'python -c "import sys, torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
+      "torch.load(sys.argv[1], weights_only=True, map_location='cpu').items()}, sys.argv[2])\" "
+      f"{pickled[0]} {folder / _safe_name(pickled[0])}"
+    )
+  raise UserError(f"{folder} has no diffusion_pytorch_model.safetensors, model.safetensors or Flax msgpack")
+
+
+def _safe_name(pickled: Path) -> str:
+  stem = "diffusion_pytorch_model" if pickled.name.startswith("diffusion") else "model"
+  return f"{stem}.safetensors"
+
+
+def _safetensors_files(folder: Path) -> list[Path]:
+  for stem in _STEMS:
+    for variant in ("", ".fp16", ".bf16", ".non_ema"):
+      single = folder / f"{stem}{variant}.safetensors"
+      if single.exists():
+        return [single]
+      index = folder / f"{stem}.safetensors.index{variant}.json"
+      if index.exists():
+        return _shards(index)
+  return []
+
+
+def _shards(index: Path) -> list[Path]:
+  try:
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    raise UserError(f"{index} is no index of shards ({error}); fetch it again") from None
+  shards = [index.parent / Path(str(name)).name for name in names]
+  missing = [shard.name for shard in shards if not shard.exists()]
+  if missing:
+    raise UserError(f"{index.parent} lacks the shards {', '.join(missing)}; fetch them")
+  return shards
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+  try:
+    opened = safe_open(file, "numpy")
+    tensors = {}
+    for name in opened.keys():
+      entry = opened.get_slice(name)
+      code = entry.get_dtype()
+      if code not in _DTYPES:
+        raise UserError(f"{file}: {name} is of type {code}, which is not read here; save it as F16, BF16 or F32")
+      tensors[name] = Tensor(
+        tuple(entry.get_shape()), np.dtype(_DTYPES[code]), functools.partial(_get, opened, name, file)
+      )
+    return tensors
+  except (SafetensorError, OSError) as error:
+    raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
+
+
+def _get(opened: Any, name: str, file: Path) -> NdArray:
+  try:
+    return opened.get_tensor(name)
+  except (SafetensorError, OSError) as error:
+    raise UserError(f"{file} is damaged ({error}); fetch it again") from None
+
+
+def _read_msgpack(file: Path) -> dict[str, Tensor]:
+  """Flax's own serialisation: nested maps; arrays as an extension type, large ones in pieces."""
+  try:
+    # Pure data: msgpack has no way to name code, unlike pickle.
+    tree = msgpack.unpackb(file.read_bytes(), ext_hook=_flax_extension, raw=False, strict_map_key=False)
+    return {"/".join(path): Tensor.of(array) for path, array in _leaves(tree)}
+  except (ValueError, TypeError, KeyError, OSError, msgpack.UnpackException) as error:
+    raise UserError(f"{file} is damaged or cut short ({str(error) or type(error).__name__}); fetch it again") from None
+
+
+def _flax_extension(code: int, data: bytes) -> Any:
+  if code not in (1, 3):  # an array, a numpy scalar
+    raise ValueError(f"unknown extension {code}")
+  shape, kind, content = msgpack.unpackb(data, raw=True)
+  dtype = np.dtype(ml_dtypes.bfloat16) if kind == b"bfloat16" else np.dtype(kind.decode())
+  if dtype.hasobject:
+    raise ValueError("an array of objects")
+  return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NdArray]]:
+  if isinstance(node, np.ndarray):
+    yield path, node
+  elif isinstance(node, Mapping) and "__msgpack_chunked_array__" in node:
+    shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
+    pieces = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
+    yield path, np.concatenate(pieces).reshape(shape)
+  elif isinstance(node, Mapping):
+    for name, child in node.items():
+      yield from _leaves(child, (*path, str(name)))
+  else:
+    raise ValueError(f"{'/'.join(path)} is no array")
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+  """Writes a safetensors file, reading each tensor only when its turn comes; the file appears whole or not at all."""
+  order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # wide types first: all stay aligned
+  header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+  offset = 0
+  for name in order:
+    tensor = tensors[name]
+    end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
+    header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+    offset = end
+  text = json.dumps(header, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+  with new_file(path) as partial, partial.open("wb") as out:
+    out.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+      array = np.ascontiguousarray(tensors[name].read())
+      out.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
