@@ -34,7 +34,7 @@ check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
 	$(RUN) -m ruff check .
 	$(VENV)/bin/lint-imports
 	$(RUN) launch/check.py
-	$(VENV)/bin/basedpyright --level error
+	$(VENV)/bin/basedpyright --pythonpath $(RUN) --level error
 
 format: $(STAMPS)/dev ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff check --fix --exit-zero --quiet .
@@ -88,5 +88,6 @@ $(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/cpu
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
 	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }
 	$(PIP) install -q --no-deps -r requirements/landmarks.txt
-	$(RUN) -c 'import mediapipe'
+	@$(RUN) -c 'import mediapipe' 2>/dev/null || { echo "error: the landmark model is installed but does not import:" \
+	  "see $(RUN) -c 'import mediapipe'" >&2; exit 1; }
 	@touch $@
