@@ -90,7 +90,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
   if files:
     tensors: dict[str, Tensor] = {}
     for file in files:
-      tensors |= _read_safetensors(file)
+      tensors |= read_safetensors(file)
     return tensors
   for name in _FLAX_FILES:
     if (folder / name).exists():
@@ -135,7 +135,12 @@ def _shards(index: Path) -> list[Path]:
   return shards
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+  """The tensors of one safetensors file.
+
+  Raises:
+    UserError: it is damaged, or holds a type that is not read here.
+  """
   try:
     opened = safe_open(file, "numpy")
     tensors = {}
@@ -162,8 +167,9 @@ def _get(opened: Any, name: str, file: Path) -> NdArray:
 def _read_msgpack(file: Path) -> dict[str, Tensor]:
   """Flax's own serialisation: nested maps; arrays as an extension type, large ones in pieces."""
   try:
-    # Pure data: msgpack has no way to name code, unlike pickle.
-    tree = msgpack.unpackb(file.read_bytes(), ext_hook=_flax_extension, raw=False, strict_map_key=False)
+    # Pure data: msgpack has no way to name code, unlike pickle. As a stream, so that the bytes are not held twice.
+    with file.open("rb") as stream:
+      tree = msgpack.Unpacker(stream, ext_hook=_flax_extension, strict_map_key=False, max_buffer_size=0).unpack()
     return {"/".join(path): Tensor.of(array) for path, array in _leaves(tree)}
   except (ValueError, TypeError, KeyError, OSError, msgpack.UnpackException) as error:
     raise UserError(f"{file} is damaged or cut short ({str(error) or type(error).__name__}); fetch it again") from None

@@ -1,0 +1,189 @@
+"""Brings diffusers and transformers folders in, and takes trained people out to them.
+
+Examples:
+  python -m anchor_jax.convert from-diffusers sd15 models/sd15 --image-encoder=clip-vit-base-patch32 --head=sd15-inpaint
+  python -m anchor_jax.train --config=configs/person.py:body --workdir=runs/ana --config.init=models/sd15
+  python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
+
+SRC is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model's; to
+go out also a --workdir of training. Nothing is written unless every key of every model fits.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from anchor_jax.architecture import CLIPVisionConfig, UNetConfig
+from anchor_jax.errors import UserError, door
+from anchor_jax.files import new_folder
+from anchor_jax.interop import names
+from anchor_jax.interop.diffusers import DTYPES, load_config, load_tensors, save_tensors
+from anchor_jax.interop.pipeline import NULL_CONTEXT, ROLES, Pipeline, complete, open_pipeline, write_pipeline
+from anchor_jax.interop.tensors import Tensor
+
+
+def from_diffusers(
+  source: Path,
+  target: Path,
+  image_encoder: Path | None = None,
+  controlnet: Path | None = None,
+  head: Path | None = None,
+  make_controlnet: bool = True,
+  make_head: bool = False,
+  stem_widths: tuple[int, ...] = (16, 32, 96, 256),
+  dtype: str | None = None,
+) -> Pipeline | None:
+  """Writes the folder of models that --config.init takes; returns what is in it (None for a single model).
+
+  Args:
+    source: a pipeline's folder, or one model's.
+    target: made, or replaced if it holds models already.
+    image_encoder, controlnet: folders of those models, where the pipeline has none.
+    head: an inpainting pipeline (or UNet) for the head.
+    make_controlnet: make a pose branch from each UNet that has none.
+    make_head: make a head UNet from the body's.
+    stem_widths: of pose branches made.
+    dtype: "float32", "float16", "bfloat16", or None for the types in the files.
+
+  Raises:
+    UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
+  """
+  _check_target(source, target)
+  if (source / "config.json").exists():
+    config = load_config(source)
+    tensors = load_tensors(source, config)
+    with new_folder(target) as folder:
+      save_tensors(folder, config, tensors, dtype)
+    return None
+  pipeline = open_pipeline(source)
+  for role, place in (("image_encoder", image_encoder), ("controlnet", controlnet)):
+    if place is not None:
+      config = load_config(place, ROLES[role])
+      pipeline.models[role] = (config, load_tensors(place, config))
+  if head is not None:
+    place = head if (head / "config.json").exists() else head / "unet"
+    config = load_config(place, UNetConfig)
+    if config.in_channels == config.out_channels:
+      raise UserError(f"{place} has {config.in_channels} input channels: give an inpainting UNet, or --make-head")
+    pipeline.models["head/unet"] = (config, load_tensors(place, config))
+  complete(pipeline, make_controlnet, make_head, stem_widths)
+  with new_folder(target) as folder:
+    write_pipeline(folder, pipeline, dtype)
+  return pipeline
+
+
+def to_diffusers(source: Path, target: Path, weights: str = "ema", dtype: str | None = None) -> Pipeline | None:
+  """Writes folders that diffusers and transformers load, from a workdir, a folder of models or one model.
+
+  Args:
+    source: where the weights are.
+    target: made, or replaced if it holds models already.
+    weights: "ema" for the averaged ones of a workdir where there are any, "raw" for the others.
+    dtype: as in `from_diffusers`.
+
+  Raises:
+    UserError: as in `from_diffusers`.
+  """
+  if not any((source / part / "checkpoints").is_dir() for part in ("vae", "body", "head")):
+    return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
+  _check_target(source, target)
+  pipeline = _of_workdir(source, weights)
+  with new_folder(target) as folder:
+    write_pipeline(folder, pipeline, dtype)
+  return pipeline
+
+
+def _of_workdir(workdir: Path, weights: str) -> Pipeline:
+  from anchor_jax.training.weights import read_part  # orbax, which the other ways do without
+
+  pipeline = Pipeline({}, {})
+  for part in ("vae", "body", "head"):
+    if not (workdir / part / "checkpoints").is_dir():
+      continue
+    _, networks, trained, _ = read_part(workdir, part, averaged=weights == "ema")
+    model = networks.model
+    for role in ROLES:
+      if role in trained:
+        place = f"{part}/{role}" if role in ("unet", "controlnet") else role
+        tensors = {path: Tensor.of(leaf) for path, leaf in names.flatten(trained[role]).items()}
+        pipeline.models[place] = (getattr(model, role), tensors)
+    if "null_context" in trained:
+      pipeline.null_context = Tensor.of(np.asarray(trained["null_context"]))
+    pipeline.schedules["scheduler"] = model.schedule
+  return pipeline
+
+
+def _check_target(source: Path, target: Path) -> None:
+  """Refuses a target whose replacement would take something else with it."""
+  if not source.is_dir():
+    raise UserError(f"no folder {source}")
+  inside, outside = target.absolute().resolve(), source.absolute().resolve()
+  if inside == outside or outside.is_relative_to(inside):
+    raise UserError(f"{target} holds what is to be converted; choose another folder")
+  known = {*ROLES, "scheduler", "body", "head", NULL_CONTEXT, "config.json"}
+  others = [p.name for p in target.glob("*") if p.name not in known and p.suffix != ".safetensors"]
+  if others:
+    raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
+
+
+def _summary(target: Path, pipeline: Pipeline | None) -> str:
+  if pipeline is None:
+    return f"wrote {target}"
+  lines = [f"wrote {target}: {', '.join([*pipeline.models, *pipeline.schedules])}"]
+  if pipeline.null_context is not None:
+    lines[0] += ", the null context"
+  if pipeline.left_out:
+    lines.append(f"left out, not needed here: {', '.join(pipeline.left_out)}")
+  if not any(isinstance(config, CLIPVisionConfig) for config, _ in pipeline.models.values()):
+    lines.append("no image tower is there: training makes a small one anew; give --image-encoder=DIR for CLIP's")
+  return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    "python -m anchor_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers")
+  into, out = ways.add_parser("from-diffusers"), ways.add_parser("to-diffusers")
+  for way in (into, out):
+    way.add_argument("source", type=Path, metavar="SRC")
+    way.add_argument("target", type=Path, metavar="DST")
+    way.add_argument("--dtype", choices=sorted(DTYPES), help="type of the weights written (default: as stored)")
+  into.add_argument("--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, or a whole CLIP model")
+  into.add_argument("--controlnet", type=Path, metavar="DIR", help="the body's pose branch")
+  into.add_argument("--head", type=Path, metavar="DIR", help="an inpainting pipeline, whose UNet the head starts from")
+  into.add_argument("--make-head", action="store_true", help="make the head's UNet from the body's")
+  into.add_argument("--no-controlnet", action="store_true", help="do not make pose branches from UNets without one")
+  into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of pose branches made")
+  out.add_argument("--weights", choices=("ema", "raw"), default="ema", help="a workdir's averaged or raw weights")
+  return parser
+
+
+@door
+def main() -> None:
+  """The command line."""
+  args = _parser().parse_args()
+  if args.way == "to-diffusers":
+    pipeline = to_diffusers(args.source, args.target, args.weights, args.dtype)
+  else:
+    try:
+      stem = tuple(int(width) for width in args.stem.split(","))
+    except ValueError:
+      raise UserError(f"--stem={args.stem}: give widths like 16,32,96,256") from None
+    pipeline = from_diffusers(
+      args.source,
+      args.target,
+      args.image_encoder,
+      args.controlnet,
+      args.head,
+      not args.no_controlnet,
+      args.make_head,
+      stem,
+      args.dtype,
+    )
+  print(_summary(args.target, pipeline))
+
+
+if __name__ == "__main__":
+  main()
