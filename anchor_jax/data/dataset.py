@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from anchor_jax.data.sidecar import PosedFrame
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_folder
+from anchor_jax.files import new_folder, prepare_parent
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
 FORMAT = 1
@@ -163,9 +163,7 @@ def build(
   Raises:
     UserError: no clip, a clip without frames, or the folder cannot be written.
   """
-  output = Path(output)
-  if output.is_dir() and any(output.iterdir()) and not (output / "meta.json").exists():
-    raise UserError(f"{output} holds something else than a prepared folder: name another --output")
+  check_output(output)
   bar = tqdm(desc=progress, total=total, disable=progress is None, unit="frame")
   with new_folder(output) as folder, bar:
     recorder = _Recorder(clips, size, bar)
@@ -183,6 +181,16 @@ def build(
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     cv2.imwrite(str(folder / "preview.png"), preview(PreparedSource(folder))[..., ::-1])
   return meta
+
+
+def check_output(output: str | os.PathLike) -> None:
+  """Refuses, before any long work, a folder that can't be written, or that holds anything but an earlier result."""
+  output = Path(output)
+  prepare_parent(output)
+  if output.is_dir() and any(output.iterdir()) and not is_prepared(output):
+    raise UserError(f"{output} holds something else than a prepared folder: name another --output")
+  if output.exists() and not output.is_dir():
+    raise UserError(f"{output} is a file: name a folder for the output")
 
 
 def _run_builder(recorder: _Recorder, size: int, folder: Path) -> None:

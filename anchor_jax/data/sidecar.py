@@ -133,6 +133,11 @@ def check_sidecar(video: str | os.PathLike) -> VideoInfo:
   return info
 
 
+def read_landmarks(video: str | os.PathLike) -> Float[NdArray, "T 5 2"]:
+  """The five landmarks of every frame of a video with a sidecar, NaN where missing."""
+  return _read_facts(Path(video))[1]
+
+
 def read_posed_video(video: str | os.PathLike) -> Iterator[PosedFrame]:
   """Reads a video together with its sidecar, frame by frame; sizes and counts are checked first.
 

@@ -1,0 +1,137 @@
+"""Turns videos of a person into a prepared folder: what training reads, and what generate takes as a motion.
+
+Example:
+  python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
+
+Poses, masks and landmarks that come with a video (a folder NAME.anchor beside NAME.mp4, as the studio's) are used;
+otherwise the landmark model finds them (`make landmarks` installs it). Look at the folder's preview.png before training.
+
+With --studio instead of videos, the folder holds procedural people for pre-training:
+  python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from anchor_jax.data.clips import LANDMARK_MODELS, check_video, read_clip
+from anchor_jax.data.dataset import PosedClip, build, check_output
+from anchor_jax.errors import UserError, door
+
+SIZES = (32, 2048)  # pixels that make sense
+
+
+def prepare(
+  videos: Sequence[str | os.PathLike],
+  output: str | os.PathLike,
+  *,
+  size: int = 128,
+  person: str | None = None,
+  fps: float | int | None = None,
+  landmarks: str = "mediapipe",
+) -> dict[str, Any]:
+  """Prepares videos of one person; returns what the folder's meta.json holds.
+
+  Args:
+    videos: the files.
+    output: the folder, replaced as a whole when all is done.
+    size: height and width of the frames, in pixels.
+    person: name of the person in all of them; default the folder's name.
+    fps: frames per second; default each video's own.
+    landmarks: the landmark model for videos without poses.
+
+  Raises:
+    UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
+  """
+  _check_numbers(size, fps)
+  check_output(output)
+  infos = [check_video(video, landmarks) for video in videos]
+  total = sum(round(info.frames * fps / info.fps) if fps else info.frames for info in infos)
+  name = person or Path(output).absolute().name
+  clips = (read_clip(video, size=size, person=name, fps=fps, progress=True) for video in videos)
+  return build(clips, output, size, total=total, progress="prepare")
+
+
+def prepare_studio(
+  people: int, frames: int, output: str | os.PathLike, *, size: int = 128, fps: float | int | None = None
+) -> dict[str, Any]:
+  """Prepares procedural people, seeds 0 to people - 1, each with her own motion of the same seed.
+
+  Args:
+    people: number of people.
+    frames: of each.
+    output: the folder.
+    size: height and width of the frames, in pixels.
+    fps: frames per second; default 5, so that few frames show much of a motion.
+  """
+  from anchor_jax.data import studio
+
+  _check_numbers(size, fps)
+  if people < 1 or frames < 1:
+    raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
+  check_output(output)
+  rate = float(fps or 5)
+  times = [number / rate for number in range(frames)]
+  clips = (
+    PosedClip(
+      f"studio {seed}",
+      f"studio {seed}",
+      rate,
+      studio.render_clip(studio.make_identity(seed), studio.make_motion(seed), times, size),
+    )
+    for seed in range(people)
+  )
+  return build(clips, output, size, total=people * frames, progress="studio people")
+
+
+def _check_numbers(size: int, fps: float | int | None) -> None:
+  if not SIZES[0] <= size <= SIZES[1] or size % 8:
+    raise UserError(f"--size={size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
+  if fps is not None and not 0 < fps <= 240:
+    raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f"{message} (python -m anchor_jax.prepare --help shows an example)")
+
+
+@door
+def main() -> None:
+  """The command line."""
+  parser = _Parser(
+    prog="python -m anchor_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="mp4, mkv, mov, webm")
+  parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+  parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
+  parser.add_argument("--person", metavar="NAME", help="who is in all the videos (default: the folder's name)")
+  parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
+  parser.add_argument(
+    "--landmarks", default="mediapipe", metavar="MODEL", help=f"for videos without poses: {', '.join(LANDMARK_MODELS)}"
+  )
+  parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
+  parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
+  args = parser.parse_args()
+  if (args.studio is None) == (not args.videos):
+    raise UserError("name the videos to prepare, or give --studio=PEOPLE, not both (see --help)")
+  if args.frames is not None and args.studio is None:
+    raise UserError("--frames goes with --studio: videos are prepared whole")
+  started = time.monotonic()
+  if args.studio is None:
+    options = {"size": args.size, "person": args.person, "fps": args.fps, "landmarks": args.landmarks}
+    meta = prepare(args.videos, args.output, **options)
+  else:
+    meta = prepare_studio(args.studio, args.frames or 48, args.output, size=args.size, fps=args.fps)
+  faces = meta["frames"] - len(meta["without_landmarks"])
+  print(
+    f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
+    f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
+  )
+
+
+if __name__ == "__main__":  # rendering starts processes that import this module again
+  main()
