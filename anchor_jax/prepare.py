@@ -4,7 +4,7 @@ Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
 Poses, masks and landmarks that come with a video (a folder NAME.anchor beside NAME.mp4, as the studio's) are used;
-otherwise the landmark model finds them (`make landmarks` installs it). Look at the folder's preview.png before training.
+otherwise the landmark model finds them (`make landmarks` installs it). Look at preview.png in the folder afterwards.
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
