@@ -327,7 +327,8 @@ def occlusion(surface: Surface, radius: Real) -> Float[NdArray, "h w"]:
     side = max(int(radius * share * factor / 2) * 2 + 1, 3)
     weight = cv2.blur(mask_small, (side, side))
     mean = cv2.blur(depth_small, (side, side)) / np.maximum(weight, 1e-3)
-    total += np.clip((mean - centre) / np.float32(radius * share), 0, 1) * weight
+    rise = np.maximum(mean - centre, 0) / np.float32(radius * share)
+    total += rise * weight / (1 + rise * rise)  # what stands far in front casts no such shade
   total = cv2.blur(total * np.float32(0.5), (3, 3))
   return cv2.resize(total, (depth.shape[1], depth.shape[0]), interpolation=cv2.INTER_LINEAR)
 
@@ -340,10 +341,10 @@ def shade_pose(surface: Surface, normal: Float[NdArray, "3 h w"] | None = None,
     surface: what is seen; the result has its supersampled size.
     normal: replaces the surface's normals (facial relief).
     shade: multiplies the light, 0..1 (an open mouth's inside).
-    unit: reach of the ambient occlusion in output pixels; 1/24 of the picture's height when not given.
+    unit: reach of the ambient occlusion in output pixels; 1/32 of the picture's height when not given.
   """
   nx, ny, nz = surface.normal if normal is None else normal
-  unit = surface.depth.shape[0] / surface.supersample / 24 if unit is None else unit
+  unit = surface.depth.shape[0] / surface.supersample / 32 if unit is None else unit
   key = np.maximum(nx * np.float32(-0.45) + ny * np.float32(-0.55) + nz * np.float32(0.70), 0)
   light = np.float32(0.16) + np.float32(0.62) * key + np.float32(0.22) * nz
   light += np.maximum(nx * np.float32(0.8) + nz * np.float32(0.3), 0) * np.float32(0.12)
@@ -353,7 +354,7 @@ def shade_pose(surface: Surface, normal: Float[NdArray, "3 h w"] | None = None,
   half *= half
   half *= half
   light += half * np.float32(0.10)
-  light *= 1 - np.float32(0.75) * occlusion(surface, unit)
+  light *= 1 - np.float32(0.60) * occlusion(surface, unit)
   if shade is not None:
     light *= shade
   light *= surface.mask

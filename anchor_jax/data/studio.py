@@ -22,7 +22,7 @@ from anchor_jax.data.studio_body import (
   ARM, CLOTH, COLLAR, CRANIUM, EAR, FACE, FRAME_METRES, HAIR, HAND, JEWEL, NECK, NOSE, SLEEVE, TORSO, Scene, build_scene)
 from anchor_jax.data.studio_cloth import collar_solids, paint_sleeve, paint_torso
 from anchor_jax.data.studio_face import HAIRLINE, FacePaint, face_points, grain, paint_face
-from anchor_jax.data.studio_hair import hair_solids, paint_hair
+from anchor_jax.data.studio_hair import hair_solids, on_scalp, paint_hair
 from anchor_jax.data.studio_identity import Identity, make_identity
 from anchor_jax.data.studio_light import cast_shadow, key_direction, shade
 from anchor_jax.data.studio_motion import Motion, MotionState, make_motion
@@ -156,6 +156,9 @@ def _photograph(identity: Identity, state: MotionState, scene: Scene, surface: S
   # The face, from the pose's points: what hair and hands leave of it.
   back = np.full(surface.depth.size, -1, np.int32)
   back[seen.place[face]] = np.arange(len(face), dtype=np.int32)
+  scalp = points.where(FACE, CRANIUM)
+  grown = on_scalp(identity, *scene.head.own(points.x[scalp], points.y[scalp], points.z[scalp]))
+  points.part[scalp[grown]] = HAIR  # what the solid hair leaves of the scalp is hair as well
   mine = points.where(FACE, NOSE, CRANIUM)
   source = back[points.place[mine]]
   mine, source = mine[source >= 0], source[source >= 0]
@@ -208,8 +211,8 @@ def _photograph(identity: Identity, state: MotionState, scene: Scene, surface: S
     band = np.maximum(1 - across * across, 0)
     band = band**12
     extra_hair = band * (np.float32(0.10) + np.float32(0.14) * np.clip(strand + 0.4, 0, 1)) * lit[hair] * open_share[hair]
-    colour[:, hair] *= 1 + np.float32(0.9) * band
-    extra[hair] += extra_hair * np.float32(0.75 + float(np.mean(identity.hair)))
+    colour[:, hair] *= 1 + np.float32(0.75 - 0.7 * min(float(np.mean(identity.hair)), 0.9)) * band
+    extra[hair] += extra_hair * np.float32(0.75)
 
   light = shade(identity, points.normal, colour, open_share, lit, soft, gloss, sharp) + extra
   light = 1 - np.exp(np.float32(-1.0) * light * (1 + np.float32(0.62) * light))  # a soft shoulder, as film has
@@ -218,7 +221,7 @@ def _photograph(identity: Identity, state: MotionState, scene: Scene, surface: S
   canvas[points.place, 3] = 1
   canvas = canvas.reshape(*surface.depth.shape, 4)
   if identity.glasses:
-    _glasses(identity, scene, surface, canvas)
+    _glasses(identity, scene, surface, parts, canvas)
   canvas = downsample(canvas, SUPERSAMPLE)
   alpha = canvas[..., 3:]
   room = paint_room(identity, size)
@@ -249,7 +252,7 @@ def _sleeves(identity: Identity, surface: Surface, points: _Points, sleeves: NdA
     points.normal[:, mine] = _tilt(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
 
-def _glasses(identity: Identity, scene: Scene, surface: Surface, canvas: NdArray) -> None:
+def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], canvas: NdArray) -> None:
   """Draws the frames of glasses where nothing is before them, in place."""
   head, size = scene.head, identity.glasses
   angle = np.linspace(0, 2 * np.pi, 28)
@@ -261,7 +264,11 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, canvas: NdArray
                      0.94 - 0.5 * (np.cos(angle) * wide * sign + identity.eye_gap * sign) ** 2], axis=1)
     lines.append(ring)
     outer = identity.eye_gap * 1.02 + wide
-    lines.append(np.array([(sign * outer, 0.0, 0.94 - 0.5 * outer**2), (sign * (identity.head_width + 0.02), 0.0, 0.1)]))
+    temple = np.linspace((sign * outer, 0.0, 0.92 - 0.5 * outer**2), (sign * (identity.head_width + 0.02), 0.0, 0.1), 7)
+    places = head.picture(temple)
+    at = np.clip((places[:, :2] * SUPERSAMPLE).astype(int), 0, surface.depth.shape[0] - 1)
+    seen = places[:, 2] > surface.depth[at[:, 1], at[:, 0]] - 0.10 * head.unit
+    lines += [temple[i : i + 2] for i in range(6) if seen[i : i + 2].all()]
   gap = identity.eye_gap * 1.02 - 0.235 * size
   lines.append(np.array([(-gap, -0.01, 0.95), (0, 0.02, 0.98), (gap, -0.01, 0.95)]))
   layer = np.zeros(surface.depth.shape, np.uint8)
@@ -270,11 +277,12 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, canvas: NdArray
   for line in lines:
     pixels = head.picture(line)[:, :2] * SUPERSAMPLE - 0.5
     cv2.polylines(layer, [np.round(pixels * 2**bits).astype(np.int32)], False, 255, thick, cv2.LINE_AA, bits)
-  near = head.picture(np.array([[0, 0, 1.35]]))[0, 2]
-  visible = (layer > 0) & (surface.depth < np.float32(near)) & (canvas[..., 3] > 0)
+  under = np.isin(np.append(np.asarray(parts, np.int8), -1)[surface.index], (FACE, NOSE, CRANIUM, EAR, NECK, -1))
+  visible = (layer > 0) & under
   share = (layer[visible] / np.float32(255))[:, None]
   tone = np.asarray(identity.glasses_colour, np.float32) * 255
-  canvas[visible, :3] += (tone - canvas[visible, :3]) * share
+  canvas[visible, :3] += (tone * np.maximum(canvas[visible, 3:], share) - canvas[visible, :3]) * share
+  canvas[visible, 3:] = np.maximum(canvas[visible, 3:], share)
 
 
 def _render_many(identity: Identity, motion: Motion, times: list[float], size: int) -> list[StudioFrame]:

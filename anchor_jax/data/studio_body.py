@@ -14,8 +14,8 @@ from anchor_jax.data.studio_identity import Identity
 from anchor_jax.data.studio_motion import MotionState
 from anchor_jax.shapes import Float, NdArray
 
-FRAME_METRES = 0.98  # picture height in the plane of the shoulders
-SHOULDER_ROW = 0.455  # where the shoulder line sits, share of the picture's height
+FRAME_METRES = 0.93  # picture height in the plane of the shoulders
+SHOULDER_ROW = 0.478  # where the shoulder line sits, share of the picture's height
 DISTANCE = 2.3  # camera to shoulders, metres
 
 # Parts: what a solid belongs to. The face's parts come first.
@@ -83,7 +83,6 @@ class Scene:
     core: head, neck and hands, seen in the frame and in the pose render alike.
     nude: torso and arms of the pose render; dressed: torso, arms, clothes, hair of the frame.
     head, torso: frames in half head heights and metres.
-    sleeves: for each dressed limb its place in `dressed` and where along the arm (0 shoulder .. 2 wrist) it starts.
   """
 
   core: list[tuple[Solid, int]]
@@ -91,7 +90,6 @@ class Scene:
   dressed: list[tuple[Solid, int]]
   head: Frame
   torso: Frame
-  hands: list[Float[NdArray, "3"]]
 
 
 @lru_cache(maxsize=64)
@@ -112,7 +110,7 @@ def torso_profile(identity: Identity, extra: float) -> tuple[NdArray, NdArray, N
   y = np.linspace(-0.62, 0.075, 384)
   s, c, w = identity.shoulder, identity.chest, identity.waist
   width = np.interp(y, [-0.62, -0.48, -0.34, -0.22, -0.12, -0.05, -0.012, 0.012, 0.034, 0.055, 0.075],
-                    [0.165 * w, 0.155 * w, 0.140 * w, 0.150 * c, 0.164 * c, 0.92 * s, 0.82 * s, 0.60 * s, 0.40 * s, identity.neck * 1.12, identity.neck * 1.0])
+                    [0.176 * w, 0.166 * w, 0.149 * w, 0.154 * c, 0.164 * c, 0.92 * s, 0.82 * s, 0.60 * s, 0.40 * s, identity.neck * 1.12, identity.neck * 1.0])
   depth = np.interp(y, [-0.62, -0.46, -0.34, -0.22, -0.12, -0.04, 0.01, 0.04, 0.075],
                     [0.112 * w, 0.108 * w, 0.100 * w, 0.108 * c, 0.112 * c, 0.094, 0.074, 0.060, 0.050])
   kernel = np.hanning(35) / np.hanning(35).sum()
@@ -223,7 +221,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   head = Frame(origin[0], _FLIP @ rotation, float(factor[0] * half))
   trunk = Frame(origin[1], _FLIP @ torso, float(factor[1]))
 
-  scene = Scene([], [], [], head, trunk, [])
+  scene = Scene([], [], [], head, trunk)
   lists = (scene.core, scene.nude, scene.dressed)
   _head_solids(identity, head, scene)
   for number, extra in ((1, 0.0), (2, identity.bulk)):
@@ -254,8 +252,8 @@ def _head_solids(identity: Identity, head: Frame, scene: Scene) -> None:
   front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))  # noqa: E731
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width
-  points = head.picture(np.array([(0, 0.06, front(0.06) - 0.055), (0, tip + 0.05, front(tip) + 0.09 * out), (0, tip, front(tip) + 0.085 * out)]))
-  scene.core.append((RoundCone(points[0], points[1], 0.075 * unit, 0.078 * unit, _BODY, 0.07 * unit), NOSE))
-  scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.62 * nose, 0.080, 0.090), NOSE, 0.05))
+  points = head.picture(np.array([(0, 0.04, front(0.04) - 0.090), (0, tip + 0.05, front(tip) + 0.070 * out), (0, tip, front(tip) + 0.085 * out)]))
+  scene.core.append((RoundCone(points[0], points[1], 0.092 * unit, 0.086 * unit, _BODY, 0.085 * unit), NOSE))
+  scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.66 * nose + 0.01, 0.084, 0.090), NOSE, 0.06))
   for sign in (-1, 1):
     scene.core.append(ball((sign * nose * 0.66, tip - 0.015, front(tip) + 0.005), (nose * 0.46, 0.062, 0.075), NOSE, 0.05))

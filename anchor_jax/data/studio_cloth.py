@@ -158,5 +158,6 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
     cuff = np.clip((along - np.float32(length - 0.014)) * 200, 0, 1)
   colour += (tone - colour) * cuff
   bend = np.exp(-(((along - np.float32(identity.arm)) / np.float32(0.07)) ** 2))
-  slope = np.cos(along * np.float32(150) + around * np.float32(2.2)) * (np.float32(0.10) + np.float32(0.22) * bend) * (1 - cuff)
+  wave = np.cos(along * np.float32(115) + around * np.float32(1.9) + np.sin(along * np.float32(41)) * np.float32(1.7))
+  slope = wave * (np.float32(0.06) + np.float32(0.20) * bend) * (1 - cuff)
   return colour, slope

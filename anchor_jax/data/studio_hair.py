@@ -11,18 +11,30 @@ _GROUP = 3
 _STREAKS = np.random.Generator(np.random.PCG64(7)).uniform(-1, 1, 1024).astype(np.float32)
 
 
-def _cap(identity: Identity, head: Frame, radii: Point, centre: Point,
-         line: Real, side: Real, fringe: Real) -> Ellipsoid:
-  """The hair on the skull: an ellipsoid cut at the hairline (`line` in front, `side` before the ears)."""
-  part = identity.parting
+def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
+  """Where hair grows, at head-frame points: above the hairline, and behind the ears."""
+  style = identity.hair_style
+  if style == "bald":
+    return np.zeros(np.broadcast_shapes(u.shape, v.shape, w.shape), bool)
+  bangs = style == "bob" and identity.parting > 0
+  line = {"crop": 0.62, "bun": 0.60, "tail": 0.60, "long": 0.64, "bob": 0.42 if bangs else 0.62}.get(style, 0.57)
+  slant = {"long": 0.50, "bob": 0.05 if bangs else 0.45, "side": 0.15, "short": 0.05}.get(style, 0.0)
+  across = np.abs(u) * np.float32(1 / identity.head_width)
+  drop = np.clip((across - np.float32(0.68)) * 4.5, 0, 1)
+  edge = np.float32(line) - np.float32(slant) * np.abs(u - np.float32(0.4 * identity.parting))
+  edge = edge - np.float32(0.16) * (across * across) * (style != "long")
+  if bangs:
+    edge = edge + np.float32(0.022) * (np.sin(u * 31 + 2) + np.sin(u * 13))
+  edge = edge + (np.float32(-0.22 if style in ("long", "bob") else -0.02) - edge) * drop
+  return (v > edge) | (w < np.float32(-0.12))
+
+
+def _cap(identity: Identity, head: Frame, radii: Point, centre: Point) -> Ellipsoid:
+  """The hair on the skull: an ellipsoid cut at the hairline."""
 
   def keep(x: NdArray, y: NdArray, z: NdArray) -> NdArray:
-    u, v, w = x * np.float32(radii[0]), y * np.float32(radii[1]) + np.float32(centre[1]), z * np.float32(radii[2])
-    across = np.abs(u) / np.float32(identity.head_width)
-    drop = np.clip((across - np.float32(0.66)) * 4.5, 0, 1)
-    front = np.float32(line) - np.float32(fringe) * np.abs(u - np.float32(0.4 * part)) - np.float32(0.05) * np.abs(np.sin(u * 23))* np.float32(fringe > 0)
-    edge = front * (1 - drop) + np.float32(side) * drop
-    return (v > edge) | (w < np.float32(-0.12))
+    own = (a * np.float32(r) + np.float32(c) for a, r, c in zip((x, y, z), radii, centre, strict=True))
+    return on_scalp(identity, *own)
 
   place = head.picture(np.array([centre]))[0]
   return Ellipsoid(place, np.array(radii) * head.unit, head.axes, _GROUP, 0.10 * head.unit, keep)
@@ -55,10 +67,7 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
   grow = 0.02 if tight else 0.055 + 0.035 * volume
   if full:
     grow += 0.045
-  line = {"crop": 0.64, "bun": 0.60, "tail": 0.60, "long": 0.66, "bob": 0.44 if part > 0 else 0.62}.get(style, 0.58)
-  side = -0.22 if full else 0.02
-  fringe = {"long": 0.62, "bob": 0.05 if part > 0 else 0.5, "side": 0.15, "short": 0.05}.get(style, 0.0)
-  solids.append((_cap(identity, head, (wide * 1.02 + grow, 0.84 + grow, 0.96 + grow), (0.0, 0.19, -0.10), line, side, fringe), HAIR))
+  solids.append((_cap(identity, head, (wide * 1.02 + grow, 0.84 + grow, 1.00 + grow), (0.0, 0.19, -0.06)), HAIR))
   lean = 1.0 if part > 0 else -1.0
   if style == "short":
     ball((0.10 * lean, 0.88, 0.20), (0.52, 0.24 + 0.10 * volume, 0.55))
@@ -78,7 +87,7 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
         continue
       ball((float(x) * wide * 1.05, 0.30 + float(high) * 0.68, float(z) * 0.62 - 0.10), (radius, radius, radius), 0.07)
   elif style == "bun":
-    ball((0.0, 1.13, -0.18), (0.30 + 0.06 * volume, 0.27, 0.30))
+    ball((0.0, 1.10, -0.18), (0.31 + 0.06 * volume, 0.25, 0.30))
   elif style == "tail":
     lock((0.5 * lean, 0.25, -0.72), (0.42 * lean, -0.75, 0.15), 0.22, 0.20)
     lock((0.92 * lean, -0.50, -0.57), (-0.10 * lean, -0.95, 0.15), 0.20, 0.08, 0.9)

@@ -138,7 +138,7 @@ def make_identity(seed: int) -> Identity:
     seed=int(seed), scale=real(0.96, 1.04), shoulder=real(0.190, 0.212) - 0.030 * soft, chest=real(0.96, 1.10) - 0.08 * soft,
     waist=real(0.86, 1.10) - 0.12 * soft, neck=real(0.054, 0.062) - 0.010 * soft, arm=real(0.262, 0.285),
     limb=real(0.98, 1.16) - 0.20 * soft, hand=real(1.06, 1.16) - 0.06 * soft,
-    head_height=real(0.262, 0.282), head_width=real(0.70, 0.77), jaw=real(0.35, 1.0) - 0.35 * soft, square=real(0.2, 1.0) - 0.3 * soft,
+    head_height=real(0.280, 0.300), head_width=real(0.70, 0.77), jaw=real(0.35, 1.0) - 0.35 * soft, square=real(0.2, 1.0) - 0.3 * soft,
     cheek=real(0.0, 1.0), ear=real(0.9, 1.2), eye_gap=real(0.305, 0.345), eye_size=real(0.165, 0.195) + 0.014 * soft,
     eye_open=real(0.48, 0.62), eye_tilt=real(-0.06, 0.16), brow_height=real(0.225, 0.285), brow_thick=real(0.040, 0.062) - 0.018 * soft,
     brow_angle=real(-0.05, 0.22), nose_length=real(0.35, 0.43), nose_width=real(0.105, 0.15) - 0.015 * soft, nose_out=real(0.85, 1.15),
