@@ -292,13 +292,16 @@ class VAEConfig(Config):
 class _CLIPTower(Config):
   """What CLIP's image and text towers share."""
 
-  harmless: ClassVar[Mapping[str, Any]] = {
-    name: _ANY
-    for name in (
-      "architectures attention_dropout dropout bos_token_id eos_token_id pad_token_id initializer_factor "
-      "initializer_range model_type torch_dtype dtype transformers_version"
-    ).split()
-  }
+  model_type: ClassVar[str] = ""
+  # What training or generation would want, and what transformers writes into every model's file.
+  harmless: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+    "architectures attention_dropout dropout bos_token_id eos_token_id pad_token_id initializer_factor "
+    "initializer_range model_type torch_dtype dtype transformers_version top_k top_p temperature max_length min_length "
+    "num_beams num_beam_groups diversity_penalty repetition_penalty length_penalty num_return_sequences "
+    "encoder_no_repeat_ngram_size no_repeat_ngram_size chunk_size_feed_forward id2label label2id problem_type "
+    "return_dict typical_p use_return_dict pruned_heads".split(),
+    _ANY,
+  )
 
   hidden_size: int = 768
   intermediate_size: int = 3072
@@ -315,23 +318,10 @@ class _CLIPTower(Config):
       f"width {self.hidden_size} is no multiple of {self.num_attention_heads} heads",
     )
 
-  @classmethod
-  def _is_harmless(cls, name: str, value: Any) -> bool:
-    # transformers writes the generation settings of every model into its config.json; none of them touches a tower.
-    return super()._is_harmless(name, value) or name in _GENERATION_FIELDS
-
   def to_json(self) -> dict[str, Any]:
+    """As the base's, with transformers' way of naming the class."""
     fields = super().to_json()
     return {"architectures": [fields.pop("_class_name")], "model_type": self.model_type, **fields}
-
-  model_type: ClassVar[str] = ""
-
-
-_GENERATION_FIELDS = frozenset(
-  "top_k top_p temperature max_length min_length num_beams num_beam_groups diversity_penalty repetition_penalty "
-  "length_penalty num_return_sequences encoder_no_repeat_ngram_size no_repeat_ngram_size chunk_size_feed_forward "
-  "id2label label2id problem_type return_dict typical_p use_return_dict pruned_heads".split()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,13 +365,11 @@ class ScheduleConfig(Config):
     "set_alpha_to_one": True,
     "steps_offset": 0,
   }
-  harmless: ClassVar[Mapping[str, Any]] = {
-    name: _ANY
-    for name in (
-      "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type interpolation_type "
-      "use_karras_sigmas"
-    ).split()
-  }
+  harmless: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type interpolation_type "
+    "use_karras_sigmas".split(),
+    _ANY,
+  )
 
   num_train_timesteps: int = 1000
   beta_start: float = 0.00085
@@ -404,6 +392,7 @@ class ScheduleConfig(Config):
 
   @classmethod
   def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
+    """As the base's; raises UserError for schedulers other than DDIM, DDPM and PNDM too."""
     kind = fields.get("_class_name", cls.class_name)
     if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):
       raise UserError(f"scheduler {kind!r} is not read here; save the pipeline with DDIMScheduler or PNDMScheduler")
@@ -411,5 +400,6 @@ class ScheduleConfig(Config):
     return super().from_json({**absent, **fields})
 
   def to_json(self) -> dict[str, Any]:
+    """As the base's."""
     # diffusers clips by default, Stable Diffusion does not.
     return {**super().to_json(), "clip_sample": False}

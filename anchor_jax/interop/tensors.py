@@ -144,7 +144,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
   try:
     opened = safe_open(file, "numpy")
     tensors = {}
-    for name in opened.keys():
+    for name in opened.keys():  # noqa: SIM118 - it is no dictionary
       entry = opened.get_slice(name)
       code = entry.get_dtype()
       if code not in _DTYPES:

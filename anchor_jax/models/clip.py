@@ -93,9 +93,7 @@ class Encoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    self.layers = [
-      EncoderLayer(self.config, self.causal, self.dtype) for _ in range(self.config.num_hidden_layers)
-    ]
+    self.layers = [EncoderLayer(self.config, self.causal, self.dtype) for _ in range(self.config.num_hidden_layers)]
 
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     for layer in self.layers:

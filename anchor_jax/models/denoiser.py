@@ -52,9 +52,7 @@ class Denoiser(nn.Module):
       frame_mask: False for padded frames.
       conditioning_scale: strength of the pose.
     """
-    down, middle = self.controlnet(
-      latents, timesteps, context, condition["pose"], frame_mask, scale=conditioning_scale
-    )
+    down, middle = self.controlnet(latents, timesteps, context, condition["pose"], frame_mask, scale=conditioning_scale)
     sample = latents
     if "inpaint" in condition:
       sample = jnp.concatenate([latents, condition["inpaint"].astype(latents.dtype)], axis=-1)

@@ -127,9 +127,7 @@ class AutoencoderKL(nn.Module):
     if config.use_post_quant_conv:
       self.post_quant_conv = Conv(config.latent_channels, 1, padding=(0, 0), dtype=dtype)
 
-  def encode(
-    self, images: Float[Array, "B H W C"]
-  ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
+  def encode(self, images: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
     """Mean and log-variance of the latent, float32, the latter within [-30, 20].
 
     Args:

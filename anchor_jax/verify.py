@@ -1,0 +1,379 @@
+"""Recomputes the reference implementation's golden numbers with the networks and the sampler of this package.
+
+Example:
+  python -m anchor_jax.verify shared/golden --output=computed.npz
+
+GOLDEN_DIR holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference computed
+is computed again and compared; exit code 0 means that all of them hold, 1 that some do not.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the tolerances are those of float32 on a CPU
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config import ModelConfig
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.sampler import make_step
+from anchor_jax.diffusion.schedule import add_noise, make_schedule
+from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.windows import plan_windows
+from anchor_jax.errors import UserError, door
+from anchor_jax.files import new_file
+from anchor_jax.interop.diffusers import Model, load_model, load_schedule, read_json
+from anchor_jax.interop.registry import make_module
+from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.shapes import Array, Float, NdArray, PyTree
+
+INPUTS = frozenset(
+  "clip_pixels null_ids vae_image vae_z f_x f_t f_ctx f_pose h_x v_x v_pose v_t v_ctx s_poses_u8 s_latents0 l_z0 "
+  "l_noise l_t l_mask_keep hs_image_u8 hs_mask_u8 hs_control_u8 hs_latents0".split()
+)
+Arrays = dict[str, Any]
+
+
+class Golden:
+  """A golden folder: the arrays, the settings, and the networks its weights make.
+
+  Attributes:
+    arrays: golden.npz.
+    settings: golden.json.
+    body, head: networks with the reference's leak into the middle block switched off.
+    body_weights, head_weights: their weights.
+  """
+
+  def __init__(self, folder: Path):
+    """Reads everything.
+
+    Raises:
+      UserError: a file is missing, damaged or of another layout.
+    """
+    if not folder.is_dir():
+      raise UserError(f"no folder {folder}; give one with golden.npz, golden.json, body/ and head/")
+    self.settings = read_json(folder / "golden.json")
+    try:
+      with np.load(folder / "golden.npz", allow_pickle=False) as file:
+        self.arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+      raise UserError(f"{folder / 'golden.npz'} cannot be read ({error}); fetch it again") from None
+    shared = {
+      "vae": load_model(folder / "body/vae", VAEConfig, np.float32),
+      "image_encoder": load_model(folder / "body/image_encoder", CLIPVisionConfig, np.float32),
+    }
+    schedule = load_schedule(folder / "body/scheduler")
+    self.text = load_model(folder / "body/text_encoder", CLIPTextConfig, np.float32)
+
+    def part(name: str) -> tuple[Networks, PyTree]:
+      models: dict[str, Model] = {
+        "unet": load_model(folder / name / "unet", UNetConfig, np.float32),
+        "controlnet": load_model(folder / name / "controlnet", ControlNetConfig, np.float32),
+        **shared,
+      }
+      configs: dict[str, Any] = {role: model.config for role, model in models.items()}
+      weights = jax.tree.map(jnp.asarray, {role: model.params for role, model in models.items()})
+      return Networks(ModelConfig(**configs, schedule=schedule)), weights
+
+    self.body, self.body_weights = part("body")
+    self.head, self.head_weights = part("head")
+
+  def __getitem__(self, name: str) -> NdArray:
+    if name not in self.arrays:
+      raise UserError(f"golden.npz has no array {name!r}, which others are computed from; fetch it again")
+    return self.arrays[name]
+
+  def setting(self, name: str) -> Any:
+    """A number in golden.json."""
+    if not isinstance(self.settings.get(name), (int, float)):
+      raise UserError(f"golden.json has no number {name!r}; fetch it again")
+    return self.settings[name]
+
+  @property
+  def leaking_body(self) -> Networks:
+    """The reference's video network: its last pose residual reaches the middle block a second time."""
+    unet = dataclasses.replace(self.body.model.unet, mid_gets_last_residual=True)
+    return Networks(dataclasses.replace(self.body.model, unet=unet))
+
+
+def last(x: NdArray) -> Float[Array, "..."]:
+  """Channels from second to last: NCHW -> NHWC, NCTHW -> NTHWC."""
+  return jnp.asarray(np.moveaxis(x, 1, -1))
+
+
+def second(x: Any) -> NdArray:
+  """The inverse of `last`."""
+  return np.moveaxis(np.asarray(x), -1, 1)
+
+
+def frames(x: NdArray) -> Float[Array, "B 1 H W C"]:
+  """Images NCHW as clips of one frame."""
+  return last(x)[:, None]
+
+
+def towers(golden: Golden) -> Arrays:
+  """CLIP's two towers."""
+  vision, text = golden.body.image_encoder, make_module(golden.text.config)
+  ids = jnp.asarray(golden["null_ids"], jnp.int32)
+  pixels = last(golden["clip_pixels"])
+  return {
+    "clip_last_hidden_state": jax.jit(vision.apply)({"params": golden.body_weights["image_encoder"]}, pixels),
+    "null_context": jax.jit(text.apply)({"params": golden.text.params}, ids),
+  }
+
+
+def autoencoder(golden: Golden) -> Arrays:
+  """Both halves of the autoencoder, unscaled."""
+  mean, log_variance = jax.jit(golden.body.encode_moments)(golden.body_weights, last(golden["vae_image"]))
+  vae, params = golden.body.vae, {"params": golden.body_weights["vae"]}
+  decoded = jax.jit(lambda p, z: vae.apply(p, z, method="decode"))(params, last(golden["vae_z"]))
+  return {"vae_mean": second(mean), "vae_logvar": second(log_variance), "vae_decoded": second(decoded)}
+
+
+def _branch_and_prediction(
+  networks: Networks, weights: PyTree, sample: Array, timesteps: NdArray, context: NdArray, pose: Array
+) -> tuple[tuple[Array, ...], Array, Array, Array]:
+  """(down residuals, mid residual, prediction, prediction of the UNet alone); what exceeds the latent's channels in
+  `sample` is the head's."""
+
+  @jax.jit
+  def compute(weights, sample, timesteps, context, pose):
+    denoiser = networks.denoiser
+    params = {"params": {name: weights[name] for name in ("unet", "controlnet")}}
+    channels = networks.model.unet.out_channels
+    features = denoiser.apply(params, pose, method="embed_pose")
+    residuals = denoiser.apply(
+      params, sample[..., :channels], timesteps, context, features, method=lambda m, *inputs: m.controlnet(*inputs)
+    )
+    condition = {"pose": features}
+    if networks.inpaints:
+      condition["inpaint"] = sample[..., channels:]
+    prediction = networks.denoise(weights, sample[..., :channels], timesteps, context, condition)
+    alone = denoiser.apply(params, sample, timesteps, context, method=lambda m, *inputs: m.unet(*inputs))
+    return (*residuals, prediction, alone)
+
+  timesteps = np.atleast_1d(timesteps).astype(np.int32)
+  return compute(weights, sample, jnp.asarray(timesteps), jnp.asarray(context), pose)
+
+
+def frame_network(golden: Golden) -> Arrays:
+  """The frame-wise networks of body and head."""
+  conditions = (golden["f_t"], golden["f_ctx"], frames(golden["f_pose"]))
+  down, middle, eps, alone = _branch_and_prediction(
+    golden.body, golden.body_weights, frames(golden["f_x"]), *conditions
+  )
+  found: Arrays = {f"f_down_{i:02d}": second(x[:, 0]) for i, x in enumerate(down)}
+  found |= {"f_mid": second(middle[:, 0]), "f_eps": second(eps[:, 0]), "f_eps_unet_alone": second(alone[:, 0])}
+  _, _, eps, _ = _branch_and_prediction(golden.head, golden.head_weights, frames(golden["h_x"]), *conditions)
+  return {**found, "h_eps": second(eps[:, 0])}
+
+
+def video_network(golden: Golden) -> Arrays:
+  """The reference's video network."""
+  down, middle, eps, _ = _branch_and_prediction(
+    golden.leaking_body,
+    golden.body_weights,
+    last(golden["v_x"]),
+    golden["v_t"],
+    golden["v_ctx"],
+    last(golden["v_pose"]),
+  )
+  return {
+    "v_down_00": second(down[0]),
+    "v_down_last": second(down[-1]),
+    "v_mid": second(middle),
+    "v_eps": second(eps),
+  }
+
+
+def losses(golden: Golden) -> Arrays:
+  """Training losses with all randomness given."""
+  schedule = make_schedule(golden.body.model.schedule)
+  clean, noise = frames(golden["l_z0"]), frames(golden["l_noise"])
+  timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
+  keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
+  inpaint = golden.head.inpainting(golden.head_weights, last(golden["vae_image"]), keep)
+  found: Arrays = {
+    "l_noisy": second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
+    "l_mask_latent": second(inpaint[..., :1]),
+    "l_masked_mean": second(inpaint[..., 1:] / golden.head.model.vae.scaling_factor),
+  }
+  for name, networks, weights in (
+    ("body", golden.body, golden.body_weights),
+    ("head", golden.head, golden.head_weights),
+  ):
+
+    @jax.jit
+    def loss(weights, pose, inpaint, networks=networks):
+      params = {"params": {name: weights[name] for name in ("unet", "controlnet")}}
+      condition = {"pose": networks.denoiser.apply(params, pose, method="embed_pose")}
+      if networks.inpaints:
+        condition["inpaint"] = inpaint[:, None]
+      denoise = lambda *inputs: networks.denoise(weights, *inputs)
+      return denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition).mean()
+
+    found[f"l_loss_{name}"] = np.asarray(loss(weights, frames(golden["f_pose"]), inpaint))
+  return found
+
+
+def _sampled(
+  golden: Golden, networks: Networks, weights: PyTree, noise: Array, condition: PyTree, window: int, overlap: int,
+  guidance: float, conditioning_scale: float,
+) -> tuple[Array, Array]:  # fmt: skip
+  """(timesteps, latents after every step [S T H W C]) of a whole sampling run; `condition` is by frame."""
+  found = towers(golden)
+  solver = make_solver("ddim", networks.model.schedule, int(golden.setting("steps")))
+  plan = plan_windows(len(noise), window, overlap)
+
+  @jax.jit
+  def run(weights, noise, condition, context, null_context):
+    denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=float(conditioning_scale))
+    step = make_step(denoise, solver, plan, context, null_context, condition, float(guidance))
+
+    def body(carry, i):
+      carry = step(carry, i)
+      return carry, carry[0]
+
+    return jax.lax.scan(body, (noise, jnp.zeros_like(noise)), jnp.arange(len(solver)))[1]
+
+  contexts = found["clip_last_hidden_state"][0], found["null_context"][0]
+  return solver.timesteps, run(weights, noise, condition, *contexts)
+
+
+def clip_run(golden: Golden) -> Arrays:
+  """Batch-overlapped temporal denoising of a whole clip, and its decoding."""
+  networks, weights = golden.leaking_body, golden.body_weights
+  poses = jnp.asarray(golden["s_poses_u8"])
+  condition = {"pose": jax.jit(networks.embed_pose)(weights, poses[None])[0]}
+  timesteps, latents = _sampled(
+    golden,
+    networks,
+    weights,
+    last(golden["s_latents0"])[0],
+    condition,
+    int(golden.setting("window")),
+    int(golden.setting("overlap")),
+    golden.setting("guidance_scale"),
+    golden.setting("conditioning_scale"),
+  )
+  images = jax.jit(networks.decode)(weights, latents[-1])
+  return {
+    "s_timesteps": np.asarray(timesteps),
+    "s_latents_per_step": np.asarray(latents).transpose(0, 4, 1, 2, 3)[:, None],
+    "s_video": np.asarray(images).transpose(3, 0, 1, 2)[None],
+  }
+
+
+def head_run(golden: Golden) -> Arrays:
+  """A whole head pass, frame by frame."""
+  networks, weights = golden.head, golden.head_weights
+  images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
+  condition = {
+    "pose": jax.jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
+    "inpaint": jax.jit(networks.inpainting)(weights, images, keep),
+  }
+  _, latents = _sampled(
+    golden,
+    networks,
+    weights,
+    last(golden["hs_latents0"]),
+    condition,
+    1,
+    0,
+    golden.setting("head_guidance_scale"),
+    golden.setting("head_conditioning_scale"),
+  )
+  return {
+    "hs_latents_per_step": np.asarray(latents).transpose(0, 1, 4, 2, 3),
+    "hs_images": np.asarray(jax.jit(networks.decode)(weights, latents[-1])),
+  }
+
+
+GROUPS: tuple[Callable[[Golden], Arrays], ...] = (
+  towers,
+  autoencoder,
+  frame_network,
+  video_network,
+  losses,
+  clip_run,
+  head_run,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One array's comparison; `error` and `tolerance` are absolute."""
+
+  name: str
+  shape: tuple[int, ...]
+  error: float
+  tolerance: float
+
+  @property
+  def holds(self) -> bool:
+    """Whether it agrees; a NaN does not."""
+    return self.error <= self.tolerance
+
+  def __str__(self) -> str:
+    shape = "x".join(map(str, self.shape)) or "scalar"
+    return f"{self.name:24}{shape:>20}{self.error:12.2e}{self.tolerance:12.2e}  {'ok' if self.holds else 'FAILS'}"
+
+
+def compare(name: str, wanted: NdArray, computed: NdArray | None) -> Row:
+  """Compares one array; one that was not computed or has another shape is infinitely wrong."""
+  relative = 1e-4 if name.startswith(("s_", "hs_")) else 2e-5
+  exact = wanted.dtype.kind not in "fc"
+  largest = float(np.abs(wanted).max()) if wanted.size else 0.0
+  tolerance = 0.0 if exact else relative * max(1.0, largest)
+  error = float("inf")
+  if computed is not None and computed.shape == wanted.shape:
+    error = float(np.abs(computed.astype(np.float64) - wanted.astype(np.float64)).max()) if wanted.size else 0.0
+  return Row(name, wanted.shape, error, tolerance)
+
+
+def verify(folder: Path) -> Iterator[tuple[Row, NdArray | None]]:
+  """Every golden array that is not an input, compared, with what was computed for it."""
+  golden = Golden(folder)
+  outputs = [name for name in golden.arrays if name not in INPUTS]
+  computed: dict[str, NdArray] = {}
+  for function in tqdm(GROUPS, desc="compute", unit="group", leave=False):
+    computed |= {name: np.asarray(array) for name, array in function(golden).items()}
+  for name in outputs:
+    yield compare(name, golden.arrays[name], computed.get(name)), computed.get(name)
+
+
+@door
+def main() -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    "python -m anchor_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("golden", type=Path, metavar="GOLDEN_DIR")
+  parser.add_argument("--output", type=Path, metavar="FILE.npz", help="write the computed arrays")
+  args = parser.parse_args()
+  print(f"{'array':24}{'shape':>20}{'max error':>12}{'tolerance':>12}")
+  rows, computed = [], {}
+  for row, array in verify(args.golden):
+    print(row)
+    rows.append(row)
+    if array is not None:
+      computed[row.name] = array
+  if args.output:
+    with new_file(args.output) as path, path.open("wb") as file:
+      np.savez(file, **computed)
+  failed = sum(not row.holds for row in rows)
+  print(f"{len(rows) - failed} of {len(rows)} arrays hold")
+  sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+  main()
