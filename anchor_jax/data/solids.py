@@ -328,7 +328,7 @@ def occlusion(surface: Surface, radius: Real) -> Float[NdArray, "h w"]:
     weight = cv2.blur(mask_small, (side, side))
     mean = cv2.blur(depth_small, (side, side)) / np.maximum(weight, 1e-3)
     rise = np.maximum(mean - centre, 0) / np.float32(radius * share)
-    total += rise * weight / (1 + rise * rise)  # what stands far in front casts no such shade
+    total += weight * rise / (rise + np.float32(0.7))
   total = cv2.blur(total * np.float32(0.5), (3, 3))
   return cv2.resize(total, (depth.shape[1], depth.shape[0]), interpolation=cv2.INTER_LINEAR)
 
@@ -354,7 +354,7 @@ def shade_pose(surface: Surface, normal: Float[NdArray, "3 h w"] | None = None,
   half *= half
   half *= half
   light += half * np.float32(0.10)
-  light *= 1 - np.float32(0.60) * occlusion(surface, unit)
+  light *= 1 - np.float32(0.62) * occlusion(surface, unit)
   if shade is not None:
     light *= shade
   light *= surface.mask

@@ -20,7 +20,7 @@ import numpy as np
 from anchor_jax.data.solids import Real, Surface, downsample, draw, empty_surface, occlusion, shade_pose
 from anchor_jax.data.studio_body import (
   ARM, CLOTH, COLLAR, CRANIUM, EAR, FACE, FRAME_METRES, HAIR, HAND, JEWEL, NECK, NOSE, SLEEVE, TORSO, Scene, build_scene)
-from anchor_jax.data.studio_cloth import collar_solids, paint_sleeve, paint_torso
+from anchor_jax.data.studio_cloth import body_relief, collar_solids, paint_sleeve, paint_torso
 from anchor_jax.data.studio_face import HAIRLINE, FacePaint, face_points, grain, paint_face
 from anchor_jax.data.studio_hair import hair_solids, on_scalp, paint_hair
 from anchor_jax.data.studio_identity import Identity, make_identity
@@ -119,7 +119,12 @@ def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> Studi
   paint = paint_face(identity, state, u, v, 1 / (SUPERSAMPLE * scene.head.unit))
   relief = _face_normals(scene, seen.normal[:, face], paint)
 
+  trunk = seen.where(TORSO)
+  x, y, _ = scene.torso.own(seen.x[trunk], seen.y[trunk], seen.z[trunk])
+  slope = body_relief(x, y)
+  bare = _tilt(seen.normal[:, trunk], scene.torso.axes, slope[0], slope[1])
   pose_normal, pose_shade = nude.normal.reshape(3, -1), np.ones(nude.depth.size, np.float32)
+  pose_normal[:, seen.place[trunk]] = bare
   pose_normal[:, seen.place[face]] = relief
   pose_shade[seen.place[face]] = paint.pose_shade
   pose = shade_pose(nude, pose_normal.reshape(nude.normal.shape), pose_shade.reshape(nude.depth.shape))

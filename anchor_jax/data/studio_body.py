@@ -192,7 +192,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
     for nude, extra in ((1, 0.0), (2, identity.bulk)):
       covered = identity.sleeve if nude == 2 else 0.0
       part = SLEEVE if covered else ARM
-      cones.append((neck_side, shoulder, 0.040 + extra, 0.050 * limb + extra, TORSO if nude == 1 else CLOTH, _BODY, 0.03, nude))
+      cones.append((neck_side, shoulder, 0.040 + extra, 0.050 * limb + extra, TORSO if nude == 1 else CLOTH, _BODY, 0.055, nude))
       share = min(covered, 1.0) if covered else 1.0
       thick = 0.050 * limb, 0.037 * limb, 0.0235 * limb
       cuff = shoulder + (elbow - shoulder) * share
@@ -226,7 +226,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   _head_solids(identity, head, scene)
   for number, extra in ((1, 0.0), (2, identity.bulk)):
     width, depth, offset = (table * trunk.unit for table in torso_profile(identity, extra))
-    loft = Loft(trunk.origin, trunk.axes, -0.62 * trunk.unit, 0.075 * trunk.unit, width, depth, offset, _BODY, 0.02 * trunk.unit)
+    loft = Loft(trunk.origin, trunk.axes, -0.62 * trunk.unit, 0.075 * trunk.unit, width, depth, offset, _BODY, 0.055 * trunk.unit)
     lists[number].append((loft, TORSO if number == 1 else CLOTH))
   starts, factors = camera.project(np.array([cone[0] for cone in cones]))
   ends, factors_end = camera.project(np.array([cone[1] for cone in cones]))
@@ -252,8 +252,8 @@ def _head_solids(identity: Identity, head: Frame, scene: Scene) -> None:
   front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))  # noqa: E731
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width
-  points = head.picture(np.array([(0, 0.04, front(0.04) - 0.090), (0, tip + 0.05, front(tip) + 0.070 * out), (0, tip, front(tip) + 0.085 * out)]))
-  scene.core.append((RoundCone(points[0], points[1], 0.092 * unit, 0.086 * unit, _BODY, 0.085 * unit), NOSE))
+  points = head.picture(np.array([(0, 0.06, front(0.06) - 0.118), (0, tip + 0.05, front(tip) + 0.055 * out), (0, tip, front(tip) + 0.085 * out)]))
+  scene.core.append((RoundCone(points[0], points[1], 0.105 * unit, 0.095 * unit, _BODY, 0.11 * unit), NOSE))
   scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.66 * nose + 0.01, 0.084, 0.090), NOSE, 0.06))
   for sign in (-1, 1):
-    scene.core.append(ball((sign * nose * 0.66, tip - 0.015, front(tip) + 0.005), (nose * 0.46, 0.062, 0.075), NOSE, 0.05))
+    scene.core.append(ball((sign * nose * 0.70, tip - 0.012, front(tip) + 0.005), (nose * 0.52, 0.066, 0.080), NOSE, 0.07))

@@ -137,19 +137,30 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
   return colour * (1 - np.float32(0.25) * edge), bare, slope
 
 
+def body_relief(x: NdArray, y: NdArray) -> NdArray:
+  """Slope [2, n] of the bare torso of the pose render: collar bones, chest, the middle line."""
+  side = np.abs(x)
+  chest = np.exp(-(((side - np.float32(0.072)) / np.float32(0.060)) ** 2) - ((y + np.float32(0.125)) / np.float32(0.048)) ** 2)
+  bone = (y - np.float32(0.004) - np.float32(0.12) * side) / np.float32(0.011)
+  ridge = np.exp(-bone * bone) * np.clip((side - np.float32(0.012)) * 60, 0, 1) * np.clip((np.float32(0.125) - side) * 30, 0, 1)
+  line = np.exp(-((x / np.float32(0.012)) ** 2)) * np.clip(-y * 20, 0, 1) * np.clip((y + np.float32(0.42)) * 20, 0, 1)
+  along_x = chest * (np.float32(0.072) - side) * np.sign(x) * np.float32(7.0) + line * x * np.float32(22)
+  return np.stack([along_x, chest * (y + np.float32(0.125)) * np.float32(-11.0) - ridge * bone * np.float32(0.42)])
+
+
 def folds(x: NdArray, y: NdArray) -> NdArray:
   """Slope [2, n] of the folds a torso's cloth throws: from the armpits to the waist, softer in the middle."""
   side = np.abs(x)
   phase = y * np.float32(46) + side * np.float32(58) + np.sin(x * 17 + y * 9) * np.float32(1.3)
-  strength = np.float32(0.16) * np.clip(side * np.float32(9) - np.float32(0.25), 0, 1) * np.clip(np.float32(0.2) - y * np.float32(5), 0, 1)
-  wave = np.cos(phase) * strength + np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.06) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
+  strength = np.float32(0.24) * np.clip(side * np.float32(9) - np.float32(0.25), 0, 1) * np.clip(np.float32(0.2) - y * np.float32(5), 0, 1)
+  wave = np.cos(phase) * strength + np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.11) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
   return np.stack([wave * np.sign(x) * np.float32(0.8), wave * np.float32(0.7)])
 
 
 def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[NdArray, NdArray]:
   """Colour [3, n] and relief slope [n] along the limb; `along` is metres from the shoulder, `around` about -1..1."""
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
-  share = np.zeros_like(along) if identity.pattern == "print" else _pattern(identity, around * np.float32(0.06), -along)
+  share = np.zeros_like(along) if identity.pattern == "print" else _pattern(identity, around * np.float32(0.06), -along - np.float32(0.04))
   colour = base + (other - base) * share
   length = identity.arm * (1.90 if identity.sleeve >= 2 else identity.sleeve)
   cuff = np.clip((along - np.float32(length - 0.035)) * 150, 0, 1) if identity.outfit != "tee" else np.clip((along - np.float32(length - 0.012)) * 200, 0, 1)

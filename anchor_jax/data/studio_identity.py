@@ -141,7 +141,7 @@ def make_identity(seed: int) -> Identity:
     head_height=real(0.280, 0.300), head_width=real(0.70, 0.77), jaw=real(0.35, 1.0) - 0.35 * soft, square=real(0.2, 1.0) - 0.3 * soft,
     cheek=real(0.0, 1.0), ear=real(0.9, 1.2), eye_gap=real(0.305, 0.345), eye_size=real(0.165, 0.195) + 0.014 * soft,
     eye_open=real(0.48, 0.62), eye_tilt=real(-0.06, 0.16), brow_height=real(0.225, 0.285), brow_thick=real(0.040, 0.062) - 0.018 * soft,
-    brow_angle=real(-0.05, 0.22), nose_length=real(0.35, 0.43), nose_width=real(0.105, 0.15) - 0.015 * soft, nose_out=real(0.85, 1.15),
+    brow_angle=real(-0.16, 0.06), nose_length=real(0.35, 0.43), nose_width=real(0.105, 0.15) - 0.015 * soft, nose_out=real(0.85, 1.15),
     mouth_width=real(0.235, 0.305), lip_upper=real(0.045, 0.085) + 0.012 * soft, lip_lower=real(0.065, 0.105) + 0.014 * soft, age=age,
     freckles=real(0.3, 1.0) if tone < 3 and real(0, 1) < 0.25 else 0.0, makeup=makeup, blush=real(0.1, 0.5),
     skin=skin, hair=hair, eye=_vary(g, pick(EYES if tone < 5 else EYES[:2]), 0.15), lips=painted,

@@ -30,7 +30,7 @@ def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) ->
     above = depth[there] - depth[here] - np.float32(direction[2] * length)
     hit = np.clip(above / np.float32(0.02 * unit), 0, 1) * (above < np.float32(0.28 * unit))
     np.maximum(blocked[here], hit, out=blocked[here])
-  side = max(int(0.022 * unit) | 1, 3)
+  side = max(int(0.034 * unit) | 1, 3)
   blocked = cv2.blur(blocked, (side, side))
   return cv2.resize(blocked, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
 

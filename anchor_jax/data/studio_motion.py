@@ -179,10 +179,10 @@ class Motion:
 
   def _blink(self, time: float) -> float:
     closed = 0.0
-    slot, _, _ = self._slot(310, time, 2.4)
+    slot, _, _ = self._slot(310, time, 2.9)
     for j in (slot - 1, slot, slot + 1):
-      centre = (j + 0.5 * self._random(310, j) + 0.25) * 2.4
-      half = 0.15 if self._random(311, j) < 0.85 else 0.45
+      centre = (j + 0.5 * self._random(310, j) + 0.25) * 2.9
+      half = 0.15 if self._random(311, j) < 0.9 else 0.30
       closed = max(closed, min(1.25 * _bump((time - centre) / half), 1.0))
     return closed
 
