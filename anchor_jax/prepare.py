@@ -67,23 +67,15 @@ def prepare_studio(
     size: height and width of the frames, in pixels.
     fps: frames per second; default 5, so that few frames show much of a motion.
   """
-  from anchor_jax.data import studio
+  from anchor_jax.data.studio_people import film_people
 
   _check_numbers(size, fps)
   if people < 1 or frames < 1:
     raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
   check_output(output)
   rate = float(fps or 5)
-  times = [number / rate for number in range(frames)]
-  clips = (
-    PosedClip(
-      f"studio {seed}",
-      f"studio {seed}",
-      rate,
-      studio.render_clip(studio.make_identity(seed), studio.make_motion(seed), times, size),
-    )
-    for seed in range(people)
-  )
+  filmed = film_people(range(people), [number / rate for number in range(frames)], size)
+  clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
   return build(clips, output, size, total=people * frames, progress="studio people")
 
 

@@ -32,6 +32,7 @@ def sample_clip(
   condition: PyTree,
   guidance: float,
   windows_per_batch: int = 1,
+  on_step: Callable[[], object] | None = None,
 ) -> Float[Array, "T H W C"]:
   """Denoises a clip of `plan.length` frames from `noise`.
 
@@ -45,6 +46,7 @@ def sample_clip(
     condition: arrays whose leading axis is frames (pose features, and for the head the inpainting channels).
     guidance: classifier-free guidance scale; 1 or less runs one branch only.
     windows_per_batch: windows denoised in one call.
+    on_step: called on the host after each sampling step, for a progress bar.
 
   Returns:
     Clean latents.
@@ -52,7 +54,10 @@ def sample_clip(
   step = make_step(denoise, solver, plan, context, null_context, condition, guidance, windows_per_batch)
 
   def body(carry, i):
-    return step(carry, i), None
+    carry = step(carry, i)
+    if on_step is not None:
+      jax.debug.callback(lambda _: on_step(), carry[0].ravel()[0])  # the argument makes it wait for the step
+    return carry, None
 
   (latents, _), _ = jax.lax.scan(body, (noise, jnp.zeros_like(noise)), jnp.arange(len(solver)))
   return latents

@@ -1,0 +1,189 @@
+"""Typed, frozen settings of a run.
+
+A config file's `get_config(arg)` returns an ml_collections ConfigDict, so that `--config.key=value` works on the
+command line; `run_config` turns it, once and strictly, into the frozen `RunConfig` that all code reads.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import ml_collections
+
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.errors import UserError, suggestion
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`."""
+
+  unet: UNetConfig = UNetConfig()
+  controlnet: ControlNetConfig = ControlNetConfig()
+  vae: VAEConfig = VAEConfig()
+  image_encoder: CLIPVisionConfig = CLIPVisionConfig()
+  schedule: ScheduleConfig = ScheduleConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What a run reads.
+
+  Attributes:
+    path: prepared folder.
+    batch_size: examples a step, over all devices.
+    crop: side of the face crop in pixels (head only).
+    in_memory: keep decoded records in host memory.
+    workers: reader processes; 0 reads in this one.
+  """
+
+  path: str = ""
+  batch_size: int = 4
+  crop: int = 256
+  in_memory: bool = False
+  workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW; the defaults are the reference's.
+
+  Attributes:
+    schedule: "constant" after the warm-up, or "cosine" down to zero at the last step.
+    clip: largest global gradient norm, over all trained networks together.
+    ema: decay of the averaged weights that sampling uses; 0 keeps none.
+  """
+
+  learning_rate: float = 1e-5
+  schedule: str = "constant"
+  warmup_steps: int = 500
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 1e-2
+  clip: float = 1.0
+  ema: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """How many devices each mesh axis has; -1 once, for all that remain. See parallel.py."""
+
+  data: int = -1
+  fsdp: int = 1
+  frames: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+  """How `generate` samples with this part's networks; the defaults are the reference's for the body.
+
+  Attributes:
+    window, overlap: frames of a window, and of its overlap with the next; 1 and 0 samples frame by frame.
+    windows_per_batch: windows denoised in one call.
+    conditioning_scale: weight of the pose branch's residuals.
+  """
+
+  solver: str = "ddim"
+  steps: int = 20
+  window: int = 16
+  overlap: int = 4
+  guidance: float = 7.5
+  conditioning_scale: float = 2.0
+  windows_per_batch: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Everything that decides a training run.
+
+  Attributes:
+    part: "vae" (the small autoencoder), "body" or "head".
+    init: where weights come from: "" makes them anew, "studio" are the shipped ones, else a folder of diffusers
+      models (a pipeline's folder, or a workdir of this project).
+    train_image_encoder: also train the image tower (pre-training of the small one).
+    condition_dropout: chance that an example trains the null branch.
+    dtype: compute type, "float32" or "bfloat16"; weights are kept in float32.
+    steps: optimiser steps.
+    log_every, checkpoint_every, preview_every: in steps; 0 is never, and the last step always logs and saves.
+    keep: checkpoints kept.
+  """
+
+  part: str = "body"
+  init: str = ""
+  seed: int = 0
+  steps: int = 1000
+  dtype: str = "float32"
+  train_image_encoder: bool = False
+  condition_dropout: float = 0.1
+  log_every: int = 20
+  checkpoint_every: int = 500
+  preview_every: int = 0
+  keep: int = 2
+  model: ModelConfig = ModelConfig()
+  data: DataConfig = DataConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  mesh: MeshConfig = MeshConfig()
+  sample: SampleConfig = SampleConfig()
+
+  def __post_init__(self):
+    choices = {"part": ("vae", "body", "head"), "dtype": ("float32", "bfloat16")}
+    for name, allowed in choices.items():
+      if getattr(self, name) not in allowed:
+        raise UserError(f'config.{name} is "{getattr(self, name)}": use one of {", ".join(allowed)}')
+    if self.optimizer.schedule not in ("constant", "cosine"):
+      raise UserError(f'config.optimizer.schedule is "{self.optimizer.schedule}": use constant or cosine')
+    for name, value in (("steps", self.steps), ("data.batch_size", self.data.batch_size), ("keep", self.keep)):
+      if value < 1:
+        raise UserError(f"config.{name} is {value}: it must be at least 1")
+
+
+def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
+  """A ConfigDict, open to overrides, that holds a dataclass's fields."""
+  return ml_collections.ConfigDict(to_plain(settings))
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+  """Nested dictionaries of a dataclass's fields, fit for JSON."""
+  return dataclasses.asdict(settings)
+
+
+def run_config(values: Any) -> RunConfig:
+  """The frozen settings of a ConfigDict or of plain dictionaries. Raises UserError for what RunConfig doesn't know."""
+  return from_values(RunConfig, values, "config")
+
+
+def from_values(kind: type, values: Any, where: str) -> Any:
+  """Builds dataclass `kind` from a mapping, refusing unknown keys and values of another type."""
+  if not hasattr(values, "items"):
+    raise UserError(f"{where} must be a group of settings, not {values!r}")
+  hints = typing.get_type_hints(kind)
+  fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+  made = {}
+  for key, value in values.items():
+    if key not in fields:
+      raise UserError(f'unknown setting "{where}.{key}".{suggestion(key, fields)}')
+    made[key] = _convert(fields[key], value, f"{where}.{key}")
+  return kind(**made)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return from_values(typing.cast(type, hint), value, where)
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    for option in arguments:
+      try:
+        return _convert(option, value, where)
+      except UserError:
+        continue
+  elif origin is tuple:
+    if isinstance(value, list | tuple):
+      inner = arguments[0]
+      return tuple(_convert(inner, item, where) for item in value)
+  elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    return float(value)
+  elif hint is Any or (hint in (int, str, bool, type(None)) and type(value) is hint):
+    return value
+  raise UserError(f"{where} is {value!r}: expected {getattr(hint, '__name__', hint)}")

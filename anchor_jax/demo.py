@@ -1,0 +1,148 @@
+"""The whole path on one machine: films a studio person, learns her, and shows her in motion she never made.
+
+Example:
+  python -m anchor_jax.demo --output=runs/demo
+
+Leaves anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png and report.json in the output folder.
+Neither the person nor the motions are in the training set of the shipped weights.
+"""
+
+import argparse
+import dataclasses
+import runpy
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from anchor_jax.config import RunConfig, run_config
+from anchor_jax.data.dataset import PreparedSource, open_prepared
+from anchor_jax.data.sidecar import write_studio_video
+from anchor_jax.data.video import VideoWriter
+from anchor_jax.errors import UserError, door
+from anchor_jax.evaluate import evaluate, save_report, summary
+from anchor_jax.files import new_file, prepare_parent
+from anchor_jax.pipeline import animate, load_person, read_motion
+from anchor_jax.prepare import prepare
+from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.train import train
+
+# Seeds from here on are kept out of pre-training (see data/studio.py: prepare --studio counts from 0).
+IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
+FPS = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """How much of everything the demo makes.
+
+  Attributes:
+    pixels: height and width of the videos.
+    seconds: of film to learn from.
+    frames: to generate.
+    body_steps, head_steps: of fine-tuning; None takes the config's.
+  """
+
+  pixels: int = 128
+  seconds: float = 60
+  frames: int = 150
+  body_steps: int | None = None
+  head_steps: int | None = None
+
+
+SMOKE = Size(pixels=128, seconds=4, frames=20, body_steps=4, head_steps=4)
+
+
+def demo(output: Path, size: Size, config_file: Path) -> dict:
+  """Runs every stage and returns the report."""
+  clock = time.monotonic()
+  prepare_parent(output / "report.json")
+  stages: dict[str, float] = {}
+
+  def done(stage: str) -> None:
+    stages[stage] = round(time.monotonic() - clock - sum(stages.values()), 1)
+
+  print(f"1/5 filming a minute of studio person {IDENTITY}, and the motion to come", flush=True)
+  film, unseen = output / "film.mp4", output / "unseen.mp4"
+  common = {"identity_seed": IDENTITY, "size": size.pixels, "fps": FPS}
+  write_studio_video(film, motion_seed=FILMED_MOTION, seconds=size.seconds, progress="film", **common)
+  write_studio_video(unseen, motion_seed=NEW_MOTION, seconds=size.frames / FPS, progress="unseen motion", **common)
+  done("film")
+
+  print("2/5 preparing", flush=True)
+  prepare([film], output / "film", size=size.pixels)
+  prepare([unseen], output / "unseen", size=size.pixels)
+  done("prepare")
+
+  for number, (part, steps) in enumerate((("body", size.body_steps), ("head", size.head_steps)), start=3):
+    print(f"{number}/5 learning the {part} of this person from the shipped weights", flush=True)
+    config = read_config(config_file, part, output / "film", steps)
+    train(config, output / "person")
+    done(f"train_{part}")
+
+  print("5/5 showing her in motion she never made", flush=True)
+  training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
+  frames, without_head = animate(load_person(output / "person"), read_motion(output / "unseen", size.frames))
+  done("generate")
+
+  with VideoWriter(output / "anchor.mp4", FPS, metadata={"comment": "synthetic: the anchor_jax demo"}) as writer:
+    for frame in frames:
+      writer.write(frame)
+  write_side_by_side(output / "side_by_side.mp4", truth, frames)
+  with new_file(output / "contact_sheet.png") as path:
+    cv2.imwrite(str(path), contact_sheet(truth, frames)[..., ::-1])
+  report = evaluate(frames, truth, training, without_head)
+  done("report")
+  report["seconds"] = {**stages, "total": round(time.monotonic() - clock, 1)}
+  save_report(report, output / "report.json")
+  return report
+
+
+def read_config(file: Path, part: str, data: Path, steps: int | None) -> RunConfig:
+  """The fine-tuning settings of a part, on this data."""
+  if not file.is_file():
+    raise UserError(f"no config {file}: run the demo from a checkout of the project, or name one with --config")
+  config = run_config(runpy.run_path(str(file))["get_config"](part))
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
+  return config if steps is None else dataclasses.replace(config, steps=steps)
+
+
+def write_side_by_side(path: Path, truth: PreparedSource, frames: UInt8[NdArray, "T H W 3"]) -> None:
+  """A video of pose, generated and truth, left to right, twice as large."""
+  with VideoWriter(path, FPS, metadata={"comment": "pose, generated (synthetic), truth"}) as writer:
+    for number, frame in enumerate(frames):
+      true = truth.read(number, ("pose", "frame"))
+      row = np.concatenate([true["pose"], frame, true["frame"]], axis=1)
+      writer.write(cv2.resize(row, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+
+
+def contact_sheet(
+  truth: PreparedSource, frames: UInt8[NdArray, "T H W 3"], columns: int = 8
+) -> UInt8[NdArray, "H W 3"]:
+  """Pose, generated and truth, one above the other, at moments spread over the clip."""
+  chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+  true = [truth.read(int(number), ("pose", "frame")) for number in chosen]
+  strips = ([t["pose"] for t in true], [frames[n] for n in chosen], [t["frame"] for t in true])
+  return np.concatenate([np.concatenate(strip, axis=1) for strip in strips], axis=0)
+
+
+@door
+def main() -> None:
+  """The command line."""
+  here = Path(__file__).resolve().parent.parent / "configs" / "studio_finetune.py"
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
+  parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
+  parser.add_argument("--config", type=Path, default=here, metavar="FILE.py", help="fine-tuning settings")
+  args = parser.parse_args()
+  report = demo(args.output, SMOKE if args.smoke else Size(), args.config)
+  print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
+  print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
+  print(f"At a glance:            {args.output / 'contact_sheet.png'}")
+  print(f"All figures:            {args.output / 'report.json'}\n")
+  print(summary(report))
+
+
+if __name__ == "__main__":  # rendering starts processes that import this module again
+  main()

@@ -1,0 +1,76 @@
+"""The mesh, and who holds what: the only file that names mesh axes.
+
+  data    examples of a batch (each device its own)
+  fsdp    examples too, and a share of every parameter, optimiser state and average (ZeRO-3)
+  frames  frames of a window
+
+Parameters are sharded by shape: the largest axis that the fsdp axis divides. Small ones are replicated.
+"""
+
+import contextlib
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from anchor_jax.config import MeshConfig
+from anchor_jax.errors import UserError
+from anchor_jax.shapes import PyTree
+
+DATA, FSDP, FRAMES = AXES = ("data", "fsdp", "frames")
+_SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+  """A mesh of all devices, its axes sized by the config."""
+  devices = jax.devices() if devices is None else devices
+  sizes = [config.data, config.fsdp, config.frames]
+  if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+    raise UserError(f"config.mesh {dict(zip(AXES, sizes, strict=True))}: sizes are 1 or more, and -1 at most once")
+  known = math.prod(size for size in sizes if size != -1)
+  if len(devices) % known or (-1 not in sizes and known != len(devices)):
+    raise UserError(f"config.mesh {dict(zip(AXES, sizes, strict=True))} doesn't fit {len(devices)} devices")
+  sizes = [len(devices) // known if size == -1 else size for size in sizes]
+  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The leading axis over data and fsdp."""
+  return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The same on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_divisor(mesh: Mesh) -> int:
+  """A batch's size must be a multiple of this."""
+  return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
+  """A sharding for every leaf of parameters (or optimiser state, or averages), from its shape alone."""
+
+  def one(leaf) -> NamedSharding:
+    shape, parts = np.shape(leaf), mesh.shape[FSDP]
+    fit = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or math.prod(shape) < _SMALLEST_SHARDED or not fit:
+      return replicated(mesh)
+    spec: list[str | None] = [None] * len(shape)
+    spec[max(fit, key=lambda axis: shape[axis])] = FSDP
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree.map(one, tree)
+
+
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+  """Global arrays from this process's share of a batch (numpy, leading axis examples)."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
+  """Makes the mesh the current one."""
+  return jax.set_mesh(mesh)

@@ -1,0 +1,178 @@
+"""Trains one part (vae, body or head) of a workdir.
+
+Example, the two parts of one person, starting from the weights that come with the package:
+  python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
+  python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
+
+Started again with the same flags, it goes on from the newest checkpoint. Any setting of the config can be given as
+--config.key=value (for example --config.steps=50 --config.optimizer.learning_rate=1e-4).
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from anchor_jax import parallel
+from anchor_jax.config import RunConfig, run_config
+from anchor_jax.data.dataset import open_prepared
+from anchor_jax.data.face import head_source
+from anchor_jax.data.loader import make_loader
+from anchor_jax.data.sources import Source, load
+from anchor_jax.errors import UserError, door
+from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.training.objective import make_objective, trained_keys
+from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.preview import preview, save_appearance
+from anchor_jax.training.report import Report
+from anchor_jax.training.state import State, make_state
+from anchor_jax.training.step import make_step
+from anchor_jax.training.weights import frozen_names, initial_weights, write_folder
+
+
+def train(config: RunConfig, workdir: Path) -> dict[str, float]:
+  """Runs, or goes on with, the training of config.part in WORKDIR/PART; returns the last logged metrics."""
+  folder = workdir / config.part
+
+  # ---- mesh and input ------------------------------------------------------------------------------------------------
+  mesh = parallel.make_mesh(config.mesh)
+  batch_size = config.data.batch_size
+  if batch_size % parallel.batch_divisor(mesh):
+    raise UserError(
+      f"config.data.batch_size {batch_size} must be a multiple of {parallel.batch_divisor(mesh)}, the devices on the"
+      " data and fsdp axes"
+    )
+  networks, weights = initial_weights(config)
+  config = dataclasses.replace(config, model=networks.model)
+  source, fields = _examples(config)
+  batches = make_loader(
+    source,
+    batch_size=batch_size,
+    seed=config.seed,
+    fields=fields,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    workers=config.data.workers,
+  )
+
+  # ---- state -------------------------------------------------------------------------------------------------------
+  names = trained_keys(config)
+  optimizer = make_optimizer(config.optimizer, config.steps)
+  place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
+  state = place(make_state(place({name: weights[name] for name in names}), optimizer, config))
+  frozen = place({name: weights[name] for name in frozen_names(config)})
+  del weights
+
+  # ---- step ----------------------------------------------------------------------------------------------------------
+  step = jax.jit(make_step(make_objective(config, networks), optimizer, config.optimizer.ema), donate_argnums=0)
+  key = jax.random.key(config.seed)
+
+  # ---- checkpoints ---------------------------------------------------------------------------------------------------
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
+    restored = checkpoints.restore(state, batches.get_state())
+    if restored is None:
+      write_folder(folder / "base", networks, frozen, tuple(frozen), "float32")
+    else:
+      state, position = restored
+      batches.set_state(position)
+    start = int(state.step)
+    write_settings(folder, config)
+    stack.enter_context(parallel.use_mesh(mesh))
+    report = stack.enter_context(Report(folder, config.steps, start, batch_size, config.part))
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+    logged: dict[str, float] = {}
+    for number in range(start + 1, config.steps + 1):
+      host_batch = next(batches)
+      clock = time.monotonic()
+      state, metrics = step(state, frozen, parallel.shard_batch(host_batch, mesh), key)
+      last = number == config.steps
+      if number == start + 1:
+        jax.block_until_ready(metrics)
+        report.compiled(time.monotonic() - clock)
+        save_appearance(folder, host_batch)
+      report.advance()
+      if last or (config.log_every and number % config.log_every == 0):
+        logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if not np.isfinite(logged["loss"]):
+          raise UserError(f"the loss is {logged['loss']} at step {number}: lower config.optimizer.learning_rate")
+        report.log(number, logged)
+      if last or (config.preview_every and number % config.preview_every == 0):
+        report.picture(number, preview(networks, {**frozen, **state.best_weights()}, host_batch, config))
+      if last and config.part == "vae":
+        config = _with_scale(config, networks, state, itertools.islice(batches, 8))
+        write_settings(folder, config)
+      if last or (config.checkpoint_every and number % config.checkpoint_every == 0):
+        checkpoints.save(number, state, batches.get_state())
+  return logged
+
+
+def _examples(config: RunConfig) -> tuple[Source, tuple[str, ...]]:
+  """The records a part trains on, and their fields."""
+  source = open_prepared(config.data.path)
+  _check_sizes(config, source.size)
+  if config.part == "head":
+    return head_source(source, config.data.crop), ("frame", "pose", "keep_mask", "reference_frame")
+  fields = ("frame",) if config.part == "vae" else ("frame", "pose", "reference_frame")
+  if config.data.in_memory:
+    return load(source, [name for name in fields if not name.startswith("reference_")], progress="read"), fields
+  return source, fields
+
+
+def _with_scale(config: RunConfig, networks: Networks, state: State, batches: Any) -> RunConfig:
+  """The settings with the scaling factor that gives the trained autoencoder's latents unit deviation."""
+  encode = jax.jit(lambda weights, frames: networks.encode_moments(weights, to_signed(frames))[0])
+  power = [jnp.mean(jnp.square(encode(state.best_weights(), batch["frame"]))) for batch in batches]
+  scale = round(float(np.mean(jax.device_get(power)) ** -0.5), 5)
+  vae = dataclasses.replace(config.model.vae, scaling_factor=scale)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, vae=vae))
+
+
+def _check_sizes(config: RunConfig, size: int) -> None:
+  """Refuses picture sizes that the networks can't halve as often as they must."""
+  model = config.model
+  side = config.data.crop if config.part == "head" else size
+  multiple = model.vae.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
+  if side % multiple:
+    raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
+  if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:
+    raise UserError(
+      f"the pose branch shrinks by {model.controlnet.stem_stride} and the autoencoder by {model.vae.stride}: they must"
+      " agree (model.controlnet.conditioning_embedding_out_channels)"
+    )
+
+
+@door
+def main() -> None:
+  """The command line."""
+  config_file = config_flags.DEFINE_config_file("config", None, "Config file, FILE.py or FILE.py:ARGUMENT.")
+  workdir = flags.DEFINE_string("workdir", None, "Folder of the person: checkpoints and reports go to WORKDIR/PART.")
+  if any(argument in ("--help", "-h", "-help") for argument in sys.argv[1:]):
+    print(__doc__ + "\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR\n  --config.key=value")
+    return
+  try:
+    rest = flags.FLAGS(sys.argv)[1:]
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
+    raise UserError(" ".join(str(error).split()) + " (see python -m anchor_jax.train --help)") from error
+  if rest or not config_file.value or not workdir.value:
+    raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
+  config = run_config(config_file.value)
+  metrics = train(config, Path(workdir.value))
+  shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+  print(f"trained {config.part} in {workdir.value}: {shown}")
+
+
+if __name__ == "__main__":
+  main()

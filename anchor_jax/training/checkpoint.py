@@ -1,0 +1,107 @@
+"""Checkpoints of one part of a workdir: orbax, written in the background, the newest readable one restored.
+
+    WORKDIR/body/config.json     the settings the part was trained with
+    WORKDIR/body/base/           frozen networks as diffusers folders, written once
+    WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from anchor_jax.config import RunConfig, run_config, to_plain
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.shapes import PyTree
+from anchor_jax.training.state import State
+
+log = logging.getLogger(__name__)
+
+PARTS = ("vae", "body", "head")
+
+
+class Checkpoints:
+  """The checkpoints of one part. A context manager: leaving it waits for writes under way."""
+
+  def __init__(self, folder: Path, keep: int = 2):
+    """Opens, or makes, FOLDER/checkpoints."""
+    policies = ocp.training.preservation_policies
+    try:
+      self._manager = ocp.training.Checkpointer(
+        (folder / "checkpoints").absolute(),
+        preservation_policy=policies.LatestN(keep),
+        save_decision_policy=ocp.training.save_decision_policies.InitialSavePolicy(),
+        cleanup_tmp_directories=True,
+      )
+    except OSError as error:
+      raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}; choose another --workdir") from error
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._manager.close()
+
+  def save(self, step: int, state: State, loader: dict) -> None:
+    """Begins to write the state after `step`; an earlier write is finished first."""
+    self._manager.save_checkpointables_async(step, {"state": _as_dict(state), "loader": loader}, force=True)
+
+  def restore(self, like: State, loader: dict) -> tuple[State, dict] | None:
+    """The newest state that can be read, on the shardings of `like`, and the loader's position; None without any.
+
+    A damaged checkpoint is passed over for the one before, and the log says so.
+    """
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(like))
+    for info in reversed(self._manager.checkpoints):
+      try:
+        loaded = self._manager.load_checkpointables(info.step, {"state": abstract, "loader": loader})
+        return State(**loaded["state"]), loaded["loader"]
+      except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
+        log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, _first_line(error))
+    return None
+
+
+def read_weights(folder: Path) -> tuple[PyTree, int]:
+  """The trained weights (averaged where there are any) of the newest readable checkpoint, as numpy, and its step.
+
+  Raises:
+    UserError: no checkpoint there, or none that can be read.
+  """
+  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), reverse=True)
+  for step in steps:
+    try:
+      place = (folder / "checkpoints" / str(step)).absolute()
+      state = ocp.load_checkpointables(place, {"state": None})["state"]
+      chosen = state["ema"] if state.get("ema") else state["weights"]
+      return jax.tree.map(jax.device_get, chosen), int(state["step"])
+    except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
+      log.warning("checkpoint %d can't be read (%s); trying the one before", step, _first_line(error))
+  raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
+
+
+def write_settings(folder: Path, config: RunConfig) -> None:
+  """Keeps the settings beside the checkpoints, for `generate` and for the next start."""
+  with new_file(folder / "config.json") as path:
+    path.write_text(json.dumps(to_plain(config), indent=1) + "\n")
+
+
+def read_settings(folder: Path) -> RunConfig:
+  """The settings a part was trained with. Raises UserError where `folder` isn't a trained part."""
+  path = folder / "config.json"
+  try:
+    return run_config(json.loads(path.read_text()))
+  except FileNotFoundError:
+    raise UserError(f"{folder} holds no trained part (no config.json): give the --workdir that was trained") from None
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path} can't be read ({_first_line(error)}): train this part again") from error
+
+
+def _as_dict(state: State) -> dict:
+  return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped")}
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,82 @@
+"""What each part learns: loss(trained, frozen, batch, key) -> (loss, metrics), with randomness as an argument."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.config import RunConfig
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.shapes import Array, Float, Key, PyTree
+
+Objective = Callable[[PyTree, PyTree, dict[str, Array], Key[Array, ""]], tuple[Float[Array, ""], dict[str, Array]]]
+
+KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a light pull towards unit variance
+EDGE_WEIGHT = 1.0  # differences of neighbours: keeps eyes, mouths and fingers sharp without an adversary
+
+
+def trained_keys(config: RunConfig) -> tuple[str, ...]:
+  """Which networks a run trains; the others are frozen."""
+  if config.part == "vae":
+    return ("vae",)
+  # Without dropout the null branch gets no gradient, and weight decay alone would wear it away.
+  return (
+    ("unet", "controlnet")
+    + ("null_context",) * (config.condition_dropout > 0)
+    + ("image_encoder",) * config.train_image_encoder
+  )
+
+
+def make_objective(config: RunConfig, networks: Networks) -> Objective:
+  """The loss of config.part."""
+  return _autoencoding(networks) if config.part == "vae" else _denoising(networks, config.condition_dropout)
+
+
+def _autoencoding(networks: Networks) -> Objective:
+  """Absolute error of pixels and of neighbour differences, and a light KL term."""
+
+  def loss(trained, frozen, batch, key):
+    images = to_signed(batch["frame"])
+    mean, logvar = networks.encode_moments(trained, images)
+    latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+    made = networks.vae.apply({"params": trained["vae"]}, latents, method="decode")
+    error = made - images
+    absolute = jnp.mean(jnp.abs(error))
+    edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+    kl = 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
+    psnr = -10 * jnp.log10(jnp.mean(jnp.square(jnp.clip(made, -1, 1) - images) / 4))
+    metrics = {"absolute": absolute, "psnr": psnr, "kl": kl, "latent_std": jnp.std(mean)}
+    return absolute + EDGE_WEIGHT * edges + KL_WEIGHT * kl, metrics
+
+  return loss
+
+
+def _denoising(networks: Networks, condition_dropout: float) -> Objective:
+  """The denoising loss of frames (clips of length one) given pose and appearance; body and head."""
+  schedule = make_schedule(networks.model.schedule)
+
+  def loss(trained, frozen, batch, key):
+    weights = {**frozen, **trained}
+    keys = jax.random.split(key, 5)
+    images = to_signed(batch["frame"])
+    count = images.shape[0]
+    clean = jax.lax.stop_gradient(networks.encode(weights, images, keys[0]))[:, None]
+    context = networks.appearance(weights, batch["reference_frame"])
+    dropped = jax.random.bernoulli(keys[1], condition_dropout, (count, 1, 1))
+    context = jnp.where(dropped, weights["null_context"], context)
+    condition = {"pose": networks.embed_pose(weights, batch["pose"][:, None])}
+    if networks.inpaints:
+      channels = networks.inpainting(weights, images, batch["keep_mask"][..., 0] > 127, keys[2])
+      condition["inpaint"] = jax.lax.stop_gradient(channels)[:, None]
+    noise = jax.random.normal(keys[3], clean.shape)
+    timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
+
+    def denoise(latents, timesteps, context, condition, frame_mask):
+      return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
+
+    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition)
+    return jnp.mean(losses), {}
+
+  return loss

@@ -1,0 +1,29 @@
+"""AdamW with warm-up and global-norm clipping, from optax."""
+
+import optax
+
+from anchor_jax.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+  """The learning rate over `steps` optimiser steps."""
+  warmup = min(config.warmup_steps, max(steps - 1, 0))
+  if config.schedule == "cosine":
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(warmup, 1), max(steps, warmup + 1))
+  return optax.join_schedules(
+    [optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1)), optax.constant_schedule(config.learning_rate)],
+    [warmup],
+  )
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+  """Clips the gradients of all trained networks by one global norm, then AdamW.
+
+  The reference clips the pose branch alone, though the UNet trains too.
+  """
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip),
+    optax.adamw(
+      learning_rate(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay
+    ),
+  )

@@ -1,0 +1,63 @@
+"""What one sees of a run: a progress bar, metrics.jsonl, TensorBoard scalars and pictures."""
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from anchor_jax.files import new_file
+from anchor_jax.shapes import NdArray, UInt8
+
+
+class Report:
+  """Writes one part's metrics into its folder and shows a bar. A context manager."""
+
+  def __init__(self, folder: Path, steps: int, start: int, batch_size: int, name: str):
+    """Opens FOLDER/metrics.jsonl and FOLDER/tensorboard; `start` steps are already done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    self._folder, self._batch_size = folder, batch_size
+    self._file = (folder / "metrics.jsonl").open("a")
+    self._board = SummaryWriter(str(folder / "tensorboard"))
+    self._bar = tqdm(total=steps, initial=start, desc=f"train {name}", unit="step", dynamic_ncols=True, mininterval=0.5)
+    self._clock, self._last = time.monotonic(), start
+
+  def __enter__(self) -> "Report":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._bar.close()
+    self._board.close()
+    self._file.close()
+
+  def compiled(self, seconds: float) -> None:
+    """Tells the first step's time apart, which is mostly compilation, and starts the clock anew."""
+    self._bar.write(f"compiled and ran the first step in {seconds:.1f} s")
+    self._file.write(json.dumps({"first_step_seconds": round(seconds, 2)}) + "\n")
+    self._clock, self._last = time.monotonic(), self._bar.n
+
+  def advance(self) -> None:
+    """One step done."""
+    self._bar.update()
+
+  def log(self, step: int, metrics: dict[str, float]) -> None:
+    """Writes metrics of a step; adds images per second since the last call."""
+    now = time.monotonic()
+    if step > self._last:
+      metrics = {**metrics, "images_per_second": (step - self._last) * self._batch_size / (now - self._clock)}
+    self._clock, self._last = now, step
+    self._file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
+    self._file.flush()
+    for name, value in metrics.items():
+      self._board.add_scalar(name, value, step)
+    shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "psnr", "images_per_second") if k in metrics}
+    self._bar.set_postfix(shown)
+
+  def picture(self, step: int, image: UInt8[NdArray, "H W 3"], name: str = "preview") -> None:
+    """Keeps a picture on the board and as FOLDER/NAME.png."""
+    self._board.add_image(name, np.transpose(image, (2, 0, 1)), step)
+    with new_file(self._folder / f"{name}.png") as path:
+      cv2.imwrite(str(path), image[..., ::-1])

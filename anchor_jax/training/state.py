@@ -1,0 +1,41 @@
+"""All that changes while training, as one tree."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from anchor_jax.config import RunConfig
+from anchor_jax.shapes import Array, Int, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What a checkpoint holds.
+
+  Attributes:
+    step: optimiser steps done, int32.
+    weights: the trained networks, float32.
+    optimizer: optax state.
+    ema: averaged weights, or None where config.optimizer.ema is 0.
+    skipped: steps left out because their loss or gradient was not finite, int32.
+  """
+
+  step: Int[Array, ""]
+  weights: PyTree
+  optimizer: PyTree
+  ema: PyTree
+  skipped: Int[Array, ""]
+
+  def best_weights(self) -> PyTree:
+    """The averaged weights where there are any."""
+    return self.weights if self.ema is None else self.ema
+
+
+def make_state(weights: PyTree, optimizer: optax.GradientTransformation, config: RunConfig) -> State:
+  """The state before the first step."""
+  ema = jax.tree.map(jnp.copy, weights) if config.optimizer.ema else None  # a copy: both are donated to the step
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return State(zero(), weights, optimizer.init(weights), ema, zero())

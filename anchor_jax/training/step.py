@@ -1,0 +1,47 @@
+"""One optimiser step, as a pure function."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from anchor_jax.shapes import Array, Key, PyTree
+from anchor_jax.training.objective import Objective
+from anchor_jax.training.state import State
+
+Step = Callable[[State, PyTree, dict[str, Array], Key[Array, ""]], tuple[State, dict[str, Array]]]
+
+
+def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float) -> Step:
+  """step(state, frozen, batch, key) -> (state, metrics).
+
+  `key` is the run's; the step's own randomness is folded in from the step number, so a resumed run draws the same.
+  A step whose loss or gradient is not finite changes nothing but the counters.
+  """
+
+  def step(state, frozen, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, metrics), gradients = gradient(state.weights, frozen, batch, key)
+    norm = optax.global_norm(gradients)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.weights)
+    weights = optax.apply_updates(state.weights, updates)
+    average = None
+    if state.ema is not None:
+      # Young averages forget their random start faster: the decay grows to `ema` over the first steps.
+      decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
+      average = jax.tree.map(lambda old, new: old * decay + new * (1 - decay), state.ema, weights)
+    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+    state = State(
+      step=state.step + 1,
+      weights=keep(weights, state.weights),
+      optimizer=keep(optimizer_state, state.optimizer),
+      ema=None if average is None else keep(average, state.ema),
+      skipped=state.skipped + (~good).astype(jnp.int32),
+    )
+    return state, {"loss": loss, "gradient_norm": norm, "skipped": state.skipped, **metrics}
+
+  return step

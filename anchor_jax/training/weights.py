@@ -1,0 +1,137 @@
+"""Where weights come from and go to: made anew, the shipped ones, a diffusers folder, or a workdir's part.
+
+A folder of models holds diffusers folders; those of one part may stand in a folder named after it:
+
+    vae/  image_encoder/  scheduler/         for both parts
+    body/unet/  body/controlnet/  body/null_context.safetensors      (and the same below head/)
+"""
+
+import dataclasses
+from importlib import resources
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config import RunConfig
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.interop.diffusers import load_model, load_schedule, save_model, save_schedule
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import PyTree
+from anchor_jax.training.checkpoint import PARTS, read_settings, read_weights
+from anchor_jax.training.objective import trained_keys
+
+_KINDS = {
+  "unet": UNetConfig,
+  "controlnet": ControlNetConfig,
+  "vae": VAEConfig,
+  "image_encoder": CLIPVisionConfig,
+}
+
+
+def shipped() -> Path:
+  """The folder of the pre-trained studio weights that come with the package."""
+  return Path(str(resources.files("anchor_jax"))) / "weights" / "studio"
+
+
+def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
+  """Networks and weights a run starts from, by config.init; sizes found there replace config.model's.
+
+  What config.init doesn't hold is made anew. Raises UserError where it holds nothing for this part.
+  """
+  found, weights = {}, {}
+  if config.init:
+    folder = shipped() if config.init == "studio" else Path(config.init)
+    found, weights = _read_workdir(folder, config.part) if _is_workdir(folder) else read_models(folder, config.part)
+  networks = Networks(dataclasses.replace(config.model, **found), config.dtype)
+  missing = {"unet", "controlnet", "vae", "image_encoder", "null_context"} - weights.keys()
+  if missing:
+    made = jax.jit(networks.init)(jax.random.key(config.seed))
+    weights |= {name: made[name] for name in missing}
+  return networks, weights
+
+
+def read_models(folder: Path, part: str) -> tuple[dict, PyTree]:
+  """(sizes, weights) of all networks for `part` in a folder of diffusers models, each by its name in Networks.
+
+  Raises:
+    UserError: there is no such folder, no model in it, or one that can't be read.
+  """
+  if not folder.is_dir():
+    raise UserError(f"no folder {folder}: --config.init takes studio, a folder of diffusers models, or a workdir")
+  found, weights = {}, {}
+  for name, kind in _KINDS.items():
+    place = _place(folder, part, name)
+    if place is not None:
+      read = load_model(place, kind, np.float32)
+      found[name], weights[name] = read.config, read.params
+  if not found:
+    raise UserError(f"{folder} holds no models (no unet/, vae/, ... with a config.json)")
+  scheduler = _place(folder, part, "scheduler")
+  if scheduler is not None:
+    found["schedule"] = load_schedule(scheduler)
+  for place in (folder / part / "null_context.safetensors", folder / "null_context.safetensors"):
+    if place.exists():
+      weights["null_context"] = load_file(place)["null_context"].astype(np.float32)
+      break
+  return found, weights
+
+
+def read_part(workdir: Path, part: str) -> tuple[RunConfig, Networks, PyTree, int]:
+  """A trained part of a workdir: its settings, networks, all weights (averaged where there are any) and step.
+
+  Raises:
+    UserError: it isn't there, or doesn't fit together.
+  """
+  if not workdir.is_dir():
+    raise UserError(f"no folder {workdir}: --checkpoint takes the --workdir of a training run")
+  config = read_settings(workdir / part)
+  trained, step = read_weights(workdir / part)
+  frozen = {} if part == "vae" else read_models(workdir / part / "base", part)[1]
+  return config, Networks(config.model, config.dtype), {**frozen, **trained}, step
+
+
+def _is_workdir(folder: Path) -> bool:
+  return any((folder / part / "checkpoints").is_dir() for part in PARTS)
+
+
+def _read_workdir(folder: Path, part: str) -> tuple[dict, PyTree]:
+  """What `part` can start from in a workdir: itself, else the frozen networks that other parts trained before it."""
+  if (folder / part / "checkpoints").is_dir():
+    config, _, weights, _ = read_part(folder, part)
+    return {name: getattr(config.model, name) for name in (*_KINDS, "schedule")}, weights
+  found, weights = {}, {}
+  for other, names in (("vae", ("vae",)), ("body", ("vae", "image_encoder"))):
+    if (folder / other / "checkpoints").is_dir():
+      config, _, read, _ = read_part(folder, other)
+      found |= {name: getattr(config.model, name) for name in names}
+      weights |= {name: read[name] for name in names}
+  return found, weights
+
+
+def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:
+  """Writes the named networks below `folder` as diffusers folders, and the noise schedule."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    if name == "null_context":
+      with new_file(folder / "null_context.safetensors") as path:
+        save_file({"null_context": np.asarray(weights[name], dtype)}, path)
+    else:
+      save_model(folder / name, getattr(networks.model, name), weights[name], dtype)
+  save_schedule(folder / "scheduler", networks.model.schedule)
+
+
+def frozen_names(config: RunConfig) -> tuple[str, ...]:
+  """The networks that a run needs and doesn't train."""
+  needed = ("vae",) if config.part == "vae" else ("unet", "controlnet", "null_context", "vae", "image_encoder")
+  return tuple(name for name in needed if name not in trained_keys(config))
+
+
+def _place(folder: Path, part: str, name: str) -> Path | None:
+  for place in (folder / part / name, folder / name):
+    if (place / "config.json").exists() or (place / "scheduler_config.json").exists():
+      return place
+  return None

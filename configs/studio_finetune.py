@@ -1,0 +1,30 @@
+"""Fine-tuning the shipped studio weights on one person: minutes on a laptop.
+
+  python -m anchor_jax.prepare video.mp4 --output=data/ana
+  python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
+  python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
+"""
+
+import ml_collections
+
+from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+
+
+def get_config(part: str = "body") -> ml_collections.ConfigDict:
+  """The run for one part: body or head."""
+  body = SampleConfig("dpm++2m", steps=8, window=16, overlap=4, guidance=1.5, conditioning_scale=1.0)
+  head = SampleConfig(
+    "dpm++2m", steps=5, window=1, overlap=0, guidance=1.0, conditioning_scale=1.0, windows_per_batch=16
+  )
+  return to_config_dict(
+    RunConfig(
+      part=part,
+      init="studio",
+      steps=150,
+      log_every=10,
+      checkpoint_every=50,
+      data=DataConfig(batch_size=8, crop=64, in_memory=True),
+      optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
+      sample=head if part == "head" else body,
+    )
+  )

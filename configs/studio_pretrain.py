@@ -1,0 +1,89 @@
+"""Pre-training on many studio people: the small networks that come with the package.
+
+  python -m anchor_jax.prepare --studio=1024 --frames=48 --size=128 --output=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:vae  --workdir=runs/pretrain --config.data.path=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:body --workdir=runs/pretrain --config.data.path=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:head --workdir=runs/pretrain --config.data.path=data/people
+
+Each part starts from those before it (config.init is the workdir). The autoencoder comes first; the body's run also
+trains the image tower; both are frozen from then on, as the big ones come frozen.
+"""
+
+import ml_collections
+
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+
+TOKEN_WIDTH = 128
+IMAGE_ENCODER = CLIPVisionConfig(
+  hidden_size=TOKEN_WIDTH,
+  intermediate_size=256,
+  projection_dim=TOKEN_WIDTH,
+  num_hidden_layers=2,
+  num_attention_heads=4,
+  image_size=64,
+  patch_size=8,
+)
+
+
+def unet(widths: tuple[int, ...], in_channels: int) -> UNetConfig:
+  """A small UNet: no attention at the finest level, where a window has the most tokens."""
+  levels = len(widths)
+  return UNetConfig(
+    in_channels=in_channels,
+    sample_size=32,
+    block_out_channels=widths,
+    layers_per_block=1,
+    down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+    up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+    norm_num_groups=16,
+    cross_attention_dim=TOKEN_WIDTH,
+    attention_head_dim=tuple(width // 16 for width in widths),
+  )
+
+
+def model(part: str) -> ModelConfig:
+  """The sizes of a part."""
+  body = unet((48, 64, 64), 4) if part != "head" else unet((32, 48, 48), 9)
+  return ModelConfig(
+    unet=body,
+    controlnet=ControlNetConfig.of_unet(body, (16, 24, 32)),
+    vae=VAEConfig.of_widths((32, 48, 64), layers_per_block=1, norm_num_groups=16, sample_size=128),
+    image_encoder=IMAGE_ENCODER,
+    schedule=ScheduleConfig(
+      prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True
+    ),
+  )
+
+
+def get_config(part: str = "body") -> ml_collections.ConfigDict:
+  """The run for one part: vae, body or head."""
+  steps = {"vae": 6000, "body": 20000, "head": 10000}.get(part, 0)
+  return to_config_dict(
+    RunConfig(
+      part=part,
+      init="" if part == "vae" else "runs/pretrain",
+      steps=steps,
+      dtype="bfloat16",
+      train_image_encoder=part == "body",
+      log_every=100,
+      checkpoint_every=2000,
+      preview_every=1000,
+      model=model(part),
+      data=DataConfig(batch_size=64 if part == "vae" else 256, crop=64, in_memory=True),
+      optimizer=OptimizerConfig(
+        learning_rate=1e-3 if part == "vae" else 6e-4, schedule="cosine", warmup_steps=500, ema=0.999, weight_decay=1e-2
+      ),
+      sample=SAMPLE[part],
+    )
+  )
+
+
+# Few steps of a second-order solver; the head keeps the frame it repaints, so it needs fewer, and no guidance.
+SAMPLE = {
+  "vae": SampleConfig(),
+  "body": SampleConfig("dpm++2m", steps=8, window=16, overlap=4, guidance=1.5, conditioning_scale=1.0),
+  "head": SampleConfig(
+    "dpm++2m", steps=5, window=1, overlap=0, guidance=1.0, conditioning_scale=1.0, windows_per_batch=16
+  ),
+}
