@@ -30,8 +30,8 @@ test-slow: $(STAMPS)/dev ## the tests that are too long for `make test`
 	$(RUN) -m pytest -m slow --durations=10
 
 check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --output-format concise .
+	$(RUN) -m ruff check --output-format concise .
 	$(VENV)/bin/lint-imports
 	$(RUN) launch/check.py
 	$(VENV)/bin/basedpyright --pythonpath $(RUN) --level error
