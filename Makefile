@@ -59,12 +59,12 @@ clean: ## remove the environment, the runs and all caches
 # and is older than its requirements file when that changes.
 $(STAMPS)/venv:
 	@if ! $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	  for python in $(PYTHON) python3.12 python3.11 python3.13 python3.14 python3 python; do \
+	  for python in $(or $(PYTHON),python3.12 python3.11 python3.13 python3.14 python3 python); do \
 	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	      echo "making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; fi; \
 	  done; \
 	fi
-	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: no Python 3.11 or newer with venv and pip was found; install one (on Debian" \
+	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: no Python 3.11 or newer with venv and pip was found; install one (on Debian" \
 	  "also python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@mkdir -p $(STAMPS) && touch $@
 
