@@ -7,7 +7,7 @@ picture's left, the other eye, nose, the mouth's corner on the left, the other c
 import cv2
 import numpy as np
 
-from anchor_jax.data.sources import ArraySource, Source
+from anchor_jax.data.sources import ArraySource, Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
 
@@ -159,8 +159,7 @@ def head_source(source: Source, size: int) -> ArraySource:
     raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
   frames = np.empty((len(records), size, size, 3), np.uint8)
   poses, keeps = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
-  for n, record in enumerate(records):
-    fields = source.read(int(record), ("frame", "pose", "face_mask", "landmarks"))
+  for n, fields in enumerate(read_all(source, records, ("frame", "pose", "face_mask", "landmarks"), progress="faces")):
     transform = face_transform(fields["landmarks"], size)
     frames[n] = crop_image(fields["frame"], transform, size, extend=True)
     poses[n] = crop_image(fields["pose"], transform, size)

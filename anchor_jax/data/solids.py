@@ -76,31 +76,36 @@ class RoundCone:
     return float(left), float(top), float(right), float(bottom)
 
   def hit(self, x: NdArray, y: NdArray) -> Patch:
-    """Depth is the maximum over t of z(t) + sqrt(Q(t)), Q(t) = r(t)^2 - |q - c(t)|^2 = A t^2 + B t + C.
+    many = _hit_cones([self], x[None], y[None])
+    return Patch(many.depth[0], (many.normal[0][0], many.normal[1][0], many.normal[2][0]), many.along[0])
 
-    Setting the derivative to zero gives Q = (B^2 - 4AC) / 4(ez^2 - A) and t = -(B + 2 ez sqrt(Q)) / 2A.
-    """
-    (ax, ay, az), (bx, by, bz) = (map(float, self.start), map(float, self.end))
-    ra, dr = float(self.radius_start), float(self.radius_end) - float(self.radius_start)
-    ex, ey, ez = bx - ax, by - ay, bz - az
-    dx, dy = x - np.float32(ax), y - np.float32(ay)
-    a = dr * dr - ex * ex - ey * ey
-    if a < -1e-3 * (ra * ra + 1e-6):
-      b = (dx * np.float32(2 * ex) + np.float32(2 * ra * dr)) + dy * np.float32(2 * ey)
-      c = (np.float32(ra * ra) - dx * dx) - dy * dy
-      disc = b * b - c * np.float32(4 * a)
-      root = np.sqrt(np.maximum(disc, 0) * np.float32(0.25 / max(ez * ez - a, 1e-9)))
-      t = np.clip((b + root * np.float32(2 * ez)) * np.float32(-0.5 / a), 0, 1)
-    else:  # seen end on: the nearer cap hides the rest
-      front = az + ra >= bz + ra + dr
-      t = np.full(np.broadcast_shapes(dx.shape, dy.shape), 0.0 if front else 1.0, np.float32)
-    r = t * np.float32(dr) + np.float32(ra)
-    nx, ny = dx - t * np.float32(ex), dy - t * np.float32(ey)
-    q = r * r - nx * nx - ny * ny
-    nz = np.sqrt(np.maximum(q, 0))
-    depth = np.where(q > 0, nz + (t * np.float32(ez) + np.float32(az)), EMPTY)
-    inverse = 1 / r
-    return Patch(depth, (nx * inverse, ny * inverse, nz * inverse), t)
+
+def _hit_cones(cones: Sequence[RoundCone], x: NdArray, y: NdArray) -> Patch:
+  """Hits of K cones at once, each on its own patch: x [K, 1, w], y [K, h, 1], results [K, h, w].
+
+  Depth is the maximum over t of z(t) + sqrt(Q(t)) with Q(t) = r(t)^2 - |q - c(t)|^2 = A t^2 + B t + C. Setting the
+  derivative to zero gives Q = (B^2 - 4AC) / 4(ez^2 - A) and t = -(B + 2 ez sqrt(Q)) / 2A.
+  """
+  table = np.array([(*cone.start, *cone.end, cone.radius_start, cone.radius_end) for cone in cones], np.float32)
+  ax, ay, az, ex, ey, ez, ra, dr = table.T[:, :, None, None]
+  ex, ey, ez, dr = ex - ax, ey - ay, ez - az, dr - ra
+  a = dr * dr - ex * ex - ey * ey
+  end_on = a > np.float32(-1e-3) * ra * ra  # the nearer cap hides the rest
+  a = np.where(end_on, np.float32(-1), a)
+  dx, dy = x - ax, y - ay
+  b = (dx * (2 * ex) + 2 * ra * dr) + dy * (2 * ey)
+  c = (ra * ra - dx * dx) - dy * dy
+  disc = b * b - c * (4 * a)
+  root = np.sqrt(np.maximum(disc, 0) * (np.float32(0.25) / np.maximum(ez * ez - a, np.float32(1e-9))))
+  t = np.clip((b + root * (2 * ez)) * (np.float32(-0.5) / a), 0, 1)
+  if end_on.any():
+    t = np.where(end_on, (ez + dr > 0).astype(np.float32), t)
+  r = t * dr + ra
+  nx, ny = dx - t * ex, dy - t * ey
+  q = r * r - nx * nx - ny * ny
+  nz = np.sqrt(np.maximum(q, 0))
+  inverse = 1 / r
+  return Patch(np.where(q > 0, nz + (t * ez + az), EMPTY), (nx * inverse, ny * inverse, nz * inverse), t)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,49 +257,121 @@ def empty_surface(size: int | tuple[int, int], supersample: int = 2) -> Surface:
 
 def draw(surface: Surface, solids: Iterable[Solid]) -> Surface:
   """Merges solids into a surface, in place, and returns it."""
-  factor = surface.supersample
-  rows, columns = surface.depth.shape
+  small: list[RoundCone] = []  # neighbours in the list, solved together
   for solid in solids:
-    number = surface.drawn
-    surface.drawn += 1
-    left, top, right, bottom = solid.bounds()
-    x0, x1 = max(int(np.floor(left * factor)), 0), min(int(np.ceil(right * factor)) + 1, columns)
-    y0, y1 = max(int(np.floor(top * factor)), 0), min(int(np.ceil(bottom * factor)) + 1, rows)
-    if x0 >= x1 or y0 >= y1:
+    if isinstance(solid, RoundCone) and _extent(solid) * surface.supersample <= _SMALL:
+      small.append(solid)
       continue
-    x = ((np.arange(x0, x1, dtype=np.float32) + np.float32(0.5)) / np.float32(factor))[None, :]
-    y = ((np.arange(y0, y1, dtype=np.float32) + np.float32(0.5)) / np.float32(factor))[:, None]
-    _merge(surface, (slice(y0, y1), slice(x0, x1)), solid.hit(x, y), number, solid.group, solid.blend)
+    _draw_small(surface, small)
+    small = []
+    _draw_one(surface, solid)
+  _draw_small(surface, small)
   return surface
 
 
-def _merge(surface: Surface, where: tuple[slice, slice], hit: Patch, number: int, group: int, blend: Real) -> None:
-  """Puts one solid's patch into the buffers: the nearer wins, relatives melt."""
-  old, new = surface.depth[where], hit.depth
-  nearer = new > old
-  if group >= 0 and blend > 0:
-    gap = new - old
-    close = (np.abs(gap) < np.float32(blend)) & (surface.group[where] == group)
-    if close.any():
-      share = gap[close] * np.float32(0.5 / blend) + np.float32(0.5)
-      depth = old[close]
-      depth += share * gap[close] + np.float32(blend) * share * (1 - share)
-      mixed = [surface.normal[i][where][close] * (1 - share) + hit.normal[i][close] * share for i in range(3)]
-      length = 1 / np.sqrt(mixed[0] ** 2 + mixed[1] ** 2 + mixed[2] ** 2 + np.float32(1e-12))
-    else:
-      close = None
+_SMALL = 48  # sub-pixels: cones up to this size are solved in batches, which saves numpy's overhead a call
+
+
+def _extent(cone: RoundCone) -> float:
+  left, top, right, bottom = cone.bounds()
+  return max(right - left, bottom - top)
+
+
+def _centres(first: NdArray, count: int, factor: int) -> NdArray:
+  """Pixel coordinates of `count` sub-pixel centres from each `first`, [..., count]."""
+  return ((first[..., None] + np.arange(count)) + 0.5).astype(np.float32) * np.float32(1 / factor)
+
+
+def _draw_one(surface: Surface, solid: Solid) -> None:
+  factor, number = surface.supersample, surface.drawn
+  surface.drawn += 1
+  rows, columns = surface.depth.shape
+  left, top, right, bottom = solid.bounds()
+  x0, x1 = max(int(np.floor(left * factor)), 0), min(int(np.ceil(right * factor)) + 1, columns)
+  y0, y1 = max(int(np.floor(top * factor)), 0), min(int(np.ceil(bottom * factor)) + 1, rows)
+  if x0 >= x1 or y0 >= y1:
+    return
+  hit = solid.hit(_centres(np.array(x0), x1 - x0, factor)[None, :], _centres(np.array(y0), y1 - y0, factor)[:, None])
+  reach = np.float32(max(float(solid.blend), 0.0) if solid.group >= 0 else 0.0)
+  seen = np.flatnonzero(hit.depth > np.maximum(surface.depth[y0:y1, x0:x1] - reach, EMPTY))
+  if not len(seen):
+    return
+  row = seen // (x1 - x0)
+  place = seen + row * (columns - x1 + x0) + (y0 * columns + x0)
+  normal = [component.ravel()[seen] for component in hit.normal]
+  count = np.full(len(seen), number, np.int16)
+  group = np.full(len(seen), solid.group, np.int16)
+  _merge(surface, place, hit.depth.ravel()[seen], normal, hit.along.ravel()[seen], count, group, reach)
+
+
+def _draw_small(surface: Surface, cones: list[RoundCone]) -> None:
+  """Draws many small cones at once: per pixel the two nearest melt if related, and the result goes into the buffers."""
+  if not cones:
+    return
+  factor, number = surface.supersample, surface.drawn
+  surface.drawn += len(cones)
+  rows, columns = surface.depth.shape
+  side = int(np.ceil(max(_extent(cone) for cone in cones) * factor)) + 2
+  corner = np.floor(np.array([cone.bounds()[:2] for cone in cones]) * factor).astype(np.int64)
+  hit = _hit_cones(cones, _centres(corner[:, 0], side, factor)[:, None, :], _centres(corner[:, 1], side, factor)[:, :, None])
+  column, row = corner[:, 0, None] + np.arange(side), corner[:, 1, None] + np.arange(side)
+  inside = ((column >= 0) & (column < columns))[:, None, :] & ((row >= 0) & (row < rows))[:, :, None]
+  seen = np.flatnonzero((hit.depth > EMPTY) & inside)
+  if not len(seen):
+    return
+  which, rest = np.divmod(seen, side * side)
+  down, across = np.divmod(rest, side)
+  place = (corner[which, 1] + down) * columns + corner[which, 0] + across
+  depth = hit.depth.ravel()[seen]
+  order = np.argsort((place << 32) - (depth * np.float32(1024)).astype(np.int64), kind="stable")
+  place = place[order]
+  start = np.flatnonzero(np.append(True, place[1:] != place[:-1]))
+  first, second = order[start], order[np.minimum(start + 1, len(order) - 1)]
+  groups = np.array([cone.group for cone in cones], np.int16)[which]
+  blends = np.array([cone.blend if cone.group >= 0 else 0 for cone in cones], np.float32)[which]
+  near, normal = depth[first], [component.ravel()[seen] for component in hit.normal]
+  gap = depth[second] - near
+  pair = (np.append(start[1:], len(order)) - start > 1) & (groups[first] == groups[second]) & (gap > -blends[first])
+  share = np.where(pair, np.float32(0.5) + np.float32(0.5) * gap / np.maximum(blends[first], np.float32(1e-9)), 0)
+  mixed = [component[first] * (1 - share) + component[second] * share for component in normal]
+  length = 1 / np.sqrt(mixed[0] * mixed[0] + mixed[1] * mixed[1] + mixed[2] * mixed[2] + np.float32(1e-12))
+  near = near + share * (gap + blends[first] * (1 - share))
+  along = hit.along.ravel()[seen[first]]
+  _merge(surface, place[start], near, [component * length for component in mixed], along,
+         (number + which[first]).astype(np.int16), groups[first], blends[first])
+
+
+def _merge(surface: Surface, place: NdArray, depth: NdArray, normal: list[NdArray], along: NdArray, number: NdArray,
+           group: NdArray, blend: NdArray | np.float32) -> None:
+  """Puts points (flat places, each once) into the buffers: the nearer wins, relatives within `blend` melt."""
+  old = surface.depth.ravel()[place]
+  gap = depth - old
+  nearer = gap > 0
+  melts = np.flatnonzero((np.abs(gap) < blend) & (surface.group.ravel()[place] == group))
+  planes = surface.normal.reshape(3, -1)
+  if len(melts):
+    there, gap = place[melts], gap[melts]
+    reach = blend[melts] if isinstance(blend, np.ndarray) and blend.ndim else blend
+    share = gap * (np.float32(0.5) / reach) + np.float32(0.5)
+    rest = 1 - share
+    mixed = [planes[i][there] * rest + normal[i][melts] * share for i in range(3)]
+    length = 1 / np.sqrt(mixed[0] * mixed[0] + mixed[1] * mixed[1] + mixed[2] * mixed[2] + np.float32(1e-12))
+    melted = old[melts] + share * gap + reach * share * rest
+  if nearer.all():
+    kept, chosen = slice(None), place
   else:
-    close = None
-  np.copyto(old, new, where=nearer)
+    kept = np.flatnonzero(nearer)
+    chosen = place[kept]
+  surface.depth.reshape(-1)[chosen] = depth[kept]
   for i in range(3):
-    np.copyto(surface.normal[i][where], hit.normal[i], where=nearer)
-  np.copyto(surface.along[where], hit.along, where=nearer)
-  np.copyto(surface.index[where], np.int16(number), where=nearer)
-  np.copyto(surface.group[where], np.int16(group), where=nearer)
-  if close is not None:
-    old[close] = depth
+    planes[i][chosen] = normal[i][kept]
+  surface.along.reshape(-1)[chosen] = along[kept]
+  surface.index.reshape(-1)[chosen] = number[kept]
+  surface.group.reshape(-1)[chosen] = group[kept]
+  if len(melts):
+    surface.depth.reshape(-1)[there] = melted
     for i in range(3):
-      surface.normal[i][where][close] = mixed[i] * length
+      planes[i][there] = mixed[i] * length
 
 
 def rasterise(solids: Iterable[Solid], size: int | tuple[int, int], supersample: int = 2) -> Surface:

@@ -1,12 +1,15 @@
 """Random access to records: protocol, whole sources in memory, several sources as one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.shapes import Bool, Int, NdArray, Shaped
+
+_AHEAD = 512  # records decoded before their turn
 
 Record = dict[str, Shaped[NdArray, "..."]]
 
@@ -116,9 +119,21 @@ def load(source: Source, fields: Sequence[str], *, progress: str | None = None) 
     progress: what the progress bar says; None for no bar.
   """
   arrays: dict[str, np.ndarray] = {}
-  for index in tqdm(range(len(source)), desc=progress, disable=progress is None, unit="frame"):
-    for name, value in source.read(index, fields).items():
+  for index, record in enumerate(read_all(source, range(len(source)), fields, progress=progress)):
+    for name, value in record.items():
       if name not in arrays:
         arrays[name] = np.empty((len(source), *np.shape(value)), np.asarray(value).dtype)
       arrays[name][index] = value
   return ArraySource(arrays, source.people, source.videos, source.has_landmarks)
+
+
+def read_all(
+  source: Source, records: Iterable[int], fields: Sequence[str], *, progress: str | None = None
+) -> Iterator[Record]:
+  """Reads records in order, decoding in threads ahead of the consumer (OpenCV lets go of the interpreter's lock)."""
+  numbers = [int(record) for record in records]
+  with ThreadPoolExecutor() as pool, tqdm(total=len(numbers), desc=progress, disable=not progress, unit="frame") as bar:
+    for start in range(0, len(numbers), _AHEAD):
+      for record in pool.map(lambda index: source.read(index, fields), numbers[start : start + _AHEAD]):
+        yield record
+        bar.update()

@@ -42,7 +42,7 @@ class StudioFrame:
   Attributes:
     frame: RGB. pose: the body alone, shaded in one colour on black.
     person_mask: 255 where the person is in the frame. face_mask: 255 on the skin of the face as the pose shows it.
-    landmarks: x, y in pixels (the centre of the first pixel is 0, 0) of the eye on the picture's left, the other eye,
+    landmarks: x, y in pixels (the centre of the first pixel is 0.5, 0.5) of the eye on the picture's left, the other eye,
       the tip of the nose, the mouth's corner on the picture's left, the other corner.
   """
 
@@ -132,7 +132,7 @@ def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> Studi
   inside = (v < HAIRLINE) & (w > np.float32(0.30)) & (np.abs(u) < half_width * np.float32(0.97)) & (v > -0.99)
   face_mask = np.zeros(nude.depth.size, np.uint8)
   face_mask[seen.place[face[inside]]] = 255
-  landmarks = scene.head.picture(face_points(identity, state))[:, :2] - 0.5
+  landmarks = scene.head.picture(face_points(identity, state))[:, :2]
 
   frame, person = _photograph(identity, state, scene, clothed, core_parts + [part for _, part in dressed],
                               [solid for solid, _ in dressed], seen, face, paint, relief, size)
@@ -214,7 +214,9 @@ def _photograph(identity: Identity, state: MotionState, scene: Scene, surface: S
     half /= np.float32(np.sqrt(half @ half))
     across = down[0] * half[0] + down[1] * half[1] + down[2] * half[2] + strand * np.float32(0.10) - np.float32(0.12)
     band = np.maximum(1 - across * across, 0)
-    band = band**12
+    band = band * band * band
+    band *= band
+    band *= band
     extra_hair = band * (np.float32(0.10) + np.float32(0.14) * np.clip(strand + 0.4, 0, 1)) * lit[hair] * open_share[hair]
     colour[:, hair] *= 1 + np.float32(0.75 - 0.7 * min(float(np.mean(identity.hair)), 0.9)) * band
     extra[hair] += extra_hair * np.float32(0.75)

@@ -153,8 +153,9 @@ def folds(x: NdArray, y: NdArray) -> NdArray:
   side = np.abs(x)
   phase = y * np.float32(46) + side * np.float32(58) + np.sin(x * 17 + y * 9) * np.float32(1.3)
   strength = np.float32(0.24) * np.clip(side * np.float32(9) - np.float32(0.25), 0, 1) * np.clip(np.float32(0.2) - y * np.float32(5), 0, 1)
-  wave = np.cos(phase) * strength + np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.11) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
-  return np.stack([wave * np.sign(x) * np.float32(0.8), wave * np.float32(0.7)])
+  wave = np.cos(phase) * strength
+  drape = np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.11) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
+  return np.stack([wave * np.sign(x) * np.float32(0.8) - drape * np.float32(0.4), (wave + drape) * np.float32(0.7)])
 
 
 def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[NdArray, NdArray]:

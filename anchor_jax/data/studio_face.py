@@ -174,7 +174,7 @@ def _beard(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, paint: Face
   """Hair of the lower face; lips are painted over it."""
   line = np.float32(-0.46) + np.float32(0.55) * np.maximum(np.abs(u) - 0.22, 0) ** 1.2
   cheeks = np.clip((line - v) / 0.06, 0, 1) * np.clip((np.abs(u) - 0.05) / 0.1 + (mouth.row - 0.1 - v) / 0.05, 0, 1)
-  lip = np.exp(-((u / 0.25) ** 4)) * np.clip((tip - 0.105 - v) / 0.03, 0, 1) * np.clip((v - mouth.row - 0.01 + np.abs(u) * 0.15) / 0.03, 0, 1)
+  lip = np.exp(-((u / 0.25) ** 2) ** 2) * np.clip((tip - 0.105 - v) / 0.03, 0, 1) * np.clip((v - mouth.row - 0.01 + np.abs(u) * 0.15) / 0.03, 0, 1)
   chin = np.clip((0.24 - np.abs(u)) / 0.05, 0, 1) * np.clip((mouth.row - 0.12 - 0.2 * mouth.opening - v) / 0.05, 0, 1)
   ring = np.clip((0.07 - np.abs(np.abs(u) - mouth.half_width - 0.05)) / 0.04, 0, 1) * np.clip((mouth.row + 0.12 - v) / 0.05, 0, 1) * np.clip((v + 0.9) / 0.1, 0, 1)
   area = {"stubble": 0.42 * np.maximum(cheeks, lip), "full": 0.95 * np.maximum(cheeks, lip), "moustache": 0.95 * lip,
@@ -228,7 +228,7 @@ def _eye(identity: Identity, state: MotionState, side: int, u: NdArray, v: NdArr
   tint = np.asarray(identity.eye, np.float32)
   ring = np.clip(distance / np.float32(radius), 0, 1)
   glow = np.clip(-iy / np.float32(radius) * np.float32(0.5) + np.float32(0.55), 0, 1)
-  inner = (tint[:, None] * (np.float32(0.75) + np.float32(0.85) * glow) * (1 - np.float32(0.62) * ring**6)).astype(np.float32)
+  inner = (tint[:, None] * (np.float32(0.75) + np.float32(0.85) * glow) * (1 - np.float32(0.62) * ring * ring * ring * ring * ring)).astype(np.float32)
   ball += (inner - ball) * iris
   _mix(ball, (0.015, 0.012, 0.012), inside(np.float32(0.46 * radius) - distance))
   lid_shadow = np.clip((upper - y) / np.float32(0.5 * height), 0, 1)

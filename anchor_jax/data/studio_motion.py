@@ -156,7 +156,7 @@ class Motion:
     return [reach, fingers_to, palm_to, closed, np.array([max(spread + 0.2 * jitter[14], 0), 0.35 + 0.35 * jitter[15]])]
 
   def _arm(self, side: int, time: float) -> list[np.ndarray]:
-    slot, since, length = self._slot(99, time, 1.25 / self.tempo)
+    slot, since, length = self._slot(99, time, 1.5 / self.tempo)
     since -= 0.07 * self._random(130 + side, slot)  # hands rarely start together
     share = _smooth(since / (length * (0.58 + 0.24 * self._random(132, slot))))
     before, after = self._gesture(side, slot - 1), self._gesture(side, slot)
