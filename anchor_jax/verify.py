@@ -1,4 +1,4 @@
-"""Recomputes the reference implementation's golden numbers with the networks and the sampler of this package.
+"""Recomputes the reference implementation's golden numbers with this package's networks and sampler.
 
 Example:
   python -m anchor_jax.verify shared/golden --output=computed.npz
@@ -9,6 +9,7 @@ is computed again and compared; exit code 0 means that all of them hold, 1 that 
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +42,37 @@ INPUTS = frozenset(
   "l_noise l_t l_mask_keep hs_image_u8 hs_mask_u8 hs_control_u8 hs_latents0".split()
 )
 Arrays = dict[str, Any]
+# Everything here runs once or twice, so compiling quickly counts for more than running quickly.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+class Network:
+  """One part's networks and weights, each function compiled once for each shape."""
+
+  def __init__(self, networks: Networks, weights: PyTree):
+    self.networks, self.weights = networks, weights
+    params = lambda weights: {"params": {name: weights[name] for name in ("unet", "controlnet")}}
+    denoiser = networks.denoiser
+    self._embed = jit(lambda weights, pose: denoiser.apply(params(weights), pose, method="embed_pose"))
+    self._branch = jit(lambda w, *x: denoiser.apply(params(w), *x, method=lambda module, *x: module.controlnet(*x)))
+    self._alone = jit(lambda w, *x: denoiser.apply(params(w), *x, method=lambda module, *x: module.unet(*x)))
+    self._denoise = jit(networks.denoise)
+
+  def embed_pose(self, pose: Array) -> Array:
+    """Pose features of renders in [0, 1]."""
+    return self._embed(self.weights, pose)
+
+  def branch(self, *inputs: Array) -> tuple[tuple[Array, ...], Array]:
+    """The pose branch's residuals."""
+    return self._branch(self.weights, *inputs)
+
+  def unet_alone(self, *inputs: Array) -> Array:
+    """The prediction without a pose branch."""
+    return self._alone(self.weights, *inputs)
+
+  def denoise(self, *inputs: Any) -> Array:
+    """The prediction."""
+    return self._denoise(self.weights, *inputs)
 
 
 class Golden:
@@ -49,8 +81,9 @@ class Golden:
   Attributes:
     arrays: golden.npz.
     settings: golden.json.
-    body, head: networks with the reference's leak into the middle block switched off.
-    body_weights, head_weights: their weights.
+    body, head: the two frame-wise networks.
+    video: the body's with the reference's leak: its last pose residual reaches the middle block a second time.
+    text: the text tower.
   """
 
   def __init__(self, folder: Path):
@@ -74,7 +107,7 @@ class Golden:
     schedule = load_schedule(folder / "body/scheduler")
     self.text = load_model(folder / "body/text_encoder", CLIPTextConfig, np.float32)
 
-    def part(name: str) -> tuple[Networks, PyTree]:
+    def part(name: str) -> Network:
       models: dict[str, Model] = {
         "unet": load_model(folder / name / "unet", UNetConfig, np.float32),
         "controlnet": load_model(folder / name / "controlnet", ControlNetConfig, np.float32),
@@ -82,10 +115,12 @@ class Golden:
       }
       configs: dict[str, Any] = {role: model.config for role, model in models.items()}
       weights = jax.tree.map(jnp.asarray, {role: model.params for role, model in models.items()})
-      return Networks(ModelConfig(**configs, schedule=schedule)), weights
+      return Network(Networks(ModelConfig(**configs, schedule=schedule)), weights)
 
-    self.body, self.body_weights = part("body")
-    self.head, self.head_weights = part("head")
+    self.body, self.head = part("body"), part("head")
+    model = self.body.networks.model
+    unet = dataclasses.replace(model.unet, mid_gets_last_residual=True)
+    self.video = Network(Networks(dataclasses.replace(model, unet=unet)), self.body.weights)
 
   def __getitem__(self, name: str) -> NdArray:
     if name not in self.arrays:
@@ -97,12 +132,6 @@ class Golden:
     if not isinstance(self.settings.get(name), (int, float)):
       raise UserError(f"golden.json has no number {name!r}; fetch it again")
     return self.settings[name]
-
-  @property
-  def leaking_body(self) -> Networks:
-    """The reference's video network: its last pose residual reaches the middle block a second time."""
-    unet = dataclasses.replace(self.body.model.unet, mid_gets_last_residual=True)
-    return Networks(dataclasses.replace(self.body.model, unet=unet))
 
 
 def last(x: NdArray) -> Float[Array, "..."]:
@@ -122,122 +151,89 @@ def frames(x: NdArray) -> Float[Array, "B 1 H W C"]:
 
 def towers(golden: Golden) -> Arrays:
   """CLIP's two towers."""
-  vision, text = golden.body.image_encoder, make_module(golden.text.config)
+  vision, text = golden.body.networks.image_encoder, make_module(golden.text.config)
   ids = jnp.asarray(golden["null_ids"], jnp.int32)
   pixels = last(golden["clip_pixels"])
   return {
-    "clip_last_hidden_state": jax.jit(vision.apply)({"params": golden.body_weights["image_encoder"]}, pixels),
-    "null_context": jax.jit(text.apply)({"params": golden.text.params}, ids),
+    "clip_last_hidden_state": jit(vision.apply)({"params": golden.body.weights["image_encoder"]}, pixels),
+    "null_context": jit(text.apply)({"params": golden.text.params}, ids),
   }
 
 
 def autoencoder(golden: Golden) -> Arrays:
   """Both halves of the autoencoder, unscaled."""
-  mean, log_variance = jax.jit(golden.body.encode_moments)(golden.body_weights, last(golden["vae_image"]))
-  vae, params = golden.body.vae, {"params": golden.body_weights["vae"]}
-  decoded = jax.jit(lambda p, z: vae.apply(p, z, method="decode"))(params, last(golden["vae_z"]))
+  networks, weights = golden.body.networks, golden.body.weights
+  mean, log_variance = jit(networks.encode_moments)(weights, last(golden["vae_image"]))
+  decode = jit(lambda weights, z: networks.vae.apply({"params": weights["vae"]}, z, method="decode"))
+  decoded = decode(weights, last(golden["vae_z"]))
   return {"vae_mean": second(mean), "vae_logvar": second(log_variance), "vae_decoded": second(decoded)}
 
 
-def _branch_and_prediction(
-  networks: Networks, weights: PyTree, sample: Array, timesteps: NdArray, context: NdArray, pose: Array
-) -> tuple[tuple[Array, ...], Array, Array, Array]:
-  """(down residuals, mid residual, prediction, prediction of the UNet alone); what exceeds the latent's channels in
-  `sample` is the head's."""
-
-  @jax.jit
-  def compute(weights, sample, timesteps, context, pose):
-    denoiser = networks.denoiser
-    params = {"params": {name: weights[name] for name in ("unet", "controlnet")}}
-    channels = networks.model.unet.out_channels
-    features = denoiser.apply(params, pose, method="embed_pose")
-    residuals = denoiser.apply(
-      params, sample[..., :channels], timesteps, context, features, method=lambda m, *inputs: m.controlnet(*inputs)
-    )
-    condition = {"pose": features}
-    if networks.inpaints:
-      condition["inpaint"] = sample[..., channels:]
-    prediction = networks.denoise(weights, sample[..., :channels], timesteps, context, condition)
-    alone = denoiser.apply(params, sample, timesteps, context, method=lambda m, *inputs: m.unet(*inputs))
-    return (*residuals, prediction, alone)
-
-  timesteps = np.atleast_1d(timesteps).astype(np.int32)
-  return compute(weights, sample, jnp.asarray(timesteps), jnp.asarray(context), pose)
+def _mask(clips: Array) -> Array:
+  return jnp.ones(clips.shape[:2], bool)
 
 
 def frame_network(golden: Golden) -> Arrays:
   """The frame-wise networks of body and head."""
-  conditions = (golden["f_t"], golden["f_ctx"], frames(golden["f_pose"]))
-  down, middle, eps, alone = _branch_and_prediction(
-    golden.body, golden.body_weights, frames(golden["f_x"]), *conditions
-  )
+  sample, pose = frames(golden["f_x"]), frames(golden["f_pose"])
+  conditions = jnp.asarray(golden["f_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
+  features = golden.body.embed_pose(pose)
+  down, middle = golden.body.branch(sample, *conditions, features)
   found: Arrays = {f"f_down_{i:02d}": second(x[:, 0]) for i, x in enumerate(down)}
-  found |= {"f_mid": second(middle[:, 0]), "f_eps": second(eps[:, 0]), "f_eps_unet_alone": second(alone[:, 0])}
-  _, _, eps, _ = _branch_and_prediction(golden.head, golden.head_weights, frames(golden["h_x"]), *conditions)
+  found["f_mid"] = second(middle[:, 0])
+  found["f_eps_unet_alone"] = second(golden.body.unet_alone(sample, *conditions)[:, 0])
+  found["f_eps"] = second(golden.body.denoise(sample, *conditions, {"pose": features}, _mask(sample))[:, 0])
+  sample = frames(golden["h_x"])
+  channels = golden.head.networks.model.unet.out_channels
+  condition = {"pose": golden.head.embed_pose(pose), "inpaint": sample[..., channels:]}
+  eps = golden.head.denoise(sample[..., :channels], *conditions, condition, _mask(sample))
   return {**found, "h_eps": second(eps[:, 0])}
 
 
 def video_network(golden: Golden) -> Arrays:
   """The reference's video network."""
-  down, middle, eps, _ = _branch_and_prediction(
-    golden.leaking_body,
-    golden.body_weights,
-    last(golden["v_x"]),
-    golden["v_t"],
-    golden["v_ctx"],
-    last(golden["v_pose"]),
-  )
-  return {
-    "v_down_00": second(down[0]),
-    "v_down_last": second(down[-1]),
-    "v_mid": second(middle),
-    "v_eps": second(eps),
-  }
+  sample, context = last(golden["v_x"]), jnp.asarray(golden["v_ctx"])
+  timesteps = jnp.asarray(np.atleast_1d(golden["v_t"]), jnp.int32)
+  features = golden.video.embed_pose(last(golden["v_pose"]))
+  down, middle = golden.video.branch(sample, timesteps, context, features)
+  eps = golden.video.denoise(sample, timesteps, context, {"pose": features}, _mask(sample))
+  found = {"v_down_00": down[0], "v_down_last": down[-1], "v_mid": middle, "v_eps": eps}
+  return {name: second(array) for name, array in found.items()}
 
 
 def losses(golden: Golden) -> Arrays:
   """Training losses with all randomness given."""
-  schedule = make_schedule(golden.body.model.schedule)
-  clean, noise = frames(golden["l_z0"]), frames(golden["l_noise"])
+  schedule = make_schedule(golden.body.networks.model.schedule)
+  clean, noise, pose = frames(golden["l_z0"]), frames(golden["l_noise"]), frames(golden["f_pose"])
   timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
-  inpaint = golden.head.inpainting(golden.head_weights, last(golden["vae_image"]), keep)
+  head = golden.head.networks
+  inpaint = jit(head.inpainting)(golden.head.weights, last(golden["vae_image"]), keep)
   found: Arrays = {
     "l_noisy": second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
     "l_mask_latent": second(inpaint[..., :1]),
-    "l_masked_mean": second(inpaint[..., 1:] / golden.head.model.vae.scaling_factor),
+    "l_masked_mean": second(inpaint[..., 1:] / head.model.vae.scaling_factor),
   }
-  for name, networks, weights in (
-    ("body", golden.body, golden.body_weights),
-    ("head", golden.head, golden.head_weights),
-  ):
-
-    @jax.jit
-    def loss(weights, pose, inpaint, networks=networks):
-      params = {"params": {name: weights[name] for name in ("unet", "controlnet")}}
-      condition = {"pose": networks.denoiser.apply(params, pose, method="embed_pose")}
-      if networks.inpaints:
-        condition["inpaint"] = inpaint[:, None]
-      denoise = lambda *inputs: networks.denoise(weights, *inputs)
-      return denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition).mean()
-
-    found[f"l_loss_{name}"] = np.asarray(loss(weights, frames(golden["f_pose"]), inpaint))
+  for name, part, extra in (("body", golden.body, {}), ("head", golden.head, {"inpaint": inpaint[:, None]})):
+    condition = {"pose": part.embed_pose(pose), **extra}
+    loss = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, condition)
+    found[f"l_loss_{name}"] = np.asarray(loss.mean())
   return found
 
 
 def _sampled(
-  golden: Golden, networks: Networks, weights: PyTree, noise: Array, condition: PyTree, window: int, overlap: int,
-  guidance: float, conditioning_scale: float,
-) -> tuple[Array, Array]:  # fmt: skip
+  golden: Golden, part: Network, noise: Array, condition: PyTree, window: int, overlap: int, prefix: str = ""
+) -> tuple[Array, Array]:
   """(timesteps, latents after every step [S T H W C]) of a whole sampling run; `condition` is by frame."""
-  found = towers(golden)
-  solver = make_solver("ddim", networks.model.schedule, int(golden.setting("steps")))
+  guidance = float(golden.setting(f"{prefix}guidance_scale"))
+  scale = float(golden.setting(f"{prefix}conditioning_scale"))
+  solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
   plan = plan_windows(len(noise), window, overlap)
 
-  @jax.jit
+  @jit
   def run(weights, noise, condition, context, null_context):
-    denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=float(conditioning_scale))
-    step = make_step(denoise, solver, plan, context, null_context, condition, float(guidance))
+    denoise = lambda *inputs: part.networks.denoise(weights, *inputs, conditioning_scale=scale)
+    step = make_step(denoise, solver, plan, context, null_context, condition, guidance)
 
     def body(carry, i):
       carry = step(carry, i)
@@ -245,27 +241,19 @@ def _sampled(
 
     return jax.lax.scan(body, (noise, jnp.zeros_like(noise)), jnp.arange(len(solver)))[1]
 
-  contexts = found["clip_last_hidden_state"][0], found["null_context"][0]
-  return solver.timesteps, run(weights, noise, condition, *contexts)
+  contexts = towers(golden)
+  image, null = contexts["clip_last_hidden_state"][0], contexts["null_context"][0]
+  return solver.timesteps, run(part.weights, noise, condition, image, null)
 
 
 def clip_run(golden: Golden) -> Arrays:
   """Batch-overlapped temporal denoising of a whole clip, and its decoding."""
-  networks, weights = golden.leaking_body, golden.body_weights
-  poses = jnp.asarray(golden["s_poses_u8"])
-  condition = {"pose": jax.jit(networks.embed_pose)(weights, poses[None])[0]}
-  timesteps, latents = _sampled(
-    golden,
-    networks,
-    weights,
-    last(golden["s_latents0"])[0],
-    condition,
-    int(golden.setting("window")),
-    int(golden.setting("overlap")),
-    golden.setting("guidance_scale"),
-    golden.setting("conditioning_scale"),
-  )
-  images = jax.jit(networks.decode)(weights, latents[-1])
+  networks, weights = golden.video.networks, golden.video.weights
+  condition = {"pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0]}
+  window, overlap = int(golden.setting("window")), int(golden.setting("overlap"))
+  noise = last(golden["s_latents0"])[0]
+  timesteps, latents = _sampled(golden, golden.video, noise, condition, window, overlap)
+  images = jit(networks.decode)(weights, latents[-1])
   return {
     "s_timesteps": np.asarray(timesteps),
     "s_latents_per_step": np.asarray(latents).transpose(0, 4, 1, 2, 3)[:, None],
@@ -275,26 +263,16 @@ def clip_run(golden: Golden) -> Arrays:
 
 def head_run(golden: Golden) -> Arrays:
   """A whole head pass, frame by frame."""
-  networks, weights = golden.head, golden.head_weights
+  networks, weights = golden.head.networks, golden.head.weights
   images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
   condition = {
-    "pose": jax.jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
-    "inpaint": jax.jit(networks.inpainting)(weights, images, keep),
+    "pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
+    "inpaint": jit(networks.inpainting)(weights, images, keep),
   }
-  _, latents = _sampled(
-    golden,
-    networks,
-    weights,
-    last(golden["hs_latents0"]),
-    condition,
-    1,
-    0,
-    golden.setting("head_guidance_scale"),
-    golden.setting("head_conditioning_scale"),
-  )
+  _, latents = _sampled(golden, golden.head, last(golden["hs_latents0"]), condition, 1, 0, "head_")
   return {
     "hs_latents_per_step": np.asarray(latents).transpose(0, 1, 4, 2, 3),
-    "hs_images": np.asarray(jax.jit(networks.decode)(weights, latents[-1])),
+    "hs_images": np.asarray(jit(networks.decode)(weights, latents[-1])),
   }
 
 
