@@ -131,6 +131,8 @@ def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, p
   for side in (0, 1):
     _eye(identity, state, side, u, v, relief, paint, inside)
   _mouth(identity, mouth, u, v, relief, paint, inside)
+  if identity.beard != "none":
+    _beard(identity, mouth, u, v, paint)
   paint.slope = relief.slope
   return paint
 
@@ -166,19 +168,23 @@ def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -
   if identity.freckles:
     spots = np.clip(grain(np.floor(u * 34), np.floor(v * 34)) * 3.2 - 2.1, 0, 1) * np.exp(-((v + 0.18) / 0.16) ** 2)
     _mix(colour, skin * np.array([0.74, 0.56, 0.46], np.float32), (spots * np.float32(0.7 * identity.freckles)).astype(np.float32))
-  if identity.beard != "none":
-    _beard(identity, mouth, u, v, paint, tip)
 
 
-def _beard(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, paint: FacePaint, tip: float) -> None:
-  """Hair of the lower face; lips are painted over it."""
+def _beard(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, paint: FacePaint) -> None:
+  """Hair of the lower face, around the mouth."""
+  tip = -identity.nose_length + 0.02
+  opening = mouth.opening
   line = np.float32(-0.46) + np.float32(0.55) * np.maximum(np.abs(u) - 0.22, 0) ** 1.2
-  cheeks = np.clip((line - v) / 0.06, 0, 1) * np.clip((np.abs(u) - 0.05) / 0.1 + (mouth.row - 0.1 - v) / 0.05, 0, 1)
-  lip = np.exp(-((u / 0.25) ** 2) ** 2) * np.clip((tip - 0.105 - v) / 0.03, 0, 1) * np.clip((v - mouth.row - 0.01 + np.abs(u) * 0.15) / 0.03, 0, 1)
-  chin = np.clip((0.24 - np.abs(u)) / 0.05, 0, 1) * np.clip((mouth.row - 0.12 - 0.2 * mouth.opening - v) / 0.05, 0, 1)
-  ring = np.clip((0.07 - np.abs(np.abs(u) - mouth.half_width - 0.05)) / 0.04, 0, 1) * np.clip((mouth.row + 0.12 - v) / 0.05, 0, 1) * np.clip((v + 0.9) / 0.1, 0, 1)
-  area = {"stubble": 0.42 * np.maximum(cheeks, lip), "full": 0.95 * np.maximum(cheeks, lip), "moustache": 0.95 * lip,
-          "goatee": 0.92 * np.maximum(np.maximum(chin, lip), ring)}[identity.beard]
+  low = np.clip((line - v) / 0.06, 0, 1)
+  low *= np.clip((np.abs(u) - 0.05) / 0.1 + (mouth.row - 0.1 - v) / 0.05, 0, 1)
+  lips = (u / (1.08 * mouth.half_width)) ** 2 + ((v - mouth.row + 0.02 + 0.09 * opening) / (0.105 + 0.12 * opening)) ** 2
+  low *= np.clip((lips - 0.9) / 0.35, 0, 1)
+  above = np.exp(-((u / (1.05 * mouth.half_width)) ** 2) ** 2)
+  above *= np.clip((tip - 0.082 - v) / 0.03, 0, 1) * np.clip((v - mouth.row - 0.045 + np.abs(u) * 0.30) / 0.03, 0, 1)
+  loop = (u / (mouth.half_width + 0.055)) ** 2 + ((v - mouth.row + 0.085 + 0.10 * opening) / (0.245 + 0.11 * opening)) ** 2
+  ring = np.clip((1.12 - loop) / 0.15, 0, 1) * np.clip((lips - 1.0) / 0.35, 0, 1) * np.clip((mouth.row + 0.06 - v) / 0.06, 0, 1)
+  area = {"stubble": 0.42 * np.maximum(low, above), "full": 0.95 * np.maximum(low, above), "moustache": 0.95 * above,
+          "goatee": 0.90 * np.maximum(ring, above)}[identity.beard]
   texture = grain(np.floor(u * 60), np.floor(v * 30))
   share = np.clip(area * (1 + 0.14 * texture), 0, 1).astype(np.float32)
   tone = np.asarray(identity.hair, np.float32) * 0.9 + 0.02

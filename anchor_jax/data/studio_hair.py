@@ -23,11 +23,12 @@ def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
   drop = np.clip((across - np.float32(0.68)) * 4.5, 0, 1)
   edge = np.float32(line) - np.float32(slant) * np.abs(u - np.float32(0.4 * identity.parting))
   if style != "long" and not bangs:
-    edge = edge + np.float32(0.05) * np.sin(across * np.float32(4.2)) - np.float32(0.06) * across + np.float32(0.010) * np.sin(u * 41 + v * 9)
+    edge = edge + np.float32(0.05) * np.sin(across * np.float32(4.2)) - np.float32(0.06) * across + np.float32(0.006) * np.sin(u * 41 + v * 9)
   if bangs:
     edge = edge + np.float32(0.022) * (np.sin(u * 31 + 2) + np.sin(u * 13))
   edge = edge + (np.float32(-0.22 if style in ("long", "bob") else -0.02) - edge) * drop
-  return (v > edge) | (w < np.float32(-0.12))
+  nape = np.float32(-1.0 if style in ("long", "bob") else -0.22)
+  return (v > edge) | ((w < np.float32(-0.12)) & (v > nape))
 
 
 def _cap(identity: Identity, head: Frame, radii: Point, centre: Point) -> Ellipsoid:
