@@ -67,8 +67,8 @@ class Config:
       fields[field.name] = list(value) if isinstance(value, tuple) else value
     return fields
 
-  def with_own_fields_of(self: _C, other: _C) -> _C:
-    """This architecture, run the way `other` says: the fields that no config.json of the other libraries has."""
+  def run_as(self: _C, other: _C) -> _C:
+    """This architecture, run the way `other` says: its values of the fields that are ours alone."""
     return dataclasses.replace(self, **{name: getattr(other, name) for name in self.own_fields})
 
   def _require(self, true: bool, message: str) -> None:
@@ -174,11 +174,18 @@ class UNetConfig(_DownPath):
 
   Ours beyond diffusers: `all_frame_attention`, self-attention over all frames of a clip as one sequence (for a frame
   it is the ordinary one); `mid_gets_last_residual`, the reference's leak of the last ControlNet residual into the
-  middle block; `remat`.
+  middle block; `temporal_kernel`, frames that the residual blocks' convolutions see (odd; 1 is the 2D network), and
+  `temporal_attention`, attention along time behind each transformer: see models/temporal.py; `remat`.
   """
 
   class_name: ClassVar[str] = "UNet2DConditionModel"
-  own_fields: ClassVar[tuple[str, ...]] = ("all_frame_attention", "mid_gets_last_residual", "remat")
+  own_fields: ClassVar[tuple[str, ...]] = (
+    "all_frame_attention",
+    "mid_gets_last_residual",
+    "temporal_kernel",
+    "temporal_attention",
+    "remat",
+  )
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
   harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
 
@@ -187,9 +194,22 @@ class UNetConfig(_DownPath):
   up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
   all_frame_attention: bool = True
   mid_gets_last_residual: bool = False
+  temporal_kernel: int = 1
+  temporal_attention: bool = False
+
+  def run_as(self, other: "UNetConfig") -> "UNetConfig":
+    """As the base's, but temporal layers that this one has stay."""
+    kernel, attention = self.temporal_kernel, self.temporal_attention or other.temporal_attention
+    self._require(
+      1 in (kernel, other.temporal_kernel) or kernel == other.temporal_kernel,
+      f"the weights have temporal_kernel {kernel} and the settings ask for {other.temporal_kernel}",
+    )
+    kernel = max(kernel, other.temporal_kernel)
+    return dataclasses.replace(super().run_as(other), temporal_kernel=kernel, temporal_attention=attention)
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    self._require(self.temporal_kernel % 2 == 1, f"temporal_kernel {self.temporal_kernel} is not odd")
     self._require(
       len(self.up_block_types) == len(self.block_out_channels),
       f"{len(self.up_block_types)} up_block_types for {len(self.block_out_channels)} levels",
@@ -209,6 +229,9 @@ class ControlNetConfig(_DownPath):
   own_fields: ClassVar[tuple[str, ...]] = ("remat",)
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
   harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
+  all_frame_attention: ClassVar[bool] = False
+  temporal_kernel: ClassVar[int] = 1
+  temporal_attention: ClassVar[bool] = False
 
   conditioning_channels: int = 3
   conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)

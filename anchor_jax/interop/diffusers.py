@@ -24,6 +24,7 @@ from anchor_jax.files import new_file
 from anchor_jax.interop import names
 from anchor_jax.interop.registry import parameter_shapes, read_config
 from anchor_jax.interop.tensors import Tensor, read_tensors, write_safetensors
+from anchor_jax.models.temporal import is_temporal, untrained
 from anchor_jax.shapes import PyTree
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -92,13 +93,17 @@ def load_config(folder: str | Path, kind: type[Config] | None = None) -> Config:
   return config
 
 
-def load_model(folder: str | Path, kind: type[Config] | None = None, dtype: Any = None) -> Model:
+def load_model(
+  folder: str | Path, kind: type[Config] | None = None, dtype: Any = None, run_as: Config | None = None
+) -> Model:
   """Reads one model's folder.
 
   Args:
     folder: holds config.json and the weights.
     kind: the configuration class to insist on.
     dtype: to cast parameters to; as stored without it.
+    run_as: whose values of our own fields to take (remat, temporal layers, ...). Temporal layers that it asks for and
+      the folder lacks are added, untrained.
 
   Raises:
     UserError: no such folder, another class, weights that are damaged or do not fit config.json.
@@ -107,6 +112,11 @@ def load_model(folder: str | Path, kind: type[Config] | None = None, dtype: Any 
   params = {}
   for path, tensor in load_tensors(folder, config).items():
     params[path] = tensor.read() if dtype is None else tensor.astype(dtype).read()
+  if run_as is not None:
+    config = config.run_as(run_as)
+    for path, shape in parameter_shapes(config).items():
+      if path not in params and is_temporal(path):
+        params[path] = untrained(path, shape)
   return Model(config, names.unflatten(params))
 
 

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.models.layers import Conv, GroupNorm, gelu, layer_norm
+from anchor_jax.models.layers import Conv, GroupNorm, Initializer, gelu, layer_norm
 from anchor_jax.shapes import Array, Bool, Float
 
+_lecun_normal = nn.initializers.lecun_normal()
 _CHUNK_LOGITS = 2**26  # logits held at once; longer sequences go through in pieces of the queries
 
 
@@ -55,6 +56,7 @@ def projected_attention(
   heads: int,
   qkv_bias: bool,
   dtype: DTypeLike,
+  out_init: Initializer = _lecun_normal,
 ) -> Float[Array, "B N D"]:
   """Multi-head attention whose four projections become submodules of the (compact) module that calls it."""
   features = x.shape[-1]
@@ -64,7 +66,7 @@ def projected_attention(
     return y.reshape(*y.shape[:2], heads, -1)
 
   out = attention(project("to_q", x), project("to_k", context), project("to_v", context), key_mask)
-  return nn.Dense(features, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
+  return nn.Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
 
 
 class Attention(nn.Module):

@@ -61,8 +61,8 @@ class ControlNet(nn.Module):
     self.controlnet_cond_embedding = PoseStem(
       config.block_out_channels[0], config.conditioning_embedding_out_channels, dtype
     )
-    self.down_blocks = down_stages(config, False, dtype)
-    self.mid_block = MiddleBlock(config, False, dtype)
+    self.down_blocks = down_stages(config, dtype)
+    self.mid_block = MiddleBlock(config, dtype)
 
     def exit_to(channels: int) -> Conv:
       return Conv(channels, 1, padding=(0, 0), kernel_init=_zeros, dtype=dtype)

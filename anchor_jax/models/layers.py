@@ -40,17 +40,29 @@ class Conv(nn.Module):
   def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features}"]:
     size = self.kernel_size
     kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
-    images = x.reshape(-1, *x.shape[-3:]).astype(self.dtype)
-    y = jax.lax.conv_general_dilated(
-      images,
-      kernel.astype(self.dtype),
-      (self.stride, self.stride),
-      [self.padding, self.padding],
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    if self.use_bias:
-      y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(self.dtype)
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
+    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
+    return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
+
+
+def convolve(
+  x: Float[Array, "*frames H W C"],
+  kernel: Float[Array, "h w C O"],
+  bias: Float[Array, " O"] | None,
+  stride: int,
+  padding: tuple[int, int],
+  dtype: DTypeLike,
+) -> Float[Array, "*frames _ _ O"]:
+  """What `Conv` computes from its parameters."""
+  y = jax.lax.conv_general_dilated(
+    x.reshape(-1, *x.shape[-3:]).astype(dtype),
+    kernel.astype(dtype),
+    (stride, stride),
+    [padding, padding],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  if bias is not None:
+    y = y + bias.astype(dtype)
+  return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 class GroupNorm(nn.Module):

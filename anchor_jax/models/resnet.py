@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.models.layers import Conv, GroupNorm
+from anchor_jax.models.temporal import InflatedConv
 from anchor_jax.shapes import Array, Bool, Float
 
 
@@ -17,12 +18,14 @@ class ResBlock(nn.Module):
     features: output channels.
     groups: of the normalisations.
     epsilon: of the normalisations; 1e-5 in the UNet, 1e-6 in the autoencoder.
+    temporal_kernel: frames that each 3x3 convolution sees; 1 leaves it 2D.
     dtype: of the computation.
   """
 
   features: int
   groups: int
   epsilon: float = 1e-5
+  temporal_kernel: int = 1
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -32,13 +35,18 @@ class ResBlock(nn.Module):
     time_embedding: Float[Array, "B D"] | None = None,
     frame_mask: Bool[Array, "B T"] | None = None,
   ) -> Float[Array, "B T H W {self.features}"]:
+    def convolution(name: str, h: Array) -> Array:
+      if self.temporal_kernel == 1:
+        return Conv(self.features, dtype=self.dtype, name=name)(h)
+      return InflatedConv(self.features, self.temporal_kernel, dtype=self.dtype, name=name)(h, frame_mask)
+
     h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm1")(x, frame_mask)
-    h = Conv(self.features, dtype=self.dtype, name="conv1")(nn.silu(h))
+    h = convolution("conv1", nn.silu(h))
     if time_embedding is not None:
       shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time_embedding))
       h = h + shift[:, None, None, None]
     h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm2")(h, frame_mask)
-    h = Conv(self.features, dtype=self.dtype, name="conv2")(nn.silu(h))
+    h = convolution("conv2", nn.silu(h))
     if x.shape[-1] != self.features:
       x = Conv(self.features, 1, padding=(0, 0), dtype=self.dtype, name="conv_shortcut")(x)
     return x + h

@@ -21,6 +21,7 @@ from anchor_jax.models.layers import (
   timestep_features,
 )
 from anchor_jax.models.resnet import ResBlock
+from anchor_jax.models.temporal import TemporalAttention
 from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 
@@ -33,7 +34,6 @@ class Stage(nn.Module):
     layers: residual blocks.
     heads: of the attentions; 0 for a level without.
     depth: transformer blocks of each attention.
-    all_frames: self-attention over all frames of a clip.
     resample: "down", "up" or "" after the blocks.
     dtype: of the computation.
   """
@@ -43,7 +43,6 @@ class Stage(nn.Module):
   layers: int
   heads: int
   depth: int
-  all_frames: bool
   resample: str = ""
   dtype: DTypeLike = jnp.float32
 
@@ -51,16 +50,13 @@ class Stage(nn.Module):
     config = self.config
     block = rematerialised(ResBlock, config.remat)
     self.resnets = [
-      block(self.features, config.norm_num_groups, config.norm_eps, self.dtype) for _ in range(self.layers)
+      block(self.features, config.norm_num_groups, config.norm_eps, config.temporal_kernel, self.dtype)
+      for _ in range(self.layers)
     ]
     if self.heads:
-      transformer = rematerialised(Transformer, config.remat)
-      self.attentions = [
-        transformer(
-          self.heads, config.norm_num_groups, self.depth, config.use_linear_projection, self.all_frames, self.dtype
-        )
-        for _ in range(self.layers)
-      ]
+      self.attentions = _transformers(config, self.heads, self.depth, self.layers, self.dtype)
+      if config.temporal_attention:
+        self.temporal_attentions = _temporal_attentions(config, self.heads, self.layers, self.dtype)
     if self.resample == "down":
       padding = (config.downsample_padding, config.downsample_padding)
       self.downsamplers = [Downsample(self.features, padding, self.dtype)]
@@ -69,7 +65,11 @@ class Stage(nn.Module):
 
   def _layer(self, i: int, x: Array, time_embedding: Array, context: Array, frame_mask: Array | None) -> Array:
     x = self.resnets[i](x, time_embedding, frame_mask)
-    return self.attentions[i](x, context, frame_mask) if self.heads else x
+    if self.heads:
+      x = self.attentions[i](x, context, frame_mask)
+      if self.config.temporal_attention:
+        x = self.temporal_attentions[i](x, frame_mask)
+    return x
 
   def down(
     self,
@@ -108,23 +108,17 @@ class MiddleBlock(nn.Module):
   """Residual block, transformer, residual block at the coarsest level."""
 
   config: UNetConfig | ControlNetConfig
-  all_frames: bool
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    config, features = self.config, self.config.block_out_channels[-1]
-    block, transformer = rematerialised(ResBlock, config.remat), rematerialised(Transformer, config.remat)
-    self.resnets = [block(features, config.norm_num_groups, config.norm_eps, self.dtype) for _ in range(2)]
-    self.attentions = [
-      transformer(
-        config.heads[-1],
-        config.norm_num_groups,
-        config.depths[-1],
-        config.use_linear_projection,
-        self.all_frames,
-        self.dtype,
-      )
+    config, block = self.config, rematerialised(ResBlock, self.config.remat)
+    features, heads = config.block_out_channels[-1], config.heads[-1]
+    self.resnets = [
+      block(features, config.norm_num_groups, config.norm_eps, config.temporal_kernel, self.dtype) for _ in range(2)
     ]
+    self.attentions = _transformers(config, heads, config.depths[-1], 1, self.dtype)
+    if config.temporal_attention:
+      self.temporal_attentions = _temporal_attentions(config, heads, 1, self.dtype)
 
   def __call__(
     self,
@@ -135,10 +129,27 @@ class MiddleBlock(nn.Module):
   ) -> Float[Array, "B T H W C"]:
     x = self.resnets[0](x, time_embedding, frame_mask)
     x = self.attentions[0](x, context, frame_mask)
+    if self.config.temporal_attention:
+      x = self.temporal_attentions[0](x, frame_mask)
     return self.resnets[1](x, time_embedding, frame_mask)
 
 
-def down_stages(config: UNetConfig | ControlNetConfig, all_frames: bool, dtype: DTypeLike) -> list[Stage]:
+def _transformers(
+  config: UNetConfig | ControlNetConfig, heads: int, depth: int, count: int, dtype: DTypeLike
+) -> list[nn.Module]:
+  transformer = rematerialised(Transformer, config.remat)
+  settings = (heads, config.norm_num_groups, depth, config.use_linear_projection, config.all_frame_attention, dtype)
+  return [transformer(*settings) for _ in range(count)]
+
+
+def _temporal_attentions(
+  config: UNetConfig | ControlNetConfig, heads: int, count: int, dtype: DTypeLike
+) -> list[nn.Module]:
+  attention = rematerialised(TemporalAttention, config.remat)
+  return [attention(heads, dtype) for _ in range(count)]
+
+
+def down_stages(config: UNetConfig | ControlNetConfig, dtype: DTypeLike) -> list[Stage]:
   """The levels of the downward half, finest first."""
   last = len(config.block_out_channels) - 1
   return [
@@ -148,7 +159,6 @@ def down_stages(config: UNetConfig | ControlNetConfig, all_frames: bool, dtype: 
       layers=config.layers[level],
       heads=config.heads[level] if kind.startswith("CrossAttn") else 0,
       depth=config.depths[level],
-      all_frames=all_frames,
       resample="down" if level < last else "",
       dtype=dtype,
     )
@@ -174,8 +184,8 @@ class UNet(nn.Module):
     config, dtype = self.config, self.dtype
     self.time_embedding = TimestepEmbedding(config.time_embedding_dim, dtype)
     self.conv_in = Conv(config.block_out_channels[0], dtype=dtype)
-    self.down_blocks = down_stages(config, config.all_frame_attention, dtype)
-    self.mid_block = MiddleBlock(config, config.all_frame_attention, dtype)
+    self.down_blocks = down_stages(config, dtype)
+    self.mid_block = MiddleBlock(config, dtype)
     levels = range(len(config.block_out_channels) - 1, -1, -1)
     self.up_blocks = [
       Stage(
@@ -184,7 +194,6 @@ class UNet(nn.Module):
         layers=config.layers[level] + 1,
         heads=config.heads[level] if kind.startswith("CrossAttn") else 0,
         depth=config.depths[level],
-        all_frames=config.all_frame_attention,
         resample="up" if level > 0 else "",
         dtype=dtype,
       )

@@ -25,7 +25,7 @@ class Level(nn.Module):
 
   def setup(self) -> None:
     groups = self.config.norm_num_groups
-    self.resnets = [ResBlock(self.features, groups, _EPSILON, self.dtype) for _ in range(self.layers)]
+    self.resnets = [ResBlock(self.features, groups, _EPSILON, dtype=self.dtype) for _ in range(self.layers)]
     if self.resample == "down":
       self.downsamplers = [Downsample(self.features, (0, 1), self.dtype)]
     elif self.resample == "up":
@@ -47,7 +47,7 @@ class Middle(nn.Module):
 
   def setup(self) -> None:
     features, groups = self.config.block_out_channels[-1], self.config.norm_num_groups
-    self.resnets = [ResBlock(features, groups, _EPSILON, self.dtype) for _ in range(2)]
+    self.resnets = [ResBlock(features, groups, _EPSILON, dtype=self.dtype) for _ in range(2)]
     if self.config.mid_block_add_attention:
       self.attentions = [SpatialAttention(groups, _EPSILON, self.dtype)]
 
