@@ -98,10 +98,18 @@ def head_profile(identity: Identity) -> tuple[NdArray, NdArray, NdArray]:
   y = np.linspace(-1, 1, 384)
   up, down = np.clip((y - 0.12) / 0.88, 0, 1), np.clip((0.12 - y) / 1.12, 0, 1)
   narrow = 0.44 - 0.22 * identity.jaw
-  lower = (1 - down ** (2.7 + 1.6 * identity.square)) ** 0.5 * (1 - narrow * down**1.55) + 0.03 * identity.cheek * np.exp(-(((y + 0.22) / 0.2) ** 2))
+  lower = (1 - down ** (2.7 + 1.6 * identity.square)) ** 0.5 * (
+    1 - narrow * down**1.55
+  ) + 0.03 * identity.cheek * np.exp(-(((y + 0.22) / 0.2) ** 2))
   width = identity.head_width * np.where(y > 0.12, np.sqrt(np.maximum(1 - up**2.3, 0)), lower)
-  depth = np.where(y > 0.12, np.sqrt(np.maximum(1 - up**2.4, 0)), np.sqrt(np.maximum(1 - down**5.5, 0)) * (1 - 0.10 * down))
-  return width, 0.62 * np.maximum(depth, 0), 0.24 + 0.03 * np.exp(-(((y + 0.85) / 0.16) ** 2)) - 0.02 * np.exp(-(((y - 0.02) / 0.15) ** 2))
+  depth = np.where(
+    y > 0.12, np.sqrt(np.maximum(1 - up**2.4, 0)), np.sqrt(np.maximum(1 - down**5.5, 0)) * (1 - 0.10 * down)
+  )
+  return (
+    width,
+    0.62 * np.maximum(depth, 0),
+    0.24 + 0.03 * np.exp(-(((y + 0.85) / 0.16) ** 2)) - 0.02 * np.exp(-(((y - 0.02) / 0.15) ** 2)),
+  )
 
 
 @lru_cache(maxsize=64)
@@ -109,10 +117,28 @@ def torso_profile(identity: Identity, extra: float) -> tuple[NdArray, NdArray, N
   """Half width, half depth and middle of the torso's sections from y = -0.62 to 0.075 m, `extra` m thicker."""
   y = np.linspace(-0.62, 0.075, 384)
   s, c, w = identity.shoulder, identity.chest, identity.waist
-  width = np.interp(y, [-0.62, -0.48, -0.34, -0.22, -0.12, -0.05, -0.012, 0.012, 0.034, 0.055, 0.075],
-                    [0.176 * w, 0.166 * w, 0.149 * w, 0.154 * c, 0.164 * c, 0.92 * s, 0.82 * s, 0.60 * s, 0.40 * s, identity.neck * 1.12, identity.neck * 1.0])
-  depth = np.interp(y, [-0.62, -0.46, -0.34, -0.22, -0.12, -0.04, 0.01, 0.04, 0.075],
-                    [0.112 * w, 0.108 * w, 0.100 * w, 0.108 * c, 0.112 * c, 0.094, 0.074, 0.060, 0.050])
+  width = np.interp(
+    y,
+    [-0.62, -0.48, -0.34, -0.22, -0.12, -0.05, -0.012, 0.012, 0.034, 0.055, 0.075],
+    [
+      0.176 * w,
+      0.166 * w,
+      0.149 * w,
+      0.154 * c,
+      0.164 * c,
+      0.92 * s,
+      0.82 * s,
+      0.60 * s,
+      0.40 * s,
+      identity.neck * 1.12,
+      identity.neck * 1.0,
+    ],
+  )
+  depth = np.interp(
+    y,
+    [-0.62, -0.46, -0.34, -0.22, -0.12, -0.04, 0.01, 0.04, 0.075],
+    [0.112 * w, 0.108 * w, 0.100 * w, 0.108 * c, 0.112 * c, 0.094, 0.074, 0.060, 0.050],
+  )
   kernel = np.hanning(35) / np.hanning(35).sum()
   smooth = [np.convolve(np.pad(v, 17, mode="edge"), kernel, mode="valid") for v in (width, depth)]
   return smooth[0] + extra, smooth[1] + extra, 0.012 * np.exp(-(((y + 0.15) / 0.1) ** 2))
@@ -147,7 +173,11 @@ def _hand(wrist: NdArray, along: NdArray, palm: NdArray, across: NdArray, curls:
   first = base + 0.046 * size * _unit((0.72 + open_up - 0.30 * c) * across + 0.70 * along + (0.18 + 0.45 * c) * palm)
   second = first + 0.036 * size * _unit((0.50 + open_up - 0.95 * c) * across + 0.85 * along + (0.10 + 0.50 * c) * palm)
   third = second + 0.029 * size * _unit((0.38 + open_up - 1.35 * c) * across + 0.90 * along + (0.05 + 0.45 * c) * palm)
-  cones += [(base, first, 0.0165 * size, 0.0130 * size), (first, second, 0.0122 * size, 0.0108 * size), (second, third, 0.0108 * size, 0.0094 * size)]
+  cones += [
+    (base, first, 0.0165 * size, 0.0130 * size),
+    (first, second, 0.0122 * size, 0.0108 * size),
+    (second, third, 0.0108 * size, 0.0094 * size),
+  ]
   return cones
 
 
@@ -192,31 +222,65 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
     for nude, extra in ((1, 0.0), (2, identity.bulk)):
       covered = identity.sleeve if nude == 2 else 0.0
       part = SLEEVE if covered else ARM
-      cones.append((neck_side, shoulder, 0.040 + extra, 0.050 * limb + extra, TORSO if nude == 1 else CLOTH, _BODY, 0.055, nude))
+      cones.append(
+        (neck_side, shoulder, 0.040 + extra, 0.050 * limb + extra, TORSO if nude == 1 else CLOTH, _BODY, 0.055, nude)
+      )
       share = min(covered, 1.0) if covered else 1.0
       thick = 0.050 * limb, 0.037 * limb, 0.0235 * limb
       cuff = shoulder + (elbow - shoulder) * share
       loose = extra * (1.3 if covered < 1 else 1.0)
-      cones.append((shoulder, cuff, thick[0] + extra, thick[0] + (thick[1] - thick[0]) * share + loose, part, _BODY, 0.02, nude))
+      cones.append(
+        (shoulder, cuff, thick[0] + extra, thick[0] + (thick[1] - thick[0]) * share + loose, part, _BODY, 0.02, nude)
+      )
       if covered and covered < 1:
         cones.append((cuff, elbow, thick[0] + (thick[1] - thick[0]) * share, thick[1], ARM, group, 0.01, nude))
       share = float(np.clip(covered - 1, 0, 0.97))
       cuff = elbow + (wrist - elbow) * share
       if share:
-        cones.append((elbow, cuff, thick[1] + extra, thick[1] + (thick[2] - thick[1]) * share + extra * 0.9, SLEEVE, _SLEEVE_LEFT + side, 0.01, nude))
+        cones.append(
+          (
+            elbow,
+            cuff,
+            thick[1] + extra,
+            thick[1] + (thick[2] - thick[1]) * share + extra * 0.9,
+            SLEEVE,
+            _SLEEVE_LEFT + side,
+            0.01,
+            nude,
+          )
+        )
       if share < 0.96:
-        cones.append((cuff if share else elbow, wrist, thick[1] + (thick[2] - thick[1]) * share, thick[2], ARM, group, 0.012, nude))
-    cones.append((wrist - (wrist - elbow) * 0.12, wrist + along * 0.02, 0.0225 * limb, 0.0205 * limb, HAND, group, 0.012, 0))
-    for start, end, ra, rb in _hand(wrist, along, palm, across, state.curls[side], float(state.spread[side]), identity.hand):
+        cones.append(
+          (cuff if share else elbow, wrist, thick[1] + (thick[2] - thick[1]) * share, thick[2], ARM, group, 0.012, nude)
+        )
+    cones.append(
+      (wrist - (wrist - elbow) * 0.12, wrist + along * 0.02, 0.0225 * limb, 0.0205 * limb, HAND, group, 0.012, 0)
+    )
+    for start, end, ra, rb in _hand(
+      wrist, along, palm, across, state.curls[side], float(state.spread[side]), identity.hand
+    ):
       cones.append((start, end, ra, rb, HAND, group, 0.0045, 0))
 
   # Head: it follows half of the torso's turn.
-  rotation = turn(state.head[0] + 0.4 * state.torso[0], state.head[1] + 0.3 * state.torso[1], state.head[2] + 0.4 * state.torso[2])
+  rotation = turn(
+    state.head[0] + 0.4 * state.torso[0], state.head[1] + 0.3 * state.torso[1], state.head[2] + 0.4 * state.torso[2]
+  )
   half = identity.head_height / 2
   root = middle + torso @ np.array([0.0, 0.045, -0.012])
   joint = root + torso @ np.array([0.0, 0.045, 0.012])
   centre = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
-  cones.append((root - torso @ np.array([0.0, 0.03, 0.0]), joint + rotation @ np.array([0.0, 0.03, -0.01]), identity.neck * 1.08, identity.neck, NECK, _BODY, 0.02, 0))
+  cones.append(
+    (
+      root - torso @ np.array([0.0, 0.03, 0.0]),
+      joint + rotation @ np.array([0.0, 0.03, -0.01]),
+      identity.neck * 1.08,
+      identity.neck,
+      NECK,
+      _BODY,
+      0.02,
+      0,
+    )
+  )
   origin, factor = camera.project(np.stack([centre, middle]))
   head = Frame(origin[0], _FLIP @ rotation, float(factor[0] * half))
   trunk = Frame(origin[1], _FLIP @ torso, float(factor[1]))
@@ -226,11 +290,15 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   _head_solids(identity, head, scene)
   for number, extra in ((1, 0.0), (2, identity.bulk)):
     width, depth, offset = (table * trunk.unit for table in torso_profile(identity, extra))
-    loft = Loft(trunk.origin, trunk.axes, -0.62 * trunk.unit, 0.075 * trunk.unit, width, depth, offset, _BODY, 0.055 * trunk.unit)
+    loft = Loft(
+      trunk.origin, trunk.axes, -0.62 * trunk.unit, 0.075 * trunk.unit, width, depth, offset, _BODY, 0.055 * trunk.unit
+    )
     lists[number].append((loft, TORSO if number == 1 else CLOTH))
   starts, factors = camera.project(np.array([cone[0] for cone in cones]))
   ends, factors_end = camera.project(np.array([cone[1] for cone in cones]))
-  for cone, a, b, fa, fb in zip(cones, starts.tolist(), ends.tolist(), factors.tolist(), factors_end.tolist(), strict=True):
+  for cone, a, b, fa, fb in zip(
+    cones, starts.tolist(), ends.tolist(), factors.tolist(), factors_end.tolist(), strict=True
+  ):
     lists[cone[7]].append((RoundCone(a, b, cone[2] * fa, cone[3] * fb, cone[5], cone[6] * fa), cone[4]))
   return scene
 
@@ -244,16 +312,26 @@ def _head_solids(identity: Identity, head: Frame, scene: Scene) -> None:
     place = head.picture(np.array([centre]))[0]
     return Ellipsoid(place, np.array(radii) * unit, head.axes, group, blend * unit, clip), part
 
-  scene.core.append((Loft(head.origin, head.axes, -unit, unit, width * unit, depth * unit, middle * unit, _BODY, 0.06 * unit), FACE))
+  scene.core.append(
+    (Loft(head.origin, head.axes, -unit, unit, width * unit, depth * unit, middle * unit, _BODY, 0.06 * unit), FACE)
+  )
   wide = identity.head_width
   scene.core.append(ball((0, 0.17, -0.10), (wide * 0.99, 0.82, 0.88), CRANIUM, 0.10))
   for sign in (-1, 1):
-    scene.core.append(ball((sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13), EAR, 0.03))
-  front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))  # noqa: E731
+    scene.core.append(
+      ball((sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13), EAR, 0.03)
+    )
+  front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width
-  points = head.picture(np.array([(0, 0.06, front(0.06) - 0.118), (0, tip + 0.05, front(tip) + 0.055 * out), (0, tip, front(tip) + 0.085 * out)]))
+  points = head.picture(
+    np.array(
+      [(0, 0.06, front(0.06) - 0.118), (0, tip + 0.05, front(tip) + 0.055 * out), (0, tip, front(tip) + 0.085 * out)]
+    )
+  )
   scene.core.append((RoundCone(points[0], points[1], 0.105 * unit, 0.095 * unit, _BODY, 0.11 * unit), NOSE))
   scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.66 * nose + 0.01, 0.084, 0.090), NOSE, 0.06))
   for sign in (-1, 1):
-    scene.core.append(ball((sign * nose * 0.70, tip - 0.012, front(tip) + 0.005), (nose * 0.52, 0.066, 0.080), NOSE, 0.07))
+    scene.core.append(
+      ball((sign * nose * 0.70, tip - 0.012, front(tip) + 0.005), (nose * 0.52, 0.066, 0.080), NOSE, 0.07)
+    )

@@ -14,14 +14,27 @@ from anchor_jax.shapes import NdArray
 def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple[Solid, int]]:
   """The collar of a turtleneck or hood; `neck` is the neck's upper end in pixels."""
   unit = torso.unit
-  points = torso.picture(np.array([(0, 0.035, -0.004), (-0.075, 0.050, -0.045), (-0.052, -0.006, 0.078), (0.075, 0.050, -0.045), (0.052, -0.006, 0.078), (0, 0.065, -0.075)]))
+  points = torso.picture(
+    np.array(
+      [
+        (0, 0.035, -0.004),
+        (-0.075, 0.050, -0.045),
+        (-0.052, -0.006, 0.078),
+        (0.075, 0.050, -0.045),
+        (0.052, -0.006, 0.078),
+        (0, 0.065, -0.075),
+      ]
+    )
+  )
   if identity.outfit == "turtleneck":
     end = points[0] + (neck - points[0]) * 0.72
     wide = identity.neck + 0.013
     return [(RoundCone(points[0], end, (wide + 0.008) * unit, wide * unit, 0, 0.02 * unit), COLLAR)]
   if identity.outfit == "hoodie":
-    return [(RoundCone(points[i], points[j], a * unit, b * unit, 0, 0.02 * unit), COLLAR)
-            for i, j, a, b in ((1, 2, 0.032, 0.019), (3, 4, 0.032, 0.019), (1, 5, 0.032, 0.038), (3, 5, 0.032, 0.038))]
+    return [
+      (RoundCone(points[i], points[j], a * unit, b * unit, 0, 0.02 * unit), COLLAR)
+      for i, j, a, b in ((1, 2, 0.032, 0.019), (3, 4, 0.032, 0.019), (1, 5, 0.032, 0.038), (3, 5, 0.032, 0.038))
+    ]
   return []
 
 
@@ -59,13 +72,17 @@ def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
   elif identity.print_shape == 3:  # triangle
     inside = np.minimum(y + np.float32(0.7), np.float32(0.62) - np.float32(0.5) * y - np.abs(x) * np.float32(0.87))
   else:  # a broad chevron
-    inside = np.float32(0.28) - np.abs(y + np.float32(0.6) * np.abs(x) - np.float32(0.3)) - np.maximum(np.abs(x) - 1.2, 0) * 5
+    inside = (
+      np.float32(0.28) - np.abs(y + np.float32(0.6) * np.abs(x) - np.float32(0.3)) - np.maximum(np.abs(x) - 1.2, 0) * 5
+    )
   return np.clip(inside * 14, 0, 1)
 
 
 def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tuple[NdArray, NdArray, NdArray]:
   """Colour [3, n], share of bare skin [n] and relief slope [2, n] (along x and y) of the dressed torso."""
-  base, other, shirt = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two, identity.shirt))
+  base, other, shirt = (
+    np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two, identity.shirt)
+  )
   share = _print(identity, x, y) if identity.pattern == "print" else _pattern(identity, x, y)
   colour = base + (other - base) * share
   bare = np.zeros_like(x)
@@ -85,7 +102,11 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
     bare = inside(np.float32(wide) - ring)
     if outfit == "hoodie":
       for sign in (-1, 1):
-        cord = inside(np.float32(0.0035) - np.abs(x - np.float32(sign * 0.03))) * inside(np.float32(0.02) - y) * inside(y + np.float32(0.14))
+        cord = (
+          inside(np.float32(0.0035) - np.abs(x - np.float32(sign * 0.03)))
+          * inside(np.float32(0.02) - y)
+          * inside(y + np.float32(0.14))
+        )
         colour += (np.float32(0.9) - colour) * cord
     if outfit == "sweater":
       slope[0] += np.float32(0.10) * np.sin(x * 900)
@@ -95,7 +116,12 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
     bare = inside(cut)
   elif outfit == "shirt":
     cut = (y + np.float32(0.028)) * np.float32(0.60) - side
-    flap = np.minimum(np.minimum(side - (y + np.float32(0.028)) * np.float32(0.60), np.float32(0.062) - side + (y - 0.02) * np.float32(0.2)), y + np.float32(0.030) + np.float32(0.30) * (np.float32(0.055) - side))
+    flap = np.minimum(
+      np.minimum(
+        side - (y + np.float32(0.028)) * np.float32(0.60), np.float32(0.062) - side + (y - 0.02) * np.float32(0.2)
+      ),
+      y + np.float32(0.030) + np.float32(0.30) * (np.float32(0.055) - side),
+    )
     bare = inside(cut)
     flap_share = inside(flap) * inside(y + np.float32(0.05))
     colour += (np.minimum(base * 1.10 + 0.03, 1) - colour) * flap_share
@@ -111,17 +137,27 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
     if identity.beard != "none" or identity.shoulder > 0.195:  # a tie
       width = np.float32(0.014) + np.float32(0.06) * np.clip(-y, 0, 0.25) * np.float32(0.6)
       tie = inside(width - side) * inside(np.float32(0.012) - y) * inner
-      knot = inside(np.float32(0.019) - side - np.clip(-y - 0.005, -0.1, 1) * np.float32(0.3)) * inside(np.float32(0.018) - y) * inside(y + np.float32(0.022))
+      knot = (
+        inside(np.float32(0.019) - side - np.clip(-y - 0.005, -0.1, 1) * np.float32(0.3))
+        * inside(np.float32(0.018) - y)
+        * inside(y + np.float32(0.022))
+      )
       cover = np.maximum(tie, knot)
       weave = np.clip((np.abs(((x + y) / np.float32(0.028)) % 1 - 0.5) - np.float32(0.25)) * 9, 0, 1)
       colour += (other * (np.float32(0.85) + np.float32(0.35) * weave) - colour) * cover
       bare = inside(np.minimum((y - np.float32(0.004)) * np.float32(0.55) - side, y - np.float32(0.004))) * (1 - cover)
     else:
       bare = inside((y + np.float32(0.055)) * np.float32(0.55) - side)
-    flap = np.minimum((y + np.float32(0.03)) * np.float32(0.6) - side + np.float32(0.045), side - (y + np.float32(0.03)) * np.float32(0.58)) * inner
+    flap = (
+      np.minimum(
+        (y + np.float32(0.03)) * np.float32(0.6) - side + np.float32(0.045),
+        side - (y + np.float32(0.03)) * np.float32(0.58),
+      )
+      * inner
+    )
     colour += (np.minimum(shirt * 1.06, 1) - colour) * inside(flap) * inner * (y > -0.05)
     width = np.float32(0.058) * np.clip((y - np.float32(open_to)) / np.float32(0.16), 0, 1)
-    lapel = np.minimum(-cut, cut + width) 
+    lapel = np.minimum(-cut, cut + width)
     notch = np.abs(y + np.float32(0.055) - np.float32(0.35) * (side - 0.10)) < 0.004
     on = inside(lapel) * (1 - np.float32(0.8) * notch)
     colour += (np.minimum(base * 1.16 + 0.02, 1) - colour) * on * np.float32(0.8)
@@ -140,9 +176,15 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
 def body_relief(x: NdArray, y: NdArray) -> NdArray:
   """Slope [2, n] of the bare torso of the pose render: collar bones, chest, the middle line."""
   side = np.abs(x)
-  chest = np.exp(-(((side - np.float32(0.072)) / np.float32(0.060)) ** 2) - ((y + np.float32(0.125)) / np.float32(0.048)) ** 2)
+  chest = np.exp(
+    -(((side - np.float32(0.072)) / np.float32(0.060)) ** 2) - ((y + np.float32(0.125)) / np.float32(0.048)) ** 2
+  )
   bone = (y - np.float32(0.004) - np.float32(0.12) * side) / np.float32(0.011)
-  ridge = np.exp(-bone * bone) * np.clip((side - np.float32(0.012)) * 60, 0, 1) * np.clip((np.float32(0.125) - side) * 30, 0, 1)
+  ridge = (
+    np.exp(-bone * bone)
+    * np.clip((side - np.float32(0.012)) * 60, 0, 1)
+    * np.clip((np.float32(0.125) - side) * 30, 0, 1)
+  )
   line = np.exp(-((x / np.float32(0.012)) ** 2)) * np.clip(-y * 20, 0, 1) * np.clip((y + np.float32(0.42)) * 20, 0, 1)
   along_x = chest * (np.float32(0.072) - side) * np.sign(x) * np.float32(7.0) + line * x * np.float32(22)
   return np.stack([along_x, chest * (y + np.float32(0.125)) * np.float32(-11.0) - ridge * bone * np.float32(0.42)])
@@ -152,19 +194,33 @@ def folds(x: NdArray, y: NdArray) -> NdArray:
   """Slope [2, n] of the folds a torso's cloth throws: from the armpits to the waist, softer in the middle."""
   side = np.abs(x)
   phase = y * np.float32(46) + side * np.float32(58) + np.sin(x * 17 + y * 9) * np.float32(1.3)
-  strength = np.float32(0.24) * np.clip(side * np.float32(9) - np.float32(0.25), 0, 1) * np.clip(np.float32(0.2) - y * np.float32(5), 0, 1)
+  strength = (
+    np.float32(0.24)
+    * np.clip(side * np.float32(9) - np.float32(0.25), 0, 1)
+    * np.clip(np.float32(0.2) - y * np.float32(5), 0, 1)
+  )
   wave = np.cos(phase) * strength
-  drape = np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.11) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
+  drape = (
+    np.cos(y * np.float32(31) - x * np.float32(12) + 1) * np.float32(0.11) * np.clip(-y * 5 - np.float32(0.5), 0, 1)
+  )
   return np.stack([wave * np.sign(x) * np.float32(0.8) - drape * np.float32(0.4), (wave + drape) * np.float32(0.7)])
 
 
 def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[NdArray, NdArray]:
   """Colour [3, n] and relief slope [n] along the limb; `along` is metres from the shoulder, `around` about -1..1."""
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
-  share = np.zeros_like(along) if identity.pattern == "print" else _pattern(identity, around * np.float32(0.06), -along - np.float32(0.04))
+  share = (
+    np.zeros_like(along)
+    if identity.pattern == "print"
+    else _pattern(identity, around * np.float32(0.06), -along - np.float32(0.04))
+  )
   colour = base + (other - base) * share
   length = identity.arm * (1.90 if identity.sleeve >= 2 else identity.sleeve)
-  cuff = np.clip((along - np.float32(length - 0.035)) * 150, 0, 1) if identity.outfit != "tee" else np.clip((along - np.float32(length - 0.012)) * 200, 0, 1)
+  cuff = (
+    np.clip((along - np.float32(length - 0.035)) * 150, 0, 1)
+    if identity.outfit != "tee"
+    else np.clip((along - np.float32(length - 0.012)) * 200, 0, 1)
+  )
   tone = np.asarray(identity.shirt, np.float32)[:, None] if identity.outfit == "blazer" else base * np.float32(0.80)
   if identity.outfit == "blazer":
     cuff = np.clip((along - np.float32(length - 0.014)) * 200, 0, 1)

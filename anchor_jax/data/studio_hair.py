@@ -23,7 +23,12 @@ def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
   drop = np.clip((across - np.float32(0.68)) * 4.5, 0, 1)
   edge = np.float32(line) - np.float32(slant) * np.abs(u - np.float32(0.4 * identity.parting))
   if style != "long" and not bangs:
-    edge = edge + np.float32(0.05) * np.sin(across * np.float32(4.2)) - np.float32(0.06) * across + np.float32(0.006) * np.sin(u * 41 + v * 9)
+    edge = (
+      edge
+      + np.float32(0.05) * np.sin(across * np.float32(4.2))
+      - np.float32(0.06) * across
+      + np.float32(0.006) * np.sin(u * 41 + v * 9)
+    )
   if bangs:
     edge = edge + np.float32(0.022) * (np.sin(u * 31 + 2) + np.sin(u * 13))
   edge = edge + (np.float32(-0.22 if style in ("long", "bob") else -0.02) - edge) * drop
@@ -57,7 +62,9 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
     begin = head.picture(np.array([start]))[0]
     own = head.axes @ np.array(fall) * unit
     upright = np.array([fall[0], -fall[1], fall[2]]) * unit
-    solids.append((RoundCone(begin, begin + own * (1 - hang) + upright * hang, r0 * unit, r1 * unit, _GROUP, 0.10 * unit), HAIR))
+    solids.append(
+      (RoundCone(begin, begin + own * (1 - hang) + upright * hang, r0 * unit, r1 * unit, _GROUP, 0.10 * unit), HAIR)
+    )
 
   if identity.earrings:
     for sign in (-1, 1):
@@ -98,7 +105,13 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
     ball((0.0, -0.20, -0.42), (wide * 1.12, 0.95 if style == "long" else 0.75, 0.46))
     for sign in (-1.0, 1.0):
       lock((sign * (wide + 0.01), 0.22, -0.02), (sign * 0.07, -0.55, 0.03), 0.20, 0.20, 0.2)
-      lock((sign * (wide + 0.08), -0.33, 0.0), (sign * (0.04 if style == "long" else -0.08), -length + 0.35, 0.10), 0.20, 0.13 if style == "long" else 0.20, 0.75)
+      lock(
+        (sign * (wide + 0.08), -0.33, 0.0),
+        (sign * (0.04 if style == "long" else -0.08), -length + 0.35, 0.10),
+        0.20,
+        0.13 if style == "long" else 0.20,
+        0.75,
+      )
       lock((sign * (wide - 0.10), 0.0, -0.32), (sign * 0.06, -length + 0.1, 0.0), 0.24, 0.18, 0.7)
       lock((sign * 0.26 + 0.25 * part, 0.86, 0.42), (sign * (0.46 - 0.2 * part * sign), -0.52, -0.25), 0.15, 0.17, 0.0)
   return solids

@@ -15,7 +15,7 @@ def key_direction(identity: Identity) -> Float[NdArray, "3"]:
 
 
 def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) -> Float[NdArray, "h w"]:
-  """Share of the key light that is blocked, 0..1, by marching the depth buffer towards the light; `unit` is pixels a metre."""
+  """Share of the key light that is blocked, 0..1: marches the depth buffer to the light; `unit` is pixels a metre."""
   factor = surface.supersample
   depth = surface.depth[factor // 2 :: factor, factor // 2 :: factor]
   height, width = depth.shape
@@ -35,8 +35,16 @@ def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) ->
   return cv2.resize(blocked, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
 
 
-def shade(identity: Identity, normal: NdArray, colour: NdArray, open_share: NdArray, lit: NdArray, soft: NdArray,
-          gloss: NdArray, sharp: NdArray) -> Float[NdArray, "3 n"]:
+def shade(
+  identity: Identity,
+  normal: NdArray,
+  colour: NdArray,
+  open_share: NdArray,
+  lit: NdArray,
+  soft: NdArray,
+  gloss: NdArray,
+  sharp: NdArray,
+) -> Float[NdArray, "3 n"]:
   """Light leaving n points, RGB 0..1.
 
   Args:
@@ -49,14 +57,21 @@ def shade(identity: Identity, normal: NdArray, colour: NdArray, open_share: NdAr
   nx, ny, nz = normal
   key = key_direction(identity)
   facing = nx * key[0] + ny * key[1] + nz * key[2]
-  fill = np.maximum(nx * np.float32(-0.6 * np.sign(identity.key_side)) + ny * np.float32(-0.1) + nz * np.float32(0.65), 0)
+  fill = np.maximum(
+    nx * np.float32(-0.6 * np.sign(identity.key_side)) + ny * np.float32(-0.1) + nz * np.float32(0.65), 0
+  )
   sky = np.float32(0.5) - np.float32(0.5) * ny
   warm = np.float32(0.04 * identity.warmth)
   key_colour = (np.float32(0.80) + warm, np.float32(0.77), np.float32(0.73) - warm)
   fill_colour = (0.17, 0.19, 0.22)
   sky_colour, ground_colour = (0.25, 0.26, 0.28), (0.20, 0.17, 0.155)
   edge = np.float32(1) - np.maximum(nz, 0)
-  rim = edge * edge * edge * np.maximum(nx * np.float32(-0.8 * np.sign(identity.key_side)) - ny * np.float32(0.45) + np.float32(0.1), 0)
+  rim = (
+    edge
+    * edge
+    * edge
+    * np.maximum(nx * np.float32(-0.8 * np.sign(identity.key_side)) - ny * np.float32(0.45) + np.float32(0.1), 0)
+  )
   half = key + np.array([0, 0, 1], np.float32)
   half /= np.float32(np.sqrt(half @ half))
   mirror = np.maximum(nx * half[0] + ny * half[1] + nz * half[2], 0)
@@ -73,6 +88,8 @@ def shade(identity: Identity, normal: NdArray, colour: NdArray, open_share: NdAr
     diffuse = np.maximum((facing + wrap) / (1 + wrap), 0)
     blocked = lit if i else lit + (1 - lit) * soft * np.float32(0.18)
     light = diffuse * blocked * key_colour[i]
-    light += (fill * np.float32(fill_colour[i]) + sky * np.float32(sky_colour[i]) + (1 - sky) * np.float32(ground_colour[i])) * open_share
+    light += (
+      fill * np.float32(fill_colour[i]) + sky * np.float32(sky_colour[i]) + (1 - sky) * np.float32(ground_colour[i])
+    ) * open_share
     out[i] = colour[i] * light + spark
   return out

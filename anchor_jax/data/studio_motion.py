@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from anchor_jax.data.solids import Real
+from anchor_jax.errors import UserError
 from anchor_jax.shapes import Float, NdArray
 
 _MASK = (1 << 64) - 1
 
-# Gestures: wrist (outwards, up, forward; from the middle of the shoulder line, in arm lengths), direction of the fingers
+# Gestures: wrist (outwards, up, forward; from the middle of the shoulders, in arm lengths), direction of the fingers
 # and normal of the palm (outwards, up, forward), curl of thumb..little finger (0 straight, 1 closed), spread, weight.
 _GESTURES = (
   ((0.20, -0.70, 0.50), (-0.75, 0.35, 0.30), (-0.25, 0.15, -1.0), (0.25, 0.35, 0.40, 0.45, 0.50), 0.10, 2.0),  # rest
@@ -34,7 +35,14 @@ _GESTURES = (
   ((0.10, -0.36, 0.44), (-0.90, 0.40, 0.05), (0.05, 0.00, -1.00), (0.15, 0.10, 0.10, 0.12, 0.15), 0.20, 0.8),  # heart
   ((0.56, -0.06, 0.50), (0.00, 1.00, 0.15), (-0.15, 0.00, 1.00), (0.55, 0.72, 0.12, 0.06, 0.02), 0.70, 0.7),  # ring
   ((0.68, 0.06, 0.36), (0.40, 0.95, 0.10), (-0.25, 0.15, 0.95), (0.05, 0.05, 0.08, 0.10, 0.12), 0.70, 0.8),  # high
-  ((0.50, 0.24, 0.40), (-0.15, 1.00, 0.00), (-0.35, 0.00, 0.90), (0.30, 0.20, 0.25, 0.32, 0.40), 0.30, 0.6),  # by the face
+  (
+    (0.50, 0.24, 0.40),
+    (-0.15, 1.00, 0.00),
+    (-0.35, 0.00, 0.90),
+    (0.30, 0.20, 0.25, 0.32, 0.40),
+    0.30,
+    0.6,
+  ),  # by the face
 )
 _WEIGHTS = np.cumsum([gesture[5] for gesture in _GESTURES])
 
@@ -88,8 +96,9 @@ def _frame(fingers: np.ndarray, palm: np.ndarray) -> np.ndarray:
   return np.stack([fingers, palm, np.cross(fingers, palm)], axis=1)
 
 
-def _turn(fingers: np.ndarray, palm: np.ndarray, fingers_to: np.ndarray, palm_to: np.ndarray,
-          share: float) -> tuple[np.ndarray, np.ndarray]:
+def _turn(
+  fingers: np.ndarray, palm: np.ndarray, fingers_to: np.ndarray, palm_to: np.ndarray, share: float
+) -> tuple[np.ndarray, np.ndarray]:
   """Turns a hand about one axis: a wrist's turn goes round, where a mix of vectors would pass through zero."""
   start = _frame(fingers, palm)
   vector, _ = cv2.Rodrigues(start.T @ _frame(fingers_to, palm_to))
@@ -203,19 +212,31 @@ class Motion:
     opening, width, smile = self._speech(time)
     nod = 0.07 * noise(23, time, 1.4) + 0.05 * (opening - 0.3)
     return MotionState(
-      torso=np.array([0.20 * noise(10, time, 0.22), 0.05 * noise(11, time, 0.2), 0.06 * noise(12, time, 0.25)]) * energy,
+      torso=np.array([0.20 * noise(10, time, 0.22), 0.05 * noise(11, time, 0.2), 0.06 * noise(12, time, 0.25)])
+      * energy,
       head=np.array([0.42 * noise(20, time, 0.33), 0.14 * noise(21, time, 0.35) + nod, 0.14 * noise(22, time, 0.3)]),
       shift=np.array([0.035 * noise(30, time, 0.2), 0.008 * noise(31, time, 0.4)]) * energy,
-      wrists=np.array([arm[0] for arm in arms]), fingers=np.array(unit[0]), palms=np.array(unit[1]),
-      curls=np.array([arm[3] for arm in arms]), spread=np.array([arm[4][0] for arm in arms]),
-      elbows=np.array([arm[4][1] for arm in arms]), mouth=np.array([opening, width, min(max(smile, 0), 1)]),
-      blink=self._blink(time), gaze=self._gaze(time),
+      wrists=np.array([arm[0] for arm in arms]),
+      fingers=np.array(unit[0]),
+      palms=np.array(unit[1]),
+      curls=np.array([arm[3] for arm in arms]),
+      spread=np.array([arm[4][0] for arm in arms]),
+      elbows=np.array([arm[4][1] for arm in arms]),
+      mouth=np.array([opening, width, min(max(smile, 0), 1)]),
+      blink=self._blink(time),
+      gaze=self._gaze(time),
       brows=np.array([0.75 * noise(40, time, 0.7) + 0.25 * noise(41 + i, time, 0.7) for i in (0, 1)]),
     )
 
 
 def make_motion(seed: int) -> Motion:
-  """The motion of a seed (any non-negative integer); independent of any identity's seed."""
+  """The motion of a seed, independent of any identity's seed.
+
+  Raises:
+    UserError: the seed is negative.
+  """
+  if seed < 0:
+    raise UserError(f"a studio motion's seed is {seed}: give 0 or more")
   generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0x6D6F7665])))
   key = int(generator.integers(1 << 63))
   tempo, energy, talkative = generator.uniform((0.85, 0.8, 0.6), (1.2, 1.2, 0.95))

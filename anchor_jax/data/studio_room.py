@@ -25,10 +25,17 @@ def paint_room(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
 
   def rectangle(x0: Real, y0: Real, x1: Real, y1: Real, colour) -> None:
     points = [round(float(v) * n * 2**_SHIFT) for v in (min(x0, x1), y0, max(x0, x1), y1)]
-    cv2.rectangle(picture, tuple(points[:2]), tuple(points[2:]), tuple(float(c) for c in colour), -1, cv2.LINE_8, _SHIFT)
+    cv2.rectangle(
+      picture, tuple(points[:2]), tuple(points[2:]), tuple(float(c) for c in colour), -1, cv2.LINE_8, _SHIFT
+    )
 
   def ellipse(x0: Real, y0: Real, a: Real, b: Real, angle: Real, colour) -> None:
-    cv2.ellipse(picture, ((x0 * n, y0 * n), (2 * a * n, 2 * b * n), angle), tuple(float(c) for c in colour), -1)
+    cv2.ellipse(
+      picture,
+      ((float(x0 * n), float(y0 * n)), (float(2 * a * n), float(2 * b * n)), float(angle)),
+      tuple(float(c) for c in colour),
+      -1,
+    )
 
   def mirror(u: Real) -> Real:
     return 0.5 + side * (u - 0.5)
