@@ -1,76 +1,16 @@
 """From a video to square posed frames of one size: sidecar or landmark model, crop, frame rate."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from anchor_jax.data.dataset import PosedClip
+from anchor_jax.data.framing import centre_of, square_around
 from anchor_jax.data.sidecar import PosedFrame, check_sidecar, has_sidecar, read_landmarks, read_posed_video
 from anchor_jax.data.video import VideoInfo, probe
 from anchor_jax.errors import UserError
-from anchor_jax.shapes import Float, NdArray, UInt8
 
 LANDMARK_MODELS = ("mediapipe",)
-
-
-@dataclasses.dataclass(frozen=True)
-class Square:
-  """The square of a picture that is kept, the same for all frames of a video.
-
-  Attributes:
-    left, top: its corner in the source picture, whole pixels.
-    side: its height and width in the source picture, pixels.
-    size: height and width that it is resized to.
-  """
-
-  left: int
-  top: int
-  side: int
-  size: int
-
-  @property
-  def scale(self) -> float:
-    """Target pixels a source pixel."""
-    return self.size / self.side
-
-  def image(self, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "S S *C"]:
-    """The square of a picture, resized."""
-    inside = picture[self.top : self.top + self.side, self.left : self.left + self.side]
-    if self.side == self.size:
-      return inside
-    how = cv2.INTER_AREA if self.size < self.side else cv2.INTER_CUBIC
-    return cv2.resize(inside, (self.size, self.size), interpolation=how)
-
-  def mask(self, mask: UInt8[NdArray, "H W"]) -> UInt8[NdArray, "S S"]:
-    """The square of a mask, resized; 0 or 255."""
-    return np.where(self.image(mask) > 127, 255, 0).astype(np.uint8)
-
-  def points(self, points: Float[NdArray, "*N D"]) -> Float[NdArray, "*N D"]:
-    """Points of the source picture, in pixels of the square; a third coordinate (depth) is only scaled."""
-    moved = np.array(points, np.float32)
-    moved[..., 0] -= self.left
-    moved[..., 1] -= self.top
-    return moved * np.float32(self.scale)
-
-
-def square_around(width: int, height: int, centre: tuple[float, float], size: int) -> Square:
-  """The largest square within a picture of (width, height) whose middle is as near to `centre` as it can be."""
-  side = min(width, height)
-  left, top = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(centre, (width, height)))
-  return Square(left, top, side, size)
-
-
-def centre_of(landmarks: Float[NdArray, "T N 2"], width: int, height: int) -> tuple[float, float]:
-  """Where a person is in a video: the median of her landmarks; the middle of the picture where there are none."""
-  known = landmarks[np.isfinite(landmarks).all(axis=-1)]
-  if not len(known):
-    return width / 2, height / 2
-  x, y = np.median(known, axis=0)
-  return float(x), float(y)
 
 
 def at_rate(frames: Iterable[PosedFrame], fps: float, wanted: float) -> Iterator[PosedFrame]:
@@ -99,10 +39,10 @@ def _from_sidecar(path: Path, size: int) -> Iterator[PosedFrame]:
     )
 
 
-def _from_landmarks(path: Path, info: VideoInfo, size: int, progress: bool) -> Iterator[PosedFrame]:
+def _from_landmarks(path: Path, size: int, progress: bool) -> Iterator[PosedFrame]:
   from anchor_jax.data import landmarks, render  # the landmark model is an extra
 
-  track = landmarks.track_video(path, total=info.frames, progress=f"landmarks of {path.name}" if progress else None)
+  track = landmarks.track_video(path, progress=f"landmarks of {path.name}" if progress else None)
   yield from render.posed_frames(path, track, size)
 
 
@@ -147,7 +87,7 @@ def read_clip(
     frames = _from_sidecar(path, size)
   else:
     info = probe(path)
-    frames = _from_landmarks(path, info, size, progress)
+    frames = _from_landmarks(path, size, progress)
   if fps is not None and fps != info.fps:
     frames = at_rate(frames, info.fps, float(fps))
   return PosedClip(path.stem, person, float(fps or info.fps), frames)

@@ -1,0 +1,215 @@
+"""Body, face and hand points of a person over a video: what the landmark model finds, and how it is mended.
+
+Points are pixels of the video: x right, y down, z towards the viewer (same unit, rough, origin between the hips for the
+body, the wrist for a hand, the head for the face). Numbering is MediaPipe's: 33 body points, 468 or 478 face points,
+21 a hand. Left and right are the person's own; hand 0 is her left.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from anchor_jax.errors import UserError
+from anchor_jax.shapes import Bool, Float, Int, NdArray, UInt8
+
+NOSE, SHOULDERS, ELBOWS, WRISTS, HIPS = 0, (11, 12), (13, 14), (15, 16), (23, 24)
+PINKIES, INDEXES, THUMBS = (17, 18), (19, 20), (21, 22)  # knuckles, coarse, among the body points
+# Corners of both eyes (the eye on the picture's left is her right one), tip of the nose, corners of the mouth.
+_EYE_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
+
+_SHORT_GAP = 0.4  # seconds: over these a hand is interpolated, beyond them its fingers are unknown
+_SLOW, _FAST = 0.075, 0.022  # deviations of the smoothing in seconds, for what rests and for what moves
+_BRISK = 0.8  # shoulder widths a second: what counts as moving
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+  """What is known of a person over T frames.
+
+  Attributes:
+    width, height: of the video in pixels.
+    fps: frames per second.
+    body: [T 33 3] points, NaN where no person was found.
+    face: [T N 3] points, NaN where no face was found.
+    hands: [T 2 21 3] points, NaN where a hand was not found.
+    triangles: [K 3] numbers of face points, the mesh of the face.
+    masks: T PNG files (u8, 0 to 255) with the person's share of each pixel; see `mask`.
+  """
+
+  width: int
+  height: int
+  fps: float
+  body: Float[NdArray, "T 33 3"]
+  face: Float[NdArray, "T N 3"]
+  hands: Float[NdArray, "T 2 21 3"]
+  triangles: Int[NdArray, "K 3"]
+  masks: tuple[bytes, ...]
+
+  def __len__(self) -> int:
+    return len(self.body)
+
+  def mask(self, frame: int) -> UInt8[NdArray, "H W"]:
+    """The person's mask of a frame, 0 or 255."""
+    share = cv2.imdecode(np.frombuffer(self.masks[frame], np.uint8), cv2.IMREAD_GRAYSCALE)
+    return np.where(share > 127, 255, 0).astype(np.uint8)
+
+  @property
+  def shoulder_width(self) -> float:
+    """Of the whole video, in pixels: high percentile, since a turned body looks narrower."""
+    left, right = (self.body[:, side, :2] for side in SHOULDERS)
+    return float(np.nanpercentile(np.linalg.norm(left - right, axis=-1), 80))
+
+
+def five_landmarks(face: Float[NdArray, "T N 3"]) -> Float[NdArray, "T 5 2"]:
+  """Eyes (middles between their corners), nose, mouth corners; NaN where there is no face."""
+  eyes = [face[:, corners, :2].mean(axis=1) for corners in _EYE_CORNERS]
+  rest = [face[:, point, :2] for point in (_NOSE_TIP, *_MOUTH_CORNERS)]
+  return np.stack([*eyes, *rest], axis=1).astype(np.float32)
+
+
+def mend(track: Track) -> Track:
+  """Fills what is missing and calms what trembles; afterwards only a face that was never seen is missing.
+
+  Short gaps are interpolated over time. Where a hand is unknown for longer, a relaxed one takes its place, on the
+  wrist and the coarse knuckles that the body model knows. Smoothing looks both ways, so that nothing lags.
+
+  Raises:
+    UserError: no person in any frame.
+  """
+  if not np.isfinite(track.body[:, 0, 0]).any():
+    raise UserError("no person is found in the video: use one that shows the upper body")
+  unit = track.shoulder_width
+  body = steady(interpolate(track.body), track.fps, unit)
+  face = track.face
+  if np.isfinite(face[:, 0, 0]).any():
+    # across gaps the face keeps its shape and follows the body's nose
+    nose = body[:, NOSE : NOSE + 1]
+    face = steady(interpolate(face - nose) + nose, track.fps, unit)
+  hands = np.stack([_mend_hand(track, body, side, unit) for side in (0, 1)], axis=1)
+  return dataclasses.replace(track, body=body, face=face, hands=hands)
+
+
+def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:
+  """Fills frames that are missing (NaN in their first point) by linear interpolation; beyond the ends they stay put."""
+  known = np.isfinite(points[:, 0, 0])
+  if known.all():
+    return points
+  frames, seen = np.arange(len(points)), np.flatnonzero(known)
+  after = np.clip(np.searchsorted(seen, frames), 0, len(seen) - 1)
+  before = np.clip(np.searchsorted(seen, frames, side="right") - 1, 0, len(seen) - 1)
+  left, right = seen[before], seen[after]
+  share = np.where(right > left, (frames - left) / np.maximum(right - left, 1), 0.0)[:, None, None]
+  return (points[left] * (1 - share) + points[right] * share).astype(np.float32)
+
+
+def gaps(known: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, " T"]:
+  """True where a frame is unknown, in a run of at most `longest` unknown frames between known ones."""
+  short, run = np.zeros(len(known), bool), 0
+  for frame, here in enumerate(known):
+    if here:
+      if 0 < run <= longest and frame > run:
+        short[frame - run : frame] = True
+      run = 0
+    else:
+      run += 1
+  return short
+
+
+def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[NdArray, "T N D"]:
+  """Smooths over time, more where little moves: the idea of the one-euro filter, but looking both ways.
+
+  Args:
+    points: a track without gaps.
+    fps: frames per second.
+    unit: a shoulder's width in pixels, the measure of speed.
+  """
+  if len(points) < 3:
+    return points
+  calm, quick = gaussian(points, _SLOW * fps), gaussian(points, _FAST * fps)
+  speed = np.linalg.norm(np.gradient(quick[..., :2], axis=0), axis=-1, keepdims=True) * (fps / unit)
+  speed = gaussian(speed, _SLOW * fps)
+  share = np.clip(speed / _BRISK, 0, 1)
+  return (calm + share * (quick - calm)).astype(np.float32)
+
+
+def gaussian(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T N D"]:
+  """Gaussian average over time; the track is continued beyond its ends by point reflection."""
+  if sigma <= 0:
+    return points
+  radius = int(np.ceil(3 * sigma))
+  kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+  padded = np.pad(points, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
+  windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis=0)
+  return windows @ (kernel / kernel.sum())
+
+
+# ---- hands -----------------------------------------------------------------------------------------------------------
+
+
+def _mend_hand(track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: float) -> Float[NdArray, "T 21 3"]:
+  """One hand's points: found, interpolated, or relaxed."""
+  wrist = body[:, WRISTS[side]]
+  hand = track.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
+  known = _plausible(hand, wrist, unit)
+  # in the frame of the forearm, so that over a gap the hand goes along with the arm
+  turn = _forearm_turn(body, side)
+  palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1))) if known.any() else 0.27 * unit
+  local = _rotate(hand - wrist[:, None], -turn)
+  local[~known] = np.nan
+  relaxed = _rotate(_relaxed(body, side, palm) - wrist[:, None], -turn)
+  fill = known | gaps(known, _SHORT_GAP * track.fps)
+  if known.any():
+    bridged = interpolate(local)
+    # a hand fades into the relaxed one over some frames instead of snapping
+    weight = gaussian(fill[:, None, None].astype(np.float32), _SLOW * track.fps)
+    weight = np.where(fill[:, None, None], np.maximum(weight, known[:, None, None]), weight)
+    local = weight * bridged + (1 - weight) * relaxed
+  else:
+    local = relaxed
+  return (_rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]).astype(np.float32)
+
+
+def _plausible(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], unit: float) -> Bool[NdArray, " T"]:
+  """Which frames have a hand that hangs on its own wrist and is of a hand's size."""
+  distance = np.linalg.norm(hand[:, 0, :2] - wrist[:, :2], axis=-1)
+  palm = np.linalg.norm(hand[:, 9] - hand[:, 0], axis=-1)
+  with np.errstate(invalid="ignore"):
+    return np.isfinite(palm) & (distance < 0.35 * unit) & (palm > 0.10 * unit) & (palm < 0.6 * unit)
+
+
+def _forearm_turn(body: Float[NdArray, "T 33 3"], side: int) -> Float[NdArray, " T"]:
+  forearm = body[:, WRISTS[side], :2] - body[:, ELBOWS[side], :2]
+  return np.arctan2(forearm[:, 1], forearm[:, 0])
+
+
+def _rotate(points: Float[NdArray, "T N 3"], angle: Float[NdArray, " T"]) -> Float[NdArray, "T N 3"]:
+  c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+  x, y, z = np.moveaxis(points, -1, 0)
+  return np.stack([c * x - s * y, s * x + c * y, z], axis=-1)
+
+
+def _relaxed(body: Float[NdArray, "T 33 3"], side: int, palm: float) -> Float[NdArray, "T 21 3"]:
+  """A hand with slightly bent fingers on the coarse knuckles of the body model; `palm` is wrist to middle knuckle."""
+  wrist, index, pinky, elbow = (body[:, points[side], :2] for points in (WRISTS, INDEXES, PINKIES, ELBOWS))
+  along = (index + pinky) / 2 - wrist + 0.3 * (wrist - elbow) / 3
+  along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
+  # seen from the back or the front, the index finger lies on one or the other side; a thin edge is kept apart
+  edge = np.stack([-along[:, 1], along[:, 0]], axis=-1)
+  lean = np.sum((index - pinky) * edge, axis=-1, keepdims=True) / palm
+  across = edge * np.where(lean >= 0, 1, -1) * np.clip(np.abs(lean), 0.5, 0.9)
+  hand = np.zeros((len(body), 21, 3), np.float32)
+
+  def place(u: float, v: float, z: float) -> NdArray:
+    return np.concatenate([wrist + palm * (u * across + v * along), np.full((len(body), 1), palm * z)], axis=-1)
+
+  hand[:, 0] = place(0, 0, 0)
+  for joint, (u, v, z) in enumerate(
+    [(0.3, 0.2, 0.1), (0.52, 0.5, 0.2), (0.6, 0.75, 0.25), (0.62, 0.95, 0.25)], start=1
+  ):
+    hand[:, joint] = place(u, v, z)
+  for finger, (u, reach) in enumerate([(0.33, 0.95), (0.06, 1.0), (-0.20, 0.95), (-0.44, 0.85)]):
+    for joint, (v, z) in enumerate([(1.0, 0.0), (1.38, 0.12), (1.6, 0.28), (1.72, 0.42)]):
+      hand[:, 5 + 4 * finger + joint] = place(u * (1 + 0.1 * joint), v * reach, z)
+  hand[..., 2] += body[:, WRISTS[side], None, 2]
+  return hand
