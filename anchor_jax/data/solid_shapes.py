@@ -93,16 +93,23 @@ def hit_cones(cones: Sequence[RoundCone], x: NdArray, y: NdArray) -> Patch:
   ax, ay, az, ex, ey, ez, ra, dr = table.T[:, :, None, None]
   ex, ey, ez, dr = ex - ax, ey - ay, ez - az, dr - ra
   a = dr * dr - ex * ex - ey * ey
-  end_on = a > np.float32(-1e-3) * ra * ra  # the nearer cap hides the rest
-  a = np.where(end_on, np.float32(-1), a)
+  end_on = a > np.float32(-1e-3) * ra * ra  # one cap's disc holds the other's
+  a = np.where(np.abs(a) < np.float32(1e-3) * ra * ra, np.float32(-1e-3) * ra * ra, a)
   dx, dy = x - ax, y - ay
   b = (dx * (2 * ex) + 2 * ra * dr) + dy * (2 * ey)
   c = (ra * ra - dx * dx) - dy * dy
   disc = b * b - c * (4 * a)
   root = np.sqrt(np.maximum(disc, 0) * (np.float32(0.25) / np.maximum(ez * ez - a, np.float32(1e-9))))
   t = np.clip((b + root * (2 * ez)) * (np.float32(-0.5) / a), 0, 1)
-  if end_on.any():
-    t = np.where(end_on, (ez + dr > 0).astype(np.float32), t)
+  if end_on.any():  # there the maximum may lie at either cap
+    best = np.full_like(t, EMPTY)
+    chosen = t
+    for option in (t, np.zeros_like(t), np.ones_like(t)):
+      q = (ra + option * dr) ** 2 - (dx - option * ex) ** 2 - (dy - option * ey) ** 2
+      front = np.where(q > 0, np.sqrt(np.maximum(q, 0)) + option * ez, EMPTY)
+      chosen = np.where(front > best, option, chosen)
+      best = np.maximum(best, front)
+    t = np.where(end_on, chosen, t)
   r = t * dr + ra
   nx, ny = dx - t * ex, dy - t * ey
   q = r * r - nx * nx - ny * ny

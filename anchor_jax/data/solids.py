@@ -2,9 +2,9 @@
 
 Coordinates are pixels of the picture: x right, y down (the pixel of column c covers [c, c + 1)), z towards the
 viewer, any origin. Rays run along z (orthographic); a caller who wants perspective scales centres and radii by depth
-beforehand. Every solid has a closed form along z, so it is solved for all pixels of its bounding box at once and merged
-into a depth buffer. Solids of one `group` melt into each other: within `blend` pixels of depth the buffer keeps a smooth
-maximum of the depths and mixes the normals (the polynomial smooth minimum known from distance fields, on depths).
+beforehand. Every solid has a closed form along z: it is solved for all pixels of its bounding box at once and merged
+into a depth buffer. Solids of one `group` melt into each other: within `blend` pixels of depth the buffer keeps a
+smooth maximum of the depths and mixes the normals (the polynomial smooth minimum of distance fields, on depths).
 
 Typical use:
 
