@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from anchor_jax.data.clips import LANDMARK_MODELS, check_video, read_clip
-from anchor_jax.data.dataset import PosedClip, build, check_output
+from anchor_jax.data.clips import LANDMARK_MODELS, check_video, read_clips
+from anchor_jax.data.dataset import PosedClip, build, check_output, open_prepared
+from anchor_jax.data.framing import Square
 from anchor_jax.errors import UserError, door
 
 SIZES = (32, 2048)  # pixels that make sense
@@ -32,6 +33,7 @@ def prepare(
   person: str | None = None,
   fps: float | int | None = None,
   landmarks: str = "mediapipe",
+  like: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
   """Prepares videos of one person; returns what the folder's meta.json holds.
 
@@ -42,6 +44,7 @@ def prepare(
     person: name of the person in all of them; default the folder's name.
     fps: frames per second; default each video's own.
     landmarks: the landmark model for videos without poses.
+    like: an earlier prepared folder of the same camera, whose square of the picture is kept again.
 
   Raises:
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
@@ -51,7 +54,8 @@ def prepare(
   infos = [check_video(video, landmarks) for video in videos]
   total = sum(round(info.frames * fps / info.fps) if fps else info.frames for info in infos)
   name = person or Path(output).absolute().name
-  clips = (read_clip(video, size=size, person=name, fps=fps, progress=True) for video in videos)
+  square = None if like is None else _square_of(like, size)
+  clips = read_clips(videos, size=size, person=name, fps=fps, square=square, progress=True)
   return build(clips, output, size, total=total, progress="prepare")
 
 
@@ -77,6 +81,14 @@ def prepare_studio(
   filmed = film_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
   return build(clips, output, size, total=people * frames, progress="studio people")
+
+
+def _square_of(folder: str | os.PathLike, size: int) -> Square:
+  """The square that the first video of a prepared folder was cut to."""
+  square = open_prepared(folder).meta["videos"][0]["square"]
+  if square is None:
+    raise UserError(f"{folder} was not cut out of a video: leave out --like")
+  return Square(*square, size)
 
 
 def _check_numbers(size: int, fps: float | int | None) -> None:
@@ -105,6 +117,7 @@ def main() -> None:
   parser.add_argument(
     "--landmarks", default="mediapipe", metavar="MODEL", help=f"for videos without poses: {', '.join(LANDMARK_MODELS)}"
   )
+  parser.add_argument("--like", type=Path, metavar="DIR", help="keep the same part of the picture as an earlier folder")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
@@ -114,7 +127,13 @@ def main() -> None:
     raise UserError("--frames goes with --studio: videos are prepared whole")
   started = time.monotonic()
   if args.studio is None:
-    options = {"size": args.size, "person": args.person, "fps": args.fps, "landmarks": args.landmarks}
+    options = {
+      "size": args.size,
+      "person": args.person,
+      "fps": args.fps,
+      "landmarks": args.landmarks,
+      "like": args.like,
+    }
     meta = prepare(args.videos, args.output, **options)
   else:
     meta = prepare_studio(args.studio, args.frames or 48, args.output, size=args.size, fps=args.fps)

@@ -1,49 +1,32 @@
-"""From a video to square posed frames of one size: sidecar or landmark model, crop, frame rate."""
+"""From videos to square posed frames of one size: sidecar or landmark model, crop, frame rate."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from anchor_jax.data import render
 from anchor_jax.data.dataset import PosedClip
-from anchor_jax.data.framing import centre_of, square_around
+from anchor_jax.data.framing import Square, centre_of, square_around
+from anchor_jax.data.landmarks import require_mediapipe, track_video
 from anchor_jax.data.sidecar import PosedFrame, check_sidecar, has_sidecar, read_landmarks, read_posed_video
+from anchor_jax.data.tracks import SHOULDERS, mend
 from anchor_jax.data.video import VideoInfo, probe
 from anchor_jax.errors import UserError
+from anchor_jax.shapes import Float, NdArray
 
 LANDMARK_MODELS = ("mediapipe",)
 
 
-def at_rate(frames: Iterable[PosedFrame], fps: float, wanted: float) -> Iterator[PosedFrame]:
-  """Repeats or leaves out frames so that a clip of `fps` becomes one of `wanted` frames per second."""
-  due = 0
-  for number, frame in enumerate(frames):
-    # a frame stands for the time [number, number + 1) / fps; those in whose middle it stands are due
-    while (due + 0.5) * fps < (number + 1) * wanted:
-      yield frame
-      due += 1
+class _Posed(NamedTuple):
+  """A video whose poses are known: where its person is, and its frames in a given square."""
 
-
-def _from_sidecar(path: Path, size: int) -> Iterator[PosedFrame]:
-  frames, square = read_posed_video(path), None
-  landmarks = read_landmarks(path)
-  for item in frames:
-    if square is None:
-      height, width = item.frame.shape[:2]
-      square = square_around(width, height, centre_of(landmarks, width, height), size)
-    yield PosedFrame(
-      square.image(item.frame),
-      square.image(item.pose),
-      square.mask(item.person_mask),
-      square.mask(item.face_mask),
-      square.points(item.landmarks),
-    )
-
-
-def _from_landmarks(path: Path, size: int, progress: bool) -> Iterator[PosedFrame]:
-  from anchor_jax.data import landmarks, render  # the landmark model is an extra
-
-  track = landmarks.track_video(path, progress=f"landmarks of {path.name}" if progress else None)
-  yield from render.posed_frames(path, track, size)
+  path: Path
+  info: VideoInfo
+  anchors: Float[NdArray, "T N 2"]
+  frames: Callable[[Square], Iterator[PosedFrame]]
 
 
 def check_video(path: str | os.PathLike, landmarks: str = "mediapipe") -> VideoInfo:
@@ -57,37 +40,82 @@ def check_video(path: str | os.PathLike, landmarks: str = "mediapipe") -> VideoI
   if has_sidecar(path):
     return check_sidecar(path)
   info = probe(path)
-  from anchor_jax.data.landmarks import require_mediapipe
-
   require_mediapipe(path)
   return info
 
 
-def read_clip(
-  path: str | os.PathLike, *, size: int, person: str, fps: float | int | None = None, progress: bool = False
-) -> PosedClip:
-  """A video as a clip for `dataset.build`; frames are made when they are asked for.
+def read_clips(
+  paths: Sequence[str | os.PathLike],
+  *,
+  size: int,
+  person: str,
+  fps: float | int | None = None,
+  square: Square | None = None,
+  progress: bool = False,
+) -> list[PosedClip]:
+  """Videos of one person as clips for `dataset.build`; their frames are made when they are asked for.
 
-  The poses, masks and landmarks come from the video's sidecar if it has one, else from the landmark model. The frames
-  are the largest square around the person, resized.
+  Poses, masks and landmarks come from a video's sidecar if it has one, else from the landmark model, which runs now.
+  The frames are the largest square around the person, resized; videos of the same size share one square, so that the
+  room stays where it is.
 
   Args:
-    path: the video.
-    size: height and width of the clip's frames in pixels.
-    person: name of who is in it.
-    fps: frame rate of the clip; default that of the video.
+    paths: the videos.
+    size: height and width of the clips' frames in pixels.
+    person: name of who is in them.
+    fps: frame rate of the clips; default that of each video.
+    square: the square to keep instead, such as an earlier folder's.
     progress: show a bar while the landmark model runs.
 
   Raises:
-    UserError: see `check_video`.
+    UserError: see `check_video`; no person in a video; or `square` does not fit into one.
   """
-  path = Path(path)
+  posed = [_posed(Path(path), progress) for path in paths]
+  clips = []
+  for video in posed:
+    width, height = video.info.width, video.info.height
+    if square is None:
+      alike = [other.anchors for other in posed if (other.info.width, other.info.height) == (width, height)]
+      kept = square_around(width, height, centre_of(np.concatenate(alike), width, height), size)
+    else:
+      kept = Square(square.left, square.top, square.side, size)
+      if kept.left + kept.side > width or kept.top + kept.side > height:
+        raise UserError(f"{video.path} is {width}x{height}: the square of the other folder does not fit into it")
+    frames = video.frames(kept)
+    if fps is not None and fps != video.info.fps:
+      frames = at_rate(frames, video.info.fps, float(fps))
+    where = (kept.left, kept.top, kept.side)
+    clips.append(PosedClip(video.path.stem, person, float(fps or video.info.fps), frames, where))
+  return clips
+
+
+def _posed(path: Path, progress: bool) -> _Posed:
   if has_sidecar(path):
-    info = check_sidecar(path)
-    frames = _from_sidecar(path, size)
-  else:
-    info = probe(path)
-    frames = _from_landmarks(path, size, progress)
-  if fps is not None and fps != info.fps:
-    frames = at_rate(frames, info.fps, float(fps))
-  return PosedClip(path.stem, person, float(fps or info.fps), frames)
+    return _Posed(path, check_sidecar(path), read_landmarks(path), lambda square: _from_sidecar(path, square))
+  try:
+    track = mend(track_video(path, progress=f"landmarks of {path.name}" if progress else None))
+  except UserError as error:
+    raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+  anchors = track.body[:, SHOULDERS, :2]
+  return _Posed(path, probe(path), anchors, lambda square: render.posed_frames(path, track, square))
+
+
+def _from_sidecar(path: Path, square: Square) -> Iterator[PosedFrame]:
+  for item in read_posed_video(path):
+    yield PosedFrame(
+      square.image(item.frame),
+      square.image(item.pose),
+      square.mask(item.person_mask),
+      square.mask(item.face_mask),
+      square.points(item.landmarks),
+    )
+
+
+def at_rate(frames: Iterable[PosedFrame], fps: float, wanted: float) -> Iterator[PosedFrame]:
+  """Repeats or leaves out frames so that a clip of `fps` becomes one of `wanted` frames per second."""
+  due = 0
+  for number, frame in enumerate(frames):
+    # a frame stands for the time [number, number + 1) / fps; those in whose middle it stands are due
+    while (due + 0.5) * fps < (number + 1) * wanted:
+      yield frame
+      due += 1

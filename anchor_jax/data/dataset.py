@@ -42,12 +42,14 @@ class PosedClip(NamedTuple):
     person: name of who is in it; clips with the same name are the same person.
     fps: frames per second.
     frames: what is known of each frame, all of the prepared folder's size.
+    square: left, top and side of what was kept of the video's picture, in its pixels; kept in meta.json.
   """
 
   name: str
   person: str
   fps: float
   frames: Iterable[PosedFrame]
+  square: tuple[int, int, int] | None = None
 
 
 def _encode(image: UInt8[NdArray, "H W *C"]) -> bytes:
@@ -117,7 +119,7 @@ class _Recorder:
       if clip.person not in self.people:
         self.people.append(clip.person)
       person = self.people.index(clip.person)
-      entry = dict(name=clip.name, person=person, fps=float(clip.fps), first=self.count, frames=0)
+      entry = dict(name=clip.name, person=person, fps=float(clip.fps), first=self.count, frames=0, square=clip.square)
       for item in clip.frames:
         if item.frame.shape != (self._size, self._size, 3):
           raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")

@@ -1,9 +1,9 @@
 """The landmark model: MediaPipe Holistic over a video. Its wheel (extra `landmarks`) carries the network files."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.shapes import Float, Int, NdArray
 
 _BODY, _FACE, _HAND = 33, 478, 21
+_WARM_UP = 4
 
 
 def require_mediapipe(path: str | os.PathLike) -> Any:
@@ -85,9 +86,13 @@ def track_video(path: str | os.PathLike, *, progress: str | None = None) -> Trac
     stack.enter_context(bar)
     with _quiet_stderr():
       model = stack.enter_context(holistic.Holistic(**options))
-    for number, frame in enumerate(read_frames(path)):
-      with _quiet_stderr() if number < 3 else contextlib.nullcontext():  # it warns while it warms up
-        found = model.process(frame)
+    frames = read_frames(path)
+    first = next(frames)
+    with _quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
+      for _ in range(_WARM_UP):
+        model.process(first)
+    for frame in itertools.chain((first,), frames):
+      found = model.process(frame)
       body.append(_points(found.pose_landmarks, _BODY, info.width, info.height))
       face.append(_points(found.face_landmarks, _FACE, info.width, info.height))
       both = (found.left_hand_landmarks, found.right_hand_landmarks)
@@ -98,7 +103,7 @@ def track_video(path: str | os.PathLike, *, progress: str | None = None) -> Trac
       bar.update()
   return Track(
     info.width, info.height, info.fps, np.stack(body), np.stack(face), np.asarray(hands, np.float32),
-    mesh_triangles(connections.FACEMESH_TESSELATION), tuple(masks),
+    mesh_triangles(connections.FACEMESH_TESSELATION), tuple(masks), np.isfinite(np.stack(face)[:, 0, 0]),
   )  # fmt: skip
 
 
@@ -115,7 +120,6 @@ def mesh_triangles(edges: Iterable[tuple[int, int]]) -> Int[NdArray, "K 3"]:
   for a, b in edges:
     near.setdefault(a, set()).add(b)
     near.setdefault(b, set()).add(a)
-  found = {
-    tuple(sorted((a, b, c))) for a, linked in near.items() for b, c in combinations(sorted(linked), 2) if c in near[b]
-  }
+  corners = ((a, b, c) for a, linked in near.items() for b, c in itertools.combinations(sorted(linked), 2))
+  found = {tuple(sorted(triple)) for triple in corners if triple[2] in near[triple[1]]}
   return np.array(sorted(found), np.int32)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from anchor_jax.data.framing import Square, centre_of, square_around
+from anchor_jax.data.framing import Square
 from anchor_jax.data.mesh import Mesh
 from anchor_jax.data.sidecar import PosedFrame
 from anchor_jax.data.solids import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterise, shade_pose
-from anchor_jax.data.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, five_landmarks, mend
+from anchor_jax.data.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.data.video import read_frames
 from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
 
@@ -37,23 +37,20 @@ FINGERS = ((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 
 
-def posed_frames(path: str | os.PathLike, track: Track, size: int) -> Iterator[PosedFrame]:
-  """A video's frames with pose renders and masks from its track: the largest square around the person, resized.
+def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Iterator[PosedFrame]:
+  """A video's frames with pose renders and masks from its track.
 
   Args:
     path: the video.
-    track: of the whole video, as the landmark model found it.
-    size: height and width of the results in pixels.
+    track: of the whole video, mended.
+    square: what is kept of each frame.
 
   Raises:
-    UserError: no person in the video, or it cannot be read.
+    UserError: the video cannot be read.
   """
-  mended = mend(track)
-  shoulders = mended.body[:, SHOULDERS, :2]
-  square = square_around(track.width, track.height, centre_of(shoulders, track.width, track.height), size)
-  body = PoseRenderer(mended, square)
-  points = five_landmarks(mended.face)
-  points[np.isnan(track.face[:, 0, 0])] = np.nan  # what was not seen is no landmark, though the render shows a face
+  body = PoseRenderer(track, square)
+  points = five_landmarks(track.face)
+  points[~track.has_face] = np.nan  # what was not seen is no landmark, though the render shows a face
   for number, frame in enumerate(read_frames(path)):
     pose, face_mask = body.render(number)
     yield PosedFrame(

@@ -8,6 +8,7 @@
 `prepare` and `generate` use it instead of the landmark model. The studio's videos come with one.
 """
 
+import dataclasses
 import json
 import os
 import zipfile
@@ -110,7 +111,7 @@ def _read_facts(video: Path) -> tuple[dict, Float[NdArray, "T 5 2"]]:
 
 
 def check_sidecar(video: str | os.PathLike) -> VideoInfo:
-  """Compares a video's size and length with those of its sidecar; returns the video's facts.
+  """Compares a video's size and length with those of its sidecar; returns the video's facts, with the poses' size.
 
   Raises:
     UserError: they do not match, or either is damaged or missing.
@@ -130,7 +131,7 @@ def check_sidecar(video: str | os.PathLike) -> VideoInfo:
     for name in ("frames", "height", "width"):
       if getattr(part, name) != facts[name]:
         raise _refuse(video, f"have {stream} with {name} {getattr(part, name)} instead of {facts[name]}")
-  return info
+  return dataclasses.replace(info, width=facts["width"], height=facts["height"])
 
 
 def read_landmarks(video: str | os.PathLike) -> Float[NdArray, "T 5 2"]:

@@ -35,6 +35,7 @@ class Track:
     hands: [T 2 21 3] points, NaN where a hand was not found.
     triangles: [K 3] numbers of face points, the mesh of the face.
     masks: T PNG files (u8, 0 to 255) with the person's share of each pixel; see `mask`.
+    has_face: [T] whether the face was found in a frame.
   """
 
   width: int
@@ -45,6 +46,7 @@ class Track:
   hands: Float[NdArray, "T 2 21 3"]
   triangles: Int[NdArray, "K 3"]
   masks: tuple[bytes, ...]
+  has_face: Bool[NdArray, " T"]
 
   def __len__(self) -> int:
     return len(self.body)
