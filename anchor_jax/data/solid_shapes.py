@@ -44,7 +44,7 @@ class Solid(Protocol):
     ...
 
   def hit(self, x: NdArray, y: NdArray) -> Patch:
-    """Front surface along z at pixel centres x [1, w] and y [h, 1]; normals need not be of unit length."""
+    """Front surface along z at pixel centres x [1, w] and y [h, 1]; unit normals."""
     ...
 
 
@@ -158,8 +158,10 @@ class Ellipsoid:
     own = [dx * axes[0, i] + dy * axes[1, i] + s * axes[2, i] for i in range(3)]
     if self.clip is not None:
       hit = hit & self.clip(*own)
-    size = np.float32(min(self.radii))
-    normal = tuple((own[0] * axes[i, 0] + own[1] * axes[i, 1] + own[2] * axes[i, 2]) * size for i in range(3))
+    gradient = [own[0] * axes[i, 0] + own[1] * axes[i, 1] + own[2] * axes[i, 2] for i in range(3)]
+    squares = gradient[0] * gradient[0] + gradient[1] * gradient[1] + gradient[2] * gradient[2]
+    scale = 1 / np.sqrt(squares + np.float32(1e-20))
+    normal = (gradient[0] * scale, gradient[1] * scale, gradient[2] * scale)
     return Patch(np.where(hit, s + np.float32(cz), EMPTY), normal, own[1])
 
 
@@ -209,7 +211,7 @@ class Loft:
     inverse_wide, inverse_deep, middle = 1 / wide2, 1 / deep2, self.centre.astype(np.float32)
     s = own[2] * np.float32(-1 / kz)
     tilt = abs(float(ky))
-    for _ in range(1 if tilt < 1e-3 else 2 if tilt < 0.05 else 4):
+    for _ in range(1 if tilt < 1e-3 else 2 if tilt < 0.05 else 6):
       height = own[1] + s * ky
       index = np.clip((height - np.float32(self.low)) * pitch + np.float32(0.5), 0, steps - 1).astype(np.int32)
       w, d, offset = inverse_wide[index], inverse_deep[index], own[2] - middle[index]

@@ -95,7 +95,7 @@ class Scene:
 @lru_cache(maxsize=64)
 def head_profile(identity: Identity) -> tuple[NdArray, NdArray, NdArray]:
   """Half width, half depth and middle of the head's sections from chin (-1) to crown (1), in half head heights."""
-  y = np.linspace(-1, 1, 384)
+  y = np.linspace(-1, 1, 1025)
   up, down = np.clip((y - 0.12) / 0.88, 0, 1), np.clip((0.12 - y) / 1.12, 0, 1)
   narrow = 0.44 - 0.22 * identity.jaw
   lower = (1 - down ** (2.7 + 1.6 * identity.square)) ** 0.5 * (
@@ -115,7 +115,7 @@ def head_profile(identity: Identity) -> tuple[NdArray, NdArray, NdArray]:
 @lru_cache(maxsize=64)
 def torso_profile(identity: Identity, extra: float) -> tuple[NdArray, NdArray, NdArray]:
   """Half width, half depth and middle of the torso's sections from y = -0.62 to 0.075 m, `extra` m thicker."""
-  y = np.linspace(-0.62, 0.075, 384)
+  y = np.linspace(-0.62, 0.075, 2049)
   s, c, w = identity.shoulder, identity.chest, identity.waist
   width = np.interp(
     y,
@@ -139,8 +139,8 @@ def torso_profile(identity: Identity, extra: float) -> tuple[NdArray, NdArray, N
     [-0.62, -0.46, -0.34, -0.22, -0.12, -0.04, 0.01, 0.04, 0.075],
     [0.112 * w, 0.108 * w, 0.100 * w, 0.108 * c, 0.112 * c, 0.094, 0.074, 0.060, 0.050],
   )
-  kernel = np.hanning(35) / np.hanning(35).sum()
-  smooth = [np.convolve(np.pad(v, 17, mode="edge"), kernel, mode="valid") for v in (width, depth)]
+  kernel = np.hanning(187) / np.hanning(187).sum()
+  smooth = [np.convolve(np.pad(v, 93, mode="edge"), kernel, mode="valid") for v in (width, depth)]
   return smooth[0] + extra, smooth[1] + extra, 0.012 * np.exp(-(((y + 0.15) / 0.1) ** 2))
 
 
