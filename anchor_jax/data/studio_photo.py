@@ -44,6 +44,8 @@ class Points:
 
   def where(self, *parts: int) -> NdArray:
     """Positions in the lists of all points of some parts."""
+    if len(parts) == 1:
+      return np.flatnonzero(self.part == parts[0])
     wanted = np.zeros(16, bool)
     wanted[list(parts)] = True
     return np.flatnonzero(wanted[self.part])
@@ -160,13 +162,14 @@ def photograph(
 
   light = shade(identity, points.normal, colour, open_share, lit, soft, gloss, sharp) + extra
   light = 1 - np.exp(np.float32(-1.0) * light * (1 + np.float32(0.62) * light))  # a soft shoulder, as film has
-  canvas = np.zeros((surface.depth.size, 4), np.float32)
-  canvas[points.place, :3] = light.T * np.float32(255 * 1.16)
-  canvas[points.place, 3] = 1
-  canvas = canvas.reshape(*surface.depth.shape, 4)
+  planes = np.zeros((4, surface.depth.size), np.float32)
+  for i in range(3):
+    planes[i, points.place] = light[i] * np.float32(255 * 1.16)
+  planes[3, points.place] = 1
+  planes = planes.reshape(4, *surface.depth.shape)
   if identity.glasses:
-    _glasses(identity, scene, surface, parts, canvas)
-  canvas = downsample(canvas, surface.supersample)
+    _glasses(identity, scene, surface, parts, planes)
+  canvas = np.stack([downsample(plane, surface.supersample) for plane in planes], axis=-1)
   alpha = canvas[..., 3:]
   room = paint_room(identity, size)
   offset = -np.sign(identity.key_side) * 0.05 * size
@@ -203,7 +206,7 @@ def _sleeves(
     points.normal[:, mine] = tilt(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
 
-def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], canvas: NdArray) -> None:
+def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], planes: NdArray) -> None:
   """Draws the frames of glasses where nothing is before them, in place."""
   head, size = scene.head, identity.glasses
   angle = np.linspace(0, 2 * np.pi, 28)
@@ -235,7 +238,8 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int
     cv2.polylines(layer, [np.round(pixels * 2**bits).astype(np.int32)], False, 255, thick, cv2.LINE_AA, bits)
   under = np.isin(np.append(np.asarray(parts, np.int8), -1)[surface.index], (FACE, NOSE, CRANIUM, EAR, NECK, -1))
   visible = (layer > 0) & under
-  share = (layer[visible] / np.float32(255))[:, None]
+  share = layer[visible] / np.float32(255)
   tone = np.asarray(identity.glasses_colour, np.float32) * 255
-  canvas[visible, :3] += (tone * np.maximum(canvas[visible, 3:], share) - canvas[visible, :3]) * share
-  canvas[visible, 3:] = np.maximum(canvas[visible, 3:], share)
+  for i in range(3):
+    planes[i][visible] += (tone[i] * np.maximum(planes[3][visible], share) - planes[i][visible]) * share
+  planes[3][visible] = np.maximum(planes[3][visible], share)
