@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,11 +111,11 @@ def _from_sidecar(path: Path, square: Square) -> Iterator[PosedFrame]:
     )
 
 
-def at_rate(frames: Iterable[PosedFrame], fps: float, wanted: float) -> Iterator[PosedFrame]:
+def at_rate(frames: Iterable[Any], fps: float | int, wanted: float | int) -> Iterator[Any]:
   """Repeats or leaves out frames so that a clip of `fps` becomes one of `wanted` frames per second."""
   due = 0
   for number, frame in enumerate(frames):
-    # a frame stands for the time [number, number + 1) / fps; those in whose middle it stands are due
-    while (due + 0.5) * fps < (number + 1) * wanted:
+    # a frame stands until the next one comes, at (number + 1) / fps; frames are due at 0, 1 / wanted, 2 / wanted, ...
+    while due * fps < (number + 1) * wanted:
       yield frame
       due += 1

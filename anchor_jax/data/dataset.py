@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from anchor_jax.data.sidecar import PosedFrame
+from anchor_jax.data.sidecar import Posed
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder, prepare_parent
 from anchor_jax.shapes import NdArray, Shaped, UInt8
@@ -48,7 +48,7 @@ class PosedClip(NamedTuple):
   name: str
   person: str
   fps: float
-  frames: Iterable[PosedFrame]
+  frames: Iterable[Posed]
   square: tuple[int, int, int] | None = None
 
 
@@ -119,7 +119,14 @@ class _Recorder:
       if clip.person not in self.people:
         self.people.append(clip.person)
       person = self.people.index(clip.person)
-      entry = dict(name=clip.name, person=person, fps=float(clip.fps), first=self.count, frames=0, square=clip.square)
+      entry = dict(
+        name=clip.name,
+        person=person,
+        fps=float(clip.fps),
+        first=self.count,
+        frames=0,
+        square=clip.square and list(clip.square),
+      )
       for item in clip.frames:
         if item.frame.shape != (self._size, self._size, 3):
           raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")

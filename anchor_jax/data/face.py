@@ -159,7 +159,8 @@ def head_source(source: Source, size: int) -> ArraySource:
     raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
   frames = np.empty((len(records), size, size, 3), np.uint8)
   poses, keeps = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
-  for n, fields in enumerate(read_all(source, records, ("frame", "pose", "face_mask", "landmarks"), progress="faces")):
+  names = ("frame", "pose", "face_mask", "landmarks")
+  for n, fields in enumerate(read_all(source, records.tolist(), names, progress="faces")):
     transform = face_transform(fields["landmarks"], size)
     frames[n] = crop_image(fields["frame"], transform, size, extend=True)
     poses[n] = crop_image(fields["pose"], transform, size)

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
@@ -28,11 +28,38 @@ from anchor_jax.shapes import Float, NdArray, UInt8
 FORMAT = 1
 
 
-class PosedFrame(NamedTuple):
-  """One frame of a video with all that is known about it, at the video's size.
+@runtime_checkable
+class Posed(Protocol):
+  """One frame of a video with all that is known about it: a `PosedFrame`, or a frame of the studio."""
 
-  The studio's frames have the same fields.
-  """
+  @property
+  def frame(self) -> UInt8[NdArray, "H W 3"]:
+    """The picture, RGB."""
+    ...
+
+  @property
+  def pose(self) -> UInt8[NdArray, "H W 3"]:
+    """Its pose render, RGB."""
+    ...
+
+  @property
+  def person_mask(self) -> UInt8[NdArray, "H W"]:
+    """255 where the person is."""
+    ...
+
+  @property
+  def face_mask(self) -> UInt8[NdArray, "H W"]:
+    """255 where the face is in the pose render."""
+    ...
+
+  @property
+  def landmarks(self) -> Float[NdArray, "5 2"]:
+    """Five face landmarks, x and y in pixels; NaN where missing."""
+    ...
+
+
+class PosedFrame(NamedTuple):
+  """What was read about one frame of a video, at the video's size."""
 
   frame: UInt8[NdArray, "H W 3"]
   pose: UInt8[NdArray, "H W 3"]
@@ -53,7 +80,7 @@ def has_sidecar(video: str | os.PathLike) -> bool:
 
 def write_posed_video(
   path: str | os.PathLike,
-  frames: Iterable[PosedFrame],
+  frames: Iterable[Posed],
   fps: float | int,
   *,
   total: int | None = None,

@@ -202,7 +202,7 @@ def _relaxed(body: Float[NdArray, "T 33 3"], side: int, palm: float) -> Float[Nd
   across = edge * np.where(lean >= 0, 1, -1) * np.clip(np.abs(lean), 0.5, 0.9)
   hand = np.zeros((len(body), 21, 3), np.float32)
 
-  def place(u: float, v: float, z: float) -> NdArray:
+  def place(u: float | int, v: float | int, z: float | int) -> NdArray:
     return np.concatenate([wrist + palm * (u * across + v * along), np.full((len(body), 1), palm * z)], axis=-1)
 
   hand[:, 0] = place(0, 0, 0)

@@ -107,7 +107,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         if first is None:
           first = next(iter(packet.decode()), None)
     except av.error.FFmpegError:
-      raise UserError(f"{path} is damaged after frame {count}: copy it again") from None
+      raise UserError(f"{path} is damaged or cut off after frame {count}: copy it again") from None
     _check_whole(path, count if first is not None else 0, promised)
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
@@ -133,7 +133,7 @@ def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
         yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
         seen += 1
     except av.error.FFmpegError:
-      raise UserError(f"{path} is damaged after frame {seen}: copy it again") from None
+      raise UserError(f"{path} is damaged or cut off after frame {seen}: copy it again") from None
     _check_whole(path, seen, promised)
 
 
