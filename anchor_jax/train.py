@@ -30,7 +30,7 @@ from anchor_jax.data.face import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
-from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
 from anchor_jax.training.objective import make_objective, trained_keys
 from anchor_jax.training.optimizer import make_optimizer
@@ -112,8 +112,7 @@ def train(config: RunConfig, workdir: Path) -> dict[str, float]:
       if last or (config.preview_every and number % config.preview_every == 0):
         report.picture(number, preview(networks, {**frozen, **state.best_weights()}, host_batch, config))
       if last and config.part == "vae":
-        config = _with_scale(config, networks, state, itertools.islice(batches, 8))
-        write_settings(folder, config)
+        state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
       if last or (config.checkpoint_every and number % config.checkpoint_every == 0):
         checkpoints.save(number, state, batches.get_state())
   return logged
@@ -131,13 +130,13 @@ def _examples(config: RunConfig) -> tuple[Source, tuple[str, ...]]:
   return source, fields
 
 
-def _with_scale(config: RunConfig, networks: Networks, state: State, batches: Any) -> RunConfig:
-  """The settings with the scaling factor that gives the trained autoencoder's latents unit deviation."""
+def _with_unit_latents(networks: Networks, state: State, batches: Any) -> State:
+  """The state whose autoencoder makes latents of unit mean square, which is what the noise schedule takes them for."""
   encode = jax.jit(lambda weights, frames: networks.encode_moments(weights, to_signed(frames))[0])
   power = [jnp.mean(jnp.square(encode(state.best_weights(), batch["frame"]))) for batch in batches]
-  scale = round(float(np.mean(jax.device_get(power)) ** -0.5), 5)
-  vae = dataclasses.replace(config.model.vae, scaling_factor=scale)
-  return dataclasses.replace(config, model=dataclasses.replace(config.model, vae=vae))
+  factor = jnp.mean(jnp.stack(power)) ** -0.5
+  rescale = lambda weights: None if weights is None else {"vae": scale_latents(weights["vae"], factor)}
+  return dataclasses.replace(state, weights=rescale(state.weights), ema=rescale(state.ema))
 
 
 def _check_sizes(config: RunConfig, size: int) -> None:

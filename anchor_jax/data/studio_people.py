@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
+import cv2
+
 from anchor_jax.data.studio import StudioFrame, make_identity, make_motion, render
 
 
@@ -24,7 +26,7 @@ def film_people(
   if workers <= 1:
     yield from (_film(seed, times, size) for seed in seeds)
     return
-  with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+  with _pool(workers) as pool:
     waiting = collections.deque()
     for seed in seeds:
       waiting.append(pool.submit(_film, seed, times, size))
@@ -32,6 +34,12 @@ def film_people(
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+  # Every core has a process of ours: OpenCV's own threads would only get in each other's way.
+  spawn = multiprocessing.get_context("spawn")
+  return ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,))
 
 
 def _film(seed: int, times: Sequence[float], size: int) -> list[StudioFrame]:

@@ -124,7 +124,7 @@ class Networks:
 
   def inpainting(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"], keep: Bool[Array, "B H W"], key: Key[Array, ""] | None = None
-  ) -> Float[Array, "B h w 5"]:
+  ) -> Float[Array, "B h w D"]:
     """The head's extra channels: the mask (1 = keep, 0 = repaint) and the latent of the image under it.
 
     The mask shrinks by torch's nearest rule, which takes the top left pixel of each cell.
@@ -137,6 +137,22 @@ class Networks:
 def to_signed(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
   """Bytes to [-1, 1], what the autoencoder reads."""
   return images.astype(jnp.float32) / 127.5 - 1
+
+
+def scale_latents(vae: PyTree, factor: Float[Array, ""]) -> PyTree:
+  """The autoencoder whose latents are `factor` times as large and whose pictures are the same.
+
+  Its two 1x1 convolutions around the latent take the factor up; the log-variances move with it.
+  """
+  kernel, bias = vae["quant_conv"]["kernel"], vae["quant_conv"]["bias"]
+  channels = bias.shape[0] // 2
+  is_mean = jnp.arange(2 * channels) < channels
+  into = {
+    "kernel": jnp.where(is_mean, kernel * factor, kernel),
+    "bias": jnp.where(is_mean, bias * factor, bias + 2 * jnp.log(factor)),
+  }
+  out = {**vae["post_quant_conv"], "kernel": vae["post_quant_conv"]["kernel"] / factor}
+  return {**vae, "quant_conv": into, "post_quant_conv": out}
 
 
 def _denoiser_params(weights: PyTree) -> PyTree:

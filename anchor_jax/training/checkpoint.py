@@ -64,8 +64,8 @@ class Checkpoints:
     return None
 
 
-def read_weights(folder: Path) -> tuple[PyTree, int]:
-  """The trained weights (averaged where there are any) of the newest readable checkpoint, as numpy, and its step.
+def read_weights(folder: Path, averaged: bool = True) -> tuple[PyTree, int]:
+  """The trained weights (averaged, if wanted and there are any) of the newest readable checkpoint, as numpy, and its step.
 
   Raises:
     UserError: no checkpoint there, or none that can be read.
@@ -75,7 +75,7 @@ def read_weights(folder: Path) -> tuple[PyTree, int]:
     try:
       place = (folder / "checkpoints" / str(step)).absolute()
       state = ocp.load_checkpointables(place, {"state": None})["state"]
-      chosen = state["ema"] if state.get("ema") else state["weights"]
+      chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
       return jax.tree.map(jax.device_get, chosen), int(state["step"])
     except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
       log.warning("checkpoint %d can't be read (%s); trying the one before", step, _first_line(error))

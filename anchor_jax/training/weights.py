@@ -80,8 +80,8 @@ def read_models(folder: Path, part: str) -> tuple[dict, PyTree]:
   return found, weights
 
 
-def read_part(workdir: Path, part: str) -> tuple[RunConfig, Networks, PyTree, int]:
-  """A trained part of a workdir: its settings, networks, all weights (averaged where there are any) and step.
+def read_part(workdir: Path, part: str, averaged: bool = True) -> tuple[RunConfig, Networks, PyTree, int]:
+  """A trained part of a workdir: its settings, networks, all weights (averaged, if wanted and there are any) and step.
 
   Raises:
     UserError: it isn't there, or doesn't fit together.
@@ -89,7 +89,7 @@ def read_part(workdir: Path, part: str) -> tuple[RunConfig, Networks, PyTree, in
   if not workdir.is_dir():
     raise UserError(f"no folder {workdir}: --checkpoint takes the --workdir of a training run")
   config = read_settings(workdir / part)
-  trained, step = read_weights(workdir / part)
+  trained, step = read_weights(workdir / part, averaged)
   frozen = {} if part == "vae" else read_models(workdir / part / "base", part)[1]
   return config, Networks(config.model, config.dtype), {**frozen, **trained}, step
 
