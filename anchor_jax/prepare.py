@@ -88,7 +88,8 @@ def _square_of(folder: str | os.PathLike, size: int) -> Square:
   square = open_prepared(folder).meta["videos"][0]["square"]
   if square is None:
     raise UserError(f"{folder} was not cut out of a video: leave out --like")
-  return Square(*square, size)
+  left, top, side = square
+  return Square(left, top, side, size)
 
 
 def _check_numbers(size: int, fps: float | int | None) -> None:

@@ -59,6 +59,8 @@ def _encode(image: UInt8[NdArray, "H W *C"]) -> bytes:
 
 def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
   image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  if image is None:
+    raise ValueError("not a picture")
   return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image[..., None]
 
 
@@ -124,9 +126,9 @@ class _Recorder:
         person=person,
         fps=float(clip.fps),
         first=self.count,
-        frames=0,
         square=clip.square and list(clip.square),
       )
+      frames = 0
       for item in clip.frames:
         if item.frame.shape != (self._size, self._size, 3):
           raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")
@@ -137,14 +139,14 @@ class _Recorder:
           "landmarks": np.asarray(item.landmarks, np.float32),
           "person": person,
           "video": number,
-          "index": entry["frames"],
+          "index": frames,
         }
-        entry["frames"] += 1
+        frames += 1
         self.count += 1
         self._progress.update()
-      if not entry["frames"]:
+      if not frames:
         raise UserError(f"{clip.name} holds no frame: leave it out, or record it again")
-      self.videos.append(entry)
+      self.videos.append({**entry, "frames": frames})
     if not self.count:
       raise UserError("there is no frame to prepare: name at least one video")
 
@@ -244,7 +246,7 @@ class PreparedSource:
   def _open(self) -> None:
     raw = {name: tfds.decode.SkipDecoding() for name in IMAGES}
     try:
-      builder = tfds.builder_from_directory(str(self.folder))
+      builder: Any = tfds.builder_from_directory(str(self.folder))
       self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
       count = len(self._records)
     except Exception:  # noqa: BLE001, whatever the reader makes of a damaged file

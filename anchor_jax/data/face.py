@@ -32,7 +32,7 @@ def similarity(source: Float[NdArray, "N 2"], target: Float[NdArray, "N 2"]) -> 
   Returns:
     [2 3] matrix, to be multiplied with (x, y, 1).
   """
-  z, w = (points[:, 0] + 1j * points[:, 1] for points in (source.astype(np.float64), target.astype(np.float64)))
+  z, w = (np.asarray(points, np.float64) @ np.array([1, 1j]) for points in (source, target))
   centred = z - z.mean()
   a = (centred.conj() @ (w - w.mean())) / (centred.conj() @ centred).real
   b = w.mean() - a * z.mean()
@@ -51,7 +51,7 @@ def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
     UserError: a point is missing in all frames.
   """
   filled, frames = np.array(landmarks, np.float32), np.arange(len(landmarks))
-  known = np.isfinite(filled).all(axis=-1)
+  known: NdArray = np.asarray(np.isfinite(filled).all(axis=-1))
   if not known.any(axis=0).all():
     raise UserError("no face is found in any frame: use a video that shows the person's face")
   for point in range(filled.shape[1]):

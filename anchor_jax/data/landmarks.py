@@ -1,6 +1,7 @@
 """The landmark model: MediaPipe Holistic over a video. Its wheel (extra `landmarks`) carries the network files."""
 
 import contextlib
+import importlib
 import itertools
 import os
 from collections.abc import Iterable
@@ -34,14 +35,18 @@ def require_mediapipe(path: str | os.PathLike) -> Any:
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   try:
     with _quiet_stderr():
-      import mediapipe
-      from mediapipe.python.solutions import face_mesh_connections, holistic
+      face_mesh_connections, holistic = (
+        importlib.import_module(f"mediapipe.python.solutions.{name}") for name in ("face_mesh_connections", "holistic")
+      )
   except ImportError:
     raise UserError(
       f"no poses come with {path}, and the landmark model that would find them is not installed: run `make landmarks`"
       " (Python 3.11 or 3.12), or `uv pip install 'anchor-jax[landmarks]'` with the overrides of pyproject.toml"
     ) from None
-  del mediapipe
+  except (AttributeError, TypeError) as error:  # its generated code and another protobuf than the pinned one
+    raise UserError(
+      f"the landmark model does not start with the installed packages ({error}): run `make landmarks`"
+    ) from None
   return holistic, face_mesh_connections
 
 
@@ -98,7 +103,11 @@ def track_video(path: str | os.PathLike, *, progress: str | None = None) -> Trac
       both = (found.left_hand_landmarks, found.right_hand_landmarks)
       hands.append([_points(hand, _HAND, info.width, info.height) for hand in both])
       share = found.segmentation_mask
-      mask = np.zeros((info.height, info.width), np.uint8) if share is None else np.uint8(255 * np.clip(share, 0, 1))
+      mask = (
+        np.zeros((info.height, info.width), np.uint8)
+        if share is None
+        else (255 * np.clip(share, 0, 1)).astype(np.uint8)
+      )
       masks.append(cv2.imencode(".png", mask)[1].tobytes())
       bar.update()
   return Track(

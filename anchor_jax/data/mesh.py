@@ -46,7 +46,7 @@ class Mesh:
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True) + np.float32(1e-9)
     normal = np.zeros((3, *seen.shape), np.float32)
     normal[:, row, column] = mixed.T
-    return Patch(depth, tuple(normal), np.zeros(seen.shape, np.float32))
+    return Patch(depth, (normal[0], normal[1], normal[2]), np.zeros(seen.shape, np.float32))
 
   def normals(self) -> Float[NdArray, "N 3"]:
     """Unit normals at the points, towards the viewer: the mean of the triangles around, by area."""

@@ -208,7 +208,7 @@ class PoseRenderer:
   def _face_lines(self, face: Float[NdArray, "N 3"], surface: Surface) -> Float[NdArray, "h w"]:
     """Darkens what a relief of some pixels cannot show: lids, mouth, brows. A factor on the light, 0 to 1."""
     width = float(np.linalg.norm(face[454, :2] - face[234, :2])) * SUPERSAMPLE
-    thick = max(1, round(width / 38))
+    thick = max(1, round(width / 60))
     dark = np.zeros(surface.depth.shape, np.float32)
 
     def add(layer: UInt8[NdArray, "h w"], strength: float) -> None:
@@ -217,7 +217,8 @@ class PoseRenderer:
     for brow in BROWS:
       add(self._line(face, brow, surface, False, thick + 1), 0.18)
     for eye in EYES:
-      add(self._line(face, eye, surface, True, thick), 0.42)
+      add(self._line(face, eye, surface, True, thick), 0.20)
+      add(self._line(face, eye[:9], surface, False, thick), 0.45)  # the upper lid
     add(self._polygon(face, LIPS, surface, 255), 0.14)
     add(self._line(face, MOUTH, surface, True, thick), 0.40)
     add(self._polygon(face, MOUTH, surface, 255), 0.72)

@@ -54,6 +54,7 @@ class Track:
   def mask(self, frame: int) -> UInt8[NdArray, "H W"]:
     """The person's mask of a frame, 0 or 255."""
     share = cv2.imdecode(np.frombuffer(self.masks[frame], np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert share is not None
     return np.where(share > 127, 255, 0).astype(np.uint8)
 
   @property

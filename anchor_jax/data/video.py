@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -109,6 +110,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {count}: copy it again") from None
     _check_whole(path, count if first is not None else 0, promised)
+    assert first is not None
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
     width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
@@ -125,12 +127,16 @@ def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
   with _open(path) as container:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    promised, seen = _promised_frames(container), 0
+    promised, seen, shape = _promised_frames(container), 0, None
     try:
       for frame in container.decode(stream):
         if frame.is_corrupt:
           raise UserError(f"{path} is damaged at frame {seen}: copy it again")
-        yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        image = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        if image.shape != (shape or image.shape):
+          raise UserError(f"{path} changes its picture size at frame {seen}: convert it to one size")
+        shape = image.shape
+        yield image
         seen += 1
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {seen}: copy it again") from None
@@ -173,8 +179,8 @@ class VideoWriter:
     self.path, self.frames = Path(path), 0
     self._fps, self._size, self._lossless, self._crf = Fraction(fps).limit_denominator(1001), size, lossless, crf
     self._metadata = dict(metadata or {})
-    self._container: av.container.OutputContainer | None = None
-    self._stream = None
+    self._container: Any = None
+    self._stream: Any = None
 
   def __enter__(self) -> "VideoWriter":
     self._file = new_file(self.path)

@@ -22,8 +22,8 @@ def make_posed_frames(count, size=32, seed=0, missing=()):
     pose = np.where(body[..., None], 120 + i % 50, 0).astype(np.uint8).repeat(3, axis=-1)
     points = centre + np.array([(-3, -6), (3, -6), (0, -4), (-2, -2), (2, -2)])
     landmarks = np.full((5, 2), np.nan) if i in missing else points
-    masks = (np.where(mask, 255, 0).astype(np.uint8) for mask in (body, head))
-    yield PosedFrame(frame, pose, *masks, landmarks.astype(np.float32))
+    person, face = (np.where(mask, 255, 0).astype(np.uint8) for mask in (body, head))
+    yield PosedFrame(frame, pose, person, face, landmarks.astype(np.float32))
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,8 @@ def test_records_come_back_in_order(folder, clips):
 
 
 def test_preview_and_memory_and_pickle(folder):
-  assert cv2.imread(str(folder / "preview.png")).shape == (6 * 256, 4 * 256, 3)
+  sheet = cv2.imread(str(folder / "preview.png"))
+  assert sheet is not None and sheet.shape == (6 * 256, 4 * 256, 3)
   source = open_prepared(folder)
   held = load(source, ("frame", "person"))
   np.testing.assert_array_equal(held.arrays["frame"][7], source[7]["frame"])
