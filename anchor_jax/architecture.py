@@ -88,7 +88,7 @@ class _DownPath(Config):
   flip_sin_to_cos: bool = True
   freq_shift: int = 0
   down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-  mid_block_type: str = "UNetMidBlock2DCrossAttn"
+  mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
   block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
   layers_per_block: int | tuple[int, ...] = 2
   downsample_padding: int = 1

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Golden:
     try:
       with np.load(folder / "golden.npz", allow_pickle=False) as file:
         self.arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
       raise UserError(f"{folder / 'golden.npz'} cannot be read ({error}); fetch it again") from None
     shared = {
       "vae": load_model(folder / "body/vae", VAEConfig, np.float32),

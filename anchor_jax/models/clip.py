@@ -25,12 +25,15 @@ def preprocess(images: Float[Array, "B H W 3"], size: int = 224) -> Float[Array,
   Returns:
     Normalised pixels, within a grey level of the Pillow-based original before normalisation.
   """
-  height, width = images.shape[1:3]
+  count, height, width, channels = images.shape
   short = min(height, width)
-  # The longer side is cut down to a whole number, as the original does.
-  height, width = (size * height // short, size * width // short)
-  x = jax.image.resize(images, (images.shape[0], height, width, 3), "bicubic", antialias=True)
-  x = jnp.round(jnp.clip(x, 0, 1) * 255) / 255
+  # The longer side is cut down to a whole number. Pillow goes across, then down, and holds bytes in between.
+  tall, wide = size * height // short, size * width // short
+  x = images
+  for shape in ((count, height, wide, channels), (count, tall, wide, channels)):
+    x = jax.image.resize(x, shape, "bicubic", antialias=True)
+    x = jnp.round(jnp.clip(x, 0, 1) * 255) / 255
+  height, width = tall, wide
   top, left = (height - size) // 2, (width - size) // 2
   x = x[:, top : top + size, left : left + size]
   return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(DEVIATION, x.dtype)

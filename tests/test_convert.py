@@ -1,0 +1,109 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from anchor_jax import convert
+from anchor_jax.errors import UserError
+
+REFERENCE = Path(__file__).parent / "golden" / "reference"
+
+
+@pytest.fixture
+def source(tmp_path):
+  """A pipeline's folder as it may lie on a disk: no pose branch, PNDM, things nobody needs."""
+  folder = tmp_path / "sd"
+  for role in ("unet", "vae", "image_encoder", "text_encoder", "scheduler"):
+    shutil.copytree(REFERENCE / "body" / role, folder / role)
+  for extra in ("tokenizer", "safety_checker"):
+    (folder / extra).mkdir()
+  file = folder / "scheduler" / "scheduler_config.json"
+  fields = json.loads(file.read_text())
+  del fields["timestep_spacing"]
+  file.write_text(json.dumps({**fields, "_class_name": "PNDMScheduler", "skip_prk_steps": True}))
+  (folder / "model_index.json").write_text("{}")
+  return folder
+
+
+def run(capsys, monkeypatch, *arguments):
+  monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])
+  code = 0
+  try:
+    convert.main()
+  except SystemExit as exit_:
+    code = exit_.code
+  return code, capsys.readouterr()
+
+
+def test_a_pipeline_comes_in_and_goes_out_bit_identical(source, tmp_path, capsys, monkeypatch):
+  code, printed = run(capsys, monkeypatch, "from-diffusers", source, tmp_path / "in", "--make-head", "--stem=4,4,8,8")
+  assert code == 0, printed.err
+  assert "left out, not needed here: safety_checker, tokenizer" in printed.out
+  places = {str(p.parent.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.safetensors")}
+  assert places == {
+    *("unet", "vae", "image_encoder", "text_encoder", "controlnet", "head/unet", "head/controlnet", "."),
+  }
+  null = load_file(tmp_path / "in" / "null_context.safetensors")["null_context"]
+  with np.load(REFERENCE / "golden.npz") as golden:
+    np.testing.assert_allclose(null, golden["null_context"][0], atol=2e-5)
+  schedule = json.loads((tmp_path / "in/scheduler/scheduler_config.json").read_text())
+  assert (schedule["_class_name"], schedule["steps_offset"]) == ("DDIMScheduler", 1)
+
+  code, printed = run(capsys, monkeypatch, "to-diffusers", tmp_path / "in", tmp_path / "out")
+  assert code == 0, printed.err
+  for role in ("unet", "vae", "image_encoder", "text_encoder"):
+    (file,) = (source / role).glob("*.safetensors")
+    before, after = load_file(file), load_file(tmp_path / "out" / role / file.name)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+      assert array.dtype == after[name].dtype
+      np.testing.assert_array_equal(array, after[name], err_msg=name)
+
+
+def test_single_models_and_those_beside_a_pipeline(source, tmp_path):
+  shutil.move(source / "image_encoder", tmp_path / "clip")
+  convert.from_diffusers(
+    source, tmp_path / "in", tmp_path / "clip", REFERENCE / "body/controlnet", REFERENCE / "head", dtype="bfloat16"
+  )
+  assert (tmp_path / "in/null_context.safetensors").exists()
+  assert json.loads((tmp_path / "in/head/unet/config.json").read_text())["in_channels"] == 9
+  before = load_file(REFERENCE / "body/controlnet/diffusion_pytorch_model.safetensors")
+  after = load_file(tmp_path / "in/controlnet/diffusion_pytorch_model.safetensors")
+  assert before.keys() == after.keys()
+  assert {str(array.dtype) for array in after.values()} == {"bfloat16"}
+  convert.from_diffusers(source / "vae", tmp_path / "vae")
+  assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").exists()
+
+
+def test_what_is_wrong_with_all_models_is_told_and_nothing_written(source, tmp_path, capsys, monkeypatch):
+  for role, name in (("unet", "conv_in.bias"), ("vae", "quant_conv.bias")):
+    file = source / role / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    del tensors[name]
+    save_file(tensors, file)
+  code, printed = run(capsys, monkeypatch, "from-diffusers", source, tmp_path / "in")
+  assert code == 2
+  assert printed.err.count("\n") == 1
+  assert "missing: conv_in.bias" in printed.err
+  assert "missing: quant_conv.bias" in printed.err
+  assert not (tmp_path / "in").exists()
+
+
+def test_targets_that_would_lose_something_are_refused(source, tmp_path):
+  with pytest.raises(UserError, match="no folder"):
+    convert.from_diffusers(tmp_path / "none", tmp_path / "in")
+  with pytest.raises(UserError, match="holds what is to be converted"):
+    convert.from_diffusers(source, source)
+  with pytest.raises(UserError, match="holds what is to be converted"):
+    convert.from_diffusers(source, tmp_path)
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine" / "letter.txt").write_text("dear")
+  with pytest.raises(UserError, match=r"letter\.txt"):
+    convert.from_diffusers(source, tmp_path / "mine")
+  assert (tmp_path / "mine" / "letter.txt").exists()
+  with pytest.raises(UserError, match="holds no model"):
+    convert.from_diffusers(tmp_path / "mine", tmp_path / "in")

@@ -1,0 +1,57 @@
+"""The golden numbers of the reference hold, without torch; broken ones are told."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchor_jax import verify
+from anchor_jax.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden" / "reference"
+
+
+@pytest.fixture(scope="module")
+def golden():
+  return verify.Golden(GOLDEN)
+
+
+@pytest.mark.parametrize("group", verify.GROUPS, ids=lambda group: group.__name__)
+def test_the_reference_s_numbers(golden, group):
+  computed = group(golden)
+  assert computed
+  for name, array in computed.items():
+    row = verify.compare(name, golden.arrays[name], np.asarray(array))
+    assert row.holds, str(row)
+
+
+def test_every_array_belongs_to_a_group_or_is_an_input():
+  # The arrays that the groups compute, by name: what golden.npz holds beyond them would go unchecked.
+  names = set(np.load(GOLDEN / "golden.npz").files) - verify.INPUTS
+  assert names == {
+    *("clip_last_hidden_state null_context vae_mean vae_logvar vae_decoded f_mid f_eps f_eps_unet_alone h_eps").split(),
+    *(f"f_down_{i:02d}" for i in range(8)),
+    *("v_mid v_down_00 v_down_last v_eps s_latents_per_step s_video s_timesteps l_noisy l_loss_body").split(),
+    *("l_masked_mean l_mask_latent l_loss_head hs_latents_per_step hs_images").split(),
+  }
+
+
+def test_a_wrong_array_fails():
+  wanted = np.ones(3, np.float32)
+  assert verify.compare("f_eps", wanted, wanted + 1e-5).holds
+  assert not verify.compare("f_eps", wanted, wanted + 3e-5).holds
+  assert verify.compare("s_video", wanted, wanted + 3e-5).holds
+  assert not verify.compare("f_eps", wanted, wanted * np.nan).holds
+  assert not verify.compare("f_eps", wanted, wanted[:2]).holds
+  assert not verify.compare("f_eps", wanted, None).holds
+  assert not verify.compare("s_timesteps", np.arange(3), np.arange(3) + 1).holds
+
+
+def test_a_damaged_folder_is_told(tmp_path):
+  with pytest.raises(UserError, match="no folder"):
+    verify.Golden(tmp_path / "none")
+  shutil.copy(GOLDEN / "golden.json", tmp_path)
+  (tmp_path / "golden.npz").write_bytes((GOLDEN / "golden.npz").read_bytes()[:1000])
+  with pytest.raises(UserError, match=r"golden\.npz cannot be read"):
+    verify.Golden(tmp_path)
