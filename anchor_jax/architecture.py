@@ -1,8 +1,8 @@
 """What a network looks like: frozen configurations with the field names of diffusers' and transformers' config.json.
 
-Defaults are Stable Diffusion 1.5's. `from_json` reads such a file strictly: a field that would change what is computed
-and that these networks do not know raises UserError; fields that change nothing are passed over. `to_json` writes a
-file that those libraries load. Fields of our own are written only where they differ from their default.
+Defaults are Stable Diffusion 1.5's. `from_json` is strict: a field that would change what is computed and that these
+networks do not know raises UserError. `to_json` writes a file that those libraries load, fields of our own in it only
+where they differ from their default.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ class Config:
 
   class_name: ClassVar[str] = ""
   own_fields: ClassVar[tuple[str, ...]] = ()  # ours alone, unknown to the other libraries
+  layer_fields: ClassVar[tuple[str, ...]] = ()  # those of them that add parameters
   file_defaults: ClassVar[Mapping[str, Any]] = {}  # what the writing library means by a field that is absent
   harmless: ClassVar[Mapping[str, Any]] = {}  # field -> the values (or _ANY) that change nothing here
 
@@ -67,9 +68,20 @@ class Config:
       fields[field.name] = list(value) if isinstance(value, tuple) else value
     return fields
 
-  def run_as(self: _C, other: _C) -> _C:
-    """This architecture, run the way `other` says: its values of the fields that are ours alone."""
-    return dataclasses.replace(self, **{name: getattr(other, name) for name in self.own_fields})
+  def run_as(self: _C, other: "Config") -> _C:
+    """This architecture, run the way `other` says: its values of the fields that are ours alone.
+
+    Raises:
+      UserError: `other` wants layers of another size than the ones this one has.
+    """
+    changes = {}
+    for name in self.own_fields:
+      own, asked, default = getattr(self, name), getattr(other, name), self.__dataclass_fields__[name].default
+      if name in self.layer_fields and own != default:
+        self._require(asked in (own, default), f"{name} is {own} in the weights and {asked} in the settings")
+        asked = own
+      changes[name] = asked
+    return dataclasses.replace(self, **changes)
 
   def _require(self, true: bool, message: str) -> None:
     if not true:
@@ -77,12 +89,22 @@ class Config:
 
 
 def _per_block(value: Any, blocks: int) -> tuple[Any, ...]:
-  return tuple(value) if isinstance(value, tuple) else (value,) * blocks
+  return value if isinstance(value, tuple) else (value,) * blocks
 
 
 @dataclasses.dataclass(frozen=True)
 class _DownPath(Config):
   """What the UNet and the ControlNet share: the downward half and the middle."""
+
+  file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
+  harmless: ClassVar[Mapping[str, Any]] = {
+    **dict.fromkeys(("sample_size", "addition_embed_type_num_heads"), _ANY),
+    **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
+    **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
+    **dict.fromkeys(("resnet_time_scale_shift", "attention_type"), ("default",)),
+    "dropout": (0,),
+    "time_embedding_type": ("positional",),
+  }
 
   in_channels: int = 4
   flip_sin_to_cos: bool = True
@@ -106,22 +128,21 @@ class _DownPath(Config):
   def __post_init__(self) -> None:
     levels = len(self.block_out_channels)
     self._require(levels > 0, "block_out_channels is empty")
-    self._require(
-      len(self.down_block_types) == levels, f"{len(self.down_block_types)} down_block_types for {levels} levels"
-    )
+    self._require_blocks(self.down_block_types, ("CrossAttnDownBlock2D", "DownBlock2D"), "down_block_types")
     for name in ("layers_per_block", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads"):
       value = getattr(self, name)
       self._require(not isinstance(value, tuple) or len(value) == levels, f"{name} needs one entry or {levels}")
-    for kind in self.down_block_types:
-      self._require(
-        kind in ("CrossAttnDownBlock2D", "DownBlock2D"),
-        f"down block {kind!r} is not built here; use CrossAttnDownBlock2D or DownBlock2D",
-      )
     self._require(self.mid_block_type == "UNetMidBlock2DCrossAttn", f"mid block {self.mid_block_type!r} is not built")
     self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not built here; use silu")
     for width, heads in zip(self.block_out_channels, self.heads, strict=True):
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
       self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
+
+  def _require_blocks(self, given: tuple[str, ...], known: tuple[str, ...], name: str) -> None:
+    levels = len(self.block_out_channels)
+    self._require(len(given) == levels, f"{len(given)} {name} for {levels} levels")
+    for kind in sorted(set(given) - set(known)):
+      self._require(False, f"{name} has {kind!r}, which is not built here; use {' or '.join(known)}")
 
   @property
   def heads(self) -> tuple[int, ...]:
@@ -147,25 +168,9 @@ class _DownPath(Config):
   def skip_channels(self) -> tuple[int, ...]:
     """Channels of each feature map the downward half hands over, in order."""
     channels = [self.block_out_channels[0]]
-    for level, (width, layers) in enumerate(zip(self.block_out_channels, self.layers, strict=True)):
-      channels += [width] * (layers + (level < len(self.block_out_channels) - 1))
-    return tuple(channels)
-
-
-_DOWN_PATH_HARMLESS = {
-  "sample_size": _ANY,
-  "dropout": (0, 0.0),
-  "mid_block_scale_factor": (1, 1.0),
-  "resnet_time_scale_shift": ("default",),
-  "resnet_out_scale_factor": (1, 1.0),
-  "time_embedding_type": ("positional",),
-  "conv_in_kernel": (3,),
-  "conv_out_kernel": (3,),
-  "attention_type": ("default",),
-  "addition_embed_type_num_heads": _ANY,
-  "class_embeddings_concat": (False,),
-  "only_cross_attention": (False, ()),
-}
+    for width, layers in zip(self.block_out_channels, self.layers, strict=True):
+      channels += [width] * (layers + 1)  # the last of them goes down a level
+    return tuple(channels[:-1])  # which the last level does not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,14 +185,10 @@ class UNetConfig(_DownPath):
 
   class_name: ClassVar[str] = "UNet2DConditionModel"
   own_fields: ClassVar[tuple[str, ...]] = (
-    "all_frame_attention",
-    "mid_gets_last_residual",
-    "temporal_kernel",
-    "temporal_attention",
-    "remat",
+    *("all_frame_attention", "mid_gets_last_residual", "remat"),
+    *("temporal_kernel", "temporal_attention"),
   )
-  file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
-  harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
+  layer_fields: ClassVar[tuple[str, ...]] = ("temporal_kernel", "temporal_attention")
 
   sample_size: int | tuple[int, ...] | None = 64
   out_channels: int = 4
@@ -197,28 +198,10 @@ class UNetConfig(_DownPath):
   temporal_kernel: int = 1
   temporal_attention: bool = False
 
-  def run_as(self, other: "UNetConfig") -> "UNetConfig":
-    """As the base's, but temporal layers that this one has stay."""
-    kernel, attention = self.temporal_kernel, self.temporal_attention or other.temporal_attention
-    self._require(
-      1 in (kernel, other.temporal_kernel) or kernel == other.temporal_kernel,
-      f"the weights have temporal_kernel {kernel} and the settings ask for {other.temporal_kernel}",
-    )
-    kernel = max(kernel, other.temporal_kernel)
-    return dataclasses.replace(super().run_as(other), temporal_kernel=kernel, temporal_attention=attention)
-
   def __post_init__(self) -> None:
     super().__post_init__()
     self._require(self.temporal_kernel % 2 == 1, f"temporal_kernel {self.temporal_kernel} is not odd")
-    self._require(
-      len(self.up_block_types) == len(self.block_out_channels),
-      f"{len(self.up_block_types)} up_block_types for {len(self.block_out_channels)} levels",
-    )
-    for kind in self.up_block_types:
-      self._require(
-        kind in ("CrossAttnUpBlock2D", "UpBlock2D"),
-        f"up block {kind!r} is not built here; use CrossAttnUpBlock2D or UpBlock2D",
-      )
+    self._require_blocks(self.up_block_types, ("CrossAttnUpBlock2D", "UpBlock2D"), "up_block_types")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +210,6 @@ class ControlNetConfig(_DownPath):
 
   class_name: ClassVar[str] = "ControlNetModel"
   own_fields: ClassVar[tuple[str, ...]] = ("remat",)
-  file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
-  harmless: ClassVar[Mapping[str, Any]] = _DOWN_PATH_HARMLESS
   all_frame_attention: ClassVar[bool] = False
   temporal_kernel: ClassVar[int] = 1
   temporal_attention: ClassVar[bool] = False
@@ -253,9 +234,10 @@ class ControlNetConfig(_DownPath):
     cls, unet: UNetConfig, conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   ) -> "ControlNetConfig":
     """The pose branch that fits a UNet; it sees the noisy latent alone, so 4 channels beside a 9-channel UNet."""
-    shared = {f.name: getattr(unet, f.name) for f in dataclasses.fields(_DownPath)}
-    shared["in_channels"] = unet.out_channels
-    return cls(**shared, conditioning_embedding_out_channels=conditioning_embedding_out_channels)
+    shared = {f.name: getattr(unet, f.name) for f in dataclasses.fields(_DownPath) if f.name != "in_channels"}
+    return cls(
+      in_channels=unet.out_channels, **shared, conditioning_embedding_out_channels=conditioning_embedding_out_channels
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,13 +284,9 @@ class VAEConfig(Config):
 
   @classmethod
   def of_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
-    """A configuration with one level for each width, so that the block types need not be counted out."""
-    levels = len(block_out_channels)
-    kinds = {
-      "down_block_types": ("DownEncoderBlock2D",) * levels,
-      "up_block_types": ("UpDecoderBlock2D",) * levels,
-    }
-    return cls(block_out_channels=block_out_channels, **kinds, **fields)
+    """One level for each width, without counting out the block types."""
+    down, up = (("DownEncoderBlock2D",) * len(block_out_channels), ("UpDecoderBlock2D",) * len(block_out_channels))
+    return cls(block_out_channels=block_out_channels, down_block_types=down, up_block_types=up, **fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,11 +313,9 @@ class _CLIPTower(Config):
   layer_norm_eps: float = 1e-5
 
   def __post_init__(self) -> None:
+    width, heads = self.hidden_size, self.num_attention_heads
     self._require(self.hidden_act in ("quick_gelu", "gelu"), f"activation {self.hidden_act!r} is not built here")
-    self._require(
-      self.hidden_size % self.num_attention_heads == 0,
-      f"width {self.hidden_size} is no multiple of {self.num_attention_heads} heads",
-    )
+    self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
 
   def to_json(self) -> dict[str, Any]:
     """As the base's, with transformers' way of naming the class."""
@@ -389,9 +365,7 @@ class ScheduleConfig(Config):
     "steps_offset": 0,
   }
   harmless: ClassVar[Mapping[str, Any]] = dict.fromkeys(
-    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type interpolation_type "
-    "use_karras_sigmas".split(),
-    _ANY,
+    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type".split(), _ANY
   )
 
   num_train_timesteps: int = 1000
@@ -405,13 +379,13 @@ class ScheduleConfig(Config):
   rescale_betas_zero_snr: bool = False
 
   def __post_init__(self) -> None:
-    for name, allowed in (
-      ("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2")),
-      ("prediction_type", ("epsilon", "v_prediction", "sample")),
-      ("timestep_spacing", ("leading", "trailing", "linspace")),
-    ):
-      value = getattr(self, name)
-      self._require(value in allowed, f"{name} {value!r} is none of {', '.join(allowed)}")
+    choices = {
+      "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+      "prediction_type": ("epsilon", "v_prediction", "sample"),
+      "timestep_spacing": ("leading", "trailing", "linspace"),
+    }
+    for name, allowed in choices.items():
+      self._require(getattr(self, name) in allowed, f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
 
   @classmethod
   def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:

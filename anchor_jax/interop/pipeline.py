@@ -141,11 +141,9 @@ def complete(pipeline: Pipeline, make_controlnet: bool, make_head: bool, stem_wi
       beside = place.removesuffix("unet") + "controlnet"
       if isinstance(config, UNetConfig) and beside not in pipeline.models:
         pipeline.models[beside] = controlnet_from_unet(config, tensors, stem_widths)
-  text, image = (
-    next((model for place, model in pipeline.models.items() if place.endswith(role)), None)
-    for role in ("text_encoder", "image_encoder")
-  )
+  text, image = pipeline.models.get("text_encoder"), pipeline.models.get("image_encoder")
   if pipeline.null_context is None and text is not None and image is not None:
+    assert isinstance(text[0], CLIPTextConfig) and isinstance(image[0], CLIPVisionConfig)
     pipeline.null_context = Tensor.of(make_null_context(text[0], text[1], image[0].tokens))
 
 

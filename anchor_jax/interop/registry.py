@@ -37,6 +37,14 @@ _CONFIGS: dict[str, type[Config]] = {
   "FlaxCLIPTextModel": CLIPTextConfig,
 }
 
+_MODULES: dict[type[Config], Any] = {
+  UNetConfig: UNet,
+  ControlNetConfig: ControlNet,
+  VAEConfig: AutoencoderKL,
+  CLIPVisionConfig: CLIPVision,
+  CLIPTextConfig: CLIPText,
+}
+
 
 def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
   """The configuration in a config.json's dictionary.
@@ -60,16 +68,9 @@ def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
 
 def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
   """The network of a configuration."""
-  for kind, module in (
-    (UNetConfig, UNet),
-    (ControlNetConfig, ControlNet),
-    (VAEConfig, AutoencoderKL),
-    (CLIPVisionConfig, CLIPVision),
-    (CLIPTextConfig, CLIPText),
-  ):
-    if isinstance(config, kind):
-      return module(config, dtype)
-  raise TypeError(f"{type(config).__name__} describes no network")
+  if type(config) not in _MODULES:
+    raise TypeError(f"{type(config).__name__} describes no network")
+  return _MODULES[type(config)](config, dtype)
 
 
 def example_inputs(config: Config) -> tuple[Any, ...]:

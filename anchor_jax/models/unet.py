@@ -238,6 +238,7 @@ class UNet(nn.Module):
       x = x + mid_residual
     for block in self.up_blocks:
       own, skips = skips[-block.layers :], skips[: -block.layers]
-      x = block.up(x, own, emb, context, frame_mask, skips[-1].shape[2:4] if skips else None)
+      size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
+      x = block.up(x, own, emb, context, frame_mask, size)
     x = nn.silu(self.conv_norm_out(x, frame_mask))
     return self.conv_out(x).astype(jnp.float32)

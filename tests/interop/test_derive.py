@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from anchor_jax.architecture import UNetConfig
 from anchor_jax.errors import UserError
 from anchor_jax.interop.derive import controlnet_from_unet, head_unet_from_unet
 from anchor_jax.interop.diffusers import load_config, load_tensors
@@ -37,7 +38,7 @@ def test_a_pose_branch_is_the_unet_s_downward_half(unet):
 
 
 def test_a_head_unet_has_five_silent_channels_more(reference):
-  config = load_config(reference / "body/unet")
+  config = load_config(reference / "body/unet", UNetConfig)
   tensors = load_tensors(reference / "body/unet", config)
   made, params = head_unet_from_unet(config, tensors)
   assert made == dataclasses.replace(config, in_channels=9)
