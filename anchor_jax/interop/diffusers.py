@@ -32,6 +32,7 @@ DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bf
 _LEFT_OUT = ("position_ids", "visual_projection.weight", "text_projection.weight", "logit_scale")
 # The autoencoder's attention in files written before diffusers 0.18.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_TOWER_MODULES = ("embeddings", "encoder", "pre_layrnorm", "post_layernorm", "final_layer_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
   expected = {names.torch_name(path): (path, shape) for path, shape in parameter_shapes(config).items()}
   found: dict[names.Path, Tensor] = {}
   unexpected, wrong = [], []
-  for name, (given, tensor) in _torch_named(read_tensors(folder)).items():
+  for name, (given, tensor) in _torch_named(read_tensors(folder), config).items():
     if name not in expected:
       if not name.endswith(_LEFT_OUT) and not _of_other_tower(name, config):
         unexpected.append(given)
@@ -153,8 +154,9 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
   return {path: found[path] for _, (path, _) in expected.items()}
 
 
-def _torch_named(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-  """Today's torch name -> (name in the file, tensor in torch's layout)."""
+def _torch_named(tensors: Mapping[str, Tensor], config: Config) -> dict[str, tuple[str, Tensor]]:
+  """Published torch name -> (name in the file, tensor in torch's layout)."""
+  tower = {CLIPVisionConfig: "vision_model", CLIPTextConfig: "text_model"}.get(type(config), "")
   named = {}
   for given, tensor in tensors.items():
     name = given
@@ -166,6 +168,8 @@ def _torch_named(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]
     parts = name.split(".")
     if "attentions" in parts and parts[-2] in _OLD_ATTENTION:
       name = ".".join((*parts[:-2], _OLD_ATTENTION[parts[-2]], parts[-1]))
+    if tower and parts[0] in _TOWER_MODULES:  # as transformers writes towers since 5.0
+      name = f"{tower}.{name}"
     named[name] = (given, tensor)
   return named
 

@@ -171,6 +171,14 @@ def test_a_whole_clip_model_gives_its_towers(reference, tmp_path):
     assert_same(flatten(read.params), flatten(alone.params))
 
 
+@pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
+def test_towers_as_newer_versions_of_transformers_write_them(role, reference, tmp_path):
+  tensors = load_file(reference / "body" / role / "model.safetensors")
+  save_file({name.split(".", 1)[1]: array for name, array in tensors.items()}, tmp_path / "model.safetensors")
+  (tmp_path / "config.json").write_text((reference / "body" / role / "config.json").read_text())
+  assert_same(flatten(load_model(tmp_path).params), flatten(load_model(reference / "body" / role).params))
+
+
 def test_schedules_there_and_back(reference, tmp_path):
   schedule = load_schedule(reference / "body/scheduler")
   save_schedule(tmp_path, schedule)
