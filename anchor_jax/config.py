@@ -106,7 +106,7 @@ class RunConfig:
     condition_dropout: chance that an example trains the null branch.
     dtype: compute type, "float32" or "bfloat16"; weights are kept in float32.
     steps: optimiser steps.
-    log_every, checkpoint_every, preview_every: in steps; 0 is never, and the last step always logs and saves.
+    log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
     keep: checkpoints kept.
   """
 

@@ -109,7 +109,7 @@ def train(config: RunConfig, workdir: Path) -> dict[str, float]:
         if not np.isfinite(logged["loss"]):
           raise UserError(f"the loss is {logged['loss']} at step {number}: lower config.optimizer.learning_rate")
         report.log(number, logged)
-      if last or (config.preview_every and number % config.preview_every == 0):
+      if config.preview_every and (last or number % config.preview_every == 0):
         report.picture(number, preview(networks, {**frozen, **state.best_weights()}, host_batch, config))
       if last and config.part == "vae":
         state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
