@@ -1,7 +1,7 @@
-"""Compares generated frames with what was really filmed, beside two baselines that anyone could make.
+r"""Compares generated frames with what was really filmed, beside two baselines that anyone could make.
 
 Example:
-  python -m anchor_jax.evaluate --generated=runs/ana/held_out.mp4 --truth=data/ana_held_out --training=data/ana \\
+  python -m anchor_jax.evaluate --generated=runs/ana/held_out.mp4 --truth=data/ana_held_out --training=data/ana \
     --output=runs/ana/report.json
 
 The figures are over the person's region of the truth. Baselines: the mean training frame, and for each frame the
@@ -84,9 +84,7 @@ def save_report(report: dict, path: Path) -> None:
 def summary(report: dict) -> str:
   """The three figures that matter, a line each."""
   person, face = report["person"], report["face"]
-  ours, mean, nearest = (
-    person[name] for name in ("generated", "mean_training_frame", "nearest_pose_training_frame")
-  )
+  ours, mean, nearest = (person[name] for name in ("generated", "mean_training_frame", "nearest_pose_training_frame"))
   lines = [
     f"PSNR of the person  {ours['psnr']:.2f} dB  (nearest training frame {nearest['psnr']:.2f}, mean frame"
     f" {mean['psnr']:.2f})",
@@ -119,7 +117,9 @@ def main() -> None:
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
   args = parser.parse_args()
   read = lambda path: None if path is None else np.stack(list(read_frames(path)))
-  report = evaluate(read(args.generated), open_prepared(args.truth), open_prepared(args.training), read(args.without_head))
+  report = evaluate(
+    read(args.generated), open_prepared(args.truth), open_prepared(args.training), read(args.without_head)
+  )
   save_report(report, args.output)
   print(summary(report))
 

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from anchor_jax.config import SampleConfig
 from anchor_jax.data import face
 from anchor_jax.data.dataset import open_prepared
-from anchor_jax.data.sources import load
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import plan_windows
@@ -190,7 +189,7 @@ def _decode(part: Part, latents: Float[Array, "T h w C"], name: str) -> UInt8[Nd
 
 
 def _in_chunks(function: Callable, arrays: tuple, name: str) -> PyTree:
-  """function over the leading axis, `_CHUNK` at a time, the last chunk padded so that nothing compiles twice."""
+  """Calls function over the leading axis, `_CHUNK` at a time, the last chunk padded so that nothing compiles twice."""
   count, outputs = len(arrays[0]), []
   for start in tqdm(range(0, count, _CHUNK), desc=name, unit="chunk", leave=False):
     chunk = [np.asarray(array[start : start + _CHUNK]) for array in arrays]

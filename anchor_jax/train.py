@@ -11,7 +11,6 @@ Started again with the same flags, it goes on from the newest checkpoint. Any se
 import contextlib
 import dataclasses
 import itertools
-import os
 import sys
 import time
 from pathlib import Path

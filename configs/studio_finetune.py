@@ -1,8 +1,8 @@
 """Fine-tuning the shipped studio weights on one person: minutes on a laptop.
 
-  python -m anchor_jax.prepare video.mp4 --output=data/ana
-  python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
-  python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
+python -m anchor_jax.prepare video.mp4 --output=data/ana
+python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
+python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 """
 
 import ml_collections

@@ -1,9 +1,12 @@
-"""Pre-training on many studio people: the small networks that come with the package.
+r"""Pre-training on many studio people: the small networks that come with the package.
 
   python -m anchor_jax.prepare --studio=1024 --frames=48 --size=128 --output=data/people
-  python -m anchor_jax.train --config=configs/studio_pretrain.py:vae  --workdir=runs/pretrain --config.data.path=data/people
-  python -m anchor_jax.train --config=configs/studio_pretrain.py:body --workdir=runs/pretrain --config.data.path=data/people
-  python -m anchor_jax.train --config=configs/studio_pretrain.py:head --workdir=runs/pretrain --config.data.path=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:vae --workdir=runs/pretrain \
+    --config.data.path=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:body --workdir=runs/pretrain \
+    --config.data.path=data/people
+  python -m anchor_jax.train --config=configs/studio_pretrain.py:head --workdir=runs/pretrain \
+    --config.data.path=data/people
 
 Each part starts from those before it (config.init is the workdir). The autoencoder comes first; the body's run also
 trains the image tower; both are frozen from then on, as the big ones come frozen.

@@ -123,7 +123,11 @@ class Networks:
     return jnp.clip(pixels / 2 + 0.5, 0, 1)
 
   def inpainting(
-    self, weights: PyTree, pixels: Float[Array, "B H W 3"], keep: Bool[Array, "B H W"], key: Key[Array, ""] | None = None
+    self,
+    weights: PyTree,
+    pixels: Float[Array, "B H W 3"],
+    keep: Bool[Array, "B H W"],
+    key: Key[Array, ""] | None = None,
   ) -> Float[Array, "B h w D"]:
     """The head's extra channels: the mask (1 = keep, 0 = repaint) and the latent of the image under it.
 

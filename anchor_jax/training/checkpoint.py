@@ -1,8 +1,8 @@
 """Checkpoints of one part of a workdir: orbax, written in the background, the newest readable one restored.
 
-    WORKDIR/body/config.json     the settings the part was trained with
-    WORKDIR/body/base/           frozen networks as diffusers folders, written once
-    WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
+WORKDIR/body/config.json     the settings the part was trained with
+WORKDIR/body/base/           frozen networks as diffusers folders, written once
+WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
 import json
@@ -65,7 +65,7 @@ class Checkpoints:
 
 
 def read_weights(folder: Path, averaged: bool = True) -> tuple[PyTree, int]:
-  """The trained weights (averaged, if wanted and there are any) of the newest readable checkpoint, as numpy, and its step.
+  """The trained weights (averaged, if wanted and there are any) of the newest readable checkpoint, and its step; numpy.
 
   Raises:
     UserError: no checkpoint there, or none that can be read.

@@ -23,7 +23,5 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
   """
   return optax.chain(
     optax.clip_by_global_norm(config.clip),
-    optax.adamw(
-      learning_rate(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay
-    ),
+    optax.adamw(learning_rate(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay),
   )
