@@ -35,6 +35,8 @@ class DataConfig:
     batch_size: examples a step, over all devices.
     crop: side of the face crop in pixels (head only).
     in_memory: keep decoded records in host memory.
+    cache: encode every record once before training (the latent's mean, and the tokens of references where the image
+      tower is frozen) instead of at each step (a draw of the latent, as the reference does).
     workers: reader processes; 0 reads in this one.
   """
 
@@ -42,6 +44,7 @@ class DataConfig:
   batch_size: int = 4
   crop: int = 256
   in_memory: bool = False
+  cache: bool = False
   workers: int = 0
 
 

@@ -9,6 +9,7 @@ Parameters are sharded by shape: the largest axis that the fsdp axis divides. Sm
 
 import contextlib
 import math
+import os
 
 import jax
 import numpy as np
@@ -20,6 +21,31 @@ from anchor_jax.shapes import PyTree
 
 DATA, FSDP, FRAMES = AXES = ("data", "fsdp", "frames")
 _SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
+
+
+def join_processes(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+  """Joins the other processes of this run, before anything else asks JAX for devices.
+
+  On TPU slices, in GKE and under Slurm JAX finds them by itself; elsewhere all three arguments say where they are:
+
+  Args:
+    coordinator: HOST:PORT of process 0.
+    count: of processes.
+    index: of this one.
+  """
+  given = [coordinator is not None, count is not None, index is not None]
+  if any(given) and not all(given):
+    raise UserError("--coordinator, --processes and --process go together: give all three or none")
+  if all(given):
+    jax.distributed.initialize(coordinator, count, index)
+  elif _several_processes():
+    jax.distributed.initialize()
+
+
+def _several_processes() -> bool:
+  hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+  tasks = os.environ.get("SLURM_NTASKS", "1")
+  return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:

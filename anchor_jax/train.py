@@ -30,6 +30,7 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
 from anchor_jax.training.objective import make_objective, trained_keys
 from anchor_jax.training.optimizer import make_optimizer
@@ -55,11 +56,16 @@ def train(config: RunConfig, workdir: Path) -> dict[str, float]:
   networks, weights = initial_weights(config)
   config = dataclasses.replace(config, model=networks.model)
   source, fields = _examples(config)
+  cached = {}
+  if config.data.cache and config.part != "vae":
+    cached = encode_records(source, networks, weights, with_context=not config.train_image_encoder)
+    fields += tuple("reference_context" if name == "context" else name for name in cached)
   batches = make_loader(
     source,
     batch_size=batch_size,
     seed=config.seed,
     fields=fields,
+    cached=cached,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     workers=config.data.workers,
@@ -81,15 +87,17 @@ def train(config: RunConfig, workdir: Path) -> dict[str, float]:
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
     restored = checkpoints.restore(state, batches.get_state())
-    if restored is None:
+    first_process = jax.process_index() == 0  # the one that writes what all have in common
+    if restored is None and first_process:
       write_folder(folder / "base", networks, frozen, tuple(frozen), "float32")
-    else:
+    if restored is not None:
       state, position = restored
       batches.set_state(position)
     start = int(state.step)
-    write_settings(folder, config)
+    if first_process:
+      write_settings(folder, config)
     stack.enter_context(parallel.use_mesh(mesh))
-    report = stack.enter_context(Report(folder, config.steps, start, batch_size, config.part))
+    report = stack.enter_context(Report(folder, config.steps, start, batch_size, config.part, active=first_process))
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
     logged: dict[str, float] = {}
@@ -101,7 +109,8 @@ def train(config: RunConfig, workdir: Path) -> dict[str, float]:
       if number == start + 1:
         jax.block_until_ready(metrics)
         report.compiled(time.monotonic() - clock)
-        save_appearance(folder, host_batch)
+        if first_process:
+          save_appearance(folder, host_batch)
       report.advance()
       if last or (config.log_every and number % config.log_every == 0):
         logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -157,8 +166,12 @@ def main() -> None:
   """The command line."""
   config_file = config_flags.DEFINE_config_file("config", None, "Config file, FILE.py or FILE.py:ARGUMENT.")
   workdir = flags.DEFINE_string("workdir", None, "Folder of the person: checkpoints and reports go to WORKDIR/PART.")
+  coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX can't find it by itself.")
+  processes = flags.DEFINE_integer("processes", None, "Number of processes.")
+  process = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
   if any(argument in ("--help", "-h", "-help") for argument in sys.argv[1:]):
     print(__doc__ + "\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR\n  --config.key=value")
+    print("  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX can't find)")
     return
   try:
     rest = flags.FLAGS(sys.argv)[1:]
@@ -167,6 +180,7 @@ def main() -> None:
   if rest or not config_file.value or not workdir.value:
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
   config = run_config(config_file.value)
+  parallel.join_processes(coordinator.value, processes.value, process.value)
   metrics = train(config, Path(workdir.value))
   shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
   print(f"trained {config.part} in {workdir.value}: {shown}")

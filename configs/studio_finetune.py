@@ -23,7 +23,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       steps=150,
       log_every=10,
       checkpoint_every=50,
-      data=DataConfig(batch_size=8, crop=64, in_memory=True),
+      data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=head if part == "head" else body,
     )

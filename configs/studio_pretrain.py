@@ -82,7 +82,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       checkpoint_every=2000,
       preview_every=1000,
       model=model(part),
-      data=DataConfig(batch_size=64 if part == "vae" else 128, crop=64, in_memory=True),
+      data=DataConfig(batch_size=64 if part == "vae" else 128, crop=64, in_memory=True, cache=part == "head"),
       optimizer=OptimizerConfig(
         learning_rate=1e-3 if part == "vae" else 5e-4,
         schedule="cosine" if part == "vae" else "constant",  # the average does what a falling rate would

@@ -34,6 +34,32 @@ def make_objective(config: RunConfig, networks: Networks) -> Objective:
   return _autoencoding(networks) if config.part == "vae" else _denoising(networks, config.condition_dropout)
 
 
+def encode_batch(
+  networks: Networks, weights: PyTree, batch: dict[str, Array], keys: tuple[Array, Array] | None = None
+) -> dict[str, Array]:
+  """What the denoising loss needs of a batch's pictures; whatever is in the batch already is taken from there.
+
+  Args:
+    networks, weights: with the autoencoder and the image tower.
+    batch: frames, references, and for the head keep masks.
+    keys: for the draws of the latents; None takes their means.
+
+  Returns:
+    latent [B h w C] and, for the head, inpaint [B h w 1+C], both constants to the gradient, and reference_context
+    [B N D].
+  """
+  made = {name: batch[name] for name in ("latent", "inpaint", "reference_context") if name in batch}
+  first, second = keys or (None, None)
+  if "latent" not in made:
+    made["latent"] = jax.lax.stop_gradient(networks.encode(weights, to_signed(batch["frame"]), first))
+  if networks.inpaints and "inpaint" not in made:
+    keep = batch["keep_mask"][..., 0] > 127
+    made["inpaint"] = jax.lax.stop_gradient(networks.inpainting(weights, to_signed(batch["frame"]), keep, second))
+  if "reference_context" not in made:
+    made["reference_context"] = networks.appearance(weights, batch["reference_frame"])
+  return made
+
+
 def _autoencoding(networks: Networks) -> Objective:
   """Absolute error of pixels and of neighbour differences, and a light KL term."""
 
@@ -60,16 +86,15 @@ def _denoising(networks: Networks, condition_dropout: float) -> Objective:
   def loss(trained, frozen, batch, key):
     weights = {**frozen, **trained}
     keys = jax.random.split(key, 5)
-    images = to_signed(batch["frame"])
-    count = images.shape[0]
-    clean = jax.lax.stop_gradient(networks.encode(weights, images, keys[0]))[:, None]
-    context = networks.appearance(weights, batch["reference_frame"])
+    made = encode_batch(networks, weights, batch, (keys[0], keys[2]))
+    clean = made["latent"][:, None]
+    count = clean.shape[0]
+    context = made["reference_context"]
     dropped = jax.random.bernoulli(keys[1], condition_dropout, (count, 1, 1))
     context = jnp.where(dropped, weights["null_context"], context)
     condition = {"pose": networks.embed_pose(weights, batch["pose"][:, None])}
     if networks.inpaints:
-      channels = networks.inpainting(weights, images, batch["keep_mask"][..., 0] > 127, keys[2])
-      condition["inpaint"] = jax.lax.stop_gradient(channels)[:, None]
+      condition["inpaint"] = made["inpaint"][:, None]
     noise = jax.random.normal(keys[3], clean.shape)
     timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
 

@@ -1,6 +1,7 @@
 """What one sees of a run: a progress bar, metrics.jsonl, TensorBoard scalars and pictures."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -16,13 +17,19 @@ from anchor_jax.shapes import NdArray, UInt8
 class Report:
   """Writes one part's metrics into its folder and shows a bar. A context manager."""
 
-  def __init__(self, folder: Path, steps: int, start: int, batch_size: int, name: str):
-    """Opens FOLDER/metrics.jsonl and FOLDER/tensorboard; `start` steps are already done."""
+  def __init__(self, folder: Path, steps: int, start: int, batch_size: int, name: str, active: bool = True):
+    """Opens FOLDER/metrics.jsonl and FOLDER/tensorboard; `start` steps are already done.
+
+    Where not `active` (a process that isn't the first) all is thrown away.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    self._folder, self._batch_size = folder, batch_size
-    self._file = (folder / "metrics.jsonl").open("a")
-    self._board = SummaryWriter(str(folder / "tensorboard"))
-    self._bar = tqdm(total=steps, initial=start, desc=f"train {name}", unit="step", dynamic_ncols=True, mininterval=0.5)
+    self._folder, self._batch_size, self._active = folder, batch_size, active
+    self._file = (folder / "metrics.jsonl").open("a") if active else open(os.devnull, "w")  # noqa: SIM115
+    self._board = SummaryWriter(str(folder / "tensorboard"), write_to_disk=active)
+    self._bar = tqdm(
+      total=steps, initial=start, desc=f"train {name}", unit="step", dynamic_ncols=True, mininterval=0.5,
+      disable=not active,
+    )  # fmt: skip
     self._clock, self._last = time.monotonic(), start
 
   def __enter__(self) -> "Report":
@@ -58,6 +65,8 @@ class Report:
 
   def picture(self, step: int, image: UInt8[NdArray, "H W 3"], name: str = "preview") -> None:
     """Keeps a picture on the board and as FOLDER/NAME.png."""
+    if not self._active:
+      return
     self._board.add_image(name, np.transpose(image, (2, 0, 1)), step)
     with new_file(self._folder / f"{name}.png") as path:
       cv2.imwrite(str(path), image[..., ::-1])
