@@ -1,0 +1,69 @@
+"""Our DDIM against diffusers' torch DDIM, for every schedule that Stable Diffusion 1.5 and 2.x ship."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+
+from anchor_jax.diffusion.schedule import add_noise, make_schedule, training_target
+from anchor_jax.diffusion.solvers import advance, make_solver
+from anchor_jax.interop.diffusers import load_schedule
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+CASES = {
+  "stable diffusion 1.5": {**SD, "set_alpha_to_one": False, "steps_offset": 1},
+  "velocity": {**SD, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "v_prediction"},
+  "clean sample": {**SD, "prediction_type": "sample"},
+  "trailing, zero terminal signal": {
+    **SD, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"
+  },
+  "linear betas": {"clip_sample": False, "beta_schedule": "linear", "num_train_timesteps": 500},
+  "cosine betas": {"clip_sample": False, "beta_schedule": "squaredcos_cap_v2"},
+}  # fmt: skip
+
+
+# Where other spacings do not divide evenly, diffusers steps by a fixed stride, onto noise levels it does not visit.
+RUNS = [(name, n) for name, fields in CASES.items() for n in (4, 20, 23) if n != 23 or "timestep_spacing" not in fields]
+
+
+@pytest.mark.parametrize(("name", "steps"), RUNS)
+def test_ddim(name, steps, tmp_path, agree):
+  scheduler = DDIMScheduler(**CASES[name])
+  scheduler.save_pretrained(tmp_path)
+  scheduler.set_timesteps(steps)
+  solver = make_solver("ddim", load_schedule(tmp_path), steps)
+  np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
+  theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
+  ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)
+  for i, timestep in enumerate(scheduler.timesteps):
+    theirs = scheduler.step(torch.tanh(theirs) + 0.1 * i, timestep, theirs).prev_sample
+    ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
+    agree(ours, theirs.numpy())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_noise_and_target(name, tmp_path, agree):
+  scheduler = DDIMScheduler(**CASES[name])
+  scheduler.save_pretrained(tmp_path)
+  schedule = make_schedule(load_schedule(tmp_path))
+  rng = np.random.default_rng(0)
+  clean, noise = (rng.normal(size=(3, 2, 2, 4)).astype(np.float32) for _ in range(2))
+  timesteps = np.array([0, 250, 499])
+  given = [torch.from_numpy(x) for x in (clean, noise, timesteps)]
+  agree(
+    add_noise(schedule, jnp.asarray(clean), jnp.asarray(noise), jnp.asarray(timesteps)), scheduler.add_noise(*given)
+  )
+  target = training_target(schedule, jnp.asarray(clean), jnp.asarray(noise), jnp.asarray(timesteps))
+  kind = scheduler.config.prediction_type
+  wanted = {"epsilon": noise, "sample": clean}.get(kind)
+  agree(target, scheduler.get_velocity(*given).numpy() if wanted is None else wanted)
+
+
+def test_pndm_is_read_as_ddim(tmp_path):
+  fields = {**SD, "set_alpha_to_one": False, "steps_offset": 1}
+  del fields["clip_sample"]
+  PNDMScheduler(**fields, skip_prk_steps=True).save_pretrained(tmp_path / "pndm")
+  scheduler = DDIMScheduler.from_config(PNDMScheduler.from_pretrained(tmp_path / "pndm").config, clip_sample=False)
+  scheduler.save_pretrained(tmp_path / "ddim")
+  assert load_schedule(tmp_path / "pndm") == load_schedule(tmp_path / "ddim")

@@ -1,0 +1,216 @@
+"""Our networks against the torch classes: weights of theirs in ours, and weights of ours in theirs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPVisionModel
+from transformers import CLIPTextConfig as TorchTextConfig
+from transformers import CLIPVisionConfig as TorchVisionConfig
+
+from anchor_jax.interop.diffusers import load_model, save_model
+from anchor_jax.interop.names import flatten, unflatten
+from anchor_jax.interop.registry import make_module
+from anchor_jax.models.clip import DEVIATION, MEAN, preprocess
+
+CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
+
+
+def unet_fields(attention, widths, **fields):
+  """Keyword arguments of a UNet; `attention` says for each level whether it attends."""
+  kinds = [CROSS if attends else PLAIN for attends in attention]
+  return {
+    "block_out_channels": widths,
+    "down_block_types": tuple(kind.format("Down") for kind in kinds),
+    "up_block_types": tuple(kind.format("Up") for kind in reversed(kinds)),
+    "norm_num_groups": 4,
+    "cross_attention_dim": 12,
+    "sample_size": 8,
+    **fields,
+  }
+
+
+UNETS = {
+  "stable diffusion 1": unet_fields((1, 1, 1, 0), (8, 16, 24, 24), layers_per_block=2, attention_head_dim=4),
+  "stable diffusion 2": unet_fields(
+    (1, 1, 0), (8, 16, 16), attention_head_dim=(1, 2, 4), use_linear_projection=True, upcast_attention=True
+  ),
+  "head": unet_fields((1, 0), (8, 12), in_channels=9, attention_head_dim=2, layers_per_block=1),
+  "uneven": unet_fields(
+    (0, 1, 1), (8, 8, 16), layers_per_block=(1, 2, 1), transformer_layers_per_block=(1, 2, 1), attention_head_dim=4,
+    out_channels=6, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-4,
+  ),
+}  # fmt: skip
+
+
+def inputs(seed, channels, size=(8, 8), count=2):
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  return draw(count, channels, *size), np.array([1, 999])[:count], draw(count, 5, 12)
+
+
+def tensors(*arrays):
+  return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+
+
+def ours(x, timesteps, context):
+  return jnp.asarray(np.moveaxis(x, 1, -1))[:, None], jnp.asarray(timesteps, jnp.int32), jnp.asarray(context)
+
+
+def theirs(x):
+  return np.moveaxis(x.numpy(), 1, -1)
+
+
+def loaded(module, folder, jit):
+  """Our network with the weights that a torch module saved."""
+  module.save_pretrained(folder)
+  model = load_model(folder)
+  network, params = make_module(model.config), {"params": model.params}
+  return lambda *arrays, **options: jit(lambda p, *x: network.apply(p, *x, **options))(params, *arrays)
+
+
+@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("size", [(8, 8), (9, 14)])
+def test_unet(name, size, tmp_path, jit, randomise, agree):
+  module = randomise(UNet2DConditionModel(**UNETS[name]), len(name))
+  arrays = inputs(0, module.config.in_channels, size)
+  x, timesteps, context = tensors(*arrays)
+  with torch.no_grad():
+    wanted = module(x, timesteps, context).sample
+  agree(loaded(module, tmp_path, jit)(*ours(*arrays))[:, 0], theirs(wanted))
+
+
+@pytest.mark.parametrize("name", ["stable diffusion 1", "stable diffusion 2", "uneven"])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_controlnet_and_the_unet_it_steers(name, order, tmp_path, jit, randomise, agree):
+  fields = {key: value for key, value in UNETS[name].items() if key not in ("up_block_types", "sample_size")}
+  if isinstance(fields.get("layers_per_block"), tuple):
+    fields["layers_per_block"] = 1
+  unet = randomise(UNet2DConditionModel(**UNETS[name] | {"layers_per_block": fields.get("layers_per_block", 2)}), 1)
+  fields = {key: value for key, value in fields.items() if key != "out_channels"}
+  branch = randomise(
+    ControlNetModel(
+      **fields, conditioning_embedding_out_channels=(4, 8, 8), controlnet_conditioning_channel_order=order
+    ),
+    2,
+  )
+  arrays = inputs(3, 4)
+  pose = np.random.default_rng(4).uniform(size=(2, 3, 32, 32)).astype(np.float32)
+  x, timesteps, context, image = tensors(*arrays, pose)
+  with torch.no_grad():
+    wanted = branch(x, timesteps, context, image, conditioning_scale=1.7, return_dict=False)
+    down, middle = wanted
+    steered = unet(x, timesteps, context, None, None, None, None, None, down, middle).sample
+  ours_branch, ours_unet = loaded(branch, tmp_path / "branch", jit), loaded(unet, tmp_path / "unet", jit)
+  features = ours_branch(jnp.asarray(np.moveaxis(pose, 1, -1))[:, None], method="embed_pose")
+  got_down, got_middle = ours_branch(*ours(*arrays), features, scale=1.7)
+  for got, want in zip((*got_down, got_middle), (*down, middle), strict=True):
+    agree(got[:, 0], theirs(want))
+  agree(ours_unet(*ours(*arrays), None, got_down, got_middle)[:, 0], theirs(steered))
+
+
+VAES = {
+  "four levels": {"block_out_channels": (4, 8, 8, 8), "layers_per_block": 2},
+  "three levels": {"block_out_channels": (8, 12, 16), "latent_channels": 3},
+  "without extras": {
+    "block_out_channels": (4, 8), "use_quant_conv": False, "use_post_quant_conv": False,
+    "mid_block_add_attention": False,
+  },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_autoencoder(name, tmp_path, jit, randomise, agree):
+  fields = VAES[name]
+  levels = len(fields["block_out_channels"])
+  kinds = {"down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels}
+  module = randomise(AutoencoderKL(**fields, **kinds, norm_num_groups=4), 5)
+  image = np.random.default_rng(6).uniform(-1, 1, (2, 3, 24, 16)).astype(np.float32)
+  with torch.no_grad():
+    posterior = module.encode(torch.from_numpy(image)).latent_dist
+    decoded = module.decode(posterior.mean).sample
+  network = loaded(module, tmp_path, jit)
+  mean, log_variance = network(jnp.asarray(np.moveaxis(image, 1, -1)), method="encode")
+  agree(mean, theirs(posterior.mean))
+  agree(log_variance, theirs(posterior.logvar))
+  agree(network(mean, method="decode"), theirs(decoded))
+
+
+TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_towers(activation, tmp_path, jit, randomise, agree):
+  rng = np.random.default_rng(7)
+  vision = TorchVisionConfig(**TOWER, image_size=24, patch_size=6, hidden_act=activation)
+  module = randomise(CLIPVisionModel(vision), 8)
+  pixels = rng.normal(size=(2, 3, 24, 24)).astype(np.float32)
+  with torch.no_grad():
+    wanted = module(torch.from_numpy(pixels)).last_hidden_state
+  agree(loaded(module, tmp_path / "vision", jit)(jnp.asarray(np.moveaxis(pixels, 1, -1))), wanted.numpy())
+
+  text = TorchTextConfig(**TOWER, vocab_size=30, max_position_embeddings=20, hidden_act=activation)
+  module = randomise(CLIPTextModel(text), 9)
+  ids = rng.integers(0, 30, (2, 11))
+  with torch.no_grad():
+    wanted = module(torch.from_numpy(ids)).last_hidden_state
+  agree(loaded(module, tmp_path / "text", jit)(jnp.asarray(ids, jnp.int32)), wanted.numpy())
+
+
+@pytest.mark.parametrize("kind", [UNet2DConditionModel, ControlNetModel, AutoencoderKL, CLIPVisionModel, CLIPTextModel])
+def test_what_we_write_the_torch_classes_load(kind, tmp_path, jit, agree):
+  """Our weights, our folder; the class of the other library finds every key and computes the same."""
+  sd = {
+    key: value for key, value in UNETS["stable diffusion 2"].items() if key not in ("up_block_types", "sample_size")
+  }
+  made = {
+    UNet2DConditionModel: lambda: UNet2DConditionModel(**UNETS["stable diffusion 2"]),
+    ControlNetModel: lambda: ControlNetModel(**sd, conditioning_embedding_out_channels=(4, 8, 8)),
+    AutoencoderKL: lambda: AutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
+    CLIPVisionModel: lambda: CLIPVisionModel(TorchVisionConfig(**TOWER, image_size=24, patch_size=6)),
+    CLIPTextModel: lambda: CLIPTextModel(TorchTextConfig(**TOWER, vocab_size=30)),
+  }[kind]()
+  made.save_pretrained(tmp_path / "theirs")
+  model = load_model(tmp_path / "theirs")
+  rng = np.random.default_rng(10)
+  draw = lambda x: (rng.normal(size=x.shape) * (0.1 if x.ndim < 2 else np.prod(x.shape[:-1]) ** -0.5)).astype(
+    np.float32
+  )
+  params = unflatten({path: draw(leaf) for path, leaf in flatten(model.params).items()})
+  save_model(tmp_path / "ours", model.config, params)
+  module, info = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+  assert not any(info.values()), info
+
+  network = make_module(model.config)
+  apply = lambda *x, **options: jit(lambda p, *x: network.apply({"params": p}, *x, **options))(params, *x)
+  arrays = inputs(11, 4)
+  x, timesteps, context = tensors(*arrays)
+  pixels = rng.normal(size=(2, 3, 24, 24)).astype(np.float32)
+  with torch.no_grad():
+    if kind is UNet2DConditionModel:
+      agree(apply(*ours(*arrays))[:, 0], theirs(module(x, timesteps, context).sample))
+    elif kind is ControlNetModel:
+      pose = rng.uniform(size=(2, 3, 32, 32)).astype(np.float32)
+      features = apply(jnp.asarray(np.moveaxis(pose, 1, -1))[:, None], method="embed_pose")
+      wanted = module(x, timesteps, context, torch.from_numpy(pose), return_dict=False)[1]
+      agree(apply(*ours(*arrays), features)[1][:, 0], theirs(wanted))
+    elif kind is AutoencoderKL:
+      image = jnp.asarray(np.moveaxis(pixels, 1, -1))
+      agree(apply(image)[0], theirs(module(torch.from_numpy(pixels)).sample))
+    elif kind is CLIPVisionModel:
+      image = jnp.asarray(np.moveaxis(pixels, 1, -1))
+      agree(apply(image), module(torch.from_numpy(pixels)).last_hidden_state.numpy())
+    else:
+      ids = rng.integers(0, 30, (2, 11))
+      agree(apply(jnp.asarray(ids, jnp.int32)), module(torch.from_numpy(ids)).last_hidden_state.numpy())
+
+
+@pytest.mark.parametrize("shape", [(300, 224), (101, 350), (224, 224), (57, 80)])
+def test_preprocessing_of_pictures_is_within_a_grey_level(shape):
+  image = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), np.uint8)
+  wanted = CLIPImageProcessorPil()(image, return_tensors="np")["pixel_values"][0]
+  got = jax.jit(preprocess)(jnp.asarray(image, jnp.float32)[None] / 255)[0]
+  grey = lambda pixels: (np.asarray(pixels) * DEVIATION + np.asarray(MEAN)) * 255
+  assert np.abs(grey(got) - grey(np.moveaxis(wanted, 0, -1))).max() < 1.01
