@@ -16,6 +16,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
@@ -149,17 +150,17 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
       code = entry.get_dtype()
       if code not in _DTYPES:
         raise UserError(f"{file}: {name} is of type {code}, which is not read here; save it as F16, BF16 or F32")
-      tensors[name] = Tensor(
-        tuple(entry.get_shape()), np.dtype(_DTYPES[code]), functools.partial(_get, opened, name, file)
-      )
+      tensors[name] = Tensor(tuple(entry.get_shape()), np.dtype(_DTYPES[code]), functools.partial(_get, file, name))
     return tensors
   except (SafetensorError, OSError) as error:
     raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
 
 
-def _get(opened: Any, name: str, file: Path) -> NdArray:
+def _get(file: Path, name: str) -> NdArray:
+  # Opened anew for each: an open file is mapped, and all that was ever read of it would stay in memory.
   try:
-    return opened.get_tensor(name)
+    with safe_open(file, "numpy") as opened:
+      return opened.get_tensor(name)
   except (SafetensorError, OSError) as error:
     raise UserError(f"{file} is damaged ({error}); fetch it again") from None
 
@@ -213,6 +214,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
   text += b" " * (-len(text) % _HEADER_ALIGNMENT)
   with new_file(path) as partial, partial.open("wb") as out:
     out.write(len(text).to_bytes(8, "little") + text)
-    for name in order:
+    for name in tqdm(order, desc=f"write {path.parent.name}", unit="tensor", leave=False, disable=offset < 2**28):
       array = np.ascontiguousarray(tensors[name].read())
       out.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
