@@ -3,12 +3,20 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from anchor_jax import convert
+from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.errors import UserError
+from anchor_jax.interop.diffusers import load_model
+from anchor_jax.models.networks import Networks
+from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.training.state import State
+from anchor_jax.training.weights import write_folder
 
 REFERENCE = Path(__file__).parent / "golden" / "reference"
 
@@ -107,3 +115,28 @@ def test_targets_that_would_lose_something_are_refused(source, tmp_path):
   assert (tmp_path / "mine" / "letter.txt").exists()
   with pytest.raises(UserError, match="holds no model"):
     convert.from_diffusers(tmp_path / "mine", tmp_path / "in")
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_trained_person_goes_out(weights, tmp_path):
+  models = {role: load_model(REFERENCE / "body" / role, dtype=np.float32) for role in ("unet", "controlnet", "vae")}
+  models["image_encoder"] = load_model(REFERENCE / "body/image_encoder", dtype=np.float32)
+  model = ModelConfig(**{role: read.config for role, read in models.items()})
+  config = RunConfig(part="body", model=model)
+  trained = {role: models[role].params for role in ("unet", "controlnet")} | {"null_context": np.zeros((17, 32), "f4")}
+  frozen = {role: models[role].params for role in ("vae", "image_encoder")}
+  trained = jax.tree.map(jax.numpy.asarray, trained)
+  averaged = jax.tree.map(lambda x: x + 1, trained)
+  number = jax.numpy.zeros((), jax.numpy.int32)
+  folder = tmp_path / "ana" / "body"
+  with Checkpoints(folder) as checkpoints:
+    checkpoints.save(3, State(number + 3, trained, optax.sgd(1.0).init(trained), averaged, number), {"position": 0})
+  write_settings(folder, config)
+  write_folder(folder / "base", Networks(model), frozen, ("vae", "image_encoder"), "float32")
+
+  convert.to_diffusers(tmp_path / "ana", tmp_path / "out", weights, "float32")
+  places = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("config.json")}
+  assert places == {f"{place}/config.json" for place in ("body/unet", "body/controlnet", "vae", "image_encoder")}
+  read = load_model(tmp_path / "out/body/unet").params["conv_in"]["bias"]
+  np.testing.assert_allclose(read, models["unet"].params["conv_in"]["bias"] + (weights == "ema"))
+  assert (tmp_path / "out/scheduler/scheduler_config.json").exists()

@@ -103,8 +103,7 @@ def load_model(
     folder: holds config.json and the weights.
     kind: the configuration class to insist on.
     dtype: to cast parameters to; as stored without it.
-    run_as: whose values of our own fields to take (remat, temporal layers, ...). Temporal layers that it asks for and
-      the folder lacks are added, untrained.
+    run_as: see `with_own_fields`.
 
   Raises:
     UserError: no such folder, another class, weights that are damaged or do not fit config.json.
@@ -113,11 +112,21 @@ def load_model(
   params = {}
   for path, tensor in load_tensors(folder, config).items():
     params[path] = tensor.read() if dtype is None else tensor.astype(dtype).read()
-  if run_as is not None:
-    config = config.run_as(run_as)
-    for path, shape in parameter_shapes(config).items():
-      if path not in params and is_temporal(path):
-        params[path] = untrained(path, shape)
+  model = Model(config, names.unflatten(params))
+  return model if run_as is None else with_own_fields(model, run_as)
+
+
+def with_own_fields(model: Model, asked: Config) -> Model:
+  """The model with `asked`'s values of the fields that are ours alone, and untrained temporal layers where new.
+
+  Raises:
+    UserError: `asked` wants temporal layers of another size than the model's.
+  """
+  config = model.config.run_as(asked)
+  params = names.flatten(model.params)
+  for path, shape in parameter_shapes(config).items():
+    if path not in params and is_temporal(path):
+      params[path] = untrained(path, shape)
   return Model(config, names.unflatten(params))
 
 
