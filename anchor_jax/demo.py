@@ -7,7 +7,6 @@ Leaves anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png 
 Neither the person nor the motions are in the training set of the shipped weights.
 """
 
-import argparse
 import dataclasses
 import runpy
 import time
@@ -20,7 +19,7 @@ from anchor_jax.config import RunConfig, run_config
 from anchor_jax.data.dataset import PreparedSource, open_prepared
 from anchor_jax.data.sidecar import write_studio_video
 from anchor_jax.data.video import VideoWriter
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
 from anchor_jax.pipeline import animate, load_person, read_motion
@@ -46,12 +45,12 @@ class Size:
 
   pixels: int = 128
   seconds: float = 60
-  frames: int = 150
+  frames: int = 125
   body_steps: int | None = None
   head_steps: int | None = None
 
 
-SMOKE = Size(pixels=128, seconds=4, frames=20, body_steps=4, head_steps=4)
+SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 
 
 def demo(output: Path, size: Size, config_file: Path) -> dict:
@@ -63,7 +62,7 @@ def demo(output: Path, size: Size, config_file: Path) -> dict:
   def done(stage: str) -> None:
     stages[stage] = round(time.monotonic() - clock - sum(stages.values()), 1)
 
-  print(f"1/5 filming a minute of studio person {IDENTITY}, and the motion to come", flush=True)
+  print(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and the motion to come", flush=True)
   film, unseen = output / "film.mp4", output / "unseen.mp4"
   common = {"identity_seed": IDENTITY, "size": size.pixels, "fps": FPS}
   write_studio_video(film, motion_seed=FILMED_MOTION, seconds=size.seconds, progress="film", **common)
@@ -71,7 +70,7 @@ def demo(output: Path, size: Size, config_file: Path) -> dict:
   done("film")
 
   print("2/5 preparing", flush=True)
-  prepare([film], output / "film", size=size.pixels)
+  prepare([film], output / "film", size=size.pixels, fps=FPS / 2)  # neighbours teach little that is new
   prepare([unseen], output / "unseen", size=size.pixels)
   done("prepare")
 
@@ -131,7 +130,7 @@ def contact_sheet(
 def main() -> None:
   """The command line."""
   here = Path(__file__).resolve().parent.parent / "configs" / "studio_finetune.py"
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser("anchor_jax.demo", __doc__)
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
   parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
   parser.add_argument("--config", type=Path, default=here, metavar="FILE.py", help="fine-tuning settings")

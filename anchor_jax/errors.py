@@ -1,14 +1,29 @@
 """The one exception users cause, and the wrapper that turns it into one line and exit code 2."""
 
+import argparse
 import difflib
 import functools
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
   """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+  """A command's flags: the module's docstring is the help, and a wrong flag is one line."""
+
+  def __init__(self, module: str, doc: str | None):
+    """Takes the module's name, as in `python -m NAME`, and its docstring."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    super().__init__(prog=f"python -m {module}", description=doc, formatter_class=formatter, allow_abbrev=False)
+
+  def error(self, message: str) -> NoReturn:
+    """Raises instead of printing the usage and leaving."""
+    raise UserError(f"{message} ({self.prog} --help shows an example)")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,6 @@ The figures are over the person's region of the truth. Baselines: the mean train
 training frame whose pose render is nearest. The person's mask is used here only; generating sees none of it.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from anchor_jax.data import metrics
 from anchor_jax.data.dataset import open_prepared
 from anchor_jax.data.sources import Source, load
 from anchor_jax.data.video import read_frames
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.files import new_file
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -109,7 +108,7 @@ def _figures(frames: NdArray, truth: NdArray, mask: NdArray) -> dict[str, float]
 @door
 def main() -> None:
   """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser("anchor_jax.evaluate", __doc__)
   parser.add_argument("--generated", type=Path, required=True, metavar="VIDEO", help="what `generate` wrote")
   parser.add_argument("--truth", type=Path, required=True, metavar="DIR", help="prepared folder of the true video")
   parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="prepared folder trained on")

@@ -7,13 +7,12 @@ The motion is a prepared folder, or a video (which is prepared first: with the p
 landmark model). --appearance gives another picture of the person than the one kept from training.
 """
 
-import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
 
 from anchor_jax.data.video import VideoWriter
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.files import prepare_parent
 from anchor_jax.pipeline import Motion, Person, animate, load_person, read_image, read_motion
 from anchor_jax.prepare import prepare
@@ -45,7 +44,7 @@ def with_sampling(person: Person, steps: int | None, guidance: float | None, use
 @door
 def main() -> None:
   """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser("anchor_jax.generate", __doc__)
   parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
   parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--appearance", type=Path, metavar="IMAGE", help="a picture of the person")
@@ -64,9 +63,9 @@ def main() -> None:
   person = with_sampling(load_person(args.checkpoint), args.steps, args.guidance, not args.no_head)
   appearance = None if args.appearance is None else read_image(args.appearance)
   motion = motion_of(args.motion, person.body.appearance.shape[0], args.frames)
-  frames, _ = animate(person, motion, appearance, args.seed)
   tags = {"comment": f"synthetic video made by anchor_jax from {args.checkpoint.name}"}
-  with VideoWriter(args.output, motion.fps, metadata=tags) as writer:
+  with VideoWriter(args.output, motion.fps, metadata=tags) as writer:  # opened first: a bad path must not cost the work
+    frames, _ = animate(person, motion, appearance, args.seed)
     for frame in frames:
       writer.write(frame)
   print(f"wrote {args.output}: {len(frames)} frames at {motion.fps:g} frames per second")

@@ -10,17 +10,16 @@ With --studio instead of videos, the folder holds procedural people for pre-trai
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
 """
 
-import argparse
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from anchor_jax.data.clips import LANDMARK_MODELS, check_video, read_clips
 from anchor_jax.data.dataset import PosedClip, build, check_output, open_prepared
 from anchor_jax.data.framing import Square
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import Parser, UserError, door
 
 SIZES = (32, 2048)  # pixels that make sense
 
@@ -99,17 +98,10 @@ def _check_numbers(size: int, fps: float | int | None) -> None:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> NoReturn:
-    raise UserError(f"{message} (python -m anchor_jax.prepare --help shows an example)")
-
-
 @door
 def main() -> None:
   """The command line."""
-  parser = _Parser(
-    prog="python -m anchor_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser("anchor_jax.prepare", __doc__)
   parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="mp4, mkv, mov, webm")
   parser.add_argument("--output", type=Path, required=True, metavar="DIR")
   parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")

@@ -175,11 +175,12 @@ def main() -> None:
     return
   try:
     rest = flags.FLAGS(sys.argv)[1:]
+    config = run_config(config_file.value) if config_file.value else None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
-    raise UserError(" ".join(str(error).split()) + " (see python -m anchor_jax.train --help)") from error
-  if rest or not config_file.value or not workdir.value:
+    told = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
+    raise UserError(f"{told[-300:]} (see python -m anchor_jax.train --help)") from error
+  if rest or config is None or not workdir.value:
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
-  config = run_config(config_file.value)
   parallel.join_processes(coordinator.value, processes.value, process.value)
   metrics = train(config, Path(workdir.value))
   shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -74,12 +74,20 @@ def read_weights(folder: Path, averaged: bool = True) -> tuple[PyTree, int]:
   for step in steps:
     try:
       place = (folder / "checkpoints" / str(step)).absolute()
-      state = ocp.load_checkpointables(place, {"state": None})["state"]
+      state = _load_here(place)
       chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
       return jax.tree.map(jax.device_get, chosen), int(state["step"])
     except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
       log.warning("checkpoint %d can't be read (%s); trying the one before", step, _first_line(error))
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
+
+
+def _load_here(place: Path) -> PyTree:
+  """A checkpoint's state on this process's first device, whatever mesh it was saved from."""
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  stored = ocp.checkpointables_metadata(place).metadata["state"]
+  on_device = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+  return ocp.load_checkpointables(place, {"state": jax.tree.map(on_device, stored)})["state"]
 
 
 def write_settings(folder: Path, config: RunConfig) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from anchor_jax.config import RunConfig
-from anchor_jax.shapes import Array, Int, PyTree
+from anchor_jax.shapes import PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -23,11 +23,12 @@ class State:
     skipped: steps left out because their loss or gradient was not finite, int32.
   """
 
-  step: Int[Array, ""]
+  # The fields are trees to jax.tree.map, which may put anything (shardings, shapes) into them: hence the loose types.
+  step: PyTree
   weights: PyTree
   optimizer: PyTree
   ema: PyTree
-  skipped: Int[Array, ""]
+  skipped: PyTree
 
   def best_weights(self) -> PyTree:
     """The averaged weights where there are any."""

@@ -1,0 +1,71 @@
+"""Every door: its help has an example, and a user's mistake is one line and exit code 2."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+DOORS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify")
+
+
+def run(door, *arguments):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sys, "argv", [door, *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+      importlib.import_module(f"anchor_jax.{door}").main()
+  return left.value.code
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_has_an_example(door):
+  made = subprocess.run(
+    [sys.executable, "-m", f"anchor_jax.{door}", "--help"], capture_output=True, text=True, check=True
+  )
+  assert f"python -m anchor_jax.{door}" in made.stdout
+
+
+@pytest.mark.parametrize(
+  "door,arguments,told",
+  [
+    ("generate", ["--checkpoint=OUT"], "--motion"),
+    ("generate", ["--checkpoint=OUT/x", "--motion=OUT", "--output=OUT/a.mp4"], "no folder"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/a.mp4"], "holds no trained part"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/a.avi"], "ends in .mp4"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/file/a.mp4"], "cannot write"),
+    ("evaluate", ["--generated=OUT/x.mp4", "--truth=OUT", "--training=OUT", "--output=OUT/r.json"], "no video"),
+    ("demo", ["--output=OUT/file/x"], "cannot write"),
+    ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),
+    ("demo", ["--smok"], "--smok"),
+  ],
+)
+def test_a_mistake_is_one_line(door, arguments, told, tmp_path, capsys):
+  (tmp_path / "file").write_text("")
+  assert run(door, *(argument.replace("OUT", str(tmp_path)) for argument in arguments)) == 2
+  error = capsys.readouterr().err.strip()
+  assert told in error and error.startswith("error: ") and "\n" not in error
+
+
+@pytest.mark.parametrize(
+  "arguments,told",
+  [
+    ([], "give --config"),
+    (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.stepz=3"], 'Did you mean "steps"'),
+    (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.steps=abc"], "invalid literal"),
+    (["--config=CONFIGS/none.py", "--workdir=OUT"], "No such file"),
+    (["--config=CONFIGS/studio_finetune.py:body", "--wrkdir=OUT"], "Did you mean: workdir"),
+    (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--process=1"], "all three or none"),
+    (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.data.path=OUT/x"], "no prepared folder"),
+  ],
+)
+def test_a_mistake_in_training_is_one_line(arguments, told, tmp_path):
+  import pathlib
+
+  configs = pathlib.Path(__file__).resolve().parents[1] / "configs"
+  filled = [argument.replace("OUT", str(tmp_path)).replace("CONFIGS", str(configs)) for argument in arguments]
+  made = subprocess.run(
+    [sys.executable, "-m", "anchor_jax.train", *filled], capture_output=True, text=True, check=False
+  )
+  lines = [line for line in made.stderr.strip().splitlines() if line.startswith("error: ")]
+  assert made.returncode == 2 and len(lines) == 1 and told in lines[0] and "Traceback" not in made.stderr
