@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,8 +33,8 @@ def test_names_and_numbers_of_parameters(name):
 
 
 @pytest.mark.slow
-def test_a_full_size_body_forward():
-  """One frame of 512 pixels through UNet and pose branch, random weights, bfloat16 (5 GB and some minutes)."""
+def test_a_full_size_body_forward(jit):
+  """One frame of 512 pixels through UNet and pose branch, random weights (7 GB and some minutes)."""
   unet, controlnet = UNetConfig(), ControlNetConfig()
   rng = np.random.default_rng(0)
 
@@ -50,8 +49,7 @@ def test_a_full_size_body_forward():
   params = {"unet": random(unet), "controlnet": random(controlnet)}
   latents, context = jnp.asarray(rng.normal(size=(1, 1, 64, 64, 4)), jnp.float32), jnp.ones((1, 50, 768))
   condition = {"pose": jnp.zeros((1, 1, 64, 64, 320))}
-  denoiser = Denoiser(unet, controlnet, jnp.bfloat16)
-  got = jax.jit(denoiser.apply)({"params": params}, latents, jnp.array([500]), context, condition)
+  got = jit(Denoiser(unet, controlnet).apply)({"params": params}, latents, jnp.array([500]), context, condition)
   assert got.shape == latents.shape
   assert np.isfinite(got).all()
   assert np.std(got) > 0.1
