@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anchor_jax.config import OptimizerConfig, RunConfig
+from anchor_jax.training.optimizer import learning_rate, make_optimizer
+from anchor_jax.training.state import make_state
+from anchor_jax.training.step import make_step
+
+
+def objective(weights, frozen, batch, key):
+  return jnp.mean((weights["w"] * batch["x"] - frozen["target"]) ** 2), {}
+
+
+def run(values, ema=0.9, **settings):
+  config = OptimizerConfig(learning_rate=0.1, warmup_steps=0, ema=ema, **settings)
+  optimizer = make_optimizer(config, 100)
+  state = make_state({"w": jnp.ones(3)}, optimizer, RunConfig(optimizer=config))
+  step = jax.jit(make_step(objective, optimizer, config.ema))
+  states = [state]
+  for value in values:
+    state, _ = step(state, {"target": jnp.zeros(3)}, {"x": jnp.full(3, value)}, jax.random.key(0))
+    states.append(state)
+  return states
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
+  states = run([1.0, np.nan, 1.0])
+  before, bad = states[1:3]
+  for name in ("weights", "optimizer", "ema"):
+    jax.tree.map(np.testing.assert_array_equal, getattr(before, name), getattr(bad, name))
+  assert int(bad.skipped) == 1 and int(bad.step) == 2 and int(states[3].skipped) == 1
+  assert float(states[3].weights["w"][0]) < float(bad.weights["w"][0])
+
+
+def test_the_average_follows_the_weights_and_is_absent_without_a_decay():
+  state = run([1.0] * 5)[-1]
+  assert float(state.weights["w"][0]) < float(state.ema["w"][0]) < 1
+  assert run([1.0], ema=0.0)[-1].ema is None
+
+
+def test_one_norm_clips_all_gradients_together():
+  gradients = {"a": jnp.full(4, 3.0), "b": jnp.full(4, 4.0)}
+  optimizer = make_optimizer(OptimizerConfig(clip=1.0, warmup_steps=0), 10)
+  _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
+  first_moment = state[1][0].mu
+  norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(first_moment))) / (1 - 0.9)
+  assert norm == pytest.approx(1.0, rel=1e-5)
+  assert float(first_moment["b"][0] / first_moment["a"][0]) == pytest.approx(4 / 3, rel=1e-5)
+
+
+def test_learning_rates_warm_up_and_stay_or_fall():
+  constant = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10), 100)
+  cosine = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="cosine"), 100)
+  for schedule in (constant, cosine):
+    assert float(schedule(0)) == 0 and float(schedule(5)) == pytest.approx(0.5) and float(schedule(10)) == 1
+  assert float(constant(99)) == 1 and float(cosine(100)) == pytest.approx(0, abs=1e-6)
