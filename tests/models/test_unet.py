@@ -16,70 +16,76 @@ def normal(seed, *shape):
 
 @pytest.fixture(scope="module")
 def clip():
-  return normal(0, 1, 3, 6, 8, 4), jnp.array([500]), normal(1, 1, 5, 6)
+  """Two clips of four frames, the last of the second one padding."""
+  return normal(0, 2, 4, 6, 8, 4), jnp.array([500, 20]), normal(1, 2, 5, 6)
+
+
+POSE, MASK = normal(2, 2, 4, 6, 8, 8), jnp.array([[True] * 4, [True] * 3 + [False]])
 
 
 @pytest.fixture(scope="module")
 def denoiser(unet_config, controlnet_config, clip, random_params):
   module = Denoiser(unet_config, controlnet_config)
-  condition = {"pose": normal(2, 1, 3, 6, 8, 8)}
-  return module, random_params(module, *clip, condition), condition
+  return module, random_params(module, *clip, {"pose": POSE}, MASK)
 
 
-def test_padded_frames_change_nothing(denoiser, clip, jit):
-  module, params, condition = denoiser
-  sample, timesteps, context = clip
-  plain = jit(module.apply)(params, sample, timesteps, context, condition)
-  longer = jnp.concatenate([sample, 7 + sample[:, :2]], axis=1)
-  pose = jnp.concatenate([condition["pose"], 5 + condition["pose"][:, :2]], axis=1)
-  mask = jnp.arange(5)[None] < 3
-  padded = jit(module.apply)(params, longer, timesteps, context, {"pose": pose}, mask)
-  np.testing.assert_allclose(padded[:, :3], plain, atol=1e-5 * float(jnp.abs(plain).max()))
-  unmasked = jit(module.apply)(params, longer, timesteps, context, {"pose": pose}, None)
-  assert jnp.abs(unmasked[:, :3] - plain).max() > 1e-2
+@pytest.fixture(scope="module")
+def predict(denoiser, clip, jit):
+  """The denoiser, compiled once for all tests that change its inputs alone."""
+  module, params = denoiser
+  run = jit(lambda sample, pose, mask, scale: module.apply(params, sample, *clip[1:], {"pose": pose}, mask, scale))
+  return lambda sample=clip[0], pose=POSE, mask=MASK, scale=1.0: run(sample, pose, mask, scale)
 
 
-def test_frames_of_a_clip_see_each_other_and_clips_do_not(denoiser, clip, jit):
-  module, params, condition = denoiser
-  sample, timesteps, context = clip
-  apply = jit(module.apply)
-  plain = apply(params, sample, timesteps, context, condition)
-  assert jnp.abs(apply(params, sample.at[:, 2].add(1), timesteps, context, condition)[:, 0] - plain[:, 0]).max() > 1e-4
-  two = jax.tree.map(lambda x: jnp.concatenate([x, x + 1 if x.dtype == float else x]), (sample, timesteps, context))
-  pose = jnp.concatenate([condition["pose"], condition["pose"] + 1])
-  np.testing.assert_allclose(apply(params, *two, {"pose": pose})[:1], plain, atol=2e-5)
+def test_padded_frames_change_nothing(denoiser, clip, predict, jit):
+  module, params = denoiser
+  plain = predict()
+  short = jax.tree.map(lambda x: x[1:, :3], (clip[0], POSE))
+  alone = jit(module.apply)(params, short[0], clip[1][1:], clip[2][1:], {"pose": short[1]})
+  np.testing.assert_allclose(plain[1:, :3], alone, atol=1e-5 * float(jnp.abs(plain).max()))
+  sample, pose = clip[0].at[1, 3].add(7), POSE.at[1, 3].add(5)
+  np.testing.assert_array_equal(predict(sample, pose)[1, :3], plain[1, :3])
+  assert jnp.abs(predict(sample, pose, mask=jnp.ones_like(MASK))[1, :3] - plain[1, :3]).max() > 1e-2
 
 
-def test_scale_zero_is_the_unet_alone(denoiser, clip, jit):
-  module, params, condition = denoiser
-  sample, timesteps, context = clip
-  unet = UNet(module.unet_config)
-  alone = jit(unet.apply)({"params": params["params"]["unet"]}, sample, timesteps, context)
-  apply = jit(lambda p, scale: module.apply(p, *clip, condition, conditioning_scale=scale))
-  np.testing.assert_allclose(apply(params, 0.0), alone, atol=1e-6)
-  assert jnp.abs(apply(params, 2.0) - alone).max() > 1e-2
+def test_frames_of_a_clip_see_each_other_and_clips_do_not(clip, predict):
+  plain, changed = predict(), predict(clip[0].at[0, 2].add(1))
+  assert jnp.abs(changed - plain)[0, 0].max() > 1e-4
+  np.testing.assert_array_equal(changed[1], plain[1])
+
+
+def test_scale_zero_is_the_unet_alone(denoiser, clip, predict, jit):
+  module, params = denoiser
+  alone = jit(UNet(module.unet_config).apply)({"params": params["params"]["unet"]}, *clip, MASK)
+  np.testing.assert_allclose(predict(scale=0.0), alone, atol=1e-5)
+  assert jnp.abs(predict(scale=2.0) - alone).max() > 1e-2
+
+
+def test_bfloat16_stays_near_float32(denoiser, clip, predict, jit):
+  module, params = denoiser
+  half = Denoiser(module.unet_config, module.controlnet_config, jnp.bfloat16)
+  got = jit(half.apply)(params, *clip, {"pose": POSE}, MASK)
+  assert got.dtype == jnp.float32
+  assert jnp.abs(got - predict()).max() < 0.1 * jnp.abs(predict()).max()
 
 
 def test_a_new_pose_branch_changes_nothing(unet_config, controlnet_config, clip, jit):
-  sample, timesteps, context = clip
   branch = ControlNet(controlnet_config)
-  params = jit(branch.init)(jax.random.key(0), sample, timesteps, context, normal(2, 1, 3, 6, 8, 8))
-  down, middle = jit(branch.apply)(params, sample, timesteps, context, normal(2, 1, 3, 6, 8, 8))
+  params = jit(branch.init)(jax.random.key(0), *clip, POSE)
+  down, middle = jit(branch.apply)(params, *clip, POSE)
   assert [x.shape[-1] for x in down] == list(controlnet_config.skip_channels)
   assert not any(np.any(x) for x in (*down, middle))
-  features = branch.apply(params, jnp.ones((1, 3, 24, 32, 3)), method="embed_pose")
+  features = jit(lambda p, x: branch.apply(p, x, method="embed_pose"))(params, jnp.ones((1, 3, 24, 32, 3)))
   assert features.shape == (1, 3, 6, 8, unet_config.block_out_channels[0])
   assert not np.any(features)
 
 
 def test_the_leak_into_the_middle_block_is_a_choice(unet_config, clip, jit, random_params):
-  sample, timesteps, context = clip
-  residuals = [normal(4, 1, 3, *size, width) for size, width in (((6, 8), 8), ((6, 8), 8), ((3, 4), 8), ((3, 4), 16))]
+  residuals = [normal(4, 2, 4, *size, width) for size, width in (((6, 8), 8), ((6, 8), 8), ((3, 4), 8), ((3, 4), 16))]
   outputs = []
   for leak in (False, True):
     unet = UNet(dataclasses.replace(unet_config, mid_gets_last_residual=leak))
-    params = random_params(unet, *clip)
-    outputs.append(jit(unet.apply)(params, sample, timesteps, context, None, residuals, None))
+    outputs.append(jit(unet.apply)(random_params(unet, *clip), *clip, None, residuals, None))
   assert jnp.abs(outputs[0] - outputs[1]).max() > 1e-3
 
 
@@ -89,11 +95,3 @@ def test_odd_sizes_and_more_input_channels(unet_config, jit, random_params):
   params = random_params(unet, *inputs)
   assert jit(unet.apply)(params, *inputs).shape == (1, 1, 5, 7, 4)
   assert params["params"]["down_blocks_1"]["attentions_0"]["proj_in"]["kernel"].shape == (16, 16)
-
-
-def test_bfloat16_stays_near_float32(denoiser, clip, jit):
-  module, params, condition = denoiser
-  plain = jit(module.apply)(params, *clip, condition)
-  half = jit(Denoiser(module.unet_config, module.controlnet_config, jnp.bfloat16).apply)(params, *clip, condition)
-  assert half.dtype == jnp.float32
-  assert jnp.abs(half - plain).max() < 0.1 * jnp.abs(plain).max()
