@@ -1,8 +1,7 @@
 """What a network looks like: frozen configurations with the field names of diffusers' and transformers' config.json.
 
-Defaults are Stable Diffusion 1.5's. `from_json` is strict: a field that would change what is computed and that these
-networks do not know raises UserError. `to_json` writes a file that those libraries load, fields of our own in it only
-where they differ from their default.
+Defaults are Stable Diffusion 1.5's. `from_json` refuses fields that would change what is computed and are not known
+here; `to_json` writes what those libraries load, with fields of our own only where they differ from their default.
 """
 
 import dataclasses
@@ -31,11 +30,7 @@ class Config:
 
   @classmethod
   def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
-    """Reads the dictionary of a config.json.
-
-    Raises:
-      UserError: a field these networks do not implement has a value that matters, or a value makes no sense.
-    """
+    """Reads the dictionary of a config.json; UserError for a value that matters and is not built, or makes no sense."""
     known = {f.name for f in dataclasses.fields(cls)}
     values, refused = dict(cls.file_defaults), []
     for name, value in fields.items():

@@ -18,7 +18,7 @@ from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, UNetConf
 from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.interop.diffusers import load_model, load_schedule, save_model, save_schedule
+from anchor_jax.interop.diffusers import Model, load_model, load_schedule, save_model, save_schedule, with_own_fields
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
 from anchor_jax.training.checkpoint import PARTS, read_settings, read_weights
@@ -46,10 +46,15 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   if config.init:
     folder = shipped() if config.init == "studio" else Path(config.init)
     found, weights = _read_workdir(folder, config.part) if _is_workdir(folder) else read_models(folder, config.part)
+    for name in found.keys() & weights.keys():  # what a run may choose for weights it didn't make: remat, temporal layers
+      model = with_own_fields(Model(found[name], weights[name]), getattr(config.model, name))
+      found[name], weights[name] = model.config, model.params
   networks = Networks(dataclasses.replace(config.model, **found), config.dtype)
   missing = {"unet", "controlnet", "vae", "image_encoder", "null_context"} - weights.keys()
   if missing:
-    made = jax.jit(networks.init)(jax.random.key(config.seed))
+    # XLA's optimiser would take a minute over a program that runs once.
+    quick = {"xla_backend_optimization_level": 0}
+    made = jax.jit(networks.init, compiler_options=quick)(jax.random.key(config.seed))
     weights |= {name: made[name] for name in missing}
   return networks, weights
 
