@@ -4,13 +4,21 @@ This runs before anything imports JAX, which reads its platform and its number o
 """
 
 import os
+import sys
+import types
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 # Tests may start processes of their own; those see the same platform and need no network.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
+# An int will do where a float is asked for, as it does for the type checker.
+checker = types.ModuleType("run_time_type_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+sys.modules[checker.__name__] = checker
+
 # Every annotated function of the package checks its arguments and results, from here until pytest ends.
-install_import_hook("anchor_jax", "beartype.beartype")
+install_import_hook("anchor_jax", "run_time_type_checker.check")
