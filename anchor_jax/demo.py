@@ -56,6 +56,7 @@ SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 def demo(output: Path, size: Size, config_file: Path) -> dict:
   """Runs every stage and returns the report."""
   clock = time.monotonic()
+  read_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
   prepare_parent(output / "report.json")
   stages: dict[str, float] = {}
 

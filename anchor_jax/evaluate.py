@@ -115,10 +115,9 @@ def main() -> None:
   parser.add_argument("--without-head", type=Path, metavar="VIDEO", help="the same with --no-head")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
   args = parser.parse_args()
-  read = lambda path: None if path is None else np.stack(list(read_frames(path)))
-  report = evaluate(
-    read(args.generated), open_prepared(args.truth), open_prepared(args.training), read(args.without_head)
-  )
+  read = lambda path: np.stack(list(read_frames(path)))
+  without_head = None if args.without_head is None else read(args.without_head)
+  report = evaluate(read(args.generated), open_prepared(args.truth), open_prepared(args.training), without_head)
   save_report(report, args.output)
   print(summary(report))
 

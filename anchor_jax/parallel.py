@@ -10,6 +10,8 @@ Parameters are sharded by shape: the largest axis that the fsdp axis divides. Sm
 import contextlib
 import math
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,7 +50,7 @@ def _several_processes() -> bool:
   return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh of all devices, its axes sized by the config."""
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.frames]

@@ -170,7 +170,7 @@ def main() -> None:
   processes = flags.DEFINE_integer("processes", None, "Number of processes.")
   process = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
   if any(argument in ("--help", "-h", "-help") for argument in sys.argv[1:]):
-    print(__doc__ + "\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR\n  --config.key=value")
+    print(f"{__doc__}\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR\n  --config.key=value")
     print("  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX can't find)")
     return
   try:

@@ -12,7 +12,7 @@ from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConf
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:
   """The run for one part: body or head."""
-  body = SampleConfig("dpm++2m", steps=8, window=16, overlap=4, guidance=1.5, conditioning_scale=1.0)
+  body = SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0)
   head = SampleConfig(
     "dpm++2m", steps=5, window=1, overlap=0, guidance=1.0, conditioning_scale=1.0, windows_per_batch=16
   )
@@ -20,7 +20,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
     RunConfig(
       part=part,
       init="studio",
-      steps=150,
+      steps=120,
       log_every=10,
       checkpoint_every=50,
       data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True),

@@ -56,7 +56,8 @@ def sample_clip(
   def body(carry, i):
     carry = step(carry, i)
     if on_step is not None:
-      jax.debug.callback(lambda _: on_step(), carry[0].ravel()[0])  # the argument makes it wait for the step
+      # The second argument makes it wait for the step.
+      jax.debug.callback(functools.partial(_tell, on_step), carry[0].ravel()[0])
     return carry, None
 
   (latents, _), _ = jax.lax.scan(body, (noise, jnp.zeros_like(noise)), jnp.arange(len(solver)))
@@ -108,3 +109,7 @@ def make_step(
 def _for_branches(leaf: Array, count: int) -> Array:
   """Repeats a batch once a branch: [B ...] -> [branch * B ...]."""
   return jnp.tile(leaf, (count,) + (1,) * (leaf.ndim - 1))
+
+
+def _tell(on_step: Callable[[], object], _) -> None:
+  on_step()

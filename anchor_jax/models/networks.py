@@ -6,6 +6,7 @@ trainer's business, not the networks'.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class Networks:
   def embed_pose(self, weights: PyTree, pose: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
     """The pose branch's stem: computed once a frame, whatever the number of sampling steps."""
     pixels = pose.astype(jnp.float32) / 255
-    return self.denoiser.apply(_denoiser_params(weights), pixels, method="embed_pose")
+    return _apply(self.denoiser, _denoiser_params(weights), pixels, method="embed_pose")
 
   def denoise(
     self,
@@ -94,18 +95,18 @@ class Networks:
   ) -> Float[Array, "B T H W C"]:
     """The prediction for noisy latents; with its weights bound it is the function diffusion/ takes."""
     params = _denoiser_params(weights)
-    return self.denoiser.apply(params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
+    return _apply(self.denoiser, params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
 
   def appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
     """Context tokens of reference images: CLIP's preprocessing, then the image tower."""
     pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
-    return self.image_encoder.apply({"params": weights["image_encoder"]}, pixels)
+    return _apply(self.image_encoder, weights["image_encoder"], pixels)
 
   def encode_moments(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"]
   ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
     """Mean and log-variance of the latent of images in [-1, 1], unscaled."""
-    return self.vae.apply({"params": weights["vae"]}, pixels, method="encode")
+    return _apply(self.vae, weights["vae"], pixels, method="encode")
 
   def encode(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"], key: Key[Array, ""] | None = None
@@ -118,9 +119,12 @@ class Networks:
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
     """Images in [0, 1] of scaled latents."""
-    unscaled = latents / self.model.vae.scaling_factor
-    pixels = self.vae.apply({"params": weights["vae"]}, unscaled, method="decode")
+    pixels = self.decode_unscaled(weights, latents / self.model.vae.scaling_factor)
     return jnp.clip(pixels / 2 + 0.5, 0, 1)
+
+  def decode_unscaled(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
+    """Images in about [-1, 1] of the latents that `encode_moments` gives; not clipped."""
+    return _apply(self.vae, weights["vae"], latents, method="decode")
 
   def inpainting(
     self,
@@ -134,7 +138,7 @@ class Networks:
     The mask shrinks by torch's nearest rule, which takes the top left pixel of each cell.
     """
     stride = self.model.vae.stride
-    masked = self.encode(weights, pixels * keep[..., None], key)
+    masked = self.encode(weights, jnp.where(keep[..., None], pixels, 0), key)
     return jnp.concatenate([keep[:, ::stride, ::stride, None].astype(jnp.float32), masked], axis=-1)
 
 
@@ -160,4 +164,9 @@ def scale_latents(vae: PyTree, factor: Float[Array, ""]) -> PyTree:
 
 
 def _denoiser_params(weights: PyTree) -> PyTree:
-  return {"params": {"unet": weights["unet"], "controlnet": weights["controlnet"]}}
+  return {"unet": weights["unet"], "controlnet": weights["controlnet"]}
+
+
+def _apply(module: Any, params: PyTree, *arguments: Any, method: str | None = None) -> Any:
+  """Linen's apply without mutable collections, so that it returns the module's result alone."""
+  return module.apply({"params": params}, *arguments, method=method)

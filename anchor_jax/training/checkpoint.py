@@ -8,6 +8,7 @@ WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and t
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -28,12 +29,14 @@ class Checkpoints:
 
   def __init__(self, folder: Path, keep: int = 2):
     """Opens, or makes, FOLDER/checkpoints."""
-    policies = ocp.training.preservation_policies
+    # Orbax's own policies do not match the protocols that its v1 interface declares.
+    keep_newest: Any = ocp.training.preservation_policies.LatestN(keep)
+    when_told: Any = ocp.training.save_decision_policies.InitialSavePolicy()
     try:
       self._manager = ocp.training.Checkpointer(
-        (folder / "checkpoints").absolute(),
-        preservation_policy=policies.LatestN(keep),
-        save_decision_policy=ocp.training.save_decision_policies.InitialSavePolicy(),
+        str((folder / "checkpoints").absolute()),
+        preservation_policy=keep_newest,
+        save_decision_policy=when_told,
         cleanup_tmp_directories=True,
       )
     except OSError as error:
@@ -55,11 +58,15 @@ class Checkpoints:
     A damaged checkpoint is passed over for the one before, and the log says so.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(like))
+    damaged = []
     for info in reversed(self._manager.checkpoints):
       try:
         loaded = self._manager.load_checkpointables(info.step, {"state": abstract, "loader": loader})
+        for step in damaged:  # its place is needed when the run gets there again
+          self._manager.delete(step)
         return State(**loaded["state"]), loaded["loader"]
       except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
+        damaged.append(info.step)
         log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, _first_line(error))
     return None
 
@@ -85,9 +92,9 @@ def read_weights(folder: Path, averaged: bool = True) -> tuple[PyTree, int]:
 def _load_here(place: Path) -> PyTree:
   """A checkpoint's state on this process's first device, whatever mesh it was saved from."""
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  stored = ocp.checkpointables_metadata(place).metadata["state"]
+  stored = ocp.checkpointables_metadata(str(place)).metadata["state"]
   on_device = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-  return ocp.load_checkpointables(place, {"state": jax.tree.map(on_device, stored)})["state"]
+  return ocp.load_checkpointables(str(place), {"state": jax.tree.map(on_device, stored)})["state"]
 
 
 def write_settings(folder: Path, config: RunConfig) -> None:

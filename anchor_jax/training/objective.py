@@ -67,7 +67,7 @@ def _autoencoding(networks: Networks) -> Objective:
     images = to_signed(batch["frame"])
     mean, logvar = networks.encode_moments(trained, images)
     latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-    made = networks.vae.apply({"params": trained["vae"]}, latents, method="decode")
+    made = networks.decode_unscaled(trained, latents)
     error = made - images
     absolute = jnp.mean(jnp.abs(error))
     edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))

@@ -46,7 +46,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   if config.init:
     folder = shipped() if config.init == "studio" else Path(config.init)
     found, weights = _read_workdir(folder, config.part) if _is_workdir(folder) else read_models(folder, config.part)
-    for name in found.keys() & weights.keys():  # what a run may choose for weights it didn't make: remat, temporal layers
+    for name in found.keys() & weights.keys():  # a run may choose remat, temporal layers, ...
       model = with_own_fields(Model(found[name], weights[name]), getattr(config.model, name))
       found[name], weights[name] = model.config, model.params
   networks = Networks(dataclasses.replace(config.model, **found), config.dtype)

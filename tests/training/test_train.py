@@ -5,15 +5,20 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from anchor_jax.config import MeshConfig, OptimizerConfig
+from anchor_jax.data.dataset import open_prepared
 from anchor_jax.errors import UserError
+from anchor_jax.models.networks import to_signed
 from anchor_jax.pipeline import animate, load_person, read_motion
 from anchor_jax.train import train
 from anchor_jax.training.checkpoint import read_weights
 from anchor_jax.training.weights import read_part
+
+pytestmark = pytest.mark.slow  # minutes on 2 cores: each test compiles several programs for eight devices
 
 
 def losses(workdir, part):
@@ -38,10 +43,8 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny
   assert (trained / "vae" / "preview.png").exists()
   _, networks, weights, step = read_part(trained, "vae")
   assert step == 12
-  from anchor_jax.data.dataset import open_prepared
-
   frames = np.stack([open_prepared(config.data.path)[i]["frame"] for i in range(10)])
-  mean, _ = networks.encode_moments(weights, frames / np.float32(127.5) - 1)
+  mean, _ = networks.encode_moments(jax.device_put(weights), to_signed(jnp.asarray(frames)))
   assert 0.8 < float(np.mean(np.square(mean))) < 1.2
 
 
