@@ -28,10 +28,11 @@ from tqdm import tqdm
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config import ModelConfig
 from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.sampler import make_step
 from anchor_jax.diffusion.schedule import add_noise, make_schedule
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import plan_windows
+from anchor_jax.diffusion.windows import WindowRule, plan_windows
 from anchor_jax.errors import UserError, door
 from anchor_jax.files import new_file
 from anchor_jax.interop.diffusers import Model, load_model, load_schedule, read_json
@@ -234,12 +235,12 @@ def _sampled(
   guidance = float(golden.setting(f"{prefix}guidance_scale"))
   scale = float(golden.setting(f"{prefix}conditioning_scale"))
   solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
-  plan = plan_windows(len(noise), window, overlap)
+  plan = plan_windows(WindowRule(window, overlap), len(noise))
 
   @jit
   def run(weights, noise, condition, context, null_context):
     denoise = lambda *inputs: part.networks.denoise(weights, *inputs, conditioning_scale=scale)
-    step = make_step(denoise, solver, plan, context, null_context, condition, guidance)
+    step = make_step(denoise, solver, plan, make_branches(context, null_context, guidance), condition)
 
     def body(carry, i):
       carry = step(carry, i)

@@ -1,8 +1,60 @@
-"""Classifier-free guidance (Ho & Salimans 2022, eq. 6)."""
+"""Classifier-free guidance (Ho & Salimans 2022, eq. 6), and in which steps it acts (Kynkäänniemi et al. 2024)."""
 
-from anchor_jax.shapes import Array, Float
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.diffusion.solvers import Solver
+from anchor_jax.shapes import Array, Float, Int
 
 
-def guide(conditional: Float[Array, "..."], null: Float[Array, "..."], scale: float) -> Float[Array, "..."]:
-  """Moves the prediction away from the null branch; scale 1 is the conditional branch itself."""
-  return null + scale * (conditional - null)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Branches:
+  """What the network is told of the appearance, once with and perhaps once without; made by `make_branches`.
+
+  Attributes:
+    contexts: tokens of the conditional branch, and of the null branch if there are two.
+    scale: guidance scale.
+    interval: noise levels (sigma, 0 clean to 1 pure noise) between which guidance acts; elsewhere its scale is 1.
+  """
+
+  contexts: Float[Array, "branch N D"]
+  scale: float = dataclasses.field(metadata={"static": True})
+  interval: tuple[float, ...] = dataclasses.field(metadata={"static": True})
+
+  def __len__(self) -> int:
+    return self.contexts.shape[0]
+
+  def scale_at(self, solver: Solver, step: Int[Array, ""] | Int[Array, "S"]) -> float | Float[Array, "..."]:
+    """The guidance scale at sampling steps."""
+    if self.interval == (0.0, 1.0):
+      return self.scale
+    sigma = solver.sigma[step]
+    return jnp.where((sigma >= self.interval[0]) & (sigma <= self.interval[1]), self.scale, 1.0)
+
+
+def make_branches(
+  context: Float[Array, "N D"],
+  null_context: Float[Array, "N D"] | None = None,
+  scale: float = 1.0,
+  interval: tuple[float, ...] = (0.0, 1.0),
+) -> Branches:
+  """Two branches, or one where the scale is 1 or less or there is no null context."""
+  both = scale > 1 and null_context is not None
+  return Branches(jnp.stack([context, null_context] if both else [context]), scale, interval)
+
+
+def guide(
+  predictions: Float[Array, "branch ..."], scale: float | Float[Array, ""] | Float[Array, "S"]
+) -> Float[Array, "..."]:
+  """Moves the prediction away from the null branch; scale 1 is the conditional branch itself.
+
+  `scale` is one number, or one per leading index of the prediction (windows at their own noise levels).
+  """
+  if len(predictions) == 1:
+    return predictions[0]
+  scale = jnp.asarray(scale)
+  scale = scale.reshape(scale.shape + (1,) * (predictions.ndim - 1 - scale.ndim))
+  return predictions[1] + scale * (predictions[0] - predictions[1])

@@ -1,66 +1,162 @@
-"""Overlapping windows over a clip, as static tables made on the host (paper, section 3.3).
+"""Overlapping windows over a clip, as tables made on the host (paper, section 3.3).
 
-Windows start at 0, s, 2s, ... below the length, s = window - overlap; the last ones are cut short. Every window has
-the same shape, so nothing recompiles; a mask says which of its slots are real.
+Windows start at 0, s, 2s, ... below the length, s = window - overlap. Every window has the same shape, so nothing
+recompiles; a mask says which of its slots are real. What happens at the end of the clip is the rule's `tail`:
+
+    "ragged"      the last windows are cut short, as in the reference
+    "moved_back"  the last window is whole and ends with the clip, however much it overlaps the one before
+    "loop"        the clip is a circle: the last windows go on at its beginning
 """
 
 import dataclasses
+import math
 
+import jax
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import Bool, Float, Int, NdArray
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.shapes import Array, Bool, Float, Int, NdArray
+
+TAILS = ("ragged", "moved_back", "loop")
+WEIGHTS = ("uniform", "tapered")
 
 
 @dataclasses.dataclass(frozen=True)
+class WindowRule:
+  """How windows are laid over a clip of any length.
+
+  Attributes:
+    window: frames of a window.
+    overlap: frames that it shares with the next.
+    tail: one of `TAILS`, see above.
+    weights: "uniform" averages the windows that hold a frame, as the paper does; "tapered" gives a frame more weight
+      the nearer it is to a window's middle.
+  """
+
+  window: int
+  overlap: int
+  tail: str = "ragged"
+  weights: str = "uniform"
+
+  def __post_init__(self):
+    if self.window < 1 or not 0 <= self.overlap < self.window:
+      raise UserError(
+        f"window {self.window} with overlap {self.overlap}: the overlap must be at least 0 and below the window"
+      )
+    for name, value, known in (("tail", self.tail, TAILS), ("weights", self.weights, WEIGHTS)):
+      if value not in known:
+        raise UserError(f'unknown {name} "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
+
+  @property
+  def stride(self) -> int:
+    """Frames from a window's start to the next one's."""
+    return self.window - self.overlap
+
+  @property
+  def reach(self) -> int:
+    """How many windows ahead of itself a window overlaps."""
+    return math.ceil(self.window / self.stride) - 1
+
+  def count(self, length: int) -> int:
+    """Windows of a clip of `length` frames."""
+    if self.tail == "moved_back":
+      return 1 + max(0, math.ceil((length - self.window) / self.stride))
+    return math.ceil(length / self.stride)
+
+  def starts(self, windows: Int[NdArray, "K"], length: int | None) -> Int[NdArray, "K"]:
+    """First frames of the windows with these numbers; `length` None is a clip whose end is not in sight."""
+    starts = windows * self.stride
+    if self.tail == "moved_back" and length is not None:
+      starts = np.minimum(starts, max(0, length - self.window))
+    return starts
+
+  def taper(self) -> Float[NdArray, "T"]:
+    """Weight of each slot before the windows that hold a frame are made to sum to one."""
+    slots = np.arange(self.window)
+    return np.ones(self.window) if self.weights == "uniform" else np.minimum(slots + 1.0, self.window - slots)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class WindowPlan:
-  """Which frames each window holds, and what its word counts.
+  """Which frames each window holds, and what its word counts. A tree of arrays: a jitted function may take it.
 
   Attributes:
     frames: frame number of each slot, int32 [K, T]; unreal slots repeat the clip's last frame.
     mask: which slots are real, bool [K, T]; every window has at least one.
     weights: share of a slot's prediction in its frame's, float32 [K, T]; sums to 1 over a frame's real slots.
+    count: number of windows; rows beyond are idle.
     length: frames in the clip.
   """
 
-  frames: Int[NdArray, "K T"]
-  mask: Bool[NdArray, "K T"]
-  weights: Float[NdArray, "K T"]
-  length: int
-
-  @property
-  def count(self) -> int:
-    """Number of windows."""
-    return len(self.frames)
+  frames: Int[NdArray, "*levels K T"] | Int[Array, "*levels K T"]
+  mask: Bool[NdArray, "*levels K T"] | Bool[Array, "*levels K T"]
+  weights: Float[NdArray, "*levels K T"] | Float[Array, "*levels K T"]
+  count: int | Int[NdArray, "*levels"] | Int[Array, "*levels"]
+  length: int | Int[NdArray, "*levels"] | Int[Array, "*levels"]
 
 
-def plan_windows(length: int, window: int, overlap: int) -> WindowPlan:
-  """The reference's plan: uniform weights, ragged tail. Raises UserError when no plan exists."""
+def plan_windows(rule: WindowRule, length: int) -> WindowPlan:
+  """The windows of a clip of `length` frames. Raises UserError for a clip without frames."""
   if length < 1:
     raise UserError("a clip needs at least one frame")
-  if window < 1 or not 0 <= overlap < window:
-    raise UserError(f"window {window} with overlap {overlap}: the overlap must be at least 0 and below the window")
-  starts = np.arange(0, length, window - overlap, dtype=np.int32)
-  frames = starts[:, None] + np.arange(window, dtype=np.int32)
-  mask = frames < length
-  frames = np.minimum(frames, length - 1)
-  return WindowPlan(frames, mask, _shares(frames, mask, mask.astype(np.float64), length), length)
+  count = rule.count(length)
+  frames = rule.starts(np.arange(count), length)[:, None] + np.arange(rule.window)
+  if rule.tail == "loop" and length > rule.window:
+    mask, frames = np.ones(frames.shape, bool), frames % length
+  else:
+    if rule.tail == "loop":  # one window sees the whole circle
+      frames, count = frames[:1], 1
+    mask = frames < length
+    frames = np.minimum(frames, length - 1)
+  raw = np.where(mask, rule.taper(), 0.0)
+  total = np.zeros(length)
+  np.add.at(total, frames, raw)
+  return WindowPlan(frames.astype(np.int32), mask, (raw / total[frames]).astype(np.float32), count, length)
 
 
-def pad_windows(plan: WindowPlan, multiple: int) -> WindowPlan:
-  """The plan with idle windows added until their number is a multiple; idle ones repeat window 0 with weight 0."""
-  extra = -plan.count % multiple
-  if not extra:
+def plan_group(rule: WindowRule, first: int, together: int, length: int | None) -> WindowPlan:
+  """The windows `first` to `first + together - 1` of a clip, which need not have come to its end yet.
+
+  Args:
+    rule: the layout; a loop has no group, for its first window needs its last frame.
+    first: number of the group's first window.
+    together: windows of the group, of which those beyond the clip's last are idle: no slot but one is real, and that
+      has no weight.
+    length: of the clip; None where it is longer than all that these windows hold.
+
+  Returns:
+    A plan whose frame numbers are the clip's, neither wrapped nor cut.
+  """
+  count = math.inf if length is None else rule.count(length)
+  # All windows that may hold a frame of these: `reach` before and after, and one more where the last is moved back.
+  near = np.arange(max(0, first - rule.reach - 1), first + together + rule.reach + 1)
+  near = near[near < count]
+  held = rule.starts(near, length)[:, None] + np.arange(rule.window)
+  raw = np.where(held < (np.inf if length is None else length), rule.taper(), 0.0)
+  numbers = np.arange(first, first + together)
+  frames = rule.starts(numbers, length)[:, None] + np.arange(rule.window)
+  lowest = min(int(held.min()) if held.size else 0, int(frames.min()))
+  total = np.zeros(max(int(held.max(initial=0)), int(frames.max())) + 1 - lowest)
+  np.add.at(total, held - lowest, raw)
+  real = (frames < (np.inf if length is None else length)) & (numbers < count)[:, None]
+  shares = np.where(real, rule.taper(), 0.0) / np.where(real, total[frames - lowest], 1.0)
+  mask = real | (~real.any(axis=1, keepdims=True) & (np.arange(rule.window) == 0))
+  alive = int(max(0, min(together, count - first)))
+  return WindowPlan(frames.astype(np.int32), mask, shares.astype(np.float32), alive, int(frames.max()) + 1)
+
+
+def capacity(count: int) -> int:
+  """The next of few sizes, 1, 2, 3, 4, 6, 8, 12, 16, ...: clips of many lengths share a compiled program."""
+  power = 1 << max(0, count.bit_length() - 1)
+  return next(size for size in (power, power * 3 // 2, power * 2) if size >= count)
+
+
+def pad_windows(plan: WindowPlan, rows: int) -> WindowPlan:
+  """The plan with idle windows added up to `rows`; they repeat window 0 with weight 0."""
+  extra = rows - len(plan.frames)
+  if extra <= 0:
     return plan
   repeat = lambda table: np.concatenate([table, np.repeat(table[:1], extra, axis=0)])
   weights = np.concatenate([plan.weights, np.zeros((extra, plan.weights.shape[1]), np.float32)])
   return dataclasses.replace(plan, frames=repeat(plan.frames), mask=repeat(plan.mask), weights=weights)
-
-
-def _shares(
-  frames: Int[NdArray, "K T"], mask: Bool[NdArray, "K T"], raw: Float[NdArray, "K T"], length: int
-) -> Float[NdArray, "K T"]:
-  raw = np.where(mask, raw, 0.0)
-  total = np.zeros(length)
-  np.add.at(total, frames, raw)
-  return (raw / total[frames]).astype(np.float32)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import plan_windows
+from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
 
 CONFIG = ScheduleConfig(prediction_type="sample", timestep_spacing="trailing", set_alpha_to_one=True)
 
@@ -52,8 +53,9 @@ def test_equals_the_algorithm_written_with_loops(length, together):
   keys = jax.random.split(jax.random.key(length), 4)
   noise, pose = jax.random.normal(keys[0], (2, length, 2, 2, 3))
   context, null = jax.random.normal(keys[1], (2, 5, 6))
-  solver, plan = make_solver("ddim", CONFIG, 4), plan_windows(length, 4, 1)
-  made = sample_clip(toy, solver, plan, noise, context, null, {"pose": pose}, 2.5, windows_per_batch=together)
+  solver, plan = make_solver("ddim", CONFIG, 4), plan_windows(WindowRule(4, 1), length)
+  branches = make_branches(context, null, 2.5)
+  made = sample_clip(toy, solver, plan, noise, branches, {"pose": pose}, windows_per_batch=together)
   np.testing.assert_allclose(made, by_hand(solver, plan, noise, context, null, pose, 2.5), atol=2e-5)
 
 
@@ -65,19 +67,50 @@ def test_guidance_of_one_never_asks_the_null_branch():
     return toy(latents, *rest)
 
   noise = jnp.ones((6, 2, 2, 3))
-  args = (make_solver("ddim", CONFIG, 2), plan_windows(6, 4, 1), noise, jnp.ones((5, 6)))
-  alone = sample_clip(denoise, *args, None, {"pose": noise}, 1.0)
+  args = (make_solver("ddim", CONFIG, 2), plan_windows(WindowRule(4, 1), 6), noise)
+  tokens, none = jnp.ones((5, 6)), jnp.zeros((5, 6))
+  alone = sample_clip(denoise, *args, make_branches(tokens, none, 1.0), {"pose": noise})
   assert set(seen) == {1}
-  both = sample_clip(toy, *args, jnp.zeros((5, 6)), {"pose": noise}, 1.0 + 1e-6)
+  both = sample_clip(toy, *args, make_branches(tokens, none, 1.0 + 1e-6), {"pose": noise})
   np.testing.assert_allclose(alone, both, atol=1e-4)
+
+
+def test_clips_of_many_lengths_share_one_program():
+  traced = []
+
+  @jax.jit
+  def run(plan, noise):
+    traced.append(noise.shape)
+    return sample_clip(toy, solver, plan, noise, branches, {"pose": noise}, windows_per_batch=2)
+
+  solver, rule, branches = make_solver("ddim", CONFIG, 3), WindowRule(4, 1), make_branches(jnp.ones((5, 6)))
+  for length in (13, 15, 17, 18):
+    plan = plan_windows(rule, length)
+    rows = capacity(plan.count)
+    noise = jax.random.normal(jax.random.key(0), (rows * rule.stride + rule.overlap, 2, 2, 3))
+    made = run(pad_windows(plan, rows), noise)
+    alone = sample_clip(toy, solver, plan, noise[:length], branches, {"pose": noise[:length]})
+    np.testing.assert_allclose(made[:length], alone, atol=1e-5)
+  assert len(traced) == 1
+
+
+def test_a_guidance_interval_guides_its_steps_alone():
+  noise, tokens, none = jnp.ones((3, 2, 2, 3)), jnp.ones((5, 6)), jnp.zeros((5, 6))
+  solver, plan = make_solver("ddim", CONFIG, 4), plan_windows(WindowRule(2, 1), 3)
+  run = lambda *guidance: sample_clip(toy, solver, plan, noise, make_branches(tokens, none, *guidance), {"pose": noise})
+  everywhere, nowhere = run(3.0), run(1.0)
+  np.testing.assert_allclose(run(3.0, (1.5, 2.0)), nowhere, atol=1e-5)
+  np.testing.assert_allclose(run(3.0, (0.0, 2.0)), everywhere, atol=1e-5)
+  late = run(3.0, (0.0, 0.9))
+  assert np.abs(late - everywhere).max() > 0.01 and np.abs(late - nowhere).max() > 0.01
 
 
 def test_tells_each_step():
   steps = []
   noise = jnp.ones((3, 2, 2, 1))
   made = sample_clip(
-    toy, make_solver("ddim", CONFIG, 5), plan_windows(3, 2, 1), noise, jnp.ones((5, 6)), None, {"pose": noise}, 1.0,
-    on_step=lambda: steps.append(1),
+    toy, make_solver("ddim", CONFIG, 5), plan_windows(WindowRule(2, 1), 3), noise, make_branches(jnp.ones((5, 6))),
+    {"pose": noise}, on_step=lambda: steps.append(1),
   )  # fmt: skip
   jax.block_until_ready(made)
   jax.effects_barrier()
