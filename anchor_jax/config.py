@@ -84,17 +84,24 @@ class SampleConfig:
 
   Attributes:
     window, overlap: frames of a window, and of its overlap with the next; 1 and 0 samples frame by frame.
-    windows_per_batch: windows denoised in one call.
+    tail, window_weights: how windows end and what they weigh, see diffusion/windows.py.
+    guidance_interval: noise levels (sigma, 0 to 1) between which guidance acts.
     conditioning_scale: weight of the pose branch's residuals.
+    windows_per_batch: windows denoised in one call.
+    whole_clip: hold the whole clip in memory instead of streaming it; a loop always does.
   """
 
   solver: str = "ddim"
   steps: int = 20
   window: int = 16
   overlap: int = 4
+  tail: str = "ragged"
+  window_weights: str = "uniform"
   guidance: float = 7.5
+  guidance_interval: tuple[float, ...] = (0.0, 1.0)
   conditioning_scale: float = 2.0
   windows_per_batch: int = 1
+  whole_clip: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

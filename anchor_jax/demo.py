@@ -14,15 +14,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from anchor_jax.config import RunConfig, run_config
 from anchor_jax.data.dataset import PreparedSource, open_prepared
+from anchor_jax.data.motion import read_motion
 from anchor_jax.data.sidecar import write_studio_video
 from anchor_jax.data.video import VideoWriter
 from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
-from anchor_jax.pipeline import animate, load_person, read_motion
+from anchor_jax.pipeline import animate, load_person
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.train import train
@@ -83,7 +85,9 @@ def demo(output: Path, size: Size, config_file: Path) -> dict:
 
   print("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
-  frames, without_head = animate(load_person(output / "person"), read_motion(output / "unseen", size.frames))
+  motion = read_motion(output / "unseen", size.frames)
+  shown = tqdm(animate(load_person(output / "person"), motion), total=size.frames, desc="generate", unit="frame")
+  frames, without_head = (np.stack(side) for side in zip(*shown, strict=True))
   done("generate")
 
   with VideoWriter(output / "anchor.mp4", FPS, metadata={"comment": "synthetic: the anchor_jax demo"}) as writer:

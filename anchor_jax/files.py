@@ -10,10 +10,10 @@ from pathlib import Path
 from anchor_jax.errors import UserError
 
 
-def partial_path(path: str | os.PathLike) -> Path:
+def partial_path(path: str | os.PathLike, word: str = "partial") -> Path:
   """Where an output is written until it is whole: `a/clip.mp4` -> `a/clip.partial.mp4` (suffixes name formats)."""
   path = Path(path)
-  return path.with_name(f"{path.stem}.partial{path.suffix}")
+  return path.with_name(f"{path.stem}.{word}{path.suffix}")
 
 
 def refuse(path: str | os.PathLike, error: OSError) -> UserError:
@@ -39,8 +39,10 @@ def prepare_parent(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike) -> Iterator[Path]:
+def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
   """Yields a path to write a file to; it takes its name `path` when the block ends, and is removed if the block fails.
+
+  `word` is what its name says until then, for outputs that keep a partial file of their own.
 
   Raises:
     UserError: `path` cannot be written, is a folder, or the disk is full.
@@ -49,7 +51,7 @@ def new_file(path: str | os.PathLike) -> Iterator[Path]:
   if path.is_dir():
     raise UserError(f"{path} is a folder: name a file for the output")
   prepare_parent(path)
-  partial = partial_path(path)
+  partial = partial_path(path, word)
   try:
     yield partial
     os.replace(partial, path)

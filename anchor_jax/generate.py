@@ -1,74 +1,190 @@
-"""Makes a video of a trained person that follows a motion.
+"""Makes a video of a trained person that follows a motion, of any length.
 
 Example:
   python -m anchor_jax.generate --checkpoint=runs/ana --motion=dance.mp4 --output=ana_dances.mp4
 
 The motion is a prepared folder, or a video (which is prepared first: with the poses that come with it, else with the
-landmark model). --appearance gives another picture of the person than the one kept from training.
+landmark model; its sound is copied). --appearance gives another picture of the person than the one kept from training.
+
+While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
+--resume goes on from there.
 """
 
+import argparse
+import contextlib
 import dataclasses
+import importlib.metadata
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from anchor_jax import parallel
+from anchor_jax.data.motion import Motion, at_rate, read_motion
+from anchor_jax.data.resumable import ResumableWriter
 from anchor_jax.data.video import VideoWriter
+from anchor_jax.diffusion.solvers import SOLVERS
+from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import Parser, UserError, door
-from anchor_jax.files import prepare_parent
-from anchor_jax.pipeline import Motion, Person, animate, load_person, read_image, read_motion
+from anchor_jax.files import partial_path
+from anchor_jax.pipeline import Person, animate, load_person, read_image
 from anchor_jax.prepare import prepare
+from anchor_jax.shapes import NdArray, UInt8
 
 
-def motion_of(path: Path, size: int, frames: int | None) -> Motion:
+@contextlib.contextmanager
+def motion_of(path: Path, size: int, frames: int | None, fps: float | None) -> Iterator[Motion]:
   """The motion in a prepared folder, or in a video."""
-  if path.is_dir():
-    motion = read_motion(path, frames)
-  else:
-    with tempfile.TemporaryDirectory() as folder:
-      prepare([path], Path(folder) / "motion", size=size)
-      motion = read_motion(Path(folder) / "motion", frames)
-  if motion.pose.shape[1] != size:
-    raise UserError(
-      f"{path} is prepared at {motion.pose.shape[1]} pixels and the person was trained at {size}: prepare it again with"
-      f" --size={size}"
-    )
-  return motion
+  with contextlib.ExitStack() as stack:
+    folder = path
+    if not path.is_dir():
+      folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "motion"
+      prepare([path], folder, size=size)
+    motion = read_motion(folder, None if fps else frames)
+    if motion.size != size:
+      raise UserError(
+        f"{path} is prepared at {motion.size} pixels and the person was trained at {size}: prepare it again with"
+        f" --size={size}"
+      )
+    yield motion if fps is None else first_frames(at_rate(motion, fps), frames)
 
 
-def with_sampling(person: Person, steps: int | None, guidance: float | None, use_head: bool) -> Person:
-  """The person with other sampling settings than those it was trained with."""
-  changes = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+def first_frames(motion: Motion, count: int | None) -> Motion:
+  """No more than `count` frames of a motion."""
+  if count is None or (motion.length is not None and motion.length <= count):
+    return motion
+  cut = lambda first: (frame for _, frame in zip(range(first, count), motion.frames(first), strict=False))
+  return dataclasses.replace(motion, length=count, frames=cut)
+
+
+def with_sampling(person: Person, changes: dict[str, Any], use_head: bool) -> Person:
+  """The person with other settings of the body's sampling than those she was trained with."""
   body = dataclasses.replace(person.body, sample=dataclasses.replace(person.body.sample, **changes))
   return Person(body, person.head if use_head else None)
 
 
-@door
-def main() -> None:
-  """The command line."""
+def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H W 3"]:
+  """The frame with a text in its lower left corner, light with a dark edge."""
+  if not text:
+    return frame
+  frame, height = frame.copy(), frame.shape[0]
+  scale, place = height / 400, (round(height * 0.02), round(height * 0.97))
+  for colour, thickness in ((20, 3), (235, 1)):
+    width = max(thickness, round(thickness * scale))
+    cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (colour,) * 3, width, cv2.LINE_AA)
+  return frame
+
+
+def settings_of(person: Person, args: argparse.Namespace, fps: float) -> dict[str, Any]:
+  """All that the frames depend on, for the file's metadata."""
+  body, head = person.body, person.head
+  return {
+    "synthetic": True,
+    "made_by": f"anchor_jax {importlib.metadata.version('anchor_jax')}",
+    "checkpoint": args.checkpoint.resolve().name,
+    "motion": args.motion.name,
+    "appearance": args.appearance.name if args.appearance else None,
+    "seed": args.seed,
+    "fps": fps,
+    "watermark": args.watermark,
+    "body": {"step": body.step, **dataclasses.asdict(body.sample)},
+    "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
+  }
+
+
+def parse() -> argparse.Namespace:
+  """The flags, checked as far as they can be by themselves."""
   parser = Parser("anchor_jax.generate", __doc__)
   parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
   parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--appearance", type=Path, metavar="IMAGE", help="a picture of the person")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.mp4")
   parser.add_argument("--frames", type=int, help="only the first so many frames")
-  parser.add_argument("--seed", type=int, default=0, help="names the noise (default 0)")
-  parser.add_argument("--steps", type=int, help="sampling steps of the body (default: the checkpoint's)")
-  parser.add_argument("--guidance", type=float, help="guidance scale of the body (default: the checkpoint's)")
+  parser.add_argument("--fps", type=float, help="frames per second (default: the motion's)")
+  parser.add_argument("--resume", action="store_true", help="go on with FILE.partial.mp4 of a run that was stopped")
+  parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
+  parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
+  parser.add_argument("--no-audio", action="store_true", help="leave the motion video's sound out")
   parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
+  parser.add_argument("--seed", type=int, default=0, help="names the noise (default 0)")
+  parser.add_argument("--mesh", default="", metavar="WxF", help="spread windows over W devices, their frames over F")
+  body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
+  body.add_argument("--steps", type=int, help="sampling steps")
+  body.add_argument("--solver", choices=SOLVERS)
+  body.add_argument("--window", type=int, help="frames of a window")
+  body.add_argument("--overlap", type=int, help="frames that a window shares with the next")
+  body.add_argument("--tail", choices=TAILS, help="how the last windows end")
+  body.add_argument("--window-weights", choices=WEIGHTS, help="what a frame weighs in a window")
+  body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
+  body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
   args = parser.parse_args()
   if args.output.suffix.lower() != ".mp4":
     raise UserError(f"--output={args.output}: name a file that ends in .mp4")
-  if args.frames is not None and args.frames < 1:
-    raise UserError(f"--frames={args.frames}: at least 1")
-  prepare_parent(args.output)
-  person = with_sampling(load_person(args.checkpoint), args.steps, args.guidance, not args.no_head)
+  for name in ("frames", "steps"):
+    if getattr(args, name) is not None and getattr(args, name) < 1:
+      raise UserError(f"--{name}={getattr(args, name)}: at least 1")
+  if args.fps is not None and not 0 < args.fps <= 240:
+    raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
+  return args
+
+
+def mesh_of(text: str) -> Any:
+  """The devices to spread windows over; by default one, and all of them for the windows where there are several."""
+  if not text:
+    return None if jax.device_count() == 1 else parallel.sampling_mesh(jax.device_count(), 1)
+  try:
+    windows, frames = (int(number) for number in text.lower().split("x"))
+  except ValueError:
+    raise UserError(f"--mesh={text}: give two numbers of devices, such as 4x2") from None
+  return parallel.sampling_mesh(windows, frames)
+
+
+def generate(args: argparse.Namespace) -> int:
+  """Writes the video; returns its number of frames."""
+  names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
+  changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+  person = with_sampling(load_person(args.checkpoint), changes, not args.no_head)
   appearance = None if args.appearance is None else read_image(args.appearance)
-  motion = motion_of(args.motion, person.body.appearance.shape[0], args.frames)
-  tags = {"comment": f"synthetic video made by anchor_jax from {args.checkpoint.name}"}
-  with VideoWriter(args.output, motion.fps, metadata=tags) as writer:  # opened first: a bad path must not cost the work
-    frames, _ = animate(person, motion, appearance, args.seed)
-    for frame in frames:
-      writer.write(frame)
-  print(f"wrote {args.output}: {len(frames)} frames at {motion.fps:g} frames per second")
+  mesh = mesh_of(args.mesh)
+  with motion_of(args.motion, person.body.appearance.shape[0], args.frames, args.fps) as motion:
+    settings = settings_of(person, args, motion.fps)
+    writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
+    if args.preview and not writer.frames:
+      show_preview(person, first_frames(motion, round(motion.fps)), appearance, args)
+    start = min(writer.frames, motion.length or writer.frames)
+    bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
+    with contextlib.closing(writer), bar, parallel.use_sampling_mesh(mesh):
+      if start != motion.length:
+        for frame, _ in animate(person, motion, appearance, args.seed, start, mesh):
+          writer.write(watermarked(frame, args.watermark))
+          bar.update()
+      tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
+      sound = None if args.motion.is_dir() or args.no_audio else args.motion
+      writer.finish(tags, sound)
+  return writer.frames
+
+
+def show_preview(person: Person, motion: Motion, appearance: NdArray | None, args: argparse.Namespace) -> None:
+  """Writes the first second, and says where."""
+  place = partial_path(args.output, "preview")
+  with VideoWriter(place, motion.fps, metadata={"comment": "synthetic: a preview"}) as writer:
+    shown = tqdm(animate(person, motion, appearance, args.seed), total=motion.length, desc="preview", unit="frame")
+    for frame, _ in shown:
+      writer.write(watermarked(np.asarray(frame), args.watermark))
+  print(f"the first second is in {place}", flush=True)
+
+
+@door
+def main() -> None:
+  """The command line."""
+  args = parse()
+  count = generate(args)
+  print(f"wrote {args.output}: {count} frames")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
-from anchor_jax.shapes import PyTree
+from anchor_jax.shapes import Array, PyTree
 
 DATA, FSDP, FRAMES = AXES = ("data", "fsdp", "frames")
 _SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
@@ -102,3 +102,51 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
   """Makes the mesh the current one."""
   return jax.set_mesh(mesh)
+
+
+def sampling_mesh(windows: int, frames: int) -> Mesh:
+  """A mesh for `generate`: windows of a group over one axis, frames of a window over another."""
+  if windows < 1 or frames < 1 or windows * frames > jax.device_count():
+    raise UserError(f"{windows} x {frames} devices are not to be had: there are {jax.device_count()}")
+  return make_mesh(MeshConfig(windows, 1, frames), jax.devices()[: windows * frames])
+
+
+def windows_at_once(mesh: Mesh | None) -> int:
+  """Over how many devices a sampling mesh spreads windows."""
+  return 1 if mesh is None else mesh.shape[DATA]
+
+
+def per_window_device(function, mesh: Mesh):
+  """`diffusion.spread`'s inner function on every device of the data axis; the frames axis is left to the compiler."""
+  blocks, windows, same = PartitionSpec(None, DATA), PartitionSpec(DATA), PartitionSpec()
+  sums = PartitionSpec(None, None, DATA)
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=(blocks, same, same, blocks, sums, windows, windows),
+    out_specs=sums,
+    axis_names={DATA},
+    check_vma=False,
+  )
+
+
+def from_right(x: Array) -> Array:
+  """Each device of the data axis gets its right neighbour's x; the last gets the first's."""
+  count = jax.lax.axis_size(DATA)
+  return jax.lax.ppermute(x, DATA, [(i, (i - 1) % count) for i in range(count)])
+
+
+def from_left(x: Array) -> Array:
+  """Each device of the data axis gets its left neighbour's x; the first gets the last's."""
+  count = jax.lax.axis_size(DATA)
+  return jax.lax.ppermute(x, DATA, [(i, (i + 1) % count) for i in range(count)])
+
+
+def over_frames(x: Array) -> Array:
+  """Cuts the second axis, frames of windows, over the frames axis."""
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(None, FRAMES))
+
+
+def use_sampling_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+  """Makes a sampling mesh the current one; without a mesh, nothing."""
+  return contextlib.nullcontext() if mesh is None else use_mesh(mesh)

@@ -1,50 +1,40 @@
-"""From motion to pictures: the body pass over overlapping windows, then the head pass that repaints each face.
+"""From motion to pictures: the body's frames from overlapping windows, then the head that repaints each face.
 
-Nothing here sees the truth: face crops and masks come from the motion's pose side.
+All of it are generators: motion comes in and frames go out one after another, so length costs no memory. Nothing here
+sees the truth: face crops and masks come from the motion's pose side.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
+from anchor_jax import parallel
 from anchor_jax.config import SampleConfig
 from anchor_jax.data import face
-from anchor_jax.data.dataset import open_prepared
+from anchor_jax.data.motion import Motion, MotionFrame
+from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import plan_windows
+from anchor_jax.diffusion.spread import spread_windows
+from anchor_jax.diffusion.stream import Pipeline, init_stream, make_tick, stream_clip
+from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.shapes import Array, Float, Key, NdArray, PyTree, UInt8
+from anchor_jax.shapes import Array, Key, NdArray, PyTree, UInt8
 from anchor_jax.training.weights import read_part
 
-_CHUNK = 16  # frames that go through the autoencoder or the pose stem in one call
-
-
-@dataclasses.dataclass(frozen=True)
-class Motion:
-  """What drives a video.
-
-  Attributes:
-    pose: pose renders.
-    face_mask: 255 where the face is to be repainted, from the pose side.
-    landmarks: five points of each face in pixels; NaN where missing.
-    fps: frames per second.
-  """
-
-  pose: UInt8[NdArray, "T H W 3"]
-  face_mask: UInt8[NdArray, "T H W 1"]
-  landmarks: Float[NdArray, "T 5 2"]
-  fps: float
-
-  def __len__(self) -> int:
-    return len(self.pose)
+Picture = UInt8[NdArray, "H W 3"]
+Embed = Callable[[PyTree, PyTree], PyTree]  # (weights, what is known of some frames) -> their condition
+_PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +43,16 @@ class Part:
 
   Attributes:
     networks, weights: what denoises.
-    sample: how the part was configured to sample.
+    sample: how it samples.
     appearance: a reference picture kept while training.
+    step: of the training.
   """
 
   networks: Networks
   weights: PyTree
   sample: SampleConfig
   appearance: UInt8[NdArray, "H W 3"]
+  step: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,21 +72,11 @@ def load_person(workdir: Path) -> Person:
 
 def load_part(workdir: Path, part: str) -> Part:
   """Reads one trained part of a workdir."""
-  config, networks, weights, _ = read_part(workdir, part)
+  config, networks, weights, step = read_part(workdir, part)
   place = workdir / part / "appearance.png"
   if not place.exists():
     raise UserError(f"{place} is missing: train this part again")
-  return Part(networks, jax.device_put(weights), config.sample, read_image(place))
-
-
-def read_motion(folder: Path, frames: int | None = None) -> Motion:
-  """The pose side of the first video of a prepared folder, or of its first `frames` frames."""
-  source = open_prepared(folder)
-  count = int(np.sum(source.videos == 0))
-  count = count if frames is None else min(count, frames)
-  records = [source.read(i, ("pose", "face_mask", "landmarks")) for i in range(count)]
-  stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
-  return Motion(**stacked, fps=float(source.fps))
+  return Part(networks, jax.device_put(weights), config.sample, read_image(place), step)
 
 
 def read_image(path: Path) -> UInt8[NdArray, "H W 3"]:
@@ -106,93 +88,177 @@ def read_image(path: Path) -> UInt8[NdArray, "H W 3"]:
 
 
 def animate(
-  person: Person, motion: Motion, appearance: UInt8[NdArray, "H W 3"] | None = None, seed: int = 0
-) -> tuple[UInt8[NdArray, "T H W 3"], UInt8[NdArray, "T H W 3"]]:
-  """The person in motion: (frames with the head repainted, frames as the body model left them)."""
+  person: Person,
+  motion: Motion,
+  appearance: UInt8[NdArray, "H W 3"] | None = None,
+  seed: int = 0,
+  start: int = 0,
+  mesh: Any = None,
+) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
+  """The person in motion: for each frame from `start` on (head repainted, as the body model left it).
+
+  Args:
+    person: who.
+    motion: what she does.
+    appearance: another picture of her than the one kept from training.
+    seed: names the noise.
+    start: first frame wanted; it and all after it are those of a run from the beginning, bit for bit.
+    mesh: devices to spread the windows over, of `parallel.sampling_mesh`.
+  """
   body_key, head_key = jax.random.split(jax.random.key(seed))
-  body = paint_body(person.body, motion, appearance, body_key)
-  return (body if person.head is None else paint_heads(person.head, body, motion, head_key)), body
+  # The head works on groups of frames too: both begin where a run from the start would have begun a group.
+  head_start = start if person.head is None else _first_needed(person.head.sample, start, mesh)
+  begin = _first_needed(person.body.sample, head_start, mesh)
+  frames, again = itertools.tee(motion.frames(begin))
+  bodies = paint_body(person.body, frames, motion, appearance, body_key, head_start, mesh)
+  if person.head is None:
+    yield from ((body, body) for body in bodies)
+    return
+  moves = itertools.islice(again, head_start - begin, None)
+  yield from paint_heads(person.head, zip(bodies, moves, strict=False), motion.length, head_key, start, mesh)
 
 
 def paint_body(
-  part: Part, motion: Motion, appearance: UInt8[NdArray, "H W 3"] | None, key: Key[Array, ""]
-) -> UInt8[NdArray, "T H W 3"]:
-  """Batch-overlapped temporal denoising of the whole clip."""
-  networks, weights = part.networks, part.weights
-  side = motion.pose.shape[1]
-  if appearance is None:
-    appearance = part.appearance
-  appearance = cv2.resize(appearance, (side, side), interpolation=cv2.INTER_AREA)
-  embed = jax.jit(lambda weights, pose: networks.embed_pose(weights, pose[None])[0])
-  condition = {"pose": _in_chunks(lambda pose: embed(weights, pose), (motion.pose,), "pose features")}
-  latents = _sample(part, condition, appearance, side // networks.model.vae.stride, key, "body")
-  return _decode(part, latents, "decode")
+  part: Part,
+  frames: Iterable[MotionFrame],
+  motion: Motion,
+  appearance: UInt8[NdArray, "H W 3"] | None,
+  key: Key[Array, ""],
+  start: int = 0,
+  mesh: Any = None,
+) -> Iterator[UInt8[NdArray, "H W 3"]]:
+  """The body's frames from `start` on, by batch-overlapped temporal denoising; `frames` begin where that needs it."""
+  appearance = part.appearance if appearance is None else appearance
+  appearance = cv2.resize(appearance, (motion.size, motion.size), interpolation=cv2.INTER_AREA)
+  embed = lambda weights, block: {"pose": part.networks.embed_pose(weights, block["pose"][None])[0]}
+  items = ({"pose": frame.pose} for frame in frames)
+  return _Painter(part, embed, appearance, motion.size, key, mesh).pictures(items, motion.length, start)
 
 
 def paint_heads(
-  part: Part, frames: UInt8[NdArray, "T H W 3"], motion: Motion, key: Key[Array, ""]
-) -> UInt8[NdArray, "T H W 3"]:
-  """Repaints the face of each frame: crop by the pose's landmarks, inpaint, blend back."""
-  networks, weights = part.networks, part.weights
-  size = part.appearance.shape[0]
-  to_crop = [face.face_transform(points, size) for points in face.fill_missing(motion.landmarks)]
-  each = lambda arrays: zip(arrays, to_crop, strict=True)
-  crops = np.stack([face.crop_image(frame, transform, size, extend=True) for frame, transform in each(frames)])
-  poses = np.stack([face.crop_image(pose, transform, size) for pose, transform in each(motion.pose)])
-  keeps = np.stack([face.keep_mask(mask, transform, size) for mask, transform in each(motion.face_mask)])
+  part: Part,
+  pairs: Iterable[tuple[Picture, MotionFrame]],
+  length: int | None,
+  key: Key[Array, ""],
+  start: int = 0,
+  mesh: Any = None,
+) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
+  """Repaints each frame's face: crop by the pose's landmarks, inpaint, blend back; yields (repainted, as it was)."""
+  networks, size = part.networks, part.appearance.shape[0]
+  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
 
-  @jax.jit
-  def conditions(weights, pose, crop, keep):
-    inpaint = networks.inpainting(weights, to_signed(crop), keep[..., 0] > 127)
-    return {"pose": networks.embed_pose(weights, pose[None])[0], "inpaint": inpaint}
+  def crops():
+    for frame, move in pairs:
+      to_crop = face.face_transform(move.landmarks, size)
+      keep = face.keep_mask(move.face_mask, to_crop, size)
+      waiting.append((frame, to_crop, keep))
+      crop = face.crop_image(frame, to_crop, size, extend=True)
+      yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
 
-  condition = _in_chunks(lambda *chunk: conditions(weights, *chunk), (poses, crops, keeps), "face crops")
-  latents = _sample(part, condition, part.appearance, size // networks.model.vae.stride, key, "head")
-  heads = _decode(part, latents, "decode faces")
-  return np.stack(
-    [
-      face.paste_face(frame, head, transform, keep)
-      for frame, head, transform, keep in zip(frames, heads, to_crop, keeps, strict=True)
-    ]
-  )
+  def embed(weights, block):
+    inpaint = networks.inpainting(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
+    return {"pose": networks.embed_pose(weights, block["pose"][None])[0], "inpaint": inpaint}
 
-
-def _sample(
-  part: Part, condition: PyTree, appearance: UInt8[NdArray, "H W 3"], side: int, key: Key[Array, ""], name: str
-) -> Float[Array, "T h w C"]:
-  networks, sample = part.networks, part.sample
-  solver = make_solver(sample.solver, networks.model.schedule, sample.steps)
-  count = jax.tree.leaves(condition)[0].shape[0]
-  plan = plan_windows(count, sample.window, sample.overlap)
-  # All frames start from the same noise, as in the reference: what is the same stays the same from frame to frame.
-  noise = jax.random.normal(key, (1, side, side, networks.model.unet.out_channels))
-  noise = jnp.broadcast_to(noise, (count, *noise.shape[1:]))
-  with tqdm(total=sample.steps, desc=f"{name}: {count} frames in {plan.count} windows", unit="step") as bar:
-
-    def run(weights, condition, appearance, noise):
-      def denoise(*inputs):
-        return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
-
-      context = networks.appearance(weights, appearance[None])[0]
-      null = weights["null_context"]
-      return sample_clip(
-        denoise, solver, plan, noise, context, null, condition, sample.guidance, sample.windows_per_batch,
-        on_step=lambda: bar.update(),
-      )  # fmt: skip
-
-    return jax.block_until_ready(jax.jit(run)(part.weights, condition, appearance, noise))
+  painter = _Painter(part, embed, part.appearance, size, key, mesh)
+  for head in painter.pictures(crops(), length, _first_needed(part.sample, start, mesh)):
+    frame, to_crop, keep = waiting.popleft()
+    yield face.paste_face(frame, head, to_crop, keep), frame
 
 
-def _decode(part: Part, latents: Float[Array, "T h w C"], name: str) -> UInt8[NdArray, "T H W 3"]:
-  decode = jax.jit(lambda weights, z: jnp.round(part.networks.decode(weights, z) * 255).astype(jnp.uint8))
-  return np.asarray(_in_chunks(lambda z: decode(part.weights, z), (latents,), name))
+def _rule(sample: SampleConfig) -> WindowRule:
+  return WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
 
 
-def _in_chunks(function: Callable, arrays: tuple, name: str) -> PyTree:
-  """Calls function over the leading axis, `_CHUNK` at a time, the last chunk padded so that nothing compiles twice."""
-  count, outputs = len(arrays[0]), []
-  for start in tqdm(range(0, count, _CHUNK), desc=name, unit="chunk", leave=False):
-    chunk = [np.asarray(array[start : start + _CHUNK]) for array in arrays]
-    missing = _CHUNK - len(chunk[0])
-    outputs.append(function(*(np.pad(c, [(0, missing)] + [(0, 0)] * (c.ndim - 1), mode="edge") for c in chunk)))
-  return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *outputs)
+def _pipeline(sample: SampleConfig, mesh: Any) -> Pipeline:
+  devices = parallel.windows_at_once(mesh)
+  return Pipeline(_rule(sample), sample.steps, -(-sample.windows_per_batch // devices) * devices)
+
+
+def _first_needed(sample: SampleConfig, start: int, mesh: Any) -> int:
+  """The frame a stream must begin with so that `start` comes out as if it had begun at 0."""
+  if _at_once(sample):
+    return 0
+  pipeline = _pipeline(sample, mesh)
+  return max(0, pipeline.first_frame(pipeline.warm_up(start)))
+
+
+def _at_once(sample: SampleConfig) -> bool:
+  return sample.whole_clip or sample.tail == "loop"
+
+
+class _Painter:
+  """One part of a person at work on one video: from what is known of frames to pictures."""
+
+  def __init__(self, part: Part, embed: Embed, appearance: Picture, size: int, key: Key[Array, ""], mesh: Any):
+    networks, self.sample, self.weights = part.networks, part.sample, part.weights
+    self.embed, self.mesh = embed, mesh
+    # All frames start from the same noise, as in the reference: what is the same stays the same from frame to frame.
+    side = size // networks.model.vae.stride
+    self.noise = jax.random.normal(key, (side, side, networks.model.unet.out_channels))
+    context = jax.jit(lambda weights, image: networks.appearance(weights, image[None])[0])(part.weights, appearance)
+    null = part.weights["null_context"]
+    self.branches = make_branches(context, null, self.sample.guidance, self.sample.guidance_interval)
+    self.solver = make_solver(self.sample.solver, networks.model.schedule, self.sample.steps)
+    self.decode = jax.jit(lambda weights, z: jnp.round(networks.decode(weights, z) * 255).astype(jnp.uint8))
+    scale = self.sample.conditioning_scale
+    self.denoise = lambda weights: lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=scale)
+
+  def pictures(self, items: Iterable[PyTree], length: int | None, start: int) -> Iterator[Picture]:
+    """Frames from `start` on; `items` begin where `_first_needed` says."""
+    pieces = self._whole_clip(items) if _at_once(self.sample) else self._stream(items, length, start)
+    for first, latents in pieces:
+      if first + len(latents) > start:
+        # Always as many as in the first piece, so that nothing compiles twice.
+        full = jnp.pad(latents, [(0, self.piece - len(latents))] + [(0, 0)] * 3, mode="edge")
+        yield from np.asarray(self.decode(self.weights, full))[max(0, start - first) : len(latents)]
+
+  def _stream(self, items: Iterable[PyTree], length: int | None, start: int) -> Iterator[tuple[int, Array]]:
+    pipeline = _pipeline(self.sample, self.mesh)
+    self.piece = pipeline.block
+    predict = None if self.mesh is None else spread_windows(pipeline, self.mesh)
+    noise = jnp.broadcast_to(self.noise, (pipeline.block, *self.noise.shape))
+    embed = jax.jit(self.embed)
+
+    @functools.partial(jax.jit, donate_argnums=2)
+    def tick(weights, branches, state, *arguments):
+      return make_tick(self.denoise(weights), self.solver, pipeline, branches, predict)(state, *arguments)
+
+    @jax.jit
+    def begin(condition):
+      return init_stream(pipeline, len(self.branches), noise, condition)
+
+    items = iter(items)
+    first = next(items, None)
+    if first is None:
+      raise UserError("the motion has no frame")
+    block = jax.tree.map(lambda leaf: np.zeros((pipeline.block, *np.shape(leaf)), leaf.dtype), first)
+    yield from stream_clip(
+      lambda *arguments: tick(self.weights, self.branches, *arguments),
+      pipeline,
+      begin(embed(self.weights, block)),
+      itertools.chain([first], items),
+      lambda block: (noise, embed(self.weights, block)),
+      length,
+      pipeline.warm_up(start),
+    )
+
+  def _whole_clip(self, items: Iterable[PyTree]) -> Iterator[tuple[int, Array]]:
+    stacked, rule = jax.tree.map(lambda *leaves: np.stack(leaves), *items), _rule(self.sample)
+    count, self.piece = len(jax.tree.leaves(stacked)[0]), _PIECE
+    plan = plan_windows(rule, count)
+    rows = capacity(rule.count(count))
+    frames = -(-(rows * rule.stride + rule.overlap) // _PIECE) * _PIECE  # no fewer than so many windows could hold
+    embed, conditions = jax.jit(self.embed), []
+    for i in range(0, frames, _PIECE):
+      rest = np.minimum(np.arange(i, i + _PIECE), count - 1)
+      conditions.append(embed(self.weights, jax.tree.map(lambda leaf, rest=rest: leaf[rest], stacked)))
+    condition = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *conditions)
+
+    @jax.jit
+    def run(weights, plan, branches, condition):
+      noise = jnp.broadcast_to(self.noise, (frames, *self.noise.shape))
+      together = self.sample.windows_per_batch
+      return sample_clip(self.denoise(weights), self.solver, plan, noise, branches, condition, together)
+
+    latents = run(self.weights, pad_windows(plan, rows), self.branches, condition)
+    yield from ((i, latents[i : min(i + _PIECE, count)]) for i in range(0, count, _PIECE))

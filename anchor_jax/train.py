@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ from anchor_jax.training.step import make_step
 from anchor_jax.training.weights import frozen_names, initial_weights, write_folder
 
 
-def train(config: RunConfig, workdir: Path) -> dict[str, float]:
-  """Runs, or goes on with, the training of config.part in WORKDIR/PART; returns the last logged metrics."""
+def train(config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None) -> dict[str, float]:
+  """Runs, or goes on with, the training of config.part in WORKDIR/PART; returns the last logged metrics.
+
+  `devices` are those of the mesh; by default all.
+  """
   folder = workdir / config.part
 
   # ---- mesh and input ------------------------------------------------------------------------------------------------
-  mesh = parallel.make_mesh(config.mesh)
+  mesh = parallel.make_mesh(config.mesh, devices)
   batch_size = config.data.batch_size
   if batch_size % parallel.batch_divisor(mesh):
     raise UserError(

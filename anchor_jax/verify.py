@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config import ModelConfig
-from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.guidance import make_branches
+from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.sampler import make_step
 from anchor_jax.diffusion.schedule import add_noise, make_schedule
 from anchor_jax.diffusion.solvers import make_solver

@@ -4,11 +4,15 @@ This runs before anything imports JAX, which reads its platform and its number o
 """
 
 import os
+import pathlib
 import sys
 import types
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Many tests train the same tiny networks: a program is compiled once, for all workers and for the next run too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Tests may start processes of their own; those see the same platform and need no network.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 

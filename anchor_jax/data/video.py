@@ -143,12 +143,41 @@ def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
     _check_whole(path, seen, promised)
 
 
+def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:
+  """The frame with an odd width or height padded by one repeated row or column: yuv420p halves the colour planes."""
+  height, width = frame.shape[:2]
+  if not (height % 2 or width % 2):
+    return frame
+  return cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+
+
+def add_stream(
+  container: Any, fps: Fraction, frame: UInt8[NdArray, "H W 3"], options: dict[str, str], lossless: bool = False
+) -> Any:
+  """An H.264 stream for frames of this size; `options` are the encoder's (crf, preset, g, ...)."""
+  codec, pixels = ("libx264rgb", "rgb24") if lossless else ("libx264", "yuv420p")
+  stream = container.add_stream(codec, rate=fps)
+  stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixels
+  stream.codec_context.time_base = 1 / fps
+  if not lossless:  # players guess the colours of a stream that does not name them: ITU-R BT.601, limited range
+    context = stream.codec_context
+    context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
+  stream.options = {"preset": "medium", **options}
+  return stream
+
+
+def picture_of(frame: UInt8[NdArray, "H W 3"], number: int, fps: Fraction) -> av.VideoFrame:
+  """Frame `number` as the encoder takes it."""
+  picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+  picture.pts, picture.time_base = number, 1 / fps
+  return picture
+
+
 class VideoWriter:
   """Writes RGB frames to a video file; a context manager. The file takes its name when the block ends well.
 
-  H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded by one repeated row or column,
-  since yuv420p halves the colour planes. With `lossless`, every grey level comes back as it was (H.264 RGB in Matroska;
-  not for browsers).
+  H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded (`even`). With `lossless`, every
+  grey level comes back as it was (H.264 RGB in Matroska; not for browsers).
 
   Attributes:
     frames: number of frames written so far.
@@ -201,28 +230,12 @@ class VideoWriter:
     self._size = self._size or (width, height)
     if (width, height) != self._size:
       raise ValueError(f"frame {self.frames} is {width}x{height}, the video {self._size[0]}x{self._size[1]}")
-    if not self._lossless and (height % 2 or width % 2):
-      frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    frame = frame if self._lossless else even(frame)
     if self._stream is None:
-      self._stream = self._add_stream(frame.shape[1], frame.shape[0])
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    picture.pts, picture.time_base = self.frames, 1 / self._fps
-    self._container.mux(self._stream.encode(picture))
+      options = {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(self._crf)}
+      self._stream = add_stream(self._container, self._fps, frame, options, lossless=self._lossless)
+    self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
     self.frames += 1
-
-  def _add_stream(self, width: int, height: int):
-    codec, pixels = ("libx264rgb", "rgb24") if self._lossless else ("libx264", "yuv420p")
-    assert self._container is not None
-    stream = self._container.add_stream(codec, rate=self._fps)
-    stream.width, stream.height, stream.pix_fmt = width, height, pixels
-    stream.codec_context.time_base = 1 / self._fps
-    if not self._lossless:  # players guess the colours of a stream that does not name them: ITU-R BT.601, limited range
-      context = stream.codec_context
-      context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
-    stream.options = (
-      {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(self._crf), "preset": "medium"}
-    )
-    return stream
 
   def __exit__(self, kind, error, traceback) -> None:
     assert self._container is not None

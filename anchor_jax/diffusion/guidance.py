@@ -42,8 +42,9 @@ def make_branches(
   interval: tuple[float, ...] = (0.0, 1.0),
 ) -> Branches:
   """Two branches, or one where the scale is 1 or less or there is no null context."""
-  both = scale > 1 and null_context is not None
-  return Branches(jnp.stack([context, null_context] if both else [context]), scale, interval)
+  if null_context is None or scale <= 1:
+    return Branches(context[None], scale, interval)
+  return Branches(jnp.stack([context, null_context]), scale, interval)
 
 
 def guide(

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.config import RunConfig
+from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import plan_windows
+from anchor_jax.diffusion.windows import WindowRule, plan_windows
 from anchor_jax.files import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree, UInt8
@@ -61,10 +62,8 @@ def _sample(networks, weights, batch, config):
     def denoise(*inputs):
       return networks.denoise(weights, *inputs, conditioning_scale=config.sample.conditioning_scale)
 
-    null = weights["null_context"]
-    latents = sample_clip(
-      denoise, solver, plan_windows(1, 1, 0), noise, context, null, condition, config.sample.guidance
-    )
+    branches = make_branches(context, weights["null_context"], config.sample.guidance)
+    latents = sample_clip(denoise, solver, plan_windows(WindowRule(1, 0), 1), noise, branches, condition)
     return networks.decode(weights, latents)[0]
 
   keep = batch.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]

@@ -35,7 +35,9 @@ def toy(latents, timesteps, context, condition, frame_mask):
 def programs(rule, together, steps, solver_name, guidance):
   """(whole-clip sampler for all lengths, pipeline, jitted tick, empty state)"""
   solver, branches = make_solver(solver_name, CONFIG, steps), make_branches(CONTEXT, NULL, guidance)
-  whole = jax.jit(lambda plan: sample_clip(toy, solver, plan, jnp.asarray(NOISE), branches, {"pose": jnp.asarray(POSE)}))
+  whole = jax.jit(
+    lambda plan: sample_clip(toy, solver, plan, jnp.asarray(NOISE), branches, {"pose": jnp.asarray(POSE)})
+  )
   if rule.tail == "loop":
     return whole
   pipeline = Pipeline(rule, steps, together)

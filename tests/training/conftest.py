@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
-from anchor_jax.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig
+from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig
 from anchor_jax.data.dataset import PosedClip, build
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -60,7 +60,6 @@ def tiny_run(prepared):
       model=tiny_model(inpaint=part == "head"),
       data=DataConfig(str(prepared), batch_size=8, crop=16, in_memory=True, cache=part == "head"),
       optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1, ema=0.5),
-      mesh=MeshConfig(data=1, fsdp=1, frames=8),
       sample=SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=1.5, conditioning_scale=1.0),
     )
     return dataclasses.replace(config, **changes)
