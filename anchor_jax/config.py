@@ -33,6 +33,7 @@ class DataConfig:
   Attributes:
     path: prepared folder.
     batch_size: examples a step, over all devices.
+    size: side of the frames in pixels, for planning without data (`--aot`); a run takes the data's.
     crop: side of the face crop in pixels (head only).
     in_memory: keep decoded records in host memory.
     cache: encode every record once before training (the latent's mean, and the tokens of references where the image
@@ -42,6 +43,7 @@ class DataConfig:
 
   path: str = ""
   batch_size: int = 4
+  size: int = 512
   crop: int = 256
   in_memory: bool = False
   cache: bool = False
@@ -55,6 +57,8 @@ class OptimizerConfig:
   Attributes:
     schedule: "constant" after the warm-up, or "cosine" down to zero at the last step.
     clip: largest global gradient norm, over all trained networks together.
+    clip_networks: names of the networks whose gradients are clipped; () clips all, ("controlnet",) is the reference.
+    accumulate: parts that a batch is cut into, their gradients averaged: memory for a part, the step of a whole.
     ema: decay of the averaged weights that sampling uses; 0 keeps none.
   """
 
@@ -66,6 +70,8 @@ class OptimizerConfig:
   eps: float = 1e-8
   weight_decay: float = 1e-2
   clip: float = 1.0
+  clip_networks: tuple[str, ...] = ()
+  accumulate: int = 1
   ema: float = 0.0
 
 
@@ -75,6 +81,7 @@ class MeshConfig:
 
   data: int = -1
   fsdp: int = 1
+  tensor: int = 1
   frames: int = 1
 
 
@@ -114,6 +121,8 @@ class RunConfig:
       models (a pipeline's folder, or a workdir of this project).
     train_image_encoder: also train the image tower (pre-training of the small one).
     condition_dropout: chance that an example trains the null branch.
+    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps the same.
+    max_skipped: steps in a row without a finite loss and gradient after which the run stops.
     dtype: compute type, "float32" or "bfloat16"; weights are kept in float32.
     steps: optimiser steps.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
@@ -127,6 +136,8 @@ class RunConfig:
   dtype: str = "float32"
   train_image_encoder: bool = False
   condition_dropout: float = 0.1
+  snr_gamma: float = 0.0
+  max_skipped: int = 10
   log_every: int = 20
   checkpoint_every: int = 500
   preview_every: int = 0
@@ -144,7 +155,9 @@ class RunConfig:
         raise UserError(f'config.{name} is "{getattr(self, name)}": use one of {", ".join(allowed)}')
     if self.optimizer.schedule not in ("constant", "cosine"):
       raise UserError(f'config.optimizer.schedule is "{self.optimizer.schedule}": use constant or cosine')
-    for name, value in (("steps", self.steps), ("data.batch_size", self.data.batch_size), ("keep", self.keep)):
+    counts = {"steps": self.steps, "data.batch_size": self.data.batch_size, "keep": self.keep}
+    counts |= {"max_skipped": self.max_skipped, "optimizer.accumulate": self.optimizer.accumulate}
+    for name, value in counts.items():
       if value < 1:
         raise UserError(f"config.{name} is {value}: it must be at least 1")
 

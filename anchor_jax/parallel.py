@@ -1,15 +1,18 @@
 """The mesh, and who holds what: the only file that names mesh axes.
 
-  data    examples of a batch (each device its own)
+  data    examples of a batch, or windows of a clip (each device its own)
   fsdp    examples too, and a share of every parameter, optimiser state and average (ZeRO-3)
+  tensor  channels inside attention, feed-forward and residual blocks (Shoeybi et al. 2019)
   frames  frames of a window
 
-Parameters are sharded by shape: the largest axis that the fsdp axis divides. Small ones are replicated.
+Parameters are sharded by name over tensor (`_TENSOR_RULES`), then by shape over fsdp: the largest axis left that it
+divides. Small ones are replicated.
 """
 
 import contextlib
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +24,13 @@ from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import Array, PyTree
 
-DATA, FSDP, FRAMES = AXES = ("data", "fsdp", "frames")
+DATA, FSDP, TENSOR, FRAMES = AXES = ("data", "fsdp", "tensor", "frames")
+# End of a parameter's path -> the axis, counted from the end, that holds the channels between the two layers of a pair:
+# the first layer of a pair gives each device some channels, the second sums over them.
+_TENSOR_RULES = (
+  (re.compile(r"(to_q|to_k|to_v|net_0/proj|conv1|linear_1|fc1)/(kernel|bias)$"), -1),
+  (re.compile(r"(to_out_0|net_2|conv2|linear_2|fc2)/kernel$"), -2),
+)
 _SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
 
 
@@ -50,10 +59,17 @@ def _several_processes() -> bool:
   return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
 
 
+def keep_compiled_programs() -> None:
+  """Keeps compiled programs on disk, so that a second start is fast; a folder that the user has set stays."""
+  if jax.config.jax_compilation_cache_dir is None:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    jax.config.update("jax_compilation_cache_dir", os.path.join(home, "anchor_jax", "programs"))
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh of all devices, its axes sized by the config."""
   devices = jax.devices() if devices is None else devices
-  sizes = [config.data, config.fsdp, config.frames]
+  sizes = [config.data, config.fsdp, config.tensor, config.frames]
   if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
     raise UserError(f"config.mesh {dict(zip(AXES, sizes, strict=True))}: sizes are 1 or more, and -1 at most once")
   known = math.prod(size for size in sizes if size != -1)
@@ -79,18 +95,24 @@ def batch_divisor(mesh: Mesh) -> int:
 
 
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-  """A sharding for every leaf of parameters (or optimiser state, or averages), from its shape alone."""
+  """A sharding for every leaf of parameters (or optimiser state, or averages), from its name and shape."""
 
-  def one(leaf) -> NamedSharding:
-    shape, parts = np.shape(leaf), mesh.shape[FSDP]
-    fit = [axis for axis, size in enumerate(shape) if size % parts == 0]
-    if parts == 1 or math.prod(shape) < _SMALLEST_SHARDED or not fit:
-      return replicated(mesh)
+  def one(path, leaf) -> NamedSharding:
+    shape = np.shape(leaf)
     spec: list[str | None] = [None] * len(shape)
-    spec[max(fit, key=lambda axis: shape[axis])] = FSDP
+    if math.prod(shape) < _SMALLEST_SHARDED:
+      return replicated(mesh)
+    name = "/".join(str(getattr(key, "key", key)) for key in path)
+    axis = next((axis for pattern, axis in _TENSOR_RULES if pattern.search(name) and len(shape) >= -axis), None)
+    if axis is not None and mesh.shape[TENSOR] > 1 and shape[axis] % mesh.shape[TENSOR] == 0:
+      spec[axis] = TENSOR
+    parts = mesh.shape[FSDP]
+    fit = [axis for axis, size in enumerate(shape) if size % parts == 0 and spec[axis] is None]
+    if parts > 1 and fit:
+      spec[max(fit, key=lambda axis: shape[axis])] = FSDP
     return NamedSharding(mesh, PartitionSpec(*spec))
 
-  return jax.tree.map(one, tree)
+  return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
@@ -108,12 +130,43 @@ def sampling_mesh(windows: int, frames: int) -> Mesh:
   """A mesh for `generate`: windows of a group over one axis, frames of a window over another."""
   if windows < 1 or frames < 1 or windows * frames > jax.device_count():
     raise UserError(f"{windows} x {frames} devices are not to be had: there are {jax.device_count()}")
-  return make_mesh(MeshConfig(windows, 1, frames), jax.devices()[: windows * frames])
+  return make_mesh(MeshConfig(windows, frames=frames), jax.devices()[: windows * frames])
 
 
 def windows_at_once(mesh: Mesh | None) -> int:
   """Over how many devices a sampling mesh spreads windows."""
   return 1 if mesh is None else mesh.shape[DATA]
+
+
+def platform() -> str:
+  """What the current mesh's devices are, cpu, gpu or tpu; without a mesh, what JAX computes on."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  found = jax.default_backend() if device is None else device.platform
+  return "gpu" if found in ("cuda", "rocm") else found
+
+
+def over_batch(kernel, q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  """Runs an attention kernel, which the compiler can't cut up by itself, on each device's share of a current mesh.
+
+  The batch is cut over data and fsdp; the queries' sequence over frames, each device with all keys and values.
+  Axes that don't divide, and those that an enclosing shard_map has taken already, are left alone.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
+  over = []
+  for axis in (DATA, FSDP):
+    parts = math.prod(free[a] for a in over) * free.get(axis, 1)
+    if free.get(axis, 1) > 1 and q.shape[0] % parts == 0:
+      over.append(axis)
+  sequence = FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
+  if not over and sequence is None:
+    return kernel(q, k, v, key_count)
+  batch = tuple(over) or None
+  axes = {*over, *([sequence] if sequence else [])}
+  queries, all_keys = PartitionSpec(batch, sequence), PartitionSpec(batch)
+  specs = (queries, all_keys, all_keys, None if key_count is None else all_keys)
+  run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=axes, check_vma=False)
+  return run(q, k, v, key_count)
 
 
 def per_window_device(function, mesh: Mesh):

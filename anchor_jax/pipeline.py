@@ -115,7 +115,8 @@ def animate(
     yield from ((body, body) for body in bodies)
     return
   moves = itertools.islice(again, head_start - begin, None)
-  yield from paint_heads(person.head, zip(bodies, moves, strict=False), motion.length, head_key, start, mesh)
+  pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
+  yield from paint_heads(person.head, pairs, motion.length, head_key, start, mesh)
 
 
 def paint_body(
@@ -137,21 +138,25 @@ def paint_body(
 
 def paint_heads(
   part: Part,
-  pairs: Iterable[tuple[Picture, MotionFrame]],
+  pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
   length: int | None,
   key: Key[Array, ""],
   start: int = 0,
   mesh: Any = None,
 ) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
-  """Repaints each frame's face: crop by the pose's landmarks, inpaint, blend back; yields (repainted, as it was)."""
+  """Repaints each frame's face: crop by the pose's landmarks, inpaint, blend back; yields (repainted, as it was).
+
+  `pairs` are numbered, and begin where the frames from `start` on need it.
+  """
   networks, size = part.networks, part.appearance.shape[0]
   waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
 
   def crops():
-    for frame, move in pairs:
+    for number, (frame, move) in pairs:
       to_crop = face.face_transform(move.landmarks, size)
       keep = face.keep_mask(move.face_mask, to_crop, size)
-      waiting.append((frame, to_crop, keep))
+      if number >= start:
+        waiting.append((frame, to_crop, keep))
       crop = face.crop_image(frame, to_crop, size, extend=True)
       yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
 
@@ -160,7 +165,7 @@ def paint_heads(
     return {"pose": networks.embed_pose(weights, block["pose"][None])[0], "inpaint": inpaint}
 
   painter = _Painter(part, embed, part.appearance, size, key, mesh)
-  for head in painter.pictures(crops(), length, _first_needed(part.sample, start, mesh)):
+  for head in painter.pictures(crops(), length, start):
     frame, to_crop, keep = waiting.popleft()
     yield face.paste_face(frame, head, to_crop, keep), frame
 

@@ -11,6 +11,7 @@ Started again with the same flags, it goes on from the newest checkpoint. Any se
 import contextlib
 import dataclasses
 import itertools
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -31,10 +31,13 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.training.aot import compile_for
 from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.training.chips import chip_of, step_flops
 from anchor_jax.training.objective import make_objective, trained_keys
 from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.preemption import Preempted, listening
 from anchor_jax.training.preview import preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
@@ -42,10 +45,20 @@ from anchor_jax.training.step import make_step
 from anchor_jax.training.weights import frozen_names, initial_weights, write_folder
 
 
-def train(config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None) -> dict[str, float]:
+def train(
+  config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None, profile: bool = False
+) -> dict[str, float]:
   """Runs, or goes on with, the training of config.part in WORKDIR/PART; returns the last logged metrics.
 
-  `devices` are those of the mesh; by default all.
+  Args:
+    config: all settings.
+    workdir: the person's folder.
+    devices: those of the mesh; by default all.
+    profile: trace three steps into WORKDIR/PART/profile.
+
+  Raises:
+    UserError: something doesn't fit together, or the loss is not finite for too long.
+    Preempted: SIGTERM came; all up to the last step is saved.
   """
   folder = workdir / config.part
 
@@ -84,7 +97,12 @@ def train(config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None
   del weights
 
   # ---- step ----------------------------------------------------------------------------------------------------------
-  step = jax.jit(make_step(make_objective(config, networks), optimizer, config.optimizer.ema), donate_argnums=0)
+  objective = make_objective(config, networks)
+  step = jax.jit(
+    make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate),
+    donate_argnums=0,
+    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
+  )
   key = jax.random.key(config.seed)
 
   # ---- checkpoints ---------------------------------------------------------------------------------------------------
@@ -101,33 +119,55 @@ def train(config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None
     if first_process:
       write_settings(folder, config)
     stack.enter_context(parallel.use_mesh(mesh))
+    preemption = stack.enter_context(listening())
     report = stack.enter_context(Report(folder, config.steps, start, batch_size, config.part, active=first_process))
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
     logged: dict[str, float] = {}
     for number in range(start + 1, config.steps + 1):
       host_batch = next(batches)
-      clock = time.monotonic()
-      state, metrics = step(state, frozen, parallel.shard_batch(host_batch, mesh), key)
-      last = number == config.steps
+      clock, arguments = time.monotonic(), (state, frozen, parallel.shard_batch(host_batch, mesh), key)
       if number == start + 1:
-        jax.block_until_ready(metrics)
-        report.compiled(time.monotonic() - clock)
+        step = step.lower(*arguments).compile()
+        report.compiled(time.monotonic() - clock, step_flops(step, config), chip_of(mesh.devices.flat[0]))
         if first_process:
           save_appearance(folder, host_batch)
+      if profile and number == start + 3:  # the first ones are not like the others
+        jax.profiler.start_trace(str(folder / "profile"))
+      state, metrics = step(*arguments)
+      if profile and number == start + 5:
+        jax.block_until_ready(metrics)
+        jax.profiler.stop_trace()
+      stopping = preemption.after(number)
+      last = number == config.steps
       report.advance()
       if last or (config.log_every and number % config.log_every == 0):
         logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if not np.isfinite(logged["loss"]):
-          raise UserError(f"the loss is {logged['loss']} at step {number}: lower config.optimizer.learning_rate")
         report.log(number, logged)
+      if last or number % config.max_skipped == 0:
+        _refuse_divergence(int(state.skipped_in_a_row), number, config, checkpoints)
       if config.preview_every and (last or number % config.preview_every == 0):
         report.picture(number, preview(networks, {**frozen, **state.best_weights()}, host_batch, config))
       if last and config.part == "vae":
         state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
-      if last or (config.checkpoint_every and number % config.checkpoint_every == 0):
+      if last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0):
         checkpoints.save(number, state, batches.get_state())
+      if stopping and not last:
+        checkpoints.wait()
+        raise Preempted(f"stopped by SIGTERM after step {number}, which is saved: start again to go on")
   return logged
+
+
+def _refuse_divergence(in_a_row: int, number: int, config: RunConfig, checkpoints: Checkpoints) -> None:
+  """Stops a run whose last steps had no finite loss and gradient; all of them left the weights as they were."""
+  if in_a_row < min(config.max_skipped, number):
+    return
+  kept = checkpoints.newest()
+  saved = "there is no checkpoint" if kept is None else f"the last good checkpoint is that of step {kept}"
+  raise UserError(
+    f"no finite loss and gradient in the last {in_a_row} of {number} steps: lower config.optimizer.learning_rate;"
+    f" {saved}"
+  )
 
 
 def _examples(config: RunConfig) -> tuple[Source, tuple[str, ...]]:
@@ -173,9 +213,15 @@ def main() -> None:
   coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX can't find it by itself.")
   processes = flags.DEFINE_integer("processes", None, "Number of processes.")
   process = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
+  topology = flags.DEFINE_string("aot", None, "TPU topology, as v5e:4x4: compile the step for it and say if it fits.")
+  profile = flags.DEFINE_bool("profile", False, "Trace three steps into WORKDIR/PART/profile.")
   if any(argument in ("--help", "-h", "-help") for argument in sys.argv[1:]):
     print(f"{__doc__}\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR\n  --config.key=value")
     print("  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX can't find)")
+    print("  --profile   (trace three steps, for TensorBoard's profiler)")
+    print(
+      "  --aot=v5e:4x4   (train nothing: compile the step for a TPU pod, and say whether it fits; needs the tpu extra)"
+    )
     return
   try:
     rest = flags.FLAGS(sys.argv)[1:]
@@ -183,10 +229,19 @@ def main() -> None:
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
     told = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
     raise UserError(f"{told[-300:]} (see python -m anchor_jax.train --help)") from error
-  if rest or config is None or not workdir.value:
+  if rest or config is None or not (workdir.value or topology.value):
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
+  if topology.value or not workdir.value:
+    answer = compile_for(topology.value or "", config)
+    print(answer.table())
+    sys.exit(0 if answer.fits else 1)
+  parallel.keep_compiled_programs()
   parallel.join_processes(coordinator.value, processes.value, process.value)
-  metrics = train(config, Path(workdir.value))
+  try:
+    metrics = train(config, Path(workdir.value), profile=profile.value)
+  except Preempted as reason:
+    print(reason, flush=True)
+    sys.exit(128 + signal.SIGTERM)
   shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
   print(f"trained {config.part} in {workdir.value}: {shown}")
 

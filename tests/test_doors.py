@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-DOORS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify")
+DOORS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export")
 
 
 def run(door, *arguments):
@@ -35,6 +35,8 @@ def test_help_has_an_example(door):
     ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/file/a.mp4"], "cannot write"),
     ("evaluate", ["--generated=OUT/x.mp4", "--truth=OUT", "--training=OUT", "--output=OUT/r.json"], "no video"),
+    ("export", ["--checkpoint=OUT/x", "--output=OUT/b"], "no folder"),
+    ("export", ["--checkpoint=OUT", "--output=OUT/b", "--platforms=gpu"], 'unknown platform "gpu"'),
     ("demo", ["--output=OUT/file/x"], "cannot write"),
     ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),
     ("demo", ["--smok"], "--smok"),

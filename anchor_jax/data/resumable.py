@@ -1,5 +1,6 @@
 """A video that survives its writer: FILE.partial.mp4 plays as far as it got, and a later run goes on from there."""
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 from anchor_jax.data.video import add_stream, even, picture_of
 from anchor_jax.errors import UserError
@@ -73,14 +75,19 @@ class ResumableWriter:
     self._container.metadata[_TAG] = self._comment
     second = str(max(1, round(self._fps)))
     options = {"crf": str(self._crf), "g": second, "keyint_min": second, "sc_threshold": "0"}
+    # Few frames wait inside the encoder, and none is sent out of turn: a later run can put its own right behind them.
+    options |= {"rc-lookahead": "8", "threads": "1", "bf": "0"}
     self._stream = add_stream(self._container, self._fps, frame, options)
+    self._guard(self._container.start_encoding)
     if self._old:
       with av.open(io.BytesIO(self._old)) as old:
+        # An mp4 keeps packets in another form than encoders make them, and the muxer takes one form a stream.
+        as_encoded = BitStreamFilterContext("h264_mp4toannexb", old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
-          if packet.size:
-            packet.stream = self._stream
-            self._guard(lambda packet=packet: self._container.mux(packet))
-    os.replace(beside, self.partial)
+          for same in as_encoded.filter(packet) if packet.size else ():
+            same.stream = self._stream
+            self._guard(lambda packet=same: self._container.mux(packet))
+    self._guard(lambda: os.replace(beside, self.partial))
     self._old = b""
 
   def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
@@ -101,7 +108,9 @@ class ResumableWriter:
   def close(self) -> None:
     """Leaves the partial file as far as it got; nothing to do after `finish`."""
     if self._container is not None:
-      self._container.close()
+      with contextlib.suppress(OSError):  # the disk may be full: what was written before stays
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
       self._container = None
 
   def _guard(self, call) -> Any:

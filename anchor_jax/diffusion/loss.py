@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from anchor_jax.diffusion.sampler import Denoise
-from anchor_jax.diffusion.schedule import Schedule, add_noise, training_target
+from anchor_jax.diffusion.schedule import Schedule, add_noise, signal_and_noise, training_target
 from anchor_jax.shapes import Array, Float, Int, PyTree
 
 
@@ -15,10 +15,28 @@ def denoising_loss(
   timesteps: Int[Array, "B"],
   context: Float[Array, "B N D"],
   condition: PyTree,
+  snr_gamma: float = 0.0,
 ) -> Float[Array, "B"]:
-  """Mean squared error of the prediction for each clip (DDPM eq. 14); float32."""
+  """Mean squared error of the prediction for each clip (DDPM eq. 14); float32.
+
+  With `snr_gamma`, weighted by min-SNR (Hang et al. 2023): as an error of the clean latent with weight
+  min(SNR, snr_gamma).
+  """
   noisy = add_noise(schedule, clean, noise, timesteps)
   mask = jnp.ones(clean.shape[:2], bool)
   prediction = denoise(noisy, timesteps, context, condition, mask)
   error = prediction.astype(jnp.float32) - training_target(schedule, clean, noise, timesteps)
-  return jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
+  losses = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
+  return losses if snr_gamma <= 0 else losses * snr_weight(schedule, timesteps, snr_gamma)
+
+
+def snr_weight(schedule: Schedule, timesteps: Int[Array, "B"], gamma: float) -> Float[Array, "B"]:
+  """Min-SNR weight of what the network predicts; finite at both ends of the schedule."""
+  alpha, sigma = signal_and_noise(schedule, timesteps, 1)
+  signal, noise = jnp.square(alpha), jnp.square(sigma)
+  bounded = jnp.minimum(signal, gamma * noise)  # min(SNR, gamma), times the noise power
+  if schedule.prediction_type == "epsilon":  # |eps error|^2 = SNR |x0 error|^2
+    return bounded / jnp.maximum(signal, 1e-12)
+  if schedule.prediction_type == "v_prediction":  # |v error|^2 = (SNR + 1) |x0 error|^2
+    return bounded  # over noise, over (SNR + 1) = 1 / noise
+  return bounded / jnp.maximum(noise, 1e-12)

@@ -55,24 +55,25 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
   return Schedule(alphas_cumprod, final, config.prediction_type)
 
 
-def sampling_timesteps(config: ScheduleConfig, steps: int) -> Int[NdArray, "S"]:
+def sampling_timesteps(config: ScheduleConfig, steps: int, spare: int = 0) -> Int[NdArray, "S"]:
   """The `steps` training timesteps that a sampler visits, noisiest first.
 
-  "leading" is Stable Diffusion's habit and never starts at the noisiest step; "trailing" and "linspace" do.
+  "leading" is Stable Diffusion's habit and never starts at the noisiest step; "trailing" and "linspace" do. With
+  `spare`, leading and linspace lay out so many points more and leave out the cleanest.
   """
   count = config.num_train_timesteps
   if not 1 <= steps <= count:
     raise UserError(f"sampling steps must be between 1 and {count}, not {steps}")
   if config.timestep_spacing == "leading":
-    timesteps = np.arange(steps)[::-1] * (count // steps) + config.steps_offset
+    timesteps = np.arange(steps + spare)[::-1] * (count // (steps + spare)) + config.steps_offset
   elif config.timestep_spacing == "trailing":
     timesteps = np.round(np.arange(count, 0, -count / steps)) - 1
   elif config.timestep_spacing == "linspace":
-    timesteps = np.round(np.linspace(0, count - 1, steps))[::-1]
+    timesteps = np.round(np.linspace(0, count - 1, steps + spare))[::-1]
   else:
     hint = suggestion(config.timestep_spacing, ("leading", "trailing", "linspace"))
     raise UserError(f'unknown timestep_spacing "{config.timestep_spacing}".{hint}')
-  return np.clip(timesteps, 0, count - 1).astype(np.int32)
+  return np.clip(timesteps[:steps], 0, count - 1).astype(np.int32)
 
 
 def signal_and_noise(schedule: Schedule, timesteps: Int[Array, "B"], rank: int):

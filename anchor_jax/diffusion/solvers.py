@@ -50,10 +50,10 @@ def make_solver(name: str, config: ScheduleConfig, steps: int) -> Solver:
   if name not in SOLVERS:
     raise UserError(f'unknown solver "{name}": use one of {", ".join(SOLVERS)}.{suggestion(name, SOLVERS)}')
   schedule = make_schedule(config)
-  timesteps = sampling_timesteps(config, steps)
+  timesteps = sampling_timesteps(config, steps, spare=int(name == "dpm++2m"))  # as each is laid out in diffusers
   power = schedule.alphas_cumprod[timesteps]
-  if name == "ddim" and config.timestep_spacing == "leading":
-    # Stable Diffusion's DDIM steps down by a fixed stride, which its offset of 1 does not change.
+  if name == "ddim":
+    # Stable Diffusion's DDIM steps down by a fixed stride, whatever timestep it visits next.
     before = timesteps - config.num_train_timesteps // steps
     next_power = np.where(before >= 0, schedule.alphas_cumprod[np.maximum(before, 0)], schedule.final_alpha_cumprod)
   else:

@@ -1,216 +1,139 @@
-"""Attention: the one function that computes it, and the transformer that stands in the UNet and the ControlNet."""
+"""Attention: the one function that computes it, and never holds the matrix of all queries by all keys where it is big.
 
-import flax.linen as nn
+Which code runs is chosen by platform, type and size (`attention`'s `implementation` forces one):
+
+    "plain"    one matrix; for short sequences
+    "chunked"  a scan over pieces of the keys inside one over pieces of the queries, with a running maximum and sum
+               (Milakov & Gimelshein 2018; Rabe & Staats 2021); anywhere
+    "cudnn"    NVIDIA's flash attention through jax.nn; 16-bit types
+    "flash"    JAX's flash attention for TPU, in Pallas
+"""
+
+import math
+
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.experimental.pallas.ops.tpu import flash_attention as tpu
 
-from anchor_jax.models.layers import Conv, GroupNorm, Initializer, gelu, layer_norm
-from anchor_jax.shapes import Array, Bool, Float
+from anchor_jax import parallel
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.shapes import Array, Float, Int
 
-_lecun_normal = nn.initializers.lecun_normal()
-_CHUNK_LOGITS = 2**26  # logits held at once; longer sequences go through in pieces of the queries
+IMPLEMENTATIONS = ("plain", "chunked", "cudnn", "flash")
+_PLAIN_LOGITS = 2**24  # up to so many logits a plain matrix is faster, and small
+_QUERIES, _KEYS = 1024, 2048  # of a piece
+_FLASH_BLOCK = 512
+_NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # a logit that no key reaches; halves of it can still be subtracted
 
 
 def attention(
   q: Float[Array, "B N heads D"],
   k: Float[Array, "B M heads D"],
   v: Float[Array, "B M heads D"],
-  key_mask: Bool[Array, "B M"] | None = None,
+  key_count: Int[Array, "B"] | None = None,
   causal: bool = False,
+  implementation: str | None = None,
 ) -> Float[Array, "B N heads D"]:
   """Scaled dot-product attention (Vaswani et al. 2017, equation 1), softmax in float32.
 
   Args:
     q, k, v: queries, keys, values by head.
-    key_mask: False where a key must not be seen; each row of the batch needs one True.
+    key_count: keys 0 to key_count - 1 are seen, at least one; by default all.
     causal: query n sees keys 0 to n alone (a text of at most some hundred tokens).
+    implementation: one of `IMPLEMENTATIONS`; by default the best for the platform, the types and the size.
   """
-  if causal:
-    return _attend(q, k, v, jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))[None, None])
-  key_mask = None if key_mask is None else key_mask[:, None, None]
+  if implementation is not None and implementation not in IMPLEMENTATIONS:
+    hint = suggestion(implementation, IMPLEMENTATIONS)
+    raise UserError(f'unknown attention "{implementation}": use one of {", ".join(IMPLEMENTATIONS)}.{hint}')
   batch, length, heads, _ = q.shape
-  pieces = -(-batch * heads * length * k.shape[1] // _CHUNK_LOGITS)
-  while length % pieces:
-    pieces += 1
-  if pieces == 1:
-    return _attend(q, k, v, key_mask)
-  parts = jnp.moveaxis(q.reshape(batch, pieces, length // pieces, heads, -1), 1, 0)
-  # Recomputed in the backward pass: else every piece's logits would be kept, and nothing gained.
-  out = jax.lax.map(jax.checkpoint(lambda part: _attend(part, k, v, key_mask)), parts)
-  return jnp.moveaxis(out, 0, 1).reshape(q.shape)
+  if causal or implementation == "plain":
+    return _plain(q, k, v, key_count, causal)
+  if implementation is None and batch * heads * length * k.shape[1] <= _PLAIN_LOGITS:
+    return _plain(q, k, v, key_count, causal)
+  if implementation is None:
+    implementation = _best(q, k)
+  return parallel.over_batch(_KERNELS[implementation], q, k, v, key_count)
 
 
-def _attend(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+def _best(q: Array, k: Array) -> str:
+  platform = parallel.platform()
+  sixteen_bits = q.dtype in (jnp.bfloat16, jnp.float16)
+  if platform == "gpu" and sixteen_bits and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128:
+    return "cudnn"
+  if platform == "tpu" and q.shape[1] % 128 == 0 and k.shape[1] % 128 == 0:
+    return "flash"
+  return "chunked"
+
+
+def _plain(q: Array, k: Array, v: Array, key_count: Array | None, causal: bool = False) -> Array:
   logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-  if mask is not None:
-    logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+  if causal:
+    logits = jnp.where(jnp.tril(jnp.ones(logits.shape[-2:], bool)), logits, _NEVER)
+  if key_count is not None:
+    logits = jnp.where(jnp.arange(k.shape[1]) < key_count[:, None, None, None], logits, _NEVER)
   weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
   return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
 
 
-def projected_attention(
-  x: Float[Array, "B N D"],
-  context: Float[Array, "B M E"],
-  key_mask: Bool[Array, "B M"] | None,
-  heads: int,
-  qkv_bias: bool,
-  dtype: DTypeLike,
-  out_init: Initializer = _lecun_normal,
-) -> Float[Array, "B N D"]:
-  """Multi-head attention whose four projections become submodules of the (compact) module that calls it."""
-  features = x.shape[-1]
+def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  batch, length = q.shape[:2]
+  counts = jnp.full((batch,), k.shape[1]) if key_count is None else key_count
+  keys, values = _pieces(k, _KEYS), _pieces(v, _KEYS)
+  firsts = jnp.arange(keys.shape[0]) * keys.shape[2]
 
-  def project(name: str, y: Array) -> Array:
-    y = nn.Dense(features, use_bias=qkv_bias, dtype=dtype, name=name)(y)
-    return y.reshape(*y.shape[:2], heads, -1)
+  # Recomputed in the backward pass, piece by piece: else every piece's logits would be kept, and nothing gained.
+  @jax.checkpoint
+  def some_queries(queries):
+    def some_keys(carry, piece):
+      highest, total, mixed = carry
+      key, value, first = piece
+      logits = jnp.einsum("bnhd,bmhd->bhnm", queries, key, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+      seen = first + jnp.arange(key.shape[1]) < counts[:, None, None, None]
+      logits = jnp.where(seen, logits, _NEVER)
+      top = jnp.maximum(highest, jax.lax.stop_gradient(logits.max(axis=-1)))
+      weights = jnp.where(seen, jnp.exp(logits - top[..., None]), 0)
+      fade = jnp.exp(highest - top)
+      added = jnp.einsum("bhnm,bmhd->bhnd", weights.astype(v.dtype), value, preferred_element_type=jnp.float32)
+      return (top, total * fade + weights.sum(axis=-1), mixed * fade[..., None] + added), None
 
-  out = attention(project("to_q", x), project("to_k", context), project("to_v", context), key_mask)
-  return nn.Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
+    shape = (batch, q.shape[2], queries.shape[1])
+    start = (jnp.full(shape, _NEVER), jnp.zeros(shape), jnp.zeros((*shape, v.shape[-1])))
+    (_, total, mixed), _ = jax.lax.scan(jax.checkpoint(some_keys), start, (keys, values, firsts))
+    return jnp.moveaxis(mixed / total[..., None], 1, 2).astype(v.dtype)
 
-
-class Attention(nn.Module):
-  """Attention of the transformer: no bias on queries, keys and values.
-
-  Attributes:
-    heads: how many.
-    dtype: of the computation.
-  """
-
-  heads: int
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "B N D"],
-    context: Float[Array, "B M E"] | None = None,
-    key_mask: Bool[Array, "B M"] | None = None,
-  ) -> Float[Array, "B N D"]:
-    """Attends to `context`, or without one to `x` itself."""
-    return projected_attention(x, x if context is None else context, key_mask, self.heads, False, self.dtype)
+  out = jax.lax.map(some_queries, _pieces(q, _QUERIES))
+  return jnp.moveaxis(out, 0, 1).reshape(batch, -1, *q.shape[2:])[:, :length]
 
 
-class SpatialAttention(nn.Module):
-  """The autoencoder's: one head over the cells of each image, behind a GroupNorm, added to its input.
-
-  Attributes:
-    groups, epsilon: of the normalisation.
-    dtype: of the computation.
-  """
-
-  groups: int
-  epsilon: float = 1e-6
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-    batch, frames, height, width, features = x.shape
-    h = GroupNorm(self.groups, self.epsilon, pool_frames=False, dtype=self.dtype, name="group_norm")(x)
-    h = h.reshape(batch * frames, height * width, features)
-    return x + projected_attention(h, h, None, 1, True, self.dtype).reshape(x.shape)
+def _pieces(x: Array, most: int) -> Array:
+  """[B N heads D] -> [pieces B n heads D], zeros behind the last; pieces of one size, at most `most`."""
+  count = math.ceil(x.shape[1] / most)
+  size = math.ceil(x.shape[1] / count)
+  padded = jnp.pad(x, ((0, 0), (0, count * size - x.shape[1]), (0, 0), (0, 0)))
+  return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
 
 
-class GEGLU(nn.Module):
-  """Gated linear unit with the exact GELU (Shazeer 2020)."""
-
-  features: int
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N {self.features}"]:
-    x, gate = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(x), 2, axis=-1)
-    return x * gelu(gate)
+def _cudnn(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  counts = None if key_count is None else key_count.astype(jnp.int32)
+  return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=counts, implementation="cudnn")
 
 
-class FeedForward(nn.Module):
-  """GEGLU of four times the width, and back."""
-
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    h = GEGLU(4 * x.shape[-1], dtype=self.dtype, name="net_0")(x)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(h)
-
-
-class TransformerBlock(nn.Module):
-  """Self-attention, cross-attention to the context, feed-forward; each after a layer norm, each added.
-
-  Attributes:
-    heads: of both attentions.
-    all_frames: self-attention over all frames of a clip as one sequence of T*H*W tokens; else frame by frame.
-    dtype: of the computation.
-  """
-
-  heads: int
-  all_frames: bool
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "B T N D"],
-    context: Float[Array, "B M E"],
-    frame_mask: Bool[Array, "B T"] | None = None,
-  ) -> Float[Array, "B T N D"]:
-    batch, frames, tokens, features = x.shape
-    key_mask = None
-    if self.all_frames:
-      sequence = (batch, frames * tokens, features)
-      if frame_mask is not None and frames > 1:
-        key_mask = jnp.repeat(frame_mask, tokens, axis=1)
-    else:
-      sequence = (batch * frames, tokens, features)
-    clip = (batch, frames * tokens, features)
-
-    h = layer_norm(1e-5, self.dtype, "norm1")(x).reshape(sequence)
-    x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, key_mask=key_mask).reshape(x.shape)
-    # A query sees the context alone, so all frames of a clip can stand in one sequence.
-    h = layer_norm(1e-5, self.dtype, "norm2")(x).reshape(clip)
-    x = x + Attention(self.heads, dtype=self.dtype, name="attn2")(h, context).reshape(x.shape)
-    h = layer_norm(1e-5, self.dtype, "norm3")(x).reshape(clip)
-    return x + FeedForward(dtype=self.dtype, name="ff")(h).reshape(x.shape)
+def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  segments = None
+  if key_count is not None:  # a query sees the keys of its own segment
+    seen = (jnp.arange(k.shape[1]) < key_count[:, None]).astype(jnp.int32)
+    segments = tpu.SegmentIds(jnp.ones(q.shape[:2], jnp.int32), seen)
+  block = lambda length: next(size for size in (_FLASH_BLOCK, 256, 128) if length % size == 0)
+  queries, keys = block(q.shape[1]), block(k.shape[1])
+  sizes = tpu.BlockSizes(
+    block_q=queries, block_k_major=keys, block_k=keys, block_b=1,
+    block_q_major_dkv=queries, block_k_major_dkv=keys, block_k_dkv=keys, block_q_dkv=queries,
+    block_k_major_dq=keys, block_k_dq=keys, block_q_dq=queries,
+  )  # fmt: skip
+  by_head = lambda x: jnp.moveaxis(x, 2, 1)
+  scale = q.shape[-1] ** -0.5
+  out = tpu.flash_attention(by_head(q), by_head(k), by_head(v), segment_ids=segments, sm_scale=scale, block_sizes=sizes)
+  return jnp.moveaxis(out, 1, 2)
 
 
-class Transformer(nn.Module):
-  """Transformer over the cells of a feature map, around it a projection in and out, and the input added.
-
-  Its GroupNorm has each frame's own statistics and epsilon 1e-6, unlike the residual block's.
-
-  Attributes:
-    heads: of each attention.
-    groups: of the normalisation.
-    depth: transformer blocks.
-    linear_projection: dense projections in and out (Stable Diffusion 2), else 1x1 convolutions.
-    all_frames: self-attention over all frames of a clip.
-    dtype: of the computation.
-  """
-
-  heads: int
-  groups: int
-  depth: int = 1
-  linear_projection: bool = False
-  all_frames: bool = True
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, "B T H W C"],
-    context: Float[Array, "B M E"],
-    frame_mask: Bool[Array, "B T"] | None = None,
-  ) -> Float[Array, "B T H W C"]:
-    batch, frames, height, width, features = x.shape
-
-    def project(name: str, y: Array) -> Array:
-      if self.linear_projection:
-        return nn.Dense(features, dtype=self.dtype, name=name)(y)
-      return Conv(features, 1, padding=(0, 0), dtype=self.dtype, name=name)(y)
-
-    h = project("proj_in", GroupNorm(self.groups, 1e-6, pool_frames=False, dtype=self.dtype, name="norm")(x))
-    h = h.reshape(batch, frames, height * width, features)
-    for i in range(self.depth):
-      block = TransformerBlock(self.heads, self.all_frames, dtype=self.dtype, name=f"transformer_blocks_{i}")
-      h = block(h, context, frame_mask)
-    return x + project("proj_out", h.reshape(x.shape))
+_KERNELS = {"chunked": _chunked, "cudnn": _cudnn, "flash": _flash}

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from anchor_jax.models.attention import projected_attention
 from anchor_jax.models.layers import convolve, layer_norm, timestep_features
+from anchor_jax.models.transformer import projected_attention
 from anchor_jax.shapes import Array, Bool, Float, NdArray
 
 _zeros = nn.initializers.zeros_init()
@@ -75,8 +75,8 @@ class TemporalAttention(nn.Module):
     h = layer_norm(1e-5, self.dtype, "norm")(x)
     h = h + timestep_features(jnp.arange(frames), features)[:, None, None].astype(self.dtype)
     h = jnp.moveaxis(h, 1, 3).reshape(-1, frames, features)
-    mask = None if frame_mask is None else jnp.repeat(frame_mask, height * width, axis=0)
-    h = projected_attention(h, h, mask, self.heads, False, self.dtype, out_init=_zeros)
+    seen = None if frame_mask is None else jnp.repeat(frame_mask.sum(axis=1), height * width)
+    h = projected_attention(h, h, seen, self.heads, False, self.dtype, out_init=_zeros)
     return x + jnp.moveaxis(h.reshape(batch, height, width, frames, features), 3, 1)
 
 

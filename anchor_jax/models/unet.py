@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.architecture import ControlNetConfig, UNetConfig
-from anchor_jax.models.attention import Transformer
 from anchor_jax.models.layers import (
   Conv,
   Downsample,
@@ -22,6 +21,7 @@ from anchor_jax.models.layers import (
 )
 from anchor_jax.models.resnet import ResBlock
 from anchor_jax.models.temporal import TemporalAttention
+from anchor_jax.models.transformer import Transformer
 from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 

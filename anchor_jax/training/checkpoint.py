@@ -52,6 +52,14 @@ class Checkpoints:
     """Begins to write the state after `step`; an earlier write is finished first."""
     self._manager.save_checkpointables_async(step, {"state": _as_dict(state), "loader": loader}, force=True)
 
+  def wait(self) -> None:
+    """Waits until what was begun is written."""
+    self._manager.wait()
+
+  def newest(self) -> int | None:
+    """Step of the newest checkpoint."""
+    return max((info.step for info in self._manager.checkpoints), default=None)
+
   def restore(self, like: State, loader: dict) -> tuple[State, dict] | None:
     """The newest state that can be read, on the shardings of `like`, and the loader's position; None without any.
 
@@ -115,7 +123,7 @@ def read_settings(folder: Path) -> RunConfig:
 
 
 def _as_dict(state: State) -> dict:
-  return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped")}
+  return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped", "skipped_in_a_row")}
 
 
 def _first_line(error: Exception) -> str:

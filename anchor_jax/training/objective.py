@@ -31,7 +31,11 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
 
 def make_objective(config: RunConfig, networks: Networks) -> Objective:
   """The loss of config.part."""
-  return _autoencoding(networks) if config.part == "vae" else _denoising(networks, config.condition_dropout)
+  return (
+    _autoencoding(networks)
+    if config.part == "vae"
+    else _denoising(networks, config.condition_dropout, config.snr_gamma)
+  )
 
 
 def encode_batch(
@@ -79,7 +83,7 @@ def _autoencoding(networks: Networks) -> Objective:
   return loss
 
 
-def _denoising(networks: Networks, condition_dropout: float) -> Objective:
+def _denoising(networks: Networks, condition_dropout: float, snr_gamma: float) -> Objective:
   """The denoising loss of frames (clips of length one) given pose and appearance; body and head."""
   schedule = make_schedule(networks.model.schedule)
 
@@ -101,7 +105,7 @@ def _denoising(networks: Networks, condition_dropout: float) -> Objective:
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
 
-    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition)
+    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, snr_gamma)
     return jnp.mean(losses), {}
 
   return loss

@@ -1,5 +1,7 @@
 """AdamW with warm-up and global-norm clipping, from optax."""
 
+import typing
+
 import optax
 
 from anchor_jax.config import OptimizerConfig
@@ -19,9 +21,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
   """Clips the gradients of all trained networks by one global norm, then AdamW.
 
-  The reference clips the pose branch alone, though the UNet trains too.
+  The reference clips the pose branch alone, though the UNet trains too: `clip_networks` can say so.
   """
-  return optax.chain(
-    optax.clip_by_global_norm(config.clip),
-    optax.adamw(learning_rate(config, steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay),
-  )
+  clip = optax.clip_by_global_norm(config.clip)
+  if config.clip_networks:
+    chosen = lambda tree: {name: name in config.clip_networks for name in typing.cast(dict, tree)}
+    clip = optax.masked(clip, chosen)
+  rate = learning_rate(config, steps)
+  return optax.chain(clip, optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from anchor_jax.files import new_file
 from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.training.chips import Chip
 
 
 class Report:
@@ -30,7 +31,7 @@ class Report:
       total=steps, initial=start, desc=f"train {name}", unit="step", dynamic_ncols=True, mininterval=0.5,
       disable=not active,
     )  # fmt: skip
-    self._clock, self._last = time.monotonic(), start
+    self._clock, self._last, self._best = time.monotonic(), start, 0.0
 
   def __enter__(self) -> "Report":
     return self
@@ -40,10 +41,14 @@ class Report:
     self._board.close()
     self._file.close()
 
-  def compiled(self, seconds: float) -> None:
-    """Tells the first step's time apart, which is mostly compilation, and starts the clock anew."""
-    self._bar.write(f"compiled and ran the first step in {seconds:.1f} s")
-    self._file.write(json.dumps({"first_step_seconds": round(seconds, 2)}) + "\n")
+  def compiled(self, seconds: float, flops: float = 0.0, chip: Chip | None = None) -> None:
+    """Tells the time of compiling apart, starts the clock anew, and takes what utilisation is reckoned from.
+
+    `flops` are a step's on one device, `chip` is what that device can do at most.
+    """
+    self._bar.write(f"compiled the step in {seconds:.1f} s")
+    self._file.write(json.dumps({"compile_seconds": round(seconds, 2), "step_flops": flops}) + "\n")
+    self._best = chip.flops / flops if chip and flops else 0.0  # steps a second at full use
     self._clock, self._last = time.monotonic(), self._bar.n
 
   def advance(self) -> None:
@@ -54,13 +59,16 @@ class Report:
     """Writes metrics of a step; adds images per second since the last call."""
     now = time.monotonic()
     if step > self._last:
-      metrics = {**metrics, "images_per_second": (step - self._last) * self._batch_size / (now - self._clock)}
+      rate = (step - self._last) / (now - self._clock)
+      metrics = {**metrics, "images_per_second": rate * self._batch_size}
+      if self._best:
+        metrics["utilisation"] = rate / self._best
     self._clock, self._last = now, step
     self._file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
     self._file.flush()
     for name, value in metrics.items():
       self._board.add_scalar(name, value, step)
-    shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "psnr", "images_per_second") if k in metrics}
+    shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "psnr", "images_per_second", "utilisation") if k in metrics}
     self._bar.set_postfix(shown)
 
   def picture(self, step: int, image: UInt8[NdArray, "H W 3"], name: str = "preview") -> None:

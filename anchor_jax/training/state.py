@@ -21,6 +21,7 @@ class State:
     optimizer: optax state.
     ema: averaged weights, or None where config.optimizer.ema is 0.
     skipped: steps left out because their loss or gradient was not finite, int32.
+    skipped_in_a_row: how many of them are the latest ones, int32.
   """
 
   # The fields are trees to jax.tree.map, which may put anything (shardings, shapes) into them: hence the loose types.
@@ -29,6 +30,7 @@ class State:
   optimizer: PyTree
   ema: PyTree
   skipped: PyTree
+  skipped_in_a_row: PyTree
 
   def best_weights(self) -> PyTree:
     """The averaged weights where there are any."""
@@ -39,4 +41,4 @@ def make_state(weights: PyTree, optimizer: optax.GradientTransformation, config:
   """The state before the first step."""
   ema = jax.tree.map(jnp.copy, weights) if config.optimizer.ema else None  # a copy: both are donated to the step
   zero = lambda: jnp.zeros((), jnp.int32)
-  return State(zero(), weights, optimizer.init(weights), ema, zero())
+  return State(zero(), weights, optimizer.init(weights), ema, zero(), zero())

@@ -13,16 +13,17 @@ from anchor_jax.training.state import State
 Step = Callable[[State, PyTree, dict[str, Array], Key[Array, ""]], tuple[State, dict[str, Array]]]
 
 
-def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float) -> Step:
+def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
   """step(state, frozen, batch, key) -> (state, metrics).
 
   `key` is the run's; the step's own randomness is folded in from the step number, so a resumed run draws the same.
-  A step whose loss or gradient is not finite changes nothing but the counters.
+  A step whose loss or gradient is not finite changes nothing but the counters. With `accumulate`, the batch goes
+  through in so many parts, one after another.
   """
 
   def step(state, frozen, batch, key):
     key = jax.random.fold_in(key, state.step)
-    gradient = jax.value_and_grad(objective, has_aux=True)
+    gradient = _gradient(objective, accumulate)
     (loss, metrics), gradients = gradient(state.weights, frozen, batch, key)
     norm = optax.global_norm(gradients)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -41,7 +42,30 @@ def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema
       optimizer=keep(optimizer_state, state.optimizer),
       ema=None if average is None else keep(average, state.ema),
       skipped=state.skipped + (~good).astype(jnp.int32),
+      skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1),
     )
-    return state, {"loss": loss, "gradient_norm": norm, "skipped": state.skipped, **metrics}
+    counters = {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
+    return state, {"loss": loss, "gradient_norm": norm, **counters, **metrics}
 
   return step
+
+
+def _gradient(objective: Objective, parts: int):
+  """((loss, metrics), gradients) of a batch, averaged over its parts."""
+  gradient = jax.value_and_grad(objective, has_aux=True)
+  if parts == 1:
+    return gradient
+
+  def averaged(weights, frozen, batch, key):
+    # Every device's own examples are spread over all parts, so that none has to travel.
+    cut = lambda leaf: jnp.swapaxes(leaf.reshape(-1, parts, *leaf.shape[1:]), 0, 1)
+    batches, keys = jax.tree.map(cut, batch), jax.random.split(key, parts)
+    like = jax.eval_shape(lambda: gradient(weights, frozen, jax.tree.map(lambda leaf: leaf[0], batches), key))
+
+    def add(total, part):
+      return jax.tree.map(lambda x, y: x + y / parts, total, gradient(weights, frozen, *part)), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return jax.lax.scan(add, zeros, (batches, keys))[0]
+
+  return averaged

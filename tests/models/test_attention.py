@@ -1,9 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
 
-from anchor_jax.models import attention as module
-from anchor_jax.models.attention import TransformerBlock, attention
+from anchor_jax import parallel
+from anchor_jax.config import MeshConfig
+from anchor_jax.errors import UserError
+from anchor_jax.models.attention import attention
+from anchor_jax.models.transformer import TransformerBlock
 
 
 def heads(seed, length):
@@ -17,10 +22,9 @@ def test_attention_is_the_formula():
   np.testing.assert_allclose(attention(q, k, v), np.einsum("bhnm,bmhd->bnhd", weights, v), atol=1e-5)
 
 
-def test_hidden_keys_are_not_seen():
+def test_keys_beyond_the_count_are_not_seen():
   q, k, v = heads(0, 5), heads(1, 7), heads(2, 7)
-  mask = jnp.arange(7)[None] < jnp.array([[4], [7]])
-  got = attention(q, k, v, mask)
+  got = attention(q, k, v, jnp.array([4, 7]))
   np.testing.assert_allclose(got[0], attention(q[:1], k[:1, :4], v[:1, :4])[0], atol=1e-6)
   np.testing.assert_allclose(got[1], attention(q[1:], k[1:], v[1:])[0], atol=1e-6)
 
@@ -32,18 +36,63 @@ def test_causal_queries_see_what_is_before_them():
     np.testing.assert_allclose(got[:, n], attention(q[:, n : n + 1], k[:, : n + 1], v[:, : n + 1])[:, 0], atol=1e-6)
 
 
-def test_long_sequences_go_through_in_pieces(monkeypatch, jit):
-  q, k, v = heads(0, 12), heads(1, 9), heads(2, 9)
-  mask = jnp.arange(9)[None].repeat(2, 0) < 8
+def long_heads(width, length=640, keys=640):
+  shapes = [(2, length, 3, width), (2, keys, 3, width), (2, keys, 3, width), (2, length, 3, width)]
+  parts = jax.random.split(jax.random.key(width), 4)
+  return [jax.random.normal(key, shape) for key, shape in zip(parts, shapes, strict=True)]
 
-  def loss(q, k, v):
-    return (attention(q, k, v, mask) ** 2).sum()
 
-  whole = jit(jax.value_and_grad(lambda *x: loss(*x), (0, 1, 2)))(q, k, v)
-  monkeypatch.setattr(module, "_CHUNK_LOGITS", 200)
-  assert "scan" in str(jax.make_jaxpr(loss)(q, k, v))
-  pieces = jit(jax.value_and_grad(lambda *x: loss(*x), (0, 1, 2)))(q, k, v)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), whole, pieces)
+def with_gradients(implementation, arrays, counts, jit):
+  *qkv, weight = arrays
+  loss = lambda q, k, v: (attention(q, k, v, counts, implementation=implementation) * weight).sum()
+  out = jit(lambda q, k, v: attention(q, k, v, counts, implementation=implementation))(*qkv)
+  return out, *jit(jax.grad(loss, (0, 1, 2)))(*qkv)
+
+
+@pytest.mark.parametrize("implementation", ["chunked", "flash"])
+@pytest.mark.parametrize("width,counts", [(40, None), (40, (130, 640)), (64, (64, 500))])
+def test_kernels_equal_the_plain_matrix_and_so_do_their_gradients(implementation, width, counts, jit, monkeypatch):
+  from anchor_jax.models import attention as module
+
+  monkeypatch.setattr(module, "_QUERIES", 100)
+  monkeypatch.setattr(module, "_KEYS", 150)
+  arrays, counts = long_heads(width), counts and jnp.array(counts)
+  plain = with_gradients("plain", arrays, counts, jit)
+  with pltpu.force_tpu_interpret_mode():
+    kernel = with_gradients(implementation, arrays, counts, jit)
+  for got, wanted in zip(kernel, plain, strict=True):
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * max(1, float(jnp.abs(wanted).max())))
+
+
+def test_sixteen_bits_are_as_close_as_sixteen_bits_can_be(jit):
+  arrays = long_heads(40)
+  exact = attention(*arrays[:3], implementation="plain")
+  half = [array.astype(jnp.bfloat16) for array in arrays[:3]]
+  error = lambda name: float(jnp.abs(attention(*half, implementation=name).astype(jnp.float32) - exact).max())
+  assert error("chunked") <= 1.5 * error("plain")
+
+
+def test_a_long_sequence_takes_little_memory(jit):
+  """65,536 tokens, 8 heads of 40: the matrix alone would take 137 GB in float32."""
+  shape = jax.ShapeDtypeStruct((1, 65536, 8, 40), jnp.float32)
+  for function in (attention, jax.grad(lambda *x: attention(*x).sum(), (0, 1, 2))):
+    memory = jax.jit(function).lower(shape, shape, shape).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 2**30
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 1, 4), MeshConfig(1, 2, 4)])
+def test_devices_share_the_batch_and_the_queries(mesh, jit):
+  q, k, v = (jnp.tile(array, (4, 1, 1, 1)) for array in long_heads(8, 64, 64)[:3])
+  counts = jnp.arange(1, 9) * 8
+  with parallel.use_mesh(parallel.make_mesh(mesh)):
+    shared = jax.jit(lambda *x: attention(*x, implementation="chunked"))(q, k, v, counts)
+  np.testing.assert_allclose(shared, attention(q, k, v, counts, implementation="plain"), atol=1e-5)
+
+
+def test_a_mistyped_implementation_is_answered_with_the_closest():
+  q = heads(0, 5)
+  with pytest.raises(UserError, match='Did you mean "flash"'):
+    attention(q, q, q, implementation="flsh")
 
 
 def test_all_frames_are_one_sequence_or_each_its_own(random_params, jit):

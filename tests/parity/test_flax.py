@@ -24,7 +24,7 @@ from anchor_jax.diffusion.solvers import advance, make_solver
 from anchor_jax.interop.diffusers import load_model
 from anchor_jax.interop.names import flatten
 from anchor_jax.interop.registry import make_module
-from anchor_jax.models import attention
+from anchor_jax.models import transformer
 
 FIELDS = {
   "block_out_channels": (32, 64),
@@ -58,13 +58,13 @@ def like_flax(monkeypatch):
   """Switches the two constants of the transformers to those of the Flax classes."""
 
   def switch():
-    monkeypatch.setattr(attention, "gelu", lambda x: jax.nn.gelu(x, approximate=True))
-    norm = attention.GroupNorm
+    monkeypatch.setattr(transformer, "gelu", lambda x: jax.nn.gelu(x, approximate=True))
+    norm = transformer.GroupNorm
 
     def with_flax_epsilon(groups, epsilon, **options):
       return norm(groups, 1e-5 if options.get("name") == "norm" else epsilon, **options)
 
-    monkeypatch.setattr(attention, "GroupNorm", with_flax_epsilon)
+    monkeypatch.setattr(transformer, "GroupNorm", with_flax_epsilon)
 
   return switch
 

@@ -1,10 +1,10 @@
-"""Our DDIM against diffusers' torch DDIM, for every schedule that Stable Diffusion 1.5 and 2.x ship."""
+"""Our solvers against diffusers' torch schedulers, for every schedule that Stable Diffusion 1.5 and 2.x ship."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
 from anchor_jax.diffusion.schedule import add_noise, make_schedule, training_target
 from anchor_jax.diffusion.solvers import advance, make_solver
@@ -18,13 +18,11 @@ CASES = {
   "trailing, zero terminal signal": {
     **SD, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"
   },
+  "linspace": {**SD, "timestep_spacing": "linspace"},
   "linear betas": {"clip_sample": False, "beta_schedule": "linear", "num_train_timesteps": 500},
   "cosine betas": {"clip_sample": False, "beta_schedule": "squaredcos_cap_v2"},
 }  # fmt: skip
-
-
-# Where other spacings do not divide evenly, diffusers steps by a fixed stride, onto noise levels it does not visit.
-RUNS = [(name, n) for name, fields in CASES.items() for n in (4, 20, 23) if n != 23 or "timestep_spacing" not in fields]
+RUNS = [(name, n) for name in CASES for n in (4, 20, 23)]
 
 
 @pytest.mark.parametrize(("name", "steps"), RUNS)
@@ -33,6 +31,25 @@ def test_ddim(name, steps, tmp_path, agree):
   scheduler.save_pretrained(tmp_path)
   scheduler.set_timesteps(steps)
   solver = make_solver("ddim", load_schedule(tmp_path), steps)
+  np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
+  theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
+  ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)
+  for i, timestep in enumerate(scheduler.timesteps):
+    theirs = scheduler.step(torch.tanh(theirs) + 0.1 * i, timestep, theirs).prev_sample
+    ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
+    agree(ours, theirs.numpy())
+
+
+@pytest.mark.parametrize("steps", [4, 10, 20, 23])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_dpm_solver(spacing, kind, steps, tmp_path, agree):
+  fields = {**SD, "steps_offset": 1, "timestep_spacing": spacing, "prediction_type": kind}
+  DDIMScheduler(**fields, set_alpha_to_one=True).save_pretrained(tmp_path)
+  del fields["clip_sample"]
+  scheduler = DPMSolverMultistepScheduler(**fields, algorithm_type="dpmsolver++", solver_order=2)
+  scheduler.set_timesteps(steps)
+  solver = make_solver("dpm++2m", load_schedule(tmp_path), steps)
   np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
   theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
   ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)

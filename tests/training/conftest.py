@@ -48,8 +48,8 @@ def prepared(tmp_path_factory):
   return folder
 
 
-@pytest.fixture
-def tiny_run(prepared):
+@pytest.fixture(scope="session")
+def tiny_runs(prepared):
   def make(part: str, **changes) -> RunConfig:
     config = RunConfig(
       part=part,
@@ -65,3 +65,8 @@ def tiny_run(prepared):
     return dataclasses.replace(config, **changes)
 
   return make
+
+
+@pytest.fixture
+def tiny_run(tiny_runs):
+  return tiny_runs

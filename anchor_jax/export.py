@@ -1,0 +1,68 @@
+"""Writes a trained person as a bundle that generates with jax, numpy, safetensors and flatbuffers alone.
+
+Example:
+  python -m anchor_jax.export --checkpoint=runs/ana --output=ana_bundle
+  python ana_bundle/generate.py motion.npz frames.npz        # motion.npz: pose [T H W 3], appearance [H W 3]; uint8
+
+The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json, which
+names the versions that made it and the hash of each file. Programs are made on the CPU, whatever they are for.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+
+from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.interop.bundle import Content, check_target, write_bundle
+from anchor_jax.pipeline import Part, load_person
+
+
+def export_person(checkpoint: Path, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
+  """Writes the bundle; returns the names of the parts in it.
+
+  Args:
+    checkpoint: the --workdir of training.
+    output: made, or replaced if it holds a bundle already.
+    platforms: see `interop.bundle.PLATFORMS`.
+
+  Raises:
+    UserError: no trained body, an unknown platform, or a folder that holds something else.
+  """
+  check_target(output, platforms)
+  person = load_person(checkpoint)
+  parts = {"body": _content(person.body)}
+  if person.head is not None:
+    parts["head"] = _content(person.head)
+  write_bundle(output, parts, platforms)
+  return list(parts)
+
+
+def _content(part: Part) -> Content:
+  return Content(part.networks, part.weights, part.sample, part.appearance.shape[0], part.step)
+
+
+def parse() -> argparse.Namespace:
+  """The flags."""
+  parser = Parser("anchor_jax.export", __doc__)
+  parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
+  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle")
+  parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what it can run on (default: cpu,cuda,tpu)")
+  return parser.parse_args()
+
+
+@door
+def main() -> None:
+  """The command line."""
+  args = parse()
+  if not args.checkpoint.is_dir():
+    raise UserError(f"no folder {args.checkpoint}: --checkpoint takes the --workdir of a training run")
+  # An accelerator is not needed, and would make the networks choose kernels that run there alone.
+  jax.config.update("jax_platforms", "cpu")
+  platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
+  parts = export_person(args.checkpoint, args.output, platforms)
+  print(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
+
+
+if __name__ == "__main__":
+  main()

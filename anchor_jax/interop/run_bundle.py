@@ -1,0 +1,80 @@
+"""Makes a clip with the bundle it lies in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
+
+In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3], and `noise` float32 [h w C] if the seed is not to make it.
+Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body alone, without the head's repainted face.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+FORMAT = "anchor_jax bundle 1"
+
+
+def open_bundle(folder):
+  """The body's settings, weights and functions. Raises ValueError or OSError for a bundle that is not as written."""
+  config = json.loads((folder / "config.json").read_text())
+  if not isinstance(config, dict) or config.get("format") != FORMAT:
+    raise ValueError(f'{folder} is no "{FORMAT}"')
+  if config.pop("sha256", "") != hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest():
+    raise ValueError(f"{folder}/config.json is damaged, export the bundle again")
+  for name, told in config["files"].items():
+    if hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest() != told["sha256"]:
+      raise ValueError(f"{folder / name} is damaged, export the bundle again")
+  if jax.__version_info__ < tuple(config["jax_at_least"]):
+    raise ValueError(f"jax {jax.__version__} is too old for this bundle, which {config['made_by']} made")
+  read = lambda name: export.deserialize(bytearray((folder / f"body/{name}.stablehlo").read_bytes())).call
+  call = {name: jax.jit(read(name)) for name in ("pose_stem", "image_tower", "denoiser", "decoder")}
+  return config["parts"]["body"], jax.device_put(load_file(folder / "body/weights.safetensors")), call
+
+
+def plan_windows(body, length):
+  """Of the slots of all windows, [K T]: frame numbers, which are real, and their shares in a frame's prediction."""
+  window, overlap, tail = body["window"], body["overlap"], body["tail"]
+  around = tail == "loop" and length > window
+  end = {"ragged": length, "moved_back": max(1, length - overlap), "loop": length if around else 1}[tail]
+  starts = np.arange(0, end, window - overlap)
+  frames = np.arange(window) + np.minimum(starts, max(0, length - window) if tail == "moved_back" else length)[:, None]
+  real, frames = (frames < length) | around, frames % length if around else np.minimum(frames, length - 1)
+  raw, total = np.where(real, body["taper"], 0.0), np.zeros(length)
+  np.add.at(total, frames, raw)
+  return frames.astype(np.int32), real, (raw / total[frames]).astype(np.float32)
+
+
+def main(folder, source, target, seed="0"):
+  """Samples (all windows predict, then their mean, guidance and the solver's step), decodes and writes."""
+  body, weights, call = open_bundle(folder)
+  given, noise = np.load(source), jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
+  pose, appearance, noise = given["pose"], given["appearance"], given.get("noise", noise)
+  if not pose.size or [*pose.shape[1:]] != body["picture"] or [*noise.shape] != body["latent"]:
+    raise ValueError(f"{source}: pictures must be {body['picture']} and noise {body['latent']}")
+  pieces = lambda name, x: jnp.concatenate([call[name](weights, x[i : i + 8]) for i in range(0, len(x), 8)])
+  contexts = jnp.stack([call["image_tower"](weights, appearance[None])[0], weights["null_context"]])
+  contexts, features, at = contexts[: body["branches"]], pieces("pose_stem", pose), body["solver"]
+  x = before = jnp.broadcast_to(noise, (len(pose), *noise.shape))
+  for i, timestep in enumerate(at["timesteps"]):
+    total = jnp.zeros((len(contexts), *x.shape))
+    for frames, real, share in zip(*plan_windows(body, len(pose))):
+      both = lambda array: jnp.broadcast_to(array, (len(contexts), *array.shape))  # the conditional and the null branch
+      inputs = both(x[frames]), both(np.int32(timestep)), contexts, {"pose": both(features[frames])}, both(real)
+      total = total.at[:, frames].add(call["denoiser"](weights, *inputs) * share[:, None, None, None])
+    guided = total[-1] + at["guidance"][i] * (total[0] - total[-1])
+    clean = at["clean_from_sample"][i] * x + at["clean_from_prediction"][i] * guided
+    x, before = at["from_sample"][i] * x + at["from_clean"][i] * clean + at["from_previous"][i] * before, clean
+  np.savez(Path(target).with_suffix(".partial.npz"), latents=x, frames=np.uint8(jnp.round(pieces("decoder", x) * 255)))
+  Path(target).with_suffix(".partial.npz").replace(target)
+
+
+if __name__ == "__main__":
+  try:
+    main(Path(__file__).parent, *sys.argv[1:])
+  except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+    print(f"error: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+    sys.exit(2)

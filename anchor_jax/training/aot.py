@@ -1,0 +1,178 @@
+"""Asks the compiler of a pod that isn't there whether a training step fits, and what travels between its chips."""
+
+import dataclasses
+import os
+import re
+import time
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax import parallel
+from anchor_jax.config import RunConfig
+from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import PyTree
+from anchor_jax.training.chips import chip_of
+from anchor_jax.training.objective import make_objective, trained_keys
+from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.state import make_state
+from anchor_jax.training.step import make_step
+from anchor_jax.training.weights import frozen_names
+
+_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What the compiler says of one step, per chip.
+
+  Attributes:
+    devices, kind: how many chips and of which kind.
+    arguments, temporaries: bytes.
+    memory: bytes that a chip has.
+    flops: operations of a step, where the compiler counts them (loops once).
+    collectives: bytes of the results of each kind of collective in the program's text (loops once).
+    seconds: of compiling.
+  """
+
+  devices: int
+  kind: str
+  arguments: int
+  temporaries: int
+  memory: int
+  flops: float
+  collectives: dict[str, int]
+  seconds: float
+
+  @property
+  def total(self) -> int:
+    """Bytes that a step needs."""
+    return self.arguments + self.temporaries
+
+  @property
+  def fits(self) -> bool:
+    """Whether that is no more than there is."""
+    return self.total <= self.memory
+
+  def table(self) -> str:
+    """For people."""
+    gb = lambda count: f"{count / 1e9:8.2f} GB"
+    rows = [
+      ("chips", f"{self.devices} x {self.kind}"),
+      ("arguments (weights, optimiser, batch)", gb(self.arguments)),
+      ("temporaries", gb(self.temporaries)),
+      ("total", f"{gb(self.total)} of {self.memory / 1e9:.0f} GB: {'fits' if self.fits else 'DOES NOT FIT'}"),
+      ("operations", f"{self.flops / 1e12:8.2f} TFLOP"),
+      *((name, gb(count)) for name, count in self.collectives.items()),
+      ("compile time", f"{self.seconds:8.0f} s"),
+    ]
+    return "\n".join(f"{name:40s}{value}" for name, value in rows)
+
+
+def compile_for(topology: str, config: RunConfig) -> Answer:
+  """Compiles the real step of a run for a TPU topology such as "v5e:4x4"; needs the TPU compiler, but no TPU.
+
+  Sizes are config.model's: no weights are read. The batch holds what a cached dataset gives.
+
+  Raises:
+    UserError: no such topology, or no TPU compiler.
+  """
+  devices = topology_devices(topology)
+  mesh = parallel.make_mesh(config.mesh, devices)
+  started = time.monotonic()
+  step, arguments = step_shapes(config, mesh)
+  with parallel.use_mesh(mesh):
+    try:
+      compiled = step.lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      told = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
+      used = f": it needs {told[1]} {told[2]}B of {told[3]} {told[4]}B" if told else ""
+      raise UserError(f"the step does not fit {topology}{used}; lower config.data.batch_size or raise fsdp") from None
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  chip = chip_of(devices[0])
+  return Answer(
+    len(devices),
+    devices[0].device_kind,
+    memory.argument_size_in_bytes,
+    memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    chip.memory if chip else 0,
+    float(cost.get("flops", 0)),
+    collective_bytes(compiled.as_text()),
+    time.monotonic() - started,
+  )
+
+
+def topology_devices(topology: str) -> list[Any]:
+  """The devices of a pod that isn't there."""
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  from jax.experimental import topologies
+
+  try:
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+  except Exception as error:  # noqa: BLE001 - whatever the plugin makes of a missing library or a wrong name
+    told = " ".join(str(error).split())[:200]
+    raise UserError(
+      f"no compiler for {topology} ({told}): name a topology such as v5e:4x4, and install the tpu extra"
+    ) from None
+
+
+def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
+  """(the jitted step, its arguments as shapes with shardings) of a run on a mesh."""
+  networks = Networks(config.model, config.dtype)
+  optimizer = make_optimizer(config.optimizer, config.steps)
+  weights = jax.eval_shape(networks.init, jax.random.key(0))
+  trained = {name: weights[name] for name in trained_keys(config)}
+  frozen = {name: weights[name] for name in frozen_names(config)}
+  state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
+  state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
+  batch = batch_shapes(config, parallel.batch_sharding(mesh))
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  step = make_step(make_objective(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
+  return jax.jit(step, donate_argnums=0), (state, frozen, batch, key)
+
+
+def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
+  """A batch of cached records."""
+  model, count = config.model, config.data.batch_size
+  side = config.data.crop if config.part == "head" else config.data.size
+  small = side // model.vae.stride
+  shapes: dict[str, tuple[tuple[int, ...], Any]] = {"pose": ((side, side, 3), jnp.uint8)}
+  if not config.data.cache:
+    shapes |= {"frame": ((side, side, 3), jnp.uint8), "reference_frame": ((side, side, 3), jnp.uint8)}
+    if config.part == "head":
+      shapes["keep_mask"] = ((side, side, 1), jnp.uint8)
+  else:
+    shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
+    shapes["reference_context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
+    if config.part == "head":
+      shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
+  return {
+    name: jax.ShapeDtypeStruct((count, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
+  }
+
+
+def _sharded(tree: PyTree, shardings: PyTree) -> PyTree:
+  return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, shardings)
+
+
+def collective_bytes(text: str) -> dict[str, int]:
+  """Bytes of the results of each kind of collective in a compiled program's text."""
+  kinds = "|".join(_COLLECTIVES)
+  totals: Counter[str] = Counter()
+  text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
+  for result, kind in re.findall(rf"= (\(?[^=]*?) ({kinds})(?:-start)?\(", text):
+    shapes = re.findall(r"(\w+)\[([\d,]*)\]", result)
+    # An asynchronous start gives its operands back beside its result, which is the larger.
+    sizes = [_BYTES.get(name, 4) * int(np.prod([int(n) for n in dims.split(",") if n])) for name, dims in shapes]
+    totals[kind] += max(sizes, default=0) if "-start" in result else sum(sizes)
+  return dict(totals)

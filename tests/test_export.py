@@ -1,0 +1,216 @@
+"""Bundles: what a person exported computes without this package, and what is no bundle. She is tiny and untrained."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import pathlib
+import runpy
+import shutil
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from anchor_jax.config import RunConfig, SampleConfig
+from anchor_jax.diffusion.guidance import make_branches
+from anchor_jax.diffusion.sampler import sample_clip
+from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
+from anchor_jax.errors import UserError
+from anchor_jax.export import export_person
+from anchor_jax.interop import run_bundle
+from anchor_jax.models.networks import Networks
+from anchor_jax.pipeline import load_person
+from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.training.objective import trained_keys
+from anchor_jax.training.state import make_state
+from anchor_jax.training.weights import frozen_names, write_folder
+
+_SPEC = importlib.util.spec_from_file_location(
+  "tiny_people", pathlib.Path(__file__).parent / "training" / "conftest.py"
+)
+assert _SPEC and _SPEC.loader
+_TINY = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_TINY)
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)
+# Run in a process where only what the script may need can be imported.
+ALONE = """
+import runpy, sys
+class Hide:
+  def find_spec(self, name, path=None, target=None):
+    if name.partition(".")[0] in {"anchor_jax", "flax", "optax", "orbax", "cv2", "jaxtyping", "ml_collections", "absl"}:
+      raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hide())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory):
+  """A workdir with a body, whose layers along time are on, and a head; no weight of theirs is zero."""
+  workdir, rng = tmp_path_factory.mktemp("person"), np.random.default_rng(0)
+  for part, size in (("body", 32), ("head", 16)):
+    model = _TINY.tiny_model(inpaint=part == "head")
+    if part == "body":
+      unet = dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True)
+      model = dataclasses.replace(model, unet=unet)
+    config = RunConfig(part, model=model, sample=SAMPLE)
+    networks, folder = Networks(config.model), workdir / part
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
+    folder.mkdir()
+    write_settings(folder, config)
+    write_folder(folder / "base", networks, weights, frozen_names(config), "float32")
+    trained = {name: weights[name] for name in trained_keys(config)}
+    with Checkpoints(folder) as checkpoints:
+      checkpoints.save(1, make_state(jax.device_put(trained), optax.sgd(1.0), config), {"position": 0})
+    cv2.imwrite(str(folder / "appearance.png"), rng.integers(0, 256, (size, size, 3), np.uint8))
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def bundle(person, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("bundles") / "ana"
+  assert export_person(person, folder, PLATFORMS) == ["body", "head"]
+  return folder
+
+
+def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
+  body = load_person(person).body
+  networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
+  np.savez(tmp_path / "in.npz", pose=pose, appearance=body.appearance)
+  run = subprocess.run(
+    [sys.executable, "-I", "-c", ALONE.replace("sys.argv[0]", "sys.argv.pop(1)")]
+    + [str(path) for path in (bundle / "generate.py", tmp_path / "in.npz", tmp_path / "out.npz")]
+    + ["3"],
+    cwd=tmp_path, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert run.returncode == 0, run.stderr
+  made = np.load(tmp_path / "out.npz")
+
+  @jax.jit
+  def library(weights, noise, pose, appearance):
+    context = networks.appearance(weights, appearance[None])[0]
+    branches = make_branches(context, weights["null_context"], SAMPLE.guidance, SAMPLE.guidance_interval)
+    plan = plan_windows(WindowRule(SAMPLE.window, SAMPLE.overlap, SAMPLE.tail, SAMPLE.window_weights), len(pose))
+    denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=SAMPLE.conditioning_scale)
+    solver = make_solver(SAMPLE.solver, networks.model.schedule, SAMPLE.steps)
+    condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
+    latents = sample_clip(denoise, solver, plan, jnp.broadcast_to(noise, (6, 8, 8, 2)), branches, condition)
+    return latents, networks.decode(weights, latents)
+
+  noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))
+  latents, frames = library(body.weights, noise, pose, body.appearance)
+  np.testing.assert_allclose(made["latents"], latents, atol=1e-5, rtol=0)
+  assert np.abs(latents - latents[0]).max() > 0.01  # the pose tells
+  assert made["frames"].dtype == np.uint8 and np.abs(made["frames"] - np.asarray(frames) * 255).max() < 0.51
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("window_weights", WEIGHTS)
+def test_the_script_plans_the_librarys_windows(tail, window_weights):
+  for window, overlap in ((4, 1), (5, 3), (1, 0), (16, 4)):
+    rule = WindowRule(window, overlap, tail, window_weights)
+    body = {"window": window, "overlap": overlap, "tail": tail, "taper": rule.taper().tolist()}
+    for length in (*range(1, 20), 37):
+      plan = plan_windows(rule, length)
+      for ours, its in zip((plan.frames, plan.mask, plan.weights), run_bundle.plan_windows(body, length), strict=True):
+        np.testing.assert_array_equal(ours, its)
+
+
+def test_the_script_is_short_and_imports_what_it_says(bundle):
+  lines = (bundle / "generate.py").read_text().splitlines()
+  imported = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
+  assert len(lines) <= 80
+  assert imported <= {"jax", "numpy", "safetensors"} | sys.stdlib_module_names
+
+
+def test_every_program_loads_for_every_platform_and_any_batch(bundle):
+  config = json.loads((bundle / "config.json").read_text())
+  assert config["made_by"]["jax"] == jax.__version__ and {"anchor_jax", "jaxlib", "numpy"} <= config["made_by"].keys()
+  files = sorted(bundle.glob("*/*.stablehlo"))
+  assert [path.stem for path in files if path.parent.name == "head"] == [
+    *("decoder", "denoiser", "encoder", "image_tower", "inpainting", "pose_stem"),
+  ]
+  for path in files:
+    data = path.read_bytes()
+    exported = jax.export.deserialize(bytearray(data))
+    assert exported.platforms == PLATFORMS
+    assert str(exported.out_avals[0].shape[0]) == "batch"
+    assert str(pathlib.Path(__file__).parents[1]).encode() not in data  # nor does it tell where it was made
+
+
+def test_the_heads_condition_is_the_librarys(person, bundle):
+  head = load_person(person).head
+  assert head is not None
+  rng = np.random.default_rng(2)
+  pixels, keep = rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32), rng.random((3, 16, 16)) > 0.5
+  program = jax.export.deserialize(bytearray((bundle / "head/inpainting.stablehlo").read_bytes()))
+  weights = run_bundle.load_file(bundle / "head/weights.safetensors")
+  library = jax.jit(head.networks.inpainting)(head.weights, pixels, keep)
+  np.testing.assert_allclose(jax.jit(program.call)(weights, pixels, keep), library, atol=1e-5)
+
+
+def settings(folder, **changes):
+  """Changes config.json as its maker would, hash and all."""
+  config = {**json.loads((folder / "config.json").read_text()), **changes}
+  del config["sha256"]
+  config["sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+  (folder / "config.json").write_text(json.dumps(config))
+
+
+def replace(path, old, new):
+  data = path.read_bytes()
+  assert old in data
+  path.write_bytes(data.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+  "harm,told",
+  [
+    (lambda b: (b / "config.json").unlink(), "config.json"),
+    (lambda b: (b / "config.json").write_text("{"), "Expecting"),
+    (lambda b: replace(b / "config.json", b'"overlap": 1', b'"overlap": 2'), "config.json is damaged"),
+    (lambda b: settings(b, format="anchor_jax bundle 2"), 'is no "anchor_jax bundle 1"'),
+    (lambda b: settings(b, jax_at_least=[99, 0, 0]), "too old"),
+    (lambda b: (b / "body/weights.safetensors").unlink(), "weights.safetensors"),
+    (lambda b: replace(b / "body/weights.safetensors", b"\0\0", b"\0\1"), "weights.safetensors is damaged"),
+    (lambda b: (b / "body/decoder.stablehlo").write_bytes(b""), "decoder.stablehlo"),
+    (lambda b: shutil.copy(b / "body/encoder.stablehlo", b / "body/decoder.stablehlo"), "decoder.stablehlo is damaged"),
+    (lambda b: None, "pictures must be [32, 32, 3]"),
+  ],
+)
+def test_refuses_in_one_line(tmp_path, bundle, monkeypatch, capsys, harm, told):
+  shutil.copytree(bundle, tmp_path / "copy")
+  harm(tmp_path / "copy")
+  np.savez(tmp_path / "in.npz", pose=np.zeros((2, 8, 8, 3), np.uint8), appearance=np.zeros((32, 32, 3), np.uint8))
+  script = str(tmp_path / "copy" / "generate.py")
+  monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")])
+  with pytest.raises(SystemExit) as left:
+    runpy.run_path(script, run_name="__main__")
+  error = capsys.readouterr().err.strip()
+  assert left.value.code == 2 and error.startswith("error: ") and told in error and "\n" not in error
+  assert not (tmp_path / "out.npz").exists()
+
+
+def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
+  (tmp_path / "film.mp4").write_text("")
+  for checkpoint, output, platforms, told in (
+    (person, tmp_path / "new", ("cpu", "cudaa"), 'Did you mean "cuda"'),
+    (person, tmp_path / "new", (), "name each of them once"),
+    (person, tmp_path, ("cpu",), "no bundle"),
+    (person, tmp_path / "film.mp4", ("cpu",), "is a file"),
+    (tmp_path / "nobody", tmp_path / "new", ("cpu",), "no folder"),
+    (tmp_path, tmp_path / "new", ("cpu",), "no trained part"),
+  ):
+    with pytest.raises(UserError, match=told):
+      export_person(checkpoint, output, platforms)
+  assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

@@ -1,0 +1,255 @@
+"""generate as a person uses it: sound, partial files, going on, odd motions, marks. The person is a tiny one."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import av
+import jax
+import numpy as np
+import pytest
+
+from anchor_jax import generate as door
+from anchor_jax.data.motion import at_rate, live_motion, read_motion
+from anchor_jax.data.resumable import ResumableWriter
+from anchor_jax.data.video import VideoWriter, probe, read_frames
+from anchor_jax.errors import UserError
+from anchor_jax.pipeline import animate, load_person
+from anchor_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory, tiny_runs):
+  """A workdir with a body and a head of one step."""
+  workdir = tmp_path_factory.mktemp("person")
+  for part in ("body", "head"):
+    train(tiny_runs(part, steps=1), workdir, jax.devices()[:1])
+  return workdir
+
+
+def lively(workdir):
+  """The person with a pose branch that matters, as if trained for long."""
+  person = load_person(workdir)
+  stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+  stirred = lambda part: dataclasses.replace(
+    part, weights={**part.weights, "controlnet": jax.tree.map(stir, part.weights["controlnet"])}
+  )
+  return type(person)(stirred(person.body), stirred(person.head))
+
+
+@pytest.fixture
+def run(monkeypatch, person, prepared):
+  """generate with these flags, on one device, in this process."""
+  monkeypatch.setattr(door, "mesh_of", lambda text: None)
+  monkeypatch.setattr(door, "load_person", lively)
+
+  def call(output, *flags, motion=prepared):
+    argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]
+    monkeypatch.setattr(sys, "argv", argv)
+    return door.generate(door.parse())
+
+  return call
+
+
+def encoded(monkeypatch):
+  """What generate hands to the encoder, as it goes on."""
+  frames, write = [], ResumableWriter.write
+  monkeypatch.setattr(ResumableWriter, "write", lambda self, frame: (frames.append(frame), write(self, frame))[1])
+  return frames
+
+
+def test_writes_a_video_that_says_what_it_is(tmp_path, run):
+  output = tmp_path / "out.mp4"
+  assert run(output, "--seed=3", "--watermark=AI") == 10
+  info = probe(output)
+  assert (info.frames, info.fps, info.width) == (10, 10.0, 32) and not info.has_audio
+  with av.open(str(output)) as file:
+    told = json.loads(file.metadata["comment"])
+  assert told["synthetic"] is True and told["seed"] == 3 and told["body"]["window"] == 4
+  assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_the_watermark_is_in_the_picture_and_nowhere_else(tmp_path, run, monkeypatch):
+  frames = encoded(monkeypatch)
+  run(tmp_path / "plain.mp4", "--frames=2")
+  run(tmp_path / "marked.mp4", "--frames=2", "--watermark=AI")
+  changed = np.abs(frames[0].astype(int) - frames[2]).max(axis=-1) > 0
+  assert changed[20:, :16].any() and not changed[:16].any()
+
+
+def test_goes_on_where_it_was_stopped(tmp_path, run, monkeypatch):
+  frames = encoded(monkeypatch)
+  run(tmp_path / "whole.mp4")
+  whole = list(frames)
+  frames.clear()
+  write = ResumableWriter.write
+
+  def stop_after_six(self, frame):
+    if self.frames == 6:
+      raise KeyboardInterrupt
+    write(self, frame)
+
+  monkeypatch.setattr(ResumableWriter, "write", stop_after_six)
+  with pytest.raises(KeyboardInterrupt):
+    run(tmp_path / "out.mp4")
+  monkeypatch.setattr(ResumableWriter, "write", write)
+  there = len(list(read_frames(tmp_path / "out.partial.mp4")))
+  assert there == 6
+  frames.clear()
+  assert run(tmp_path / "out.mp4", "--resume") == 10
+  np.testing.assert_array_equal(frames, whole[6:])
+  assert probe(tmp_path / "out.mp4").frames == 10 and not (tmp_path / "out.partial.mp4").exists()
+  with pytest.raises(UserError, match="other settings"):
+    (tmp_path / "whole.mp4").rename(tmp_path / "next.partial.mp4")
+    run(tmp_path / "next.mp4", "--resume", "--seed=1")
+
+
+def test_sampling_flags_reach_the_sampler(tmp_path, run, monkeypatch):
+  frames = encoded(monkeypatch)
+  for flags in ((), ("--solver=ddim",), ("--steps=5",), ("--window=5", "--overlap=2"), ("--tail=loop",)):
+    run(tmp_path / "out.mp4", "--no-head", "--whole-clip", "--steps=4", *flags)
+  clips = [frames[i : i + 10] for i in range(0, 50, 10)]
+  assert all(np.abs(np.subtract(clips[0], clip, dtype=float)).max() > 0 for clip in clips[1:])
+
+
+def test_streaming_and_the_whole_clip_agree(tmp_path, run, monkeypatch):
+  frames = encoded(monkeypatch)
+  run(tmp_path / "out.mp4", "--no-head")
+  run(tmp_path / "out.mp4", "--no-head", "--whole-clip")
+  assert np.std(frames[:10], axis=0).max() > 1  # they move
+  assert np.abs(np.subtract(frames[:10], frames[10:], dtype=float)).max() <= 1  # grey levels
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_motions_shorter_than_a_window(tmp_path, run, frames):
+  assert run(tmp_path / "out.mp4", f"--frames={frames}") == frames
+
+
+def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
+  assert run(tmp_path / "out.mp4", "--fps=5", "--frames=4") == 4
+  assert probe(tmp_path / "out.mp4").fps == 5
+  motion = read_motion(prepared)
+  slow, fast = at_rate(motion, 4), at_rate(motion, 25)
+  original = [frame.pose for frame in motion.frames(0)]
+  np.testing.assert_array_equal([f.pose for f in slow.frames(0)], [original[i] for i in (0, 2, 5, 8)])
+  assert fast.length == 25 and len(list(fast.frames(0))) == 25 and len(list(fast.frames(7))) == 18
+
+
+def test_a_motion_that_is_still_being_filmed(person, prepared):
+  motion, taken = read_motion(prepared), []
+
+  def live():
+    for _ in range(6):
+      for frame in motion.frames(0):
+        taken.append(frame)
+        yield frame
+
+  first, _ = next(animate(load_person(person), live_motion(10.0, 32, live())))
+  assert first.shape == (32, 32, 3) and len(taken) < 60
+
+
+def test_a_first_second_on_request(tmp_path, run):
+  run(tmp_path / "out.mp4", "--preview")
+  assert probe(tmp_path / "out.preview.mp4").frames == 10
+
+
+def filmed_with_a_tone(path, seconds=2.0):
+  with VideoWriter(path.with_suffix(".silent.mp4"), 10) as writer:
+    for _ in range(round(seconds * 10)):
+      writer.write(np.zeros((32, 32, 3), np.uint8))
+  with av.open(str(path), "w") as file, av.open(str(path.with_suffix(".silent.mp4"))) as silent:
+    picture = file.add_stream_from_template(silent.streams.video[0])
+    sound = file.add_stream("aac", rate=16000, layout="mono")
+    for packet in silent.demux(silent.streams.video[0]):
+      if packet.size:
+        packet.stream = picture
+        file.mux(packet)
+    tone = np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16000)) / 16000).astype(np.float32)
+    for start in range(0, len(tone), 1024):
+      frame = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], format="fltp", layout="mono")
+      frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
+      file.mux(sound.encode(frame))
+    file.mux(sound.encode(None))
+  return path
+
+
+def test_the_sound_comes_along_and_no_longer_than_the_picture(tmp_path):
+  film = filmed_with_a_tone(tmp_path / "film.mp4")
+  writer = ResumableWriter(tmp_path / "out.mp4", 10, {})
+  for _ in range(10):
+    writer.write(np.zeros((32, 32, 3), np.uint8))
+  writer.finish({"title": "tone"}, film)
+  with av.open(str(tmp_path / "out.mp4")) as file:
+    sound = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+  assert 0.9 < len(sound) / 16000 < 1.2
+  spectrum = np.abs(np.fft.rfft(sound[1600:14400]))
+  assert abs(np.argmax(spectrum) * 16000 / 12800 - 440) < 5
+  assert probe(tmp_path / "out.mp4").frames == 10
+
+
+_FILM = """
+import sys, time, numpy as np
+from anchor_jax.data.resumable import ResumableWriter
+writer = ResumableWriter(sys.argv[1], 10, {"a": 1}, resume=True)
+print(writer.frames, flush=True)
+for number in range(writer.frames, 200):
+  writer.write(np.full((32, 32, 3), number, np.uint8))
+  time.sleep(0.02)
+writer.finish({})
+"""
+
+
+def held(path):
+  """Frames that a player shows of an unfinished file."""
+  try:
+    with av.open(str(path)) as file:
+      return sum(1 for _ in file.decode(video=0))
+  except av.error.FFmpegError:
+    return 0
+
+
+def test_killed_at_any_moment_the_partial_file_plays_and_a_rerun_completes_it(tmp_path):
+  output, began = tmp_path / "out.mp4", []
+  for wait in (0.2, 0.5, None):
+    process = subprocess.Popen([sys.executable, "-c", _FILM, str(output)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    began.append(int(process.stdout.readline()))
+    if wait is None:
+      assert process.wait(60) == 0
+    else:
+      deadline = time.monotonic() + 60
+      while not held(tmp_path / "out.partial.mp4") > began[-1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+      time.sleep(wait)
+      os.kill(process.pid, signal.SIGKILL)
+      process.wait()
+      assert held(tmp_path / "out.partial.mp4") > began[-1]
+  assert 0 == began[0] < began[1] < began[2]
+  levels = [int(frame.mean().round()) for frame in read_frames(output)]
+  assert len(levels) == 200 and np.abs(np.subtract(levels, range(200))).max() <= 3
+
+
+def test_refuses_a_partial_file_that_is_none(tmp_path):
+  (tmp_path / "out.partial.mp4").write_bytes(b"\0\0\0\x10mdatnonsense")
+  with pytest.raises(UserError, match="damaged"):
+    ResumableWriter(tmp_path / "out.mp4", 10, {}, resume=True)
+
+
+def test_refuses_flags_that_make_no_sense(tmp_path, run, person):
+  for flag, message in (("--steps=0", "at least 1"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
+    with pytest.raises(UserError, match=message):
+      run(tmp_path / "out.mp4", flag, "--overlap=3") if "window" in flag else run(tmp_path / "out.mp4", flag)
+  with pytest.raises(UserError, match=r"ends in \.mp4"):
+    run(tmp_path / "out.avi")
+  with pytest.raises(UserError, match="are not to be had"):
+    from anchor_jax import parallel
+
+    parallel.sampling_mesh(9, 1)
+  assert pathlib.Path(person).exists() and not list(tmp_path.iterdir())
