@@ -35,6 +35,7 @@ class DataConfig:
     batch_size: examples a step, over all devices.
     size: side of the frames in pixels, for planning without data (`--aot`); a run takes the data's.
     crop: side of the face crop in pixels (head only).
+    clip_frames: frames of an example; above 1 for the temporal blocks, which learn nothing from single frames.
     in_memory: keep decoded records in host memory.
     cache: encode every record once before training (the latent's mean, and the tokens of references where the image
       tower is frozen) instead of at each step (a draw of the latent, as the reference does).
@@ -45,6 +46,7 @@ class DataConfig:
   batch_size: int = 4
   size: int = 512
   crop: int = 256
+  clip_frames: int = 1
   in_memory: bool = False
   cache: bool = False
   workers: int = 0
@@ -120,6 +122,7 @@ class RunConfig:
     init: where weights come from: "" makes them anew, "studio" are the shipped ones, else a folder of diffusers
       models (a pipeline's folder, or a workdir of this project).
     train_image_encoder: also train the image tower (pre-training of the small one).
+    only_temporal: train the temporal blocks alone, and leave the frame network's weights as they are.
     condition_dropout: chance that an example trains the null branch.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps the same.
     max_skipped: steps in a row without a finite loss and gradient after which the run stops.
@@ -135,6 +138,7 @@ class RunConfig:
   steps: int = 1000
   dtype: str = "float32"
   train_image_encoder: bool = False
+  only_temporal: bool = False
   condition_dropout: float = 0.1
   snr_gamma: float = 0.0
   max_skipped: int = 10
@@ -157,6 +161,7 @@ class RunConfig:
       raise UserError(f'config.optimizer.schedule is "{self.optimizer.schedule}": use constant or cosine')
     counts = {"steps": self.steps, "data.batch_size": self.data.batch_size, "keep": self.keep}
     counts |= {"max_skipped": self.max_skipped, "optimizer.accumulate": self.optimizer.accumulate}
+    counts |= {"data.clip_frames": self.data.clip_frames}
     for name, value in counts.items():
       if value < 1:
         raise UserError(f"config.{name} is {value}: it must be at least 1")

@@ -31,6 +31,7 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.models.temporal import is_temporal
 from anchor_jax.training.aot import compile_for
 from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
@@ -38,7 +39,7 @@ from anchor_jax.training.chips import chip_of, step_flops
 from anchor_jax.training.objective import make_objective, trained_keys
 from anchor_jax.training.optimizer import make_optimizer
 from anchor_jax.training.preemption import Preempted, listening
-from anchor_jax.training.preview import preview, save_appearance
+from anchor_jax.training.preview import first_frames, preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
 from anchor_jax.training.step import make_step
@@ -83,6 +84,7 @@ def train(
     seed=config.seed,
     fields=fields,
     cached=cached,
+    clip=config.data.clip_frames,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     workers=config.data.workers,
@@ -90,7 +92,7 @@ def train(
 
   # ---- state -------------------------------------------------------------------------------------------------------
   names = trained_keys(config)
-  optimizer = make_optimizer(config.optimizer, config.steps)
+  optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
   place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in names}), optimizer, config))
   frozen = place({name: weights[name] for name in frozen_names(config)})
@@ -131,7 +133,7 @@ def train(
         step = step.lower(*arguments).compile()
         report.compiled(time.monotonic() - clock, step_flops(step, config), chip_of(mesh.devices.flat[0]))
         if first_process:
-          save_appearance(folder, host_batch)
+          save_appearance(folder, first_frames(host_batch))
       if profile and number == start + 3:  # the first ones are not like the others
         jax.profiler.start_trace(str(folder / "profile"))
       state, metrics = step(*arguments)
@@ -147,7 +149,7 @@ def train(
       if last or number % config.max_skipped == 0:
         _refuse_divergence(int(state.skipped_in_a_row), number, config, checkpoints)
       if config.preview_every and (last or number % config.preview_every == 0):
-        report.picture(number, preview(networks, {**frozen, **state.best_weights()}, host_batch, config))
+        report.picture(number, preview(networks, {**frozen, **state.best_weights()}, first_frames(host_batch), config))
       if last and config.part == "vae":
         state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
       if last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0):

@@ -20,7 +20,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
     RunConfig(
       part=part,
       init="studio",
-      steps=120,
+      steps=200,
       log_every=10,
       checkpoint_every=50,
       data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True),

@@ -44,11 +44,18 @@ class _Read:
   target_fields: tuple[str, ...]
   reference_fields: tuple[str, ...]
   cached: Mapping[str, NdArray]
+  clip: int
+  last: NdArray  # for each record, the number of its video's last one
 
   def __call__(self, pair: tuple[int, int]) -> dict[str, Any]:
     index, reference = pair
     example: dict[str, Any] = {"index_in_source": np.int32(index)}
-    example.update(self._fields(index, self.target_fields))
+    if self.clip == 1:
+      example.update(self._fields(index, self.target_fields))
+    else:
+      numbers = np.minimum(index + np.arange(self.clip), self.last[index])  # a video's end stands still
+      frames = [self._fields(int(number), self.target_fields) for number in numbers]
+      example.update({name: np.stack([frame[name] for frame in frames]) for name in self.target_fields})
     others = self._fields(reference, self.reference_fields)
     example.update({REFERENCE + name: value for name, value in others.items()})
     return example
@@ -92,6 +99,12 @@ def _pairing(people: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> _Pair:
   return _Pair(by_person, position, people)
 
 
+def _last_of_video(videos: Int[NdArray, " N"]) -> Int[NdArray, " N"]:
+  """For each record the number of the last one of its run in the same video."""
+  ends = np.append(np.flatnonzero(np.diff(videos)), len(videos) - 1)
+  return ends[np.searchsorted(ends, np.arange(len(videos)))]
+
+
 def make_loader(
   source: Source,
   *,
@@ -100,6 +113,7 @@ def make_loader(
   fields: Sequence[str] = ("frame", "pose", "reference_frame"),
   cached: Mapping[str, Shaped[NdArray, "N ..."]] | None = None,
   records: Int[NdArray, " M"] | None = None,
+  clip: int = 1,
   process_index: int = 0,
   process_count: int = 1,
   workers: int = 0,
@@ -121,6 +135,7 @@ def make_loader(
     cached: arrays with one entry for each record of the source (such as latents) that stand in for, or add to, its
       fields.
     records: numbers of the records to use, default all; the head needs those with landmarks.
+    clip: above 1, the fields that aren't a reference's have one more axis behind the first, of so many frames in a row.
     process_index, process_count: this process's part of each batch.
     workers: reader processes; 0 reads in threads of this one, which is best for records in memory.
     threads: reader threads.
@@ -145,7 +160,7 @@ def make_loader(
     .shuffle()
     .repeat()
     .random_map(_pairing(source.people, usable))
-    .map(_Read(source, target, reference, cached))
+    .map(_Read(source, target, reference, cached, clip, _last_of_video(source.videos)))
   )
   dataset = _Contiguous(dataset, batch_size, process_count)
   reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * batch_size // process_count, threads))

@@ -15,6 +15,7 @@ from anchor_jax import parallel
 from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
+from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import PyTree
 from anchor_jax.training.chips import chip_of
 from anchor_jax.training.objective import make_objective, trained_keys
@@ -129,7 +130,7 @@ def topology_devices(topology: str) -> list[Any]:
 def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """(the jitted step, its arguments as shapes with shardings) of a run on a mesh."""
   networks = Networks(config.model, config.dtype)
-  optimizer = make_optimizer(config.optimizer, config.steps)
+  optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
   weights = jax.eval_shape(networks.init, jax.random.key(0))
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
@@ -142,7 +143,7 @@ def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
 
 
 def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """A batch of cached records."""
+  """A batch as the loader gives it."""
   model, count = config.model, config.data.batch_size
   side = config.data.crop if config.part == "head" else config.data.size
   small = side // model.vae.stride
@@ -156,8 +157,11 @@ def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeSt
     shapes["reference_context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
     if config.part == "head":
       shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
+  frames = (config.data.clip_frames,) if config.data.clip_frames > 1 else ()
+  leading = lambda name: (count,) if name.startswith("reference_") else (count, *frames)
   return {
-    name: jax.ShapeDtypeStruct((count, *shape), dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()
+    name: jax.ShapeDtypeStruct((*leading(name), *shape), dtype, sharding=sharding)
+    for name, (shape, dtype) in shapes.items()
   }
 
 
@@ -170,9 +174,9 @@ def collective_bytes(text: str) -> dict[str, int]:
   kinds = "|".join(_COLLECTIVES)
   totals: Counter[str] = Counter()
   text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
-  for result, kind in re.findall(rf"= (\(?[^=]*?) ({kinds})(?:-start)?\(", text):
+  for result, kind, start in re.findall(rf"= (\(?[^=]*?) ({kinds})(-start)?\(", text):
     shapes = re.findall(r"(\w+)\[([\d,]*)\]", result)
     # An asynchronous start gives its operands back beside its result, which is the larger.
     sizes = [_BYTES.get(name, 4) * int(np.prod([int(n) for n in dims.split(",") if n])) for name, dims in shapes]
-    totals[kind] += max(sizes, default=0) if "-start" in result else sum(sizes)
+    totals[kind] += max(sizes, default=0) if start else sum(sizes)
   return dict(totals)

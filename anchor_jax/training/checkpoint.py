@@ -5,8 +5,10 @@ WORKDIR/body/base/           frozen networks as diffusers folders, written once
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
+import contextlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class Checkpoints:
 
   def __init__(self, folder: Path, keep: int = 2):
     """Opens, or makes, FOLDER/checkpoints."""
+    self._folder = folder / "checkpoints"
     # Orbax's own policies do not match the protocols that its v1 interface declares.
     keep_newest: Any = ocp.training.preservation_policies.LatestN(keep)
     when_told: Any = ocp.training.save_decision_policies.InitialSavePolicy()
@@ -45,16 +48,32 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self._manager.close()
+  def __exit__(self, kind, *_) -> None:
+    if kind is None:
+      self._told(self._manager.close)
+    else:
+      with contextlib.suppress(Exception):  # what ended the block is what the user should read
+        self._manager.close()
 
   def save(self, step: int, state: State, loader: dict) -> None:
     """Begins to write the state after `step`; an earlier write is finished first."""
-    self._manager.save_checkpointables_async(step, {"state": _as_dict(state), "loader": loader}, force=True)
+    content = {"state": _as_dict(state), "loader": loader}
+    self._told(lambda: self._manager.save_checkpointables_async(step, content, force=True))
 
   def wait(self) -> None:
     """Waits until what was begun is written."""
-    self._manager.wait()
+    self._told(self._manager.wait)
+
+  def _told(self, call: Callable[[], Any]) -> None:
+    try:
+      call()
+    except Exception as error:
+      kept = self.newest()
+      earlier = "" if kept is None else f"; the checkpoint of step {kept} is whole"
+      raise UserError(
+        f"a checkpoint can't be written to {self._folder} ({_first_line(error)}): free some space, or choose another"
+        f" --workdir{earlier}"
+      ) from error
 
   def newest(self) -> int | None:
     """Step of the newest checkpoint."""

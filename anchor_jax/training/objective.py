@@ -54,11 +54,14 @@ def encode_batch(
   """
   made = {name: batch[name] for name in ("latent", "inpaint", "reference_context") if name in batch}
   first, second = keys or (None, None)
+  leading = batch["pose"].shape[:-3] if "pose" in batch else ()  # [B], or [B T] for clips
+  flat = lambda leaf: leaf.reshape(-1, *leaf.shape[-3:])
+  unflat = lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]) if leading else leaf
   if "latent" not in made:
-    made["latent"] = jax.lax.stop_gradient(networks.encode(weights, to_signed(batch["frame"]), first))
+    made["latent"] = unflat(jax.lax.stop_gradient(networks.encode(weights, to_signed(flat(batch["frame"])), first)))
   if networks.inpaints and "inpaint" not in made:
-    keep = batch["keep_mask"][..., 0] > 127
-    made["inpaint"] = jax.lax.stop_gradient(networks.inpainting(weights, to_signed(batch["frame"]), keep, second))
+    keep, frames = flat(batch["keep_mask"])[..., 0] > 127, to_signed(flat(batch["frame"]))
+    made["inpaint"] = unflat(jax.lax.stop_gradient(networks.inpainting(weights, frames, keep, second)))
   if "reference_context" not in made:
     made["reference_context"] = networks.appearance(weights, batch["reference_frame"])
   return made
@@ -91,14 +94,15 @@ def _denoising(networks: Networks, condition_dropout: float, snr_gamma: float) -
     weights = {**frozen, **trained}
     keys = jax.random.split(key, 5)
     made = encode_batch(networks, weights, batch, (keys[0], keys[2]))
-    clean = made["latent"][:, None]
+    as_clips = lambda leaf: leaf if batch["pose"].ndim == 5 else leaf[:, None]
+    clean = as_clips(made["latent"])
     count = clean.shape[0]
     context = made["reference_context"]
     dropped = jax.random.bernoulli(keys[1], condition_dropout, (count, 1, 1))
     context = jnp.where(dropped, weights["null_context"], context)
-    condition = {"pose": networks.embed_pose(weights, batch["pose"][:, None])}
+    condition = {"pose": networks.embed_pose(weights, as_clips(batch["pose"]))}
     if networks.inpaints:
-      condition["inpaint"] = made["inpaint"][:, None]
+      condition["inpaint"] = as_clips(made["inpaint"])
     noise = jax.random.normal(keys[3], clean.shape)
     timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
 

@@ -1,7 +1,9 @@
 """AdamW with warm-up and global-norm clipping, from optax."""
 
 import typing
+from collections.abc import Callable
 
+import jax
 import optax
 
 from anchor_jax.config import OptimizerConfig
@@ -18,8 +20,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
   )
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+  config: OptimizerConfig, steps: int, only: Callable[[tuple[str, ...]], bool] | None = None
+) -> optax.GradientTransformation:
   """Clips the gradients of all trained networks by one global norm, then AdamW.
+
+  `only` says of a parameter's path whether it is trained at all; the others stay as they are and have no state.
 
   The reference clips the pose branch alone, though the UNet trains too: `clip_networks` can say so.
   """
@@ -28,4 +34,10 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     chosen = lambda tree: {name: name in config.clip_networks for name in typing.cast(dict, tree)}
     clip = optax.masked(clip, chosen)
   rate = learning_rate(config, steps)
-  return optax.chain(clip, optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay))
+  adam = optax.chain(clip, optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay))
+  if only is None:
+    return adam
+  names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
+  label = lambda path, _: "train" if only(names(path)) else "keep"
+  labels = lambda tree: jax.tree_util.tree_map_with_path(label, tree)
+  return optax.multi_transform({"train": adam, "keep": optax.set_to_zero()}, labels)

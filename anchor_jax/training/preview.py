@@ -70,5 +70,13 @@ def _sample(networks, weights, batch, config):
   return jax.lax.map(lambda example: one(*example), (batch["pose"], batch["reference_frame"], images, keep))
 
 
+def first_frames(batch: dict[str, NdArray]) -> dict[str, NdArray]:
+  """A batch of clips as one of their first frames; one of frames as it is."""
+  if batch.get("pose", batch["frame"] if "frame" in batch else np.zeros(0)).ndim != 5:
+    return batch
+  of_clips = lambda name: not name.startswith("reference_") and batch[name].ndim > 1
+  return {name: values[:, 0] if of_clips(name) else values for name, values in batch.items()}
+
+
 def _bytes(images) -> UInt8[NdArray, "B H W 3"]:
   return np.round(np.asarray(images) * 255).astype(np.uint8)

@@ -94,3 +94,12 @@ def test_worker_processes_change_nothing(tmp_path, posed_frames):
   alone, several = batches(5, source)[0], batches(5, source, workers=2)
   assert same(alone, several[0])
   several[1].close()
+
+
+def test_clips_are_frames_in_a_row_of_one_video():
+  source = ArraySource({"frame": np.arange(7)[:, None]}, np.array([0] * 7), np.array([0, 0, 0, 0, 1, 1, 1]))
+  batches = make_loader(source, batch_size=7, seed=0, fields=("frame", "reference_frame"), clip=3)
+  batch = next(batches)
+  clips = {int(index): clip[:, 0].tolist() for index, clip in zip(batch["index_in_source"], batch["frame"])}
+  assert clips == {0: [0, 1, 2], 1: [1, 2, 3], 2: [2, 3, 3], 3: [3, 3, 3], 4: [4, 5, 6], 5: [5, 6, 6], 6: [6, 6, 6]}
+  assert batch["reference_frame"].shape == (7, 1)

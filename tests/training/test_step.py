@@ -56,3 +56,32 @@ def test_learning_rates_warm_up_and_stay_or_fall():
   for schedule in (constant, cosine):
     assert float(schedule(0)) == 0 and float(schedule(5)) == pytest.approx(0.5) and float(schedule(10)) == 1
   assert float(constant(99)) == 1 and float(cosine(100)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole():
+  config = OptimizerConfig(learning_rate=0.1, warmup_steps=0)
+  optimizer = make_optimizer(config, 10)
+  loss = lambda weights, frozen, batch, key: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"told": batch["x"].mean()})
+  batch = {"x": jax.random.normal(jax.random.key(0), (8, 3))}
+  made = []
+  for parts in (1, 2, 4):
+    state = make_state({"w": jnp.ones(3)}, optimizer, RunConfig(optimizer=config))
+    made.append(jax.jit(make_step(loss, optimizer, 0.0, parts))(state, {}, batch, jax.random.key(0)))
+  for other in made[1:]:
+    compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+    jax.tree.map(compare, made[0][0].weights, other[0].weights)
+    compare(made[0][1]["loss"], other[1]["loss"])
+    compare(made[0][1]["told"], other[1]["told"])
+
+
+def test_the_reference_s_clipping_leaves_the_other_networks_alone():
+  gradients = {"unet": jnp.full(4, 30.0), "controlnet": jnp.full(4, 40.0)}
+  optimizer = make_optimizer(OptimizerConfig(clip=1.0, clip_networks=("controlnet",), warmup_steps=0), 10)
+  _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
+  moment = state[1][0].mu
+  assert float(moment["unet"][0]) == pytest.approx(3.0) and float(moment["controlnet"][0]) == pytest.approx(0.05)
+
+
+def test_skipped_steps_are_counted_in_a_row():
+  states = run([1.0, np.nan, np.nan, 1.0])
+  assert [int(state.skipped_in_a_row) for state in states] == [0, 0, 1, 2, 0]

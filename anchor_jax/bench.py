@@ -1,0 +1,168 @@
+"""Measures the overlapped-window sampler: time and memory by length, and what a TPU's compiler says of it at full size.
+
+Examples:
+  python -m anchor_jax.bench lengths --frames=50,200,1000,5000
+  python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
+
+`lengths` runs the shipped studio body at 32 pixels, each length in a process of its own, streaming and with the whole
+clip in memory. `tpu` compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a pod that isn't there (tpu
+extra); a tick takes in one block of motion and runs every sampling step's windows once.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax import parallel
+from anchor_jax.config import MeshConfig, RunConfig
+from anchor_jax.diffusion.guidance import make_branches
+from anchor_jax.diffusion.sampler import sample_clip
+from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.spread import spread_windows
+from anchor_jax.diffusion.stream import Pipeline, init_stream, make_tick, stream_clip
+from anchor_jax.diffusion.windows import WindowRule, plan_group, plan_windows
+from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.models.networks import Networks
+from anchor_jax.presets import stable_diffusion_15
+from anchor_jax.training.aot import collective_bytes, topology_devices
+from anchor_jax.training.chips import chip_of
+from anchor_jax.training.weights import initial_weights
+
+_SIDE = 8  # cells of a latent of the small run
+
+
+def one_length(mode: str, length: int) -> str:
+  """A row of the table: mode, frames, time per frame, peak memory of this process."""
+  import resource  # not on Windows
+
+  networks, weights = initial_weights(RunConfig(init="studio"))
+  weights = jax.device_put(weights)
+  solver, rule = make_solver("dpm++2m", networks.model.schedule, 4), WindowRule(8, 2)
+  branches = make_branches(jnp.zeros_like(jnp.asarray(weights["null_context"])))
+  noise = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE, networks.model.unet.out_channels))
+  cell = (_SIDE, _SIDE, networks.model.controlnet.block_out_channels[0])
+  denoise = lambda weights: lambda *inputs: networks.denoise(weights, *inputs)
+
+  if mode == "stream":
+    pipeline = Pipeline(rule, len(solver))
+    starts = jnp.broadcast_to(noise, (pipeline.block, *noise.shape))
+    tick = jax.jit(lambda weights, *rest: make_tick(denoise(weights), solver, pipeline, branches)(*rest))
+    prepare = lambda block: (
+      starts,
+      {"pose": jnp.broadcast_to(block["pose"][:, None, None, None], (pipeline.block, *cell))},
+    )
+
+    def run(count: int) -> None:
+      state = init_stream(pipeline, 1, starts, {"pose": jnp.zeros((pipeline.block, *cell))})
+      frames = ({"pose": np.float32(number % 7)} for number in range(count))
+      for _, latents in stream_clip(lambda *rest: tick(weights, *rest), pipeline, state, frames, prepare):
+        np.asarray(latents)
+  else:
+
+    @jax.jit
+    def whole(weights, plan, condition):
+      return sample_clip(
+        denoise(weights), solver, plan, jnp.broadcast_to(noise, (length, *noise.shape)), branches, condition
+      )
+
+    def run(count: int) -> None:
+      np.asarray(whole(weights, plan_windows(rule, count), {"pose": jnp.zeros((length, *cell))}))
+
+  run(min(length, 20) if mode == "stream" else length)  # compiles
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  started = time.monotonic()
+  run(length)
+  seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  memory = f"{peak / 1024:10.0f} MB peak{(peak - before) / 1024:8.0f} MB more than after compiling"
+  return f"{mode:8s}{length:8d}{1000 * seconds / length:10.2f} ms a frame{memory}"
+
+
+def lengths(counts: list[int]) -> None:
+  """Prints the table of times and memory."""
+  for mode in ("stream", "whole"):
+    for count in counts:
+      command = [sys.executable, "-m", "anchor_jax.bench", "one", f"--mode={mode}", f"--frames={count}"]
+      subprocess.run(command, check=True)
+
+
+def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
+  """Prints what the compiler says of one tick at full size, per chip."""
+  devices = topology_devices(topology)
+  if windows * frames != len(devices):
+    raise UserError(f"--mesh={windows}x{frames} is not the {len(devices)} chips of {topology}")
+  mesh = parallel.make_mesh(MeshConfig(windows, frames=frames), devices)
+  model = stable_diffusion_15("body", remat=False)
+  networks, rule = Networks(model, "bfloat16"), WindowRule(16, 4)
+  pipeline = Pipeline(rule, steps, together)
+  put = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P(*spec)))
+  weights = jax.eval_shape(networks.init, jax.random.key(0))
+  sixteen = {name: jax.tree.map(lambda x: put(x.shape, jnp.bfloat16), weights[name]) for name in ("unet", "controlnet")}
+  solver = make_solver("ddim", model.schedule, steps)
+  tokens = (2, model.image_encoder.tokens, model.unet.cross_attention_dim)
+  side, width = 64, model.controlnet.block_out_channels[0]
+  block = lambda channels, dtype: put((pipeline.block, side, side, channels), dtype, parallel.DATA)
+  latents, pose = block(4, jnp.float32), block(width, jnp.bfloat16)
+  state = jax.eval_shape(lambda x, y: init_stream(pipeline, 2, x, {"pose": y}), latents, pose)
+  state = jax.tree.map(lambda x: put(x.shape, x.dtype, *[None] * (x.ndim - 4), parallel.DATA), state)
+  plan = jax.tree.map(lambda x: np.stack([x] * steps), plan_group(rule, 0, together, None))
+  plan = jax.tree.map(lambda x: put(x.shape, x.dtype), plan)
+  bound = put((), jnp.int32)
+  predict = spread_windows(pipeline, mesh)
+
+  def run(weights, contexts, state, *rest):
+    denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=2.0)
+    branches = make_branches(contexts[0], contexts[1], 7.5)
+    return make_tick(denoise, solver, pipeline, branches, predict)(state, *rest)
+
+  started = time.monotonic()
+  with parallel.use_mesh(mesh):
+    lowered = jax.jit(run, donate_argnums=2).lower(
+      sixteen, put(tokens, jnp.float32), state, latents, {"pose": pose}, plan, (bound, bound)
+    )
+    compiled = lowered.compile()
+  memory, chip = compiled.memory_analysis(), chip_of(devices[0])
+  assert memory is not None  # the TPU compiler always tells
+  gb = lambda count: f"{count / 1e9:.2f} GB"
+  print(f"{topology}, windows over {windows}, frames over {frames}, {together} windows of 16 at a time, {steps} steps")
+  print(f"arguments   {gb(memory.argument_size_in_bytes)} a chip of {gb(chip.memory) if chip else '?'}")
+  print(f"temporaries {gb(memory.temp_size_in_bytes)}")
+  for kind, count in collective_bytes(compiled.as_text() or "").items():
+    print(f"{kind:20s}{gb(count)} (in the program's text; the loop over steps counts once)")
+  print(f"compiled in {time.monotonic() - started:.0f} s")
+
+
+def _counts(text: str) -> list[int]:
+  try:
+    return [int(number) for number in text.replace("x", ",").split(",")]
+  except ValueError:
+    raise argparse.ArgumentTypeError(f"{text} is no list of numbers") from None
+
+
+@door
+def main() -> None:
+  """The command line."""
+  parser = Parser("anchor_jax.bench", __doc__)
+  parser.add_argument("what", choices=("lengths", "tpu", "one"))
+  parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="lengths to measure")
+  parser.add_argument("--mode", default="stream", choices=("stream", "whole"), help="of `one`")
+  parser.add_argument("--topology", default="v5e:4x4")
+  parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="chips for windows and for frames")
+  parser.add_argument("--together", type=int, help="windows at a time (default: one for each chip that takes windows)")
+  parser.add_argument("--steps", type=int, default=20, help="sampling steps")
+  args = parser.parse_args()
+  if args.what == "lengths":
+    lengths(args.frames)
+  elif args.what == "one":
+    print(one_length(args.mode, args.frames[0]), flush=True)
+  else:
+    windows, frames = args.mesh
+    tpu(args.topology, windows, frames, args.together or windows, args.steps)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,140 @@
+"""What can go wrong while training, done to a run on purpose, and what is lost: nothing."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from anchor_jax.config import MeshConfig, OptimizerConfig, to_plain
+from anchor_jax.errors import UserError
+from anchor_jax.train import train
+from anchor_jax.training.checkpoint import read_weights
+
+STEPS = 60
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config(tiny_run):
+  return tiny_run("vae", steps=STEPS, checkpoint_every=5, keep=50)
+
+
+@pytest.fixture
+def config_file(tmp_path, config):
+  """The config as a file that the train command reads."""
+  return write_config(tmp_path, config)
+
+
+def write_config(folder, config):
+  (folder / "config.json").write_text(json.dumps(to_plain(config)))
+  file = folder / "config.py"
+  file.write_text(
+    "import json, ml_collections\n"
+    "def get_config():\n"
+    f"  return ml_collections.ConfigDict(json.load(open({str(folder / 'config.json')!r})))\n"
+  )
+  return file
+
+
+def start(config_file, workdir, devices=1, **more):
+  environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+  command = [sys.executable, "-m", "anchor_jax.train", f"--config={config_file}", f"--workdir={workdir}"]
+  return subprocess.Popen(
+    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
+  )
+
+
+def losses(workdir, part="vae"):
+  file = workdir / part / "metrics.jsonl"
+  lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+  return {line["step"]: line["loss"] for line in lines if "step" in line}
+
+
+def wait_for_step(workdir, step):
+  deadline = time.monotonic() + 120
+  while max(losses(workdir), default=0) < step:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
+  process = start(config_file, tmp_path / "whole")  # a process of one device, as the others are
+  told = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, told
+
+  process = start(config_file, tmp_path / "run")
+  wait_for_step(tmp_path / "run", 8)
+  process.send_signal(signal.SIGTERM)
+  told = process.communicate(timeout=60)[0]
+  assert process.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM after step" in told
+  stopped = max(losses(tmp_path / "run"))
+  assert (tmp_path / "run/vae/checkpoints" / str(stopped)).is_dir() and stopped < STEPS
+
+  process = start(config_file, tmp_path / "run")
+  wait_for_step(tmp_path / "run", stopped + 8)
+  process.kill()
+  process.communicate()
+  assert max(losses(tmp_path / "run")) < STEPS
+
+  process = start(config_file, tmp_path / "run")
+  told = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, told
+  assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, tiny_run, caplog):
+  config = tiny_run("vae", steps=4)
+  train(config, tmp_path, jax.devices()[:1])
+  before = losses(tmp_path)
+  for place in (tmp_path / "vae/checkpoints/4/state").rglob("*"):
+    if place.is_file():
+      place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
+  train(config, tmp_path, jax.devices()[:1])
+  assert "checkpoint 4 can't be read" in caplog.text
+  assert losses(tmp_path)[4] == before[4]  # steps 3 and 4 were done again, and came out the same
+
+
+def test_losses_that_stay_non_finite_end_the_run_and_name_the_last_good_checkpoint(tmp_path, tiny_run):
+  train(tiny_run("vae", steps=2), tmp_path, jax.devices()[:1])
+  bad = OptimizerConfig(learning_rate=float("nan"), warmup_steps=0, ema=0.5)
+  with pytest.raises(UserError, match=r"lower config\.optimizer\.learning_rate; the last good checkpoint is .* step 2"):
+    train(tiny_run("vae", steps=40, max_skipped=3, checkpoint_every=0, optimizer=bad), tmp_path, jax.devices()[:1])
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(tmp_path, config):
+  small = tmp_path / "small"
+  small.mkdir()
+  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True).returncode:
+    pytest.skip("no file system may be mounted here")
+  try:
+    process = start(write_config(tmp_path, config), small / "run")
+    told = process.communicate(timeout=200)[0]
+    assert process.returncode == 2 and "Traceback" not in told.split("error: ")[-1], told[-2000:]
+    assert "free some space" in told or "disk is full" in told
+    weights, step = read_weights(small / "run/vae")
+    assert step >= 5 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
+  finally:
+    subprocess.run(["umount", str(small)])
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_to_the_losses_of_one_of_four(tmp_path, tiny_run):
+  config = tiny_run("body", steps=4, mesh=MeshConfig(data=2, fsdp=2))
+  file = write_config(tmp_path, config)
+  train(config, tmp_path / "one", jax.devices()[:4])
+  command = [sys.executable, "launch/local_pod.py", "--processes=2", "--devices=2", "--"]
+  flags = [f"--config={file}", f"--workdir={tmp_path / 'two'}"]
+  done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=400)
+  assert done.returncode == 0, done.stdout[-3000:]
+  one, two = losses(tmp_path / "one", "body"), losses(tmp_path / "two", "body")
+  np.testing.assert_allclose([two[step] for step in one], list(one.values()), rtol=1e-5)
