@@ -222,6 +222,7 @@ def stream_clip(
   known, ended, taken = length, False, max(0, pipeline.first_frame(first_block))
   plans: dict[int, WindowPlan] = {}
   arrived: tuple[Any, Any] | None = None
+  ready: list[tuple[int, Array]] = []
   for arriving in itertools.count(first_block):  # number of the block that comes in on this tick
     if not ended:
       wanted = pipeline.first_frame(arriving + 1) - taken
@@ -250,6 +251,8 @@ def stream_clip(
     tables = [plans.get(g, some) for g in levels]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tables)
     state, finished = tick(state, *arrived, stacked, bounds)
+    yield from ready  # one tick late, so that the device has work while the host looks at these
+    ready = []
     leaving = levels[-1]
     plans.pop(leaving, None)
     if leaving < first_block:
@@ -258,8 +261,9 @@ def stream_clip(
     if known is not None:
       stop = min(stop, known)
     if stop > max(0, start):
-      yield max(0, start), finished[max(0, -start) : stop - start]
+      ready = [(max(0, start), finished[max(0, -start) : stop - start])]
     if known is not None and stop >= known and ended:
+      yield from ready
       return
 
 
