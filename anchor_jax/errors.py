@@ -2,11 +2,14 @@
 
 import argparse
 import difflib
+import errno
 import functools
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
 
 class UserError(Exception):
@@ -42,11 +45,16 @@ def door(main: Callable[..., None]) -> Callable[..., None]:
     except UserError as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
-    except KeyboardInterrupt:
-      print("interrupted", file=sys.stderr)
-      sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away (`... | head`): not our error
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(141)
+    except OSError as error:
+      if error.errno not in _FULL:
+        raise
+      print(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
+      sys.exit(2)
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr)
+      sys.exit(130)
 
   return wrapped

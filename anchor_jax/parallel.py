@@ -149,7 +149,7 @@ def over_batch(kernel, q: Array, k: Array, v: Array, key_count: Array | None) ->
   """Runs an attention kernel, which the compiler can't cut up by itself, on each device's share of a current mesh.
 
   The batch is cut over data and fsdp; the queries' sequence over frames, each device with all keys and values.
-  Axes that don't divide, and those that an enclosing shard_map has taken already, are left alone.
+  Axes that don't divide do the same work; those that an enclosing shard_map has taken already are left alone.
   """
   mesh = jax.sharding.get_abstract_mesh()
   free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
@@ -158,14 +158,13 @@ def over_batch(kernel, q: Array, k: Array, v: Array, key_count: Array | None) ->
     parts = math.prod(free[a] for a in over) * free.get(axis, 1)
     if free.get(axis, 1) > 1 and q.shape[0] % parts == 0:
       over.append(axis)
-  sequence = FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
-  if not over and sequence is None:
+  if not free:
     return kernel(q, k, v, key_count)
+  sequence = FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
   batch = tuple(over) or None
-  axes = {*over, *([sequence] if sequence else [])}
   queries, all_keys = PartitionSpec(batch, sequence), PartitionSpec(batch)
   specs = (queries, all_keys, all_keys, None if key_count is None else all_keys)
-  run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=axes, check_vma=False)
+  run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=set(free), check_vma=False)
   return run(q, k, v, key_count)
 
 

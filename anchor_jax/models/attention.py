@@ -119,6 +119,8 @@ def _cudnn(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
 
 
 def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  if q.shape[1] % 128 or k.shape[1] % 128:  # a device's share of the queries may be too short for the kernel
+    return _chunked(q, k, v, key_count)
   segments = None
   if key_count is not None:  # a query sees the keys of its own segment
     seen = (jnp.arange(k.shape[1]) < key_count[:, None]).astype(jnp.int32)
@@ -130,10 +132,11 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
     block_q_major_dkv=queries, block_k_major_dkv=keys, block_k_dkv=keys, block_q_dkv=queries,
     block_k_major_dq=keys, block_k_dq=keys, block_q_dq=queries,
   )  # fmt: skip
-  by_head = lambda x: jnp.moveaxis(x, 2, 1)
-  scale = q.shape[-1] ** -0.5
+  width, scale = q.shape[-1], q.shape[-1] ** -0.5
+  wider = 0 if width <= 128 else -width % 128  # the kernel wants lanes full beyond the first 128; zeros add nothing
+  by_head = lambda x: jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, 0), (0, wider)))
   out = tpu.flash_attention(by_head(q), by_head(k), by_head(v), segment_ids=segments, sm_scale=scale, block_sizes=sizes)
-  return jnp.moveaxis(out, 1, 2)
+  return jnp.moveaxis(out[..., :width], 1, 2)
 
 
 _KERNELS = {"chunked": _chunked, "cudnn": _cudnn, "flash": _flash}

@@ -50,7 +50,7 @@ def with_gradients(implementation, arrays, counts, jit):
 
 
 @pytest.mark.parametrize("implementation", ["chunked", "flash"])
-@pytest.mark.parametrize("width,counts", [(40, None), (40, (130, 640)), (64, (64, 500))])
+@pytest.mark.parametrize("width,counts", [(40, None), (40, (130, 640)), (160, (64, 500))])
 def test_kernels_equal_the_plain_matrix_and_so_do_their_gradients(implementation, width, counts, jit, monkeypatch):
   from anchor_jax.models import attention as module
 

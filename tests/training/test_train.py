@@ -60,6 +60,7 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny
   assert 0.8 < float(np.mean(np.square(mean))) < 1.2
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, tiny_run):
   config = tiny_run("body")
   whole, parts = tmp_path / "whole", tmp_path / "parts"
