@@ -31,7 +31,7 @@ from anchor_jax.data.video import VideoWriter
 from anchor_jax.diffusion.solvers import SOLVERS
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import Parser, UserError, door
-from anchor_jax.files import partial_path
+from anchor_jax.files import partial_path, prepare_parent
 from anchor_jax.pipeline import Person, animate, load_person, read_image
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
@@ -147,6 +147,7 @@ def mesh_of(text: str) -> Any:
 def generate(args: argparse.Namespace) -> int:
   """Writes the video; returns its number of frames."""
   names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
+  prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
   person = with_sampling(load_person(args.checkpoint), changes, not args.no_head)
   appearance = None if args.appearance is None else read_image(args.appearance)

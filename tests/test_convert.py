@@ -130,7 +130,9 @@ def test_a_trained_person_goes_out(weights, tmp_path):
   number = jax.numpy.zeros((), jax.numpy.int32)
   folder = tmp_path / "ana" / "body"
   with Checkpoints(folder) as checkpoints:
-    checkpoints.save(3, State(number + 3, trained, optax.sgd(1.0).init(trained), averaged, number), {"position": 0})
+    checkpoints.save(
+      3, State(number + 3, trained, optax.sgd(1.0).init(trained), averaged, number, number), {"position": 0}
+    )
   write_settings(folder, config)
   write_folder(folder / "base", Networks(model), frozen, ("vae", "image_encoder"), "float32")
 

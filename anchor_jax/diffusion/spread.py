@@ -40,9 +40,15 @@ def spread_windows(pipeline: Pipeline, mesh: Any):
     raise UserError(f"windows of {rule.window} frames can't be cut into {frame_devices} equal parts")
 
   def predict(denoise, latents, timestep, branches, condition, total, frames, mask, weights):
-    def inner(inputs, *rest):
-      conditions = jax.tree.map(parallel.over_frames, rest[2])
-      return denoise(parallel.over_frames(inputs), *rest[:2], conditions, *rest[3:])
+    def inner(*arguments):
+      """One clip after another: only where the frames come first can convolutions over all of them stay cut."""
+
+      def one(example):
+        latents, timestep, context, condition, mask = jax.tree.map(lambda leaf: leaf[None], example)
+        cut = jax.tree.map(parallel.over_frames, (latents, condition))
+        return denoise(cut[0], timestep, context, cut[1], mask)[0]
+
+      return jax.lax.map(one, arguments)
 
     cut_denoise = inner if frame_devices > 1 else denoise
 

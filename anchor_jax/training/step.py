@@ -34,7 +34,7 @@ def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema
     if state.ema is not None:
       # Young averages forget their random start faster: the decay grows to `ema` over the first steps.
       decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
-      average = jax.tree.map(lambda old, new: old * decay + new * (1 - decay), state.ema, weights)
+      average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, weights)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     state = State(
       step=state.step + 1,

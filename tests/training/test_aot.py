@@ -26,7 +26,7 @@ def test_counts_the_bytes_of_collectives():
   "mesh,wanted,unwanted",
   [
     (MeshConfig(data=8), {"all-reduce"}, {"all-gather", "all-to-all"}),
-    (MeshConfig(data=1, fsdp=8), {"all-gather"}, set()),
+    pytest.param(MeshConfig(data=1, fsdp=8), {"all-gather"}, set(), marks=pytest.mark.slow),
   ],
 )
 def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, unwanted, monkeypatch):

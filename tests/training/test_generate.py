@@ -112,9 +112,9 @@ def test_goes_on_where_it_was_stopped(tmp_path, run, monkeypatch):
 
 def test_sampling_flags_reach_the_sampler(tmp_path, run, monkeypatch):
   frames = encoded(monkeypatch)
-  for flags in ((), ("--solver=ddim",), ("--steps=5",), ("--window=5", "--overlap=2"), ("--tail=loop",)):
+  for flags in ((), ("--solver=ddim",), ("--window=5", "--overlap=2", "--tail=loop")):
     run(tmp_path / "out.mp4", "--no-head", "--whole-clip", "--steps=4", *flags)
-  clips = [frames[i : i + 10] for i in range(0, 50, 10)]
+  clips = [frames[i : i + 10] for i in range(0, 30, 10)]
   assert all(np.abs(np.subtract(clips[0], clip, dtype=float)).max() > 0 for clip in clips[1:])
 
 

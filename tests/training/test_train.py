@@ -90,6 +90,7 @@ def test_a_mesh_gives_the_losses_of_one_device(tmp_path, tiny_run, mesh, monkeyp
   np.testing.assert_allclose(list(many.values()), list(one.values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   body = tiny_run("body", init=str(trained))
   train(body, trained)
@@ -120,6 +121,7 @@ def test_refuses_what_cannot_work(tmp_path, tiny_run):
       train(dataclasses.replace(config, **changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays(tmp_path, tiny_run):
   model = tiny_run("body").model
   model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True))
