@@ -11,7 +11,6 @@ Started again with the same flags, it goes on from the newest checkpoint. Any se
 import contextlib
 import dataclasses
 import itertools
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -112,7 +111,7 @@ def train(
     checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
     restored = checkpoints.restore(state, batches.get_state())
     first_process = jax.process_index() == 0  # the one that writes what all have in common
-    if restored is None and first_process:
+    if first_process and (restored is None or not (folder / "base").exists()):
       write_folder(folder / "base", networks, frozen, tuple(frozen), "float32")
     if restored is not None:
       state, position = restored
@@ -242,8 +241,8 @@ def main() -> None:
   try:
     metrics = train(config, Path(workdir.value), profile=profile.value)
   except Preempted as reason:
-    print(reason, flush=True)
-    sys.exit(128 + signal.SIGTERM)
+    print(reason.told, flush=True)
+    raise
   shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
   print(f"trained {config.part} in {workdir.value}: {shown}")
 

@@ -8,8 +8,16 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class Preempted(Exception):
-  """SIGTERM came, and everything is saved; the message says how far the run got."""
+class Preempted(SystemExit):
+  """SIGTERM came, and everything is saved. Leaves the program with the exit code that SIGTERM has.
+
+  Attributes:
+    told: how far the run got.
+  """
+
+  def __init__(self, told: str):
+    super().__init__(128 + signal.SIGTERM)
+    self.told = told
 
 
 class Preemption:
