@@ -69,14 +69,14 @@ def with_sampling(person: Person, changes: dict[str, Any], use_head: bool) -> Pe
 
 
 def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H W 3"]:
-  """The frame with a text in its lower left corner, light with a dark edge."""
+  """The frame with a text in its lower left corner, light on a dark bar."""
   if not text:
     return frame
-  frame, height = frame.copy(), frame.shape[0]
-  scale, place = height / 400, (round(height * 0.02), round(height * 0.97))
-  for colour, thickness in ((20, 3), (235, 1)):
-    width = max(thickness, round(thickness * scale))
-    cv2.putText(frame, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (colour,) * 3, width, cv2.LINE_AA)
+  frame, height, font = frame.copy(), frame.shape[0], cv2.FONT_HERSHEY_SIMPLEX
+  scale = max(0.35, height / 800)
+  (width, tall), below = cv2.getTextSize(text, font, scale, 1)
+  cv2.rectangle(frame, (0, height - tall - below - 4), (width + 6, height), (20, 20, 20), -1)
+  cv2.putText(frame, text, (3, height - below - 2), font, scale, (235, 235, 235), 1, cv2.LINE_AA)
   return frame
 
 
