@@ -30,8 +30,9 @@ from anchor_jax.diffusion.windows import WindowRule, plan_group, plan_windows
 from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
-from anchor_jax.training.aot import collective_bytes, topology_devices
+from anchor_jax.training.aot import topology_devices
 from anchor_jax.training.chips import chip_of
+from anchor_jax.training.program import collective_bytes
 from anchor_jax.training.weights import initial_weights
 
 _SIDE = 8  # cells of a latent of the small run

@@ -36,6 +36,8 @@ class DataConfig:
     size: side of the frames in pixels, for planning without data (`--aot`); a run takes the data's.
     crop: side of the face crop in pixels (head only).
     clip_frames: frames of an example; above 1 for the temporal blocks, which learn nothing from single frames.
+    validation: records kept out of training, the last ones; their loss is told with every checkpoint, and the one with
+      the lowest is kept as the best.
     in_memory: keep decoded records in host memory.
     cache: encode every record once before training (the latent's mean, and the tokens of references where the image
       tower is frozen) instead of at each step (a draw of the latent, as the reference does).
@@ -47,6 +49,7 @@ class DataConfig:
   size: int = 512
   crop: int = 256
   clip_frames: int = 1
+  validation: int = 0
   in_memory: bool = False
   cache: bool = False
   workers: int = 0
@@ -75,6 +78,29 @@ class OptimizerConfig:
   clip_networks: tuple[str, ...] = ()
   accumulate: int = 1
   ema: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+  """Low-rank adapters trained in the place of UNet and pose branch, which stay as they are; see models/lora.py.
+
+  Attributes:
+    rank: of the adapters; 0 trains whole networks.
+    alpha: weighs the adapters by alpha / rank; 0 weighs them 1.
+    networks: those that get adapters.
+    targets: names of the layers that get one (attention's projections; add "net_0/proj" and "net_2" for the
+      feed-forward layers, "conv1" and "conv2" for the residual blocks).
+  """
+
+  rank: int = 0
+  alpha: float = 0.0
+  networks: tuple[str, ...] = ("unet", "controlnet")
+  targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out_0")
+
+  @property
+  def scale(self) -> float:
+    """What the product of an adapter's two matrices is multiplied by."""
+    return self.alpha / self.rank if self.alpha else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +155,7 @@ class RunConfig:
     dtype: compute type, "float32" or "bfloat16"; weights are kept in float32.
     steps: optimiser steps.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
-    keep: checkpoints kept.
+    keep: newest checkpoints kept, beside the best.
   """
 
   part: str = "body"
@@ -149,6 +175,7 @@ class RunConfig:
   model: ModelConfig = ModelConfig()
   data: DataConfig = DataConfig()
   optimizer: OptimizerConfig = OptimizerConfig()
+  lora: LoRAConfig = LoRAConfig()
   mesh: MeshConfig = MeshConfig()
   sample: SampleConfig = SampleConfig()
 
@@ -165,6 +192,18 @@ class RunConfig:
     for name, value in counts.items():
       if value < 1:
         raise UserError(f"config.{name} is {value}: it must be at least 1")
+    self._check_lora()
+
+  def _check_lora(self) -> None:
+    lora = self.lora
+    unknown = set(lora.networks) - {"unet", "controlnet"}
+    if lora.rank < 0 or unknown or not lora.networks:
+      raise UserError("config.lora: rank is 0 or more, networks are of unet and controlnet")
+    apart = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
+    apart |= {"train_image_encoder": self.train_image_encoder, "optimizer.clip_networks": self.optimizer.clip_networks}
+    for name, asked in apart.items():
+      if lora.rank and asked:
+        raise UserError(f"config.lora.rank trains adapters alone: it doesn't go with config.{name}")
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:

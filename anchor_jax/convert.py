@@ -4,6 +4,7 @@ Examples:
   python -m anchor_jax.convert from-diffusers sd15 models/sd15 --image-encoder=clip-vit-base-patch32 --head=sd15-inpaint
   python -m anchor_jax.train --config=configs/person.py:body --workdir=runs/ana --config.init=models/sd15
   python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
+  python -m anchor_jax.convert lora runs/ana ana_lora        # a person trained with --config.lora.rank=8, in a few MB
 
 SRC is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model's; to
 go out also a --workdir of training. Nothing is written unless every key of every model fits.
@@ -19,6 +20,7 @@ from anchor_jax.errors import UserError, door
 from anchor_jax.files import new_folder
 from anchor_jax.interop import names
 from anchor_jax.interop.diffusers import DTYPES, load_config, load_tensors, save_tensors
+from anchor_jax.interop.lora import FILE as ADAPTERS
 from anchor_jax.interop.pipeline import NULL_CONTEXT, ROLES, Pipeline, complete, open_pipeline, write_pipeline
 from anchor_jax.interop.tensors import Tensor
 
@@ -73,7 +75,9 @@ def from_diffusers(
   return pipeline
 
 
-def to_diffusers(source: Path, target: Path, weights: str = "ema", dtype: str | None = None) -> Pipeline | None:
+def to_diffusers(
+  source: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest", base: str = ""
+) -> Pipeline | None:
   """Writes folders that diffusers and transformers load, from a workdir, a folder of models or one model.
 
   Args:
@@ -81,27 +85,61 @@ def to_diffusers(source: Path, target: Path, weights: str = "ema", dtype: str | 
     target: made, or replaced if it holds models already.
     weights: "ema" for the averaged ones of a workdir where there are any, "raw" for the others.
     dtype: as in `from_diffusers`.
+    step: of a workdir: newest, best or a number.
+    base: the weights that adapters change, where they aren't those that training started from.
 
   Raises:
     UserError: as in `from_diffusers`.
   """
-  if not any((source / part / "checkpoints").is_dir() for part in ("vae", "body", "head")):
+  if not _trained_parts(source):
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
   _check_target(source, target)
-  pipeline = _of_workdir(source, weights)
+  pipeline = _of_workdir(source, weights, step, base)
   with new_folder(target) as folder:
     write_pipeline(folder, pipeline, dtype)
   return pipeline
 
 
-def _of_workdir(workdir: Path, weights: str) -> Pipeline:
-  from anchor_jax.training.weights import read_part  # orbax, which the other ways do without
+def to_adapters(
+  workdir: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest"
+) -> list[str]:
+  """Writes what a workdir's parts learned as adapters, which is all of a person but the networks they change.
+
+  Args:
+    workdir: of runs with config.lora.rank.
+    target: made, or replaced if it holds adapters already.
+    weights, dtype, step: as in `to_diffusers`.
+
+  Returns:
+    the parts.
+
+  Raises:
+    UserError: no such run, or `target` holds something else.
+  """
+  from anchor_jax.training.weights import Which, write_adapters
+
+  _check_target(workdir, target)
+  parts = [part for part in _trained_parts(workdir) if part != "vae"]
+  if not parts:
+    raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
+  with new_folder(target) as folder:
+    for part in parts:
+      write_adapters(workdir, part, folder, Which(averaged=weights == "ema", step=step), dtype or "float32")
+  return parts
+
+
+def _trained_parts(folder: Path) -> list[str]:
+  """The parts of a workdir, or of a folder of adapters."""
+  parts = ("vae", "body", "head")
+  return [part for part in parts if any((folder / part / name).exists() for name in ("checkpoints", ADAPTERS))]
+
+
+def _of_workdir(workdir: Path, weights: str, step: str, base: str) -> Pipeline:
+  from anchor_jax.training.weights import Which, read_part  # orbax, which the other ways do without
 
   pipeline = Pipeline({}, {})
-  for part in ("vae", "body", "head"):
-    if not (workdir / part / "checkpoints").is_dir():
-      continue
-    _, networks, trained, _ = read_part(workdir, part, averaged=weights == "ema")
+  for part in _trained_parts(workdir):
+    _, networks, trained, _ = read_part(workdir, part, Which(weights == "ema", step, base))
     model = networks.model
     for role in ROLES:
       if role in trained:
@@ -144,9 +182,9 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     "python -m anchor_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers")
-  into, out = ways.add_parser("from-diffusers"), ways.add_parser("to-diffusers")
-  for way in (into, out):
+  ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers | lora")
+  into, out, few = (ways.add_parser(name) for name in ("from-diffusers", "to-diffusers", "lora"))
+  for way in (into, out, few):
     way.add_argument("source", type=Path, metavar="SRC")
     way.add_argument("target", type=Path, metavar="DST")
     way.add_argument("--dtype", choices=sorted(DTYPES), help="type of the weights written (default: as stored)")
@@ -156,7 +194,10 @@ def _parser() -> argparse.ArgumentParser:
   into.add_argument("--make-head", action="store_true", help="make the head's UNet from the body's")
   into.add_argument("--no-controlnet", action="store_true", help="do not make pose branches from UNets without one")
   into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of pose branches made")
-  out.add_argument("--weights", choices=("ema", "raw"), default="ema", help="a workdir's averaged or raw weights")
+  for way in (out, few):
+    way.add_argument("--weights", choices=("ema", "raw"), default="ema", help="a workdir's averaged or raw weights")
+    way.add_argument("--checkpoint-step", default="newest", metavar="STEP", help="a workdir's newest, best or a number")
+  out.add_argument("--base", default="", metavar="DIR", help="the weights that adapters change (default: as trained)")
   return parser
 
 
@@ -165,7 +206,12 @@ def main() -> None:
   """The command line."""
   args = _parser().parse_args()
   if args.way == "to-diffusers":
-    pipeline = to_diffusers(args.source, args.target, args.weights, args.dtype)
+    pipeline = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
+  elif args.way == "lora":
+    parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)
+    size = sum(file.stat().st_size for file in args.target.rglob("*") if file.is_file())
+    print(f"wrote {args.target}: adapters of {' and '.join(parts)}, {size / 1e6:.1f} MB")
+    return
   else:
     try:
       stem = tuple(int(width) for width in args.stem.split(","))

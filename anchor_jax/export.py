@@ -15,22 +15,20 @@ import jax
 
 from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.interop.bundle import Content, check_target, write_bundle
-from anchor_jax.pipeline import Part, load_person
+from anchor_jax.pipeline import Part, Person, chosen_person, person_flags
 
 
-def export_person(checkpoint: Path, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
+def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
   """Writes the bundle; returns the names of the parts in it.
 
   Args:
-    checkpoint: the --workdir of training.
+    person: who.
     output: made, or replaced if it holds a bundle already.
     platforms: see `interop.bundle.PLATFORMS`.
 
   Raises:
-    UserError: no trained body, an unknown platform, or a folder that holds something else.
+    UserError: an unknown platform, or a folder that holds something else.
   """
-  check_target(output, platforms)
-  person = load_person(checkpoint)
   parts = {"body": _content(person.body)}
   if person.head is not None:
     parts["head"] = _content(person.head)
@@ -45,7 +43,7 @@ def _content(part: Part) -> Content:
 def parse() -> argparse.Namespace:
   """The flags."""
   parser = Parser("anchor_jax.export", __doc__)
-  parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
+  person_flags(parser)
   parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle")
   parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what it can run on (default: cpu,cuda,tpu)")
   return parser.parse_args()
@@ -60,7 +58,8 @@ def main() -> None:
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
-  parts = export_person(args.checkpoint, args.output, platforms)
+  check_target(args.output, platforms)  # before a person is read, which takes longer
+  parts = export_person(chosen_person(args), args.output, platforms)
   print(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
 
 

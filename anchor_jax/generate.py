@@ -32,7 +32,7 @@ from anchor_jax.diffusion.solvers import SOLVERS
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import Parser, UserError, door
 from anchor_jax.files import partial_path, prepare_parent
-from anchor_jax.pipeline import Person, animate, load_person, read_image
+from anchor_jax.pipeline import Person, animate, chosen_person, person_flags, read_image
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -100,7 +100,7 @@ def settings_of(person: Person, args: argparse.Namespace, fps: float) -> dict[st
 def parse() -> argparse.Namespace:
   """The flags, checked as far as they can be by themselves."""
   parser = Parser("anchor_jax.generate", __doc__)
-  parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
+  person_flags(parser)
   parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--appearance", type=Path, metavar="IMAGE", help="a picture of the person")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.mp4")
@@ -149,7 +149,7 @@ def generate(args: argparse.Namespace) -> int:
   names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
   prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-  person = with_sampling(load_person(args.checkpoint), changes, not args.no_head)
+  person = with_sampling(chosen_person(args), changes, not args.no_head)
   appearance = None if args.appearance is None else read_image(args.appearance)
   mesh = mesh_of(args.mesh)
   with motion_of(args.motion, person.body.appearance.shape[0], args.frames, args.fps) as motion:

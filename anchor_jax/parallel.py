@@ -10,6 +10,7 @@ divides. Small ones are replicated.
 """
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -25,11 +26,13 @@ from anchor_jax.errors import UserError
 from anchor_jax.shapes import Array, PyTree
 
 DATA, FSDP, TENSOR, FRAMES = AXES = ("data", "fsdp", "tensor", "frames")
-# End of a parameter's path -> the axis, counted from the end, that holds the channels between the two layers of a pair:
-# the first layer of a pair gives each device some channels, the second sums over them.
+# End of a parameter's path -> the axis, counted from the end, that is cut over tensor, and whether the layer works with
+# its cut: the first layer of a pair gives each device some channels, the second sums over them. The gated unit has its
+# two halves' channels side by side, so that no cut gives a device the same of both: it is kept cut and used whole.
 _TENSOR_RULES = (
-  (re.compile(r"(to_q|to_k|to_v|net_0/proj|conv1|linear_1|fc1)/(kernel|bias)$"), -1),
-  (re.compile(r"(to_out_0|net_2|conv2|linear_2|fc2)/kernel$"), -2),
+  (re.compile(r"net_0/proj/kernel$"), -2, False),
+  (re.compile(r"(to_q|to_k|to_v|q_proj|k_proj|v_proj|conv1|linear_1|fc1)/(kernel|bias)$"), -1, True),
+  (re.compile(r"(to_out_0|out_proj|net_2|conv2|linear_2|fc2)/kernel$"), -2, True),
 )
 _SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
 
@@ -96,23 +99,59 @@ def batch_divisor(mesh: Mesh) -> int:
 
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   """A sharding for every leaf of parameters (or optimiser state, or averages), from its name and shape."""
-
-  def one(path, leaf) -> NamedSharding:
-    shape = np.shape(leaf)
-    spec: list[str | None] = [None] * len(shape)
-    if math.prod(shape) < _SMALLEST_SHARDED:
-      return replicated(mesh)
-    name = "/".join(str(getattr(key, "key", key)) for key in path)
-    axis = next((axis for pattern, axis in _TENSOR_RULES if pattern.search(name) and len(shape) >= -axis), None)
-    if axis is not None and mesh.shape[TENSOR] > 1 and shape[axis] % mesh.shape[TENSOR] == 0:
-      spec[axis] = TENSOR
-    parts = mesh.shape[FSDP]
-    fit = [axis for axis, size in enumerate(shape) if size % parts == 0 and spec[axis] is None]
-    if parts > 1 and fit:
-      spec[max(fit, key=lambda axis: shape[axis])] = FSDP
-    return NamedSharding(mesh, PartitionSpec(*spec))
-
+  names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
+  one = lambda path, leaf: NamedSharding(mesh, _parameter_specs(names(path), np.shape(leaf), mesh)[0])
   return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def gathered(kernel: Array, path: tuple[str, ...]) -> Array:
+  """A parameter as its layer multiplies by it: whole but for the tensor axis, its gradient cut up as itself is.
+
+  Said at every layer, this is ZeRO-3 (Rajbhandari et al. 2020): weights travel, activations stay where their examples
+  are. Left to itself the compiler moves activations of the small levels too, more of them on more devices. Cast before:
+  what travels has the compute type. On a mesh without fsdp and tensor it is the kernel as it came.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.shape.get(FSDP, 1) == mesh.shape.get(TENSOR, 1) == 1:
+    return kernel
+  stored, used = _parameter_specs(path, kernel.shape, mesh)
+  return _gather(kernel, used, stored)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: Array, used: PartitionSpec, stored: PartitionSpec) -> Array:
+  return jax.lax.with_sharding_constraint(x, used)
+
+
+def _gather_forward(x: Array, used: PartitionSpec, stored: PartitionSpec) -> tuple[Array, None]:
+  return _gather(x, used, stored), None
+
+
+def _gather_backward(used: PartitionSpec, stored: PartitionSpec, _, gradient: Array) -> tuple[Array]:
+  # First the sum over all examples, then the cut: together a reduce-scatter.
+  summed = jax.lax.with_sharding_constraint(gradient, used)
+  return (jax.lax.with_sharding_constraint(summed, stored),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _parameter_specs(path: tuple[str, ...], shape: tuple[int, ...], mesh: Any) -> tuple[PartitionSpec, PartitionSpec]:
+  """How a parameter is cut where it is kept, and where its layer works with it."""
+  stored: list[str | None] = [None] * len(shape)
+  used = list(stored)
+  if math.prod(shape) < _SMALLEST_SHARDED:
+    return PartitionSpec(), PartitionSpec()
+  name = "/".join(path)
+  for pattern, axis, stays in _TENSOR_RULES:
+    if pattern.search(name) and len(shape) >= -axis and shape[axis] % mesh.shape[TENSOR] == 0 < mesh.shape[TENSOR] - 1:
+      stored[axis] = TENSOR
+      used[axis] = TENSOR if stays else None
+  parts = mesh.shape[FSDP]
+  fit = [axis for axis, size in enumerate(shape) if size % parts == 0 and stored[axis] is None]
+  if parts > 1 and fit:
+    stored[max(fit, key=lambda axis: shape[axis])] = FSDP
+  return PartitionSpec(*stored), PartitionSpec(*used)
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:

@@ -4,6 +4,7 @@ All of it are generators: motion comes in and frames go out one after another, s
 sees the truth: face crops and masks come from the motion's pose side.
 """
 
+import argparse
 import collections
 import dataclasses
 import functools
@@ -30,7 +31,8 @@ from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Key, NdArray, PyTree, UInt8
-from anchor_jax.training.weights import read_part
+from anchor_jax.training.checkpoint import APPEARANCE
+from anchor_jax.training.weights import NEWEST, Which, read_part
 
 Picture = UInt8[NdArray, "H W 3"]
 Embed = Callable[[PyTree, PyTree], PyTree]  # (weights, what is known of some frames) -> their condition
@@ -63,17 +65,33 @@ class Person:
   head: Part | None
 
 
-def load_person(workdir: Path) -> Person:
+def load_person(workdir: Path, which: Which = NEWEST) -> Person:
   """Reads a workdir's body and, if it is there, its head. Raises UserError where there is no trained body."""
-  body = load_part(workdir, "body")
+  body = load_part(workdir, "body", which)
   has_head = (workdir / "head" / "config.json").exists()
-  return Person(body, load_part(workdir, "head") if has_head else None)
+  return Person(body, load_part(workdir, "head", which) if has_head else None)
 
 
-def load_part(workdir: Path, part: str) -> Part:
+def person_flags(parser: argparse.ArgumentParser) -> None:
+  """The flags that say which person: what `chosen_person` reads."""
+  parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
+  parser.add_argument(
+    "--checkpoint-step", default="newest", metavar="STEP", help="newest, best (lowest validation loss) or a number"
+  )
+  parser.add_argument(
+    "--base", default="", metavar="DIR", help="the weights that adapters change (default: as trained)"
+  )
+
+
+def chosen_person(args: argparse.Namespace) -> Person:
+  """The person that the flags name."""
+  return load_person(args.checkpoint, Which(step=args.checkpoint_step, base=args.base))
+
+
+def load_part(workdir: Path, part: str, which: Which = NEWEST) -> Part:
   """Reads one trained part of a workdir."""
-  config, networks, weights, step = read_part(workdir, part)
-  place = workdir / part / "appearance.png"
+  config, networks, weights, step = read_part(workdir, part, which)
+  place = workdir / part / APPEARANCE
   if not place.exists():
     raise UserError(f"{place} is missing: train this part again")
   return Part(networks, jax.device_put(weights), config.sample, read_image(place), step)

@@ -1,9 +1,9 @@
-"""Sizes of published models, for configs and for planning without their weights."""
+"""Published models and the reference's numbers, for configs and for planning without weights."""
 
 import dataclasses
 
 from anchor_jax.architecture import ControlNetConfig, UNetConfig
-from anchor_jax.config import ModelConfig
+from anchor_jax.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig
 
 
 def stable_diffusion_15(part: str, remat: bool | str = True, **unet_fields) -> ModelConfig:
@@ -16,3 +16,24 @@ def stable_diffusion_15(part: str, remat: bool | str = True, **unet_fields) -> M
   """
   unet = UNetConfig(in_channels=9 if part == "head" else 4, remat=remat, **unet_fields)
   return ModelConfig(unet=unet, controlnet=dataclasses.replace(ControlNetConfig.of_unet(unet), remat=remat))
+
+
+def reference_run(part: str, **unet_fields) -> RunConfig:
+  """The reference's training of `part`: Stable Diffusion 1.5, 512 pixels, AdamW at 1e-5 after 500 steps, batches of 4.
+
+  What differs between first and second stage (where it starts, how long it takes) is left to the config; `unet_fields`
+  are of the UNet.
+  """
+  body = SampleConfig("ddim", steps=20, window=16, overlap=4, guidance=7.5, conditioning_scale=2.0)
+  head = SampleConfig("ddim", steps=20, window=1, overlap=0, guidance=3.5, conditioning_scale=1.0, windows_per_batch=30)
+  return RunConfig(
+    part=part,
+    dtype="bfloat16",
+    log_every=50,
+    keep=3,
+    model=stable_diffusion_15(part, **unet_fields),
+    data=DataConfig(batch_size=4, size=512, crop=256, cache=True, workers=4, validation=32),
+    optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=500),
+    mesh=MeshConfig(data=1, fsdp=-1),
+    sample=head if part == "head" else body,
+  )

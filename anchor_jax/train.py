@@ -10,6 +10,7 @@ Started again with the same flags, it goes on from the newest checkpoint. Any se
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 import time
@@ -29,6 +30,7 @@ from anchor_jax.data.face import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
+from anchor_jax.models.lora import whole_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.training.aot import compile_for
@@ -41,7 +43,8 @@ from anchor_jax.training.preemption import Preempted, listening
 from anchor_jax.training.preview import first_frames, preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
-from anchor_jax.training.step import make_step
+from anchor_jax.training.step import jit_step, make_step
+from anchor_jax.training.validation import make_validation, split_records
 from anchor_jax.training.weights import frozen_names, initial_weights, write_folder
 
 
@@ -77,17 +80,18 @@ def train(
   if config.data.cache and config.part != "vae":
     cached = encode_records(source, networks, weights, with_context=not config.train_image_encoder)
     fields += tuple("reference_context" if name == "context" else name for name in cached)
-  batches = make_loader(
-    source,
-    batch_size=batch_size,
-    seed=config.seed,
-    fields=fields,
-    cached=cached,
-    clip=config.data.clip_frames,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-    workers=config.data.workers,
+  batches_of = functools.partial(
+    make_loader, source, seed=config.seed, fields=fields, cached=cached, clip=config.data.clip_frames
   )
+  learned, held_out = split_records(len(source), config.data.validation)
+  share: dict[str, Any] = {
+    "batch_size": batch_size,
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+  batches = batches_of(records=learned, workers=config.data.workers, **share)
+  # What the pictures show is the same in every process, and all through the run.
+  shown = first_frames(next(batches_of(records=held_out if len(held_out) else learned, batch_size=8)))
 
   # ---- state -------------------------------------------------------------------------------------------------------
   names = trained_keys(config)
@@ -99,12 +103,12 @@ def train(
 
   # ---- step ----------------------------------------------------------------------------------------------------------
   objective = make_objective(config, networks)
-  step = jax.jit(
-    make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate),
-    donate_argnums=0,
-    out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
-  )
+  step = jit_step(make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate), state)
   key = jax.random.key(config.seed)
+  validate = None
+  if len(held_out):
+    kept = itertools.islice(batches_of(records=held_out, **share), -(-len(held_out) // batch_size))
+    validate = make_validation(config, networks, list(kept), mesh)
 
   # ---- checkpoints ---------------------------------------------------------------------------------------------------
   with contextlib.ExitStack() as stack:
@@ -147,12 +151,20 @@ def train(
         report.log(number, logged)
       if last or number % config.max_skipped == 0:
         _refuse_divergence(int(state.skipped_in_a_row), number, config, checkpoints)
+      saving = last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0)
       if config.preview_every and (last or number % config.preview_every == 0):
-        report.picture(number, preview(networks, {**frozen, **state.best_weights()}, first_frames(host_batch), config))
+        best = whole_weights(frozen, state.best_weights(), config.lora)
+        report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
+        report.paused(number)
       if last and config.part == "vae":
         state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
-      if last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0):
-        checkpoints.save(number, state, batches.get_state())
+      if saving:
+        validation_loss = None
+        if validate and not stopping:  # who is to stop has no time for it
+          validation_loss = validate(state.best_weights(), frozen)
+          report.log(number, {"validation_loss": validation_loss})
+        checkpoints.save(number, state, batches.get_state(), validation_loss)
+        report.paused(number)
       if stopping and not last:
         checkpoints.wait()
         raise Preempted(f"stopped by SIGTERM after step {number}, which is saved: start again to go on")

@@ -7,30 +7,22 @@ Where the reference is flawed, ours is right by default, and its way is a key aw
 learns no null branch) and --config.optimizer.clip_networks='("controlnet",)' (it clips the pose branch alone).
 6,000 steps are some 15 epochs over a minute of film at 25 frames a second. --config.init=models/sd15 starts from Stable
 Diffusion itself. Cost and result: not measured.
+
+A person in a few MB: --config.lora.rank=16 --config.optimizer.learning_rate=1e-4 trains adapters in attention and
+leaves the networks as they are; `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
 """
+
+import dataclasses
 
 import ml_collections
 
-from anchor_jax.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
-from anchor_jax.presets import stable_diffusion_15
+from anchor_jax.config import to_config_dict
+from anchor_jax.presets import reference_run
 
 
 def get_config() -> ml_collections.ConfigDict:
   """The run."""
+  run = reference_run("body")
   return to_config_dict(
-    RunConfig(
-      part="body",
-      init="runs/people",
-      steps=6000,
-      dtype="bfloat16",
-      log_every=50,
-      checkpoint_every=500,
-      preview_every=500,
-      keep=3,
-      model=stable_diffusion_15("body"),
-      data=DataConfig(batch_size=4, size=512, crop=256, cache=True, workers=4),
-      optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=500),
-      mesh=MeshConfig(data=1, fsdp=-1),
-      sample=SampleConfig("ddim", steps=20, window=16, overlap=4, guidance=7.5, conditioning_scale=2.0),
-    )
+    dataclasses.replace(run, init="runs/people", steps=6000, checkpoint_every=500, preview_every=500)
   )

@@ -10,28 +10,17 @@ learns no null branch) and --config.optimizer.clip_networks='("controlnet",)' (i
 answers). Cost and result: not measured.
 """
 
+import dataclasses
+
 import ml_collections
 
-from anchor_jax.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
-from anchor_jax.presets import stable_diffusion_15
+from anchor_jax.config import to_config_dict
+from anchor_jax.presets import reference_run
 
 
 def get_config() -> ml_collections.ConfigDict:
   """The run."""
+  run = reference_run("body")
   return to_config_dict(
-    RunConfig(
-      part="body",
-      init="models/sd15",
-      steps=600000,
-      dtype="bfloat16",
-      log_every=50,
-      checkpoint_every=5000,
-      preview_every=5000,
-      keep=3,
-      model=stable_diffusion_15("body"),
-      data=DataConfig(batch_size=4, size=512, crop=256, cache=True, workers=4),
-      optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=500),
-      mesh=MeshConfig(data=1, fsdp=-1),
-      sample=SampleConfig("ddim", steps=20, window=16, overlap=4, guidance=7.5, conditioning_scale=2.0),
-    )
+    dataclasses.replace(run, init="models/sd15", steps=600000, checkpoint_every=5000, preview_every=5000)
   )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import pathlib
 import runpy
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import tiny_model
 
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.diffusion.guidance import make_branches
@@ -31,13 +31,6 @@ from anchor_jax.training.checkpoint import Checkpoints, write_settings
 from anchor_jax.training.objective import trained_keys
 from anchor_jax.training.state import make_state
 from anchor_jax.training.weights import frozen_names, write_folder
-
-_SPEC = importlib.util.spec_from_file_location(
-  "tiny_people", pathlib.Path(__file__).parent / "training" / "conftest.py"
-)
-assert _SPEC and _SPEC.loader
-_TINY = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_TINY)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)
@@ -58,7 +51,7 @@ def person(tmp_path_factory):
   """A workdir with a body, whose layers along time are on, and a head; no weight of theirs is zero."""
   workdir, rng = tmp_path_factory.mktemp("person"), np.random.default_rng(0)
   for part, size in (("body", 32), ("head", 16)):
-    model = _TINY.tiny_model(inpaint=part == "head")
+    model = tiny_model(inpaint=part == "head")
     if part == "body":
       unet = dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True)
       model = dataclasses.replace(model, unet=unet)
@@ -79,7 +72,7 @@ def person(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(person, tmp_path_factory):
   folder = tmp_path_factory.mktemp("bundles") / "ana"
-  assert export_person(person, folder, PLATFORMS) == ["body", "head"]
+  assert export_person(load_person(person), folder, PLATFORMS) == ["body", "head"]
   return folder
 
 
@@ -212,5 +205,5 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
     (tmp_path, tmp_path / "new", ("cpu",), "no trained part"),
   ):
     with pytest.raises(UserError, match=told):
-      export_person(checkpoint, output, platforms)
+      export_person(load_person(checkpoint), output, platforms)
   assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

@@ -156,6 +156,15 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+  """What a safetensors file says of itself. Raises UserError where it is damaged."""
+  try:
+    with safe_open(file, "numpy") as opened:
+      return opened.metadata() or {}
+  except (SafetensorError, OSError) as error:
+    raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
+
+
 def _get(file: Path, name: str) -> NdArray:
   # Opened anew for each: an open file is mapped, and all that was ever read of it would stay in memory.
   try:

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig
 from anchor_jax.models.attention import attention
-from anchor_jax.models.layers import Conv, gelu, layer_norm, quick_gelu
+from anchor_jax.models.layers import Conv, Dense, gelu, layer_norm, quick_gelu
 from anchor_jax.shapes import Array, Float, Int
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -49,10 +49,10 @@ class SelfAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     def project(name: str) -> Array:
-      return nn.Dense(x.shape[-1], dtype=self.dtype, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
+      return Dense(x.shape[-1], dtype=self.dtype, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
 
     out = attention(project("q_proj"), project("k_proj"), project("v_proj"), causal=self.causal)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(out.reshape(x.shape))
+    return Dense(x.shape[-1], dtype=self.dtype, name="out_proj")(out.reshape(x.shape))
 
 
 class MLP(nn.Module):
@@ -65,8 +65,8 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     activation = quick_gelu if self.activation == "quick_gelu" else gelu
-    h = activation(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x))
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
+    h = activation(Dense(self.features, dtype=self.dtype, name="fc1")(x))
+    return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
 
 
 class EncoderLayer(nn.Module):

@@ -9,10 +9,51 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from anchor_jax import parallel
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 Initializer = Callable[..., Array]
+
+
+class Dense(nn.Module):
+  """A matrix over the last axis.
+
+  Attributes:
+    features: output channels.
+    use_bias: whether there is a bias.
+    kernel_init: initialiser of the kernel.
+    dtype: of the computation; the parameters are float32.
+  """
+
+  features: int
+  use_bias: bool = True
+  kernel_init: Initializer = nn.initializers.lecun_normal()
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any {self.features}"]:
+    return self.parts(x, 1)[0]
+
+  @nn.nowrap
+  def parts(self, x: Float[Array, "*any D"], count: int) -> list[Float[Array, "*any _"]]:
+    """The output as so many arrays, from as many shares of the kernel's columns."""
+    kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+    kernel = parallel.gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
+    columns = jnp.split(kernel, count, axis=1)
+    outputs = [jax.lax.dot_general(x.astype(self.dtype), own, (((x.ndim - 1,), (0,)), ((), ()))) for own in columns]
+    if not self.use_bias:
+      return outputs
+    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(self.dtype)
+    return [y + own for y, own in zip(outputs, jnp.split(bias, count), strict=True)]
+
+
+class Halves(Dense):
+  """A matrix whose output comes in two halves: cut behind the product, channels spread over devices would travel."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*any D"]) -> list[Float[Array, "*any _"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    return self.parts(x, 2)
 
 
 class Conv(nn.Module):
@@ -40,6 +81,7 @@ class Conv(nn.Module):
   def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features}"]:
     size = self.kernel_size
     kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
+    kernel = parallel.gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
     return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
 
@@ -139,8 +181,8 @@ class TimestepEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B {self.features}"]:
-    x = nn.Dense(self.features, dtype=self.dtype, name="linear_1")(x)
-    return nn.Dense(self.features, dtype=self.dtype, name="linear_2")(nn.silu(x))
+    x = Dense(self.features, dtype=self.dtype, name="linear_1")(x)
+    return Dense(self.features, dtype=self.dtype, name="linear_2")(nn.silu(x))
 
 
 class Downsample(nn.Module):

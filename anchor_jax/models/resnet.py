@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.models.layers import Conv, GroupNorm
+from anchor_jax.models.layers import Conv, Dense, GroupNorm
 from anchor_jax.models.temporal import InflatedConv
 from anchor_jax.shapes import Array, Bool, Float
 
@@ -43,7 +43,7 @@ class ResBlock(nn.Module):
     h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm1")(x, frame_mask)
     h = convolution("conv1", nn.silu(h))
     if time_embedding is not None:
-      shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time_embedding))
+      shift = Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time_embedding))
       h = h + shift[:, None, None, None]
     h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm2")(h, frame_mask)
     h = convolution("conv2", nn.silu(h))

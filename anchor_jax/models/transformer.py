@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.models.attention import attention
-from anchor_jax.models.layers import Conv, GroupNorm, Initializer, gelu, layer_norm
+from anchor_jax.models.layers import Conv, Dense, GroupNorm, Halves, Initializer, gelu, layer_norm
 from anchor_jax.shapes import Array, Bool, Float, Int
 
 _lecun_normal = nn.initializers.lecun_normal()
@@ -24,11 +24,11 @@ def projected_attention(
   features = x.shape[-1]
 
   def project(name: str, y: Array) -> Array:
-    y = nn.Dense(features, use_bias=qkv_bias, dtype=dtype, name=name)(y)
+    y = Dense(features, use_bias=qkv_bias, dtype=dtype, name=name)(y)
     return y.reshape(*y.shape[:2], heads, -1)
 
   out = attention(project("to_q", x), project("to_k", context), project("to_v", context), key_count)
-  return nn.Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
+  return Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
 
 
 class Attention(nn.Module):
@@ -81,7 +81,7 @@ class GEGLU(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N {self.features}"]:
-    x, gate = jnp.split(nn.Dense(2 * self.features, dtype=self.dtype, name="proj")(x), 2, axis=-1)
+    x, gate = Halves(2 * self.features, dtype=self.dtype, name="proj")(x)
     return x * gelu(gate)
 
 
@@ -93,7 +93,7 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     h = GEGLU(4 * x.shape[-1], dtype=self.dtype, name="net_0")(x)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(h)
+    return Dense(x.shape[-1], dtype=self.dtype, name="net_2")(h)
 
 
 class TransformerBlock(nn.Module):
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
 
     def project(name: str, y: Array) -> Array:
       if self.linear_projection:
-        return nn.Dense(features, dtype=self.dtype, name=name)(y)
+        return Dense(features, dtype=self.dtype, name=name)(y)
       return Conv(features, 1, padding=(0, 0), dtype=self.dtype, name=name)(y)
 
     h = project("proj_in", GroupNorm(self.groups, 1e-6, pool_frames=False, dtype=self.dtype, name="norm")(x))

@@ -4,12 +4,10 @@ import dataclasses
 import os
 import re
 import time
-from collections import Counter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from anchor_jax import parallel
 from anchor_jax.config import RunConfig
@@ -20,12 +18,10 @@ from anchor_jax.shapes import PyTree
 from anchor_jax.training.chips import chip_of
 from anchor_jax.training.objective import make_objective, trained_keys
 from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.program import collective_bytes
 from anchor_jax.training.state import make_state
-from anchor_jax.training.step import make_step
-from anchor_jax.training.weights import frozen_names
-
-_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+from anchor_jax.training.step import jit_step, make_step
+from anchor_jax.training.weights import frozen_names, with_adapters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Answer:
     arguments, temporaries: bytes.
     memory: bytes that a chip has.
     flops: operations of a step, where the compiler counts them (loops once).
-    collectives: bytes of the results of each kind of collective in the program's text (loops once).
+    collectives: bytes that a chip sends for each kind of collective in the program's text (loops once).
     seconds: of compiling.
   """
 
@@ -131,7 +127,7 @@ def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """(the jitted step, its arguments as shapes with shardings) of a run on a mesh."""
   networks = Networks(config.model, config.dtype)
   optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
-  weights = jax.eval_shape(networks.init, jax.random.key(0))
+  weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
   state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
@@ -139,7 +135,7 @@ def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   batch = batch_shapes(config, parallel.batch_sharding(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
   step = make_step(make_objective(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
-  return jax.jit(step, donate_argnums=0), (state, frozen, batch, key)
+  return jit_step(step, state), (state, frozen, batch, key)
 
 
 def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -167,16 +163,3 @@ def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeSt
 
 def _sharded(tree: PyTree, shardings: PyTree) -> PyTree:
   return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, shardings)
-
-
-def collective_bytes(text: str) -> dict[str, int]:
-  """Bytes of the results of each kind of collective in a compiled program's text."""
-  kinds = "|".join(_COLLECTIVES)
-  totals: Counter[str] = Counter()
-  text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
-  for result, kind, start in re.findall(rf"= (\(?[^=]*?) ({kinds})(-start)?\(", text):
-    shapes = re.findall(r"(\w+)\[([\d,]*)\]", result)
-    # An asynchronous start gives its operands back beside its result, which is the larger.
-    sizes = [_BYTES.get(name, 4) * int(np.prod([int(n) for n in dims.split(",") if n])) for name, dims in shapes]
-    totals[kind] += max(sizes, default=0) if start else sum(sizes)
-  return dict(totals)

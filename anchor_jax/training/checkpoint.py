@@ -2,12 +2,14 @@
 
 WORKDIR/body/config.json     the settings the part was trained with
 WORKDIR/body/base/           frozen networks as diffusers folders, written once
+WORKDIR/body/appearance.png  a reference picture of the person
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,28 @@ from anchor_jax.training.state import State
 
 log = logging.getLogger(__name__)
 
+_METRIC = "validation_loss"
 PARTS = ("vae", "body", "head")
+APPEARANCE = "appearance.png"  # in a part's folder: a picture of the person, which `generate` uses where given none
 
 
 class Checkpoints:
   """The checkpoints of one part. A context manager: leaving it waits for writes under way."""
 
   def __init__(self, folder: Path, keep: int = 2):
-    """Opens, or makes, FOLDER/checkpoints."""
+    """Opens, or makes, FOLDER/checkpoints, which holds the newest `keep` and the best."""
     self._folder = folder / "checkpoints"
     # Orbax's own policies do not match the protocols that its v1 interface declares.
-    keep_newest: Any = ocp.training.preservation_policies.LatestN(keep)
+    policies = ocp.training.preservation_policies
+    best: Any = policies.BestN(
+      get_metric_fn=lambda metrics: -metrics[_METRIC], n=1, keep_checkpoints_without_metrics=False
+    )
+    keep_newest_and_best: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
     when_told: Any = ocp.training.save_decision_policies.InitialSavePolicy()
     try:
       self._manager = ocp.training.Checkpointer(
         str((folder / "checkpoints").absolute()),
-        preservation_policy=keep_newest,
+        preservation_policy=keep_newest_and_best,
         save_decision_policy=when_told,
         cleanup_tmp_directories=True,
       )
@@ -55,10 +63,13 @@ class Checkpoints:
       with contextlib.suppress(Exception):  # what ended the block is what the user should read
         self._manager.close()
 
-  def save(self, step: int, state: State, loader: dict) -> None:
-    """Begins to write the state after `step`; an earlier write is finished first."""
+  def save(self, step: int, state: State, loader: dict, validation_loss: float | None = None) -> None:
+    """Begins to write the state after `step`; an earlier write is finished first. The best has the lowest loss."""
     content = {"state": _as_dict(state), "loader": loader}
-    self._told(lambda: self._manager.save_checkpointables_async(step, content, force=True))
+    metrics: Any = None
+    if validation_loss is not None and math.isfinite(validation_loss):
+      metrics = {_METRIC: validation_loss}
+    self._told(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
 
   def wait(self) -> None:
     """Waits until what was begun is written."""
@@ -98,22 +109,42 @@ class Checkpoints:
     return None
 
 
-def read_weights(folder: Path, averaged: bool = True) -> tuple[PyTree, int]:
-  """The trained weights (averaged, if wanted and there are any) of the newest readable checkpoint, and its step; numpy.
+def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> tuple[PyTree, int]:
+  """The trained weights of a part, and the step they are from; numpy.
+
+  Args:
+    folder: of the part.
+    averaged: the averaged ones, if there are any.
+    step: "newest" (that can be read), "best" (with the lowest validation loss), or a number.
 
   Raises:
-    UserError: no checkpoint there, or none that can be read.
+    UserError: no such checkpoint there, or none that can be read.
   """
-  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), reverse=True)
-  for step in steps:
+  for number in _candidates(folder, step):
     try:
-      place = (folder / "checkpoints" / str(step)).absolute()
+      place = (folder / "checkpoints" / str(number)).absolute()
       state = _load_here(place)
       chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
       return jax.tree.map(jax.device_get, chosen), int(state["step"])
     except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
-      log.warning("checkpoint %d can't be read (%s); trying the one before", step, _first_line(error))
+      log.warning("checkpoint %d can't be read (%s); trying the one before", number, _first_line(error))
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
+
+
+def _candidates(folder: Path, wanted: str) -> list[int]:
+  """Steps of the checkpoints to try, one after another."""
+  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), reverse=True)
+  if wanted == "newest" or not steps:
+    return steps
+  if wanted == "best":
+    with ocp.training.Checkpointer(str((folder / "checkpoints").absolute())) as manager:
+      known = [(info.metrics[_METRIC], info.step) for info in manager.checkpoints if info.metrics]
+    if not known:
+      raise UserError(f"no checkpoint in {folder} knows its validation loss: train with --config.data.validation=N")
+    return [min(known)[1]]
+  if not wanted.isdigit() or int(wanted) not in steps:
+    raise UserError(f"{folder} has no checkpoint of step {wanted}: there are {steps}; or say newest or best")
+  return [int(wanted)]
 
 
 def _load_here(place: Path) -> PyTree:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from anchor_jax.config import RunConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.lora import whole_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Float, Key, PyTree
 
@@ -21,21 +22,14 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
   """Which networks a run trains; the others are frozen."""
   if config.part == "vae":
     return ("vae",)
+  networks = ("lora",) if config.lora.rank else ("unet", "controlnet")
   # Without dropout the null branch gets no gradient, and weight decay alone would wear it away.
-  return (
-    ("unet", "controlnet")
-    + ("null_context",) * (config.condition_dropout > 0)
-    + ("image_encoder",) * config.train_image_encoder
-  )
+  return networks + ("null_context",) * (config.condition_dropout > 0) + ("image_encoder",) * config.train_image_encoder
 
 
 def make_objective(config: RunConfig, networks: Networks) -> Objective:
   """The loss of config.part."""
-  return (
-    _autoencoding(networks)
-    if config.part == "vae"
-    else _denoising(networks, config.condition_dropout, config.snr_gamma)
-  )
+  return _autoencoding(networks) if config.part == "vae" else _denoising(networks, config)
 
 
 def encode_batch(
@@ -86,19 +80,19 @@ def _autoencoding(networks: Networks) -> Objective:
   return loss
 
 
-def _denoising(networks: Networks, condition_dropout: float, snr_gamma: float) -> Objective:
+def _denoising(networks: Networks, config: RunConfig) -> Objective:
   """The denoising loss of frames (clips of length one) given pose and appearance; body and head."""
   schedule = make_schedule(networks.model.schedule)
 
   def loss(trained, frozen, batch, key):
-    weights = {**frozen, **trained}
+    weights = whole_weights(frozen, trained, config.lora)
     keys = jax.random.split(key, 5)
     made = encode_batch(networks, weights, batch, (keys[0], keys[2]))
     as_clips = lambda leaf: leaf if batch["pose"].ndim == 5 else leaf[:, None]
     clean = as_clips(made["latent"])
     count = clean.shape[0]
     context = made["reference_context"]
-    dropped = jax.random.bernoulli(keys[1], condition_dropout, (count, 1, 1))
+    dropped = jax.random.bernoulli(keys[1], config.condition_dropout, (count, 1, 1))
     context = jnp.where(dropped, weights["null_context"], context)
     condition = {"pose": networks.embed_pose(weights, as_clips(batch["pose"]))}
     if networks.inpaints:
@@ -109,7 +103,7 @@ def _denoising(networks: Networks, condition_dropout: float, snr_gamma: float) -
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
 
-    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, snr_gamma)
+    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma)
     return jnp.mean(losses), {}
 
   return loss

@@ -1,6 +1,7 @@
 """Pictures of how a run is doing: pose, truth and what the networks make of it."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -15,20 +16,24 @@ from anchor_jax.diffusion.windows import WindowRule, plan_windows
 from anchor_jax.files import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree, UInt8
+from anchor_jax.training.checkpoint import APPEARANCE
 
 
 def preview(
-  networks: Networks, weights: PyTree, batch: dict[str, NdArray], config: RunConfig, count: int = 8
+  networks: Networks, weights: PyTree, batch: dict[str, NdArray], config: RunConfig, everywhere: Any = None
 ) -> UInt8[NdArray, "H W 3"]:
   """A sheet, one column an example: what goes in above, the truth, what comes out.
 
-  Each example is sampled as a clip of one frame, with its own reference.
+  Each example is sampled as a clip of one frame, with its own reference. `everywhere` is the sharding of what all
+  devices have, where there are several.
   """
-  batch = {name: np.asarray(values)[:count] for name, values in batch.items()}
   if config.part == "vae":
-    rows = [batch["frame"], _bytes(jax.jit(_reconstruct, static_argnums=0)(networks, weights, batch["frame"]))]
+    rows = [
+      batch["frame"],
+      _bytes(jax.jit(_reconstruct, static_argnums=0, out_shardings=everywhere)(networks, weights, batch["frame"])),
+    ]
   else:
-    made = jax.jit(_sample, static_argnums=(0, 3))(networks, weights, batch, config)
+    made = jax.jit(_sample, static_argnums=(0, 3), out_shardings=everywhere)(networks, weights, batch, config)
     rows = [batch["pose"], batch["reference_frame"], batch["frame"], _bytes(made)]
     if networks.inpaints:
       rows[1] = np.where(batch["keep_mask"] > 127, batch["frame"], 127)
@@ -37,7 +42,7 @@ def preview(
 
 def save_appearance(folder: Path, batch: dict[str, NdArray]) -> None:
   """Keeps one reference picture of the person, which `generate` uses where it is given none."""
-  place = folder / "appearance.png"
+  place = folder / APPEARANCE
   if "reference_frame" in batch and not place.exists():
     with new_file(place) as path:
       cv2.imwrite(str(path), batch["reference_frame"][0][..., ::-1])

@@ -14,6 +14,8 @@ from anchor_jax.files import new_file
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.training.chips import Chip
 
+_ON_THE_BAR = ("loss", "validation_loss", "psnr", "images_per_second", "utilisation")
+
 
 class Report:
   """Writes one part's metrics into its folder and shows a bar. A context manager."""
@@ -32,6 +34,7 @@ class Report:
       disable=not active,
     )  # fmt: skip
     self._clock, self._last, self._best = time.monotonic(), start, 0.0
+    self._shown: dict[str, str] = {}
 
   def __enter__(self) -> "Report":
     return self
@@ -55,21 +58,25 @@ class Report:
     """One step done."""
     self._bar.update()
 
+  def paused(self, step: int) -> None:
+    """What happened since `step` ended was no training: the clock starts anew."""
+    self._clock, self._last = time.monotonic(), step
+
   def log(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes metrics of a step; adds images per second since the last call."""
+    """Writes metrics of a step; adds images per second since the last call of this or `paused`."""
     now = time.monotonic()
     if step > self._last:
       rate = (step - self._last) / (now - self._clock)
       metrics = {**metrics, "images_per_second": rate * self._batch_size}
       if self._best:
         metrics["utilisation"] = rate / self._best
-    self._clock, self._last = now, step
+      self._clock, self._last = now, step
     self._file.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in metrics.items()}}) + "\n")
     self._file.flush()
     for name, value in metrics.items():
       self._board.add_scalar(name, value, step)
-    shown = {k: f"{metrics[k]:.4g}" for k in ("loss", "psnr", "images_per_second", "utilisation") if k in metrics}
-    self._bar.set_postfix(shown)
+    self._shown |= {name: f"{metrics[name]:.4g}" for name in _ON_THE_BAR if name in metrics}
+    self._bar.set_postfix(self._shown)
 
   def picture(self, step: int, image: UInt8[NdArray, "H W 3"], name: str = "preview") -> None:
     """Keeps a picture on the board and as FOLDER/NAME.png."""

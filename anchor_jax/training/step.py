@@ -1,6 +1,7 @@
 """One optimiser step, as a pure function."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,12 @@ def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema
     return state, {"loss": loss, "gradient_norm": norm, **counters, **metrics}
 
   return step
+
+
+def jit_step(step: Step, state: State) -> Any:
+  """The step compiled for the shardings of `state` (arrays or their shapes), whose memory it takes for its result."""
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _gradient(objective: Objective, parts: int):

@@ -7,6 +7,7 @@ A folder of models holds diffusers folders; those of one part may stand in a fol
 """
 
 import dataclasses
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -15,13 +16,15 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.config import RunConfig
+from anchor_jax.config import LoRAConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.interop import lora
 from anchor_jax.interop.diffusers import Model, load_model, load_schedule, save_model, save_schedule, with_own_fields
+from anchor_jax.models.lora import init_lora, whole_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
-from anchor_jax.training.checkpoint import PARTS, read_settings, read_weights
+from anchor_jax.training.checkpoint import APPEARANCE, PARTS, read_settings, read_weights, write_settings
 from anchor_jax.training.objective import trained_keys
 
 _KINDS = {
@@ -30,6 +33,25 @@ _KINDS = {
   "vae": VAEConfig,
   "image_encoder": CLIPVisionConfig,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Which:
+  """Which of a trained part's weights to read.
+
+  Attributes:
+    averaged: the averaged ones, if there are any.
+    step: see `read_weights`.
+    base: what adapters are merged into where they stand alone (see `write_adapters`): as config.init, and by default
+      what training started from.
+  """
+
+  averaged: bool = True
+  step: str = "newest"
+  base: str = ""
+
+
+NEWEST = Which()
 
 
 def shipped() -> Path:
@@ -56,7 +78,14 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     quick = {"xla_backend_optimization_level": 0}
     made = jax.jit(networks.init, compiler_options=quick)(jax.random.key(config.seed))
     weights |= {name: made[name] for name in missing}
-  return networks, weights
+  return networks, with_adapters(weights, config)
+
+
+def with_adapters(weights: PyTree, config: RunConfig) -> PyTree:
+  """The weights, with new adapters beside them where a run trains such; a pure function of config.seed."""
+  if not config.lora.rank:
+    return weights
+  return {**weights, "lora": init_lora(jax.random.fold_in(jax.random.key(config.seed), 1), weights, config.lora)}
 
 
 def read_models(folder: Path, part: str) -> tuple[dict, PyTree]:
@@ -85,8 +114,8 @@ def read_models(folder: Path, part: str) -> tuple[dict, PyTree]:
   return found, weights
 
 
-def read_part(workdir: Path, part: str, averaged: bool = True) -> tuple[RunConfig, Networks, PyTree, int]:
-  """A trained part of a workdir: its settings, networks, all weights (averaged, if wanted and there are any) and step.
+def read_part(workdir: Path, part: str, which: Which = NEWEST) -> tuple[RunConfig, Networks, PyTree, int]:
+  """A trained part of a workdir: its settings, networks, all weights (numpy, adapters merged in) and step.
 
   Raises:
     UserError: it isn't there, or doesn't fit together.
@@ -94,9 +123,51 @@ def read_part(workdir: Path, part: str, averaged: bool = True) -> tuple[RunConfi
   if not workdir.is_dir():
     raise UserError(f"no folder {workdir}: --checkpoint takes the --workdir of a training run")
   config = read_settings(workdir / part)
-  trained, step = read_weights(workdir / part, averaged)
+  if (workdir / part / lora.FILE).exists():
+    return _read_adapted(workdir / part / lora.FILE, config, which.base)
+  if which.base:
+    raise UserError(f"--base={which.base} is for adapters alone, and {workdir} is a whole person: leave it out")
+  trained, step = read_weights(workdir / part, which.averaged, which.step)
   frozen = {} if part == "vae" else read_models(workdir / part / "base", part)[1]
-  return config, Networks(config.model, config.dtype), {**frozen, **trained}, step
+  return (
+    config,
+    Networks(config.model, config.dtype),
+    jax.tree.map(np.asarray, whole_weights(frozen, trained, config.lora)),
+    step,
+  )
+
+
+def write_adapters(workdir: Path, part: str, target: Path, which: Which = NEWEST, dtype: str = "float32") -> None:
+  """Writes what a run with config.lora learned, without the networks it changes, to TARGET/PART.
+
+  Raises:
+    UserError: the part was not trained with adapters.
+  """
+  config = read_settings(workdir / part)
+  if not config.lora.rank:
+    raise UserError(f"{workdir / part} was trained as a whole: only a run with --config.lora.rank=N has adapters")
+  trained, step = read_weights(workdir / part, which.averaged, which.step)
+  frozen = read_models(workdir / part / "base", part)[1]
+  scaled = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: leaf * np.float32(config.lora.scale) if path[-1].key == "up" else leaf, trained["lora"]
+  )
+  mark = lora.fingerprint(scaled, frozen)
+  lora.save_adapters(target / part / lora.FILE, lora.Adapters(scaled, trained.get("null_context"), mark, step), dtype)
+  write_settings(target / part, config)
+  shutil.copyfile(workdir / part / APPEARANCE, target / part / APPEARANCE)
+
+
+def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[RunConfig, Networks, PyTree, int]:
+  adapters = lora.load_adapters(file)
+  base = base or config.init
+  networks, weights = initial_weights(dataclasses.replace(config, init=base, lora=LoRAConfig()))
+  if lora.fingerprint(adapters.tree, weights) != adapters.base:
+    raise UserError(
+      f"{file} changes other weights than those in {base!r}: say with --base=DIR what it was trained from"
+    )
+  null = {} if adapters.null_context is None else {"null_context": adapters.null_context}
+  merged = whole_weights(weights, {"lora": adapters.tree, **null}, LoRAConfig())
+  return config, networks, jax.tree.map(np.asarray, merged), adapters.step
 
 
 def _is_workdir(folder: Path) -> bool:

@@ -1,7 +1,5 @@
 """Windows and frames over devices: the frames of one device, and only overlaps travel."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from anchor_jax.diffusion.spread import spread_windows
 from anchor_jax.diffusion.stream import Pipeline, init_stream, make_tick, stream_clip
 from anchor_jax.diffusion.windows import WindowRule, plan_group
 from anchor_jax.errors import UserError
+from anchor_jax.training.program import collectives
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
 SOLVER = make_solver("dpm++2m", CONFIG, 3)
@@ -60,13 +59,6 @@ def test_windows_of_one_frame_need_no_neighbour():
   np.testing.assert_allclose(run(pipeline, parallel.sampling_mesh(8, 1)), run(pipeline, None), atol=1e-5)
 
 
-def collectives(text):
-  """(kind, elements of its result) of every collective of a compiled program."""
-  kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-  found = re.findall(rf"= \(?\w+\[([\d,]*)\][^=]*? ({kinds})(?:-start)?\(", text)
-  return [(kind, int(np.prod([int(n) for n in shape.split(",") if n]))) for shape, kind in found]
-
-
 def test_only_overlaps_travel_between_neighbours():
   rule = WindowRule(8, 3)
   pipeline, mesh = Pipeline(rule, 3, together=8), parallel.sampling_mesh(8, 1)
@@ -80,9 +72,9 @@ def test_only_overlaps_travel_between_neighbours():
     leaves, tree = jax.tree.flatten(arguments)  # our own trees would have their types checked as they are lowered
     flat = jax.jit(lambda *leaves: tick_of(pipeline, mesh)(*jax.tree.unflatten(tree, leaves)))
     found = collectives(flat.lower(*leaves).compile().as_text())
-  assert found and {kind for kind, _ in found} == {"collective-permute"}
+  assert found and {one.kind for one in found} == {"collective-permute"}
   frame = int(np.prod(NOISE.shape[1:]))
-  assert max(size for _, size in found) <= 2 * rule.overlap * frame  # two branches
+  assert max(one.elements for one in found) <= 2 * rule.overlap * frame  # two branches
 
 
 def test_refuses_what_cannot_be_shared():

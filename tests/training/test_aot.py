@@ -1,42 +1,90 @@
 """Asking the TPU compiler, with a TPU's compiler and without: what it says, and what may be in a program."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+from tiny import tiny_model
 
 from anchor_jax import parallel
+from anchor_jax.architecture import ControlNetConfig
 from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
-from anchor_jax.training.aot import collective_bytes, compile_for, step_shapes
+from anchor_jax.models.networks import Networks
+from anchor_jax.presets import stable_diffusion_15
+from anchor_jax.training.aot import compile_for, step_shapes
+from anchor_jax.training.program import collective_bytes, collectives
 
 TEXT = """
-  %a = f32[8,128]{1,0:T(8,128)} all-gather(%x), dimensions={0}
-  %b = (f32[16]{0}, /*index=1*/bf16[4,4]{1,0}) all-reduce(%y, %z), to_apply=%add
-  %c = (f32[2]{0}, f32[8]{0}) all-gather-start(%w)
+  %a = f32[8,128]{1,0:T(8,128)} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
+  %again = f32[8,128]{1,0:T(8,128)S(1)} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
+  %b = (f32[16]{0}, /*index=1*/bf16[4,4]{1,0}) all-reduce(%y, %z), channel_id=2, replica_groups={{0,1},{2,3}}
+  %c = (f32[2]{0}, f32[8]{0}) all-gather-start(%w), channel_id=3, replica_groups=mesh['data'=2,'fsdp'=4] {'fsdp'}
   %d = f32[8]{0} all-gather-done(%c)
+  %r = f32[2]{0} reduce-scatter(%w), channel_id=4, replica_groups=mesh['data'=2,'fsdp'=4] {'data','fsdp'}
+  %p = f32[5]{0} collective-permute(%w), channel_id=5, source_target_pairs={{0,1},{1,0}}
   ROOT %e = f32[3]{0} add(%f, %g)
 """
 
 
-def test_counts_the_bytes_of_collectives():
-  assert collective_bytes(TEXT) == {"all-gather": 4096 + 32, "all-reduce": 64 + 32}
+def test_counts_the_bytes_that_a_device_sends():
+  assert collective_bytes(TEXT) == {
+    "all-gather": 4096 * 3 // 4 + 32 * 3 // 4,
+    "all-reduce": 64 + 32,  # once around to add, once to tell, half of it each time
+    "reduce-scatter": 8 * 7,
+    "collective-permute": 20,
+  }
+
+
+# What a mesh's step must say, and may say besides. Gradients are summed everywhere, weights that are cut up are brought
+# together, halves of the gated unit's kernel change places over tensor; activations are summed over tensor and never
+# move from one example's device to another's.
+SUM, GATHER, SWAP = {"all-reduce"}, {"all-gather"}, {"all-to-all", "collective-permute"}
+MESHES = (
+  (MeshConfig(data=8), SUM, set()),
+  (MeshConfig(data=1, fsdp=8), SUM | GATHER, set()),
+  (MeshConfig(data=2, fsdp=4), SUM | GATHER, set()),
+  (MeshConfig(data=4, tensor=2), SUM | GATHER, SWAP),
+  (MeshConfig(data=2, fsdp=2, tensor=2), SUM | GATHER, SWAP),
+)
+FAST = MESHES[1]
 
 
 @pytest.mark.parametrize(
-  "mesh,wanted,unwanted",
-  [
-    (MeshConfig(data=8), {"all-reduce"}, {"all-gather", "all-to-all"}),
-    pytest.param(MeshConfig(data=1, fsdp=8), {"all-gather"}, set(), marks=pytest.mark.slow),
-  ],
+  "mesh,wanted,allowed", [pytest.param(*row, marks=() if row is FAST else pytest.mark.slow) for row in MESHES]
 )
-def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, unwanted, monkeypatch):
+def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, monkeypatch):
   monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 256)
-  config = tiny_run("body", mesh=mesh)
+  config = tiny_run("body", mesh=mesh, model=with_heads(2))
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=128))
   made = parallel.make_mesh(config.mesh)
   step, arguments = step_shapes(config, made)
   with parallel.use_mesh(made):
-    found = collective_bytes(step.lower(*arguments).compile().as_text())
-  assert wanted <= set(found) and not unwanted & set(found)
+    found = collectives(step.lower(*arguments).compile().as_text())
+  assert wanted <= {one.kind for one in found} <= wanted | allowed
+  largest_weight = max(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves((arguments[0].weights, arguments[1])))
+  moved = [one.elements for one in found if one.kind != "all-reduce"]
+  assert max(moved, default=0) <= largest_weight < 128 * 128  # which is less than a level's activations of one example
+
+
+def with_heads(heads):
+  model = tiny_model()
+  unet = dataclasses.replace(model.unet, attention_head_dim=heads)
+  return dataclasses.replace(model, unet=unet, controlnet=ControlNetConfig.of_unet(unet, (4, 4, 8)))
+
+
+def test_every_network_s_weights_are_cut_up(tiny_run):
+  """The rules know all the layers: on 2 x 2 devices hardly a number is on all four."""
+  model = stable_diffusion_15("body", temporal_attention=True)
+  weights = jax.eval_shape(Networks(model).init, jax.random.key(0))
+  mesh = parallel.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])
+  for name in ("unet", "controlnet", "vae", "image_encoder"):
+    shardings = parallel.parameter_shardings(weights[name], mesh)
+    pairs = [(leaf.size, at.spec) for leaf, at in zip(jax.tree.leaves(weights[name]), jax.tree.leaves(shardings))]
+    for axis, least in (("fsdp", 0.99), ("tensor", 0.75)):
+      cut = sum(size for size, spec in pairs if axis in spec)
+      assert cut > least * sum(size for size, _ in pairs), (name, axis)
 
 
 @pytest.mark.slow

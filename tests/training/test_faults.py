@@ -1,25 +1,19 @@
 """What can go wrong while training, done to a run on purpose, and what is lost: nothing."""
 
-import json
-import os
-import pathlib
 import resource
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
+from runs import losses, start, start_pod, wait_for_step, write_config
 
-from anchor_jax.config import MeshConfig, OptimizerConfig, to_plain
+from anchor_jax.config import MeshConfig, OptimizerConfig
 from anchor_jax.errors import UserError
 from anchor_jax.train import train
 from anchor_jax.training.checkpoint import read_weights
 
 STEPS = 60
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -31,38 +25,6 @@ def config(tiny_run):
 def config_file(tmp_path, config):
   """The config as a file that the train command reads."""
   return write_config(tmp_path, config)
-
-
-def write_config(folder, config):
-  (folder / "config.json").write_text(json.dumps(to_plain(config)))
-  file = folder / "config.py"
-  file.write_text(
-    "import json, ml_collections\n"
-    "def get_config():\n"
-    f"  return ml_collections.ConfigDict(json.load(open({str(folder / 'config.json')!r})))\n"
-  )
-  return file
-
-
-def start(config_file, workdir, devices=1, **more):
-  environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-  command = [sys.executable, "-m", "anchor_jax.train", f"--config={config_file}", f"--workdir={workdir}"]
-  return subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
-  )
-
-
-def losses(workdir, part="vae"):
-  file = workdir / part / "metrics.jsonl"
-  lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-  return {line["step"]: line["loss"] for line in lines if "step" in line}
-
-
-def wait_for_step(workdir, step):
-  deadline = time.monotonic() + 120
-  while max(losses(workdir), default=0) < step:
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
 
 
 def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
@@ -129,9 +91,8 @@ def test_two_processes_of_two_devices_train_to_the_losses_of_one_of_four(tmp_pat
   config = tiny_run("body", steps=4, mesh=MeshConfig(data=2, fsdp=2))
   file = write_config(tmp_path, config)
   train(config, tmp_path / "one", jax.devices()[:4])
-  command = [sys.executable, "launch/local_pod.py", "--processes=2", "--devices=2", "--"]
-  flags = [f"--config={file}", f"--workdir={tmp_path / 'two'}"]
-  done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=400)
-  assert done.returncode == 0, done.stdout[-3000:]
+  pod = start_pod(file, tmp_path / "two")
+  told = pod.communicate(timeout=400)[0]
+  assert pod.returncode == 0, told[-3000:]
   one, two = losses(tmp_path / "one", "body"), losses(tmp_path / "two", "body")
   np.testing.assert_allclose([two[step] for step in one], list(one.values()), rtol=1e-5)

@@ -33,9 +33,9 @@ def person(tmp_path_factory, tiny_runs):
   return workdir
 
 
-def lively(workdir):
+def lively(args):
   """The person with a pose branch that matters, as if trained for long."""
-  person = load_person(workdir)
+  person = load_person(args.checkpoint)
   stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   stirred = lambda part: dataclasses.replace(
     part, weights={**part.weights, "controlnet": jax.tree.map(stir, part.weights["controlnet"])}
@@ -47,7 +47,7 @@ def lively(workdir):
 def run(monkeypatch, person, prepared):
   """generate with these flags, on one device, in this process."""
   monkeypatch.setattr(door, "mesh_of", lambda text: None)
-  monkeypatch.setattr(door, "load_person", lively)
+  monkeypatch.setattr(door, "chosen_person", lively)
 
   def call(output, *flags, motion=prepared):
     argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]

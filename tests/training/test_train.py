@@ -1,14 +1,15 @@
 """The trainer on a person small enough: what it learns, that it goes on exactly, that sharding changes nothing."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import logged, losses
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
@@ -33,11 +34,6 @@ def animate(*arguments, **more):
   return (np.stack(side) for side in zip(*frames_of(*arguments, **more), strict=True))
 
 
-def losses(workdir, part):
-  lines = [json.loads(line) for line in (workdir / part / "metrics.jsonl").read_text().splitlines()]
-  return {line["step"]: line["loss"] for line in lines if "step" in line}
-
-
 def assert_equal(left, right):
   jax.tree.map(np.testing.assert_array_equal, left, right)
 
@@ -48,11 +44,17 @@ def trained(tmp_path_factory):
 
 
 def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny_run):
-  config = tiny_run("vae", steps=12, preview_every=12)
+  config = tiny_run("vae", steps=12, preview_every=12, checkpoint_every=4)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
   train(config, trained)
   seen = losses(trained, "vae")
   assert np.mean([seen[11], seen[12]]) < 0.9 * seen[1]
-  assert (trained / "vae" / "preview.png").exists()
+  held_out = logged(trained, "vae", "validation_loss")
+  assert list(held_out) == [4, 8, 12] and held_out[12] < held_out[4]
+  assert read_weights(trained / "vae", step="best")[1] == min(held_out, key=held_out.__getitem__)
+  shown = cv2.imread(str(trained / "vae/preview.png"))[..., ::-1].reshape(2, 32, 8, 32, 3)
+  records = [open_prepared(config.data.path)[number]["frame"] for number in (8, 9)]  # the two that were held out
+  assert all(any((picture == record).all() for record in records) for picture in np.moveaxis(shown[0], 1, 0))
   _, networks, weights, step = read_part(trained, "vae")
   assert step == 12
   frames = np.stack([open_prepared(config.data.path)[i]["frame"] for i in range(10)])

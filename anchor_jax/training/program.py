@@ -1,0 +1,82 @@
+"""What a compiled program's text says of its collectives: what travels between devices, and how much."""
+
+import dataclasses
+import re
+from collections import Counter
+
+import numpy as np
+
+_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One operation in which devices exchange something.
+
+  Attributes:
+    kind: all-gather, all-reduce, reduce-scatter, all-to-all or collective-permute.
+    elements: of its result.
+    sent: bytes that one device sends for it around a ring.
+  """
+
+  kind: str
+  elements: int
+  sent: int
+
+
+def collective_bytes(text: str) -> dict[str, int]:
+  """Bytes that one device sends for each kind of collective in a program's text (its loops once)."""
+  totals: Counter[str] = Counter()
+  for found in collectives(text):
+    totals[found.kind] += found.sent
+  return dict(totals)
+
+
+def collectives(text: str) -> list[Collective]:
+  """All collectives in a program's text.
+
+  A program may hold one of them in several pieces, which overlap it with different work: they share a channel.
+  """
+  kinds = "|".join(_COLLECTIVES)
+  found, channels = [], set()
+  text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
+  for result, kind, start, rest in re.findall(rf"= (\(?[^=]*?) ({kinds})(-start)?\((.*)", text):
+    channel = re.search(r"channel_id=(\d+)", rest)
+    if channel:
+      if channel[1] in channels:
+        continue
+      channels.add(channel[1])
+    parts = [(name, _count(axes)) for name, axes in re.findall(r"(\w+)\[([\d,]*)\]", result)]
+    if start:  # an asynchronous start gives its operands back beside its result, which is no smaller in most
+      parts = [max(parts, key=lambda part: part[1])]
+    size = sum(_BYTES.get(name, 4) * count for name, count in parts)
+    found.append(
+      Collective(kind, sum(count for _, count in parts), round(size * _sent(kind, _group(rest), bool(start))))
+    )
+  return found
+
+
+def _sent(kind: str, devices: int, start: bool) -> float:
+  """What a device sends, in sizes of the result (of the operand, for one that starts and will scatter)."""
+  others = 1 - 1 / devices
+  if kind == "reduce-scatter":
+    return others if start else devices - 1
+  return {"all-reduce": 2 * others, "collective-permute": 1.0}.get(kind, others)
+
+
+def _count(axes: str) -> int:
+  return int(np.prod([int(size) for size in axes.split(",") if size]))
+
+
+def _group(attributes: str) -> int:
+  """How many devices take part, from the text behind a collective's operands."""
+  named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", attributes)
+  if named:
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+    return _count(",".join(sizes[axis] for axis in re.findall(r"'(\w+)'", named[2])))
+  iota = re.search(r"replica_groups=\[\d+,(\d+)\]", attributes)
+  if iota:
+    return int(iota[1])
+  listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
+  return len(listed[1].split(",")) if listed else 2

@@ -1,0 +1,27 @@
+"""Networks small enough to train in a test: eight channels, for pictures of 32 pixels."""
+
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config import ModelConfig
+
+
+def tiny_model(latent: int = 2, inpaint: bool = False) -> ModelConfig:
+  unet = UNetConfig(
+    in_channels=2 * latent + 1 if inpaint else latent,
+    out_channels=latent,
+    block_out_channels=(8, 8),
+    layers_per_block=1,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    norm_num_groups=4,
+    cross_attention_dim=8,
+    attention_head_dim=1,
+  )
+  return ModelConfig(
+    unet,
+    ControlNetConfig.of_unet(unet, (4, 4, 8)),
+    VAEConfig.of_widths((8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=latent, scaling_factor=1.0),
+    CLIPVisionConfig(
+      hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8
+    ),
+    ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True),
+  )

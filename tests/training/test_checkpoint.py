@@ -1,0 +1,46 @@
+"""Which checkpoints stay, and which is read."""
+
+import jax.numpy as jnp
+import pytest
+
+from anchor_jax.errors import UserError
+from anchor_jax.training.checkpoint import Checkpoints, read_weights
+from anchor_jax.training.state import State
+
+LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
+
+
+def state(step):
+  return State(
+    jnp.int32(step),
+    {"vae": jnp.full(3, step, jnp.float32)},
+    {"count": jnp.int32(step)},
+    None,
+    jnp.int32(0),
+    jnp.int32(0),
+  )
+
+
+@pytest.fixture
+def folder(tmp_path):
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step, loss in LOSSES.items():
+      checkpoints.save(step, state(step), {"position": step}, loss)
+      checkpoints.wait()
+  return tmp_path
+
+
+def test_the_newest_and_the_best_stay(folder):
+  assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir()) == [2, 4, 5]
+  assert read_weights(folder)[1] == 5
+  assert read_weights(folder, step="best")[1] == 2
+  assert float(read_weights(folder, step="4")[0]["vae"][0]) == 4
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
+  with pytest.raises(UserError, match=r"no checkpoint of step 3: there are \[5, 4, 2\]"):
+    read_weights(folder, step="3")
+  with Checkpoints(tmp_path / "blind") as checkpoints:
+    checkpoints.save(1, state(1), {"position": 1})
+  with pytest.raises(UserError, match=r"--config\.data\.validation=N"):
+    read_weights(tmp_path / "blind", step="best")

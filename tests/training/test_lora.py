@@ -1,0 +1,101 @@
+"""A person in adapters: she trains, goes on exactly, and is the same person from a file of a few numbers."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from anchor_jax.config import LoRAConfig, run_config
+from anchor_jax.convert import to_adapters, to_diffusers
+from anchor_jax.errors import UserError
+from anchor_jax.interop.tensors import read_safetensors
+from anchor_jax.train import train
+from anchor_jax.training.checkpoint import read_settings
+from anchor_jax.training.weights import Which, initial_weights, read_models, read_part, write_folder
+
+
+@pytest.fixture(scope="module")
+def lora_run(tiny_runs, tmp_path_factory):
+  """Starts from networks none of whose weights is zero: those made anew end in zeros, which let no gradient through."""
+  base, config, rng = tmp_path_factory.mktemp("base"), tiny_runs("body"), np.random.default_rng(0)
+  networks, weights = initial_weights(config)
+  weights = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), weights)
+  write_folder(base, networks, weights, tuple(weights), "float32")
+  adapters = LoRAConfig(rank=2, alpha=4.0, targets=("to_q", "to_v", "conv1"))
+  return dataclasses.replace(config, init=str(base), lora=adapters, steps=3)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, lora_run):
+  """Two steps, stopped, and one more."""
+  folder = tmp_path_factory.mktemp("runs") / "ana"
+  train(dataclasses.replace(lora_run, steps=2), folder, jax.devices()[:1])
+  train(lora_run, folder, jax.devices()[:1])
+  return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(workdir, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("adapters") / "ana"
+  assert to_adapters(workdir, folder) == ["body"]
+  return folder
+
+
+def assert_equal(left, right):
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_adapters_learn_and_what_they_change_stays(workdir, lora_run):
+  before = initial_weights(lora_run)[1]
+  frozen = read_models(workdir / "body/base", "body")[1]
+  assert_equal(frozen["unet"], jax.tree.map(np.asarray, before["unet"]))
+  _, _, after, step = read_part(workdir, "body")
+  assert step == 3 and "lora" not in after
+  block = lambda tree: tree["unet"]["down_blocks_1"]["attentions_0"]["transformer_blocks_0"]["attn1"]
+  assert np.abs(block(after)["to_q"]["kernel"] - block(frozen)["to_q"]["kernel"]).max() > 0
+  assert_equal(block(after)["to_k"], block(frozen)["to_k"])
+  assert_equal(after["unet"]["conv_in"], frozen["unet"]["conv_in"])
+
+
+def test_a_person_read_from_her_adapters_is_the_one_trained(workdir, adapters):
+  whole, few = read_part(workdir, "body"), read_part(adapters, "body")
+  assert_equal(few[2], whole[2])
+  assert few[0] == whole[0] and few[3] == whole[3]
+  names = read_safetensors(adapters / "body/lora.safetensors")
+  block = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+  assert names[f"{block}.lora_A.weight"].shape == (2, 8) and names[f"{block}.lora_B.weight"].shape == (8, 2)
+  assert names["unet.mid_block.resnets.0.conv1.lora_B.weight"].shape == (8, 2, 1, 1)
+
+
+def test_adapters_go_out_to_diffusers_merged(workdir, adapters, tmp_path):
+  for source in (workdir, adapters):
+    to_diffusers(source, tmp_path / source.parent.name)
+    read = read_models(tmp_path / source.parent.name, "body")[1]
+    assert_equal(read["unet"], read_part(workdir, "body")[2]["unet"])
+
+
+def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters, tmp_path):
+  with pytest.raises(UserError, match=r"changes other weights than those in .*--base=DIR"):
+    read_part(adapters, "body", Which(base=str(workdir)))  # she herself, adapters merged in, is not what they change
+  with pytest.raises(UserError, match="a whole person: leave it out"):
+    read_part(workdir, "body", Which(base="studio"))
+  shutil.copytree(adapters, tmp_path / "cut")
+  file = tmp_path / "cut/body/lora.safetensors"
+  file.write_bytes(file.read_bytes()[:-8])
+  with pytest.raises(UserError, match="damaged or cut short"):
+    read_part(tmp_path / "cut", "body")
+
+
+def test_what_does_not_go_with_adapters_is_refused(workdir, lora_run, tmp_path):
+  plain = json.loads((workdir / "body/config.json").read_text())
+  assert run_config(plain) == read_settings(workdir / "body")
+  for change in ({"part": "vae"}, {"only_temporal": True}, {"train_image_encoder": True}):
+    with pytest.raises(UserError, match="trains adapters alone"):
+      run_config({**plain, **change})
+  shutil.copytree(workdir, tmp_path / "whole")
+  (tmp_path / "whole/body/config.json").write_text(json.dumps({**plain, "lora": {"rank": 0}}))
+  with pytest.raises(UserError, match="was trained as a whole"):
+    to_adapters(tmp_path / "whole", tmp_path / "few")

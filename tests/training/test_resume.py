@@ -1,0 +1,125 @@
+"""A run that goes on elsewhere: on other meshes, and in other numbers of processes."""
+
+import dataclasses
+import shutil
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import losses, start_pod, wait_for_step, write_config
+
+from anchor_jax import parallel
+from anchor_jax.config import MeshConfig
+from anchor_jax.train import train
+from anchor_jax.training.checkpoint import Checkpoints, read_weights
+from anchor_jax.training.objective import trained_keys
+from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.state import make_state
+from anchor_jax.training.weights import initial_weights
+
+HERE, DEVICES = MeshConfig(data=2, fsdp=2), 4
+ELSEWHERE = ((MeshConfig(data=1), 1), (MeshConfig(data=1, fsdp=8), 8), (MeshConfig(data=2, fsdp=2, tensor=2), 8))
+STOP, STEPS = 3, 8
+
+
+@pytest.fixture(scope="module")
+def config(tiny_runs):
+  return tiny_runs("body", mesh=HERE, checkpoint_every=STOP, steps=STEPS, keep=9)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+  """An uninterrupted run, whose weights are cut up although they are small."""
+  folder = tmp_path_factory.mktemp("runs") / "whole"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(parallel, "_SMALLEST_SHARDED", 8)
+    train(config, folder, jax.devices()[:DEVICES])
+  return folder
+
+
+def stopped(whole, folder):
+  """A copy of the run as it was after `STOP` steps."""
+  shutil.copytree(whole, folder)
+  for path in (folder / "body/checkpoints").iterdir():
+    if int(path.name) > STOP:
+      shutil.rmtree(path)
+  (folder / "body/metrics.jsonl").unlink()
+  return folder
+
+
+def assert_goes_on_as(whole, folder):
+  expected, found = losses(whole, "body"), losses(folder, "body")
+  assert list(found) == list(range(STOP + 1, STEPS + 1))
+  np.testing.assert_allclose(found[STOP + 1], expected[STOP + 1], rtol=1e-6)
+  np.testing.assert_allclose(list(found.values()), [expected[step] for step in found], rtol=1e-5)
+
+
+def restored(config, folder, devices):
+  """The state in a workdir, on a mesh; numpy."""
+  _, weights = initial_weights(config)
+  optimizer = make_optimizer(config.optimizer, config.steps)
+  state = make_state({name: jnp.asarray(weights[name]) for name in trained_keys(config)}, optimizer, config)
+  mesh = parallel.make_mesh(config.mesh, devices)
+  state = jax.device_put(state, parallel.parameter_shardings(state, mesh))
+  with Checkpoints(folder / "body") as checkpoints:
+    found = checkpoints.restore(state, {"next_index_in_epoch": 0})
+  assert found is not None
+  cut = [leaf for leaf in jax.tree.leaves(found[0].weights) if not leaf.sharding.is_fully_replicated]
+  assert bool(cut) == (len(devices) > 1)
+  return jax.tree.map(np.asarray, found[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh,count", ELSEWHERE)
+def test_on_another_mesh_the_state_is_the_same_to_the_bit_and_the_losses_follow(
+  whole, config, tmp_path, mesh, count, monkeypatch
+):
+  monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 8)
+  folder, moved = stopped(whole, tmp_path / "run"), dataclasses.replace(config, mesh=mesh)
+  here = restored(config, folder, jax.devices()[:DEVICES])
+  there = restored(moved, folder, jax.devices()[:count])
+  jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(there), jax.tree.leaves(here))
+  assert int(there.step) == STOP
+  train(moved, folder, jax.devices()[:count])
+  assert_goes_on_as(whole, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes,devices", [(2, 2), (4, 1)])
+def test_in_another_number_of_processes_the_losses_follow(whole, config, tmp_path, processes, devices):
+  folder = stopped(whole, tmp_path / "run")
+  pod = start_pod(write_config(tmp_path, config), folder, processes, devices)
+  told = pod.communicate(timeout=500)[0]
+  assert pod.returncode == 0, told[-3000:]
+  assert_goes_on_as(whole, folder)
+
+
+@pytest.mark.slow
+def test_several_processes_that_are_preempted_save_the_same_step_and_go_on(tiny_run, tmp_path):
+  config = tiny_run("vae", steps=80, checkpoint_every=0, mesh=MeshConfig(data=2, fsdp=2), preview_every=40)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
+  file = write_config(tmp_path, config)
+  told = start_pod(file, tmp_path / "whole").communicate(timeout=500)[0]
+  assert losses(tmp_path / "whole")[80] > 0, told[-3000:]
+  assert (tmp_path / "whole/vae/preview.png").exists()
+
+  pod = start_pod(file, tmp_path / "run")
+  wait_for_step(tmp_path / "run", 8)
+  pod.send_signal(signal.SIGTERM)
+  asked = time.monotonic()
+  told = pod.communicate(timeout=100)[0]
+  assert pod.returncode == 128 + signal.SIGTERM, told[-3000:]
+  assert time.monotonic() - asked < 30
+  step = max(losses(tmp_path / "run"))
+  assert 8 <= step < 80
+  for process in (0, 1):
+    assert f"[{process}] stopped by SIGTERM after step {step}" in told
+  assert (tmp_path / "run/vae/checkpoints" / str(step)).is_dir()
+
+  told = start_pod(file, tmp_path / "run").communicate(timeout=500)[0]
+  assert losses(tmp_path / "run") == losses(tmp_path / "whole"), told[-3000:]
+  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
+  jax.tree.map(np.testing.assert_array_equal, left, right)
