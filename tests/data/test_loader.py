@@ -45,6 +45,14 @@ def test_same_batches_for_any_number_of_processes():
   assert not same(whole, batches(5, seed=1)[0])
 
 
+@pytest.mark.parametrize("processes", [2, 4])
+def test_each_process_reads_its_share_of_an_epoch_and_no_record_is_read_twice(processes):
+  shares = [batches(3, process_index=i, process_count=processes)[0] for i in range(processes)]
+  read = [np.concatenate([batch["index_in_source"] for batch in share]).tolist() for share in shares]
+  assert all(len(share) == 12 // processes for share in read)
+  assert sorted(sum(read, [])) == list(range(12))
+
+
 def test_state_restores_also_onto_other_processes():
   first, loader = batches(7)
   state = batches(3)[1].get_state()

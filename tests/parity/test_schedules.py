@@ -25,12 +25,10 @@ CASES = {
 RUNS = [(name, n) for name in CASES for n in (4, 20, 23)]
 
 
-@pytest.mark.parametrize(("name", "steps"), RUNS)
-def test_ddim(name, steps, tmp_path, agree):
-  scheduler = DDIMScheduler(**CASES[name])
-  scheduler.save_pretrained(tmp_path)
+def assert_same_steps(name, scheduler, folder, steps, agree):
+  """Our solver, made from the schedule in `folder`, goes the scheduler's way, prediction by prediction."""
   scheduler.set_timesteps(steps)
-  solver = make_solver("ddim", load_schedule(tmp_path), steps)
+  solver = make_solver(name, load_schedule(folder), steps)
   np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
   theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
   ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)
@@ -38,6 +36,13 @@ def test_ddim(name, steps, tmp_path, agree):
     theirs = scheduler.step(torch.tanh(theirs) + 0.1 * i, timestep, theirs).prev_sample
     ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
     agree(ours, theirs.numpy())
+
+
+@pytest.mark.parametrize(("name", "steps"), RUNS)
+def test_ddim(name, steps, tmp_path, agree):
+  scheduler = DDIMScheduler(**CASES[name])
+  scheduler.save_pretrained(tmp_path)
+  assert_same_steps("ddim", scheduler, tmp_path, steps, agree)
 
 
 @pytest.mark.parametrize("steps", [4, 10, 20, 23])
@@ -48,15 +53,7 @@ def test_dpm_solver(spacing, kind, steps, tmp_path, agree):
   DDIMScheduler(**fields, set_alpha_to_one=True).save_pretrained(tmp_path)
   del fields["clip_sample"]
   scheduler = DPMSolverMultistepScheduler(**fields, algorithm_type="dpmsolver++", solver_order=2)
-  scheduler.set_timesteps(steps)
-  solver = make_solver("dpm++2m", load_schedule(tmp_path), steps)
-  np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
-  theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
-  ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)
-  for i, timestep in enumerate(scheduler.timesteps):
-    theirs = scheduler.step(torch.tanh(theirs) + 0.1 * i, timestep, theirs).prev_sample
-    ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
-    agree(ours, theirs.numpy())
+  assert_same_steps("dpm++2m", scheduler, tmp_path, steps, agree)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -61,11 +61,13 @@ def restored(config, folder, devices):
   """The state in a workdir, on a mesh; numpy."""
   _, weights = initial_weights(config)
   optimizer = make_optimizer(config.optimizer, config.steps)
-  state = make_state({name: jnp.asarray(weights[name]) for name in trained_keys(config)}, optimizer, config)
+  state = make_state(
+    {name: jax.tree.map(jnp.asarray, weights[name]) for name in trained_keys(config)}, optimizer, config
+  )
   mesh = parallel.make_mesh(config.mesh, devices)
   state = jax.device_put(state, parallel.parameter_shardings(state, mesh))
   with Checkpoints(folder / "body") as checkpoints:
-    found = checkpoints.restore(state, {"next_index_in_epoch": 0})
+    found = checkpoints.restore(state, {"global_next_index": 0})
   assert found is not None
   cut = [leaf for leaf in jax.tree.leaves(found[0].weights) if not leaf.sharding.is_fully_replicated]
   assert bool(cut) == (len(devices) > 1)

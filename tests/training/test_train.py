@@ -25,9 +25,9 @@ from anchor_jax.training.checkpoint import read_weights
 from anchor_jax.training.weights import initial_weights, read_part
 
 
-def train(config, workdir):
+def train(config, workdir, **more):
   """Trains on one of the eight devices, unless the config asks for more."""
-  train_on(config, workdir, jax.devices() if config.mesh != MeshConfig() else jax.devices()[:1])
+  train_on(config, workdir, jax.devices() if config.mesh != MeshConfig() else jax.devices()[:1], **more)
 
 
 def animate(*arguments, **more):
@@ -46,7 +46,8 @@ def trained(tmp_path_factory):
 def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny_run):
   config = tiny_run("vae", steps=12, preview_every=12, checkpoint_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
-  train(config, trained)
+  train(config, trained, profile=True)
+  assert list((trained / "vae/profile").rglob("*.xplane.pb"))
   seen = losses(trained, "vae")
   assert np.mean([seen[11], seen[12]]) < 0.9 * seen[1]
   held_out = logged(trained, "vae", "validation_loss")
