@@ -192,13 +192,17 @@ class RunConfig:
     for name, value in counts.items():
       if value < 1:
         raise UserError(f"config.{name} is {value}: it must be at least 1")
+    if self.data.validation < 0:
+      raise UserError(f"config.data.validation is {self.data.validation}: it must be at least 0")
     self._check_lora()
 
   def _check_lora(self) -> None:
     lora = self.lora
     unknown = set(lora.networks) - {"unet", "controlnet"}
-    if lora.rank < 0 or unknown or not lora.networks:
-      raise UserError("config.lora: rank is 0 or more, networks are of unet and controlnet")
+    if lora.rank < 0 or unknown or not lora.networks or not lora.targets:
+      raise UserError(
+        "config.lora: rank is 0 or more, networks are of unet and controlnet, targets are names of layers"
+      )
     apart = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
     apart |= {"train_image_encoder": self.train_image_encoder, "optimizer.clip_networks": self.optimizer.clip_networks}
     for name, asked in apart.items():

@@ -161,6 +161,9 @@ def _check_target(source: Path, target: Path) -> None:
     raise UserError(f"{target} holds what is to be converted; choose another folder")
   known = {*ROLES, "scheduler", "body", "head", NULL_CONTEXT, "config.json"}
   others = [p.name for p in target.glob("*") if p.name not in known and p.suffix != ".safetensors"]
+  trained = [name for name in ("vae", "body", "head") if (target / name / "checkpoints").exists()]
+  if trained:
+    raise UserError(f"{target} is a workdir with a trained {trained[0]}; choose a new folder")
   if others:
     raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
 

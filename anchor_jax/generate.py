@@ -62,10 +62,10 @@ def first_frames(motion: Motion, count: int | None) -> Motion:
   return dataclasses.replace(motion, length=count, frames=cut)
 
 
-def with_sampling(person: Person, changes: dict[str, Any], use_head: bool) -> Person:
+def with_sampling(person: Person, changes: dict[str, Any]) -> Person:
   """The person with other settings of the body's sampling than those she was trained with."""
   body = dataclasses.replace(person.body, sample=dataclasses.replace(person.body.sample, **changes))
-  return Person(body, person.head if use_head else None)
+  return dataclasses.replace(person, body=body)
 
 
 def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H W 3"]:
@@ -149,7 +149,7 @@ def generate(args: argparse.Namespace) -> int:
   names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
   prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-  person = with_sampling(chosen_person(args), changes, not args.no_head)
+  person = with_sampling(chosen_person(args, not args.no_head), changes)
   appearance = None if args.appearance is None else read_image(args.appearance)
   mesh = mesh_of(args.mesh)
   with motion_of(args.motion, person.body.appearance.shape[0], args.frames, args.fps) as motion:

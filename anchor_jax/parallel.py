@@ -97,6 +97,33 @@ def batch_divisor(mesh: Mesh) -> int:
   return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
+def check_batch(mesh: Mesh, batch_size: int) -> None:
+  """Raises UserError unless the devices can share a batch evenly."""
+  if batch_size % batch_divisor(mesh):
+    raise UserError(
+      f"config.data.batch_size {batch_size} must be a multiple of {batch_divisor(mesh)}, the devices on the data and"
+      " fsdp axes"
+    )
+
+
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """(which, of how many) equal shares of a batch this process reads; those beside it on tensor or frames read the same.
+
+  Raises:
+    UserError: the mesh gives processes shares that overlap.
+  """
+  rows: dict[int, set[int]] = {}
+  for device, index in batch_sharding(mesh).devices_indices_map((batch_divisor(mesh),)).items():
+    rows.setdefault(device.process_index, set()).add(index[0].start or 0)
+  shares = sorted({tuple(sorted(own)) for own in rows.values()})
+  if [row for share in shares for row in share] != list(range(batch_divisor(mesh))):
+    raise UserError(
+      f"config.mesh {dict(mesh.shape)} gives the processes shares of a batch that overlap: let tensor and frames be"
+      " multiples or divisors of a process's devices"
+    )
+  return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
+
+
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   """A sharding for every leaf of parameters (or optimiser state, or averages), from its name and shape."""
   names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)

@@ -65,10 +65,10 @@ class Person:
   head: Part | None
 
 
-def load_person(workdir: Path, which: Which = NEWEST) -> Person:
-  """Reads a workdir's body and, if it is there, its head. Raises UserError where there is no trained body."""
+def load_person(workdir: Path, which: Which = NEWEST, use_head: bool = True) -> Person:
+  """Reads a workdir's body and, if there and wanted, its head. Raises UserError where there is no trained body."""
   body = load_part(workdir, "body", which)
-  has_head = (workdir / "head" / "config.json").exists()
+  has_head = use_head and (workdir / "head" / "config.json").exists()
   return Person(body, load_part(workdir, "head", which) if has_head else None)
 
 
@@ -83,9 +83,9 @@ def person_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def chosen_person(args: argparse.Namespace) -> Person:
+def chosen_person(args: argparse.Namespace, use_head: bool = True) -> Person:
   """The person that the flags name."""
-  return load_person(args.checkpoint, Which(step=args.checkpoint_step, base=args.base))
+  return load_person(args.checkpoint, Which(step=args.checkpoint_step, base=args.base), use_head)
 
 
 def load_part(workdir: Path, part: str, which: Which = NEWEST) -> Part:

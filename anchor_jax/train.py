@@ -44,8 +44,8 @@ from anchor_jax.training.preview import first_frames, preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
 from anchor_jax.training.step import jit_step, make_step
-from anchor_jax.training.validation import make_validation, split_records
-from anchor_jax.training.weights import frozen_names, initial_weights, write_folder
+from anchor_jax.training.validation import make_validation, split_records, spread
+from anchor_jax.training.weights import frozen_names, initial_weights, kept_weights, write_folder
 
 
 def train(
@@ -68,12 +68,9 @@ def train(
   # ---- mesh and input ------------------------------------------------------------------------------------------------
   mesh = parallel.make_mesh(config.mesh, devices)
   batch_size = config.data.batch_size
-  if batch_size % parallel.batch_divisor(mesh):
-    raise UserError(
-      f"config.data.batch_size {batch_size} must be a multiple of {parallel.batch_divisor(mesh)}, the devices on the"
-      " data and fsdp axes"
-    )
+  parallel.check_batch(mesh, batch_size)
   networks, weights = initial_weights(config)
+  weights |= kept_weights(folder)
   config = dataclasses.replace(config, model=networks.model)
   source, fields = _examples(config)
   cached = {}
@@ -84,21 +81,20 @@ def train(
     make_loader, source, seed=config.seed, fields=fields, cached=cached, clip=config.data.clip_frames
   )
   learned, held_out = split_records(len(source), config.data.validation)
-  share: dict[str, Any] = {
-    "batch_size": batch_size,
-    "process_index": jax.process_index(),
-    "process_count": jax.process_count(),
-  }
+  index, count = parallel.batch_share(mesh)
+  share: dict[str, Any] = {"batch_size": batch_size, "process_index": index, "process_count": count}
   batches = batches_of(records=learned, workers=config.data.workers, **share)
   # What the pictures show is the same in every process, and all through the run.
-  shown = first_frames(next(batches_of(records=held_out if len(held_out) else learned, batch_size=8)))
+  shown = spread(held_out if len(held_out) else learned)
+  shown = first_frames(next(batches_of(records=shown, references=learned, batch_size=8)))
 
   # ---- state -------------------------------------------------------------------------------------------------------
   names = trained_keys(config)
   optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
   place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in names}), optimizer, config))
-  frozen = place({name: weights[name] for name in frozen_names(config)})
+  unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
+  frozen = place(unchanged)
   del weights
 
   # ---- step ----------------------------------------------------------------------------------------------------------
@@ -107,7 +103,7 @@ def train(
   key = jax.random.key(config.seed)
   validate = None
   if len(held_out):
-    kept = itertools.islice(batches_of(records=held_out, **share), -(-len(held_out) // batch_size))
+    kept = itertools.islice(batches_of(records=held_out, references=learned, **share), -(-len(held_out) // batch_size))
     validate = make_validation(config, networks, list(kept), mesh)
 
   # ---- checkpoints ---------------------------------------------------------------------------------------------------
@@ -116,7 +112,8 @@ def train(
     restored = checkpoints.restore(state, batches.get_state())
     first_process = jax.process_index() == 0  # the one that writes what all have in common
     if first_process and (restored is None or not (folder / "base").exists()):
-      write_folder(folder / "base", networks, frozen, tuple(frozen), "float32")
+      write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
+    del unchanged
     if restored is not None:
       state, position = restored
       batches.set_state(position)
@@ -151,19 +148,19 @@ def train(
         report.log(number, logged)
       if last or number % config.max_skipped == 0:
         _refuse_divergence(int(state.skipped_in_a_row), number, config, checkpoints)
-      saving = last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0)
-      if config.preview_every and (last or number % config.preview_every == 0):
-        best = whole_weights(frozen, state.best_weights(), config.lora)
-        report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
-        report.paused(number)
       if last and config.part == "vae":
-        state = _with_unit_latents(networks, state, itertools.islice(batches, 8))
-      if saving:
+        state = _with_unit_latents(networks, state, [parallel.shard_batch(next(batches), mesh) for _ in range(8)])
+      if last or stopping or (config.checkpoint_every and number % config.checkpoint_every == 0):
+        report.paused(number)
         validation_loss = None
         if validate and not stopping:  # who is to stop has no time for it
           validation_loss = validate(state.best_weights(), frozen)
           report.log(number, {"validation_loss": validation_loss})
         checkpoints.save(number, state, batches.get_state(), validation_loss)
+        report.paused(number)
+      if config.preview_every and (last or (number % config.preview_every == 0 and not stopping)):
+        best = whole_weights(frozen, state.best_weights(), config.lora)
+        report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
         report.paused(number)
       if stopping and not last:
         checkpoints.wait()
@@ -233,7 +230,8 @@ def main() -> None:
     print("  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX can't find)")
     print("  --profile   (trace three steps, for TensorBoard's profiler)")
     print(
-      "  --aot=v5e:4x4   (train nothing: compile the step for a TPU pod, and say whether it fits; needs the tpu extra)"
+      "  --aot=v5e:4x4   (train nothing: compile the step for a TPU pod, and say whether it fits; needs the tpu extra,"
+      "\n                   and a --config.data.batch_size that the chips can share)"
     )
     return
   try:

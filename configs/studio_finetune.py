@@ -4,9 +4,9 @@ python -m anchor_jax.prepare video.mp4 --output=data/ana
 python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
 python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
-The last 8 frames are not trained on: their loss is told with every checkpoint, and runs/ana/body/preview.png shows them.
-A person in less than a megabyte: --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 trains adapters in attention
-and leaves the networks as they are; `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
+The last 32 frames are not trained on: their loss is told with every checkpoint, and runs/ana/body/preview.png shows
+some. A person in less than a megabyte: --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 trains adapters in
+attention and leaves the networks as they are; `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
 """
 
 import ml_collections
@@ -28,7 +28,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       log_every=10,
       checkpoint_every=50,
       preview_every=100,
-      data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True, validation=8),
+      data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True, validation=32),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=head if part == "head" else body,
     )

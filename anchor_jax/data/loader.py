@@ -23,17 +23,18 @@ REFERENCE = "reference_"
 class _Pair:
   """Draws, for a target record, a random other record of the same person as its reference."""
 
-  by_person: tuple[NdArray, ...]  # usable records of each person
-  position: NdArray  # of a record among its person's
+  by_person: tuple[NdArray, ...]  # possible references of each person
+  position: NdArray  # of a record among its person's references; beyond the last where it is none
   people: NdArray
 
   def __call__(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
-    mine = self.by_person[self.people[index]]
-    if len(mine) == 1:
+    mine, position = self.by_person[self.people[index]], int(self.position[index])
+    others = len(mine) - (position < len(mine))
+    if not others:
       return index, index
     # a uniform draw among the others: skip over the record's own position
-    other = int(rng.integers(len(mine) - 1))
-    return index, int(mine[other + (other >= self.position[index])])
+    other = int(rng.integers(others))
+    return index, int(mine[other + (other >= position)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class _Read:
   reference_fields: tuple[str, ...]
   cached: Mapping[str, NdArray]
   clip: int
-  last: NdArray  # for each record, the number of its video's last one
+  last: NdArray  # for each record, the number of the last that a clip may go on to
 
   def __call__(self, pair: tuple[int, int]) -> dict[str, Any]:
     index, reference = pair
@@ -91,17 +92,18 @@ class _Contiguous(grain.MapDataset):
     return f"Contiguous(batch={self._batch}, processes={self._processes})"
 
 
-def _pairing(people: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> _Pair:
-  by_person = tuple(usable[people[usable] == person] for person in range(int(people.max()) + 1))
-  position = np.zeros(len(people), np.int64)
+def _pairing(people: Int[NdArray, " N"], references: Int[NdArray, " M"]) -> _Pair:
+  by_person = tuple(references[people[references] == person] for person in range(int(people.max()) + 1))
+  position = np.full(len(people), len(people), np.int64)
   for mine in by_person:
     position[mine] = np.arange(len(mine))
   return _Pair(by_person, position, people)
 
 
-def _last_of_video(videos: Int[NdArray, " N"]) -> Int[NdArray, " N"]:
-  """For each record the number of the last one of its run in the same video."""
-  ends = np.append(np.flatnonzero(np.diff(videos)), len(videos) - 1)
+def _last_of_run(videos: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> Int[NdArray, " N"]:
+  """For each record the number of the last one of its run in the same video, over usable records alone."""
+  known = np.isin(np.arange(len(videos)), usable)
+  ends = np.append(np.flatnonzero(np.diff(videos).astype(bool) | ~known[1:]), len(videos) - 1)
   return ends[np.searchsorted(ends, np.arange(len(videos)))]
 
 
@@ -113,6 +115,7 @@ def make_loader(
   fields: Sequence[str] = ("frame", "pose", "reference_frame"),
   cached: Mapping[str, Shaped[NdArray, "N ..."]] | None = None,
   records: Int[NdArray, " M"] | None = None,
+  references: Int[NdArray, " K"] | None = None,
   clip: int = 1,
   process_index: int = 0,
   process_count: int = 1,
@@ -135,6 +138,7 @@ def make_loader(
     cached: arrays with one entry for each record of the source (such as latents) that stand in for, or add to, its
       fields.
     records: numbers of the records to use, default all; the head needs those with landmarks.
+    references: numbers of those that references are drawn from, default `records`.
     clip: above 1, the fields that aren't a reference's have one more axis behind the first, of so many frames in a row.
     process_index, process_count: this process's part of each batch.
     workers: reader processes; 0 reads in threads of this one, which is best for records in memory.
@@ -159,8 +163,8 @@ def make_loader(
     .seed(seed)
     .shuffle()
     .repeat()
-    .random_map(_pairing(source.people, usable))
-    .map(_Read(source, target, reference, cached, clip, _last_of_video(source.videos)))
+    .random_map(_pairing(source.people, usable if references is None else np.asarray(references)))
+    .map(_Read(source, target, reference, cached, clip, _last_of_run(source.videos, usable)))
   )
   dataset = _Contiguous(dataset, batch_size, process_count)
   reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * batch_size // process_count, threads))

@@ -71,18 +71,18 @@ def load_adapters(file: Path) -> Adapters:
       raise UserError(f"{file} holds {name!r}, which is no adapter of ours: write it with anchor_jax.convert lora")
     value = names.from_torch(("kernel",), value)
     flat[*layer, side] = value.reshape(value.shape[-2:]) if side == "up" else value
+  lonely = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
+  if lonely:
+    raise UserError(f"{file} holds half of the adapter of {'/'.join(lonely[0][:-1])}: write it anew")
   if not flat or not metadata.get("step", "").isdigit():
     raise UserError(f"{file} holds no adapters of ours: write it with anchor_jax.convert lora")
   return Adapters(names.unflatten(flat), null_context, metadata.get("base", ""), int(metadata["step"]))
 
 
-def fingerprint(adapters: PyTree, weights: PyTree) -> str:
-  """A hash of the kernels that adapters change: the same for the same base; "" where some are not there."""
+def fingerprint(weights: PyTree) -> str:
+  """A hash of the networks that adapters stand on, in float32: another for any other number in them."""
   told = hashlib.sha256()
-  kernels = names.flatten(weights)
-  adapted = sorted((*path[:-1], "kernel") for path in names.flatten(adapters) if path[-1] == "down")
-  if not kernels.keys() >= set(adapted):
-    return ""
-  for path in adapted:
-    told.update(np.ascontiguousarray(kernels[path], np.float32).data)
+  for path, leaf in sorted(names.flatten(weights).items()):
+    told.update("/".join(path).encode())
+    told.update(np.ascontiguousarray(leaf, np.float32).data)
   return told.hexdigest()

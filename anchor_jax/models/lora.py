@@ -24,11 +24,12 @@ def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTre
   """
   made = {}
   for number, network in enumerate(config.networks):
-    found = _adapters(jax.random.fold_in(key, number), weights[network], config, "")
-    if not found:
-      hint = suggestion(config.targets[0] if config.targets else "", _layers(weights[network]))
-      raise UserError(f"no layer of the {network} is named {', '.join(config.targets)} (config.lora.targets).{hint}")
-    made[network] = found
+    layers = _layers(weights[network], "")
+    for target in config.targets:
+      if not any(layer.endswith(f"/{target}") for layer in layers):
+        hint = suggestion(target, {layer.rpartition("/")[2] for layer in layers})
+        raise UserError(f"no layer of the {network} is named {target} (config.lora.targets).{hint}")
+    made[network] = _adapters(jax.random.fold_in(key, number), weights[network], config, "")
   return made
 
 
@@ -63,10 +64,10 @@ def _merged(tree: Any, adapters: PyTree, scale: float) -> PyTree:
   return {**tree, **{name: _merged(tree[name], below, scale) for name, below in adapters.items()}}
 
 
-def _layers(tree: PyTree) -> set[str]:
-  """Names of the layers that have a kernel."""
-  names: set[str] = set()
+def _layers(tree: PyTree, path: str) -> set[str]:
+  """Paths of the layers that have a kernel."""
+  found: set[str] = set()
   for name, node in tree.items():
     if isinstance(node, Mapping):
-      names |= {name} if "kernel" in node else _layers(node)
-  return names
+      found |= {f"{path}/{name}"} if "kernel" in node else _layers(node, f"{path}/{name}")
+  return found

@@ -81,6 +81,7 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
   """
   devices = topology_devices(topology)
   mesh = parallel.make_mesh(config.mesh, devices)
+  parallel.check_batch(mesh, config.data.batch_size)
   started = time.monotonic()
   step, arguments = step_shapes(config, mesh)
   with parallel.use_mesh(mesh):

@@ -94,6 +94,9 @@ class Checkpoints:
     """The newest state that can be read, on the shardings of `like`, and the loader's position; None without any.
 
     A damaged checkpoint is passed over for the one before, and the log says so.
+
+    Raises:
+      UserError: there are checkpoints, and none can be read: most likely they are another run's.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(like))
     damaged = []
@@ -106,6 +109,11 @@ class Checkpoints:
       except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
         damaged.append(info.step)
         log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, _first_line(error))
+    if damaged:
+      raise UserError(
+        f"none of the checkpoints in {self._folder} can be read: they are of a run with other settings (model, lora,"
+        " ema) or damaged; choose another --workdir, or remove that folder to begin anew"
+      )
     return None
 
 
@@ -126,7 +134,9 @@ def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> t
       state = _load_here(place)
       chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
       return jax.tree.map(jax.device_get, chosen), int(state["step"])
-    except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
+    except Exception as error:
+      if step != "newest":
+        raise UserError(f"checkpoint {number} in {folder} can't be read ({_first_line(error)})") from error
       log.warning("checkpoint %d can't be read (%s); trying the one before", number, _first_line(error))
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
 

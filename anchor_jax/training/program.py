@@ -48,21 +48,19 @@ def collectives(text: str) -> list[Collective]:
         continue
       channels.add(channel[1])
     parts = [(name, _count(axes)) for name, axes in re.findall(r"(\w+)\[([\d,]*)\]", result)]
-    if start:  # an asynchronous start gives its operands back beside its result, which is no smaller in most
-      parts = [max(parts, key=lambda part: part[1])]
+    if start:  # an asynchronous start gives marks and, but for all-reduce, its operands back, before its results
+      parts = [part for part in parts if part[1] > 1 or part[0] != "u32"]
+      parts = parts if kind == "all-reduce" else parts[len(parts) // 2 :]
     size = sum(_BYTES.get(name, 4) * count for name, count in parts)
-    found.append(
-      Collective(kind, sum(count for _, count in parts), round(size * _sent(kind, _group(rest), bool(start))))
-    )
+    found.append(Collective(kind, sum(count for _, count in parts), round(size * _sent(kind, _group(rest)))))
   return found
 
 
-def _sent(kind: str, devices: int, start: bool) -> float:
-  """What a device sends, in sizes of the result (of the operand, for one that starts and will scatter)."""
+def _sent(kind: str, devices: int) -> float:
+  """What a device sends, in sizes of the result."""
   others = 1 - 1 / devices
-  if kind == "reduce-scatter":
-    return others if start else devices - 1
-  return {"all-reduce": 2 * others, "collective-permute": 1.0}.get(kind, others)
+  factors = {"all-reduce": 2 * others, "reduce-scatter": devices - 1, "collective-permute": 1}
+  return factors.get(kind, others)
 
 
 def _count(axes: str) -> int:

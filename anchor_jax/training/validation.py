@@ -29,6 +29,11 @@ def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[Nd
   return np.arange(count - held_out), np.arange(count - held_out, count)
 
 
+def spread(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
+  """At most `count` of the records, from the first to the last: neighbours in a video look alike."""
+  return records[np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
+
+
 def make_validation(
   config: RunConfig, networks: Networks, batches: Sequence[dict[str, NdArray]], mesh: Any
 ) -> Callable[[PyTree, PyTree], float]:

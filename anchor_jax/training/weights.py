@@ -81,6 +81,17 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   return networks, with_adapters(weights, config)
 
 
+def kept_weights(folder: Path) -> PyTree:
+  """The networks that a part's run leaves as they are and has written; none before its first start.
+
+  A run goes on from what it began with, whatever has become of config.init since.
+  """
+  going_on = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+  return (
+    read_models(folder / "base", folder.name)[1] if going_on and any((folder / "base").glob("*/config.json")) else {}
+  )
+
+
 def with_adapters(weights: PyTree, config: RunConfig) -> PyTree:
   """The weights, with new adapters beside them where a run trains such; a pure function of config.seed."""
   if not config.lora.rank:
@@ -124,6 +135,8 @@ def read_part(workdir: Path, part: str, which: Which = NEWEST) -> tuple[RunConfi
     raise UserError(f"no folder {workdir}: --checkpoint takes the --workdir of a training run")
   config = read_settings(workdir / part)
   if (workdir / part / lora.FILE).exists():
+    if which.step != "newest" or not which.averaged:
+      raise UserError(f"{workdir} holds adapters of one step alone: leave --checkpoint-step and --weights out")
     return _read_adapted(workdir / part / lora.FILE, config, which.base)
   if which.base:
     raise UserError(f"--base={which.base} is for adapters alone, and {workdir} is a whole person: leave it out")
@@ -151,7 +164,7 @@ def write_adapters(workdir: Path, part: str, target: Path, which: Which = NEWEST
   scaled = jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf * np.float32(config.lora.scale) if path[-1].key == "up" else leaf, trained["lora"]
   )
-  mark = lora.fingerprint(scaled, frozen)
+  mark = lora.fingerprint(frozen)
   lora.save_adapters(target / part / lora.FILE, lora.Adapters(scaled, trained.get("null_context"), mark, step), dtype)
   write_settings(target / part, config)
   shutil.copyfile(workdir / part / APPEARANCE, target / part / APPEARANCE)
@@ -160,28 +173,37 @@ def write_adapters(workdir: Path, part: str, target: Path, which: Which = NEWEST
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[RunConfig, Networks, PyTree, int]:
   adapters = lora.load_adapters(file)
   base = base or config.init
-  networks, weights = initial_weights(dataclasses.replace(config, init=base, lora=LoRAConfig()))
-  if lora.fingerprint(adapters.tree, weights) != adapters.base:
+  try:
+    networks, weights = initial_weights(dataclasses.replace(config, init=base, lora=LoRAConfig()))
+  except UserError as error:
+    raise UserError(f"{file} changes weights that are not to be had: say with --base=DIR where ({error})") from error
+  carried = {} if adapters.null_context is None else {"null_context": adapters.null_context}
+  weights |= carried
+  if lora.fingerprint({name: weights[name] for name in weights if name not in carried}) != adapters.base:
     raise UserError(
       f"{file} changes other weights than those in {base!r}: say with --base=DIR what it was trained from"
     )
-  null = {} if adapters.null_context is None else {"null_context": adapters.null_context}
-  merged = whole_weights(weights, {"lora": adapters.tree, **null}, LoRAConfig())
+  merged = whole_weights(weights, {"lora": adapters.tree}, LoRAConfig())
   return config, networks, jax.tree.map(np.asarray, merged), adapters.step
 
 
 def _is_workdir(folder: Path) -> bool:
-  return any((folder / part / "checkpoints").is_dir() for part in PARTS)
+  return any(_is_trained(folder / part) for part in PARTS)
+
+
+def _is_trained(folder: Path) -> bool:
+  """Whether a part's folder holds checkpoints, or adapters."""
+  return (folder / "checkpoints").is_dir() or (folder / lora.FILE).exists()
 
 
 def _read_workdir(folder: Path, part: str) -> tuple[dict, PyTree]:
   """What `part` can start from in a workdir: itself, else the frozen networks that other parts trained before it."""
-  if (folder / part / "checkpoints").is_dir():
+  if _is_trained(folder / part):
     config, _, weights, _ = read_part(folder, part)
     return {name: getattr(config.model, name) for name in (*_KINDS, "schedule")}, weights
   found, weights = {}, {}
   for other, names in (("vae", ("vae",)), ("body", ("vae", "image_encoder"))):
-    if (folder / other / "checkpoints").is_dir():
+    if _is_trained(folder / other):
       config, _, read, _ = read_part(folder, other)
       found |= {name: getattr(config.model, name) for name in names}
       weights |= {name: read[name] for name in names}

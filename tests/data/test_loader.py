@@ -50,7 +50,7 @@ def test_each_process_reads_its_share_of_an_epoch_and_no_record_is_read_twice(pr
   shares = [batches(3, process_index=i, process_count=processes)[0] for i in range(processes)]
   read = [np.concatenate([batch["index_in_source"] for batch in share]).tolist() for share in shares]
   assert all(len(share) == 12 // processes for share in read)
-  assert sorted(sum(read, [])) == list(range(12))
+  assert sorted(np.concatenate(read).tolist()) == list(range(12))
 
 
 def test_state_restores_also_onto_other_processes():
@@ -111,3 +111,16 @@ def test_clips_are_frames_in_a_row_of_one_video():
   clips = {int(index): clip[:, 0].tolist() for index, clip in zip(batch["index_in_source"], batch["frame"])}
   assert clips == {0: [0, 1, 2], 1: [1, 2, 3], 2: [2, 3, 3], 3: [3, 3, 3], 4: [4, 5, 6], 5: [5, 6, 6], 6: [6, 6, 6]}
   assert batch["reference_frame"].shape == (7, 1)
+
+
+def test_clips_stop_where_the_usable_records_do():
+  loader = make_loader(numbers(10, 1), batch_size=7, seed=0, fields=("frame",), records=np.arange(7), clip=4)
+  assert next(loader)["frame"].max() == 6
+
+
+def test_references_may_come_from_other_records_than_the_targets():
+  options = {"records": np.arange(8, 12), "references": np.arange(8)}
+  seen = batches(9, **options)[0]
+  targets, references = (np.concatenate([b[name] for b in seen]) for name in ("frame", "reference_frame"))
+  assert set(targets) == {8, 9, 10, 11} and references.max() < 8
+  assert all(target % 3 == reference % 3 for target, reference in zip(targets, references))

@@ -44,3 +44,15 @@ def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
     checkpoints.save(1, state(1), {"position": 1})
   with pytest.raises(UserError, match=r"--config\.data\.validation=N"):
     read_weights(tmp_path / "blind", step="best")
+
+
+def test_another_run_s_checkpoints_are_refused_and_not_replaced(folder):
+  """Other settings make another state: it must not begin anew over a trained person."""
+  other = state(0)
+  other = State(other.step, {"lora": other.weights["vae"]}, other.optimizer, None, other.skipped, other.skipped)
+  with (
+    Checkpoints(folder) as checkpoints,
+    pytest.raises(UserError, match=r"other settings .* choose another --workdir"),
+  ):
+    checkpoints.restore(other, {"position": 0})
+  assert read_weights(folder)[1] == 5

@@ -1,12 +1,13 @@
 """What can go wrong while training, done to a run on purpose, and what is lost: nothing."""
 
+import dataclasses
 import resource
 import signal
 
 import jax
 import numpy as np
 import pytest
-from runs import losses, start, start_pod, wait_for_step, write_config
+from launched import losses, start, start_pod, wait_for_step, write_config
 
 from anchor_jax.config import MeshConfig, OptimizerConfig
 from anchor_jax.errors import UserError
@@ -87,11 +88,17 @@ def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(t
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_to_the_losses_of_one_of_four(tmp_path, tiny_run):
-  config = tiny_run("body", steps=4, mesh=MeshConfig(data=2, fsdp=2))
+@pytest.mark.parametrize(
+  "mesh,devices", [(MeshConfig(data=2, fsdp=2), 2), (MeshConfig(data=1, tensor=2), 1)], ids=("rows", "channels")
+)
+def test_two_processes_train_to_the_losses_of_one(tmp_path, tiny_run, mesh, devices):
+  """Each with its share of a batch, or with the same batch and its share of the channels."""
+  model = tiny_run("body").model
+  model = dataclasses.replace(model, image_encoder=dataclasses.replace(model.image_encoder, intermediate_size=2048))
+  config = tiny_run("body", steps=4, mesh=mesh, model=model)  # some weights are on no one device
   file = write_config(tmp_path, config)
-  train(config, tmp_path / "one", jax.devices()[:4])
-  pod = start_pod(file, tmp_path / "two")
+  train(config, tmp_path / "one", jax.devices()[: 2 * devices])
+  pod = start_pod(file, tmp_path / "two", 2, devices)
   told = pod.communicate(timeout=400)[0]
   assert pod.returncode == 0, told[-3000:]
   one, two = losses(tmp_path / "one", "body"), losses(tmp_path / "two", "body")

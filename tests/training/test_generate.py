@@ -33,14 +33,14 @@ def person(tmp_path_factory, tiny_runs):
   return workdir
 
 
-def lively(args):
+def lively(args, use_head=True):
   """The person with a pose branch that matters, as if trained for long."""
-  person = load_person(args.checkpoint)
+  person = load_person(args.checkpoint, use_head=use_head)
   stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   stirred = lambda part: dataclasses.replace(
     part, weights={**part.weights, "controlnet": jax.tree.map(stir, part.weights["controlnet"])}
   )
-  return type(person)(stirred(person.body), stirred(person.head))
+  return type(person)(stirred(person.body), person.head and stirred(person.head))
 
 
 @pytest.fixture

@@ -89,6 +89,25 @@ def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters
     read_part(tmp_path / "cut", "body")
 
 
+def test_a_trained_person_is_never_replaced(workdir, tmp_path):
+  shutil.copytree(workdir / "body", tmp_path / "bob/body")
+  with pytest.raises(UserError, match="a workdir with a trained body; choose a new folder"):
+    to_adapters(workdir, tmp_path / "bob")
+  assert read_part(tmp_path / "bob", "body")[3] == 3
+
+
+def test_a_run_goes_on_from_what_it_began_with(workdir, lora_run, tmp_path):
+  """Whatever has become of config.init since: here it is gone, and made anew."""
+  shutil.copytree(workdir / "body", tmp_path / "ana/body")
+  before = read_models(tmp_path / "ana/body/base", "body")[1]
+  other = initial_weights(dataclasses.replace(lora_run, init="", seed=7))
+  write_folder(tmp_path / "other", *other, ("unet", "controlnet", "vae", "image_encoder", "null_context"), "float32")
+  train(dataclasses.replace(lora_run, init=str(tmp_path / "other"), steps=4), tmp_path / "ana", jax.devices()[:1])
+  train(dataclasses.replace(lora_run, steps=4), tmp_path / "same", jax.devices()[:1])
+  assert_equal(read_models(tmp_path / "ana/body/base", "body")[1], before)
+  assert_equal(read_part(tmp_path / "ana", "body")[2]["unet"], read_part(tmp_path / "same", "body")[2]["unet"])
+
+
 def test_what_does_not_go_with_adapters_is_refused(workdir, lora_run, tmp_path):
   plain = json.loads((workdir / "body/config.json").read_text())
   assert run_config(plain) == read_settings(workdir / "body")

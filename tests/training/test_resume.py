@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import losses, start_pod, wait_for_step, write_config
+from launched import losses, start_pod, wait_for_step, write_config
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig

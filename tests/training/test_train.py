@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import logged, losses
+from launched import logged, losses
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
