@@ -32,18 +32,16 @@ from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
 from anchor_jax.models.lora import whole_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
-from anchor_jax.models.temporal import is_temporal
 from anchor_jax.training.aot import compile_for
 from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
 from anchor_jax.training.chips import chip_of, step_flops
-from anchor_jax.training.objective import make_objective, trained_keys
-from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.objective import trained_keys
 from anchor_jax.training.preemption import Preempted, listening
 from anchor_jax.training.preview import first_frames, preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
-from anchor_jax.training.step import jit_step, make_step
+from anchor_jax.training.step import jit_step, step_of
 from anchor_jax.training.validation import make_validation, split_records, spread
 from anchor_jax.training.weights import frozen_names, initial_weights, kept_weights, write_folder
 
@@ -90,7 +88,7 @@ def train(
 
   # ---- state -------------------------------------------------------------------------------------------------------
   names = trained_keys(config)
-  optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
+  optimizer, step = step_of(config, networks)
   place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in names}), optimizer, config))
   unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
@@ -98,8 +96,7 @@ def train(
   del weights
 
   # ---- step ----------------------------------------------------------------------------------------------------------
-  objective = make_objective(config, networks)
-  step = jit_step(make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate), state)
+  step = jit_step(step, state)
   key = jax.random.key(config.seed)
   validate = None
   if len(held_out):

@@ -13,14 +13,12 @@ from anchor_jax import parallel
 from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import PyTree
 from anchor_jax.training.chips import chip_of
-from anchor_jax.training.objective import make_objective, trained_keys
-from anchor_jax.training.optimizer import make_optimizer
+from anchor_jax.training.objective import trained_keys
 from anchor_jax.training.program import collective_bytes
 from anchor_jax.training.state import make_state
-from anchor_jax.training.step import jit_step, make_step
+from anchor_jax.training.step import jit_step, step_of
 from anchor_jax.training.weights import frozen_names, with_adapters
 
 
@@ -127,7 +125,7 @@ def topology_devices(topology: str) -> list[Any]:
 def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """(the jitted step, its arguments as shapes with shardings) of a run on a mesh."""
   networks = Networks(config.model, config.dtype)
-  optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
+  optimizer, step = step_of(config, networks)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
@@ -135,7 +133,6 @@ def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
   batch = batch_shapes(config, parallel.batch_sharding(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
-  step = make_step(make_objective(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
   return jit_step(step, state), (state, frozen, batch, key)
 
 

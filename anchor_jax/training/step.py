@@ -7,11 +7,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from anchor_jax.config import RunConfig
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import Array, Key, PyTree
-from anchor_jax.training.objective import Objective
+from anchor_jax.training.objective import Objective, make_objective
+from anchor_jax.training.optimizer import make_optimizer
 from anchor_jax.training.state import State
 
 Step = Callable[[State, PyTree, dict[str, Array], Key[Array, ""]], tuple[State, dict[str, Array]]]
+
+
+def step_of(config: RunConfig, networks: Networks) -> tuple[optax.GradientTransformation, Step]:
+  """A run's optimiser, and its step."""
+  only = is_temporal if config.only_temporal else None
+  optimizer = make_optimizer(config.optimizer, config.steps, only=only)
+  objective = make_objective(config, networks)
+  return optimizer, make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate)
 
 
 def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
