@@ -36,8 +36,8 @@ class DataConfig:
     size: side of the frames in pixels, for planning without data (`--aot`); a run takes the data's.
     crop: side of the face crop in pixels (head only).
     clip_frames: frames of an example; above 1 for the temporal blocks, which learn nothing from single frames.
-    validation: records kept out of training, the last ones; their loss is told with every checkpoint, and the one with
-      the lowest is kept as the best.
+    validation: records kept out of training, the last ones, at most a fifth of all; their loss is told with every
+      checkpoint, and the one with the lowest is kept as the best.
     in_memory: keep decoded records in host memory.
     cache: encode every record once before training (the latent's mean, and the tokens of references where the image
       tower is frozen) instead of at each step (a draw of the latent, as the reference does).

@@ -10,7 +10,6 @@ import numpy as np
 
 from anchor_jax import parallel
 from anchor_jax.config import RunConfig
-from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import Int, NdArray, PyTree
 from anchor_jax.training.objective import make_objective
@@ -19,14 +18,9 @@ DRAWS = 4  # of noise and time for each batch: a loss of few draws says more of 
 
 
 def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
-  """Numbers of the records to train on, and of the last `held_out`, which are not.
-
-  Raises:
-    UserError: none would be left.
-  """
-  if held_out >= count:
-    raise UserError(f"config.data.validation={held_out} of {count} records leaves none to train on: hold out fewer")
-  return np.arange(count - held_out), np.arange(count - held_out, count)
+  """Numbers of the records to train on, and of the last `held_out`, at most a fifth of all, which are not."""
+  border = count - min(held_out, count // 5)
+  return np.arange(border), np.arange(border, count)
 
 
 def spread(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:

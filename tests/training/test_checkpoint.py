@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and which is read."""
+"""Which checkpoints stay and which is read; which records they are judged by."""
 
 import jax.numpy as jnp
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from anchor_jax.errors import UserError
 from anchor_jax.training.checkpoint import Checkpoints, read_weights
 from anchor_jax.training.state import State
+from anchor_jax.training.validation import split_records, spread
 
 LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
 
@@ -56,3 +57,11 @@ def test_another_run_s_checkpoints_are_refused_and_not_replaced(folder):
   ):
     checkpoints.restore(other, {"position": 0})
   assert read_weights(folder)[1] == 5
+
+
+def test_the_last_records_are_held_out_but_a_short_video_keeps_most():
+  learned, held_out = split_records(100, 8)
+  assert learned.tolist() == list(range(92)) and held_out.tolist() == list(range(92, 100))
+  assert [len(part) for part in split_records(20, 32)] == [16, 4]
+  assert [len(part) for part in split_records(3, 1)] == [3, 0]
+  assert spread(held_out, 3).tolist() == [92, 95, 99] and spread(held_out, 20).tolist() == held_out.tolist()

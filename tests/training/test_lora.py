@@ -96,6 +96,7 @@ def test_a_trained_person_is_never_replaced(workdir, tmp_path):
   assert read_part(tmp_path / "bob", "body")[3] == 3
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_what_it_began_with(workdir, lora_run, tmp_path):
   """Whatever has become of config.init since: here it is gone, and made anew."""
   shutil.copytree(workdir / "body", tmp_path / "ana/body")
