@@ -32,7 +32,7 @@ from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError, door
 from anchor_jax.models.lora import whole_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
-from anchor_jax.training.aot import compile_for
+from anchor_jax.training.aot import tell_fit
 from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints, write_settings
 from anchor_jax.training.chips import chip_of, step_flops
@@ -240,9 +240,7 @@ def main() -> None:
   if rest or config is None or not (workdir.value or topology.value):
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
   if topology.value or not workdir.value:
-    answer = compile_for(topology.value or "", config)
-    print(answer.table())
-    sys.exit(0 if answer.fits else 1)
+    sys.exit(0 if tell_fit(topology.value or "", config) else 1)
   parallel.keep_compiled_programs()
   parallel.join_processes(coordinator.value, processes.value, process.value)
   try:

@@ -22,6 +22,10 @@ from anchor_jax.training.step import jit_step, step_of
 from anchor_jax.training.weights import frozen_names, with_adapters
 
 
+class DoesNotFit(UserError):
+  """The compiler gave up because the memory of a chip is too small."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
   """What the compiler says of one step, per chip.
@@ -69,12 +73,24 @@ class Answer:
     return "\n".join(f"{name:40s}{value}" for name, value in rows)
 
 
+def tell_fit(topology: str, config: RunConfig) -> bool:
+  """Prints what the compiler says of a run's step on a topology; whether it fits."""
+  try:
+    answer = compile_for(topology, config)
+  except DoesNotFit as reason:
+    print(reason)
+    return False
+  print(answer.table())
+  return answer.fits
+
+
 def compile_for(topology: str, config: RunConfig) -> Answer:
   """Compiles the real step of a run for a TPU topology such as "v5e:4x4"; needs the TPU compiler, but no TPU.
 
   Sizes are config.model's: no weights are read. The batch holds what a cached dataset gives.
 
   Raises:
+    DoesNotFit: so little that the compiler found no program.
     UserError: no such topology, or no TPU compiler.
   """
   devices = topology_devices(topology)
@@ -88,9 +104,10 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error):
         raise
-      told = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
-      used = f": it needs {told[1]} {told[2]}B of {told[3]} {told[4]}B" if told else ""
-      raise UserError(f"the step does not fit {topology}{used}; lower config.data.batch_size or raise fsdp") from None
+      raise DoesNotFit(
+        f"the step DOES NOT FIT {topology}{shortage(str(error))}: lower config.data.batch_size, or raise"
+        " config.mesh.fsdp"
+      ) from None
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   chip = chip_of(devices[0])
   return Answer(
@@ -103,6 +120,12 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
     collective_bytes(compiled.as_text()),
     time.monotonic() - started,
   )
+
+
+def shortage(told: str) -> str:
+  """What a compiler that ran out of memory says it needs, for the middle of a sentence; empty if it doesn't say."""
+  found = re.search(r"(?:Used|temporaries \()\s*([\d.]+)([KMGT]).*?(?:of|HBM \()\s*([\d.]+)([KMGT])", told)
+  return f": it needs {found[1]} {found[2]}iB of {found[3]} {found[4]}iB" if found else ""
 
 
 def topology_devices(topology: str) -> list[Any]:

@@ -13,7 +13,8 @@ from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
-from anchor_jax.training.aot import compile_for, step_shapes
+from anchor_jax.training import aot
+from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, shortage, step_shapes
 from anchor_jax.training.program import collective_bytes, collectives
 
 TEXT = """
@@ -100,3 +101,34 @@ def test_the_real_compiler_says_whether_a_step_fits(tiny_run):
 def test_a_topology_that_is_none_is_refused_in_one_line(tiny_run):
   with pytest.raises(UserError, match="no compiler for v9z"):
     compile_for("v9z:1x1", tiny_run("body"))
+
+
+OUT_OF_MEMORY = (
+  "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO"
+  " temporaries (53.67G) exceeds available HBM (15.75G). HLO module: jit_step."
+)
+
+
+def test_what_a_compiler_that_gave_up_lacked():
+  assert shortage(OUT_OF_MEMORY) == ": it needs 53.67 GiB of 15.75 GiB"
+  assert shortage("Used 20.5G of 15.75G hbm") == ": it needs 20.5 GiB of 15.75 GiB"
+  assert shortage("no room") == ""
+
+
+@pytest.mark.parametrize("memory,fits", [(10**9, True), (10, False), (0, False)])
+def test_tells_whether_a_step_fits_also_when_the_compiler_gives_up(tiny_run, monkeypatch, capsys, memory, fits):
+  def compile_in_no_time(topology, config):
+    if not memory:
+      raise DoesNotFit(f"the step DOES NOT FIT {topology}")
+    return Answer(16, "TPU v5 lite", 5, 6, memory, 1e12, {}, 3.0)
+
+  monkeypatch.setattr(aot, "compile_for", compile_in_no_time)
+  assert aot.tell_fit("v5e:4x4", tiny_run("body")) == fits
+  assert ("DOES NOT FIT" in capsys.readouterr().out) != fits
+
+
+def test_a_batch_that_the_chips_cannot_share_is_refused(tiny_run, monkeypatch):
+  monkeypatch.setattr(aot, "topology_devices", lambda topology: jax.devices())
+  with pytest.raises(UserError, match="batch_size 9 must be a multiple of 8"):
+    config = tiny_run("body", mesh=MeshConfig(data=8))
+    compile_for("v5e:2x4", dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=9)))
