@@ -20,20 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax import parallel
+from anchor_jax.cli import Parser, command
 from anchor_jax.config import MeshConfig, RunConfig
+from anchor_jax.diffusion.distributed import distribute_windows
 from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.spread import spread_windows
-from anchor_jax.diffusion.stream import Pipeline, init_stream, make_tick, stream_clip
+from anchor_jax.diffusion.stream import StreamLayout, init_stream, make_tick, stream_clip
 from anchor_jax.diffusion.windows import WindowRule, plan_group, plan_windows
-from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
+from anchor_jax.store.weights import initial_weights
 from anchor_jax.training.aot import topology_devices
 from anchor_jax.training.chips import chip_of
-from anchor_jax.training.program import collective_bytes
-from anchor_jax.training.weights import initial_weights
+from anchor_jax.training.hlo import collective_bytes
 
 _SIDE = 8  # cells of a latent of the small run
 
@@ -51,20 +52,20 @@ def one_length(mode: str, length: int) -> str:
   denoise = lambda weights: lambda *inputs: networks.denoise(weights, *inputs)
 
   if mode == "stream":
-    pipeline = Pipeline(rule, len(solver))
-    starts = jnp.broadcast_to(noise, (pipeline.block, *noise.shape))
+    layout = StreamLayout(rule, len(solver))
+    starts = jnp.broadcast_to(noise, (layout.block, *noise.shape))
     tick = jax.jit(
-      lambda weights, *rest: make_tick(denoise(weights), solver, pipeline, branches)(*rest), donate_argnums=1
+      lambda weights, *rest: make_tick(denoise(weights), solver, layout, branches)(*rest), donate_argnums=1
     )
     prepare = lambda block: (
       starts,
-      {"pose": jnp.broadcast_to(block["pose"][:, None, None, None], (pipeline.block, *cell))},
+      {"pose": jnp.broadcast_to(block["pose"][:, None, None, None], (layout.block, *cell))},
     )
 
     def run(count: int) -> None:
-      state = init_stream(pipeline, 1, starts, {"pose": jnp.zeros((pipeline.block, *cell))})
+      state = init_stream(layout, 1, starts, {"pose": jnp.zeros((layout.block, *cell))})
       frames = ({"pose": np.float32(number % 7)} for number in range(count))
-      for _, latents in stream_clip(lambda *rest: tick(weights, *rest), pipeline, state, frames, prepare):
+      for _, latents in stream_clip(lambda *rest: tick(weights, *rest), layout, state, frames, prepare):
         np.asarray(latents)
   else:
 
@@ -105,26 +106,26 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> 
   mesh = parallel.make_mesh(MeshConfig(windows, frames=frames), devices)
   model = stable_diffusion_15("body", remat=False)
   networks, rule = Networks(model, "bfloat16"), WindowRule(16, 4)
-  pipeline = Pipeline(rule, steps, together)
+  layout = StreamLayout(rule, steps, together)
   put = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P(*spec)))
   weights = jax.eval_shape(networks.init, jax.random.key(0))
   sixteen = {name: jax.tree.map(lambda x: put(x.shape, jnp.bfloat16), weights[name]) for name in ("unet", "controlnet")}
   solver = make_solver("ddim", model.schedule, steps)
   tokens = (2, model.image_encoder.tokens, model.unet.cross_attention_dim)
   side, width = 64, model.controlnet.block_out_channels[0]
-  block = lambda channels, dtype: put((pipeline.block, side, side, channels), dtype, parallel.DATA)
+  block = lambda channels, dtype: put((layout.block, side, side, channels), dtype, parallel.DATA)
   latents, pose = block(4, jnp.float32), block(width, jnp.bfloat16)
-  state = jax.eval_shape(lambda x, y: init_stream(pipeline, 2, x, {"pose": y}), latents, pose)
+  state = jax.eval_shape(lambda x, y: init_stream(layout, 2, x, {"pose": y}), latents, pose)
   state = jax.tree.map(lambda x: put(x.shape, x.dtype, *[None] * (x.ndim - 4), parallel.DATA), state)
   plan = jax.tree.map(lambda x: np.stack([x] * steps), plan_group(rule, 0, together, None))
   plan = jax.tree.map(lambda x: put(x.shape, x.dtype), plan)
   bound = put((), jnp.int32)
-  predict = spread_windows(pipeline, mesh)
+  predict = distribute_windows(layout, mesh)
 
   def run(weights, contexts, state, *rest):
     denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=2.0)
     branches = make_branches(contexts[0], contexts[1], 7.5)
-    return make_tick(denoise, solver, pipeline, branches, predict)(state, *rest)
+    return make_tick(denoise, solver, layout, branches, predict)(state, *rest)
 
   started = time.monotonic()
   with parallel.use_mesh(mesh):
@@ -150,7 +151,7 @@ def _counts(text: str) -> list[int]:
     raise argparse.ArgumentTypeError(f"{text} is no list of numbers") from None
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.bench", __doc__)

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.architecture import CLIPVisionConfig, UNetConfig
-from anchor_jax.errors import UserError, door
+from anchor_jax.cli import command
+from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
-from anchor_jax.interop import names
-from anchor_jax.interop.diffusers import DTYPES, load_config, load_tensors, save_tensors
-from anchor_jax.interop.lora import FILE as ADAPTERS
-from anchor_jax.interop.pipeline import NULL_CONTEXT, ROLES, Pipeline, complete, open_pipeline, write_pipeline
-from anchor_jax.interop.tensors import Tensor
+from anchor_jax.store import names
+from anchor_jax.store.adapters import FILE as ADAPTERS
+from anchor_jax.store.diffusers import DTYPES, load_config, load_tensors, save_tensors
+from anchor_jax.store.folders import NULL_CONTEXT, ROLES, ModelFolder, complete, open_folder, write_models
+from anchor_jax.store.tensors import Tensor
 
 
 def from_diffusers(
@@ -35,7 +36,7 @@ def from_diffusers(
   make_head: bool = False,
   stem_widths: tuple[int, ...] = (16, 32, 96, 256),
   dtype: str | None = None,
-) -> Pipeline | None:
+) -> ModelFolder | None:
   """Writes the folder of models that --config.init takes; returns what is in it (None for a single model).
 
   Args:
@@ -58,7 +59,7 @@ def from_diffusers(
     with new_folder(target) as folder:
       save_tensors(folder, config, tensors, dtype)
     return None
-  pipeline = open_pipeline(source)
+  pipeline = open_folder(source)
   for role, place in (("image_encoder", image_encoder), ("controlnet", controlnet)):
     if place is not None:
       config = load_config(place, ROLES[role])
@@ -71,13 +72,13 @@ def from_diffusers(
     pipeline.models["head/unet"] = (config, load_tensors(place, config))
   complete(pipeline, make_controlnet, make_head, stem_widths)
   with new_folder(target) as folder:
-    write_pipeline(folder, pipeline, dtype)
+    write_models(folder, pipeline, dtype)
   return pipeline
 
 
 def to_diffusers(
   source: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest", base: str = ""
-) -> Pipeline | None:
+) -> ModelFolder | None:
   """Writes folders that diffusers and transformers load, from a workdir, a folder of models or one model.
 
   Args:
@@ -96,7 +97,7 @@ def to_diffusers(
   _check_target(source, target)
   pipeline = _of_workdir(source, weights, step, base)
   with new_folder(target) as folder:
-    write_pipeline(folder, pipeline, dtype)
+    write_models(folder, pipeline, dtype)
   return pipeline
 
 
@@ -116,7 +117,7 @@ def to_adapters(
   Raises:
     UserError: no such run, or `target` holds something else.
   """
-  from anchor_jax.training.weights import Which, write_adapters
+  from anchor_jax.store.weights import CheckpointChoice, write_adapters
 
   _check_target(workdir, target)
   parts = [part for part in _trained_parts(workdir) if part != "vae"]
@@ -124,7 +125,7 @@ def to_adapters(
     raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
   with new_folder(target) as folder:
     for part in parts:
-      write_adapters(workdir, part, folder, Which(averaged=weights == "ema", step=step), dtype or "float32")
+      write_adapters(workdir, part, folder, CheckpointChoice(averaged=weights == "ema", step=step), dtype or "float32")
   return parts
 
 
@@ -134,12 +135,12 @@ def _trained_parts(folder: Path) -> list[str]:
   return [part for part in parts if any((folder / part / name).exists() for name in ("checkpoints", ADAPTERS))]
 
 
-def _of_workdir(workdir: Path, weights: str, step: str, base: str) -> Pipeline:
-  from anchor_jax.training.weights import Which, read_part  # orbax, which the other ways do without
+def _of_workdir(workdir: Path, weights: str, step: str, base: str) -> ModelFolder:
+  from anchor_jax.store.weights import CheckpointChoice, read_part  # orbax, which the other ways do without
 
-  pipeline = Pipeline({}, {})
+  pipeline = ModelFolder({}, {})
   for part in _trained_parts(workdir):
-    _, networks, trained, _ = read_part(workdir, part, Which(weights == "ema", step, base))
+    _, networks, trained, _ = read_part(workdir, part, CheckpointChoice(weights == "ema", step, base))
     model = networks.model
     for role in ROLES:
       if role in trained:
@@ -168,7 +169,7 @@ def _check_target(source: Path, target: Path) -> None:
     raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
 
 
-def _summary(target: Path, pipeline: Pipeline | None) -> str:
+def _summary(target: Path, pipeline: ModelFolder | None) -> str:
   if pipeline is None:
     return f"wrote {target}"
   lines = [f"wrote {target}: {', '.join([*pipeline.models, *pipeline.schedules])}"]
@@ -204,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   args = _parser().parse_args()

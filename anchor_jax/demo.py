@@ -16,20 +16,21 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.cli import Parser, command
 from anchor_jax.config import RunConfig, run_config
-from anchor_jax.data.dataset import PreparedSource, open_prepared
-from anchor_jax.data.motion import read_motion
-from anchor_jax.data.sidecar import write_studio_video
-from anchor_jax.data.video import VideoWriter
-from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import PreparedSource, open_prepared
+from anchor_jax.errors import UserError
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
-from anchor_jax.pipeline import animate, load_person
+from anchor_jax.motion.video import VideoWriter
+from anchor_jax.person import animate, load_person
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.studio.film import write_studio_video
 from anchor_jax.train import train
 
-# Seeds from here on are kept out of pre-training (see data/studio.py: prepare --studio counts from 0).
+# Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
 
@@ -131,7 +132,7 @@ def contact_sheet(
   return np.concatenate([np.concatenate(strip, axis=1) for strip in strips], axis=0)
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   here = Path(__file__).resolve().parent.parent / "configs" / "studio_finetune.py"

@@ -1,60 +1,14 @@
-"""The one exception users cause, and the wrapper that turns it into one line and exit code 2."""
+"""The exception for mistakes of users, and suggestions for misspelt names."""
 
-import argparse
 import difflib
-import errno
-import functools
-import os
-import sys
-from collections.abc import Callable, Iterable
-from typing import NoReturn
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
+from collections.abc import Iterable
 
 
 class UserError(Exception):
   """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line."""
 
 
-class Parser(argparse.ArgumentParser):
-  """A command's flags: the module's docstring is the help, and a wrong flag is one line."""
-
-  def __init__(self, module: str, doc: str | None):
-    """Takes the module's name, as in `python -m NAME`, and its docstring."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    super().__init__(prog=f"python -m {module}", description=doc, formatter_class=formatter, allow_abbrev=False)
-
-  def error(self, message: str) -> NoReturn:
-    """Raises instead of printing the usage and leaving."""
-    raise UserError(f"{message} ({self.prog} --help shows an example)")
-
-
 def suggestion(word: str, known: Iterable[str]) -> str:
   """' Did you mean "..."?' for the closest known word, or '' when none is close."""
   close = difflib.get_close_matches(word, list(known), n=1)
   return f' Did you mean "{close[0]}"?' if close else ""
-
-
-def door(main: Callable[..., None]) -> Callable[..., None]:
-  """Decorates a command's main function: a UserError ends it with one line on stderr and exit code 2."""
-
-  @functools.wraps(main)
-  def wrapped(*args, **kwargs):
-    try:
-      main(*args, **kwargs)
-    except UserError as error:
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(2)
-    except BrokenPipeError:  # the reader of our output went away (`... | head`): not our error
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-      sys.exit(141)
-    except OSError as error:
-      if error.errno not in _FULL:
-        raise
-      print(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
-      sys.exit(2)
-    except KeyboardInterrupt:
-      print("interrupted", file=sys.stderr)
-      sys.exit(130)
-
-  return wrapped

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.data import metrics
-from anchor_jax.data.dataset import open_prepared
+from anchor_jax import metrics
+from anchor_jax.cli import Parser, command
+from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source, load
-from anchor_jax.data.video import read_frames
-from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import NdArray, UInt8
 
 
@@ -105,7 +106,7 @@ def _figures(frames: NdArray, truth: NdArray, mask: NdArray) -> dict[str, float]
   return {name: round(value, 4) for name, value in figures.items()}
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.evaluate", __doc__)

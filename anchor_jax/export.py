@@ -13,9 +13,10 @@ from pathlib import Path
 
 import jax
 
-from anchor_jax.errors import Parser, UserError, door
-from anchor_jax.interop.bundle import Content, check_target, write_bundle
-from anchor_jax.pipeline import Part, Person, chosen_person, person_flags
+from anchor_jax.cli import Parser, command
+from anchor_jax.errors import UserError
+from anchor_jax.person import Part, Person, chosen_person, person_flags
+from anchor_jax.store.bundle import Content, check_target, write_bundle
 
 
 def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
@@ -49,7 +50,7 @@ def parse() -> argparse.Namespace:
   return parser.parse_args()
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   args = parse()

@@ -25,14 +25,16 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax import parallel
-from anchor_jax.data.motion import Motion, at_rate, read_motion
-from anchor_jax.data.resumable import ResumableWriter
-from anchor_jax.data.video import VideoWriter
+from anchor_jax.cli import Parser, command
+from anchor_jax.data.motions import read_motion
 from anchor_jax.diffusion.solvers import SOLVERS
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS
-from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, prepare_parent
-from anchor_jax.pipeline import Person, animate, chosen_person, person_flags, read_image
+from anchor_jax.motion.motion import Motion, resample_motion
+from anchor_jax.motion.resumable import ResumableWriter
+from anchor_jax.motion.video import VideoWriter
+from anchor_jax.person import Person, animate, chosen_person, person_flags, read_image
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -51,10 +53,10 @@ def motion_of(path: Path, size: int, frames: int | None, fps: float | None) -> I
         f"{path} is prepared at {motion.size} pixels and the person was trained at {size}: prepare it again with"
         f" --size={size}"
       )
-    yield motion if fps is None else first_frames(at_rate(motion, fps), frames)
+    yield motion if fps is None else limit_frames(resample_motion(motion, fps), frames)
 
 
-def first_frames(motion: Motion, count: int | None) -> Motion:
+def limit_frames(motion: Motion, count: int | None) -> Motion:
   """No more than `count` frames of a motion."""
   if count is None or (motion.length is not None and motion.length <= count):
     return motion
@@ -156,7 +158,7 @@ def generate(args: argparse.Namespace) -> int:
     settings = settings_of(person, args, motion.fps)
     writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
     if args.preview and not writer.frames:
-      show_preview(person, first_frames(motion, round(motion.fps)), appearance, args)
+      write_preview(person, limit_frames(motion, round(motion.fps)), appearance, args)
     start = min(writer.frames, motion.length or writer.frames)
     bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
     with contextlib.closing(writer), bar, parallel.use_sampling_mesh(mesh):
@@ -170,7 +172,7 @@ def generate(args: argparse.Namespace) -> int:
   return writer.frames
 
 
-def show_preview(person: Person, motion: Motion, appearance: NdArray | None, args: argparse.Namespace) -> None:
+def write_preview(person: Person, motion: Motion, appearance: NdArray | None, args: argparse.Namespace) -> None:
   """Writes the first second, and says where."""
   place = partial_path(args.output, "preview")
   with VideoWriter(place, motion.fps, metadata={"comment": "synthetic: a preview"}) as writer:
@@ -180,7 +182,7 @@ def show_preview(person: Person, motion: Motion, appearance: NdArray | None, arg
   print(f"the first second is in {place}", flush=True)
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   args = parse()

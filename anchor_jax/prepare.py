@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.data.clips import LANDMARK_MODELS, check_video, read_clips
-from anchor_jax.data.dataset import PosedClip, build, check_output, open_prepared
-from anchor_jax.data.framing import Square
-from anchor_jax.errors import Parser, UserError, door
+from anchor_jax.cli import Parser, command
+from anchor_jax.data.records import build, check_output, open_prepared
+from anchor_jax.errors import UserError
+from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video, read_clips
+from anchor_jax.motion.framing import Square
 
 SIZES = (32, 2048)  # pixels that make sense
 
@@ -70,7 +71,7 @@ def prepare_studio(
     size: height and width of the frames, in pixels.
     fps: frames per second; default 5, so that few frames show much of a motion.
   """
-  from anchor_jax.data.studio_people import film_people
+  from anchor_jax.studio.people import film_people
 
   _check_numbers(size, fps)
   if people < 1 or frames < 1:
@@ -98,7 +99,7 @@ def _check_numbers(size: int, fps: float | int | None) -> None:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.prepare", __doc__)

@@ -24,26 +24,27 @@ from absl import flags
 from ml_collections import config_flags
 
 from anchor_jax import parallel
+from anchor_jax.cli import command
 from anchor_jax.config import RunConfig, run_config
-from anchor_jax.data.dataset import open_prepared
-from anchor_jax.data.face import head_source
+from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
+from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source, load
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import UserError
 from anchor_jax.models.lora import whole_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
+from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.aot import tell_fit
 from anchor_jax.training.cache import encode_records
-from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.chips import chip_of, step_flops
-from anchor_jax.training.objective import trained_keys
 from anchor_jax.training.preemption import Preempted, listening
-from anchor_jax.training.preview import first_frames, preview, save_appearance
+from anchor_jax.training.preview import first_frame_of_clips, preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.state import State, make_state
 from anchor_jax.training.step import jit_step, step_of
-from anchor_jax.training.validation import make_validation, split_records, spread
-from anchor_jax.training.weights import frozen_names, initial_weights, kept_weights, write_folder
+from anchor_jax.training.validation import evenly_spaced, make_validation, split_records
 
 
 def train(
@@ -83,8 +84,8 @@ def train(
   share: dict[str, Any] = {"batch_size": batch_size, "process_index": index, "process_count": count}
   batches = batches_of(records=learned, workers=config.data.workers, **share)
   # What the pictures show is the same in every process, and all through the run.
-  shown = spread(held_out if len(held_out) else learned)
-  shown = first_frames(next(batches_of(records=shown, references=learned, batch_size=8)))
+  shown = evenly_spaced(held_out if len(held_out) else learned)
+  shown = first_frame_of_clips(next(batches_of(records=shown, references=learned, batch_size=8)))
 
   # ---- state -------------------------------------------------------------------------------------------------------
   names = trained_keys(config)
@@ -130,7 +131,7 @@ def train(
         step = step.lower(*arguments).compile()
         report.compiled(time.monotonic() - clock, step_flops(step, config), chip_of(mesh.devices.flat[0]))
         if first_process:
-          save_appearance(folder, first_frames(host_batch))
+          save_appearance(folder, first_frame_of_clips(host_batch))
       if profile and number == start + 3:  # the first ones are not like the others
         jax.profiler.start_trace(str(folder / "profile"))
       state, metrics = step(*arguments)
@@ -212,7 +213,7 @@ def _check_sizes(config: RunConfig, size: int) -> None:
     )
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   config_file = config_flags.DEFINE_config_file("config", None, "Config file, FILE.py or FILE.py:ARGUMENT.")

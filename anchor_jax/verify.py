@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.cli import command
 from anchor_jax.config import ModelConfig
 from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.loss import denoising_loss
@@ -33,12 +34,12 @@ from anchor_jax.diffusion.sampler import make_step
 from anchor_jax.diffusion.schedule import add_noise, make_schedule
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule, plan_windows
-from anchor_jax.errors import UserError, door
+from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.interop.diffusers import Model, load_model, load_schedule, read_json
-from anchor_jax.interop.registry import make_module
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Float, NdArray, PyTree
+from anchor_jax.store.diffusers import Model, load_model, load_schedule, read_json
+from anchor_jax.store.registry import make_module
 
 INPUTS = frozenset(
   "clip_pixels null_ids vae_image vae_z f_x f_t f_ctx f_pose h_x v_x v_pose v_t v_ctx s_poses_u8 s_latents0 l_z0 "
@@ -337,7 +338,7 @@ def verify(folder: Path) -> Iterator[tuple[Row, NdArray | None]]:
     yield compare(name, golden.arrays[name], computed.get(name)), computed.get(name)
 
 
-@door
+@command
 def main() -> None:
   """The command line."""
   parser = argparse.ArgumentParser(

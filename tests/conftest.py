@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Tests may start processes of their own; those see the same platform and need no network.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
+import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -26,3 +27,19 @@ sys.modules[checker.__name__] = checker
 
 # Every annotated function of the package checks its arguments and results, from here until pytest ends.
 install_import_hook("anchor_jax", "run_time_type_checker.check")
+
+
+@pytest.fixture(scope="session")
+def posed_frames():
+  """Frames of a disc that moves, with pose, masks and landmarks."""
+  from people import make_posed_frames
+
+  return make_posed_frames
+
+
+@pytest.fixture(scope="session")
+def standing_track():
+  """Landmarks of a body that stands."""
+  from people import make_track
+
+  return make_track

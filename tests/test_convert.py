@@ -12,11 +12,12 @@ from safetensors.numpy import load_file, save_file
 from anchor_jax import convert
 from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.errors import UserError
-from anchor_jax.interop.diffusers import load_model
 from anchor_jax.models.networks import Networks
-from anchor_jax.training.checkpoint import Checkpoints, write_settings
+from anchor_jax.store.diffusers import load_model
+from anchor_jax.store.weights import write_folder
+from anchor_jax.store.workdir import write_settings
+from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import State
-from anchor_jax.training.weights import write_folder
 
 REFERENCE = Path(__file__).parent / "golden" / "reference"
 

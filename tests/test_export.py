@@ -24,13 +24,13 @@ from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.export import export_person
-from anchor_jax.interop import run_bundle
 from anchor_jax.models.networks import Networks
-from anchor_jax.pipeline import load_person
-from anchor_jax.training.checkpoint import Checkpoints, write_settings
-from anchor_jax.training.objective import trained_keys
+from anchor_jax.person import load_person
+from anchor_jax.store import run_bundle
+from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
+from anchor_jax.store.workdir import write_settings
+from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import make_state
-from anchor_jax.training.weights import frozen_names, write_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)

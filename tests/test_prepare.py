@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from anchor_jax import prepare as door
-from anchor_jax.data.dataset import open_prepared
-from anchor_jax.data.sidecar import write_studio_video
-from anchor_jax.data.video import VideoWriter
+from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
+from anchor_jax.motion.video import VideoWriter
+from anchor_jax.studio.film import write_studio_video
 
 
 @pytest.fixture(scope="module")

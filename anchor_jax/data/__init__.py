@@ -1,1 +1,1 @@
-"""Videos, people, poses, faces and the data sets made of them: numpy, no model."""
+"""Prepared folders: the records that models train on, and the loader; no JAX."""

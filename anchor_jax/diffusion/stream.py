@@ -1,4 +1,4 @@
-"""The overlapped-window sampler in constant memory: a pipeline that takes in motion and gives out finished frames.
+"""The overlapped-window sampler in constant memory: a layout that takes in motion and gives out finished frames.
 
 The whole-clip loop runs all windows at step 0, then all at step 1, and so on. But what window k says at step i depends
 only on latents that the windows k - r to k + r made at step i - 1, where r = ceil(window / stride) - 1 is how many
@@ -45,7 +45,7 @@ PredictLevel = Callable[..., Float[Array, "branch R F H W C"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pipeline:
+class StreamLayout:
   """The sizes of a stream; all of them static.
 
   Attributes:
@@ -113,11 +113,11 @@ class StreamState:
   condition: PyTree
 
 
-def init_stream(pipeline: Pipeline, branches: int, noise: PyTree, condition: PyTree) -> StreamState:
-  """An empty register for blocks like these (arrays or their shapes, leading axis `pipeline.block` frames)."""
+def init_stream(layout: StreamLayout, branches: int, noise: PyTree, condition: PyTree) -> StreamState:
+  """An empty register for blocks like these (arrays or their shapes, leading axis `layout.block` frames)."""
 
   def empty(leaf, *axes: int):
-    return jnp.zeros((pipeline.steps, *axes, pipeline.depth, *leaf.shape), leaf.dtype)
+    return jnp.zeros((layout.steps, *axes, layout.depth, *leaf.shape), leaf.dtype)
 
   return StreamState(empty(noise), empty(noise), empty(noise, branches), jax.tree.map(empty, condition))
 
@@ -125,13 +125,13 @@ def init_stream(pipeline: Pipeline, branches: int, noise: PyTree, condition: PyT
 def make_tick(
   denoise: Denoise,
   solver: Solver,
-  pipeline: Pipeline,
+  layout: StreamLayout,
   branches: Branches,
   predict_level: PredictLevel | None = None,
 ):
   """tick(state, noise, condition, plans, alive) -> (state, finished latents), to be jitted with `state` donated.
 
-  Arguments of the tick: the block that arrives (noise and condition, leading axis `pipeline.block`), each level's
+  Arguments of the tick: the block that arrives (noise and condition, leading axis `layout.block`), each level's
   windows (a WindowPlan with one more leading axis, frame numbers counted from the level's first frame), and the bounds
   of the levels that have a group at all. `predict_level` is another `predict_in_place`, one that spreads the windows
   over devices, say.
@@ -152,7 +152,7 @@ def make_tick(
       return jax.lax.dynamic_update_index_in_dim(total, added, i, 0)
 
     total = jax.lax.fori_loop(*alive, level, state.total)
-    steps = jnp.arange(pipeline.steps)
+    steps = jnp.arange(layout.steps)
     prediction = guide(jnp.moveaxis(total[:, :, 0], 1, 0), branches.scale_at(solver, steps))
     moved, clean = advance(solver, steps, latents[:, 0], prediction, state.clean[:, 0])
 
@@ -194,38 +194,38 @@ def predict_in_place(
 
 def stream_clip(
   tick: Callable[..., tuple[StreamState, Array]],
-  pipeline: Pipeline,
+  layout: StreamLayout,
   state: StreamState,
   frames: Iterable[PyTree],
   prepare: Callable[[PyTree], tuple[Array, PyTree]],
   length: int | None = None,
   first_block: int = 0,
 ) -> Iterator[tuple[int, Float[Array, "n H W C"]]]:
-  """Runs a pipeline over frames as they come; yields (number of the first frame, finished latents), in order.
+  """Runs a layout over frames as they come; yields (number of the first frame, finished latents), in order.
 
   Args:
     tick: of `make_tick`, jitted.
-    pipeline: its sizes.
+    layout: its sizes.
     state: of `init_stream`.
     frames: what is known of each frame, a tree of numpy arrays; may be a generator that is still running. With
       `first_block`, it begins at that block's first frame.
     prepare: makes noise and condition of a block from stacked frames.
     length: frames of the whole clip, needed beforehand only where the last window is moved back.
-    first_block: where to begin; the frames up to `Pipeline.warm_up`'s promise are not those of the whole clip.
+    first_block: where to begin; the frames up to `StreamLayout.warm_up`'s promise are not those of the whole clip.
 
   Raises:
     UserError: the length is needed and missing, or differs from the frames that came.
   """
-  if pipeline.rule.tail == "moved_back" and length is None:
+  if layout.rule.tail == "moved_back" and length is None:
     raise UserError("to move the last window back, the clip's length must be known beforehand")
-  source, depth, m = iter(frames), pipeline.depth, pipeline.together
-  known, ended, taken = length, False, max(0, pipeline.first_frame(first_block))
+  source, depth, m = iter(frames), layout.depth, layout.together
+  known, ended, taken = length, False, max(0, layout.first_frame(first_block))
   plans: dict[int, WindowPlan] = {}
   arrived: tuple[Any, Any] | None = None
   ready: list[tuple[int, Array]] = []
   for arriving in itertools.count(first_block):  # number of the block that comes in on this tick
     if not ended:
-      wanted = pipeline.first_frame(arriving + 1) - taken
+      wanted = layout.first_frame(arriving + 1) - taken
       items = list(itertools.islice(source, wanted))
       taken, ended = taken + len(items), len(items) < wanted
       if ended:
@@ -233,21 +233,21 @@ def stream_clip(
         if known != taken:
           raise UserError(f"the motion was to have {known} frames and has {taken}")
       if items:
-        before = max(0, -pipeline.first_frame(arriving))
-        arrived = prepare(_block(items, before, pipeline.block))
+        before = max(0, -layout.first_frame(arriving))
+        arrived = prepare(_block(items, before, layout.block))
     if arrived is None:
       raise UserError("there is no frame to make a video of")
     group = arriving - depth + 1  # of level 0
     if group >= first_block:
-      plan = plan_group(pipeline.rule, group * m, m, known)
-      reach = depth * pipeline.block - 1
-      local = np.clip(plan.frames - pipeline.first_frame(group), 0, reach).astype(np.int32)
+      plan = plan_group(layout.rule, group * m, m, known)
+      reach = depth * layout.block - 1
+      local = np.clip(plan.frames - layout.first_frame(group), 0, reach).astype(np.int32)
       plans[group] = dataclasses.replace(plan, frames=local)
-    groups = math.inf if known is None else math.ceil(pipeline.rule.count(known) / m)
-    levels = [group - depth * i for i in range(pipeline.steps)]
+    groups = math.inf if known is None else math.ceil(layout.rule.count(known) / m)
+    levels = [group - depth * i for i in range(layout.steps)]
     alive = [i for i, g in enumerate(levels) if first_block <= g < groups]
     bounds = (np.int32(alive[0]), np.int32(alive[-1] + 1)) if alive else (np.int32(0), np.int32(0))
-    some = next(iter(plans.values()), None) or plan_group(pipeline.rule, 0, m, None)
+    some = next(iter(plans.values()), None) or plan_group(layout.rule, 0, m, None)
     tables = [plans.get(g, some) for g in levels]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tables)
     state, finished = tick(state, *arrived, stacked, bounds)
@@ -257,7 +257,7 @@ def stream_clip(
     plans.pop(leaving, None)
     if leaving < first_block:
       continue
-    start, stop = pipeline.first_frame(leaving), pipeline.first_frame(leaving + 1)
+    start, stop = layout.first_frame(leaving), layout.first_frame(leaving + 1)
     if known is not None:
       stop = min(stop, known)
     if stop > max(0, start):

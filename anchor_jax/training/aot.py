@@ -14,12 +14,11 @@ from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
+from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters
 from anchor_jax.training.chips import chip_of
-from anchor_jax.training.objective import trained_keys
-from anchor_jax.training.program import collective_bytes
+from anchor_jax.training.hlo import collective_bytes
 from anchor_jax.training.state import make_state
 from anchor_jax.training.step import jit_step, step_of
-from anchor_jax.training.weights import frozen_names, with_adapters
 
 
 class DoesNotFit(UserError):

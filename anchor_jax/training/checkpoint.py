@@ -1,13 +1,6 @@
-"""Checkpoints of one part of a workdir: orbax, written in the background, the newest readable one restored.
-
-WORKDIR/body/config.json     the settings the part was trained with
-WORKDIR/body/base/           frozen networks as diffusers folders, written once
-WORKDIR/body/appearance.png  a reference picture of the person
-WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
-"""
+"""Checkpoints of a run: orbax, written in the background, the newest readable one restored."""
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -17,17 +10,11 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from anchor_jax.config import RunConfig, run_config, to_plain
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_file
-from anchor_jax.shapes import PyTree
+from anchor_jax.store.workdir import METRIC, first_line
 from anchor_jax.training.state import State
 
 log = logging.getLogger(__name__)
-
-_METRIC = "validation_loss"
-PARTS = ("vae", "body", "head")
-APPEARANCE = "appearance.png"  # in a part's folder: a picture of the person, which `generate` uses where given none
 
 
 class Checkpoints:
@@ -39,7 +26,7 @@ class Checkpoints:
     # Orbax's own policies do not match the protocols that its v1 interface declares.
     policies = ocp.training.preservation_policies
     best: Any = policies.BestN(
-      get_metric_fn=lambda metrics: -metrics[_METRIC], n=1, keep_checkpoints_without_metrics=False
+      get_metric_fn=lambda metrics: -metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
     )
     keep_newest_and_best: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
     when_told: Any = ocp.training.save_decision_policies.InitialSavePolicy()
@@ -58,7 +45,7 @@ class Checkpoints:
 
   def __exit__(self, kind, *_) -> None:
     if kind is None:
-      self._told(self._manager.close)
+      self._run_write(self._manager.close)
     else:
       with contextlib.suppress(Exception):  # what ended the block is what the user should read
         self._manager.close()
@@ -68,21 +55,21 @@ class Checkpoints:
     content = {"state": _as_dict(state), "loader": loader}
     metrics: Any = None
     if validation_loss is not None and math.isfinite(validation_loss):
-      metrics = {_METRIC: validation_loss}
-    self._told(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
+      metrics = {METRIC: validation_loss}
+    self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
 
   def wait(self) -> None:
     """Waits until what was begun is written."""
-    self._told(self._manager.wait)
+    self._run_write(self._manager.wait)
 
-  def _told(self, call: Callable[[], Any]) -> None:
+  def _run_write(self, call: Callable[[], Any]) -> None:
     try:
       call()
     except Exception as error:
       kept = self.newest()
       earlier = "" if kept is None else f"; the checkpoint of step {kept} is whole"
       raise UserError(
-        f"a checkpoint can't be written to {self._folder} ({_first_line(error)}): free some space, or choose another"
+        f"a checkpoint can't be written to {self._folder} ({first_line(error)}): free some space, or choose another"
         f" --workdir{earlier}"
       ) from error
 
@@ -108,7 +95,7 @@ class Checkpoints:
         return State(**loaded["state"]), loaded["loader"]
       except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
         damaged.append(info.step)
-        log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, _first_line(error))
+        log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, first_line(error))
     if damaged:
       raise UserError(
         f"none of the checkpoints in {self._folder} can be read: they are of a run with other settings (model, lora,"
@@ -117,74 +104,5 @@ class Checkpoints:
     return None
 
 
-def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> tuple[PyTree, int]:
-  """The trained weights of a part, and the step they are from; numpy.
-
-  Args:
-    folder: of the part.
-    averaged: the averaged ones, if there are any.
-    step: "newest" (that can be read), "best" (with the lowest validation loss), or a number.
-
-  Raises:
-    UserError: no such checkpoint there, or none that can be read.
-  """
-  for number in _candidates(folder, step):
-    try:
-      place = (folder / "checkpoints" / str(number)).absolute()
-      state = _load_here(place)
-      chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
-      return jax.tree.map(jax.device_get, chosen), int(state["step"])
-    except Exception as error:
-      if step != "newest":
-        raise UserError(f"checkpoint {number} in {folder} can't be read ({_first_line(error)})") from error
-      log.warning("checkpoint %d can't be read (%s); trying the one before", number, _first_line(error))
-  raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
-
-
-def _candidates(folder: Path, wanted: str) -> list[int]:
-  """Steps of the checkpoints to try, one after another."""
-  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), reverse=True)
-  if wanted == "newest" or not steps:
-    return steps
-  if wanted == "best":
-    with ocp.training.Checkpointer(str((folder / "checkpoints").absolute())) as manager:
-      known = [(info.metrics[_METRIC], info.step) for info in manager.checkpoints if info.metrics]
-    if not known:
-      raise UserError(f"no checkpoint in {folder} knows its validation loss: train with --config.data.validation=N")
-    return [min(known)[1]]
-  if not wanted.isdigit() or int(wanted) not in steps:
-    raise UserError(f"{folder} has no checkpoint of step {wanted}: there are {steps}; or say newest or best")
-  return [int(wanted)]
-
-
-def _load_here(place: Path) -> PyTree:
-  """A checkpoint's state on this process's first device, whatever mesh it was saved from."""
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  stored = ocp.checkpointables_metadata(str(place)).metadata["state"]
-  on_device = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-  return ocp.load_checkpointables(str(place), {"state": jax.tree.map(on_device, stored)})["state"]
-
-
-def write_settings(folder: Path, config: RunConfig) -> None:
-  """Keeps the settings beside the checkpoints, for `generate` and for the next start."""
-  with new_file(folder / "config.json") as path:
-    path.write_text(json.dumps(to_plain(config), indent=1) + "\n")
-
-
-def read_settings(folder: Path) -> RunConfig:
-  """The settings a part was trained with. Raises UserError where `folder` isn't a trained part."""
-  path = folder / "config.json"
-  try:
-    return run_config(json.loads(path.read_text()))
-  except FileNotFoundError:
-    raise UserError(f"{folder} holds no trained part (no config.json): give the --workdir that was trained") from None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} can't be read ({_first_line(error)}): train this part again") from error
-
-
 def _as_dict(state: State) -> dict:
   return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped", "skipped_in_a_row")}
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -18,15 +18,6 @@ KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a light pull towards unit v
 EDGE_WEIGHT = 1.0  # differences of neighbours: keeps eyes, mouths and fingers sharp without an adversary
 
 
-def trained_keys(config: RunConfig) -> tuple[str, ...]:
-  """Which networks a run trains; the others are frozen."""
-  if config.part == "vae":
-    return ("vae",)
-  networks = ("lora",) if config.lora.rank else ("unet", "controlnet")
-  # Without dropout the null branch gets no gradient, and weight decay alone would wear it away.
-  return networks + ("null_context",) * (config.condition_dropout > 0) + ("image_encoder",) * config.train_image_encoder
-
-
 def make_objective(config: RunConfig, networks: Networks) -> Objective:
   """The loss of config.part."""
   return _autoencoding(networks) if config.part == "vae" else _denoising(networks, config)

@@ -16,7 +16,7 @@ from anchor_jax.diffusion.windows import WindowRule, plan_windows
 from anchor_jax.files import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree, UInt8
-from anchor_jax.training.checkpoint import APPEARANCE
+from anchor_jax.store.workdir import APPEARANCE
 
 
 def preview(
@@ -75,7 +75,7 @@ def _sample(networks, weights, batch, config):
   return jax.lax.map(lambda example: one(*example), (batch["pose"], batch["reference_frame"], images, keep))
 
 
-def first_frames(batch: dict[str, NdArray]) -> dict[str, NdArray]:
+def first_frame_of_clips(batch: dict[str, NdArray]) -> dict[str, NdArray]:
   """A batch of clips as one of their first frames; one of frames as it is."""
   if batch.get("pose", batch["frame"] if "frame" in batch else np.zeros(0)).ndim != 5:
     return batch

@@ -23,7 +23,7 @@ def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[Nd
   return np.arange(border), np.arange(border, count)
 
 
-def spread(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
+def evenly_spaced(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
   """At most `count` of the records, from the first to the last: neighbours in a video look alike."""
   return records[np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
 

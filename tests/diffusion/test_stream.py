@@ -11,7 +11,7 @@ from anchor_jax.architecture import ScheduleConfig
 from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.sampler import sample_clip
 from anchor_jax.diffusion.solvers import SOLVERS, make_solver
-from anchor_jax.diffusion.stream import Pipeline, init_stream, make_tick, stream_clip
+from anchor_jax.diffusion.stream import StreamLayout, init_stream, make_tick, stream_clip
 from anchor_jax.diffusion.windows import WindowRule, pad_windows, plan_windows
 from anchor_jax.errors import UserError
 
@@ -33,29 +33,29 @@ def toy(latents, timesteps, context, condition, frame_mask):
 
 @functools.cache
 def programs(rule, together, steps, solver_name, guidance):
-  """(whole-clip sampler for all lengths, pipeline, jitted tick, empty state)"""
+  """(whole-clip sampler for all lengths, layout, jitted tick, empty state)"""
   solver, branches = make_solver(solver_name, CONFIG, steps), make_branches(CONTEXT, NULL, guidance)
   whole = jax.jit(
     lambda plan: sample_clip(toy, solver, plan, jnp.asarray(NOISE), branches, {"pose": jnp.asarray(POSE)})
   )
   if rule.tail == "loop":
     return whole
-  pipeline = Pipeline(rule, steps, together)
-  tick = jax.jit(make_tick(toy, solver, pipeline, branches))
-  block = jax.ShapeDtypeStruct((pipeline.block, *NOISE.shape[1:]), jnp.float32)
-  return whole, pipeline, tick, init_stream(pipeline, len(branches), block, {"pose": block})
+  layout = StreamLayout(rule, steps, together)
+  tick = jax.jit(make_tick(toy, solver, layout, branches))
+  block = jax.ShapeDtypeStruct((layout.block, *NOISE.shape[1:]), jnp.float32)
+  return whole, layout, tick, init_stream(layout, len(branches), block, {"pose": block})
 
 
 def streamed(rule, together, steps, solver_name, guidance, length, start=0):
-  _, pipeline, tick, state = programs(rule, together, steps, solver_name, guidance)
-  first_block = pipeline.warm_up(start)
-  begin = max(0, pipeline.first_frame(first_block))
+  _, layout, tick, state = programs(rule, together, steps, solver_name, guidance)
+  first_block = layout.warm_up(start)
+  begin = max(0, layout.first_frame(first_block))
   frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(begin, length))
   prepare = lambda block: (jnp.asarray(block["noise"]), {"pose": jnp.asarray(block["pose"])})
   known = length if rule.tail == "moved_back" else None
   at, pieces = begin, []
-  for first, piece in stream_clip(tick, pipeline, state, frames, prepare, known, first_block):
-    assert first == at and 0 < len(piece) <= pipeline.block
+  for first, piece in stream_clip(tick, layout, state, frames, prepare, known, first_block):
+    assert first == at and 0 < len(piece) <= layout.block
     at += len(piece)
     pieces.append(np.asarray(piece))
   assert at == length
@@ -105,8 +105,8 @@ def test_goes_on_from_the_middle_bit_for_bit(tail):
 
 def test_holds_few_frames_and_takes_in_no_more_than_it_must():
   rule, steps = WindowRule(16, 4), 20
-  pipeline = Pipeline(rule, steps)
-  assert pipeline.live_frames == 480 and pipeline.depth == 2
+  layout = StreamLayout(rule, steps)
+  assert layout.live_frames == 480 and layout.depth == 2
   _, small, tick, state = programs(WindowRule(4, 1), 1, 3, "dpm++2m", 1.0)
   taken = []
 
@@ -128,23 +128,23 @@ def test_empty_levels_cost_nothing():
     return toy(latents, *rest)
 
   rule, steps, length = WindowRule(4, 1), 6, 7  # three windows, six levels
-  solver, branches, pipeline = make_solver("ddim", CONFIG, steps), make_branches(CONTEXT), Pipeline(rule, steps)
-  tick = jax.jit(make_tick(counting, solver, pipeline, branches))
-  block = jax.ShapeDtypeStruct((pipeline.block, *NOISE.shape[1:]), jnp.float32)
-  state = init_stream(pipeline, 1, block, {"pose": block})
+  solver, branches, layout = make_solver("ddim", CONFIG, steps), make_branches(CONTEXT), StreamLayout(rule, steps)
+  tick = jax.jit(make_tick(counting, solver, layout, branches))
+  block = jax.ShapeDtypeStruct((layout.block, *NOISE.shape[1:]), jnp.float32)
+  state = init_stream(layout, 1, block, {"pose": block})
   frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(length))
   prepare = lambda block: (jnp.asarray(block["noise"]), {"pose": jnp.asarray(block["pose"])})
-  list(stream_clip(tick, pipeline, state, frames, prepare))
+  list(stream_clip(tick, layout, state, frames, prepare))
   jax.effects_barrier()
   assert len(calls) == rule.count(length) * steps
 
 
 def test_refuses_what_cannot_be_streamed():
   with pytest.raises(UserError, match="closed loop"):
-    Pipeline(WindowRule(4, 1, "loop"), 3)
-  _, pipeline, tick, state = programs(WindowRule(5, 2, "moved_back"), 2, 3, "dpm++2m", 2.0)
+    StreamLayout(WindowRule(4, 1, "loop"), 3)
+  _, layout, tick, state = programs(WindowRule(5, 2, "moved_back"), 2, 3, "dpm++2m", 2.0)
   with pytest.raises(UserError, match="known beforehand"):
-    next(stream_clip(tick, pipeline, state, [], lambda block: block))
-  _, pipeline, tick, state = programs(WindowRule(4, 1), 1, 3, "dpm++2m", 1.0)
+    next(stream_clip(tick, layout, state, [], lambda block: block))
+  _, layout, tick, state = programs(WindowRule(4, 1), 1, 3, "dpm++2m", 1.0)
   with pytest.raises(UserError, match="no frame"):
-    next(stream_clip(tick, pipeline, state, [], lambda block: block))
+    next(stream_clip(tick, layout, state, [], lambda block: block))

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from anchor_jax.data.sidecar import PosedFrame
-from anchor_jax.data.tracks import Track
+from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.motion.tracks import Track
 
 
 def make_posed_frames(count, size=32, seed=0, missing=()):

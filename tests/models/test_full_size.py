@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.interop.names import torch_name, torch_shape, unflatten
-from anchor_jax.interop.registry import parameter_shapes
 from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.store.names import torch_name, torch_shape, unflatten
+from anchor_jax.store.registry import parameter_shapes
 
 PARAMETERS = Path(__file__).parents[1] / "golden" / "parameters"  # names and shapes as the torch classes have them
 MODELS = {

@@ -21,10 +21,10 @@ from diffusers import (
 
 from anchor_jax.architecture import ScheduleConfig
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.interop.diffusers import load_model
-from anchor_jax.interop.names import flatten
-from anchor_jax.interop.registry import make_module
 from anchor_jax.models import transformer
+from anchor_jax.store.diffusers import load_model
+from anchor_jax.store.names import flatten
+from anchor_jax.store.registry import make_module
 
 FIELDS = {
   "block_out_channels": (32, 64),

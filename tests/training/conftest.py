@@ -7,7 +7,8 @@ from people import make_posed_frames
 from tiny import tiny_model
 
 from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig
-from anchor_jax.data.dataset import PosedClip, build
+from anchor_jax.data.records import build
+from anchor_jax.motion.clips import PosedClip
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
 from anchor_jax.training import aot
 from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, shortage, step_shapes
-from anchor_jax.training.program import collective_bytes, collectives
+from anchor_jax.training.hlo import collective_bytes, collectives
 
 TEXT = """
   %a = f32[8,128]{1,0:T(8,128)} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}

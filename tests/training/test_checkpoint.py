@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.training.checkpoint import Checkpoints, read_weights
+from anchor_jax.store.workdir import read_weights
+from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import State
-from anchor_jax.training.validation import split_records, spread
+from anchor_jax.training.validation import evenly_spaced, split_records
 
 LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
 
@@ -64,4 +65,6 @@ def test_the_last_records_are_held_out_but_a_short_video_keeps_most():
   assert learned.tolist() == list(range(92)) and held_out.tolist() == list(range(92, 100))
   assert [len(part) for part in split_records(20, 32)] == [16, 4]
   assert [len(part) for part in split_records(3, 1)] == [3, 0]
-  assert spread(held_out, 3).tolist() == [92, 95, 99] and spread(held_out, 20).tolist() == held_out.tolist()
+  assert (
+    evenly_spaced(held_out, 3).tolist() == [92, 95, 99] and evenly_spaced(held_out, 20).tolist() == held_out.tolist()
+  )

@@ -11,8 +11,8 @@ from launched import losses, start, start_pod, wait_for_step, write_config
 
 from anchor_jax.config import MeshConfig, OptimizerConfig
 from anchor_jax.errors import UserError
+from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train
-from anchor_jax.training.checkpoint import read_weights
 
 STEPS = 60
 

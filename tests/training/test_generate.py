@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from anchor_jax import generate as door
-from anchor_jax.data.motion import at_rate, live_motion, read_motion
-from anchor_jax.data.resumable import ResumableWriter
-from anchor_jax.data.video import VideoWriter, probe, read_frames
+from anchor_jax.data.motions import read_motion
 from anchor_jax.errors import UserError
-from anchor_jax.pipeline import animate, load_person
+from anchor_jax.motion.motion import live_motion, resample_motion
+from anchor_jax.motion.resumable import ResumableWriter
+from anchor_jax.motion.video import VideoWriter, probe, read_frames
+from anchor_jax.person import animate, load_person
 from anchor_jax.train import train
 
 
@@ -135,7 +136,7 @@ def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
   assert run(tmp_path / "out.mp4", "--fps=5", "--frames=4") == 4
   assert probe(tmp_path / "out.mp4").fps == 5
   motion = read_motion(prepared)
-  slow, fast = at_rate(motion, 4), at_rate(motion, 25)
+  slow, fast = resample_motion(motion, 4), resample_motion(motion, 25)
   original = [frame.pose for frame in motion.frames(0)]
   np.testing.assert_array_equal([f.pose for f in slow.frames(0)], [original[i] for i in (0, 2, 5, 8)])
   assert fast.length == 25 and len(list(fast.frames(0))) == 25 and len(list(fast.frames(7))) == 18
@@ -195,7 +196,7 @@ def test_the_sound_comes_along_and_no_longer_than_the_picture(tmp_path):
 
 _FILM = """
 import sys, time, numpy as np
-from anchor_jax.data.resumable import ResumableWriter
+from anchor_jax.motion.resumable import ResumableWriter
 writer = ResumableWriter(sys.argv[1], 10, {"a": 1}, resume=True)
 print(writer.frames, flush=True)
 for number in range(writer.frames, 200):

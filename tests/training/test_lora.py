@@ -11,10 +11,10 @@ import pytest
 from anchor_jax.config import LoRAConfig, run_config
 from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.errors import UserError
-from anchor_jax.interop.tensors import read_safetensors
+from anchor_jax.store.tensors import read_safetensors
+from anchor_jax.store.weights import CheckpointChoice, initial_weights, read_models, read_part, write_folder
+from anchor_jax.store.workdir import read_settings
 from anchor_jax.train import train
-from anchor_jax.training.checkpoint import read_settings
-from anchor_jax.training.weights import Which, initial_weights, read_models, read_part, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,11 @@ def test_adapters_go_out_to_diffusers_merged(workdir, adapters, tmp_path):
 
 def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters, tmp_path):
   with pytest.raises(UserError, match=r"changes other weights than those in .*--base=DIR"):
-    read_part(adapters, "body", Which(base=str(workdir)))  # she herself, adapters merged in, is not what they change
+    read_part(
+      adapters, "body", CheckpointChoice(base=str(workdir))
+    )  # she herself, adapters merged in, is not what they change
   with pytest.raises(UserError, match="a whole person: leave it out"):
-    read_part(workdir, "body", Which(base="studio"))
+    read_part(workdir, "body", CheckpointChoice(base="studio"))
   shutil.copytree(adapters, tmp_path / "cut")
   file = tmp_path / "cut/body/lora.safetensors"
   file.write_bytes(file.read_bytes()[:-8])

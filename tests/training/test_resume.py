@@ -13,12 +13,12 @@ from launched import losses, start_pod, wait_for_step, write_config
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
+from anchor_jax.store.weights import initial_weights, trained_keys
+from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train
-from anchor_jax.training.checkpoint import Checkpoints, read_weights
-from anchor_jax.training.objective import trained_keys
+from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.optimizer import make_optimizer
 from anchor_jax.training.state import make_state
-from anchor_jax.training.weights import initial_weights
 
 HERE, DEVICES = MeshConfig(data=2, fsdp=2), 4
 ELSEWHERE = ((MeshConfig(data=1), 1), (MeshConfig(data=1, fsdp=8), 8), (MeshConfig(data=2, fsdp=2, tensor=2), 8))

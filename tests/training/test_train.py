@@ -13,16 +13,16 @@ from launched import logged, losses
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
-from anchor_jax.data.dataset import open_prepared
-from anchor_jax.data.motion import read_motion
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import to_signed
 from anchor_jax.models.temporal import is_temporal
-from anchor_jax.pipeline import animate as frames_of
-from anchor_jax.pipeline import load_person
+from anchor_jax.person import animate as frames_of
+from anchor_jax.person import load_person
+from anchor_jax.store.weights import initial_weights, read_part
+from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train as train_on
-from anchor_jax.training.checkpoint import read_weights
-from anchor_jax.training.weights import initial_weights, read_part
 
 
 def train(config, workdir, **more):

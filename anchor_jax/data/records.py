@@ -1,0 +1,331 @@
+"""Prepared folders: the records a model trains on, as a tensorflow-datasets builder with array_record files.
+
+  *.array_record, dataset_info.json, features.json   the records, read by random access
+  meta.json      size, fps, people, and the videos in order with their first record and number of frames
+  record_sheet.png    a contact sheet to look at before training
+
+A record: frame, pose (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and y in
+pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_folder, prepare_parent
+from anchor_jax.motion.clips import PosedClip
+from anchor_jax.shapes import NdArray, Shaped, UInt8
+
+FORMAT = 1
+IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1}
+FIELDS = (*IMAGES, "landmarks", "person", "video", "index")
+_SPLIT = "frames"
+_DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
+
+
+def _encode(image: UInt8[NdArray, "H W *C"]) -> bytes:
+  image = image[..., ::-1] if image.ndim == 3 and image.shape[-1] == 3 else image
+  return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
+  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+  if image is None:
+    raise ValueError("not a picture")
+  return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image[..., None]
+
+
+class PreparedFrames(tfds.core.GeneratorBasedBuilder):
+  """The builder of a prepared folder; `build` runs it."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  code_path = None  # nothing is downloaded, so no list of checksums is to be looked for beside this file
+
+  def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
+    """Takes the encoded records, which are read once, in order."""
+    self._records, self._size = records, size
+    super().__init__(file_format="array_record", **kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    images = {
+      name: tfds.features.Image(shape=(self._size, self._size, channels), encoding_format="png")
+      for name, channels in IMAGES.items()
+    }
+    features = tfds.features.FeaturesDict(
+      {
+        **images,
+        "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+        **{name: tfds.features.Scalar(np.int32) for name in ("person", "video", "index")},
+      }
+    )
+    return tfds.core.DatasetInfo(
+      builder=self, description="Frames of posed people.", features=features, disable_shuffling=True
+    )
+
+  def _split_generators(self, dl_manager):
+    return {_SPLIT: self._generate_examples()}
+
+  def _generate_examples(self):
+    yield from enumerate(self._records)
+
+
+class _Recorder:
+  """Turns clips into records, and keeps what meta.json and the record_sheet need."""
+
+  def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
+    self._clips, self._size, self._progress = clips, size, progress
+    self.people: list[str] = []
+    self.videos: list[dict[str, Any]] = []
+    self.without_landmarks: list[int] = []
+    self.count = 0
+    self.error: Exception | None = None
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    try:
+      yield from self._records()
+    except Exception as error:  # the builder may wrap what its generator raises; `build` wants the original
+      self.error = error
+      raise
+
+  def _records(self) -> Iterator[dict[str, Any]]:
+    for number, clip in enumerate(self._clips):
+      if clip.person not in self.people:
+        self.people.append(clip.person)
+      person = self.people.index(clip.person)
+      entry = dict(
+        name=clip.name,
+        person=person,
+        fps=float(clip.fps),
+        first=self.count,
+        square=clip.square and list(clip.square),
+      )
+      frames = 0
+      for item in clip.frames:
+        if item.frame.shape != (self._size, self._size, 3):
+          raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")
+        if not np.isfinite(item.landmarks).all():
+          self.without_landmarks.append(self.count)
+        yield {
+          **{name: _encode(getattr(item, name)) for name in IMAGES},
+          "landmarks": np.asarray(item.landmarks, np.float32),
+          "person": person,
+          "video": number,
+          "index": frames,
+        }
+        frames += 1
+        self.count += 1
+        self._progress.update()
+      if not frames:
+        raise UserError(f"{clip.name} holds no frame: leave it out, or record it again")
+      self.videos.append({**entry, "frames": frames})
+    if not self.count:
+      raise UserError("there is no frame to prepare: name at least one video")
+
+
+def build(
+  clips: Iterable[PosedClip],
+  output: str | os.PathLike,
+  size: int,
+  *,
+  total: int | None = None,
+  progress: str | None = None,
+) -> dict[str, Any]:
+  """Writes a prepared folder; it appears, or replaces an earlier one, only when it is whole.
+
+  Args:
+    clips: the videos, read one frame at a time.
+    output: the folder.
+    size: height and width of every frame, in pixels.
+    total: number of frames to come, for the progress bar.
+    progress: what the progress bar says; None for no bar.
+
+  Returns:
+    What meta.json holds.
+
+  Raises:
+    UserError: no clip, a clip without frames, or the folder cannot be written.
+  """
+  check_output(output)
+  bar = tqdm(desc=progress, total=total, disable=progress is None, unit="frame")
+  with new_folder(output) as folder, bar:
+    recorder = _Recorder(clips, size, bar)
+    _run_builder(recorder, size, folder)
+    meta = dict(
+      format=FORMAT,
+      size=size,
+      fps=recorder.videos[0]["fps"],
+      frames=recorder.count,
+      people=recorder.people,
+      videos=recorder.videos,
+      without_landmarks=recorder.without_landmarks,
+      files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
+    )
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    cv2.imwrite(str(folder / "record_sheet.png"), record_sheet(PreparedSource(folder))[..., ::-1])
+  return meta
+
+
+def check_output(output: str | os.PathLike) -> None:
+  """Refuses, before any long work, a folder that can't be written, or that holds anything but an earlier result."""
+  output = Path(output)
+  prepare_parent(output)
+  if output.is_dir() and any(output.iterdir()) and not is_prepared(output):
+    raise UserError(f"{output} holds something else than a prepared folder: name another --output")
+  if output.exists() and not output.is_dir():
+    raise UserError(f"{output} is a file: name a folder for the output")
+
+
+def _run_builder(recorder: _Recorder, size: int, folder: Path) -> None:
+  work = folder / "work"
+  tfds.disable_progress_bar()  # ours counts the frames
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # the builder talks of downloads; there are none
+      builder = PreparedFrames(recorder, size, data_dir=str(work))
+      builder.download_and_prepare()
+  except Exception:
+    if recorder.error is not None:
+      raise recorder.error from None
+    raise
+  for path in Path(builder.data_dir).iterdir():
+    path.rename(folder / path.name)
+  shutil.rmtree(work)
+
+
+class PreparedSource:
+  """Random access to the records of a prepared folder; open it with `open_prepared`.
+
+  Attributes:
+    folder: where it is.
+    meta: what its meta.json holds.
+    size: height and width of the frames, in pixels.
+    fps: frames per second of its first video.
+    people, videos: for each record, the number of its person and of its video.
+    has_landmarks: for each record, whether its five landmarks are known.
+  """
+
+  def __init__(self, folder: str | os.PathLike):
+    """Reads meta.json and opens the records; see `open_prepared` for the errors."""
+    self.folder = Path(folder)
+    self.meta = _read_meta(self.folder)
+    self.size, self.fps = self.meta["size"], self.meta["fps"]
+    self.people = np.concatenate([np.full(video["frames"], video["person"], np.int32) for video in self.meta["videos"]])
+    self.videos = np.concatenate([np.full(v["frames"], n, np.int32) for n, v in enumerate(self.meta["videos"])])
+    self.has_landmarks = np.ones(len(self.people), bool)
+    self.has_landmarks[self.meta["without_landmarks"]] = False
+    self._open()
+
+  def _open(self) -> None:
+    raw = {name: tfds.decode.SkipDecoding() for name in IMAGES}
+    try:
+      builder: Any = tfds.builder_from_directory(str(self.folder))
+      self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
+      count = len(self._records)
+    except Exception:  # noqa: BLE001, whatever the reader makes of a damaged file
+      raise _damaged(self.folder) from None
+    if count != len(self.people):
+      raise _damaged(self.folder)
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {name: value for name, value in self.__dict__.items() if name != "_records"}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._open()  # worker processes open the files anew
+
+  def __len__(self) -> int:
+    return len(self.people)
+
+  def __repr__(self) -> str:  # grain logs it
+    return f"PreparedSource({str(self.folder)!r}, {len(self)} records)"
+
+  def __getitem__(self, index: int) -> dict[str, Shaped[NdArray, "..."]]:
+    return self.read(index, FIELDS)
+
+  def read(self, index: int, fields: Sequence[str]) -> dict[str, Shaped[NdArray, "..."]]:
+    """Reads and decodes some fields of a record.
+
+    Args:
+      index: of the record, 0 to len - 1.
+      fields: some of `FIELDS`.
+
+    Raises:
+      UserError: the record cannot be read.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    try:
+      record = self._records[index]
+      return {
+        name: _decode(record[name], IMAGES[name]) if name in IMAGES else np.asarray(record[name], _DTYPES.get(name))
+        for name in fields
+      }
+    except KeyError:
+      raise
+    except Exception:  # noqa: BLE001, as above
+      raise _damaged(self.folder) from None
+
+
+def _damaged(folder: Path) -> UserError:
+  return UserError(f"the prepared folder {folder} is damaged: prepare it again")
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+  if not folder.exists():
+    raise UserError(
+      f"there is no prepared folder {folder}: make it with python -m anchor_jax.prepare VIDEO --output={folder}"
+    )
+  if not folder.is_dir() or not (folder / "meta.json").exists():
+    raise UserError(f"{folder} is not a prepared folder: make one with python -m anchor_jax.prepare VIDEO --output=DIR")
+  try:
+    meta = json.loads((folder / "meta.json").read_text())
+    version = meta["format"]
+    sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
+  except (OSError, ValueError, KeyError, TypeError):
+    raise _damaged(folder) from None
+  if version != FORMAT:
+    raise UserError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
+  if sizes != meta["files"]:
+    raise _damaged(folder)
+  return meta
+
+
+def is_prepared(path: str | os.PathLike) -> bool:
+  """Whether a path looks like a prepared folder (rather than a video)."""
+  return (Path(path) / "meta.json").is_file()
+
+
+def open_prepared(folder: str | os.PathLike) -> PreparedSource:
+  """Opens a prepared folder for random access.
+
+  Raises:
+    UserError: no such folder, not a prepared one, damaged, or of another format.
+  """
+  return PreparedSource(folder)
+
+
+def record_sheet(source: PreparedSource, rows: int = 6) -> UInt8[NdArray, "h w 3"]:
+  """A contact sheet, some records down: frame, pose, person and face (the rest dimmed), landmarks on the last."""
+  sheet = []
+  for index in np.unique(np.linspace(0, len(source) - 1, rows).round().astype(int)):
+    record = source[int(index)]
+    frame, scale = record["frame"], max(1, round(256 / source.size))
+    dimmed = [np.where(record[name] > 127, frame, frame // 4) for name in ("person_mask", "face_mask")]
+    tiles = [
+      cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+      for tile in (frame, record["pose"], *dimmed)
+    ]
+    for x, y in record["landmarks"][np.isfinite(record["landmarks"]).all(axis=-1)]:
+      cv2.circle(tiles[-1], (round((x + 0.5) * scale), round((y + 0.5) * scale)), 2, (0, 255, 80), -1, cv2.LINE_AA)
+    sheet.append(np.concatenate(tiles, axis=1))
+  return np.concatenate(sheet, axis=0)

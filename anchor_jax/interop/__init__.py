@@ -1,1 +1,0 @@
-"""File formats of others: diffusers folders in and out."""

@@ -1,0 +1,145 @@
+"""The head's geometry: five landmarks to an upright face crop, its keep mask, and the way back into the frame.
+
+Landmarks are continuous picture coordinates: the centre of the pixel in column 0 is at x = 0.5. Order: the eye on the
+picture's left, the other eye, nose, the mouth's corner on the left, the other corner.
+"""
+
+import cv2
+import numpy as np
+
+from anchor_jax.errors import UserError
+from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
+
+# Where the five landmarks of an aligned FFHQ face of 512 x 512 pixels are, as face restorers use it.
+TEMPLATE_512 = np.array(
+  [(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)], np.float64
+)
+_ERODE_512, _BLUR_512 = 40, 41  # pixels; see `blend_weight`
+
+
+def face_template(size: int) -> Float[NdArray, "5 2"]:
+  """The five landmarks in a crop of `size` x `size` pixels."""
+  return TEMPLATE_512 * (size / 512)
+
+
+def similarity(source: Float[NdArray, "N 2"], target: Float[NdArray, "N 2"]) -> Float[NdArray, "2 3"]:
+  """The rotation, scale and shift (no mirroring) that takes `source` closest to `target` in the least-squares sense.
+
+  In the plane, similarities are z -> a z + b on complex numbers, and the least-squares a, b are those of a regression
+  line (Umeyama 1991 is the general case).
+
+  Returns:
+    [2 3] matrix, to be multiplied with (x, y, 1).
+  """
+  z, w = (np.asarray(points, np.float64) @ np.array([1, 1j]) for points in (source, target))
+  centred = z - z.mean()
+  a = (centred.conj() @ (w - w.mean())) / (centred.conj() @ centred).real
+  b = w.mean() - a * z.mean()
+  return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def face_transform(landmarks: Float[NdArray, "5 2"], size: int) -> Float[NdArray, "2 3"]:
+  """The similarity from a frame to its face crop of `size` x `size` pixels; landmarks must not be missing."""
+  return similarity(landmarks, face_template(size))
+
+
+def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
+  """Replaces missing points (NaN) by linear interpolation over time; before the first and after the last they stay put.
+
+  Raises:
+    UserError: a point is missing in all frames.
+  """
+  filled, frames = np.array(landmarks, np.float32), np.arange(len(landmarks))
+  known: NdArray = np.asarray(np.isfinite(filled).all(axis=-1))
+  if not known.any(axis=0).all():
+    raise UserError("no face is found in any frame: use a video that shows the person's face")
+  for point in range(filled.shape[1]):
+    here = known[:, point]
+    for axis in range(2):
+      filled[:, point, axis] = np.interp(frames, frames[here], filled[here, point, axis])
+  return filled
+
+
+def smooth(landmarks: Float[NdArray, "T N 2"], sigma: float) -> Float[NdArray, "T N 2"]:
+  """Averages points over time with a Gaussian of `sigma` frames (0: unchanged); against a trembling crop."""
+  if sigma <= 0 or len(landmarks) < 2:
+    return landmarks
+  radius = int(np.ceil(3 * sigma))
+  kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+  # odd reflection: the track goes on in its direction beyond both ends, so that the ends are not pulled inwards
+  padded = np.pad(landmarks, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
+  windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis=0)
+  return (windows @ (kernel / kernel.sum())).astype(np.float32)
+
+
+def _warp(
+  image: Shaped[NdArray, "H W ..."],
+  transform: Float[NdArray, "2 3"],
+  size: tuple[int, int],
+  border: int,
+) -> Shaped[NdArray, "h w ..."]:
+  """Warps to (width, height) `size`; what shrinks is blurred first, so that it does not alias."""
+  shrink = 1 / np.sqrt(abs(np.linalg.det(transform[:, :2])))
+  if shrink > 1.2:
+    image = cv2.GaussianBlur(image, (0, 0), 0.5 * float(np.sqrt(shrink**2 - 1)))
+  matrix = np.array(transform)
+  matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV's pixel centres are at whole numbers
+  return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+
+
+def _inverse(transform: Float[NdArray, "2 3"]) -> Float[NdArray, "2 3"]:
+  return cv2.invertAffineTransform(transform)
+
+
+def crop_image(
+  image: UInt8[NdArray, "H W 3"], transform: Float[NdArray, "2 3"], size: int, *, extend: bool = False
+) -> UInt8[NdArray, "S S 3"]:
+  """The face crop of a picture.
+
+  Args:
+    image: the frame or its pose render.
+    transform: frame to crop, of `face_transform`.
+    size: height and width of the crop in pixels.
+    extend: where the crop reaches beyond the frame, mirror the frame (for photographs) instead of black (for renders).
+  """
+  return _warp(image, transform, (size, size), cv2.BORDER_REFLECT_101 if extend else cv2.BORDER_CONSTANT)
+
+
+def keep_mask(
+  face_mask: UInt8[NdArray, "H W"] | UInt8[NdArray, "H W 1"], transform: Float[NdArray, "2 3"], size: int
+) -> UInt8[NdArray, "S S 1"]:
+  """What the head model keeps (255) and what it repaints (0, the face), in the crop."""
+  face = _warp(face_mask.reshape(face_mask.shape[:2]), transform, (size, size), cv2.BORDER_CONSTANT)
+  return np.where(face > 127, 0, 255).astype(np.uint8)[..., None]
+
+
+def blend_weight(keep: UInt8[NdArray, "S S 1"]) -> Float[NdArray, "S S"]:
+  """Weight of the repainted face in the crop, 0 to 1: eroded by 40 and blurred over 41 pixels of a 512 px crop."""
+  scale = keep.shape[0] / 512
+  side = max(1, round(_ERODE_512 * scale))
+  blur = max(3, round(_BLUR_512 * scale) // 2 * 2 + 1)
+  # the face's mask may end at the crop's border, where the crop must fade out too
+  repaint = cv2.copyMakeBorder(255 - keep[..., 0], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+  eroded = cv2.erode(repaint, np.ones((side, side), np.uint8))[1:-1, 1:-1]
+  return cv2.GaussianBlur(eroded.astype(np.float32) / 255, (blur, blur), 0, borderType=cv2.BORDER_CONSTANT)
+
+
+def paste_face(
+  frame: UInt8[NdArray, "H W 3"],
+  crop: UInt8[NdArray, "S S 3"],
+  transform: Float[NdArray, "2 3"],
+  keep: UInt8[NdArray, "S S 1"],
+) -> UInt8[NdArray, "H W 3"]:
+  """Puts a repainted face crop back into its frame, fading at the edge of the repainted region.
+
+  Args:
+    frame: the picture the crop belongs to.
+    crop: the head model's result.
+    transform: frame to crop, as it was cropped with.
+    keep: the crop's keep mask (255 keep, 0 repainted).
+  """
+  size = frame.shape[1], frame.shape[0]
+  back = _inverse(transform)
+  weight = _warp(blend_weight(keep), back, size, cv2.BORDER_CONSTANT)[..., None]
+  face = _warp(crop, back, size, cv2.BORDER_REPLICATE).astype(np.float32)
+  return np.clip(np.rint(frame + weight * (face - frame)), 0, 255).astype(np.uint8)

@@ -1,0 +1,170 @@
+"""A video that survives its writer: FILE.partial.mp4 plays as far as it got, and a later run goes on from there."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.bitstream import BitStreamFilterContext
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
+from anchor_jax.motion.video import add_stream, even, picture_of
+from anchor_jax.shapes import NdArray, UInt8
+
+_TAG = "comment"  # of the file's metadata: the settings, as JSON
+
+
+class ResumableWriter:
+  """Writes RGB frames to FILE.partial.mp4 in fragments of a second each; `finish` makes FILE.mp4 of it.
+
+  A fragment is whole or not there: killed at any moment, the partial file has all the seconds finished by then.
+
+  Attributes:
+    frames: number of frames that the file holds or was given; more than 0 at first when it goes on.
+  """
+
+  def __init__(
+    self, path: str | os.PathLike, fps: float, settings: Mapping[str, Any], resume: bool = False, crf: int = 18
+  ):
+    """Prepares the file.
+
+    Args:
+      path: the .mp4 file to be.
+      fps: frames per second, above 0.
+      settings: what the frames depend on, fit for JSON; kept in the file, and compared when going on.
+      resume: go on with a partial file if there is one.
+      crf: quality of the H.264 stream, 0 (best) to 51.
+
+    Raises:
+      UserError: the file can't be written, or the partial file was made with other settings.
+    """
+    if not 0 < fps <= 1000:
+      raise UserError(f"a video needs a frame rate above 0 and at most 1000, not {fps:g}")
+    self.path, self.partial = Path(path), partial_path(path)
+    self._fps, self._crf = Fraction(fps).limit_denominator(1001), crf
+    self._comment = json.dumps(settings, sort_keys=True)
+    self._container: Any = None
+    self._stream: Any = None
+    prepare_parent(self.path)
+    if self.path.is_dir():
+      raise UserError(f"{self.path} is a folder: name a file for the output")
+    self._old = _whole_fragments(self.partial) if resume and self.partial.exists() else b""
+    self.frames = _count(self._old, self._comment, self.partial) if self._old else 0
+
+  def write(self, frame: UInt8[NdArray, "H W 3"]) -> None:
+    """Appends a frame; all have the first one's size."""
+    frame = even(frame)
+    if self._container is None:
+      self._open(frame)
+    self._guard(lambda: self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps))))
+    self.frames += 1
+
+  def _open(self, frame: UInt8[NdArray, "H W 3"]) -> None:
+    """Begins the partial file anew, with the packets there were."""
+    flags = "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"
+    beside = partial_path(self.path, "resuming")
+    self._container = self._guard(
+      lambda: av.open(str(beside), "w", format="mp4", options={"movflags": flags, "flush_packets": "1"})
+    )
+    self._container.metadata[_TAG] = self._comment
+    second = str(max(1, round(self._fps)))
+    options = {"crf": str(self._crf), "g": second, "keyint_min": second, "sc_threshold": "0"}
+    # Few frames wait inside the encoder, and none is sent out of turn: a later run can put its own right behind them.
+    options |= {"rc-lookahead": "8", "threads": "1", "bf": "0"}
+    self._stream = add_stream(self._container, self._fps, frame, options)
+    self._guard(self._container.start_encoding)
+    if self._old:
+      with av.open(io.BytesIO(self._old)) as old:
+        # An mp4 keeps packets in another form than encoders make them, and the muxer takes one form a stream.
+        as_encoded = BitStreamFilterContext("h264_mp4toannexb", old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+          for same in as_encoded.filter(packet) if packet.size else ():
+            same.stream = self._stream
+            self._guard(lambda packet=same: self._container.mux(packet))
+    self._guard(lambda: os.replace(beside, self.partial))
+    self._old = b""
+
+  def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
+    """Closes the partial file and makes the whole one, index in front, with the sound of `audio` if it has any."""
+    if not self.frames:
+      raise UserError(f"no frame to write to {self.path}")
+    if self._container is not None:
+      self._guard(lambda: self._container.mux(self._stream.encode(None)))
+      self._guard(self._container.close)
+      self._container = None
+    with new_file(self.path, "finishing") as place, av.open(str(self.partial)) as source:
+      options = {"movflags": "+faststart+use_metadata_tags"}
+      with av.open(str(place), "w", format="mp4", options=options) as whole:
+        whole.metadata.update({_TAG: self._comment, **metadata})
+        _copy(source, whole, audio, float(self.frames / self._fps))
+    self.partial.unlink(missing_ok=True)
+
+  def close(self) -> None:
+    """Leaves the partial file as far as it got; nothing to do after `finish`."""
+    if self._container is not None:
+      with contextlib.suppress(OSError):  # the disk may be full: what was written before stays
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+      self._container = None
+
+  def _guard(self, call) -> Any:
+    try:
+      return call()
+    except OSError as error:
+      raise refuse(self.partial, error) from error
+
+
+def _whole_fragments(path: Path) -> bytes:
+  """The file up to the end of its last whole fragment: boxes of (size, kind, body), see ISO/IEC 14496-12, 4.2."""
+  data, at, whole = path.read_bytes(), 0, 0
+  while at + 8 <= len(data):
+    size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+    if size == 1:
+      size = int.from_bytes(data[at + 8 : at + 16], "big")
+    if size < 8 or at + size > len(data):
+      break
+    at += size
+    if kind == b"mdat":
+      whole = at
+  return data[:whole]
+
+
+def _count(data: bytes, comment: str, path: Path) -> int:
+  try:
+    with av.open(io.BytesIO(data)) as old:
+      found = old.metadata.get(_TAG)
+      count = sum(packet.size > 0 for packet in old.demux(old.streams.video[0]))
+  except (av.error.FFmpegError, IndexError):
+    raise UserError(f"{path} is damaged: remove it and start again without --resume") from None
+  if found != comment:
+    raise UserError(f"{path} was begun with other settings: give the same ones, or start again without --resume")
+  return count
+
+
+def _copy(source: Any, whole: Any, audio: Path | None, seconds: float) -> None:
+  """All packets of the picture, and those of the sound that begin before the picture ends."""
+  picture = source.streams.video[0]
+  stream = whole.add_stream_from_template(picture)
+  sound = av.open(str(audio)) if audio is not None else None
+  tracks = sound.streams.audio[:1] if sound is not None else ()
+  try:
+    copies = {track: whole.add_stream_from_template(track) for track in tracks}
+  except ValueError:  # mp4 holds no sound of that kind
+    copies = {}
+  for packet in source.demux(picture):
+    if packet.size:
+      packet.stream = stream
+      whole.mux(packet)
+  if sound is not None:
+    for track, copy in copies.items():
+      for packet in sound.demux(track):
+        if packet.size and packet.pts is not None and packet.pts * packet.time_base < seconds:
+          packet.stream = copy
+          whole.mux(packet)
+    sound.close()

@@ -1,0 +1,1 @@
+"""Where weights are kept: workdirs, diffusers folders, adapters, inference bundles."""

@@ -1,0 +1,88 @@
+"""Adapter files: the low-rank change of a network as diffusers and PEFT name it, so that both load it.
+
+`unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight` [rank in] and `...lora_B.weight`
+[out rank], with alpha equal to the rank: the scale is multiplied into lora_B. Those of the pose branch begin with
+`controlnet.`; null_context [N D] is ours.
+"""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+
+from anchor_jax.errors import UserError
+from anchor_jax.shapes import Float, NdArray, PyTree
+from anchor_jax.store import names
+from anchor_jax.store.diffusers import DTYPES
+from anchor_jax.store.tensors import Tensor, read_metadata, read_safetensors, write_safetensors
+
+FILE = "lora.safetensors"
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+  """What a file of adapters holds.
+
+  Attributes:
+    tree: {network: {... layer: {down, up}}}, to be merged with scale 1; see models/lora.py.
+    null_context: [N D], where it was trained.
+    base: what `fingerprint` said of the weights that they change.
+    step: of the training.
+  """
+
+  tree: PyTree
+  null_context: Float[NdArray, "N D"] | None
+  base: str
+  step: int
+
+
+def save_adapters(file: Path, adapters: Adapters, dtype: str = "float32") -> None:
+  """Writes the file; `dtype` is one of `interop.diffusers.DTYPES`."""
+  tensors: dict[str, NdArray] = {}
+  flat = {path: np.asarray(value) for path, value in names.flatten(adapters.tree).items()}
+  for path, value in flat.items():
+    name = names.torch_name((*path[:-1], "kernel")).removesuffix(".weight")
+    if path[-1] == "up" and flat[*path[:-1], "down"].ndim == 4:  # torch's second half of a convolution is one of 1x1
+      value = value[None, None]
+    tensors[name + (_DOWN if path[-1] == "down" else _UP)] = names.to_torch(("kernel",), value)
+  if adapters.null_context is not None:
+    tensors["null_context"] = np.asarray(adapters.null_context)
+  ready = {name: Tensor.of(value).astype(DTYPES[dtype]) for name, value in tensors.items()}
+  write_safetensors(file, ready, {"format": "pt", "base": adapters.base, "step": str(adapters.step)})
+
+
+def load_adapters(file: Path) -> Adapters:
+  """Reads what `save_adapters` wrote; float32.
+
+  Raises:
+    UserError: the file is damaged, or no such file.
+  """
+  tensors = {name: tensor.astype(np.float32).read() for name, tensor in read_safetensors(file).items()}
+  metadata = read_metadata(file)
+  null_context = tensors.pop("null_context", None)
+  flat: dict[names.Path, NdArray] = {}
+  for name, value in tensors.items():
+    side = "down" if name.endswith(_DOWN) else "up" if name.endswith(_UP) else None
+    layer = tuple(re.sub(r"\.(\d+)", r"_\1", name.removesuffix(_DOWN).removesuffix(_UP)).split("."))
+    if side is None or layer[0] not in ("unet", "controlnet"):
+      raise UserError(f"{file} holds {name!r}, which is no adapter of ours: write it with anchor_jax.convert lora")
+    value = names.from_torch(("kernel",), value)
+    flat[*layer, side] = value.reshape(value.shape[-2:]) if side == "up" else value
+  lonely = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
+  if lonely:
+    raise UserError(f"{file} holds half of the adapter of {'/'.join(lonely[0][:-1])}: write it anew")
+  if not flat or not metadata.get("step", "").isdigit():
+    raise UserError(f"{file} holds no adapters of ours: write it with anchor_jax.convert lora")
+  return Adapters(names.unflatten(flat), null_context, metadata.get("base", ""), int(metadata["step"]))
+
+
+def fingerprint(weights: PyTree) -> str:
+  """A hash of the networks that adapters stand on, in float32: another for any other number in them."""
+  told = hashlib.sha256()
+  for path, leaf in sorted(names.flatten(weights).items()):
+    told.update("/".join(path).encode())
+    told.update(np.ascontiguousarray(leaf, np.float32).data)
+  return told.hexdigest()

@@ -1,0 +1,231 @@
+"""Inference bundles: a person's weights and programs in files that run without this package.
+
+    config.json                    what made it, hashes of the files, and of each part sizes and sampling tables
+    generate.py                    run_bundle.py of this folder: arrays in, .npz out
+    body/weights.safetensors       one flat tree, "unet/conv_in/kernel"; float32
+    body/NAME.stablehlo            one for each entry of `programs`
+    head/...                       the same for the head, with `inpainting`
+
+Every program takes the part's weights (the safetensors file as it loads) and then arrays whose leading axis is a batch
+of any size; number of frames in a window and picture size are fixed.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from anchor_jax.config import SampleConfig
+from anchor_jax.diffusion.guidance import make_branches
+from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.windows import WindowRule
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.files import new_folder
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import PyTree
+from anchor_jax.store import names, run_bundle
+from anchor_jax.store.tensors import Tensor, write_safetensors
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+  """One part of a person as a bundle holds it.
+
+  Attributes:
+    networks, weights: what denoises.
+    sample: how it samples.
+    size: of its pictures, which are square, in pixels.
+    step: of the training.
+  """
+
+  networks: Networks
+  weights: PyTree
+  sample: SampleConfig
+  size: int
+  step: int
+
+
+def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence[str]) -> None:
+  """Writes a bundle; it appears whole or not at all.
+
+  Args:
+    folder: made, or replaced if it holds a bundle already.
+    parts: "body", and "head" where there is one.
+    platforms: some of `PLATFORMS`; each program runs on all of them.
+
+  Raises:
+    UserError: an unknown platform, or a folder that holds something else or cannot be written.
+  """
+  check_target(folder, platforms)
+  with new_folder(folder) as new:
+    shutil.copyfile(run_bundle.__file__, new / "generate.py")
+    settings = {name: _write_part(new / name, part, platforms) for name, part in parts.items()}
+    # The script stays out: it does the checking, and a person may want to change it.
+    written = sorted(path for name in parts for path in (new / name).iterdir())
+    config = {
+      "format": run_bundle.FORMAT,
+      "made_by": _versions(),
+      "jax_at_least": list(jax.__version_info__),
+      "platforms": list(platforms),
+      "parts": settings,
+      "files": {path.relative_to(new).as_posix(): _fingerprint(path) for path in written},
+    }
+    config["sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def check_target(folder: Path, platforms: Sequence[str]) -> None:
+  """Raises UserError where `write_bundle` would, as far as that can be told before there is anything to write."""
+  for name in platforms:
+    if name not in PLATFORMS:
+      raise UserError(f'unknown platform "{name}": use some of {", ".join(PLATFORMS)}.{suggestion(name, PLATFORMS)}')
+  if not platforms or len(set(platforms)) < len(platforms):
+    raise UserError(f"platforms {','.join(platforms) or 'none'}: name each of them once, such as cpu,cuda,tpu")
+  if folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder):
+    raise UserError(f"{folder} holds something that is no bundle: choose a new folder")
+
+
+def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+  """The functions of a part and what they take after the weights, both for one example, without the batch axis.
+
+  pose_stem    pose render uint8 [H W 3] -> features [h w C0], once a frame
+  denoiser     latents [T h w C], timestep int32, context [N D], {"pose": [T h w C0]} (for the head also "inpaint"
+               [T h w 1+C]), which frames are real bool [T] -> prediction [T h w C]; the strength of the pose is
+               the settings' own
+  encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
+  decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3]
+  image_tower  picture uint8 [H W 3] -> context [N D]
+  inpainting   (head) picture in [-1, 1], what to keep of it bool [H W] -> channels [h w 1+C]
+  """
+  networks, sample, model = content.networks, content.sample, content.networks.model
+  picture, latent = _picture(content), _latent(content)
+  of = jax.ShapeDtypeStruct
+  context = of((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
+  clip = lambda channels: of((sample.window, *latent[:2], channels), jnp.float32)
+  condition = {"pose": clip(model.controlnet.block_out_channels[0])}
+  if networks.inpaints:
+    condition["inpaint"] = clip(model.unet.in_channels - model.unet.out_channels)
+
+  def pose_stem(weights, pose):
+    return networks.embed_pose(weights, pose[:, None])[:, 0]
+
+  def denoiser(weights, *inputs):
+    return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
+
+  flags = of((sample.window,), jnp.bool_)
+  seen, stored, latents = of(picture, jnp.float32), of(picture, jnp.uint8), of(latent, jnp.float32)
+  made = {
+    "pose_stem": (pose_stem, (stored,)),
+    "denoiser": (denoiser, (clip(latent[2]), of((), jnp.int32), context, condition, flags)),
+    "encoder": (networks.encode, (seen,)),
+    "decoder": (networks.decode, (latents,)),
+    "image_tower": (networks.appearance, (stored,)),
+  }
+  if networks.inpaints:
+    made["inpainting"] = (networks.inpainting, (seen, of(picture[:2], jnp.bool_)))
+  return made
+
+
+def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence[str]) -> export.Exported:
+  (batch,) = export.symbolic_shape("batch")
+
+  def program(flat, *inputs):
+    weights = names.unflatten({tuple(name.split("/")): leaf for name, leaf in flat.items()})
+    # Example by example, so that no code in the networks meets a size that it cannot compare with a number.
+    one = lambda *example: function(weights, *jax.tree.map(lambda leaf: leaf[None], example))[0]
+    return jax.vmap(one)(*inputs)
+
+  batched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), inputs)
+  limit = jax.config.jax_traceback_in_locations_limit
+  jax.config.update("jax_traceback_in_locations_limit", 0)  # else the files' paths on this machine are in the program
+  try:
+    return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
+  finally:
+    jax.config.update("jax_traceback_in_locations_limit", limit)
+
+
+def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dict[str, Any]:
+  """Writes weights and programs; returns the settings that config.json holds of this part."""
+  folder.mkdir()
+  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.weights).items()}
+  write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
+  shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
+  signatures = {}
+  for name, (function, inputs) in programs(content).items():
+    exported = _export(function, shapes, inputs, platforms)
+    (folder / f"{name}.stablehlo").write_bytes(exported.serialize())
+    arrays = [aval.str_short() for aval in exported.in_avals[len(flat) :]]
+    signatures[name] = {"takes": arrays, "gives": [aval.str_short() for aval in exported.out_avals]}
+  return {"step": content.step, **_sampling(content), "programs": signatures}
+
+
+def _sampling(content: Content) -> dict[str, Any]:
+  """All that sampling needs beside the weights; the tables are the library's float32, exactly."""
+  sample, model = content.sample, content.networks.model
+  rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
+  null = content.weights["null_context"]
+  branches = make_branches(null, null, sample.guidance, sample.guidance_interval)
+  solver = make_solver(sample.solver, model.schedule, sample.steps)
+  alpha, sigma = np.asarray(solver.alpha, np.float64), np.asarray(solver.sigma, np.float64)
+  none, one = np.zeros_like(alpha), np.ones_like(alpha)
+  clean = {"epsilon": (1 / alpha, -sigma / alpha), "v_prediction": (alpha, -sigma), "sample": (none, one)}
+  of_sample, of_prediction = clean[solver.prediction_type]
+  table = lambda values: np.asarray(values, np.float32).tolist()
+  scales = branches.scale_at(solver, jnp.arange(len(solver)))
+  return {
+    "picture": list(_picture(content)),
+    "latent": list(_latent(content)),
+    "window": rule.window,
+    "overlap": rule.overlap,
+    "tail": rule.tail,
+    "taper": rule.taper().tolist(),
+    "branches": len(branches),
+    "solver": {
+      "timesteps": np.asarray(solver.timesteps).tolist(),
+      "clean_from_sample": table(of_sample),
+      "clean_from_prediction": table(of_prediction),
+      **{name: table(getattr(solver, name)) for name in ("from_sample", "from_clean", "from_previous")},
+      "guidance": table(np.broadcast_to(scales, len(solver))),
+    },
+    "settings": dataclasses.asdict(sample),
+    "dtype": content.networks.dtype,
+  }
+
+
+def _picture(content: Content) -> tuple[int, int, int]:
+  return (content.size, content.size, 3)
+
+
+def _latent(content: Content) -> tuple[int, int, int]:
+  model = content.networks.model
+  side = content.size // model.vae.stride
+  return (side, side, model.unet.out_channels)
+
+
+def _versions() -> dict[str, str]:
+  packages = ("anchor_jax", "jax", "jaxlib", "flax", "numpy", "safetensors", "flatbuffers")
+  return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+  with path.open("rb") as file:
+    return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _is_bundle(folder: Path) -> bool:
+  try:
+    return str(json.loads((folder / "config.json").read_text())["format"]).startswith("anchor_jax bundle")
+  except (OSError, ValueError, KeyError, TypeError):
+    return False

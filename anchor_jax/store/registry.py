@@ -1,0 +1,100 @@
+"""Which configuration and which network belong to a class name of diffusers or transformers."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.architecture import (
+  CLIPTextConfig,
+  CLIPVisionConfig,
+  Config,
+  ControlNetConfig,
+  UNetConfig,
+  VAEConfig,
+)
+from anchor_jax.errors import UserError
+from anchor_jax.models.clip import CLIPText, CLIPVision
+from anchor_jax.models.controlnet import ControlNet
+from anchor_jax.models.unet import UNet
+from anchor_jax.models.vae import AutoencoderKL
+from anchor_jax.store.names import Path, flatten
+
+_CONFIGS: dict[str, type[Config]] = {
+  "UNet2DConditionModel": UNetConfig,
+  "FlaxUNet2DConditionModel": UNetConfig,
+  "ControlNetModel": ControlNetConfig,
+  "FlaxControlNetModel": ControlNetConfig,
+  "AutoencoderKL": VAEConfig,
+  "FlaxAutoencoderKL": VAEConfig,
+  "CLIPVisionModel": CLIPVisionConfig,
+  "CLIPVisionModelWithProjection": CLIPVisionConfig,
+  "FlaxCLIPVisionModel": CLIPVisionConfig,
+  "CLIPTextModel": CLIPTextConfig,
+  "CLIPTextModelWithProjection": CLIPTextConfig,
+  "FlaxCLIPTextModel": CLIPTextConfig,
+}
+
+_MODULES: dict[type[Config], Any] = {
+  UNetConfig: UNet,
+  ControlNetConfig: ControlNet,
+  VAEConfig: AutoencoderKL,
+  CLIPVisionConfig: CLIPVision,
+  CLIPTextConfig: CLIPText,
+}
+
+
+def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
+  """The configuration in a config.json's dictionary.
+
+  Args:
+    fields: the dictionary.
+    role: the folder's name; a whole CLIP model under `text_encoder` is read as its text tower, else as its image tower.
+
+  Raises:
+    UserError: the class is none of ours.
+  """
+  architectures = fields.get("architectures") or [""]
+  kind = fields.get("_class_name") or architectures[0]
+  if kind == "CLIPModel":
+    tower, config = ("text_config", CLIPTextConfig) if role == "text_encoder" else ("vision_config", CLIPVisionConfig)
+    return config.from_json(fields.get(tower) or {})
+  if kind not in _CONFIGS:
+    raise UserError(f"config.json names the class {kind!r}; known are {', '.join(sorted(_CONFIGS))}")
+  return _CONFIGS[kind].from_json(fields)
+
+
+def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
+  """The network of a configuration."""
+  if type(config) not in _MODULES:
+    raise TypeError(f"{type(config).__name__} describes no network")
+  return _MODULES[type(config)](config, dtype)
+
+
+def example_inputs(config: Config) -> tuple[Any, ...]:
+  """Inputs of the smallest size that initialise a network."""
+  if isinstance(config, (UNetConfig, ControlNetConfig)):
+    side = 2 ** (len(config.block_out_channels) - 1)
+    inputs = (
+      jnp.zeros((1, 1, side, side, config.in_channels)),
+      jnp.zeros(1, jnp.int32),
+      jnp.zeros((1, 1, config.cross_attention_dim)),
+    )
+    if isinstance(config, UNetConfig):
+      return inputs
+    return (*inputs, jnp.zeros((1, 1, side, side, config.block_out_channels[0])))
+  if isinstance(config, VAEConfig):
+    return (jnp.zeros((1, config.stride, config.stride, config.in_channels)),)
+  if isinstance(config, CLIPVisionConfig):
+    return (jnp.zeros((1, config.image_size, config.image_size, config.num_channels)),)
+  return (jnp.zeros((1, 1), jnp.int32),)
+
+
+@functools.lru_cache(maxsize=32)
+def parameter_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
+  """Path and shape of every parameter of a network, without computing any."""
+  module = make_module(config)
+  variables = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(config))
+  return {path: tuple(leaf.shape) for path, leaf in flatten(variables["params"]).items()}

@@ -1,0 +1,1 @@
+"""Procedural people: the data source that comes with the package; numpy, no model."""

@@ -1,0 +1,112 @@
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from anchor_jax.data.records import FIELDS, PosedClip, build, is_prepared, open_prepared
+from anchor_jax.data.sources import JoinedSource, load
+from anchor_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def clips(posed_frames):
+  return lambda: [
+    PosedClip("first", "ann", 25.0, posed_frames(5, missing=(1,))),
+    PosedClip("second", "bob", 30.0, posed_frames(3, seed=1)),
+    PosedClip("third", "ann", 25.0, posed_frames(4, seed=2)),
+  ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, clips):
+  path = tmp_path_factory.mktemp("data") / "prepared"
+  build(clips(), path, 32)
+  return path
+
+
+def test_records_come_back_in_order(folder, clips):
+  source = open_prepared(folder)
+  true = [frame for clip in clips() for frame in clip.frames]
+  assert len(source) == 12 and source.size == 32 and source.fps == 25
+  for i, frame in enumerate(true):
+    record = source[i]
+    assert set(record) == set(FIELDS)
+    np.testing.assert_array_equal(record["frame"], frame.frame)
+    np.testing.assert_array_equal(record["pose"], frame.pose)
+    np.testing.assert_array_equal(record["person_mask"][..., 0], frame.person_mask)
+    np.testing.assert_array_equal(record["face_mask"][..., 0], frame.face_mask)
+    np.testing.assert_array_equal(record["landmarks"], frame.landmarks)
+  assert source.people.tolist() == [0] * 5 + [1] * 3 + [0] * 4
+  assert source.videos.tolist() == [0] * 5 + [1] * 3 + [2] * 4
+  assert np.flatnonzero(~source.has_landmarks).tolist() == [1]
+  assert [int(source[i]["index"]) for i in (4, 5, 11)] == [4, 0, 3]
+  assert source.meta["people"] == ["ann", "bob"] and source.meta["videos"][1]["fps"] == 30
+  with pytest.raises(IndexError):
+    source[12]
+
+
+def test_preview_and_memory_and_pickle(folder):
+  sheet = cv2.imread(str(folder / "preview.png"))
+  assert sheet is not None and sheet.shape == (6 * 256, 4 * 256, 3)
+  source = open_prepared(folder)
+  held = load(source, ("frame", "person"))
+  np.testing.assert_array_equal(held.arrays["frame"][7], source[7]["frame"])
+  assert held.arrays["person"].tolist() == source.people.tolist()
+  copy = pickle.loads(pickle.dumps(source))
+  np.testing.assert_array_equal(copy[3]["pose"], source[3]["pose"])
+
+
+def test_joined_people_stay_apart(folder):
+  joined = JoinedSource([open_prepared(folder), open_prepared(folder)])
+  assert len(joined) == 24 and joined.people.max() == 3 and joined.videos.max() == 5
+  np.testing.assert_array_equal(joined.read(15, ("frame",))["frame"], joined.read(3, ("frame",))["frame"])
+
+
+def test_replaced_only_on_success(clips, posed_frames, tmp_path):
+  path = tmp_path / "prepared"
+  build(clips(), path, 32)
+
+  def breaks():
+    yield from posed_frames(2)
+    raise UserError("the video breaks off")
+
+  with pytest.raises(UserError, match="breaks off"):
+    build([PosedClip("x", "x", 25.0, breaks())], path, 32)
+  with pytest.raises(UserError, match="holds no frame"):
+    build([PosedClip("x", "x", 25.0, [])], path, 32)
+  with pytest.raises(UserError, match="no frame to prepare"):
+    build([], path, 32)
+  assert len(open_prepared(path)) == 12 and len(list(tmp_path.iterdir())) == 1
+  build([PosedClip("x", "x", 25.0, posed_frames(2))], path, 32)
+  assert len(open_prepared(path)) == 2
+  (tmp_path / "mine").mkdir()
+  (tmp_path / "mine" / "thesis.txt").write_text("precious")
+  with pytest.raises(UserError, match="something else"):
+    build(clips(), tmp_path / "mine", 32)
+
+
+def test_what_is_not_a_prepared_folder(folder, clips, tmp_path):
+  assert is_prepared(folder) and not is_prepared(tmp_path)
+  with pytest.raises(UserError, match="there is no prepared folder"):
+    open_prepared(tmp_path / "nothing")
+  with pytest.raises(UserError, match="is not a prepared folder"):
+    open_prepared(tmp_path)
+  path = tmp_path / "prepared"
+  meta = build(clips(), path, 32)
+  (path / "meta.json").write_text(json.dumps(meta | {"format": 99}))
+  with pytest.raises(UserError, match="format 99"):
+    open_prepared(path)
+  (path / "meta.json").write_text(json.dumps(meta))
+  records = path / next(iter(meta["files"]))
+  data = records.read_bytes()
+  records.write_bytes(data[: len(data) // 2])
+  with pytest.raises(UserError, match="damaged"):
+    open_prepared(path)
+  records.write_bytes(bytes(len(data)))
+  with pytest.raises(UserError, match="damaged"):
+    open_prepared(path)[0]
+  (path / "meta.json").write_text("{")
+  with pytest.raises(UserError, match="damaged"):
+    open_prepared(path)

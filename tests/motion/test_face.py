@@ -1,0 +1,104 @@
+import cv2
+import numpy as np
+import pytest
+
+from anchor_jax.data.sources import ArraySource
+from anchor_jax.errors import UserError
+from anchor_jax.motion import face
+
+
+def test_similarity_is_exact():
+  points = face.face_template(64)
+  angle, scale, shift = 0.3, 1.7, np.array([5.0, -2.0])
+  turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+  found = face.similarity(points, points @ turn.T + shift)
+  np.testing.assert_allclose(found, np.c_[turn, shift], atol=1e-9)
+
+
+def test_similarity_is_least_squares():
+  rng = np.random.default_rng(1)
+  source, target = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
+  best = face.similarity(source, target)
+
+  def loss(m):
+    return np.square(source @ m[:, :2].T + m[:, 2] - target).sum()
+
+  for direction in ([[1, 0, 0], [0, 1, 0]], [[0, -1, 0], [1, 0, 0]], [[0, 0, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]):
+    for step in (-1e-3, 1e-3):
+      assert loss(best + step * np.array(direction)) > loss(best)
+
+
+def test_crop_lands_on_the_template_at_any_size():
+  image = np.zeros((96, 96, 3), np.uint8)
+  landmarks = face.face_template(50) + [20.3, 22.6]
+  for x, y in landmarks:  # soft dots with sub-pixel centres
+    yy, xx = np.indices((96, 96)) + 0.5
+    image[..., 1] = np.maximum(image[..., 1], 255 * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 4)).astype(np.uint8)
+  for size in (32, 64, 128):
+    crop = face.crop_image(image, face.face_transform(landmarks, size), size)[..., 1].astype(float)
+    for x, y in face.face_template(size):
+      yy, xx = np.indices(crop.shape) + 0.5
+      near = crop * ((xx - x) ** 2 + (yy - y) ** 2 < (size / 10) ** 2)
+      centre = np.array([(near * xx).sum(), (near * yy).sum()]) / near.sum()
+      np.testing.assert_allclose(centre, [x, y], atol=0.02 * size)
+
+
+def test_fill_missing():
+  landmarks = np.tile(np.arange(6, dtype=np.float32)[:, None, None], (1, 5, 2))
+  holes = landmarks.copy()
+  holes[[0, 2, 3, 5]] = np.nan
+  filled = face.fill_missing(holes)
+  np.testing.assert_allclose(filled[:, 0, 0], [1, 1, 2, 3, 4, 4])
+  with pytest.raises(UserError, match="no face"):
+    face.fill_missing(np.full((3, 5, 2), np.nan, np.float32))
+
+
+def test_smoothing_keeps_straight_motion():
+  track = np.tile(np.linspace(0, 9, 10, dtype=np.float32)[:, None, None], (1, 5, 2))
+  np.testing.assert_allclose(face.smooth(track, 1.5), track, atol=1e-5)
+  noisy = track + np.random.default_rng(0).normal(size=track.shape).astype(np.float32)
+  assert np.abs(np.diff(face.smooth(noisy, 2.0), 2, axis=0)).mean() < 0.2 * np.abs(np.diff(noisy, 2, axis=0)).mean()
+  np.testing.assert_array_equal(face.smooth(track[:1], 2.0), track[:1])
+
+
+def _picture(size=128):
+  y, x = np.indices((size, size))
+  return np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8)
+
+
+def _face(size=128):
+  landmarks = (face.face_template(40) + [44.0, 30.0]).astype(np.float32)
+  mask = np.zeros((size, size), np.uint8)
+  cv2.circle(mask, tuple(int(v) for v in landmarks.mean(0)), 16, 255, -1)
+  return landmarks, mask
+
+
+def test_paste_returns_the_picture_and_stays_inside():
+  image = _picture()
+  landmarks, mask = _face()
+  transform = face.face_transform(landmarks, 64)
+  crop, keep = face.crop_image(image, transform, 64), face.keep_mask(mask, transform, 64)
+  assert set(np.unique(keep)) == {0, 255}
+  assert np.abs(face.paste_face(image, crop, transform, keep).astype(int) - image).max() <= 2
+  painted = face.paste_face(image, np.full_like(crop, 250), transform, keep)
+  changed = (painted != image).any(axis=-1)
+  assert changed.any() and not (changed & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)).any()
+  centre = landmarks.mean(0).astype(int)
+  assert (painted[centre[1], centre[0]] > 240).all()
+
+
+def test_head_source_leaves_out_what_has_no_face():
+  landmarks, mask = _face()
+  points = np.stack([landmarks, np.full((5, 2), np.nan, np.float32), landmarks])
+  arrays = {
+    "frame": np.stack([_picture()] * 3),
+    "pose": np.stack([_picture() // 2] * 3),
+    "face_mask": np.stack([mask[..., None]] * 3),
+    "landmarks": points,
+  }
+  known = np.array([True, False, True])
+  head = face.head_source(ArraySource(arrays, np.array([0, 0, 1]), has_landmarks=known), 32)
+  assert head.arrays["record"].tolist() == [0, 2] and head.people.tolist() == [0, 1]
+  assert head.arrays["frame"].shape == (2, 32, 32, 3) and head.arrays["keep_mask"].shape == (2, 32, 32, 1)
+  with pytest.raises(UserError, match="no face"):
+    face.head_source(ArraySource(arrays, np.zeros(3, int), has_landmarks=np.zeros(3, bool)), 32)

@@ -1,0 +1,62 @@
+import dataclasses
+
+import numpy as np
+
+from anchor_jax.motion.framing import Square
+from anchor_jax.motion.render import PoseRenderer, posed_frames
+from anchor_jax.motion.tracks import mend
+from anchor_jax.motion.video import VideoWriter
+
+SQUARE = Square(20, 0, 120, 64)
+
+
+def test_a_lit_body_on_black(standing_track):
+  track = mend(standing_track())
+  pose, face = PoseRenderer(track, SQUARE).render(0)
+  assert pose.shape == (64, 64, 3) and face.shape == (64, 64) and set(np.unique(face)) == {0, 255}
+  chest = SQUARE.points(track.body[0, [11, 12]]).mean(axis=0) + [0, 8, 0]
+  assert pose[int(chest[1]), int(chest[0])].min() > 60
+  assert pose[:5].max() == 0 and pose[:, :3].max() == 0
+  nose = SQUARE.points(track.body[0, 0])
+  assert face[int(nose[1]), int(nose[0])] == 255 and 20 < (face > 0).sum() < 300
+  assert np.ptp(pose.reshape(-1, 3).astype(int) @ [1, 1, -2]) < 120  # one colour
+
+
+def test_hands_hide_the_face(standing_track):
+  track = standing_track()
+  raised = track.body.copy()
+  raised[:, 16, :2] = raised[:, 0, :2] + [0, 4]
+  hands = track.hands.copy()
+  hands[:, 1] += (raised[:, 16] - track.body[:, 16])[:, None]
+  open_face = PoseRenderer(mend(track), SQUARE).render(0)[1]
+  hidden = PoseRenderer(mend(standing_track(body=raised, hands=hands)), SQUARE).render(0)[1]
+  assert (hidden > 0).sum() < 0.8 * (open_face > 0).sum()
+
+
+def test_the_render_moves_with_the_person(standing_track):
+  track = mend(standing_track())
+  shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
+  moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
+  still, other = (PoseRenderer(t, SQUARE).render(0)[0].astype(int) for t in (track, moved))
+  np.testing.assert_allclose(other[:, 8:], still[:, :-8], atol=12)
+
+
+def test_without_a_face_there_is_still_a_head(standing_track):
+  track = mend(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
+  pose, face = PoseRenderer(track, SQUARE).render(0)
+  nose = SQUARE.points(track.body[0, 0])
+  assert pose[int(nose[1]), int(nose[0])].min() > 40 and not face.any()
+
+
+def test_no_pixel_of_the_video_gets_in(tmp_path, standing_track):
+  track, clips = mend(standing_track(frames=3)), []
+  for name, value in (("dark", 10), ("bright", 240)):
+    with VideoWriter(tmp_path / f"{name}.mp4", 25) as writer:
+      for _ in range(3):
+        writer.write(np.full((120, 160, 3), value, np.uint8))
+    clips.append(list(posed_frames(tmp_path / f"{name}.mp4", track, SQUARE)))
+  for dark, bright in zip(*clips, strict=True):
+    np.testing.assert_array_equal(dark.pose, bright.pose)
+    np.testing.assert_array_equal(dark.face_mask, bright.face_mask)
+    assert bright.frame.min() > dark.frame.max() and set(np.unique(dark.person_mask)) == {0, 255}
+    assert np.isfinite(dark.landmarks).all() and dark.frame.shape == (64, 64, 3)

@@ -1,0 +1,50 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from anchor_jax.architecture import UNetConfig
+from anchor_jax.errors import UserError
+from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
+from anchor_jax.store.diffusers import load_config, load_tensors
+from anchor_jax.store.registry import parameter_shapes
+
+
+@pytest.fixture(scope="module", params=["body", "head"])
+def unet(request, reference):
+  config = load_config(reference / request.param / "unet")
+  return config, load_tensors(reference / request.param / "unet", config)
+
+
+def test_a_pose_branch_is_the_unet_s_downward_half(unet):
+  config, tensors = unet
+  made, params = controlnet_from_unet(config, tensors, (4, 8, 8, 8))
+  assert {path: tensor.shape for path, tensor in params.items()} == parameter_shapes(made)
+  assert made.in_channels == 4
+  read = {path: tensor.read() for path, tensor in params.items()}
+  np.testing.assert_array_equal(read["conv_in", "kernel"], tensors["conv_in", "kernel"].read()[:, :, :4])
+  for path, array in read.items():
+    if path[0].startswith(("down_blocks", "mid_block", "time_embedding")):
+      np.testing.assert_array_equal(array, tensors[path].read())
+    elif path[0].startswith(("controlnet_down_blocks", "controlnet_mid")):
+      assert not array.any()
+  stem = "controlnet_cond_embedding"
+  assert read[stem, "blocks_3", "kernel"].any()
+  assert not read[stem, "conv_out", "kernel"].any()
+  again = controlnet_from_unet(config, tensors, (4, 8, 8, 8))[1][stem, "blocks_3", "kernel"].read()
+  np.testing.assert_array_equal(again, read[stem, "blocks_3", "kernel"])
+  other = controlnet_from_unet(config, tensors, (4, 8, 8, 8), seed=1)[1][stem, "blocks_3", "kernel"].read()
+  assert not np.array_equal(again, other)
+
+
+def test_a_head_unet_has_five_silent_channels_more(reference):
+  config = load_config(reference / "body/unet", UNetConfig)
+  tensors = load_tensors(reference / "body/unet", config)
+  made, params = head_unet_from_unet(config, tensors)
+  assert made == dataclasses.replace(config, in_channels=9)
+  assert {path: tensor.shape for path, tensor in params.items()} == parameter_shapes(made)
+  kernel = params["conv_in", "kernel"].read()
+  np.testing.assert_array_equal(kernel[:, :, :4], tensors["conv_in", "kernel"].read())
+  assert not kernel[:, :, 4:].any()
+  with pytest.raises(UserError, match="not 9"):
+    head_unet_from_unet(made, params)

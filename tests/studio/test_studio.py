@@ -1,0 +1,220 @@
+import dataclasses
+import hashlib
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from anchor_jax.errors import UserError
+from anchor_jax.motion.solids import RoundCone
+from anchor_jax.studio import frames as studio
+from anchor_jax.studio.body import HAND, build_scene
+from anchor_jax.studio.face import paint_face
+from anchor_jax.studio.identity import HAIR_STYLES
+
+SIZE = 64
+
+
+def flat(picture):
+  return b"".join(np.ascontiguousarray(getattr(picture, field.name)).tobytes() for field in dataclasses.fields(picture))
+
+
+def digest(pictures):
+  return hashlib.sha1(b"".join(flat(picture) for picture in pictures)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def people():
+  """Twelve people at one instant each: seeds, StudioFrame."""
+  return [(k, studio.render(studio.make_identity(k), studio.make_motion(k + 50), 1.7 * k, SIZE)) for k in range(12)]
+
+
+def test_record_format(people):
+  for _, picture in people:
+    for name, shape in (
+      ("frame", (SIZE, SIZE, 3)),
+      ("pose", (SIZE, SIZE, 3)),
+      ("person_mask", (SIZE, SIZE)),
+      ("face_mask", (SIZE, SIZE)),
+    ):
+      array = getattr(picture, name)
+      assert array.shape == shape and array.dtype == np.uint8
+    assert picture.landmarks.shape == (5, 2) and picture.landmarks.dtype == np.float32
+    assert set(np.unique(picture.person_mask)) == {0, 255} == set(np.unique(picture.face_mask))
+
+
+def test_same_seeds_same_pixels_in_another_process(people):
+  code = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import hashlib, dataclasses, numpy as np\n"
+    "from anchor_jax.studio import frames as s\n"
+    "p = s.render(s.make_identity(3), s.make_motion(53), 1.7 * 3, 64)\n"
+    "b = b''.join(np.ascontiguousarray(getattr(p, f.name)).tobytes() for f in dataclasses.fields(p))\n"
+    "print(hashlib.sha1(b).hexdigest())"
+  )
+  root = studio.__file__.rsplit("/anchor_jax/", 1)[0]
+  found = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True).stdout.strip()
+  assert found == digest([people[3][1]])
+
+
+def test_identity_and_motion_are_independent():
+  motion = studio.make_motion(5)
+  one, other = studio.make_identity(1), studio.make_identity(2)
+  a, b = (studio.render(who, motion, 2.0, SIZE) for who in (one, other))
+  assert np.abs(a.frame.astype(int) - b.frame).mean() > 10  # other people look different
+  overlap = (a.pose.any(-1) & b.pose.any(-1)).sum() / (a.pose.any(-1) | b.pose.any(-1)).sum()
+  assert overlap > 0.7  # and move alike
+  assert studio.make_identity(1) == one and studio.make_motion(5) == motion
+
+
+def test_people_differ():
+  identities = [studio.make_identity(k) for k in range(60)]
+  assert {who.hair_style for who in identities} == set(HAIR_STYLES)
+  assert len({(who.outfit, who.pattern, who.room, who.hair_style, who.skin) for who in identities}) == 60
+
+
+def test_landmarks_and_masks_agree(people):
+  for _, picture in people:
+    # Fingers before the face may hide a point: the hull of what is seen counts.
+    grown = cv2.morphologyEx(picture.face_mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    column, row = np.floor(picture.landmarks).astype(int).T
+    assert grown[row, column].all()
+    left, right, nose, mouth_left, mouth_right = picture.landmarks
+    assert left[0] < right[0] and mouth_left[0] < mouth_right[0]
+    assert max(left[1], right[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
+    person, face = picture.person_mask > 0, picture.face_mask > 0
+    assert not (face & ~person).any() and not (face & ~picture.pose.any(-1)).any()
+    assert 0.005 < face.mean() < 0.12 and 0.15 < person.mean() < 0.6
+    # Clothes and hair only add to the body, up to the edge's half pixels.
+    body = cv2.erode(picture.pose.any(-1).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert (body & ~person).mean() < 0.002
+
+
+def test_pose_shows_the_body_alone(people):
+  for _, picture in people:
+    red, _, blue = picture.pose.reshape(-1, 3).astype(int).T
+    lit = red > 60
+    np.testing.assert_allclose(red[lit] / blue[lit], 0.80 / 0.90, atol=0.03)  # one material
+  pale, dark = (
+    dataclasses.replace(studio.make_identity(1), skin=(0.9, 0.7, 0.6)),
+    dataclasses.replace(studio.make_identity(1), skin=(0.3, 0.2, 0.1)),
+  )
+  motion = studio.make_motion(1)
+  np.testing.assert_array_equal(studio.render(pale, motion, 0, SIZE).pose, studio.render(dark, motion, 0, SIZE).pose)
+  bald = dataclasses.replace(studio.make_identity(1), hair_style="bald")
+  np.testing.assert_array_equal(studio.render(bald, motion, 0, SIZE).pose, studio.render(pale, motion, 0, SIZE).pose)
+
+
+def test_the_pose_tells_of_mouth_and_blink():
+
+  who, base = studio.make_identity(1), studio.make_motion(1).at(0.0)
+  calm = dataclasses.replace(base, mouth=np.array([0.0, 0.0, 0.3]), blink=0.0)
+  u, v = (
+    grid.ravel().astype(np.float32) for grid in np.meshgrid(np.linspace(-0.7, 0.7, 80), np.linspace(-0.95, 0.6, 90))
+  )
+  shades = []
+  for state in (calm, dataclasses.replace(calm, mouth=np.array([0.9, 0.0, 0.3])), dataclasses.replace(calm, blink=1.0)):
+    paint = paint_face(who, state, u, v, 0.02)
+    assert np.isfinite(paint.colour).all() and np.isfinite(paint.slope).all()
+    assert paint.pose_shade.min() >= 0 and paint.pose_shade.max() <= 1
+    shades.append((paint.pose_shade, paint.eye))
+  assert (shades[1][0] < 0.3).sum() > (shades[0][0] < 0.3).sum() + 50  # the mouth's dark inside
+  assert shades[0][1].sum() > 20 and shades[2][1].sum() < 0.1 * shades[0][1].sum()  # the eyeballs are covered
+  assert build_scene(who, calm, 64).core
+
+
+def test_motion_is_smooth_and_stateless():
+  motion = studio.make_motion(9)
+  step = 1 / 120
+  times = 100 + np.arange(600) * step
+  states = [motion.at(t) for t in times]
+  for name, speed in (
+    ("wrists", 6.0),
+    ("fingers", 14.0),
+    ("palms", 18.0),
+    ("curls", 8.0),
+    ("head", 4.0),
+    ("torso", 1.5),
+    ("shift", 0.5),
+    ("mouth", 25.0),
+    ("blink", 40.0),
+    ("gaze", 25.0),
+    ("brows", 6.0),
+  ):
+    values = np.array([np.atleast_1d(getattr(state, name)) for state in states])
+    assert np.abs(np.diff(values, axis=0)).max() / step < speed, name
+  again = motion.at(times[400])
+  np.testing.assert_array_equal(again.wrists, states[400].wrists)
+  for name in ("fingers", "palms"):
+    np.testing.assert_allclose(np.linalg.norm([getattr(state, name) for state in states], axis=-1), 1, atol=1e-6)
+
+
+def test_motion_has_no_period_and_does_many_things():
+  motion = studio.make_motion(4)
+  wrists = np.array([motion.at(t).wrists.ravel() for t in np.arange(0, 200, 0.5)])
+  wrists -= wrists.mean(0)
+  energy = (wrists**2).sum(1).mean()
+  for lag in range(4, 320, 3):  # from two seconds on nothing comes back
+    assert (wrists[lag:] * wrists[:-lag]).sum(1).mean() < 0.5 * energy
+  states = [motion.at(t) for t in np.arange(0, 80, 0.2)]
+  assert 0.02 < np.mean([state.blink > 0.5 for state in states]) < 0.2
+  assert np.ptp([state.mouth[0] for state in states]) > 0.6
+  assert np.ptp([state.head[0] for state in states]) > 0.3
+  assert np.ptp([state.curls for state in states]) > 0.9
+
+
+def test_hands_stay_in_the_picture_and_out_of_the_body():
+
+  inside, hidden = [], []
+  for seed in range(3):
+    who, motion = studio.make_identity(seed), studio.make_motion(seed)
+    for t in np.arange(0, 40, 0.5):
+      scene = build_scene(who, motion.at(t), 100)
+      tips = np.array([solid.end for solid, part in scene.core if part == HAND and isinstance(solid, RoundCone)])
+      inside.append(((tips[:, :2] > 0) & (tips[:, :2] < 100)).all(1).mean())
+      x, y, z = scene.torso.own(*tips.T)
+      hidden.append(((np.abs(x) < 0.12) & (y < -0.02) & (z < 0.10)).mean())
+      u, v, w = scene.head.own(*tips.T)
+      hidden.append(((u / 0.7) ** 2 + v**2 + (w / 0.85) ** 2 < 1).mean())
+  assert np.mean(inside) > 0.9 and np.mean(hidden) < 0.01
+
+
+@pytest.mark.parametrize("size", [8, 37, 96])
+def test_any_size(size):
+  picture = studio.render(studio.make_identity(6), studio.make_motion(6), 3.0, size)
+  assert picture.frame.shape == (size, size, 3)
+  large = studio.render(studio.make_identity(6), studio.make_motion(6), 3.0, 4 * size)
+  np.testing.assert_allclose(large.landmarks / 4, picture.landmarks, atol=1e-3)
+  if size > 8:
+    small = cv2.resize(large.frame, (size, size), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - picture.frame).mean() < 4
+
+
+def test_render_clip_is_in_order_with_any_number_of_processes():
+  who, motion, times = studio.make_identity(2), studio.make_motion(3), np.arange(20) / 10
+  alone = list(studio.render_clip(who, motion, times, 16, workers=1))
+  shared = list(studio.render_clip(who, motion, times, 16, workers=2))
+  assert len(alone) == len(shared) == 20
+  assert digest(alone) == digest(shared)
+  assert digest(alone[7:8]) == digest([studio.render(who, motion, 0.7, 16)])
+  assert not list(studio.render_clip(who, motion, [], 16))
+
+
+def test_speed_is_sane():
+  who, motion = studio.make_identity(2), studio.make_motion(3)
+  studio.render(who, motion, 0, 128)
+  start = time.perf_counter()
+  for k in range(5):
+    studio.render(who, motion, k, 128)
+  assert (time.perf_counter() - start) / 5 < 0.5  # about 0.02 on an idle core
+
+
+def test_user_mistakes():
+  with pytest.raises(UserError, match="seed"):
+    studio.make_identity(-1)
+  with pytest.raises(UserError, match="seed"):
+    studio.make_motion(-1)
+  with pytest.raises(UserError, match="pixels"):
+    studio.render(studio.make_identity(0), studio.make_motion(0), 0, 4)

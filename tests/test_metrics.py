@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from anchor_jax import metrics
+
+
+def pair(shape, spread=40):
+  rng = np.random.default_rng(0)
+  truth = rng.integers(0, 256, shape).astype(np.uint8)
+  return truth, np.clip(truth.astype(int) + rng.integers(-spread, spread + 1, shape), 0, 255).astype(np.uint8)
+
+
+def test_ssim_equals_scikit_image():
+  truth, image = pair((24, 20, 3))
+  found = metrics.ssim_map(truth, image)
+  # structural_similarity(truth, image, gaussian_weights=True, use_sample_covariance=False, full=True, channel_axis=-1,
+  # data_range=255)[1].mean(-1) of scikit-image 0.25
+  at = [found[0, 0], found[3, 4], found[12, 10], found[23, 19], found.mean()]
+  expected = [0.9419240857791974, 0.9600242525407184, 0.9461455513386573, 0.9556641219060807, 0.9522102047262871]
+  np.testing.assert_allclose(at, expected, rtol=1e-10)
+
+
+def test_psnr_counts_only_the_mask():
+  truth = np.zeros((2, 8, 8, 3), np.uint8)
+  image, mask = truth.copy(), np.zeros((2, 8, 8, 1), np.uint8)
+  image[:, :4] = 255
+  mask[:, 4:] = 255
+  image[:, 4:] = 5
+  assert metrics.psnr(image, truth, mask) == pytest.approx(20 * np.log10(255 / 5))
+  assert metrics.psnr(truth, truth) == float("inf")
+  with pytest.raises(ValueError, match="empty"):
+    metrics.psnr(image, truth, np.zeros_like(mask))
+
+
+def test_ssim_of_a_clip():
+  truth, image = pair((3, 16, 16, 3))
+  mask = np.full((3, 16, 16, 1), 255, np.uint8)
+  assert metrics.ssim(truth, truth, mask) == pytest.approx(1)
+  assert metrics.ssim(image, truth, mask) == pytest.approx(
+    np.mean([metrics.ssim_map(a, b).mean() for a, b in zip(image, truth)])
+  )
+
+
+def test_flicker():
+  truth = np.zeros((4, 8, 8, 3), np.uint8)
+  steady, flashing = truth + np.uint8(30), truth.copy()
+  flashing[::2] = 10
+  assert metrics.flicker(steady, truth) == 0
+  assert metrics.flicker(flashing, truth) == pytest.approx(10)
+  moving = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+  assert metrics.flicker(truth, moving) == pytest.approx(1)  # a still picture of something that moves
