@@ -2,7 +2,7 @@
 
   *.array_record, dataset_info.json, features.json   the records, read by random access
   meta.json      size, fps, people, and the videos in order with their first record and number of frames
-  record_sheet.png    a contact sheet to look at before training
+  preview.png    a contact sheet to look at before training
 
 A record: frame, pose (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and y in
 pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
@@ -81,7 +81,7 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
 
 
 class _Recorder:
-  """Turns clips into records, and keeps what meta.json and the record_sheet need."""
+  """Turns clips into records, and keeps what meta.json and the preview need."""
 
   def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
     self._clips, self._size, self._progress = clips, size, progress
@@ -172,7 +172,7 @@ def build(
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    cv2.imwrite(str(folder / "record_sheet.png"), record_sheet(PreparedSource(folder))[..., ::-1])
+    cv2.imwrite(str(folder / "preview.png"), record_sheet(PreparedSource(folder))[..., ::-1])
   return meta
 
 

@@ -2,7 +2,6 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
 from anchor_jax.motion import face
 
@@ -85,20 +84,3 @@ def test_paste_returns_the_picture_and_stays_inside():
   assert changed.any() and not (changed & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)).any()
   centre = landmarks.mean(0).astype(int)
   assert (painted[centre[1], centre[0]] > 240).all()
-
-
-def test_head_source_leaves_out_what_has_no_face():
-  landmarks, mask = _face()
-  points = np.stack([landmarks, np.full((5, 2), np.nan, np.float32), landmarks])
-  arrays = {
-    "frame": np.stack([_picture()] * 3),
-    "pose": np.stack([_picture() // 2] * 3),
-    "face_mask": np.stack([mask[..., None]] * 3),
-    "landmarks": points,
-  }
-  known = np.array([True, False, True])
-  head = face.head_source(ArraySource(arrays, np.array([0, 0, 1]), has_landmarks=known), 32)
-  assert head.arrays["record"].tolist() == [0, 2] and head.people.tolist() == [0, 1]
-  assert head.arrays["frame"].shape == (2, 32, 32, 3) and head.arrays["keep_mask"].shape == (2, 32, 32, 1)
-  with pytest.raises(UserError, match="no face"):
-    face.head_source(ArraySource(arrays, np.zeros(3, int), has_landmarks=np.zeros(3, bool)), 32)
