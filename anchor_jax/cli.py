@@ -1,12 +1,13 @@
-"""What every command has in common: its flags, and errors as one line with exit code 2."""
+"""What all commands share: flags with the docstring as help, errors as one line with exit code 2, callable modules."""
 
 import argparse
 import errno
 import functools
 import os
 import sys
+import types
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from anchor_jax.errors import UserError
 
@@ -49,3 +50,19 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
       sys.exit(130)
 
   return wrapped
+
+
+class _CallableModule(types.ModuleType):
+  """A module that is also the function of its own name: `anchor_jax.train` is both a command and a library call."""
+
+  def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+def make_callable(module: str) -> None:
+  """Lets a module of this name be called as the function of the same name in it.
+
+  Importing `anchor_jax.train` binds the module to the attribute `anchor_jax.train`, over any function of that name.
+  """
+  if module != "__main__":
+    sys.modules[module].__class__ = _CallableModule

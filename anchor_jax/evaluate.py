@@ -1,64 +1,72 @@
-r"""Compares generated frames with what was really filmed, beside two baselines that anyone could make.
+r"""Compares generated frames with the true ones, beside two baselines that need no network.
 
 Example:
   python -m anchor_jax.evaluate --generated=runs/ana/held_out.mp4 --truth=data/ana_held_out --training=data/ana \
     --output=runs/ana/report.json
 
-The figures are over the person's region of the truth. Baselines: the mean training frame, and for each frame the
-training frame whose pose render is nearest. The person's mask is used here only; generating sees none of it.
+The figures are over the person's pixels of the truth. Baselines: the mean training frame, and for each frame the
+training frame whose pose render is nearest. Masks are used here only; `generate` never reads them.
 """
 
 import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from anchor_jax import metrics
-from anchor_jax.cli import Parser, command
+from anchor_jax.cli import Parser, command, make_callable
 from anchor_jax.data.records import open_prepared
-from anchor_jax.data.sources import Source, load
+from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.motion.video import read_frames
-from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.metrics import VideoFigures
+from anchor_jax.motion.video import probe, read_frames
+from anchor_jax.shapes import Int, NdArray, UInt8
+
+Frames = Iterable[UInt8[NdArray, "H W 3"]]
+_REGIONS = {"person": "person_mask", "face": "face_mask"}
+_BLOCK_BYTES = 2**28  # of float32 pose renders held at once, of the truth and of the training set each
 
 
 def evaluate(
-  generated: UInt8[NdArray, "T H W 3"],
-  truth: Source,
-  training: Source,
-  without_head: UInt8[NdArray, "T H W 3"] | None = None,
+  generated: Frames | str | os.PathLike,
+  truth: Source | str | os.PathLike,
+  training: Source | str | os.PathLike,
+  without_head: Frames | str | os.PathLike | None = None,
 ) -> dict:
-  """The report: for each contender PSNR (dB), SSIM and flicker (grey levels), over the person and over the face.
+  """Returns the report: PSNR (dB), SSIM and flicker (grey levels) of each contender, over the person and the face.
+
+  Reads one frame of everything at a time, so memory does not grow with the length of the videos.
 
   Args:
-    generated: frames in the order of the truth's first video.
-    truth: a prepared folder's records.
-    training: the records the person was learned from, for the baselines.
+    generated: a video file, or frames (uint8 [H W 3]), in the order of the truth's first video.
+    truth: a prepared folder, or its records.
+    training: the prepared folder that the person was trained on, or its records; for the baselines.
     without_head: the same frames before the head model repainted the faces.
+
+  Raises:
+    UserError: more generated frames than true ones, frames of another size, or nothing to compare.
   """
-  count = len(generated)
+  truth, training = (x if isinstance(x, Source) else open_prepared(x) for x in (truth, training))
   filmed = int(np.sum(truth.videos == truth.videos[0]))
-  if count > filmed:
-    raise UserError(f"there are {count} generated frames and only {filmed} true ones: generate from the same motion")
-  fields = ("frame", "pose", "person_mask", "face_mask")
-  records = [truth.read(i, fields) for i in range(count)]
-  true = {name: np.stack([record[name] for record in records]) for name in fields}
-  if generated.shape != true["frame"].shape:
-    raise UserError(f"generated frames are {generated.shape[1:3]} and true ones {true['frame'].shape[1:3]} pixels")
-  known = load(training, ("frame", "pose"))
-  mean = np.round(known.arrays["frame"].mean(axis=0)).astype(np.uint8)
-  nearest = known.arrays["frame"][nearest_poses(true["pose"], known.arrays["pose"])]
-  contenders = {
-    "generated": generated,
-    "generated_without_head": without_head,
-    "mean_training_frame": np.broadcast_to(mean, generated.shape),
-    "nearest_pose_training_frame": nearest,
+  videos = {
+    "generated": _read(generated, filmed),
+    **({} if without_head is None else {"generated_without_head": _read(without_head, filmed)}),
   }
-  report: dict = {"frames": count, "training_frames": len(training)}
-  for region, mask in (("person", true["person_mask"]), ("face", true["face_mask"])):
+  figures: dict[str, dict[str, VideoFigures]] = {region: {} for region in _REGIONS}
+  for count, images in enumerate(_together(videos)):
+    record = truth.read(count, ("frame", *_REGIONS.values()))
+    _compare(figures, images, record)
+  mean, nearest = mean_frame(training), nearest_poses(truth, training, range(count + 1))
+  for number, known in enumerate(nearest):
+    record = truth.read(number, ("frame", *_REGIONS.values()))
+    frame = training.read(int(known), ("frame",))["frame"]
+    _compare(figures, {"mean_training_frame": mean, "nearest_pose_training_frame": frame}, record)
+  report: dict = {"frames": count + 1, "training_frames": len(training)}
+  for region, contenders in figures.items():
     report[region] = {
-      name: _figures(frames, true["frame"], mask) for name, frames in contenders.items() if frames is not None
+      name: {figure: round(value, 4) for figure, value in found.figures().items()} for name, found in contenders.items()
     }
   person = report["person"]
   baselines = [person["mean_training_frame"], person["nearest_pose_training_frame"]]
@@ -68,11 +76,86 @@ def evaluate(
   return report
 
 
-def nearest_poses(wanted: UInt8[NdArray, "T H W 3"], known: UInt8[NdArray, "N H W 3"]) -> NdArray:
-  """For each wanted pose render the number of the known one with the smallest squared difference."""
-  flat = [poses.reshape(len(poses), -1).astype(np.float32) for poses in (wanted, known)]
-  distance = np.square(flat[1]).sum(axis=1) - 2 * flat[0] @ flat[1].T  # the wanted pose's own square changes nothing
-  return distance.argmin(axis=1)
+def mean_frame(source: Source) -> UInt8[NdArray, "H W 3"]:
+  """The mean of all frames of a source, read one at a time."""
+  total: NdArray | None = None
+  for record in read_all(source, range(len(source)), ("frame",)):
+    total = record["frame"].astype(np.float64) if total is None else total + record["frame"]
+  assert total is not None, "a prepared folder has at least one record"
+  return np.round(total / len(source)).astype(np.uint8)
+
+
+def nearest_poses(wanted: Source, known: Source, numbers: Iterable[int]) -> Int[NdArray, " T"]:
+  """For each wanted record the number of the known one whose pose render has the smallest squared difference.
+
+  Holds two blocks of renders as float32, of a quarter of a gigabyte each, and reads the known renders once a block.
+  """
+  numbers = list(numbers)
+  size = wanted.read(numbers[0], ("pose",))["pose"].size
+  block = max(1, _BLOCK_BYTES // (4 * size))
+  found = np.zeros(len(numbers), np.int64)
+  for start in range(0, len(numbers), block):
+    flat = _stack_poses(wanted, numbers[start : start + block])
+    best = np.full(len(flat), np.inf)
+    for first in range(0, len(known), block):
+      other = _stack_poses(known, range(first, min(first + block, len(known))))
+      # The square of the wanted render is the same for all known ones.
+      distance = np.square(other).sum(axis=1) - 2 * flat @ other.T
+      nearest = distance.argmin(axis=1)
+      smallest = distance[np.arange(len(flat)), nearest]
+      better = smallest < best
+      best = np.where(better, smallest, best)
+      found[start : start + block] = np.where(better, first + nearest, found[start : start + block])
+  return found
+
+
+def _stack_poses(source: Source, numbers: Iterable[int]) -> NdArray:
+  return np.stack([record["pose"].reshape(-1) for record in read_all(source, numbers, ("pose",))]).astype(np.float32)
+
+
+def _read(video: Frames | str | os.PathLike, filmed: int) -> Iterator[UInt8[NdArray, "H W 3"]]:
+  """The frames of a video or of an iterable; refuses more than were filmed before reading any, where it can."""
+  if isinstance(video, str | os.PathLike):
+    count, frames = probe(video).frames, read_frames(video)
+  else:
+    count, frames = len(video) if isinstance(video, np.ndarray | list | tuple) else 0, iter(video)
+  refusal = "there are {} generated frames and only {} true ones: generate from the same motion"
+  if count > filmed:
+    raise UserError(refusal.format(count, filmed))
+
+  def checked() -> Iterator[UInt8[NdArray, "H W 3"]]:
+    for number, frame in enumerate(frames):
+      if number == filmed:
+        raise UserError(refusal.format(f"more than {filmed}", filmed))
+      yield frame
+
+  return checked()
+
+
+def _together(videos: dict[str, Iterator]) -> Iterator[dict[str, NdArray]]:
+  """The next frame of each video, until all end at the same time."""
+  empty = True
+  while True:
+    frames = {name: next(video, None) for name, video in videos.items()}
+    if all(frame is None for frame in frames.values()):
+      break
+    if any(frame is None for frame in frames.values()):
+      raise UserError("the generated video and the one without the head model have different numbers of frames")
+    empty = False
+    yield frames
+  if empty:
+    raise UserError("there is no generated frame to compare")
+
+
+def _compare(figures: dict[str, dict[str, VideoFigures]], images: dict[str, NdArray], record: dict) -> None:
+  for name, image in images.items():
+    if image.shape != record["frame"].shape:
+      raise UserError(
+        f"{name.replace('_', ' ')} frames are {image.shape[1]}x{image.shape[0]} pixels and true ones"
+        f" {record['frame'].shape[1]}x{record['frame'].shape[0]}"
+      )
+    for region, mask in _REGIONS.items():
+      figures[region].setdefault(name, VideoFigures()).add(image, record["frame"], record[mask])
 
 
 def save_report(report: dict, path: Path) -> None:
@@ -82,7 +165,7 @@ def save_report(report: dict, path: Path) -> None:
 
 
 def summary(report: dict) -> str:
-  """The three figures that matter, a line each."""
+  """Returns the three most important figures, one a line."""
   person, face = report["person"], report["face"]
   ours, mean, nearest = (person[name] for name in ("generated", "mean_training_frame", "nearest_pose_training_frame"))
   lines = [
@@ -99,13 +182,6 @@ def summary(report: dict) -> str:
   return "\n".join(lines)
 
 
-def _figures(frames: NdArray, truth: NdArray, mask: NdArray) -> dict[str, float]:
-  figures = {"psnr": metrics.psnr(frames, truth, mask), "ssim": metrics.ssim(frames, truth, mask)}
-  if len(truth) > 1:
-    figures["flicker"] = metrics.flicker(frames, truth, mask)
-  return {name: round(value, 4) for name, value in figures.items()}
-
-
 @command
 def main() -> None:
   """The command line."""
@@ -116,12 +192,12 @@ def main() -> None:
   parser.add_argument("--without-head", type=Path, metavar="VIDEO", help="the same with --no-head")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
   args = parser.parse_args()
-  read = lambda path: np.stack(list(read_frames(path)))
-  without_head = None if args.without_head is None else read(args.without_head)
-  report = evaluate(read(args.generated), open_prepared(args.truth), open_prepared(args.training), without_head)
+  report = evaluate(args.generated, args.truth, args.training, args.without_head)
   save_report(report, args.output)
   print(summary(report))
 
+
+make_callable(__name__)  # anchor_jax.evaluate(...) is the function, also after `import anchor_jax.evaluate`
 
 if __name__ == "__main__":
   main()

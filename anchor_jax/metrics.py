@@ -1,4 +1,4 @@
-"""Figures of merit over a region: PSNR, SSIM, flicker. Pictures are u8, 0 to 255; masks count where above 127."""
+"""Measures of generated video over a region: PSNR, SSIM, flicker. Pictures are uint8; masks hold where above 127."""
 
 import cv2
 import numpy as np
@@ -65,3 +65,45 @@ def flicker(
   region = _region(mask, truth.shape[:-1])
   changes = [np.diff(video.astype(np.int16), axis=0) for video in (images, truth)]
   return float(np.abs(changes[0] - changes[1])[region[1:] | region[:-1]].mean())
+
+
+class VideoFigures:
+  """PSNR, SSIM and flicker of a video that comes frame by frame, over the pixels of a mask, in constant memory.
+
+  The figures equal those of `psnr`, `ssim` and `flicker` on the stacked frames.
+  """
+
+  def __init__(self):
+    self._pixels = self._changed = 0
+    self._squared = self._similar = self._flicker = 0.0
+    self._previous: tuple[NdArray, NdArray] | None = None  # difference to the truth, region
+
+  def add(self, image: UInt8[NdArray, "H W 3"], truth: UInt8[NdArray, "H W 3"], mask: UInt8[NdArray, "H W 1"]) -> None:
+    """Takes in the next frame; a frame with an empty mask counts only towards flicker."""
+    region = mask[..., 0] > 127
+    difference = image.astype(np.int16) - truth
+    self._pixels += int(region.sum())
+    self._squared += float(np.square(difference[region].astype(np.float64)).sum())
+    if region.any():
+      self._similar += float(ssim_map(image, truth)[region].sum())
+    if self._previous is not None:
+      before, region_before = self._previous
+      either = region | region_before
+      self._changed += int(either.sum())
+      self._flicker += float(np.abs(difference - before)[either].sum())
+    self._previous = difference, region
+
+  def figures(self) -> dict[str, float]:
+    """{"psnr": dB, "ssim": -1 to 1, "flicker": grey levels}; without flicker for a single frame.
+
+    Raises:
+      ValueError: no pixel was in any mask.
+    """
+    if not self._pixels:
+      raise ValueError("the mask is empty")
+    error = self._squared / (3 * self._pixels)
+    figures = {"psnr": float(10 * np.log10(PEAK**2 / error)) if error else float("inf")}
+    figures["ssim"] = self._similar / self._pixels
+    if self._changed:
+      figures["flicker"] = self._flicker / (3 * self._changed)
+    return figures

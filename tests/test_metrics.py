@@ -49,3 +49,16 @@ def test_flicker():
   assert metrics.flicker(flashing, truth) == pytest.approx(10)
   moving = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
   assert metrics.flicker(truth, moving) == pytest.approx(1)  # a still picture of something that moves
+
+
+def test_figures_frame_by_frame_are_those_of_the_clip():
+  truth, image = pair((4, 16, 12, 3))
+  mask = np.where(np.random.default_rng(1).random((4, 16, 12, 1)) < 0.4, 255, 0).astype(np.uint8)
+  mask[2] = 0
+  streamed = metrics.VideoFigures()
+  for frames in zip(image, truth, mask):
+    streamed.add(*frames)
+  expected = {name: getattr(metrics, name)(image, truth, mask) for name in ("psnr", "ssim", "flicker")}
+  assert streamed.figures() == pytest.approx(expected, rel=1e-12)
+  with pytest.raises(ValueError, match="empty"):
+    metrics.VideoFigures().figures()
