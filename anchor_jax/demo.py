@@ -8,7 +8,6 @@ Neither the person nor the motions are in the training set of the shipped weight
 """
 
 import dataclasses
-import runpy
 import time
 from pathlib import Path
 
@@ -17,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.cli import Parser, command
-from anchor_jax.config import RunConfig, run_config
+from anchor_jax.config import RunConfig
+from anchor_jax.config_files import load_config
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, open_prepared
-from anchor_jax.errors import UserError
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
 from anchor_jax.motion.video import VideoWriter
@@ -56,7 +55,7 @@ class Size:
 SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 
 
-def demo(output: Path, size: Size, config_file: Path) -> dict:
+def demo(output: Path, size: Size, config_file: str) -> dict:
   """Runs every stage and returns the report."""
   clock = time.monotonic()
   read_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
@@ -104,11 +103,9 @@ def demo(output: Path, size: Size, config_file: Path) -> dict:
   return report
 
 
-def read_config(file: Path, part: str, data: Path, steps: int | None) -> RunConfig:
+def read_config(file: str, part: str, data: Path, steps: int | None) -> RunConfig:
   """The fine-tuning settings of a part, on this data."""
-  if not file.is_file():
-    raise UserError(f"no config {file}: run the demo from a checkout of the project, or name one with --config")
-  config = run_config(runpy.run_path(str(file))["get_config"](part))
+  config = load_config(f"{file}:{part}")
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
   return config if steps is None else dataclasses.replace(config, steps=steps)
 
@@ -135,11 +132,10 @@ def contact_sheet(
 @command
 def main() -> None:
   """The command line."""
-  here = Path(__file__).resolve().parent.parent / "configs" / "studio_finetune.py"
   parser = Parser("anchor_jax.demo", __doc__)
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
   parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
-  parser.add_argument("--config", type=Path, default=here, metavar="FILE.py", help="fine-tuning settings")
+  parser.add_argument("--config", default="studio_finetune.py", metavar="FILE.py", help="fine-tuning settings")
   args = parser.parse_args()
   report = demo(args.output, SMOKE if args.smoke else Size(), args.config)
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")

@@ -26,6 +26,7 @@ from ml_collections import config_flags
 from anchor_jax import parallel
 from anchor_jax.cli import command
 from anchor_jax.config import RunConfig, run_config
+from anchor_jax.config_files import with_found_config
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import open_prepared
@@ -233,7 +234,7 @@ def main() -> None:
     )
     return
   try:
-    rest = flags.FLAGS(sys.argv)[1:]
+    rest = flags.FLAGS(with_found_config(sys.argv))[1:]
     config = run_config(config_file.value) if config_file.value else None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
     told = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")

@@ -55,7 +55,7 @@ def test_a_mistake_is_one_line(door, arguments, told, tmp_path, capsys):
     ([], "give --config"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.stepz=3"], 'Did you mean "steps"'),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.steps=abc"], "invalid literal"),
-    (["--config=CONFIGS/none.py", "--workdir=OUT"], "No such file"),
+    (["--config=CONFIGS/none.py", "--workdir=OUT"], "no config file"),
     (["--config=CONFIGS/studio_finetune.py:body", "--wrkdir=OUT"], "Did you mean: workdir"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--process=1"], "all three or none"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.data.path=OUT/x"], "no prepared folder"),

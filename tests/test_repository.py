@@ -4,6 +4,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -96,3 +97,9 @@ def test_whole_package_imports_where_no_heavy_framework_is_installed():
   code = HIDE.format(names=TOO_HEAVY) + "".join(f"import {module}\n" for module in modules)
   run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
   assert run.returncode == 0, run.stderr
+
+
+def test_the_wheel_gets_every_folder_of_the_package():
+  packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+  folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "anchor_jax").rglob("__init__.py")}
+  assert packages == sorted(folders | {"anchor_jax.configs"})
