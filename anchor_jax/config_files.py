@@ -5,12 +5,14 @@ ConfigDict. On command lines it is given as FILE.py or FILE.py:ARGUMENT. The shi
 and in anchor_jax/configs/ of an installed wheel.
 """
 
+import dataclasses
 import os
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from anchor_jax.config import RunConfig, run_config
+from anchor_jax.config import RunConfig, run_config, to_plain
 from anchor_jax.errors import UserError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -44,11 +46,15 @@ def find_config(name: str | Path) -> Path:
   )
 
 
-def load_config(name: str | Path) -> RunConfig:
+def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
   """The settings in a config file, given as FILE.py or FILE.py:ARGUMENT; see `find_config` for where it is looked for.
 
+  Args:
+    name: of the file.
+    changes: settings to replace, by dotted name: {"data.path": "data/ana", "steps": 50}.
+
   Raises:
-    UserError: there is no such file, it fails as it runs, or it has settings that RunConfig does not know.
+    UserError: there is no such file, it fails as it runs, or a setting is unknown or out of range.
   """
   file, *argument = str(name).split(":", 1)
   path = find_config(file)
@@ -58,6 +64,20 @@ def load_config(name: str | Path) -> RunConfig:
     raise
   except Exception as error:
     raise UserError(f"config file {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+  return changed_config(run_config(values), changes or {})
+
+
+def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+  """The settings with some replaced, by dotted name. Raises UserError for an unknown name or a value out of range."""
+  values = to_plain(config)
+  for name, value in changes.items():
+    *groups, last = name.split(".")
+    group = values
+    for key in groups:
+      group = group.get(key) if isinstance(group, dict) else None
+    if not isinstance(group, dict):
+      raise UserError(f'unknown setting "config.{name}"')
+    group[last] = to_plain(value) if dataclasses.is_dataclass(value) else value
   return run_config(values)
 
 

@@ -1,7 +1,9 @@
+import dataclasses
 import os
 
 import pytest
 
+from anchor_jax.config import SampleConfig
 from anchor_jax.config_files import find_config, load_config, shipped_configs, with_found_config
 from anchor_jax.errors import UserError
 
@@ -62,3 +64,13 @@ def test_command_lines_get_the_path_that_was_found(tmp_path, monkeypatch):
   assert with_found_config(given) == ["train", "-config", str(found), given[3]]
   with pytest.raises(UserError, match="no config file"):
     with_found_config(["train", "--config=none.py"])
+
+
+def test_changes_by_dotted_name():
+  plain = load_config("studio_finetune.py:body")
+  changed = load_config("studio_finetune.py:body", {"steps": 7, "data.path": "x", "sample": SampleConfig(steps=3)})
+  assert (changed.steps, changed.data.path, changed.sample.steps) == (7, "x", 3)
+  assert dataclasses.replace(changed, steps=plain.steps, data=plain.data, sample=plain.sample) == plain
+  for name in ("stepz", "data.pth", "dta.path", "steps.path"):
+    with pytest.raises(UserError, match="unknown setting"):
+      load_config("studio_finetune.py:body", {name: 1})
