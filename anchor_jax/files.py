@@ -1,30 +1,100 @@
-"""Outputs appear whole or not at all: they are written beside their place and renamed when they are finished."""
+"""Writing outputs: under another name first, renamed when they are complete; never over an input."""
 
 import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from anchor_jax.errors import UserError
 
+SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `motion.sidecar`
+# Words in the names under which outputs are written before they are complete, see `partial_path`.
+_UNFINISHED = ("partial", "preview", "resuming", "finishing")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
+
 
 def partial_path(path: str | os.PathLike, word: str = "partial") -> Path:
-  """Where an output is written until it is whole: `a/clip.mp4` -> `a/clip.partial.mp4` (suffixes name formats)."""
-  path = Path(path)
+  """Returns where an output is written until it is complete: `a/clip.mp4` -> `a/clip.partial.mp4`.
+
+  The suffix stays, since writers choose the format by it.
+  """
+  path = _named(path)
   return path.with_name(f"{path.stem}.{word}{path.suffix}")
 
 
 def refuse(path: str | os.PathLike, error: OSError) -> UserError:
-  """The one line for an output that the system will not let us write."""
-  if error.errno == errno.ENOSPC:
+  """Returns the error to raise when the operating system does not let us write `path`."""
+  if error.errno in _FULL:
     return UserError(f"the disk is full while writing {path}: free some space or choose another output")
   return UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another output")
 
 
+def refuse_overwriting(output: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
+  """Checks that writing `output` replaces none of `inputs`.
+
+  Files are compared by identity, so symbolic and hard links are found. An input folder counts with everything in it:
+  pass the folders that are read (such as WORKDIR/body), not a folder in which people also keep results. The names
+  that an output has before it is complete (`partial_path`) count as outputs too, and the sidecar of an input video
+  (NAME.anchor beside NAME.mp4) as an input.
+
+  Args:
+    output: the file or folder to be written; need not exist.
+    inputs: files and folders that are read; those that do not exist are ignored.
+
+  Raises:
+    UserError: `output` is an input, contains one, or lies in an input folder.
+  """
+  output = Path(output)
+  places = [output, *_unfinished_paths(output)]
+  for given in inputs:
+    sidecar = os.path.splitext(os.path.abspath(given))[0] + SIDECAR
+    for source in (Path(given), Path(sidecar)):
+      if not os.path.exists(source):
+        continue
+      for place in places:
+        if os.path.exists(place) and os.path.samefile(place, source):
+          what = f"{place} is the input {source}" if place != source else f"{source} is an input"
+        elif _contains(place, source):
+          what = f"the input {source} lies in {place}"
+        elif _contains(source, place):
+          what = f"{place} lies in the input {source}"
+        else:
+          continue
+        raise UserError(f"writing {output} would overwrite an input, since {what}: choose another output")
+
+
+def _contains(folder: Path, path: Path) -> bool:
+  """Whether `path`, its symbolic links resolved or its own place, lies below `folder`."""
+  real = os.path.realpath(folder)
+  own = os.path.join(os.path.realpath(path.absolute().parent), path.name)
+  return any(real != place and os.path.commonpath((real, place)) == real for place in (own, os.path.realpath(path)))
+
+
+def _unfinished_paths(path: Path) -> list[Path]:
+  """All other names that an output may have before it is complete."""
+  return [*(partial_path(path, word) for word in _UNFINISHED), _old_path(path)]
+
+
+def _old_path(path: Path) -> Path:
+  """Where `new_folder` keeps an earlier folder for a moment while it is replaced."""
+  path = _named(path)
+  return path.with_name(f"{path.name}.partial-old")
+
+
+def _named(path: str | os.PathLike) -> Path:
+  """The path, made absolute where it has no name of its own to derive others from, such as `.` and `..`."""
+  path = Path(path)
+  if path.name in ("", ".."):
+    path = Path(os.path.abspath(path))
+  if not path.name:
+    raise UserError(f"{path} cannot be an output: name a file or folder in it")
+  return path
+
+
 def prepare_parent(path: str | os.PathLike) -> None:
-  """Makes the folder an output goes into and tries that it can be written to.
+  """Makes the folder that an output goes into, and checks that it can be written to.
 
   Raises:
     UserError: the folder cannot be made or written to.
@@ -32,6 +102,9 @@ def prepare_parent(path: str | os.PathLike) -> None:
   parent = Path(path).absolute().parent
   try:
     parent.mkdir(parents=True, exist_ok=True)
+    for place in _unfinished_paths(Path(path)):  # longer names than `path`, which the system may not allow
+      with contextlib.suppress(FileNotFoundError):
+        os.lstat(place)
     if not os.access(parent, os.W_OK | os.X_OK):
       raise PermissionError(errno.EACCES, "permission denied")
   except OSError as error:
@@ -48,7 +121,7 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
     UserError: `path` cannot be written, is a folder, or the disk is full.
   """
   path = Path(path)
-  if path.is_dir():
+  if os.path.isdir(path):
     raise UserError(f"{path} is a folder: name a file for the output")
   prepare_parent(path)
   partial = partial_path(path, word)
@@ -58,7 +131,8 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
   except OSError as error:
     raise refuse(path, error) from error
   finally:
-    partial.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      partial.unlink()
 
 
 @contextlib.contextmanager
@@ -71,10 +145,10 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     UserError: `path` cannot be written, is a file, or the disk is full.
   """
   path = Path(path)
-  if path.exists() and not path.is_dir():
+  if os.path.exists(path) and not os.path.isdir(path):
     raise UserError(f"{path} is a file: name a folder for the output")
   prepare_parent(path)
-  partial, old = partial_path(path), path.with_name(f"{path.name}.partial-old")
+  partial, old = partial_path(path), _old_path(path)
   try:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()

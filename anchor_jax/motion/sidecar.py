@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_folder
+from anchor_jax.files import SIDECAR, new_folder
 from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
 from anchor_jax.shapes import Float, NdArray, UInt8
 
@@ -70,7 +70,7 @@ class PosedFrame(NamedTuple):
 
 def sidecar_path(video: str | os.PathLike) -> Path:
   """Where the sidecar of a video is: `a/clip.mp4` -> `a/clip.anchor`."""
-  return Path(video).with_suffix(".anchor")
+  return Path(video).with_suffix(SIDECAR)
 
 
 def has_sidecar(video: str | os.PathLike) -> bool:
