@@ -1,18 +1,65 @@
 """Typed, frozen settings of a run.
 
 A config file's `get_config(arg)` returns an ml_collections ConfigDict, so that `--config.key=value` works on the
-command line; `run_config` turns it, once and strictly, into the frozen `RunConfig` that all code reads.
+command line; `run_config` turns it, once and strictly, into the frozen `RunConfig` that all code reads. Each group of
+settings checks its own values when it is made, whether from a file, from the command line or by `dataclasses.replace`.
 """
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.errors import UserError, suggestion
+
+PARTS = ("vae", "body", "head")
+DTYPES = ("float32", "bfloat16")
+# The names that diffusion/ gives its solvers, and the ends and weights of its windows: here, because a setting must be
+# checked before JAX is loaded.
+SOLVERS = ("ddim", "dpm++2m")
+TAILS = ("ragged", "moved_back", "loop")
+WINDOW_WEIGHTS = ("uniform", "tapered")
+
+
+class SettingError(UserError):
+  """A setting whose value cannot be used.
+
+  Attributes:
+    setting: name of the setting, to which the reader of a config file adds the groups that it is in.
+    problem: the rest of the sentence.
+  """
+
+  def __init__(self, setting: str, problem: str):
+    super().__init__(f"{setting} {problem}")
+    self.setting, self.problem = setting, problem
+
+
+def _check(settings: Any, names: str, valid: Callable[[Any], bool], rule: str) -> None:
+  """Raises SettingError for the first of the named settings whose value is not valid."""
+  for name in names.split():
+    value = getattr(settings, name)
+    if not valid(value):
+      raise SettingError(name, f"is {value!r}: it must be {rule}")
+
+
+def _check_counts(settings: Any, names: str, least: int) -> None:
+  _check(settings, names, lambda value: value >= least, f"at least {least}")
+
+
+def _check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
+  value = getattr(settings, name)
+  if value not in known:
+    raise SettingError(name, f'is "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
+
+
+_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "finite and above 0")
+_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < math.inf, "finite and at least 0")
+_DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +79,16 @@ class DataConfig:
 
   Attributes:
     path: prepared folder.
-    batch_size: examples a step, over all devices.
-    size: side of the frames in pixels, for planning without data (`--aot`); a run takes the data's.
-    crop: side of the face crop in pixels (head only).
-    clip_frames: frames of an example; above 1 for the temporal blocks, which learn nothing from single frames.
-    validation: records kept out of training, the last ones, at most a fifth of all; their loss is told with every
-      checkpoint, and the one with the lowest is kept as the best.
+    batch_size: examples per step, over all devices; at least 1.
+    size: height and width of the frames in pixels, for planning without data (`--aot`); a run uses the data's.
+    crop: height and width of the face crop in pixels (head only).
+    clip_frames: frames per example; above 1 for the temporal blocks, which learn nothing from single frames.
+    validation: number of records held out of training, the last ones, at most a fifth of all; their loss is reported
+      with every checkpoint, and the checkpoint with the lowest is kept as the best.
     in_memory: keep decoded records in host memory.
-    cache: encode every record once before training (the latent's mean, and the tokens of references where the image
-      tower is frozen) instead of at each step (a draw of the latent, as the reference does).
-    workers: reader processes; 0 reads in this one.
+    cache: encode every record once before training (the mean of the latent, and the tokens of references if the image
+      tower is frozen) instead of at each step (a sample of the latent, as the reference does).
+    workers: reader processes; 0 reads in threads of the training process.
   """
 
   path: str = ""
@@ -54,17 +101,27 @@ class DataConfig:
   cache: bool = False
   workers: int = 0
 
+  def __post_init__(self) -> None:
+    _check_counts(self, "batch_size size crop clip_frames", 1)
+    _check_counts(self, "validation workers", 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """AdamW; the defaults are the reference's.
 
   Attributes:
+    learning_rate: peak rate, above 0.
     schedule: "constant" after the warm-up, or "cosine" down to zero at the last step.
-    clip: largest global gradient norm, over all trained networks together.
+    warmup_steps: steps over which the rate rises linearly from 0.
+    b1, b2: decay of the first and second moment, at least 0 and below 1.
+    eps: added to the root of the second moment, above 0.
+    weight_decay: decoupled weight decay (Loshchilov and Hutter 2019), at least 0.
+    clip: largest global gradient norm, over all trained networks together; above 0, infinity does not clip.
     clip_networks: names of the networks whose gradients are clipped; () clips all, ("controlnet",) is the reference.
-    accumulate: parts that a batch is cut into, their gradients averaged: memory for a part, the step of a whole.
-    ema: decay of the averaged weights that sampling uses; 0 keeps none.
+    accumulate: equal parts that a batch is split into, one after another, and whose gradients are averaged: the step of
+      the whole batch in the memory of a part.
+    ema: decay of the averaged weights that sampling uses, below 1; 0 keeps no average.
   """
 
   learning_rate: float = 1e-5
@@ -79,16 +136,25 @@ class OptimizerConfig:
   accumulate: int = 1
   ema: float = 0.0
 
+  def __post_init__(self) -> None:
+    _check(self, "learning_rate eps", *_POSITIVE)
+    _check_choice(self, "schedule", ("constant", "cosine"))
+    _check_counts(self, "warmup_steps", 0)
+    _check(self, "b1 b2 ema", *_DECAY)
+    _check(self, "weight_decay", *_NOT_NEGATIVE)
+    _check(self, "clip", lambda value: value > 0, "above 0")
+    _check_counts(self, "accumulate", 1)
+
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
-  """Low-rank adapters trained in the place of UNet and pose branch, which stay as they are; see models/lora.py.
+  """Low-rank adapters, trained while UNet and pose branch stay frozen; see models/lora.py.
 
   Attributes:
-    rank: of the adapters; 0 trains whole networks.
-    alpha: weighs the adapters by alpha / rank; 0 weighs them 1.
-    networks: those that get adapters.
-    targets: names of the layers that get one (attention's projections; add "net_0/proj" and "net_2" for the
+    rank: rank of the adapters; 0 trains the networks themselves.
+    alpha: the adapters are scaled by alpha / rank; 0 leaves them unscaled.
+    networks: the networks that get adapters, of "unet" and "controlnet".
+    targets: names of the layers that get one (the projections of attention; add "net_0/proj" and "net_2" for the
       feed-forward layers, "conv1" and "conv2" for the residual blocks).
   """
 
@@ -99,18 +165,32 @@ class LoRAConfig:
 
   @property
   def scale(self) -> float:
-    """What the product of an adapter's two matrices is multiplied by."""
+    """Factor of the product of an adapter's two matrices."""
     return self.alpha / self.rank if self.alpha else 1.0
+
+  def __post_init__(self) -> None:
+    _check_counts(self, "rank", 0)
+    _check(self, "alpha", *_NOT_NEGATIVE)
+    known = ("unet", "controlnet")
+    _check(self, "networks", lambda names: names and set(names) <= set(known), "one or both of unet and controlnet")
+    _check(self, "targets", bool, "names of layers")
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """How many devices each mesh axis has; -1 once, for all that remain. See parallel.py."""
+  """Number of devices along each mesh axis; -1, for at most one of them, means all that remain. See parallel.py."""
 
   data: int = -1
   fsdp: int = 1
   tensor: int = 1
   frames: int = 1
+
+  def __post_init__(self) -> None:
+    _check(
+      self, "data fsdp tensor frames", lambda size: size >= 1 or size == -1, "at least 1, or -1 for all that remain"
+    )
+    if [self.data, self.fsdp, self.tensor, self.frames].count(-1) > 1:
+      raise SettingError("data, fsdp, tensor, frames", "are -1 more than once: only one axis can have all that remain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +198,15 @@ class SampleConfig:
   """How `generate` samples with this part's networks; the defaults are the reference's for the body.
 
   Attributes:
-    window, overlap: frames of a window, and of its overlap with the next; 1 and 0 samples frame by frame.
-    tail, window_weights: how windows end and what they weigh, see diffusion/windows.py.
-    guidance_interval: noise levels (sigma, 0 to 1) between which guidance acts.
-    conditioning_scale: weight of the pose branch's residuals.
+    solver: one of `SOLVERS`.
+    steps: sampling steps, 1 to 1000.
+    window, overlap: frames per window, and frames that it shares with the next, fewer than a window has; 1 and 0
+      sample frame by frame.
+    tail, window_weights: how the last windows end and how windows are weighted, of `TAILS` and `WINDOW_WEIGHTS`; see
+      diffusion/windows.py.
+    guidance: scale of classifier-free guidance; 1 is without.
+    guidance_interval: lowest and highest noise level (sigma, 0 to 1) at which guidance is applied.
+    conditioning_scale: factor of the pose branch's residuals.
     windows_per_batch: windows denoised in one call.
     whole_clip: hold the whole clip in memory instead of streaming it; a loop always does.
   """
@@ -138,24 +223,36 @@ class SampleConfig:
   windows_per_batch: int = 1
   whole_clip: bool = False
 
+  def __post_init__(self) -> None:
+    _check_choice(self, "solver", SOLVERS)
+    _check(self, "steps", lambda value: 1 <= value <= 1000, "between 1 and 1000")
+    _check_counts(self, "window windows_per_batch", 1)
+    _check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
+    _check_choice(self, "tail", TAILS)
+    _check_choice(self, "window_weights", WINDOW_WEIGHTS)
+    _check(self, "guidance conditioning_scale", math.isfinite, "a finite number")
+    ordered = lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1
+    _check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """Everything that decides a training run.
 
   Attributes:
-    part: "vae" (the small autoencoder), "body" or "head".
-    init: where weights come from: "" makes them anew, "studio" are the shipped ones, else a folder of diffusers
-      models (a pipeline's folder, or a workdir of this project).
-    train_image_encoder: also train the image tower (pre-training of the small one).
-    only_temporal: train the temporal blocks alone, and leave the frame network's weights as they are.
-    condition_dropout: chance that an example trains the null branch.
-    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps the same.
-    max_skipped: steps in a row without a finite loss and gradient after which the run stops.
-    dtype: compute type, "float32" or "bfloat16"; weights are kept in float32.
+    part: one of `PARTS`: "vae" is the small autoencoder.
+    init: where weights come from: "" initialises them, "studio" are those that come with the package, otherwise a
+      folder of diffusers models (a pipeline's folder, or a workdir of this project).
+    seed: of all that is random, 0 to 2**32 - 1.
     steps: optimiser steps.
+    dtype: compute type, one of `DTYPES`; weights are kept in float32.
+    train_image_encoder: also train the image tower (pre-training of the small one).
+    only_temporal: train the temporal blocks alone, and keep the weights of the 2D network as they are.
+    condition_dropout: probability that an example trains the null branch.
+    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
+    max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
-    keep: newest checkpoints kept, beside the best.
+    keep: number of newest checkpoints to keep, beside the best.
   """
 
   part: str = "body"
@@ -179,35 +276,28 @@ class RunConfig:
   mesh: MeshConfig = MeshConfig()
   sample: SampleConfig = SampleConfig()
 
-  def __post_init__(self):
-    choices = {"part": ("vae", "body", "head"), "dtype": ("float32", "bfloat16")}
-    for name, allowed in choices.items():
-      if getattr(self, name) not in allowed:
-        raise UserError(f'config.{name} is "{getattr(self, name)}": use one of {", ".join(allowed)}')
-    if self.optimizer.schedule not in ("constant", "cosine"):
-      raise UserError(f'config.optimizer.schedule is "{self.optimizer.schedule}": use constant or cosine')
-    counts = {"steps": self.steps, "data.batch_size": self.data.batch_size, "keep": self.keep}
-    counts |= {"max_skipped": self.max_skipped, "optimizer.accumulate": self.optimizer.accumulate}
-    counts |= {"data.clip_frames": self.data.clip_frames}
-    for name, value in counts.items():
-      if value < 1:
-        raise UserError(f"config.{name} is {value}: it must be at least 1")
-    if self.data.validation < 0:
-      raise UserError(f"config.data.validation is {self.data.validation}: it must be at least 0")
+  def __post_init__(self) -> None:
+    _check_choice(self, "part", PARTS)
+    _check_choice(self, "dtype", DTYPES)
+    _check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
+    _check_counts(self, "steps max_skipped keep", 1)
+    _check_counts(self, "log_every checkpoint_every preview_every", 0)
+    _check(self, "condition_dropout", lambda value: 0 <= value <= 1, "between 0 and 1")
+    _check(self, "snr_gamma", *_NOT_NEGATIVE)
+    if self.data.batch_size % self.optimizer.accumulate:
+      raise SettingError(
+        "optimizer.accumulate",
+        f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
+      )
     self._check_lora()
 
   def _check_lora(self) -> None:
-    lora = self.lora
-    unknown = set(lora.networks) - {"unet", "controlnet"}
-    if lora.rank < 0 or unknown or not lora.networks or not lora.targets:
-      raise UserError(
-        "config.lora: rank is 0 or more, networks are of unet and controlnet, targets are names of layers"
-      )
-    apart = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
-    apart |= {"train_image_encoder": self.train_image_encoder, "optimizer.clip_networks": self.optimizer.clip_networks}
-    for name, asked in apart.items():
-      if lora.rank and asked:
-        raise UserError(f"config.lora.rank trains adapters alone: it doesn't go with config.{name}")
+    excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
+    excluded |= {"train_image_encoder": self.train_image_encoder}
+    excluded |= {"optimizer.clip_networks": self.optimizer.clip_networks}
+    for name, given in excluded.items():
+      if self.lora.rank and given:
+        raise SettingError("lora.rank", f"trains adapters alone: it cannot be combined with {name}")
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
@@ -236,7 +326,10 @@ def from_values(kind: type, values: Any, where: str) -> Any:
     if key not in fields:
       raise UserError(f'unknown setting "{where}.{key}".{suggestion(key, fields)}')
     made[key] = _convert(fields[key], value, f"{where}.{key}")
-  return kind(**made)
+  try:
+    return kind(**made)
+  except SettingError as error:
+    raise SettingError(f"{where}.{error.setting}", error.problem) from None
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

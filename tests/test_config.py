@@ -4,7 +4,9 @@ import runpy
 
 import pytest
 
-from anchor_jax.config import RunConfig, run_config, to_config_dict, to_plain
+from anchor_jax import config as settings
+from anchor_jax.config import RunConfig, SampleConfig, run_config, to_config_dict, to_plain
+from anchor_jax.diffusion import solvers, windows
 from anchor_jax.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
@@ -36,6 +38,85 @@ def test_refuses_in_one_line_what_it_does_not_know(change, message):
   assert "\n" not in str(caught.value)
 
 
+NAN, INFINITE = float("nan"), float("inf")
+OUT_OF_RANGE = {
+  "seed": (-1, 2**32, 2**70),
+  "steps": (0,),
+  "condition_dropout": (-0.1, 1.1, NAN),
+  "snr_gamma": (-1.0, NAN, INFINITE),
+  "max_skipped": (0,),
+  "keep": (0,),
+  "log_every": (-1,),
+  "checkpoint_every": (-1,),
+  "preview_every": (-5,),
+  "data.batch_size": (0,),
+  "data.size": (0,),
+  "data.crop": (-64,),
+  "data.clip_frames": (0,),
+  "data.validation": (-1,),
+  "data.workers": (-1,),
+  "optimizer.learning_rate": (0.0, -1e-4, NAN, INFINITE),
+  "optimizer.schedule": ("cosin",),
+  "optimizer.warmup_steps": (-1,),
+  "optimizer.b1": (1.0, -0.1, NAN),
+  "optimizer.b2": (1.0, NAN),
+  "optimizer.eps": (0.0, NAN),
+  "optimizer.weight_decay": (-1.0, NAN, INFINITE),
+  "optimizer.clip": (0.0, -1.0, NAN),
+  "optimizer.accumulate": (0, 3),  # three parts of a batch of four
+  "optimizer.ema": (-0.1, 1.0, NAN),
+  "lora.rank": (-1,),
+  "lora.alpha": (-1.0, NAN),
+  "lora.networks": ((), ("vae",)),
+  "lora.targets": ((),),
+  "mesh.data": (0, -2),
+  "mesh.fsdp": (0,),
+  "sample.solver": ("dimm",),
+  "sample.steps": (0, 1001),
+  "sample.window": (0, -16),
+  "sample.overlap": (-1, 16),
+  "sample.tail": ("rugged",),
+  "sample.window_weights": ("even",),
+  "sample.guidance": (NAN, INFINITE),
+  "sample.guidance_interval": ((0.5,), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.5), (0.0, NAN)),
+  "sample.conditioning_scale": (NAN, -INFINITE),
+  "sample.windows_per_batch": (0,),
+}
+
+
+@pytest.mark.parametrize("name,value", [(name, value) for name, values in OUT_OF_RANGE.items() for value in values])
+def test_a_value_out_of_range_is_refused_by_its_full_name(name, value):
+  group, _, key = name.rpartition(".")
+  with pytest.raises(UserError, match=f"config.{name} ") as caught:
+    run_config({group: {key: value}} if group else {key: value})
+  assert "\n" not in str(caught.value)
+  kind = type(getattr(RunConfig(), group)) if group else RunConfig
+  if (name, value) != ("optimizer.accumulate", 3):  # which only the batch size makes wrong
+    with pytest.raises(UserError, match=f"^{key} "):
+      kind(**{key: value})
+
+
+def test_values_at_the_ends_of_their_ranges_are_taken():
+  run_config({"seed": 2**32 - 1, "condition_dropout": 1.0, "log_every": 0, "checkpoint_every": 0, "snr_gamma": 0})
+  run_config(
+    {"optimizer": {"clip": INFINITE, "b1": 0.0, "ema": 0.999, "accumulate": 4}, "mesh": {"data": 1, "fsdp": -1}}
+  )
+  run_config({"sample": {"window": 1, "overlap": 0, "steps": 1000, "guidance_interval": [0.3, 0.3], "guidance": -1}})
+
+
+def test_only_one_mesh_axis_has_all_that_remain():
+  with pytest.raises(UserError, match=r"config\.mesh\.data, fsdp, tensor, frames are -1 more than once"):
+    run_config({"mesh": {"data": -1, "fsdp": -1}})
+
+
+def test_the_names_that_settings_may_take_are_those_that_the_sampler_knows():
+  assert set(settings.SOLVERS) == set(solvers.SOLVERS)
+  assert set(settings.TAILS) == set(windows.TAILS) and set(settings.WINDOW_WEIGHTS) == set(windows.WEIGHTS)
+  for tail in settings.TAILS:
+    for weights in settings.WINDOW_WEIGHTS:
+      assert SampleConfig(tail=tail, window_weights=weights)
+
+
 SHIPPED = [
   *((f"studio_{kind}", part) for kind in ("pretrain", "finetune") for part in ("vae", "body", "head")),
   *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
@@ -46,12 +127,12 @@ SHIPPED.remove(("studio_finetune", "vae"))
 
 @pytest.mark.parametrize("file,part", SHIPPED)
 def test_every_shipped_config_is_what_it_was(file, part):
-  """A changed default shows here: write the file anew (its text is `told`) when the change is meant."""
+  """A changed default shows here: write the file anew (its text is `text`) when the change is meant."""
   get_config = runpy.run_path(str(CONFIGS / f"{file}.py"))["get_config"]
   config = run_config(get_config(part) if part else get_config())
-  told = json.dumps(to_plain(config), indent=1, sort_keys=True) + "\n"
+  text = json.dumps(to_plain(config), indent=1, sort_keys=True) + "\n"
   name = f"{file}_{part}" if part else file
-  assert (GOLDEN / f"{name}.json").read_text() == told
+  assert (GOLDEN / f"{name}.json").read_text() == text
 
 
 def test_stable_diffusion_s_configs_have_the_published_sizes_and_the_reference_s_numbers():
