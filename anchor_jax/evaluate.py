@@ -19,7 +19,7 @@ from anchor_jax.cli import Parser, command, make_callable
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_file
+from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
 from anchor_jax.metrics import VideoFigures
 from anchor_jax.motion.video import probe, read_frames
 from anchor_jax.shapes import Int, NdArray, UInt8
@@ -192,6 +192,9 @@ def main() -> None:
   parser.add_argument("--without-head", type=Path, metavar="VIDEO", help="the same with --no-head")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
   args = parser.parse_args()
+  inputs = [args.generated, args.truth, args.training, *filter(None, [args.without_head])]
+  refuse_overwriting(args.output, inputs)
+  prepare_parent(args.output)  # a bad path must not cost the work
   report = evaluate(args.generated, args.truth, args.training, args.without_head)
   save_report(report, args.output)
   print(summary(report))

@@ -30,7 +30,7 @@ from anchor_jax.data.motions import read_motion
 from anchor_jax.diffusion.solvers import SOLVERS
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import UserError
-from anchor_jax.files import partial_path, prepare_parent
+from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.motion.motion import Motion, resample_motion
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.video import VideoWriter
@@ -149,6 +149,8 @@ def mesh_of(text: str) -> Any:
 def generate(args: argparse.Namespace) -> int:
   """Writes the video; returns its number of frames."""
   names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
+  inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *filter(None, [args.appearance])]
+  refuse_overwriting(args.output, inputs)
   prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
   person = with_sampling(chosen_person(args, not args.no_head), changes)

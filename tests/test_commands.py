@@ -35,6 +35,7 @@ def test_help_has_an_example(door):
     ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT", "--output=OUT/file/a.mp4"], "cannot write"),
     ("evaluate", ["--generated=OUT/x.mp4", "--truth=OUT", "--training=OUT", "--output=OUT/r.json"], "no video"),
+    ("evaluate", ["--generated=OUT/file", "--truth=OUT", "--training=OUT", "--output=OUT/file"], "overwrite an input"),
     ("export", ["--checkpoint=OUT/x", "--output=OUT/b"], "no folder"),
     ("export", ["--checkpoint=OUT", "--output=OUT/b", "--platforms=gpu"], 'unknown platform "gpu"'),
     ("demo", ["--output=OUT/file/x"], "cannot write"),
@@ -71,3 +72,13 @@ def test_a_mistake_in_training_is_one_line(arguments, told, tmp_path):
   )
   lines = [line for line in made.stderr.strip().splitlines() if line.startswith("error: ")]
   assert made.returncode == 2 and len(lines) == 1 and told in lines[0] and "Traceback" not in made.stderr
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_generate_never_replaces_the_motion_video(link, tmp_path, capsys):
+  video, output = tmp_path / "clip.mp4", tmp_path / ("link.mp4" if link else "clip.mp4")
+  video.write_bytes(b"a film")
+  if link:
+    output.symlink_to(video)
+  assert run("generate", f"--checkpoint={tmp_path}", f"--motion={video}", f"--output={output}") == 2
+  assert "overwrite an input" in capsys.readouterr().err and video.read_bytes() == b"a film"
