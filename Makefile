@@ -12,7 +12,7 @@ WORKERS ?= 2
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo smoke test test-slow check format parity landmarks test-landmarks lock clean
+.PHONY: help demo smoke test test-slow test-wheel check format parity landmarks test-landmarks lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cor
 
 test-slow: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that are too long for `make test` (fetches the TPU compiler, 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m slow --durations=10
+
+test-wheel: $(STAMPS)/venv ## build the wheel, and run every stage of the demo from it in an environment of its own
+	PYTHON=$(abspath $(RUN)) .ci/test-wheel
 
 check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
 	$(RUN) -m ruff format --check --output-format concise .

@@ -35,7 +35,13 @@ def tool(name: str, *arguments: str | pathlib.Path) -> bool:
 
 def check_shell() -> bool:
   """All scripts, and each ```bash block of the walk-through with the variables that the blocks before it have set."""
-  scripts = [*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch"), ROOT / ".ci/run", ROOT / "requirements/lock.sh"]
+  scripts = [
+    *LAUNCH.glob("*.sh"),
+    *LAUNCH.glob("*.sbatch"),
+    ROOT / ".ci/run",
+    ROOT / ".ci/test-wheel",
+    ROOT / "requirements/lock.sh",
+  ]
   blocks = re.findall(
     r"^```bash\n(.*?)^```", (LAUNCH / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
   )

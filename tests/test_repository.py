@@ -1,5 +1,7 @@
 """The repository itself: what a clone may contain, what the default install pulls in, what importing us imports."""
 
+import ast
+import importlib.metadata
 import pathlib
 import re
 import subprocess
@@ -103,3 +105,36 @@ def test_the_wheel_gets_every_folder_of_the_package():
   packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
   folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "anchor_jax").rglob("__init__.py")}
   assert packages == sorted(folders | {"anchor_jax.configs"})
+
+
+# What others import for us: jax.export writes StableHLO with the one, tensorboardX writes pictures with the other.
+USED_BY_OTHERS = {"flatbuffers", "pillow"}
+
+
+def canonical(name: str) -> str:
+  return re.sub("[-_.]+", "-", name).lower()
+
+
+def third_party_imports() -> dict[str, set[str]]:
+  """The names of the distributions that hold each imported top-level module, imports inside functions included."""
+  modules = set()
+  for path in [*(ROOT / "anchor_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if isinstance(node, ast.Import):
+        modules |= {alias.name.split(".")[0] for alias in node.names}
+      elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+        modules.add(node.module.split(".")[0])
+  installed = importlib.metadata.packages_distributions()
+  return {
+    module: {canonical(name) for name in installed.get(module, [module])}
+    for module in modules - set(sys.stdlib_module_names) - {"anchor_jax"}
+  }
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+  declared = {canonical(re.match(r"[\w.-]+", line)[0]) for line in project["dependencies"]}
+  imports = third_party_imports()
+  assert {"jax", "cv2"} <= imports.keys()
+  assert not {module: names for module, names in imports.items() if not names & declared}
+  assert declared - USED_BY_OTHERS == declared & set().union(*imports.values())
