@@ -7,8 +7,8 @@ The numbers are the reference's: AdamW at 1e-5 after 500 steps of warm-up, batch
 Where the reference is flawed, ours is right by default, and its way is a key away: --config.condition_dropout=0 (it
 learns no null branch) and --config.optimizer.clip_networks='("controlnet",)' (it clips the pose branch alone).
 600,000 steps are its 60 epochs over 40,000 frames. Whether a pod holds it: --aot=v5e:4x4 --config.data.batch_size=128
-(BUILD_NOTES.md has the answers). On more than 16 chips give --config.mesh.data=-1 --config.mesh.fsdp=16 too, which cuts
-every kernel evenly. Cost and result: not measured.
+(docs/measurements.md has the answers). On more than 16 chips give --config.mesh.data=-1 --config.mesh.fsdp=16 too,
+which cuts every kernel evenly. Cost and result: not measured.
 """
 
 import dataclasses
