@@ -34,7 +34,11 @@ def test_help_has_an_example(door):
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.avi"], "ends in .mp4"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/file/a.mp4"], "cannot write"),
-    ("evaluate", ["--generated=OUT/x.mp4", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/r.json"], "no prepared folder"),
+    (
+      "evaluate",
+      ["--generated=OUT/x.mp4", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/r.json"],
+      "no prepared folder",
+    ),
     (
       "evaluate",
       ["--generated=OUT/file", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/file"],
