@@ -140,8 +140,8 @@ def _of_workdir(workdir: Path, weights: str, step: str, base: str) -> ModelFolde
 
   pipeline = ModelFolder({}, {})
   for part in _trained_parts(workdir):
-    _, networks, trained, _ = read_part(workdir, part, CheckpointChoice(weights == "ema", step, base))
-    model = networks.model
+    stored = read_part(workdir, part, CheckpointChoice(weights == "ema", step, base))
+    model, trained = stored.config.model, stored.weights
     for role in ROLES:
       if role in trained:
         place = f"{part}/{role}" if role in ("unet", "controlnet") else role

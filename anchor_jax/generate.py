@@ -34,9 +34,10 @@ from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.motion.motion import Motion, resample_motion
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.video import VideoWriter
-from anchor_jax.person import Person, animate, chosen_person, person_flags, read_image
+from anchor_jax.person import Person, animate, chosen_person, person_flags
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.store.pictures import read_image
 
 
 @contextlib.contextmanager

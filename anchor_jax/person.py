@@ -32,7 +32,6 @@ from anchor_jax.motion import face
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.shapes import Array, Key, NdArray, PyTree, UInt8
 from anchor_jax.store.weights import NEWEST, CheckpointChoice, read_part
-from anchor_jax.store.workdir import APPEARANCE
 
 Picture = UInt8[NdArray, "H W 3"]
 Embed = Callable[[PyTree, PyTree], PyTree]  # (weights, what is known of some frames) -> their condition
@@ -90,19 +89,10 @@ def chosen_person(args: argparse.Namespace, use_head: bool = True) -> Person:
 
 def load_part(workdir: Path, part: str, which: CheckpointChoice = NEWEST) -> Part:
   """Reads one trained part of a workdir."""
-  config, networks, weights, step = read_part(workdir, part, which)
-  place = workdir / part / APPEARANCE
-  if not place.exists():
-    raise UserError(f"{place} is missing: train this part again")
-  return Part(networks, jax.device_put(weights), config.sample, read_image(place), step)
-
-
-def read_image(path: Path) -> UInt8[NdArray, "H W 3"]:
-  """An RGB picture. Raises UserError where there is none."""
-  image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-  if image is None:
-    raise UserError(f"{path} is no picture that can be read: give a PNG or JPEG file")
-  return np.ascontiguousarray(image[..., ::-1])
+  stored = read_part(workdir, part, which)
+  if stored.appearance is None:
+    raise UserError(f"{workdir / part} has no appearance.png: train this part again")
+  return Part(stored.networks, jax.device_put(stored.weights), stored.config.sample, stored.appearance, stored.step)
 
 
 def animate(

@@ -16,15 +16,22 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.config import LoRAConfig, RunConfig
+from anchor_jax.config import LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.models.lora import init_lora, whole_weights
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
+from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import Model, load_model, load_schedule, save_model, save_schedule, with_own_fields
-from anchor_jax.store.workdir import APPEARANCE, PARTS, read_settings, read_weights, write_settings
+from anchor_jax.store.workdir import (
+  APPEARANCE,
+  PARTS,
+  read_appearance,
+  read_settings,
+  read_weights,
+  write_settings,
+)
 
 _KINDS = {
   "unet": UNetConfig,
@@ -51,6 +58,25 @@ class CheckpointChoice:
 
 
 NEWEST = CheckpointChoice()
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPart:
+  """One part of a person as it is stored: everything that sampling needs, on the host.
+
+  Attributes:
+    config: the settings it was trained with; the defaults, with the sizes found, in a folder of diffusers models.
+    networks: modules of config.model's sizes.
+    weights: all networks' weights by name, numpy, float32; adapters merged in.
+    step: of the training; 0 where there is none on record.
+    appearance: a picture of the person, uint8 [H W 3]; None in a folder of diffusers models.
+  """
+
+  config: RunConfig
+  networks: Networks
+  weights: PyTree
+  step: int
+  appearance: UInt8[NdArray, "H W 3"] | None
 
 
 def shipped() -> Path:
@@ -124,29 +150,79 @@ def read_models(folder: Path, part: str) -> tuple[dict, PyTree]:
   return found, weights
 
 
-def read_part(workdir: Path, part: str, which: CheckpointChoice = NEWEST) -> tuple[RunConfig, Networks, PyTree, int]:
-  """A trained part of a workdir: its settings, networks, all weights (numpy, adapters merged in) and step.
+def parts_in(path: str | Path) -> tuple[str, ...]:
+  """Which of "vae", "body" and "head" `read_part` can read at `path`.
+
+  Args:
+    path: a workdir, a folder of adapters, a folder of diffusers models, or "studio" for the shipped weights.
+
+  Raises:
+    UserError: no such folder.
+  """
+  folder = _folder(path)
+  if _is_workdir(folder):
+    return tuple(part for part in PARTS if _is_trained(folder / part) and (folder / part / "config.json").exists())
+  return tuple(part for part in PARTS if not _lacking(folder, part))
+
+
+def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) -> StoredPart:
+  """Reads one part of a person.
+
+  Args:
+    path: as for `parts_in`.
+    part: "vae", "body" or "head".
+    choice: which of a workdir's checkpoints, and what adapters are merged into.
 
   Raises:
     UserError: it isn't there, or doesn't fit together.
   """
-  if not workdir.is_dir():
-    raise UserError(f"no folder {workdir}: --checkpoint takes the --workdir of a training run")
-  config = read_settings(workdir / part)
-  if (workdir / part / lora.FILE).exists():
-    if which.step != "newest" or not which.averaged:
-      raise UserError(f"{workdir} holds adapters of one step alone: leave --checkpoint-step and --weights out")
-    return _read_adapted(workdir / part / lora.FILE, config, which.base)
-  if which.base:
-    raise UserError(f"--base={which.base} is for adapters alone, and {workdir} is a whole person: leave it out")
-  trained, step = read_weights(workdir / part, which.averaged, which.step)
-  frozen = {} if part == "vae" else read_models(workdir / part / "base", part)[1]
-  return (
-    config,
-    Networks(config.model, config.dtype),
-    jax.tree.map(np.asarray, whole_weights(frozen, trained, config.lora)),
-    step,
-  )
+  folder = _folder(path)
+  if not _is_workdir(folder) and any(_place(folder, place, name) for place in PARTS for name in _KINDS):
+    return _read_diffusers(folder, part, choice)
+  config = read_settings(folder / part)
+  if (folder / part / lora.FILE).exists():
+    if choice.step != "newest" or not choice.averaged:
+      raise UserError(f"{folder} holds adapters of one step alone: leave --checkpoint-step and --weights out")
+    networks, weights, step = _read_adapted(folder / part / lora.FILE, config, choice.base)
+  else:
+    if choice.base:
+      raise UserError(f"--base={choice.base} is for adapters alone, and {folder} is a whole person: leave it out")
+    trained, step = read_weights(folder / part, choice.averaged, choice.step)
+    frozen = {} if part == "vae" else read_models(folder / part / "base", part)[1]
+    networks = Networks(config.model, config.dtype)
+    weights = jax.tree.map(np.asarray, whole_weights(frozen, trained, config.lora))
+  return StoredPart(config, networks, weights, step, read_appearance(folder / part))
+
+
+def _folder(path: str | Path) -> Path:
+  """The folder that a user names: "studio" is the shipped one, unless there is a folder of that name."""
+  folder = Path(path)
+  if str(path) == "studio" and not folder.is_dir():
+    return shipped()
+  if not folder.is_dir():
+    raise UserError(f"no folder {folder}: give the --workdir of a training run, adapters, or a folder of models")
+  return folder
+
+
+def _lacking(folder: Path, part: str) -> list[str]:
+  """What a folder of diffusers models lacks to be read as `part`."""
+  null = any((place / "null_context.safetensors").exists() for place in (folder / part, folder))
+  has = {name: _place(folder, part, name) is not None for name in _KINDS} | {"null_context": null}
+  if part == "head":  # a UNet that stands for both parts is the body's: the head's has more input channels
+    has["unet"] = _place(folder, part, "unet") == folder / "head" / "unet"
+  return [name for name in (("vae",) if part == "vae" else has) if not has[name]]
+
+
+def _read_diffusers(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart:
+  if choice.step != "newest" or choice.base:
+    raise UserError(f"{folder} holds models without checkpoints: leave --checkpoint-step and --base out")
+  if lacking := _lacking(folder, part):
+    raise UserError(
+      f"{folder} holds no {part}, it lacks {', '.join(lacking)}: anchor_jax.convert from-diffusers adds them"
+    )
+  sizes, weights = read_models(folder, part)
+  config = RunConfig(part=part, model=dataclasses.replace(ModelConfig(), **sizes))
+  return StoredPart(config, Networks(config.model, config.dtype), weights, 0, None)
 
 
 def write_adapters(
@@ -171,7 +247,7 @@ def write_adapters(
   shutil.copyfile(workdir / part / APPEARANCE, target / part / APPEARANCE)
 
 
-def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[RunConfig, Networks, PyTree, int]:
+def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:
   adapters = lora.load_adapters(file)
   base = base or config.init
   try:
@@ -185,7 +261,7 @@ def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[RunConfig, 
       f"{file} changes other weights than those in {base!r}: say with --base=DIR what it was trained from"
     )
   merged = whole_weights(weights, {"lora": adapters.tree}, LoRAConfig())
-  return config, networks, jax.tree.map(np.asarray, merged), adapters.step
+  return networks, jax.tree.map(np.asarray, merged), adapters.step
 
 
 def _is_workdir(folder: Path) -> bool:
@@ -200,14 +276,14 @@ def _is_trained(folder: Path) -> bool:
 def _read_workdir(folder: Path, part: str) -> tuple[dict, PyTree]:
   """What `part` can start from in a workdir: itself, else the frozen networks that other parts trained before it."""
   if _is_trained(folder / part):
-    config, _, weights, _ = read_part(folder, part)
-    return {name: getattr(config.model, name) for name in (*_KINDS, "schedule")}, weights
+    read = read_part(folder, part)
+    return {name: getattr(read.config.model, name) for name in (*_KINDS, "schedule")}, read.weights
   found, weights = {}, {}
   for other, names in (("vae", ("vae",)), ("body", ("vae", "image_encoder"))):
     if _is_trained(folder / other):
-      config, _, read, _ = read_part(folder, other)
-      found |= {name: getattr(config.model, name) for name in names}
-      weights |= {name: read[name] for name in names}
+      read = read_part(folder, other)
+      found |= {name: getattr(read.config.model, name) for name in names}
+      weights |= {name: read.weights[name] for name in names}
   return found, weights
 
 

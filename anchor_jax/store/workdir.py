@@ -16,7 +16,8 @@ from orbax.checkpoint import v1 as ocp
 from anchor_jax.config import RunConfig, run_config, to_plain
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.shapes import PyTree
+from anchor_jax.shapes import NdArray, PyTree, UInt8
+from anchor_jax.store.pictures import read_image
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,16 @@ def read_settings(folder: Path) -> RunConfig:
     raise UserError(f"{folder} holds no trained part (no config.json): give the --workdir that was trained") from None
   except (OSError, ValueError) as error:
     raise UserError(f"{path} can't be read ({first_line(error)}): train this part again") from error
+
+
+def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
+  """The picture of the person in a part's folder, RGB; None where there is none (the autoencoder has none).
+
+  Raises:
+    UserError: the picture is damaged.
+  """
+  path = folder / APPEARANCE
+  return read_image(path) if path.exists() else None
 
 
 def first_line(error: Exception) -> str:

@@ -52,8 +52,9 @@ def test_adapters_learn_and_what_they_change_stays(workdir, lora_run):
   before = initial_weights(lora_run)[1]
   frozen = read_models(workdir / "body/base", "body")[1]
   assert_equal(frozen["unet"], jax.tree.map(np.asarray, before["unet"]))
-  _, _, after, step = read_part(workdir, "body")
-  assert step == 3 and "lora" not in after
+  stored = read_part(workdir, "body")
+  after = stored.weights
+  assert stored.step == 3 and "lora" not in after
   block = lambda tree: tree["unet"]["down_blocks_1"]["attentions_0"]["transformer_blocks_0"]["attn1"]
   assert np.abs(block(after)["to_q"]["kernel"] - block(frozen)["to_q"]["kernel"]).max() > 0
   assert_equal(block(after)["to_k"], block(frozen)["to_k"])
@@ -62,8 +63,8 @@ def test_adapters_learn_and_what_they_change_stays(workdir, lora_run):
 
 def test_a_person_read_from_her_adapters_is_the_one_trained(workdir, adapters):
   whole, few = read_part(workdir, "body"), read_part(adapters, "body")
-  assert_equal(few[2], whole[2])
-  assert few[0] == whole[0] and few[3] == whole[3]
+  assert_equal(few.weights, whole.weights)
+  assert few.config == whole.config and few.step == whole.step
   names = read_safetensors(adapters / "body/lora.safetensors")
   block = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
   assert names[f"{block}.lora_A.weight"].shape == (2, 8) and names[f"{block}.lora_B.weight"].shape == (8, 2)
@@ -74,7 +75,7 @@ def test_adapters_go_out_to_diffusers_merged(workdir, adapters, tmp_path):
   for source in (workdir, adapters):
     to_diffusers(source, tmp_path / source.parent.name)
     read = read_models(tmp_path / source.parent.name, "body")[1]
-    assert_equal(read["unet"], read_part(workdir, "body")[2]["unet"])
+    assert_equal(read["unet"], read_part(workdir, "body").weights["unet"])
 
 
 def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters, tmp_path):
@@ -95,7 +96,7 @@ def test_a_trained_person_is_never_replaced(workdir, tmp_path):
   shutil.copytree(workdir / "body", tmp_path / "bob/body")
   with pytest.raises(UserError, match="a workdir with a trained body; choose a new folder"):
     to_adapters(workdir, tmp_path / "bob")
-  assert read_part(tmp_path / "bob", "body")[3] == 3
+  assert read_part(tmp_path / "bob", "body").step == 3
 
 
 @pytest.mark.slow
@@ -108,7 +109,9 @@ def test_a_run_goes_on_from_what_it_began_with(workdir, lora_run, tmp_path):
   train(dataclasses.replace(lora_run, init=str(tmp_path / "other"), steps=4), tmp_path / "ana", jax.devices()[:1])
   train(dataclasses.replace(lora_run, steps=4), tmp_path / "same", jax.devices()[:1])
   assert_equal(read_models(tmp_path / "ana/body/base", "body")[1], before)
-  assert_equal(read_part(tmp_path / "ana", "body")[2]["unet"], read_part(tmp_path / "same", "body")[2]["unet"])
+  assert_equal(
+    read_part(tmp_path / "ana", "body").weights["unet"], read_part(tmp_path / "same", "body").weights["unet"]
+  )
 
 
 def test_what_does_not_go_with_adapters_is_refused(workdir, lora_run, tmp_path):

@@ -56,10 +56,10 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny
   shown = cv2.imread(str(trained / "vae/preview.png"))[..., ::-1].reshape(2, 32, 8, 32, 3)
   records = [open_prepared(config.data.path)[number]["frame"] for number in (8, 9)]  # the two that were held out
   assert all(any((picture == record).all() for record in records) for picture in np.moveaxis(shown[0], 1, 0))
-  _, networks, weights, step = read_part(trained, "vae")
-  assert step == 12
+  vae = read_part(trained, "vae")
+  assert vae.step == 12
   frames = np.stack([open_prepared(config.data.path)[i]["frame"] for i in range(10)])
-  mean, _ = networks.encode_moments(jax.device_put(weights), to_signed(jnp.asarray(frames)))
+  mean, _ = vae.networks.encode_moments(jax.device_put(vae.weights), to_signed(jnp.asarray(frames)))
   assert 0.8 < float(np.mean(np.square(mean))) < 1.2
 
 
