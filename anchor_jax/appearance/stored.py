@@ -1,0 +1,126 @@
+"""A person's appearance, and the file that holds it (safetensors).
+
+The file's metadata: `format`, and `charts`, a JSON list of [name, periodic in u]. Everything is checked on reading;
+nothing in the file can be run.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from anchor_jax.appearance.texels import LEVELS, TEXELS
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.shapes import NdArray, UInt8
+
+FORMAT = "1"
+_LARGEST_PICTURE = 4096  # pixels each way
+_MOST_KEY_FRAMES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+  """What one film shows of a person and her room, all uint8.
+
+  Attributes:
+    charts: name and whether u is periodic, for each chart by number; the first is "none".
+    atlas: RGB texture of each chart, rows along v, columns along u; 0 where `coverage` is.
+    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its colour comes from texels nearby.
+    spread: root mean square deviation of the film's colours from `atlas`, grey levels; 0 where nothing was seen.
+    plate: the room without the person; 0 where `plate_coverage` is.
+    plate_coverage: 255 where the room was seen, 0 in holes.
+    key_frames: K frames of the film, the most useful first.
+    key_surfaces: their surface maps; chart 0 where the person is not.
+  """
+
+  charts: tuple[tuple[str, bool], ...]
+  atlas: UInt8[NdArray, "charts texels texels 3"]
+  coverage: UInt8[NdArray, "charts texels texels"]
+  spread: UInt8[NdArray, "charts texels texels"]
+  plate: UInt8[NdArray, "H W 3"]
+  plate_coverage: UInt8[NdArray, "H W"]
+  key_frames: UInt8[NdArray, "K H W 3"]
+  key_surfaces: UInt8[NdArray, "K H W 3"]
+
+
+_ARRAYS = tuple(field.name for field in dataclasses.fields(Appearance) if field.name != "charts")
+
+
+def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
+  """Writes a file; it appears complete or not at all.
+
+  Raises:
+    UserError: `path` cannot be written.
+  """
+  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in _ARRAYS}
+  metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
+  with new_file(path) as partial:
+    save_file(arrays, partial, metadata=metadata)
+
+
+def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | None = None) -> Appearance:
+  """Reads a file that `write_appearance` wrote.
+
+  Args:
+    path: the file.
+    charts: those that the surface maps will name; None accepts the file's.
+
+  Raises:
+    UserError: no such file, not an appearance, damaged, of another format or with other charts.
+  """
+  if not os.path.isfile(path):
+    raise UserError(f"there is no appearance {path}: prepare the person's film to make one")
+  try:
+    with safe_open(path, "numpy") as opened:
+      metadata = opened.metadata() or {}
+      if metadata.get("format") != FORMAT:
+        raise UserError(
+          f"{path} has format {metadata.get('format', 'unknown')[:20]!r}, this version reads {FORMAT!r}: prepare again"
+        )
+      own = _read_charts(metadata.get("charts", ""))
+      slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
+      shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
+      if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
+        raise ValueError("arrays of the wrong kind or size")
+      arrays = {name: opened.get_tensor(name) for name in _ARRAYS}
+    if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
+      raise ValueError("unknown charts")
+  except (SafetensorError, OSError, ValueError, TypeError, RecursionError):
+    raise UserError(f"{path} is not an appearance or is damaged: prepare the person's film again") from None
+  if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
+    raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
+  return Appearance(charts=own, **arrays)
+
+
+def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
+  charts = json.loads(text)
+  if not isinstance(charts, list) or not 1 <= len(charts) <= LEVELS:
+    raise ValueError("no list of charts")
+  for entry in charts:
+    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], bool)):
+      raise ValueError("not a chart")
+  return tuple((name, periodic) for name, periodic in charts)
+
+
+def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
+  if set(shapes) != set(_ARRAYS):
+    return False
+  texels = (charts, TEXELS, TEXELS)
+  plate, keys = shapes["plate"], shapes["key_frames"]
+  if len(plate) != 3 or len(keys) != 4 or max(*plate, *keys[1:]) > _LARGEST_PICTURE or keys[0] > _MOST_KEY_FRAMES:
+    return False
+  wanted = dict(
+    atlas=(*texels, 3),
+    coverage=texels,
+    spread=texels,
+    plate=(*plate[:2], 3),
+    plate_coverage=plate[:2],
+    key_frames=(*keys[:3], 3),
+    key_surfaces=(*keys[:3], 3),
+  )
+  return shapes == wanted and min(plate[:2]) > 0

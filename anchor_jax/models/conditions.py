@@ -1,0 +1,183 @@
+"""An appearance looked up for wanted poses, on the device: what the pose stem sees beside the pose render.
+
+Channels of `look_up`, all in [0, 1], for K key frames (`condition_channels(K)` of them):
+
+  0:3        atlas RGB            3          its coverage
+  4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here
+  4+4K:7+4K  the room (plate)     7+4K       its coverage
+
+Where coverage is 0 colours are 0. A frame's channels depend on its own surface map and on the appearance alone, so
+clips can be divided, resumed and sharded anywhere. They are equal bit for bit however they are: positions and weights
+are whole multiples of small powers of two, so that sums have no rounding and their order does not matter.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax.appearance.inverse import inverse_table
+from anchor_jax.appearance.stored import Appearance
+from anchor_jax.appearance.texels import CHART_TEXELS, LEVELS, TEXELS
+from anchor_jax.shapes import Array, Bool, Float, Int, UInt8
+
+ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
+COORDINATE_CHANNELS = 6
+# Texels whose places in a key frame differ by more pixels than this lie on different sides of an occlusion.
+_LARGEST_JUMP = 4.0
+_SHARES = 2 * LEVELS // TEXELS  # u and v lie on this fraction of a texel, and so do bilinear weights
+_STEPS = 16  # places in key frames are multiples of this fraction of a pixel
+
+
+class LookUpTables(NamedTuple):
+  """An appearance as the device needs it; a pytree of arrays. P texels, K key frames.
+
+  Attributes:
+    wraps: for each chart, whether it is periodic in u.
+    atlas: RGB and coverage of each texel.
+    key_places: for each key frame, x and y in sixteenths of a pixel where it shows the texel, and how well, 0 to 255;
+      whole numbers.
+    key_frames: their pictures.
+    plate: RGB of the room, and coverage.
+  """
+
+  wraps: Bool[Array, " charts"]
+  atlas: UInt8[Array, "P 4"]
+  key_places: Float[Array, "K P 3"]
+  key_frames: UInt8[Array, "K h w 3"]
+  plate: UInt8[Array, "H W 4"]
+
+
+def condition_channels(key_frames: int) -> int:
+  """Number of channels that `look_up` gives."""
+  return ATLAS_CHANNELS + KEY_FRAME_CHANNELS * key_frames + PLATE_CHANNELS
+
+
+def look_up_tables(appearance: Appearance, key_frames: int) -> LookUpTables:
+  """Prepares an appearance on the host, once a person (about 0.1 s a key frame).
+
+  Args:
+    appearance: of the person.
+    key_frames: how many key frames the networks see. Further ones are left out; missing ones count as showing nothing.
+  """
+  wraps = np.array([periodic for _, periodic in appearance.charts])
+  pictures = np.zeros((key_frames, *appearance.key_frames.shape[1:]), np.uint8)
+  places = np.zeros((key_frames, len(wraps) * CHART_TEXELS, 3), np.float32)
+  tables = [inverse_table(surface, wraps) for surface in appearance.key_surfaces[:key_frames]]
+  # A view counts in shares of the best one there is: 1 where the surface faces the camera, less where it turns away.
+  best = np.max([table[..., 2] for table in tables], axis=0, initial=0) if tables else np.zeros(0)
+  for number, table in enumerate(tables):
+    pictures[number] = appearance.key_frames[number]
+    seen = table[..., 2] > 0
+    view = np.ceil(255 * table[..., 2] / np.maximum(best, np.float32(1e-6)))
+    places[number, :, :2] = np.rint(np.where(seen[..., None], table[..., :2], 0) * _STEPS).reshape(-1, 2)
+    places[number, :, 2] = np.where(seen, np.minimum(view, 255), 0).reshape(-1)
+  atlas = np.concatenate([appearance.atlas, appearance.coverage[..., None]], axis=-1).reshape(-1, 4)
+  plate = np.concatenate([appearance.plate, appearance.plate_coverage[..., None]], axis=-1)
+  return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, plate)))
+
+
+def look_up(tables: LookUpTables, surface: UInt8[Array, "T H W 3"]) -> Float[Array, "T H W C"]:
+  """The channels for wanted surface maps; see the top of this file for their order.
+
+  Args:
+    tables: from `look_up_tables`; the plate as large as the surface maps.
+    surface: surface maps (chart, u, v) of the wanted poses.
+  """
+  if tables.plate.shape[:2] != surface.shape[1:3]:
+    raise ValueError(f"a plate of {tables.plate.shape[:2]} pixels for surface maps of {surface.shape[1:3]}")
+  return jax.vmap(_look_up_frame, (None, 0))(tables, surface)
+
+
+def coordinates(surface: UInt8[Array, "*T H W 3"]) -> Float[Array, "*T H W 6"]:
+  """Surface maps as channels in [0, 1]: three digits that tell charts apart, then u as an angle (2), then v.
+
+  All zero where no surface is.
+  """
+  number = np.arange(LEVELS)
+  angle = (number + 0.5) * (2 * np.pi / LEVELS)
+  chart = np.stack([number // 4**digit % 4 / 3 for digit in range(3)], axis=-1)
+  around = np.stack([0.5 + 0.5 * np.cos(angle), 0.5 + 0.5 * np.sin(angle)], axis=-1)
+  along = ((number + 0.5) / LEVELS)[:, None]
+  codes = [jnp.asarray(table, jnp.float32)[surface[..., i]] for i, table in enumerate((chart, around, along))]
+  return jnp.where(surface[..., :1] > 0, jnp.concatenate(codes, axis=-1), 0)
+
+
+def _look_up_frame(tables: LookUpTables, surface: UInt8[Array, "H W 3"]) -> Float[Array, "H W C"]:
+  index, weight = _corners(tables.wraps, surface)
+  channels = [_from_atlas(tables.atlas, index, weight)]
+  key_frames = zip(tables.key_places, tables.key_frames, strict=True)
+  channels += [_from_key_frame(places, picture, index, weight) for places, picture in key_frames]
+  plate = tables.plate.astype(jnp.float32) / 255
+  channels.append(jnp.concatenate([jnp.where(plate[..., 3:] > 0, plate[..., :3], 0), plate[..., 3:]], axis=-1))
+  return jnp.concatenate(channels, axis=-1)
+
+
+def _corners(
+  wraps: Bool[Array, " charts"], surface: UInt8[Array, "H W 3"]
+) -> tuple[Int[Array, "4 H W"], Float[Array, "4 H W"]]:
+  """The four texels around each pixel's position and their bilinear weights, whole numbers that sum to 64.
+
+  No weight where no surface is.
+  """
+  chart = jnp.minimum(surface[..., 0].astype(jnp.int32), wraps.shape[0] - 1)
+  # A texel's centre is a whole multiple of _SHARES.
+  column, row = (2 * surface[..., i].astype(jnp.int32) + 1 - _SHARES // 2 for i in (1, 2))
+  left, top = column // _SHARES, row // _SHARES
+  periodic = wraps[chart]
+  columns, rows = [], []
+  for step in (0, 1):
+    at = left + step
+    columns.append(jnp.where(periodic, at % TEXELS, jnp.clip(at, 0, TEXELS - 1)))
+    rows.append(jnp.clip(top + step, 0, TEXELS - 1) * TEXELS + chart * CHART_TEXELS)
+  column_shares, row_shares = ((_SHARES - value % _SHARES, value % _SHARES) for value in (column, row))
+  index = jnp.stack([rows[i] + columns[j] for i in (0, 1) for j in (0, 1)])
+  weight = jnp.stack([row_shares[i] * column_shares[j] for i in (0, 1) for j in (0, 1)])
+  return index, jnp.where(surface[..., 0] > 0, weight, 0).astype(jnp.float32)
+
+
+def _from_atlas(
+  atlas: UInt8[Array, "P 4"], index: Int[Array, "4 H W"], weight: Float[Array, "4 H W"]
+) -> Float[Array, "H W 4"]:
+  """Colour, weighted by coverage too, so that holes lend nothing to their neighbours; and coverage."""
+  texels = atlas[index].astype(jnp.float32)
+  share = (weight * texels[..., 3])[..., None]
+  coverage = share.sum(axis=0)
+  colour = (share * texels[..., :3]).sum(axis=0) / (255 * jnp.maximum(coverage, 1))
+  return jnp.concatenate([colour, coverage / (255 * _SHARES**2)], axis=-1)
+
+
+def _from_key_frame(
+  places: Float[Array, "P 3"],
+  picture: UInt8[Array, "h w 3"],
+  index: Int[Array, "4 H W"],
+  weight: Float[Array, "4 H W"],
+) -> Float[Array, "H W 4"]:
+  """Colour of the key frame where it shows the wanted surface, and how well it does."""
+  corners = places[index]
+  share = jnp.where(corners[..., 2] > 0, weight, 0)
+  # Corners that the key frame shows far away from the heaviest one are on the other side of an occlusion there.
+  heaviest = jnp.take_along_axis(corners, share.argmax(axis=0)[None, ..., None], axis=0)[..., :2]
+  near = jnp.abs(corners[..., :2] - heaviest).max(axis=-1) <= _LARGEST_JUMP * _STEPS
+  share = jnp.where(near, share, 0)[..., None]
+  total = share.sum(axis=0)
+  at = jnp.rint((share * corners[..., :2]).sum(axis=0) / jnp.maximum(total, 1)).astype(jnp.int32)
+  quality = (share * corners[..., 2:]).sum(axis=0) / (255 * _SHARES**2)
+  return jnp.concatenate([jnp.where(total > 0, _sample(picture, at), 0), quality], axis=-1)
+
+
+def _sample(picture: UInt8[Array, "h w 3"], at: Int[Array, "H W 2"]) -> Float[Array, "H W 3"]:
+  """Bilinear samples of a picture in [0, 1], at places in sixteenths of a pixel; its edge repeats."""
+  height, width = picture.shape[:2]
+  flat, corner, part = picture.reshape(-1, 3), at // _STEPS, at % _STEPS
+  total = jnp.zeros((*at.shape[:2], 3))
+  for down in (0, 1):
+    for across in (0, 1):
+      row = jnp.clip(corner[..., 1] + down, 0, height - 1)
+      column = jnp.clip(corner[..., 0] + across, 0, width - 1)
+      share_down = part[..., 1] if down else _STEPS - part[..., 1]
+      share_across = part[..., 0] if across else _STEPS - part[..., 0]
+      share = (share_down * share_across).astype(jnp.float32)
+      total += share[..., None] * flat[row * width + column].astype(jnp.float32)
+  return total / (255 * _STEPS**2)
