@@ -32,12 +32,12 @@ from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.motion.motion import Motion, resample_motion
+from anchor_jax.motion.picture import read_picture
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.video import VideoWriter
 from anchor_jax.person import Person, animate, chosen_person, person_flags
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
-from anchor_jax.store.pictures import read_image
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def generate(args: argparse.Namespace) -> int:
   prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
   person = with_sampling(chosen_person(args, not args.no_head), changes)
-  appearance = None if args.appearance is None else read_image(args.appearance)
+  appearance = None if args.appearance is None else read_picture(args.appearance)
   mesh = mesh_of(args.mesh)
   with motion_of(args.motion, person.body.appearance.shape[0], args.frames, args.fps) as motion:
     settings = settings_of(person, args, motion.fps)

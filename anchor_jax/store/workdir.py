@@ -16,8 +16,8 @@ from orbax.checkpoint import v1 as ocp
 from anchor_jax.config import RunConfig, run_config, to_plain
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.motion.picture import read_picture
 from anchor_jax.shapes import NdArray, PyTree, UInt8
-from anchor_jax.store.pictures import read_image
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
     UserError: the picture is damaged.
   """
   path = folder / APPEARANCE
-  return read_image(path) if path.exists() else None
+  return read_picture(path) if path.exists() else None
 
 
 def first_line(error: Exception) -> str:

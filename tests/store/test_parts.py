@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.store.pictures import read_image
+from anchor_jax.motion.picture import read_picture
 from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part, shipped
 
 
@@ -59,7 +59,7 @@ def png(width, height):
 def test_a_damaged_or_hostile_picture_ends_in_one_line(tmp_path, content, reason):
   (tmp_path / "ana.png").write_bytes(content)
   with pytest.raises(UserError, match=reason) as caught:
-    read_image(tmp_path / "ana.png")
+    read_picture(tmp_path / "ana.png")
   assert "\n" not in str(caught.value)
   (tmp_path / "ana.png").write_bytes(png(4, 4))
-  assert read_image(tmp_path / "ana.png").shape == (4, 4, 3)
+  assert read_picture(tmp_path / "ana.png").shape == (4, 4, 3)
