@@ -5,7 +5,7 @@ Coordinates are pixels of the picture: x right, y down (the pixel of column c co
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Patch:
 
 @runtime_checkable
 class Solid(Protocol):
-  """Anything with bounds and a closed form along z; see RoundCone for the meaning of group and blend."""
+  """Anything with bounds and a closed form along z; see RoundCone for the meaning of group, blend and skin."""
 
   @property
   def group(self) -> int:
@@ -37,6 +37,11 @@ class Solid(Protocol):
   @property
   def blend(self) -> Real:
     """Depth range of melting, pixels."""
+    ...
+
+  @property
+  def skin(self) -> Any:
+    """Coordinates on its surface, of motion/skins.py; None where it has none."""
     ...
 
   def bounds(self) -> tuple[float, float, float, float]:
@@ -57,6 +62,7 @@ class RoundCone:
     radius_start, radius_end: pixels, > 0.
     group: solids of the same group >= 0 melt together; -1 melts with nothing.
     blend: depth range of melting, pixels.
+    skin: coordinates on its surface, of motion/skins.py; None where it has none.
   """
 
   start: Point
@@ -65,6 +71,7 @@ class RoundCone:
   radius_end: Real
   group: int = -1
   blend: Real = 0.0
+  skin: Any = None
 
   def bounds(self) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of the silhouette's box, pixels."""
@@ -126,7 +133,7 @@ class Ellipsoid:
     centre: pixels (x, y, z).
     radii: pixels along the own axes.
     rotation: [3, 3].
-    group, blend: as RoundCone's.
+    group, blend, skin: as RoundCone's.
     clip: keeps the surface where it answers True; called with own-axes coordinates (x, y, z) in units of the radii.
   """
 
@@ -136,6 +143,7 @@ class Ellipsoid:
   group: int = -1
   blend: Real = 0.0
   clip: Callable[[NdArray, NdArray, NdArray], NdArray] | None = None
+  skin: Any = None
 
   def bounds(self) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of the silhouette's box, pixels."""
@@ -175,7 +183,7 @@ class Loft:
   Attributes:
     origin: pixels; rotation: [3, 3], own axes as columns in picture coordinates; low, high: pixels along own y.
     width, depth, centre: [N] pixels; closed ends reach 0 like a square root.
-    group, blend: as RoundCone's.
+    group, blend, skin: as RoundCone's.
   """
 
   origin: Point
@@ -187,6 +195,7 @@ class Loft:
   centre: Float[NdArray, " N"]
   group: int = -1
   blend: Real = 0.0
+  skin: Any = None
 
   def bounds(self) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of the silhouette's box, pixels."""

@@ -51,7 +51,7 @@ class Surface:
     normal: [3, h, w] unit vectors (x right, y down, z to the viewer); 0 where nothing is.
     index: the solid seen, counted over all solids ever drawn into this surface; -1 where none is.
     along: position along the solid: t in [0, 1] of a RoundCone, own y of the others (units of the radius for an
-      Ellipsoid, pixels for a Loft).
+      Ellipsoid, pixels for a Loft), the triangle's number for a TriangleMesh.
     group: the solid's group.
     supersample: sub-pixels a pixel, each way.
     drawn: how many solids were drawn.

@@ -1,6 +1,7 @@
 """A triangle mesh as a solid for the rasteriser: the face of the landmark model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,13 +19,14 @@ class TriangleMesh:
   Attributes:
     points: [N 3] pixels (x, y, z towards the viewer).
     triangles: [K 3] numbers of points.
-    group, blend: as RoundCone's.
+    group, blend, skin: as RoundCone's.
   """
 
   points: Float[NdArray, "N 3"]
   triangles: Int[NdArray, "K 3"]
   group: int = -1
   blend: Real = 0.0
+  skin: Any = None
 
   def bounds(self) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of the points that triangles use, pixels."""
@@ -33,12 +35,15 @@ class TriangleMesh:
     return float(left), float(top), float(right), float(bottom)
 
   def hit(self, x: NdArray, y: NdArray) -> Patch:
-    """Painter's algorithm for which triangle is seen, then exact depth and interpolated normals."""
+    """Painter's algorithm for which triangle is seen, then exact depth and interpolated normals.
+
+    The patch's `along` is the number of the triangle.
+    """
     corners = self.points[self.triangles]  # [K 3 3]
     seen = self._paint(corners, x, y)
     row, column = np.nonzero(seen >= 0)
     triangle = corners[seen[row, column]]
-    shares = _barycentric(triangle, x[0, column], y[row, 0])
+    shares = barycentric(triangle, x[0, column], y[row, 0])
     depth = np.full(seen.shape, EMPTY, np.float32)
     depth[row, column] = (shares * triangle[:, :, 2]).sum(axis=1)
     smooth = self.normals()[self.triangles[seen[row, column]]]
@@ -46,7 +51,7 @@ class TriangleMesh:
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True) + np.float32(1e-9)
     normal = np.zeros((3, *seen.shape), np.float32)
     normal[:, row, column] = mixed.T
-    return Patch(depth, (normal[0], normal[1], normal[2]), np.zeros(seen.shape, np.float32))
+    return Patch(depth, (normal[0], normal[1], normal[2]), seen.astype(np.float32))
 
   def normals(self) -> Float[NdArray, "N 3"]:
     """Unit normals at the points, towards the viewer: the mean of the triangles around, by area."""
@@ -69,7 +74,7 @@ class TriangleMesh:
     return canvas
 
 
-def _barycentric(
+def barycentric(
   triangle: Float[NdArray, "P 3 3"], x: Float[NdArray, " P"], y: Float[NdArray, " P"]
 ) -> Float[NdArray, "P 3"]:
   """Shares of the corners at points on triangles; kept at 0 and above, since edge pixels may lie just outside."""

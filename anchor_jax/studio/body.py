@@ -1,78 +1,54 @@
-"""From an identity and a motion's instant to joints and solids, under the studio's camera.
-
-World: metres, x to the picture's right, y up, z to the viewer, origin between the shoulders of an unmoved body. The
-camera is weakly perspective: every solid is scaled by its own distance, then drawn orthographically.
-"""
+"""From an identity and a motion's instant to joints and solids, under the studio's camera (studio/camera.py)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anchor_jax.motion.solids import Ellipsoid, Loft, Point, Real, RoundCone, Solid
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.shapes import NdArray
+from anchor_jax.studio.camera import FLIP, Camera, Frame, turn
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
-
-FRAME_METRES = 0.93  # picture height in the plane of the shoulders
-SHOULDER_ROW = 0.478  # where the shoulder line sits, share of the picture's height
-DISTANCE = 2.3  # camera to shoulders, metres
+from anchor_jax.studio.skin import (
+  arm_skins,
+  cranium_skin,
+  ear_skin,
+  face_skin,
+  finger_skins,
+  hand_skin,
+  neck_skin,
+  nose_skin,
+  torso_skin,
+)
 
 # Parts: what a solid belongs to. The face's parts come first.
 FACE, NOSE, CRANIUM, EAR, NECK, TORSO, ARM, HAND, CLOTH, SLEEVE, COLLAR, HAIR, JEWEL = range(13)
 # Groups of solids that melt together.
 _BODY, _LEFT, _RIGHT, _HAIR, _SLEEVE_LEFT, _SLEEVE_RIGHT = range(6)
 
-_FLIP = np.diag([1.0, -1.0, 1.0])
 _KNUCKLES = ((0.029, 0.088), (0.010, 0.093), (-0.010, 0.088), (-0.028, 0.078))  # across, along the palm
 _PHALANGES = ((0.041, 0.026, 0.020), (0.045, 0.029, 0.022), (0.041, 0.027, 0.021), (0.033, 0.021, 0.018))
 
 
-def turn(yaw: float, pitch: float, roll: float) -> Float[NdArray, "3 3"]:
-  """Rotation: yaw to the picture's right, pitch down, roll to the picture's right; radians."""
-  (cy, cp, cr), (sy, sp, sr) = np.cos((yaw, pitch, roll)), np.sin((yaw, pitch, roll))
-  about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-  about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-  about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-  return about_y @ about_x @ about_z
-
-
-@dataclass(frozen=True, slots=True)
-class Camera:
-  """Metres to pixels of a square picture of `size` pixels."""
-
-  size: int
-  scale: float  # of the person
-
-  def project(self, points: Float[NdArray, "N 3"]) -> tuple[Float[NdArray, "N 3"], Float[NdArray, " N"]]:
-    """Pixels (x, y, z) of world points, and pixels a metre at each."""
-    factor = (self.size / FRAME_METRES * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
-    x = 0.5 * self.size + points[:, 0] * factor
-    y = SHOULDER_ROW * self.size - points[:, 1] * factor
-    return np.stack([x, y, points[:, 2] * factor], axis=1), factor
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-  """A local frame under the camera: `own(x, y, depth)` takes pixels back to it.
+class _Cone(NamedTuple):
+  """A round cone of the body in world metres; see `RoundCone`.
 
   Attributes:
-    origin: pixels; axes: [3, 3] own axes as columns, picture coordinates; unit: pixels a unit of own length.
+    part: what it belongs to.
+    layer: 0 for core, 1 for nude, 2 for dressed solids, as in `Scene`.
   """
 
-  origin: Float[NdArray, "3"]
-  axes: Float[NdArray, "3 3"]
-  unit: float
-
-  def own(self, x: NdArray, y: NdArray, depth: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Own coordinates of picture points."""
-    a = (self.axes / self.unit).astype(np.float32)
-    dx, dy, dz = (v - np.float32(o) for v, o in zip((x, y, depth), self.origin, strict=True))
-    return tuple(dx * a[0, i] + dy * a[1, i] + dz * a[2, i] for i in range(3))
-
-  def picture(self, points: Float[NdArray, "N 3"]) -> Float[NdArray, "N 3"]:
-    """Pixels of own points."""
-    return points @ (self.axes.T * self.unit) + self.origin
+  start: NdArray
+  end: NdArray
+  radius_start: Real
+  radius_end: Real
+  part: int
+  group: int
+  blend: Real
+  layer: int
+  skin: Any = None
 
 
 @dataclass(slots=True)
@@ -148,9 +124,12 @@ def _unit(v: NdArray) -> NdArray:
   return v / max(float(np.sqrt(v @ v)), 1e-9)
 
 
-def _hand(wrist: NdArray, along: NdArray, palm: NdArray, across: NdArray, curls: NdArray, spread: Real, size: Real):
-  """Cones (start, end, radius, radius) of one hand; `across` points to the thumb's side."""
+def _hand(
+  side: int, arm: "_Arm", curls: NdArray, spread: Real, size: Real, skin: Any
+) -> list[tuple[NdArray, NdArray, Real, Real, Any]]:
+  """Cones (start, end, radius, radius, skin) of one hand; `skin` is that of palm and back."""
   cones = []
+  wrist, along, palm, across = arm.wrist, arm.along, arm.palm, arm.across
 
   def place(u: Real, d: Real, n: Real) -> NdArray:
     return wrist + size * (u * across + d * along + n * palm)
@@ -158,14 +137,15 @@ def _hand(wrist: NdArray, along: NdArray, palm: NdArray, across: NdArray, curls:
   for finger, ((u, d), bones) in enumerate(zip(_KNUCKLES, _PHALANGES, strict=True)):
     thick = (0.0106, 0.0108, 0.0104, 0.0092)[finger] * size
     joint = place(u, d, 0.0)
-    cones.append((place(u * 0.62, 0.006, 0.002), joint, 0.0150 * size, thick * 1.16))
+    cones.append((place(u * 0.62, 0.006, 0.002), joint, 0.0150 * size, thick * 1.16, skin))
     fan = (0.55 - 0.36 * finger + 0.02) * (0.10 + 0.52 * spread) * (1 - 0.7 * curls[finger + 1])
     straight = _unit(along + np.tan(fan) * across)
     angle = 0.06
-    for bone, bend in zip(bones, (1.30, 1.70, 1.05), strict=True):
+    bent_about = FLIP @ (across - along * np.tan(fan))
+    for bone, bend, own in zip(bones, (1.30, 1.70, 1.05), finger_skins(side, finger + 1, bent_about), strict=True):
       angle += bend * curls[finger + 1]
       end = joint + bone * size * (np.cos(angle) * straight + np.sin(angle) * palm)
-      cones.append((joint, end, thick, thick * 0.92))
+      cones.append((joint, end, thick, thick * 0.92, own))
       joint, thick = end, thick * 0.92
   c = float(curls[0])
   open_up = 0.25 * spread
@@ -173,16 +153,35 @@ def _hand(wrist: NdArray, along: NdArray, palm: NdArray, across: NdArray, curls:
   first = base + 0.046 * size * _unit((0.72 + open_up - 0.30 * c) * across + 0.70 * along + (0.18 + 0.45 * c) * palm)
   second = first + 0.036 * size * _unit((0.50 + open_up - 0.95 * c) * across + 0.85 * along + (0.10 + 0.50 * c) * palm)
   third = second + 0.029 * size * _unit((0.38 + open_up - 1.35 * c) * across + 0.90 * along + (0.05 + 0.45 * c) * palm)
+  bent_about = FLIP @ (0.40 * across - 0.35 * along + 0.80 * palm)  # square to what its curl sweeps
+  skins = finger_skins(side, 0, bent_about)
   cones += [
-    (base, first, 0.0165 * size, 0.0130 * size),
-    (first, second, 0.0122 * size, 0.0108 * size),
-    (second, third, 0.0108 * size, 0.0094 * size),
+    (base, first, 0.0165 * size, 0.0130 * size, skins[0]),
+    (first, second, 0.0122 * size, 0.0108 * size, skins[1]),
+    (second, third, 0.0108 * size, 0.0094 * size, skins[2]),
   ]
   return cones
 
 
-def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, middle: NdArray):
-  """Shoulder, elbow, wrist and the hand's axes (along, palm, across) of one arm, world metres."""
+class _Arm(NamedTuple):
+  """One arm and its hand's axes, world metres.
+
+  Attributes:
+    shoulder, elbow, wrist: joints.
+    along, palm, across: unit vectors of the hand: to the fingers, out of the palm, to the thumb's side.
+    hinge: axis of the elbow, to the body's middle when the forearm points forwards.
+  """
+
+  shoulder: NdArray
+  elbow: NdArray
+  wrist: NdArray
+  along: NdArray
+  palm: NdArray
+  across: NdArray
+  hinge: NdArray
+
+
+def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, middle: NdArray) -> _Arm:
   sign = -1.0 if side == 0 else 1.0
   upper, fore = identity.arm, identity.arm * 0.90
   length = upper + fore
@@ -203,7 +202,7 @@ def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, midd
   bend = fingers @ forearm
   fingers = _unit(fingers + forearm * max(0.45 - bend, 0.0) * 1.3)  # a wrist bends so far and no farther
   palm = _unit(palm - fingers * (palm @ fingers))
-  return shoulder, elbow, wrist, fingers, palm, -sign * np.cross(fingers, palm)
+  return _Arm(shoulder, elbow, wrist, fingers, palm, -sign * np.cross(fingers, palm), -sign * np.cross(direction, pole))
 
 
 def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
@@ -212,10 +211,25 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   torso = turn(*state.torso)
   pivot = np.array([0.0, -0.55, 0.0])
   middle = pivot + np.array([state.shift[0], state.shift[1], 0.0]) + torso @ -pivot
-  cones: list[tuple] = []  # (start, end, radius, radius, part, group, blend, list number)
+  # The head follows half of the torso's turn.
+  rotation = turn(
+    state.head[0] + 0.4 * state.torso[0], state.head[1] + 0.3 * state.torso[1], state.head[2] + 0.4 * state.torso[2]
+  )
+  half = identity.head_height / 2
+  root = middle + torso @ np.array([0.0, 0.045, -0.012])
+  joint = root + torso @ np.array([0.0, 0.045, 0.012])
+  centre = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
+  origin, factor = camera.project(np.stack([centre, middle]))
+  head = Frame(origin[0], FLIP @ rotation, float(factor[0] * half))
+  trunk = Frame(origin[1], FLIP @ torso, float(factor[1]))
+
+  cones: list[_Cone] = []
+  bare = torso_skin(identity, trunk)
   limb = identity.limb
   for side in (0, 1):
-    shoulder, elbow, wrist, along, palm, across = _arm(identity, state, side, torso, middle)
+    arm = _arm(identity, state, side, torso, middle)
+    shoulder, elbow, wrist = arm.shoulder, arm.elbow, arm.wrist
+    upper_skin, lower_skin = arm_skins(side, FLIP @ arm.hinge, FLIP @ arm.palm)
     group = _LEFT + side
     inner = middle + torso @ np.array([(-1 if side == 0 else 1) * identity.shoulder * 0.45, 0.0, -0.01])
     neck_side = inner + torso @ np.array([0.0, 0.012, 0.0])
@@ -223,22 +237,42 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
       covered = identity.sleeve if nude == 2 else 0.0
       part = SLEEVE if covered else ARM
       cones.append(
-        (neck_side, shoulder, 0.040 + extra, 0.050 * limb + extra, TORSO if nude == 1 else CLOTH, _BODY, 0.055, nude)
+        _Cone(
+          neck_side,
+          shoulder,
+          0.040 + extra,
+          0.050 * limb + extra,
+          TORSO if nude == 1 else CLOTH,
+          _BODY,
+          0.055,
+          nude,
+          bare,
+        )
       )
       share = min(covered, 1.0) if covered else 1.0
       thick = 0.050 * limb, 0.037 * limb, 0.0235 * limb
       cuff = shoulder + (elbow - shoulder) * share
       loose = extra * (1.3 if covered < 1 else 1.0)
       cones.append(
-        (shoulder, cuff, thick[0] + extra, thick[0] + (thick[1] - thick[0]) * share + loose, part, _BODY, 0.02, nude)
+        _Cone(
+          shoulder,
+          cuff,
+          thick[0] + extra,
+          thick[0] + (thick[1] - thick[0]) * share + loose,
+          part,
+          _BODY,
+          0.02,
+          nude,
+          upper_skin,
+        )
       )
       if covered and covered < 1:
-        cones.append((cuff, elbow, thick[0] + (thick[1] - thick[0]) * share, thick[1], ARM, group, 0.01, nude))
+        cones.append(_Cone(cuff, elbow, thick[0] + (thick[1] - thick[0]) * share, thick[1], ARM, group, 0.01, nude))
       share = float(np.clip(covered - 1, 0, 0.97))
       cuff = elbow + (wrist - elbow) * share
       if share:
         cones.append(
-          (
+          _Cone(
             elbow,
             cuff,
             thick[1] + extra,
@@ -251,26 +285,39 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
         )
       if share < 0.96:
         cones.append(
-          (cuff if share else elbow, wrist, thick[1] + (thick[2] - thick[1]) * share, thick[2], ARM, group, 0.012, nude)
+          _Cone(
+            cuff if share else elbow,
+            wrist,
+            thick[1] + (thick[2] - thick[1]) * share,
+            thick[2],
+            ARM,
+            group,
+            0.012,
+            nude,
+            lower_skin,
+          )
         )
+    places = np.stack([wrist, wrist + 0.045 * identity.hand * arm.across, wrist + 0.1 * identity.hand * arm.along])
+    (palm_root, edge, knuckles), scales = camera.project(places)
+    skin = hand_skin(side, palm_root, edge - palm_root, knuckles - palm_root, 0.015 * identity.hand * scales[0])
     cones.append(
-      (wrist - (wrist - elbow) * 0.12, wrist + along * 0.02, 0.0225 * limb, 0.0205 * limb, HAND, group, 0.012, 0)
+      _Cone(
+        wrist - (wrist - elbow) * 0.12,
+        wrist + arm.along * 0.02,
+        0.0225 * limb,
+        0.0205 * limb,
+        HAND,
+        group,
+        0.012,
+        0,
+        skin,
+      )
     )
-    for start, end, ra, rb in _hand(
-      wrist, along, palm, across, state.curls[side], float(state.spread[side]), identity.hand
-    ):
-      cones.append((start, end, ra, rb, HAND, group, 0.0045, 0))
+    for start, end, ra, rb, own in _hand(side, arm, state.curls[side], float(state.spread[side]), identity.hand, skin):
+      cones.append(_Cone(start, end, ra, rb, HAND, group, 0.0045, 0, own))
 
-  # Head: it follows half of the torso's turn.
-  rotation = turn(
-    state.head[0] + 0.4 * state.torso[0], state.head[1] + 0.3 * state.torso[1], state.head[2] + 0.4 * state.torso[2]
-  )
-  half = identity.head_height / 2
-  root = middle + torso @ np.array([0.0, 0.045, -0.012])
-  joint = root + torso @ np.array([0.0, 0.045, 0.012])
-  centre = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
   cones.append(
-    (
+    _Cone(
       root - torso @ np.array([0.0, 0.03, 0.0]),
       joint + rotation @ np.array([0.0, 0.03, -0.01]),
       identity.neck * 1.08,
@@ -279,48 +326,58 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
       _BODY,
       0.02,
       0,
+      neck_skin(trunk, head),
     )
   )
-  origin, factor = camera.project(np.stack([centre, middle]))
-  head = Frame(origin[0], _FLIP @ rotation, float(factor[0] * half))
-  trunk = Frame(origin[1], _FLIP @ torso, float(factor[1]))
-
   scene = Scene([], [], [], head, trunk)
   lists = (scene.core, scene.nude, scene.dressed)
-  _head_solids(identity, head, scene)
+  _head_solids(identity, state, head, scene)
   for number, extra in ((1, 0.0), (2, identity.bulk)):
     width, depth, offset = (table * trunk.unit for table in torso_profile(identity, extra))
     loft = Loft(
-      trunk.origin, trunk.axes, -0.62 * trunk.unit, 0.075 * trunk.unit, width, depth, offset, _BODY, 0.055 * trunk.unit
+      trunk.origin,
+      trunk.axes,
+      -0.62 * trunk.unit,
+      0.075 * trunk.unit,
+      width,
+      depth,
+      offset,
+      _BODY,
+      0.055 * trunk.unit,
+      bare,
     )
     lists[number].append((loft, TORSO if number == 1 else CLOTH))
-  starts, factors = camera.project(np.array([cone[0] for cone in cones]))
-  ends, factors_end = camera.project(np.array([cone[1] for cone in cones]))
+  starts, factors = camera.project(np.array([cone.start for cone in cones]))
+  ends, factors_end = camera.project(np.array([cone.end for cone in cones]))
   for cone, a, b, fa, fb in zip(
     cones, starts.tolist(), ends.tolist(), factors.tolist(), factors_end.tolist(), strict=True
   ):
-    lists[cone[7]].append((RoundCone(a, b, cone[2] * fa, cone[3] * fb, cone[5], cone[6] * fa), cone[4]))
+    solid = RoundCone(a, b, cone.radius_start * fa, cone.radius_end * fb, cone.group, cone.blend * fa, cone.skin)
+    lists[cone.layer].append((solid, cone.part))
   return scene
 
 
-def _head_solids(identity: Identity, head: Frame, scene: Scene) -> None:
+def _head_solids(identity: Identity, state: MotionState, head: Frame, scene: Scene) -> None:
   """Face, cranium, ears and nose, in half head heights of the head's frame."""
   unit = head.unit
   width, depth, middle = head_profile(identity)
 
-  def ball(centre: Point, radii: Point, part: int, blend: Real, clip=None, group: int = _BODY):
+  def ball(centre: Point, radii: Point, part: int, blend: Real, skin: Any):
     place = head.picture(np.array([centre]))[0]
-    return Ellipsoid(place, np.array(radii) * unit, head.axes, group, blend * unit, clip), part
+    return Ellipsoid(place, np.array(radii) * unit, head.axes, _BODY, blend * unit, None, skin), part
 
+  skin = face_skin(identity, state, head)
   scene.core.append(
-    (Loft(head.origin, head.axes, -unit, unit, width * unit, depth * unit, middle * unit, _BODY, 0.06 * unit), FACE)
+    (
+      Loft(head.origin, head.axes, -unit, unit, width * unit, depth * unit, middle * unit, _BODY, 0.06 * unit, skin),
+      FACE,
+    )
   )
   wide = identity.head_width
-  scene.core.append(ball((0, 0.17, -0.10), (wide * 0.99, 0.82, 0.88), CRANIUM, 0.10))
+  scene.core.append(ball((0, 0.17, -0.10), (wide * 0.99, 0.82, 0.88), CRANIUM, 0.10, cranium_skin(identity, head)))
   for sign in (-1, 1):
-    scene.core.append(
-      ball((sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13), EAR, 0.03)
-    )
+    centre, radii = (sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13)
+    scene.core.append(ball(centre, radii, EAR, 0.03, ear_skin(head, centre, radii)))
   front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width
@@ -329,9 +386,10 @@ def _head_solids(identity: Identity, head: Frame, scene: Scene) -> None:
       [(0, 0.06, front(0.06) - 0.118), (0, tip + 0.05, front(tip) + 0.055 * out), (0, tip, front(tip) + 0.085 * out)]
     )
   )
-  scene.core.append((RoundCone(points[0], points[1], 0.105 * unit, 0.095 * unit, _BODY, 0.11 * unit), NOSE))
-  scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.66 * nose + 0.01, 0.084, 0.090), NOSE, 0.06))
+  own = nose_skin(identity, head)
+  scene.core.append((RoundCone(points[0], points[1], 0.105 * unit, 0.095 * unit, _BODY, 0.11 * unit, own), NOSE))
+  scene.core.append(ball((0, tip, front(tip) + 0.085 * out), (0.66 * nose + 0.01, 0.084, 0.090), NOSE, 0.06, own))
   for sign in (-1, 1):
     scene.core.append(
-      ball((sign * nose * 0.70, tip - 0.012, front(tip) + 0.005), (nose * 0.52, 0.066, 0.080), NOSE, 0.07)
+      ball((sign * nose * 0.70, tip - 0.012, front(tip) + 0.005), (nose * 0.52, 0.066, 0.080), NOSE, 0.07, own)
     )

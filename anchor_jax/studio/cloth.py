@@ -7,7 +7,8 @@ import numpy as np
 
 from anchor_jax.motion.solids import RoundCone, Solid
 from anchor_jax.shapes import NdArray
-from anchor_jax.studio.body import COLLAR, Frame
+from anchor_jax.studio.body import COLLAR
+from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.identity import Identity
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from anchor_jax.motion.solids import Point, Real
 from anchor_jax.shapes import Float, NdArray
 from anchor_jax.studio.body import head_profile
+from anchor_jax.studio.expression import EYE_ROW, Mouth, eye_of, mouth_of
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
 
-EYE_ROW = -0.04
-MOUTH_ROW = -0.575
 HAIRLINE = 0.62  # top of the face mask
 
 
@@ -37,29 +36,6 @@ class FacePaint:
   ball: NdArray
   glint: NdArray
   pose_shade: NdArray
-
-
-@dataclass(frozen=True, slots=True)
-class Mouth:
-  """The mouth's curves at one instant, in half head heights."""
-
-  half_width: float
-  row: float
-  smile: float
-  opening: float
-
-  def edges(self, x: NdArray) -> tuple[NdArray, NdArray]:
-    """Rows of the upper and the lower lip's inner edge at x = u / half_width."""
-    hill = np.maximum(1 - x * x, 0)
-    middle = self.row + np.float32(0.012 + 0.062 * self.smile) * (x * x)
-    return middle + np.float32(0.035 * self.opening) * hill, middle - np.float32(0.205 * self.opening) * hill
-
-
-def mouth_of(identity: Identity, state: MotionState) -> Mouth:
-  """The mouth's shape; wide lips open less."""
-  opening, wide, smile = (float(v) for v in state.mouth)
-  width = identity.mouth_width * (1 + 0.15 * wide + 0.12 * smile - 0.06 * opening)
-  return Mouth(width, MOUTH_ROW, smile, min(max(opening, 0.0), 1.25))
 
 
 def face_points(identity: Identity, state: MotionState) -> Float[NdArray, "5 3"]:
@@ -250,21 +226,13 @@ def _eye(
   )
   if not len(near):
     return
-  x = (u[near] * np.float32(sign) - np.float32(gap)) / np.float32(size)  # -1 inner corner .. 1 outer corner
-  y = v[near] - np.float32(EYE_ROW) - np.float32(identity.eye_tilt * size) * x
+  eye = eye_of(identity, state, side)
+  x, y = eye.own(u[near], v[near])
+  lower, upper, crease = eye.lids(x)
   colour = paint.colour[:, near]
-  arch = np.maximum(1 - x * x, 0) ** np.float32(0.75)
-  height = identity.eye_open * size * (1 + 0.10 * raised)
-  closed = float(state.blink)
-  look = float(state.gaze[1])
-  lower = np.float32(-0.60 * height) * arch
-  upper = np.float32(1.0 * height * (1 + 0.12 * look)) * arch * np.float32(1 - closed) + (
-    lower + np.float32(0.004)
-  ) * np.float32(closed)
   corner = np.clip((np.float32(1.02) - np.abs(x)) * 12, 0, 1)
   opened = inside(np.minimum(upper - y, y - lower)) * corner
   # Lids: crease, lashes, the rim of the lower lid.
-  crease = np.float32(1.28 * height) * arch + np.float32(0.02)
   fold = np.exp(-(((y - crease) / np.float32(0.016)) ** 2)) * corner
   lid = np.clip((crease - y) * 30, 0, 1) * np.clip((y - upper) * 30, 0, 1) * corner
   paint.shade[near] -= np.float32(0.24) * fold
@@ -275,11 +243,7 @@ def _eye(
     lid * np.float32(0.25 + 0.5 * identity.makeup),
   )
   # The eyeball.
-  gaze_x = (float(state.gaze[0]) * 0.34 - 0.30 * float(state.head[0])) * size * sign
-  ix, iy = (
-    x * np.float32(size) - np.float32(gaze_x),
-    y - np.float32(0.035 * size + 0.16 * size * look + 0.10 * size * float(state.head[1])),
-  )
+  ix, iy = eye.ball(x, y)
   radius = 0.53 * size
   distance = np.sqrt(ix * ix + iy * iy)
   ball = np.empty_like(colour)
@@ -297,7 +261,7 @@ def _eye(
   ).astype(np.float32)
   ball += (inner - ball) * iris
   _mix(ball, (0.015, 0.012, 0.012), inside(np.float32(0.46 * radius) - distance))
-  lid_shadow = np.clip((upper - y) / np.float32(0.5 * height), 0, 1)
+  lid_shadow = np.clip((upper - y) / np.float32(0.5 * eye.height), 0, 1)
   ball *= np.float32(0.50) + np.float32(0.50) * lid_shadow
   colour += (ball - colour) * opened
   spot = np.sqrt((ix * np.float32(sign) + np.float32(0.34 * radius)) ** 2 + (iy - np.float32(0.36 * radius)) ** 2)
@@ -348,9 +312,7 @@ def _mouth(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, relief: _Re
   upper, lower = mouth.edges(x)
   hill = np.maximum(1 - x * x, 0)
   within = np.clip((np.float32(1.03) - np.abs(x)) * 12, 0, 1)
-  bow = 1 - np.float32(0.26) * np.exp(-((x / np.float32(0.14)) ** 2))
-  up = np.float32(identity.lip_upper) * hill ** np.float32(0.65) * bow + np.float32(1e-4)
-  down = np.float32(identity.lip_lower * (1 - 0.15 * mouth.smile)) * hill ** np.float32(0.55) + np.float32(1e-4)
+  up, down = mouth.lips(x)
   lip_up = inside(np.minimum(upper + up - y, y - upper + np.float32(0.006))) * within
   lip_down = inside(np.minimum(y - lower + down, lower + np.float32(0.006) - y)) * within
   lips = np.maximum(lip_up, lip_down)

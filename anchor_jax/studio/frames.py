@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.skins import surface_map
 from anchor_jax.motion.solids import Real, downsample, draw, empty_surface, shade_pose
 from anchor_jax.shapes import Float, NdArray, UInt8
 from anchor_jax.studio.body import CRANIUM, FACE, NOSE, TORSO, build_scene
@@ -41,6 +42,7 @@ class StudioFrame:
   Attributes:
     frame: RGB. pose: the body alone, shaded in one colour on black.
     person_mask: 255 where the person is in the frame. face_mask: 255 on the skin of the face as the pose shows it.
+    surface: part of the body and place on it of what the pose shows, (chart, u, v) of motion/surface.py.
     landmarks: x, y in pixels (the centre of the first pixel is 0.5, 0.5) of the eye on the picture's left, the other
       eye, the tip of the nose, the mouth's corner on the picture's left, the other corner.
   """
@@ -50,6 +52,7 @@ class StudioFrame:
   person_mask: UInt8[NdArray, "H W"]
   face_mask: UInt8[NdArray, "H W"]
   landmarks: Float[NdArray, "5 2"]
+  surface: UInt8[NdArray, "H W 3"]
 
 
 def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> StudioFrame:
@@ -73,6 +76,7 @@ def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> Studi
   nude = draw(core.copy(), [solid for solid, _ in scene.nude])
   clothed = draw(core, [solid for solid, _ in dressed])
   core_parts = [part for _, part in scene.core]
+  surface = surface_map(nude, [solid for solid, _ in scene.core + scene.nude])
   seen = Points(nude, core_parts + [part for _, part in scene.nude])
 
   face = seen.where(FACE, NOSE, CRANIUM)
@@ -115,6 +119,7 @@ def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> Studi
     person,
     _threshold(face_mask.reshape(nude.depth.shape)),
     landmarks.astype(np.float32),
+    surface,
   )
 
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from anchor_jax.motion.solids import Ellipsoid, Point, Real, RoundCone, Solid
 from anchor_jax.shapes import NdArray
-from anchor_jax.studio.body import HAIR, JEWEL, Frame
+from anchor_jax.studio.body import HAIR, JEWEL
+from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.identity import Identity
 
 _GROUP = 3

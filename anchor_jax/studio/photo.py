@@ -11,7 +11,6 @@ from anchor_jax.studio.body import (
   CRANIUM,
   EAR,
   FACE,
-  FRAME_METRES,
   HAIR,
   HAND,
   JEWEL,
@@ -20,6 +19,7 @@ from anchor_jax.studio.body import (
   SLEEVE,
   Scene,
 )
+from anchor_jax.studio.camera import FRAME_METRES
 from anchor_jax.studio.cloth import paint_sleeve, paint_torso
 from anchor_jax.studio.face import FacePaint
 from anchor_jax.studio.hair import on_scalp, paint_hair
