@@ -164,7 +164,7 @@ def generate(args: argparse.Namespace) -> int:
       write_preview(person, limit_frames(motion, round(motion.fps)), appearance, args)
     start = min(writer.frames, motion.length or writer.frames)
     bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
-    with contextlib.closing(writer), bar, parallel.use_sampling_mesh(mesh):
+    with contextlib.closing(writer), bar, parallel.use_mesh(mesh):
       if start != motion.length:
         for frame, _ in animate(person, motion, appearance, args.seed, start, mesh):
           writer.write(watermarked(frame, args.watermark))

@@ -1,20 +1,19 @@
-"""The mesh, and who holds what: the only file that names mesh axes.
+"""The device mesh and all sharding over it; the only file that names mesh axes.
 
-  data    examples of a batch, or windows of a clip (each device its own)
-  fsdp    examples too, and a share of every parameter, optimiser state and average (ZeRO-3)
+  data    data parallelism: examples of a batch; in `generate`, windows of a clip
+  fsdp    examples as well, and one shard of every parameter, optimiser state and average (ZeRO-3)
   tensor  channels inside attention, feed-forward and residual blocks (Shoeybi et al. 2019)
   frames  frames of a window
 
-Parameters are sharded by name over tensor (`_TENSOR_RULES`), then by shape over fsdp: the largest axis left that it
-divides. Small ones are replicated.
+A parameter is sharded over tensor by its name (`_TENSOR_RULES`), then over fsdp along the largest remaining axis that
+the fsdp size divides. Parameters of fewer than `_SMALLEST_SHARDED` elements are replicated.
 """
 
 import contextlib
 import functools
 import math
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,51 +25,27 @@ from anchor_jax.errors import UserError
 from anchor_jax.shapes import Array, PyTree
 
 DATA, FSDP, TENSOR, FRAMES = AXES = ("data", "fsdp", "tensor", "frames")
-# End of a parameter's path -> the axis, counted from the end, that is cut over tensor, and whether the layer works with
-# its cut: the first layer of a pair gives each device some channels, the second sums over them. The gated unit has its
-# two halves' channels side by side, so that no cut gives a device the same of both: it is kept cut and used whole.
+# Rules: (path suffix, axis to shard over tensor, whether it stays sharded during the matmul). In each pair of layers
+# the first computes a shard of the channels, and the second sums over them. net_0 is a gated unit whose kernel holds
+# values and gates side by side: a contiguous shard has a channel's value but not its gate, so its kernel is stored
+# sharded (along its input axis) and all-gathered for the matmul.
 _TENSOR_RULES = (
   (re.compile(r"net_0/proj/kernel$"), -2, False),
   (re.compile(r"(to_q|to_k|to_v|q_proj|k_proj|v_proj|conv1|linear_1|fc1)/(kernel|bias)$"), -1, True),
   (re.compile(r"(to_out_0|out_proj|net_2|conv2|linear_2|fc2)/kernel$"), -2, True),
 )
-_SMALLEST_SHARDED = 2**14  # below this many elements a collective costs more than the memory it saves
+_SMALLEST_SHARDED = 2**14  # elements; below it a collective costs more than the memory it saves
 
 
-def join_processes(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
-  """Joins the other processes of this run, before anything else asks JAX for devices.
-
-  On TPU slices, in GKE and under Slurm JAX finds them by itself; elsewhere all three arguments say where they are:
-
-  Args:
-    coordinator: HOST:PORT of process 0.
-    count: of processes.
-    index: of this one.
-  """
-  given = [coordinator is not None, count is not None, index is not None]
-  if any(given) and not all(given):
-    raise UserError("--coordinator, --processes and --process go together: give all three or none")
-  if all(given):
-    jax.distributed.initialize(coordinator, count, index)
-  elif _several_processes():
-    jax.distributed.initialize()
-
-
-def _several_processes() -> bool:
-  hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-  tasks = os.environ.get("SLURM_NTASKS", "1")
-  return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
-
-
-def keep_compiled_programs() -> None:
-  """Keeps compiled programs on disk, so that a second start is fast; a folder that the user has set stays."""
-  if jax.config.jax_compilation_cache_dir is None:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(home, "anchor_jax", "programs"))
+# Meshes
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-  """A mesh of all devices, its axes sized by the config."""
+  """A mesh over `devices` (by default all of JAX's), with the axis sizes of `config`; -1 takes what remains.
+
+  Raises:
+    UserError: the sizes are not valid, or their product is not the number of devices.
+  """
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor, config.frames]
   if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
@@ -82,23 +57,56 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def sampling_mesh(windows: int, frames: int) -> Mesh:
+  """A mesh for `generate` over the first `windows * frames` devices.
+
+  Args:
+    windows: size of the data axis, which shards the windows of a group.
+    frames: size of the frames axis, which shards the frames of each window.
+
+  Raises:
+    UserError: a size is below 1, or there are fewer devices.
+  """
+  if windows < 1 or frames < 1 or windows * frames > jax.device_count():
+    raise UserError(
+      f"a mesh of {windows} x {frames} doesn't fit {jax.device_count()} devices: give sizes of 1 or more, with a"
+      " product no larger"
+    )
+  return make_mesh(MeshConfig(windows, frames=frames), jax.devices()[: windows * frames])
+
+
+def use_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+  """A context in which `mesh` is the current mesh; without a mesh, a context that changes nothing."""
+  return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def platform() -> str:
+  """The platform of the current mesh's devices, "cpu", "gpu" or "tpu"; without a mesh, of JAX's default backend."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  found = jax.default_backend() if device is None else device.platform
+  return "gpu" if found in ("cuda", "rocm") else found
+
+
+# Batches
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis over data and fsdp."""
+  """Shards the leading axis over data and fsdp, and replicates over tensor and frames."""
   return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same on every device."""
+  """Replicates over the whole mesh."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_divisor(mesh: Mesh) -> int:
-  """A batch's size must be a multiple of this."""
+  """The number of shards of a batch, which its size must be a multiple of."""
   return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:
-  """Raises UserError unless the devices can share a batch evenly."""
+  """Raises UserError unless `batch_size` is a multiple of `batch_divisor`."""
   if batch_size % batch_divisor(mesh):
     raise UserError(
       f"config.data.batch_size {batch_size} must be a multiple of {batch_divisor(mesh)}, the devices on the data and"
@@ -106,65 +114,84 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
     )
 
 
-def batch_share(mesh: Mesh) -> tuple[int, int]:
-  """(which, of how many) equal shares of a batch this process reads; those beside it on tensor or frames read the same.
+def process_shard(mesh: Mesh) -> tuple[int, int]:
+  """(index, count): which of `count` equal shards of a batch this process has to read.
+
+  Processes that differ only in their place on tensor or frames read the same shard.
 
   Raises:
-    UserError: the mesh gives processes shares that overlap.
+    UserError: the shards of two processes overlap without being equal.
   """
   rows: dict[int, set[int]] = {}
   for device, index in batch_sharding(mesh).devices_indices_map((batch_divisor(mesh),)).items():
     rows.setdefault(device.process_index, set()).add(index[0].start or 0)
-  shares = sorted({tuple(sorted(own)) for own in rows.values()})
-  if [row for share in shares for row in share] != list(range(batch_divisor(mesh))):
+  shards = sorted({tuple(sorted(own)) for own in rows.values()})
+  if [row for shard in shards for row in shard] != list(range(batch_divisor(mesh))):
     raise UserError(
-      f"config.mesh {dict(mesh.shape)} gives the processes shares of a batch that overlap: let tensor and frames be"
+      f"config.mesh {dict(mesh.shape)} gives the processes shards of a batch that overlap: let tensor and frames be"
       " multiples or divisors of a process's devices"
     )
-  return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
+  return shards.index(tuple(sorted(rows[jax.process_index()]))), len(shards)
+
+
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+  """Global sharded arrays from this process's shard of a batch (numpy arrays, leading axis examples)."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+# Parameters
 
 
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-  """A sharding for every leaf of parameters (or optimiser state, or averages), from its name and shape."""
+  """The sharding of each leaf of a tree of parameters, optimiser state or averages, by its path and shape."""
   names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
   one = lambda path, leaf: NamedSharding(mesh, _parameter_specs(names(path), np.shape(leaf), mesh)[0])
   return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def gathered(kernel: Array, path: tuple[str, ...]) -> Array:
-  """A parameter as its layer multiplies by it: whole but for the tensor axis, its gradient cut up as itself is.
+def all_gather_kernel(kernel: Array, path: tuple[str, ...]) -> Array:
+  """The kernel all-gathered over fsdp for a matmul; its gradient is summed and sharded as the kernel is stored.
 
-  Said at every layer, this is ZeRO-3 (Rajbhandari et al. 2020): weights travel, activations stay where their examples
-  are. Left to itself the compiler moves activations of the small levels too, more of them on more devices. Cast before:
-  what travels has the compute type. On a mesh without fsdp and tensor it is the kernel as it came.
+  Every layer that owns a kernel calls it: this is ZeRO-3 (Rajbhandari et al. 2020) made explicit. Without it XLA may
+  choose to reshard activations instead, which costs more traffic the more devices there are. Cast to the compute type
+  before the call, so that the collective moves the smaller type.
+
+  Args:
+    kernel: the parameter, as stored.
+    path: its path in the tree of parameters, which selects the tensor rule.
+
+  Returns:
+    The kernel, still sharded over tensor if its rule keeps that during the matmul. Without fsdp and tensor in the
+    current mesh, `kernel` itself.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.shape.get(FSDP, 1) == mesh.shape.get(TENSOR, 1) == 1:
     return kernel
   stored, used = _parameter_specs(path, kernel.shape, mesh)
-  return _gather(kernel, used, stored)
+  return _reshard(kernel, used, stored)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _gather(x: Array, used: PartitionSpec, stored: PartitionSpec) -> Array:
+def _reshard(x: Array, used: PartitionSpec, stored: PartitionSpec) -> Array:
   return jax.lax.with_sharding_constraint(x, used)
 
 
-def _gather_forward(x: Array, used: PartitionSpec, stored: PartitionSpec) -> tuple[Array, None]:
-  return _gather(x, used, stored), None
+def _reshard_forward(x: Array, used: PartitionSpec, stored: PartitionSpec) -> tuple[Array, None]:
+  return _reshard(x, used, stored), None
 
 
-def _gather_backward(used: PartitionSpec, stored: PartitionSpec, _, gradient: Array) -> tuple[Array]:
-  # First the sum over all examples, then the cut: together a reduce-scatter.
+def _reshard_backward(used: PartitionSpec, stored: PartitionSpec, _, gradient: Array) -> tuple[Array]:
+  # Sum over all examples, then keep one shard: a reduce-scatter, where XLA merges the two.
   summed = jax.lax.with_sharding_constraint(gradient, used)
   return (jax.lax.with_sharding_constraint(summed, stored),)
 
 
-_gather.defvjp(_gather_forward, _gather_backward)
+_reshard.defvjp(_reshard_forward, _reshard_backward)
 
 
 def _parameter_specs(path: tuple[str, ...], shape: tuple[int, ...], mesh: Any) -> tuple[PartitionSpec, PartitionSpec]:
-  """How a parameter is cut where it is kept, and where its layer works with it."""
+  """(stored, used): how a parameter is sharded at rest, and during the matmul."""
   stored: list[str | None] = [None] * len(shape)
   used = list(stored)
   if math.prod(shape) < _SMALLEST_SHARDED:
@@ -174,68 +201,56 @@ def _parameter_specs(path: tuple[str, ...], shape: tuple[int, ...], mesh: Any) -
     if pattern.search(name) and len(shape) >= -axis and shape[axis] % mesh.shape[TENSOR] == 0 < mesh.shape[TENSOR] - 1:
       stored[axis] = TENSOR
       used[axis] = TENSOR if stays else None
-  parts = mesh.shape[FSDP]
-  fit = [axis for axis, size in enumerate(shape) if size % parts == 0 and stored[axis] is None]
-  if parts > 1 and fit:
-    stored[max(fit, key=lambda axis: shape[axis])] = FSDP
+  shards = mesh.shape[FSDP]
+  divisible = [axis for axis, size in enumerate(shape) if size % shards == 0 and stored[axis] is None]
+  if shards > 1 and divisible:
+    stored[max(divisible, key=lambda axis: shape[axis])] = FSDP
   return PartitionSpec(*stored), PartitionSpec(*used)
 
 
-def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-  """Global arrays from this process's share of a batch (numpy, leading axis examples)."""
-  sharding = batch_sharding(mesh)
-  return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+# Activations and windows
 
 
-def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
-  """Makes the mesh the current one."""
-  return jax.set_mesh(mesh)
+def shard_map_attention(kernel: Callable[..., Array], q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  """kernel(q, k, v, key_count), run by each device of the current mesh on its shard.
 
+  For fused kernels, which XLA cannot partition. The batch axis is sharded over data and fsdp, the queries' sequence
+  over frames; keys and values are whole sequences on every device. A mesh axis whose size does not divide is
+  replicated. Axes that an enclosing shard_map has already made manual stay so.
 
-def sampling_mesh(windows: int, frames: int) -> Mesh:
-  """A mesh for `generate`: windows of a group over one axis, frames of a window over another."""
-  if windows < 1 or frames < 1 or windows * frames > jax.device_count():
-    raise UserError(f"{windows} x {frames} devices are not to be had: there are {jax.device_count()}")
-  return make_mesh(MeshConfig(windows, frames=frames), jax.devices()[: windows * frames])
+  Args:
+    kernel: an attention function of these arguments.
+    q, k, v: [B N heads D], with M keys instead of N queries for k and v.
+    key_count: int [B], or None.
 
-
-def windows_at_once(mesh: Mesh | None) -> int:
-  """Over how many devices a sampling mesh spreads windows."""
-  return 1 if mesh is None else mesh.shape[DATA]
-
-
-def platform() -> str:
-  """What the current mesh's devices are, cpu, gpu or tpu; without a mesh, what JAX computes on."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  found = jax.default_backend() if device is None else device.platform
-  return "gpu" if found in ("cuda", "rocm") else found
-
-
-def over_batch(kernel, q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
-  """Runs an attention kernel, which the compiler can't cut up by itself, on each device's share of a current mesh.
-
-  The batch is cut over data and fsdp; the queries' sequence over frames, each device with all keys and values.
-  Axes that don't divide do the same work; those that an enclosing shard_map has taken already are left alone.
+  Returns:
+    [B N heads D], sharded as q is.
   """
   mesh = jax.sharding.get_abstract_mesh()
   free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
-  over = []
+  batch_axes = []
   for axis in (DATA, FSDP):
-    parts = math.prod(free[a] for a in over) * free.get(axis, 1)
-    if free.get(axis, 1) > 1 and q.shape[0] % parts == 0:
-      over.append(axis)
+    shards = math.prod(free[a] for a in batch_axes) * free.get(axis, 1)
+    if free.get(axis, 1) > 1 and q.shape[0] % shards == 0:
+      batch_axes.append(axis)
   if not free:
     return kernel(q, k, v, key_count)
   sequence = FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
-  batch = tuple(over) or None
+  batch = tuple(batch_axes) or None
   queries, all_keys = PartitionSpec(batch, sequence), PartitionSpec(batch)
   specs = (queries, all_keys, all_keys, None if key_count is None else all_keys)
   run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=set(free), check_vma=False)
   return run(q, k, v, key_count)
 
 
-def per_window_device(function, mesh: Mesh):
-  """`diffusion.spread`'s inner function on every device of the data axis; the frames axis is left to the compiler."""
+def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
+  """`function` of diffusion/distributed.py under shard_map over the data axis; XLA partitions over the frames axis.
+
+  Args:
+    function: (latents, timestep, contexts, condition, total, mask, weights) -> total. Latents and condition are
+      sharded along axis 1 (frames of a block), total along axis 2, mask and weights along axis 0 (windows).
+    mesh: of `sampling_mesh`.
+  """
   blocks, windows, same = PartitionSpec(None, DATA), PartitionSpec(DATA), PartitionSpec()
   sums = PartitionSpec(None, None, DATA)
   return jax.shard_map(
@@ -248,23 +263,23 @@ def per_window_device(function, mesh: Mesh):
   )
 
 
-def from_right(x: Array) -> Array:
-  """Each device of the data axis gets its right neighbour's x; the last gets the first's."""
+def window_devices(mesh: Mesh | None) -> int:
+  """The number of devices that share the windows of a group, the size of the data axis; 1 without a mesh."""
+  return 1 if mesh is None else mesh.shape[DATA]
+
+
+def from_next_device(x: Array) -> Array:
+  """Inside shard_map: `x` of the next device along the data axis; on the last device, `x` of the first."""
   count = jax.lax.axis_size(DATA)
   return jax.lax.ppermute(x, DATA, [(i, (i - 1) % count) for i in range(count)])
 
 
-def from_left(x: Array) -> Array:
-  """Each device of the data axis gets its left neighbour's x; the first gets the last's."""
+def from_previous_device(x: Array) -> Array:
+  """Inside shard_map: `x` of the previous device along the data axis; on the first device, `x` of the last."""
   count = jax.lax.axis_size(DATA)
   return jax.lax.ppermute(x, DATA, [(i, (i + 1) % count) for i in range(count)])
 
 
-def over_frames(x: Array) -> Array:
-  """Cuts the second axis, frames of windows, over the frames axis."""
+def shard_frames(x: Array) -> Array:
+  """`x` [B T ...] with its frames sharded over the frames axis."""
   return jax.lax.with_sharding_constraint(x, PartitionSpec(None, FRAMES))
-
-
-def use_sampling_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-  """Makes a sampling mesh the current one; without a mesh, nothing."""
-  return contextlib.nullcontext() if mesh is None else use_mesh(mesh)

@@ -183,7 +183,7 @@ def _rule(sample: SampleConfig) -> WindowRule:
 
 
 def _layout(sample: SampleConfig, mesh: Any) -> StreamLayout:
-  devices = parallel.windows_at_once(mesh)
+  devices = parallel.window_devices(mesh)
   return StreamLayout(_rule(sample), sample.steps, -(-sample.windows_per_batch // devices) * devices)
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
-from anchor_jax import parallel
+from anchor_jax import parallel, runtime
 from anchor_jax.cli import command
 from anchor_jax.config import RunConfig, run_config
 from anchor_jax.config_files import with_found_config
@@ -81,7 +81,7 @@ def train(
     make_loader, source, seed=config.seed, fields=fields, cached=cached, clip=config.data.clip_frames
   )
   learned, held_out = split_records(len(source), config.data.validation)
-  index, count = parallel.batch_share(mesh)
+  index, count = parallel.process_shard(mesh)
   share: dict[str, Any] = {"batch_size": batch_size, "process_index": index, "process_count": count}
   batches = batches_of(records=learned, workers=config.data.workers, **share)
   # What the pictures show is the same in every process, and all through the run.
@@ -243,8 +243,8 @@ def main() -> None:
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
   if topology.value or not workdir.value:
     sys.exit(0 if tell_fit(topology.value or "", config) else 1)
-  parallel.keep_compiled_programs()
-  parallel.join_processes(coordinator.value, processes.value, process.value)
+  runtime.enable_compilation_cache()
+  runtime.initialize_distributed(coordinator.value, processes.value, process.value)
   try:
     metrics = train(config, Path(workdir.value), profile=profile.value)
   except Preempted as reason:

@@ -45,7 +45,7 @@ def distribute_windows(layout: StreamLayout, mesh: Any):
 
       def one(example):
         latents, timestep, context, condition, mask = jax.tree.map(lambda leaf: leaf[None], example)
-        cut = jax.tree.map(parallel.over_frames, (latents, condition))
+        cut = jax.tree.map(parallel.shard_frames, (latents, condition))
         return denoise(cut[0], timestep, context, cut[1], mask)[0]
 
       return jax.lax.map(one, arguments)
@@ -60,7 +60,7 @@ def distribute_windows(layout: StreamLayout, mesh: Any):
         if not overlap:
           return leaf[0]
         own_first = jnp.where(is_first & (leaf.shape[0] > 1), leaf[-1], leaf[0])[:overlap]
-        return jnp.concatenate([leaf[0], parallel.from_right(own_first)])
+        return jnp.concatenate([leaf[0], parallel.from_next_device(own_first)])
 
       here = Branches(contexts, branches.scale, branches.interval)
       starts = jnp.arange(mask.shape[0]) * rule.stride
@@ -70,12 +70,12 @@ def distribute_windows(layout: StreamLayout, mesh: Any):
       sums = predict_windows(cut_denoise, inputs, timestep, here, conditions, empty, rows, mask, weights)
       total = total.at[:, 0].add(sums[:, :part])
       if overlap:
-        beyond = parallel.from_left(sums[:, part:])
+        beyond = parallel.from_previous_device(sums[:, part:])
         own, next_block = jnp.where(is_first, 0, beyond), jnp.where(is_first, beyond, 0)
         total = total.at[:, 0, :overlap].add(own).at[:, -1, :overlap].add(next_block)
       return total
 
-    run = parallel.per_window_device(local, mesh)
+    run = parallel.shard_map_windows(local, mesh)
     return run(latents, timestep, branches.contexts, condition, total, mask, weights)
 
   return predict

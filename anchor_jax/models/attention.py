@@ -52,7 +52,7 @@ def attention(
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
     implementation = _best(q, k)
-  return parallel.over_batch(_KERNELS[implementation], q, k, v, key_count)
+  return parallel.shard_map_attention(_KERNELS[implementation], q, k, v, key_count)
 
 
 def _best(q: Array, k: Array) -> str:

@@ -39,7 +39,7 @@ class Dense(nn.Module):
   def parts(self, x: Float[Array, "*any D"], count: int) -> list[Float[Array, "*any _"]]:
     """The output as so many arrays, from as many shares of the kernel's columns."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-    kernel = parallel.gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
+    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     columns = jnp.split(kernel, count, axis=1)
     outputs = [jax.lax.dot_general(x.astype(self.dtype), own, (((x.ndim - 1,), (0,)), ((), ()))) for own in columns]
     if not self.use_bias:
@@ -81,7 +81,7 @@ class Conv(nn.Module):
   def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features}"]:
     size = self.kernel_size
     kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
-    kernel = parallel.gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
+    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
     return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
 

@@ -44,8 +44,8 @@ class InflatedConv(nn.Module):
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     taps = self.param("taps", _zeros, (self.frames - 1, *shape), jnp.float32)
     bias = self.param("bias", _zeros, (self.features,), jnp.float32)
-    kernel = parallel.gathered(kernel.astype(self.dtype), (*self.path, "kernel"))
-    taps = parallel.gathered(taps.astype(self.dtype), (*self.path, "taps"))
+    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
+    taps = parallel.all_gather_kernel(taps.astype(self.dtype), (*self.path, "taps"))
     y = convolve(x, kernel, bias, 1, (1, 1), self.dtype)
     if x.shape[1] == 1:  # a frame has no neighbours
       return y

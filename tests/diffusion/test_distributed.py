@@ -42,7 +42,7 @@ def run(layout, mesh):
   state = init_stream(layout, 2, block, {"pose": block})
   frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(LENGTH))
   prepare = lambda items: (jnp.asarray(items["noise"]), {"pose": jnp.asarray(items["pose"])})
-  with parallel.use_sampling_mesh(mesh):
+  with parallel.use_mesh(mesh):
     pieces = [np.asarray(p) for _, p in stream_clip(tick_of(layout, mesh), layout, state, frames, prepare)]
   return np.concatenate(pieces)
 
@@ -67,7 +67,7 @@ def test_only_overlaps_travel_between_neighbours():
   state = init_stream(layout, 2, block, {"pose": block})
   state = jax.tree.map(lambda leaf: over(leaf, *[None] * (leaf.ndim - 4)), state)  # the axis before H, W and C
   plans = jax.tree.map(lambda leaf: np.stack([leaf] * 3), plan_group(rule, 0, 8, None))
-  with parallel.use_sampling_mesh(mesh):
+  with parallel.use_mesh(mesh):
     arguments = (state, over(block), {"pose": over(block)}, plans, (np.int32(0), np.int32(3)))
     leaves, tree = jax.tree.flatten(arguments)  # our own trees would have their types checked as they are lowered
     flat = jax.jit(lambda *leaves: tick_of(layout, mesh)(*jax.tree.unflatten(tree, leaves)))

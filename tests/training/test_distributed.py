@@ -46,7 +46,7 @@ def run(tiny_runs):
     }
     state = init_stream(layout, 2, *prepare(block))
     frames = ({"noise": noise[i], "pose": pose[i]} for i in range(LENGTH))
-    with parallel.use_sampling_mesh(mesh):
+    with parallel.use_mesh(mesh):
       pieces = stream_clip(lambda *rest: tick(weights, *rest), layout, state, frames, prepare)
       return np.concatenate([np.asarray(piece) for _, piece in pieces])
 
