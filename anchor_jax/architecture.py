@@ -63,7 +63,7 @@ class Config:
       fields[field.name] = list(value) if isinstance(value, tuple) else value
     return fields
 
-  def run_as(self: _C, other: "Config") -> _C:
+  def with_own_fields(self: _C, other: "Config") -> _C:
     """This architecture, run the way `other` says: its values of the fields that are ours alone.
 
     Raises:
@@ -225,7 +225,7 @@ class ControlNetConfig(_DownPath):
     return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
 
   @classmethod
-  def of_unet(
+  def from_unet(
     cls, unet: UNetConfig, conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   ) -> "ControlNetConfig":
     """The pose branch that fits a UNet; it sees the noisy latent alone, so 4 channels beside a 9-channel UNet."""
@@ -278,7 +278,7 @@ class VAEConfig(Config):
     return 2 ** (len(self.block_out_channels) - 1)
 
   @classmethod
-  def of_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
+  def from_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
     """One level for each width, without counting out the block types."""
     down, up = (("DownEncoderBlock2D",) * len(block_out_channels), ("UpDecoderBlock2D",) * len(block_out_channels))
     return cls(block_out_channels=block_out_channels, down_block_types=down, up_block_types=up, **fields)

@@ -169,7 +169,7 @@ def paint_heads(
       yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
 
   def embed(weights, block):
-    inpaint = networks.inpainting(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
+    inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
     return {"pose": networks.embed_pose(weights, block["pose"][None])[0], "inpaint": inpaint}
 
   painter = _Painter(part, embed, part.appearance, size, key, mesh)
@@ -208,7 +208,9 @@ class _Painter:
     # All frames start from the same noise, as in the reference: what is the same stays the same from frame to frame.
     side = size // networks.model.vae.stride
     self.noise = jax.random.normal(key, (side, side, networks.model.unet.out_channels))
-    context = jax.jit(lambda weights, image: networks.appearance(weights, image[None])[0])(part.weights, appearance)
+    context = jax.jit(lambda weights, image: networks.encode_appearance(weights, image[None])[0])(
+      part.weights, appearance
+    )
     null = part.weights["null_context"]
     self.branches = make_branches(context, null, self.sample.guidance, self.sample.guidance_interval)
     self.solver = make_solver(self.sample.solver, networks.model.schedule, self.sample.steps)

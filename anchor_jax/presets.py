@@ -15,7 +15,7 @@ def stable_diffusion_15(part: str, remat: bool | str = True, **unet_fields) -> M
     unet_fields: of the UNet, such as temporal_attention.
   """
   unet = UNetConfig(in_channels=9 if part == "head" else 4, remat=remat, **unet_fields)
-  return ModelConfig(unet=unet, controlnet=dataclasses.replace(ControlNetConfig.of_unet(unet), remat=remat))
+  return ModelConfig(unet=unet, controlnet=dataclasses.replace(ControlNetConfig.from_unet(unet), remat=remat))
 
 
 def reference_run(part: str, **unet_fields) -> RunConfig:

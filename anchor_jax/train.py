@@ -32,7 +32,7 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError
-from anchor_jax.models.lora import whole_weights
+from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import write_settings
@@ -158,7 +158,7 @@ def train(
         checkpoints.save(number, state, batches.get_state(), validation_loss)
         report.paused(number)
       if config.preview_every and (last or (number % config.preview_every == 0 and not stopping)):
-        best = whole_weights(frozen, state.best_weights(), config.lora)
+        best = merge_weights(frozen, state.best_weights(), config.lora)
         report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
         report.paused(number)
       if stopping and not last:

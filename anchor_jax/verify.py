@@ -275,7 +275,7 @@ def head_run(golden: Golden) -> Arrays:
   images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
   condition = {
     "pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
-    "inpaint": jit(networks.inpainting)(weights, images, keep),
+    "inpaint": jit(networks.inpaint_condition)(weights, images, keep),
   }
   _, latents = _sampled(golden, golden.head, last(golden["hs_latents0"]), condition, 1, 0, "head_")
   return {

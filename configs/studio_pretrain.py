@@ -52,8 +52,8 @@ def model(part: str) -> ModelConfig:
   body = unet((48, 64, 64), LATENT) if part != "head" else unet((32, 48, 48), 2 * LATENT + 1)
   return ModelConfig(
     unet=body,
-    controlnet=ControlNetConfig.of_unet(body, (16, 24, 32)),
-    vae=VAEConfig.of_widths(
+    controlnet=ControlNetConfig.from_unet(body, (16, 24, 32)),
+    vae=VAEConfig.from_widths(
       (32, 48, 64),
       layers_per_block=1,
       norm_num_groups=16,

@@ -97,21 +97,21 @@ def test_our_own_fields_are_written_only_when_they_matter():
   assert UNetConfig.from_json(config.to_json()) == config
 
 
-def test_run_as_takes_our_fields_and_keeps_temporal_layers():
+def test_with_own_fields_takes_our_fields_and_keeps_temporal_layers():
   stored = UNetConfig(temporal_attention=True, cross_attention_dim=512)
   asked = UNetConfig(remat=True, temporal_kernel=3, mid_gets_last_residual=True)
-  run = stored.run_as(asked)
+  run = stored.with_own_fields(asked)
   assert run == dataclasses.replace(
     stored, remat=True, temporal_kernel=3, mid_gets_last_residual=True, temporal_attention=True
   )
   with pytest.raises(UserError, match="temporal_kernel"):
-    UNetConfig(temporal_kernel=5).run_as(asked)
+    UNetConfig(temporal_kernel=5).with_own_fields(asked)
 
 
 def test_a_pose_branch_fits_its_unet():
   unet = UNetConfig(in_channels=9, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                     up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4)  # fmt: skip
-  branch = ControlNetConfig.of_unet(unet, (4, 8, 8))
+  branch = ControlNetConfig.from_unet(unet, (4, 8, 8))
   assert branch.in_channels == 4
   assert branch.stem_stride == 4
   assert branch.skip_channels == (8, 8, 8, 8, 16, 16)

@@ -91,7 +91,7 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
 
   @jax.jit
   def library(weights, noise, pose, appearance):
-    context = networks.appearance(weights, appearance[None])[0]
+    context = networks.encode_appearance(weights, appearance[None])[0]
     branches = make_branches(context, weights["null_context"], SAMPLE.guidance, SAMPLE.guidance_interval)
     plan = plan_windows(WindowRule(SAMPLE.window, SAMPLE.overlap, SAMPLE.tail, SAMPLE.window_weights), len(pose))
     denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=SAMPLE.conditioning_scale)
@@ -148,7 +148,7 @@ def test_the_heads_condition_is_the_librarys(person, bundle):
   pixels, keep = rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32), rng.random((3, 16, 16)) > 0.5
   program = jax.export.deserialize(bytearray((bundle / "head/inpainting.stablehlo").read_bytes()))
   weights = run_bundle.load_file(bundle / "head/weights.safetensors")
-  library = jax.jit(head.networks.inpainting)(head.weights, pixels, keep)
+  library = jax.jit(head.networks.inpaint_condition)(head.weights, pixels, keep)
   np.testing.assert_allclose(jax.jit(program.call)(weights, pixels, keep), library, atol=1e-5)
 
 

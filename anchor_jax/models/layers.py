@@ -48,7 +48,7 @@ class Dense(nn.Module):
     return [y + own for y, own in zip(outputs, jnp.split(bias, count), strict=True)]
 
 
-class Halves(Dense):
+class SplitDense(Dense):
   """A matrix whose output comes in two halves: cut behind the product, channels spread over devices would travel."""
 
   @nn.compact

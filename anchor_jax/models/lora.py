@@ -33,7 +33,7 @@ def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTre
   return made
 
 
-def whole_weights(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
+def merge_weights(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
   """All networks' weights: what a run trains in the place of what it started from, adapters merged in."""
   weights = {**frozen, **trained}
   adapters = weights.pop("lora", {})

@@ -97,7 +97,7 @@ class Networks:
     params = _denoiser_params(weights)
     return _apply(self.denoiser, params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
 
-  def appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+  def encode_appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
     """Context tokens of reference images: CLIP's preprocessing, then the image tower."""
     pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
     return _apply(self.image_encoder, weights["image_encoder"], pixels)
@@ -126,7 +126,7 @@ class Networks:
     """Images in about [-1, 1] of the latents that `encode_moments` gives; not clipped."""
     return _apply(self.vae, weights["vae"], latents, method="decode")
 
-  def inpainting(
+  def inpaint_condition(
     self,
     weights: PyTree,
     pixels: Float[Array, "B H W 3"],

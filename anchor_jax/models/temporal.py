@@ -88,7 +88,7 @@ def is_temporal(path: tuple[str, ...]) -> bool:
   return path[-1] == "taps" or any(name.startswith("temporal_attentions") for name in path)
 
 
-def untrained(path: tuple[str, ...], shape: tuple[int, ...], seed: int = 0) -> NdArray:
+def initial_temporal_parameter(path: tuple[str, ...], shape: tuple[int, ...], seed: int = 0) -> NdArray:
   """A temporal parameter as it is before training, for weights that came without it; float32."""
   if path[-1] == "kernel" and path[-2] != "to_out_0":
     key = np.random.default_rng([seed, *"/".join(path).encode()])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.models.attention import attention
-from anchor_jax.models.layers import Conv, Dense, GroupNorm, Halves, Initializer, gelu, layer_norm
+from anchor_jax.models.layers import Conv, Dense, GroupNorm, Initializer, SplitDense, gelu, layer_norm
 from anchor_jax.shapes import Array, Bool, Float, Int
 
 _lecun_normal = nn.initializers.lecun_normal()
@@ -81,7 +81,7 @@ class GEGLU(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N {self.features}"]:
-    x, gate = Halves(2 * self.features, dtype=self.dtype, name="proj")(x)
+    x, gate = SplitDense(2 * self.features, dtype=self.dtype, name="proj")(x)
     return x * gelu(gate)
 
 

@@ -131,10 +131,10 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
     "denoiser": (denoiser, (clip(latent[2]), of((), jnp.int32), context, condition, flags)),
     "encoder": (networks.encode, (seen,)),
     "decoder": (networks.decode, (latents,)),
-    "image_tower": (networks.appearance, (stored,)),
+    "image_tower": (networks.encode_appearance, (stored,)),
   }
   if networks.inpaints:
-    made["inpainting"] = (networks.inpainting, (seen, of(picture[:2], jnp.bool_)))
+    made["inpainting"] = (networks.inpaint_condition, (seen, of(picture[:2], jnp.bool_)))
   return made
 
 

@@ -32,7 +32,7 @@ def controlnet_from_unet(
   Returns:
     Its configuration and parameters; the stem's last convolution and all exits are zero.
   """
-  made = ControlNetConfig.of_unet(config, stem_widths)
+  made = ControlNetConfig.from_unet(config, stem_widths)
   rng = np.random.default_rng(seed)
   dtype = tensors[_CONV_IN].dtype
   found = {}

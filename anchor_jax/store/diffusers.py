@@ -21,7 +21,7 @@ from anchor_jax.architecture import (
 )
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import new_file
-from anchor_jax.models.temporal import is_temporal, untrained
+from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
 from anchor_jax.shapes import PyTree
 from anchor_jax.store import names
 from anchor_jax.store.registry import parameter_shapes, read_config
@@ -122,11 +122,11 @@ def with_own_fields(model: Model, asked: Config) -> Model:
   Raises:
     UserError: `asked` wants temporal layers of another size than the model's.
   """
-  config = model.config.run_as(asked)
+  config = model.config.with_own_fields(asked)
   params = names.flatten(model.params)
   for path, shape in parameter_shapes(config).items():
     if path not in params and is_temporal(path):
-      params[path] = untrained(path, shape)
+      params[path] = initial_temporal_parameter(path, shape)
   return Model(config, names.unflatten(params))
 
 

@@ -19,7 +19,7 @@ from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, UNetConf
 from anchor_jax.config import LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.models.lora import init_lora, whole_weights
+from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store import adapters as lora
@@ -190,7 +190,7 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
     frozen = {} if part == "vae" else read_models(folder / part / "base", part)[1]
     networks = Networks(config.model, config.dtype)
-    weights = jax.tree.map(np.asarray, whole_weights(frozen, trained, config.lora))
+    weights = jax.tree.map(np.asarray, merge_weights(frozen, trained, config.lora))
   return StoredPart(config, networks, weights, step, read_appearance(folder / part))
 
 
@@ -260,7 +260,7 @@ def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, P
     raise UserError(
       f"{file} changes other weights than those in {base!r}: say with --base=DIR what it was trained from"
     )
-  merged = whole_weights(weights, {"lora": adapters.tree}, LoRAConfig())
+  merged = merge_weights(weights, {"lora": adapters.tree}, LoRAConfig())
   return networks, jax.tree.map(np.asarray, merged), adapters.step
 
 

@@ -27,9 +27,9 @@ def encode_records(source: Source, networks: Networks, weights: PyTree, with_con
   def encode(weights, batch):
     made = {"latent": networks.encode(weights, to_signed(batch["frame"]))}
     if networks.inpaints:
-      made["inpaint"] = networks.inpainting(weights, to_signed(batch["frame"]), batch["keep_mask"][..., 0] > 127)
+      made["inpaint"] = networks.inpaint_condition(weights, to_signed(batch["frame"]), batch["keep_mask"][..., 0] > 127)
     if with_context:
-      made["context"] = networks.appearance(weights, batch["frame"])
+      made["context"] = networks.encode_appearance(weights, batch["frame"])
     return made
 
   def encode_chunk(records: list[Record]) -> dict[str, NdArray]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from anchor_jax.config import RunConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
-from anchor_jax.models.lora import whole_weights
+from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Float, Key, PyTree
 
@@ -46,9 +46,9 @@ def encode_batch(
     made["latent"] = unflat(jax.lax.stop_gradient(networks.encode(weights, to_signed(flat(batch["frame"])), first)))
   if networks.inpaints and "inpaint" not in made:
     keep, frames = flat(batch["keep_mask"])[..., 0] > 127, to_signed(flat(batch["frame"]))
-    made["inpaint"] = unflat(jax.lax.stop_gradient(networks.inpainting(weights, frames, keep, second)))
+    made["inpaint"] = unflat(jax.lax.stop_gradient(networks.inpaint_condition(weights, frames, keep, second)))
   if "reference_context" not in made:
-    made["reference_context"] = networks.appearance(weights, batch["reference_frame"])
+    made["reference_context"] = networks.encode_appearance(weights, batch["reference_frame"])
   return made
 
 
@@ -76,7 +76,7 @@ def _denoising(networks: Networks, config: RunConfig) -> Objective:
   schedule = make_schedule(networks.model.schedule)
 
   def loss(trained, frozen, batch, key):
-    weights = whole_weights(frozen, trained, config.lora)
+    weights = merge_weights(frozen, trained, config.lora)
     keys = jax.random.split(key, 5)
     made = encode_batch(networks, weights, batch, (keys[0], keys[2]))
     as_clips = lambda leaf: leaf if batch["pose"].ndim == 5 else leaf[:, None]

@@ -59,8 +59,8 @@ def _sample(networks, weights, batch, config):
   def one(pose, reference, image, keep):
     condition = {"pose": networks.embed_pose(weights, pose[None, None])[0]}
     if networks.inpaints:
-      condition["inpaint"] = networks.inpainting(weights, image[None], keep[None] > 127)
-    context = networks.appearance(weights, reference[None])[0]
+      condition["inpaint"] = networks.inpaint_condition(weights, image[None], keep[None] > 127)
+    context = networks.encode_appearance(weights, reference[None])[0]
     side = image.shape[0] // networks.model.vae.stride
     noise = jax.random.normal(jax.random.key(0), (1, side, side, networks.model.unet.out_channels))
 

@@ -30,7 +30,7 @@ def unet_config():
 
 @pytest.fixture(scope="session")
 def controlnet_config(unet_config):
-  return ControlNetConfig.of_unet(unet_config, (4, 8, 8))
+  return ControlNetConfig.from_unet(unet_config, (4, 8, 8))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from anchor_jax.config import LoRAConfig
 from anchor_jax.errors import UserError
-from anchor_jax.models.lora import init_lora, whole_weights
+from anchor_jax.models.lora import init_lora, merge_weights
 
 CONFIG = LoRAConfig(rank=2, alpha=6.0, networks=("unet",), targets=("to_q", "conv1"))
 
@@ -34,7 +34,7 @@ def test_new_adapters_stand_where_the_targets_are_and_change_nothing(weights):
       "resnet": {"conv1": {"down": (3, 3, 5, 2), "up": (2, 6)}},
     }
   }
-  same = whole_weights(weights, {"lora": adapters}, CONFIG)
+  same = merge_weights(weights, {"lora": adapters}, CONFIG)
   jax.tree.map(np.testing.assert_array_equal, same, weights)
   assert float(jnp.abs(adapters["unet"]["block"]["to_q"]["down"]).min()) > 0
 
@@ -42,7 +42,7 @@ def test_new_adapters_stand_where_the_targets_are_and_change_nothing(weights):
 def test_a_merged_layer_is_the_layer_plus_its_scaled_low_rank_path(weights):
   adapters = init_lora(jax.random.key(1), weights, CONFIG)
   adapters = jax.tree.map(lambda leaf: leaf + 0.1, adapters)
-  merged = whole_weights(weights, {"lora": adapters}, CONFIG)["unet"]
+  merged = merge_weights(weights, {"lora": adapters}, CONFIG)["unet"]
   x = jnp.ones((1, 4, 4, 5)) * jnp.arange(5)
   to_q, own = weights["unet"]["block"]["to_q"]["kernel"], adapters["unet"]["block"]["to_q"]
   np.testing.assert_allclose(
@@ -66,7 +66,7 @@ def test_the_gradient_reaches_the_adapters_alone(weights):
   adapters = jax.tree.map(lambda leaf: leaf + 0.1, init_lora(jax.random.key(1), weights, CONFIG))
 
   def loss(lora):
-    return jnp.sum(jnp.square(whole_weights(weights, {"lora": lora}, CONFIG)["unet"]["block"]["to_q"]["kernel"]))
+    return jnp.sum(jnp.square(merge_weights(weights, {"lora": lora}, CONFIG)["unet"]["block"]["to_q"]["kernel"]))
 
   gradient = jax.grad(loss)(adapters)
   assert float(jnp.abs(gradient["unet"]["block"]["to_q"]["up"]).min()) > 0

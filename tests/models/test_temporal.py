@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.models.temporal import is_temporal, untrained
+from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
 from anchor_jax.models.unet import UNet
 from anchor_jax.store.names import flatten, unflatten
 
@@ -34,7 +34,8 @@ def switched_on(unet_config, plain, clip, settings):
   assert all(is_temporal(path) for path in added)
   assert not any(is_temporal(path) for path in known)
   params = {
-    path: known[path] if path in known else jnp.asarray(untrained(path, leaf.shape)) for path, leaf in shapes.items()
+    path: known[path] if path in known else jnp.asarray(initial_temporal_parameter(path, leaf.shape))
+    for path, leaf in shapes.items()
   }
   return module, {"params": unflatten(params)}
 

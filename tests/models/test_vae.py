@@ -9,7 +9,7 @@ from anchor_jax.models.vae import AutoencoderKL
 
 @pytest.fixture(scope="module")
 def vae(random_params):
-  module = AutoencoderKL(VAEConfig.of_widths((4, 8, 8), layers_per_block=1, norm_num_groups=2))
+  module = AutoencoderKL(VAEConfig.from_widths((4, 8, 8), layers_per_block=1, norm_num_groups=2))
   return module, random_params(module, jnp.zeros((1, 8, 8, 3)))
 
 
@@ -49,7 +49,7 @@ def test_images_of_a_batch_do_not_mix_and_training_has_gradients(vae, jit):
 
 
 def test_parts_that_newer_autoencoders_leave_out():
-  config = VAEConfig.of_widths((4,), norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False,
+  config = VAEConfig.from_widths((4,), norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False,
                                mid_block_add_attention=False)  # fmt: skip
   params = jax.eval_shape(AutoencoderKL(config).init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
   assert set(params) == {"encoder", "decoder"}

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from anchor_jax.config import LoRAConfig
-from anchor_jax.models.lora import init_lora, whole_weights
+from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.store.adapters import FILE, Adapters, save_adapters
 from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.registry import make_module
@@ -37,7 +37,7 @@ def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree
   sample, context = (rng.normal(size=size).astype(np.float32) for size in ((2, 4, 8, 8), (2, 5, 12)))
   run = jit(lambda params, *inputs: make_module(model.config).apply({"params": params}, *inputs))
   inputs = (jnp.moveaxis(jnp.asarray(sample), 1, -1)[:, None], jnp.array([3, 800]), jnp.asarray(context))
-  ours = run(whole_weights({"unet": model.params}, {"lora": adapters}, CONFIG)["unet"], *inputs)
+  ours = run(merge_weights({"unet": model.params}, {"lora": adapters}, CONFIG)["unet"], *inputs)
   plain = run(model.params, *inputs)
 
   theirs.load_lora_adapter(str(tmp_path), weight_name=FILE, prefix="unet")

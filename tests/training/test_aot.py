@@ -73,7 +73,7 @@ def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, 
 def with_heads(heads):
   model = tiny_model()
   unet = dataclasses.replace(model.unet, attention_head_dim=heads)
-  return dataclasses.replace(model, unet=unet, controlnet=ControlNetConfig.of_unet(unet, (4, 4, 8)))
+  return dataclasses.replace(model, unet=unet, controlnet=ControlNetConfig.from_unet(unet, (4, 4, 8)))
 
 
 def test_every_network_s_weights_are_cut_up(tiny_run):
