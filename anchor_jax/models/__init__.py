@@ -1,1 +1,1 @@
-"""The networks, in Flax Linen: pure functions of their parameters."""
+"""The networks in Flax Linen (UNet, ControlNet, autoencoder, CLIP towers), and pure functions of their weights."""

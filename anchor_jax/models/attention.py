@@ -1,12 +1,12 @@
-"""Attention: the one function that computes it, and never holds the matrix of all queries by all keys where it is big.
+"""Scaled dot-product attention, with memory linear in the sequence length for long sequences.
 
-Which code runs is chosen by platform, type and size (`attention`'s `implementation` forces one):
+`attention` picks an implementation by platform, dtype and size; its argument `implementation` forces one:
 
-    "plain"    one matrix; for short sequences
-    "chunked"  a scan over pieces of the keys inside one over pieces of the queries, with a running maximum and sum
-               (Milakov & Gimelshein 2018; Rabe & Staats 2021); anywhere
-    "cudnn"    NVIDIA's flash attention through jax.nn; 16-bit types
-    "flash"    JAX's flash attention for TPU, in Pallas
+    "plain"    materialises the full logits matrix; for short sequences
+    "chunked"  scans over chunks of keys inside a scan over chunks of queries, with a running maximum and sum
+               (Milakov & Gimelshein 2018; Rabe & Staats 2021); any platform
+    "cudnn"    NVIDIA's flash attention through jax.nn; GPU, 16-bit types
+    "flash"    JAX's Pallas flash attention; TPU
 """
 
 import math
@@ -20,10 +20,10 @@ from anchor_jax.errors import UserError, suggestion
 from anchor_jax.shapes import Array, Float, Int
 
 IMPLEMENTATIONS = ("plain", "chunked", "cudnn", "flash")
-_PLAIN_LOGITS = 2**24  # up to so many logits a plain matrix is faster, and small
-_QUERIES, _KEYS = 1024, 2048  # of a piece
+_PLAIN_LOGITS = 2**24  # up to this many logits "plain" is faster, and its matrix small
+_QUERIES, _KEYS = 1024, 2048  # per chunk
 _FLASH_BLOCK = 512
-_NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # a logit that no key reaches; halves of it can still be subtracted
+_NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite
 
 
 def attention(
@@ -37,10 +37,17 @@ def attention(
   """Scaled dot-product attention (Vaswani et al. 2017, equation 1), softmax in float32.
 
   Args:
-    q, k, v: queries, keys, values by head.
-    key_count: keys 0 to key_count - 1 are seen, at least one; by default all.
-    causal: query n sees keys 0 to n alone (a text of at most some hundred tokens).
-    implementation: one of `IMPLEMENTATIONS`; by default the best for the platform, the types and the size.
+    q: queries, N per example.
+    k, v: keys and values, M per example.
+    key_count: number of unmasked keys of each example, 1 to M: keys from this index on are masked. None: no mask.
+    causal: query n attends to keys 0 to n only. Uses "plain" at any length; meant for the text tower's 77 tokens.
+    implementation: one of `IMPLEMENTATIONS`; None picks by platform, dtype and size.
+
+  Returns:
+    The attended values, in v's dtype.
+
+  Raises:
+    UserError: `implementation` is unknown.
   """
   if implementation is not None and implementation not in IMPLEMENTATIONS:
     hint = suggestion(implementation, IMPLEMENTATIONS)
@@ -78,35 +85,35 @@ def _plain(q: Array, k: Array, v: Array, key_count: Array | None, causal: bool =
 def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   batch, length = q.shape[:2]
   counts = jnp.full((batch,), k.shape[1]) if key_count is None else key_count
-  keys, values = _pieces(k, _KEYS), _pieces(v, _KEYS)
+  keys, values = _chunks(k, _KEYS), _chunks(v, _KEYS)
   firsts = jnp.arange(keys.shape[0]) * keys.shape[2]
 
-  # Recomputed in the backward pass, piece by piece: else every piece's logits would be kept, and nothing gained.
+  # Rematerialised: otherwise the backward pass would keep the logits of all chunks.
   @jax.checkpoint
-  def some_queries(queries):
-    def some_keys(carry, piece):
-      highest, total, mixed = carry
-      key, value, first = piece
+  def attend_queries(queries):
+    def accumulate_keys(carry, chunk):
+      highest, total, weighted = carry
+      key, value, first = chunk
       logits = jnp.einsum("bnhd,bmhd->bhnm", queries, key, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
       seen = first + jnp.arange(key.shape[1]) < counts[:, None, None, None]
       logits = jnp.where(seen, logits, _NEVER)
-      top = jnp.maximum(highest, jax.lax.stop_gradient(logits.max(axis=-1)))
-      weights = jnp.where(seen, jnp.exp(logits - top[..., None]), 0)
-      fade = jnp.exp(highest - top)
+      maximum = jnp.maximum(highest, jax.lax.stop_gradient(logits.max(axis=-1)))
+      weights = jnp.where(seen, jnp.exp(logits - maximum[..., None]), 0)
+      decay = jnp.exp(highest - maximum)
       added = jnp.einsum("bhnm,bmhd->bhnd", weights.astype(v.dtype), value, preferred_element_type=jnp.float32)
-      return (top, total * fade + weights.sum(axis=-1), mixed * fade[..., None] + added), None
+      return (maximum, total * decay + weights.sum(axis=-1), weighted * decay[..., None] + added), None
 
     shape = (batch, q.shape[2], queries.shape[1])
     start = (jnp.full(shape, _NEVER), jnp.zeros(shape), jnp.zeros((*shape, v.shape[-1])))
-    (_, total, mixed), _ = jax.lax.scan(jax.checkpoint(some_keys), start, (keys, values, firsts))
-    return jnp.moveaxis(mixed / total[..., None], 1, 2).astype(v.dtype)
+    (_, total, weighted), _ = jax.lax.scan(jax.checkpoint(accumulate_keys), start, (keys, values, firsts))
+    return jnp.moveaxis(weighted / total[..., None], 1, 2).astype(v.dtype)
 
-  out = jax.lax.map(some_queries, _pieces(q, _QUERIES))
+  out = jax.lax.map(attend_queries, _chunks(q, _QUERIES))
   return jnp.moveaxis(out, 0, 1).reshape(batch, -1, *q.shape[2:])[:, :length]
 
 
-def _pieces(x: Array, most: int) -> Array:
-  """[B N heads D] -> [pieces B n heads D], zeros behind the last; pieces of one size, at most `most`."""
+def _chunks(x: Array, most: int) -> Array:
+  """[B N heads D] -> [chunks B n heads D]: equal chunks of n <= `most` tokens, the last one padded with zeros."""
   count = math.ceil(x.shape[1] / most)
   size = math.ceil(x.shape[1] / count)
   padded = jnp.pad(x, ((0, 0), (0, count * size - x.shape[1]), (0, 0), (0, 0)))
@@ -119,10 +126,10 @@ def _cudnn(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
 
 
 def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
-  if q.shape[1] % 128 or k.shape[1] % 128:  # a device's share of the queries may be too short for the kernel
+  if q.shape[1] % 128 or k.shape[1] % 128:  # sharding the queries may leave lengths the kernel does not support
     return _chunked(q, k, v, key_count)
   segments = None
-  if key_count is not None:  # a query sees the keys of its own segment
+  if key_count is not None:  # the kernel has no key mask, but masks keys whose segment is not the query's
     seen = (jnp.arange(k.shape[1]) < key_count[:, None]).astype(jnp.int32)
     segments = tpu.SegmentIds(jnp.ones(q.shape[:2], jnp.int32), seen)
   block = lambda length: next(size for size in (_FLASH_BLOCK, 256, 128) if length % size == 0)
@@ -133,8 +140,10 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
     block_k_major_dq=keys, block_k_dq=keys, block_q_dq=queries,
   )  # fmt: skip
   width, scale = q.shape[-1], q.shape[-1] ** -0.5
-  wider = 0 if width <= 128 else -width % 128  # the kernel wants lanes full beyond the first 128; zeros add nothing
-  by_head = lambda x: jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, 0), (0, wider)))
+  padding = (
+    0 if width <= 128 else -width % 128
+  )  # above 128 the kernel needs multiples of 128; zero padding leaves the logits unchanged
+  by_head = lambda x: jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, 0), (0, padding)))
   out = tpu.flash_attention(by_head(q), by_head(k), by_head(v), segment_ids=segments, sm_scale=scale, block_sizes=sizes)
   return jnp.moveaxis(out[..., :width], 1, 2)
 

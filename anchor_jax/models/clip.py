@@ -1,4 +1,4 @@
-"""CLIP's image and text towers (Radford et al. 2021), up to the hidden states the UNet attends to."""
+"""CLIP's image and text towers (Radford et al. 2021), up to the last hidden states, which the UNet cross-attends to."""
 
 import flax.linen as nn
 import jax
@@ -16,18 +16,19 @@ _normal = nn.initializers.normal(0.02)
 
 
 def preprocess(images: Float[Array, "B H W 3"], size: int = 224) -> Float[Array, "B {size} {size} 3"]:
-  """CLIP's own preparation of pictures: shorter side to `size` by bicubic, centre crop, mean and deviation.
+  """Images as CLIP's image tower expects them: bicubic resize of the shorter side, centre crop, normalisation.
 
   Args:
-    images: in [0, 1].
-    size: the tower's `image_size`.
+    images: RGB in [0, 1].
+    size: the tower's `image_size`, pixels.
 
   Returns:
-    Normalised pixels, within a grey level of the Pillow-based original before normalisation.
+    (x - MEAN) / DEVIATION per channel. Before normalisation it differs from CLIP's Pillow code by at most one of 255
+    grey levels.
   """
   count, height, width, channels = images.shape
   short = min(height, width)
-  # The longer side is cut down to a whole number. Pillow goes across, then down, and holds bytes in between.
+  # As Pillow does: the longer side is rounded down; the width is resized first; the result of each pass is 8-bit.
   tall, wide = size * height // short, size * width // short
   x = images
   for shape in ((count, height, wide, channels), (count, tall, wide, channels)):
@@ -40,7 +41,7 @@ def preprocess(images: Float[Array, "B H W 3"], size: int = 224) -> Float[Array,
 
 
 class SelfAttention(nn.Module):
-  """Multi-head self-attention, all projections with bias; `causal` hides later tokens."""
+  """Multi-head self-attention with biases in all projections; `causal` masks later tokens."""
 
   heads: int
   causal: bool
@@ -56,7 +57,7 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-  """Two layers with CLIP's activation."""
+  """Feed-forward layer of `features` hidden channels; `activation` is "quick_gelu" or "gelu"."""
 
   features: int
   activation: str
@@ -70,7 +71,7 @@ class MLP(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-  """Pre-norm transformer layer."""
+  """Pre-norm transformer layer: self-attention, then feed-forward, each with a residual connection."""
 
   config: CLIPVisionConfig | CLIPTextConfig
   causal: bool
@@ -89,7 +90,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-  """A tower's layers."""
+  """The transformer layers of a tower."""
 
   config: CLIPVisionConfig | CLIPTextConfig
   causal: bool
@@ -105,7 +106,7 @@ class Encoder(nn.Module):
 
 
 class VisionEmbeddings(nn.Module):
-  """One token a patch behind a class token, and positions."""
+  """A class token followed by one token per patch, plus position embeddings."""
 
   config: CLIPVisionConfig
   dtype: DTypeLike = jnp.float32
@@ -127,7 +128,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-  """The image tower; `post_layernorm` is held, for the files' sake, and not applied."""
+  """The image tower. `post_layernorm` is created, because checkpoints hold it, but not applied."""
 
   config: CLIPVisionConfig
   dtype: DTypeLike = jnp.float32
@@ -135,7 +136,7 @@ class VisionTransformer(nn.Module):
   def setup(self) -> None:
     config, dtype = self.config, self.dtype
     self.embeddings = VisionEmbeddings(config, dtype)
-    self.pre_layrnorm = layer_norm(config.layer_norm_eps, dtype)  # the name in the files
+    self.pre_layrnorm = layer_norm(config.layer_norm_eps, dtype)  # spelt as in the checkpoints
     self.encoder = Encoder(config, False, dtype)
     self.post_layernorm = layer_norm(config.layer_norm_eps, dtype)
 
@@ -147,7 +148,7 @@ class VisionTransformer(nn.Module):
 
 
 class CLIPVision(nn.Module):
-  """Appearance tokens of a picture.
+  """Appearance tokens of an image: the image tower's last hidden state.
 
   Attributes:
     config: the architecture.
@@ -161,16 +162,19 @@ class CLIPVision(nn.Module):
     self.vision_model = VisionTransformer(self.config, self.dtype)
 
   def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """The last hidden state, class token first, without the final layer norm; float32.
+    """The last hidden state before the final layer norm, class token first, float32.
 
     Args:
-      pixels: as `preprocess` makes them, `config.image_size` square.
+      pixels: output of `preprocess`, `config.image_size` square.
+
+    Returns:
+      N = `config.tokens` tokens of D = `config.hidden_size` features.
     """
     return self.vision_model(pixels).astype(jnp.float32)
 
 
 class TextEmbeddings(nn.Module):
-  """Tokens and positions."""
+  """Token embeddings plus position embeddings."""
 
   config: CLIPTextConfig
   dtype: DTypeLike = jnp.float32
@@ -187,7 +191,7 @@ class TextEmbeddings(nn.Module):
 
 
 class TextTransformer(nn.Module):
-  """The text tower."""
+  """The text tower: causal transformer and final layer norm."""
 
   config: CLIPTextConfig
   dtype: DTypeLike = jnp.float32
@@ -203,7 +207,7 @@ class TextTransformer(nn.Module):
 
 
 class CLIPText(nn.Module):
-  """Hidden states of a prompt; only the empty one is ever needed, as the null context.
+  """Text tokens of a prompt. The package uses it once, on the empty prompt, for the null context of guidance.
 
   Attributes:
     config: the architecture.
@@ -217,5 +221,5 @@ class CLIPText(nn.Module):
     self.text_model = TextTransformer(self.config, self.dtype)
 
   def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
-    """The last hidden state behind the final layer norm; float32."""
+    """The last hidden state after the final layer norm, float32; `ids` are at most 77 token numbers."""
     return self.text_model(ids).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The pose branch (ControlNet; Zhang et al. 2023): a copy of the UNet's downward half that sees the pose render."""
+"""The pose branch (ControlNet; Zhang et al. 2023): a copy of the UNet's down path that also takes the pose render."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ _zeros = nn.initializers.zeros_init()
 
 
 class PoseStem(nn.Module):
-  """Convolutions that bring a pose render down to the latent's size; the last one starts at zero.
+  """Convolutions that downsample a pose render to the latent's resolution; the last one is initialised to zero.
 
   Attributes:
-    features: output channels, the network's first width.
-    widths: channels inside, one entry for each size; len(widths) - 1 halvings.
+    features: output channels, the first width of the network.
+    widths: hidden channels at each resolution; it halves the resolution len(widths) - 1 times.
     dtype: of the computation.
   """
 
@@ -41,10 +41,10 @@ class PoseStem(nn.Module):
 
 
 class ControlNet(nn.Module):
-  """Turns noisy latents and a pose into one residual for each skip feature of the UNet and one for its middle.
+  """Residuals for the UNet's skip features and its middle block, from noisy latents and a pose.
 
-  Self-attention is each frame's own; GroupNorm in residual blocks pools over frames, as in the UNet. Every residual
-  passes a 1x1 convolution that starts at zero: an untrained branch changes nothing.
+  Self-attention is per frame; GroupNorm in residual blocks pools over frames, as in the UNet. Each residual is the
+  output of a 1x1 convolution initialised to zero, so that a new branch does not change the UNet's output.
 
   Attributes:
     config: the architecture.
@@ -71,10 +71,10 @@ class ControlNet(nn.Module):
     self.controlnet_mid_block = exit_to(config.block_out_channels[-1])
 
   def embed_pose(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C0"]:
-    """The stem alone, which needs to run once a frame and not once a step.
+    """Pose features, added to the input convolution's output; independent of the timestep, so computed once per clip.
 
     Args:
-      pose: renders in [0, 1], `config.stem_stride` times the latent's size.
+      pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'.
     """
     if self.config.controlnet_conditioning_channel_order == "bgr":
       pose = pose[..., ::-1]
@@ -89,18 +89,18 @@ class ControlNet(nn.Module):
     frame_mask: Bool[Array, "B T"] | None = None,
     scale: int | float | Float[Array, ""] = 1.0,
   ) -> tuple[tuple[Array, ...], Array]:
-    """The residuals for the skip features, finest first, and the one for the middle, times `scale`.
+    """(residuals of the skip features, finest first; residual of the middle block), multiplied by `scale`.
 
     Args:
-      sample: noisy latents alone.
-      timesteps: 0 to 999, one a clip.
+      sample: noisy latents, without the inpainting channels of the head.
+      timesteps: one per clip, 0 to num_train_timesteps - 1.
       context: appearance tokens.
-      pose_features: what `embed_pose` gave.
-      frame_mask: False for padded frames.
-      scale: strength of the pose, 0 for none.
+      pose_features: output of `embed_pose`.
+      frame_mask: False for padded frames. None: no padding.
+      scale: conditioning scale; 0 disables the pose.
     """
     config = self.config
-    if self.is_initializing():  # the stem's parameters come with the others
+    if self.is_initializing():  # __call__ does not use the stem; init must create its parameters
       stride = config.stem_stride
       size = (*sample.shape[:2], sample.shape[2] * stride, sample.shape[3] * stride, config.conditioning_channels)
       self.embed_pose(jnp.zeros(size))

@@ -1,4 +1,4 @@
-"""UNet and pose branch as one network: what is trained, sampled and saved together."""
+"""UNet and pose branch as one module, with one tree of parameters {"unet", "controlnet"}."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 
 class Denoiser(nn.Module):
-  """Predicts the noise in latents, given appearance tokens and a pose; with `inpaint` conditions, the head model.
+  """The UNet's prediction for noisy latents, given appearance tokens and a pose; serves body and head.
 
   Attributes:
     unet_config, controlnet_config: the two architectures.
@@ -29,7 +29,7 @@ class Denoiser(nn.Module):
     self.controlnet = ControlNet(self.controlnet_config, self.dtype)
 
   def embed_pose(self, pose: Float[Array, "B T h w 3"]) -> Float[Array, "B T H W C0"]:
-    """Pose features from renders in [0, 1]; they do not depend on the timestep."""
+    """Pose features [B T H W C0] from RGB renders in [0, 1]; they do not depend on the timestep."""
     return self.controlnet.embed_pose(pose)
 
   def __call__(
@@ -41,16 +41,16 @@ class Denoiser(nn.Module):
     frame_mask: Bool[Array, "B T"] | None = None,
     conditioning_scale: int | float | Float[Array, ""] = 1.0,
   ) -> Float[Array, "B T H W C"]:
-    """Predicts, in float32.
+    """The prediction of noise or velocity (as the schedule's `prediction_type` says), float32.
 
     Args:
       latents: noisy latents, scaled.
-      timesteps: 0 to 999, one a clip.
+      timesteps: one per clip, 0 to num_train_timesteps - 1.
       context: appearance tokens.
-      condition: `pose`, features [B T H W C0] from `embed_pose`; for the head also `inpaint` [B T H W 1+C], the mask
-        (1 keep, 0 repaint) and the masked image's latent, which the UNet alone sees.
-      frame_mask: False for padded frames.
-      conditioning_scale: strength of the pose.
+      condition: "pose", the features [B T H W C0] of `embed_pose`; for the head also "inpaint" [B T H W 1+C], the mask
+        (1 keep, 0 repaint) followed by the latent of the masked image, which only the UNet takes.
+      frame_mask: False for padded frames. None: no padding.
+      conditioning_scale: multiplies the pose branch's residuals.
     """
     down, middle = self.controlnet(latents, timesteps, context, condition["pose"], frame_mask, scale=conditioning_scale)
     sample = latents

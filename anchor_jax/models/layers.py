@@ -1,4 +1,4 @@
-"""The smallest parts: convolution over frames, group normalisation over frames, the time embedding, resizing."""
+"""Basic layers: dense, per-frame convolution, group normalisation over clips, time embedding, resampling."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Initializer = Callable[..., Array]
 
 
 class Dense(nn.Module):
-  """A matrix over the last axis.
+  """Dense layer over the last axis.
 
   Attributes:
     features: output channels.
@@ -33,11 +33,11 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "*any D"]) -> Float[Array, "*any {self.features}"]:
-    return self.parts(x, 1)[0]
+    return self.split_outputs(x, 1)[0]
 
   @nn.nowrap
-  def parts(self, x: Float[Array, "*any D"], count: int) -> list[Float[Array, "*any _"]]:
-    """The output as so many arrays, from as many shares of the kernel's columns."""
+  def split_outputs(self, x: Float[Array, "*any D"], count: int) -> list[Float[Array, "*any _"]]:
+    """The output as `count` arrays of equal width; the kernel is split, not the product."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
     kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     columns = jnp.split(kernel, count, axis=1)
@@ -49,21 +49,24 @@ class Dense(nn.Module):
 
 
 class SplitDense(Dense):
-  """A matrix whose output comes in two halves: cut behind the product, channels spread over devices would travel."""
+  """Dense whose kernel is split before the matmul, for gated units.
+
+  Returns two arrays of features / 2 channels. Splitting afterwards would reshuffle tensor-sharded channels.
+  """
 
   @nn.compact
   def __call__(self, x: Float[Array, "*any D"]) -> list[Float[Array, "*any _"]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-    return self.parts(x, 2)
+    return self.split_outputs(x, 2)
 
 
 class Conv(nn.Module):
-  """2D convolution of every frame by itself.
+  """2D convolution applied to each frame.
 
   Attributes:
     features: output channels.
-    kernel_size: of the square kernel.
-    stride: in both directions.
-    padding: cells of zeros before and after, for height and width alike.
+    kernel_size: side of the square kernel.
+    stride: in height and width.
+    padding: zeros (before, after), the same for height and width.
     kernel_init: initialiser of the kernel.
     use_bias: whether there is a bias.
     dtype: of the computation; the parameters are float32.
@@ -94,7 +97,7 @@ def convolve(
   padding: tuple[int, int],
   dtype: DTypeLike,
 ) -> Float[Array, "*frames _ _ O"]:
-  """What `Conv` computes from its parameters."""
+  """2D convolution of each frame with a given kernel and bias, computed in `dtype`; `padding` is (before, after)."""
   y = jax.lax.conv_general_dilated(
     x.reshape(-1, *x.shape[-3:]).astype(dtype),
     kernel.astype(dtype),
@@ -108,12 +111,12 @@ def convolve(
 
 
 class GroupNorm(nn.Module):
-  """Group normalisation of clips, in float32.
+  """Group normalisation of clips (Wu and He 2018), statistics in float32.
 
   Attributes:
-    groups: channel groups.
-    epsilon: added to the variance. torch's blocks use 1e-5 and its transformers 1e-6; there is no safe default.
-    pool_frames: statistics over all frames of a clip, as a 3D network has them; else each frame has its own.
+    groups: number of channel groups.
+    epsilon: added to the variance; no default, because diffusers uses 1e-5 in residual blocks and 1e-6 in transformers.
+    pool_frames: whether statistics pool over all frames of a clip, as in a 3D network, or are per frame.
     dtype: of the result.
   """
 
@@ -126,7 +129,7 @@ class GroupNorm(nn.Module):
   def __call__(
     self, x: Float[Array, "B T H W C"], frame_mask: Bool[Array, "B T"] | None = None
   ) -> Float[Array, "B T H W C"]:
-    """Normalises; frames where `frame_mask` is False take no part in pooled statistics."""
+    """The normalised input; frames where `frame_mask` is False are excluded from pooled statistics."""
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
@@ -134,7 +137,7 @@ class GroupNorm(nn.Module):
     pooled = self.pool_frames and x.shape[1] > 1
 
     def group_mean(values: Array) -> Array:
-      # A mean over the pixels, then over the channels of a group, in the shape that broadcasts against the input.
+      # The mean over pixels, (frames,) and the channels of a group, in a shape that broadcasts against the input.
       means = values.mean((2, 3))
       if pooled and frame_mask is not None:
         weights = frame_mask.astype(jnp.float32)[..., None]
@@ -150,23 +153,23 @@ class GroupNorm(nn.Module):
 
 
 def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
-  """Layer normalisation with torch's two-pass variance, statistics in float32."""
+  """LayerNorm with two-pass variance, as in torch, and statistics in float32."""
   return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def timestep_features(
   timesteps: Shaped[Array, " B"], features: int, flip_sin_to_cos: bool = True, shift: int | float = 0
 ) -> Float[Array, "B {features}"]:
-  """Sinusoids of the timestep (Vaswani et al. 2017, section 3.5), wavelengths 2 pi to 20000 pi.
+  """Sinusoidal features of the timestep (Vaswani et al. 2017, section 3.5), wavelengths 2 pi to 20000 pi; float32.
 
   Args:
-    timesteps: 0 to 999, integer or not.
-    features: how many, even.
-    flip_sin_to_cos: cosines first.
-    shift: taken from the half width that the exponents are divided by.
+    timesteps: integer or float.
+    features: number of features, even.
+    flip_sin_to_cos: whether the cosines come first.
+    shift: subtracted from features / 2 in the denominator of the exponents (diffusers' freq_shift).
   """
   half = features // 2
-  # On the host: an error of one unit in the last place here is one of 1e-4 in the angle at t = 1000.
+  # In NumPy, for the same frequencies on every backend: one ulp here is an error of 1e-4 in the angle at t = 1000.
   exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
   angles = timesteps.astype(jnp.float32)[:, None] * np.exp(exponents)[None]
   parts = [jnp.sin(angles), jnp.cos(angles)]
@@ -174,7 +177,7 @@ def timestep_features(
 
 
 class TimestepEmbedding(nn.Module):
-  """Two layers over the sinusoids."""
+  """Time embedding of `features` channels: two dense layers with a SiLU between, over `timestep_features`."""
 
   features: int
   dtype: DTypeLike = jnp.float32
@@ -186,9 +189,9 @@ class TimestepEmbedding(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Halves height and width by a convolution of stride 2.
+  """Halves height and width by a 3x3 convolution of stride 2.
 
-  The UNet pads one cell all round; the autoencoder, as torch's does, only after the last row and column.
+  The UNet pads one cell on all sides, the autoencoder only after the last row and column, as in diffusers.
   """
 
   features: int
@@ -201,7 +204,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-  """Repeats cells up to a size (twice the input's, or one less where the downward half met an odd size)."""
+  """Nearest-neighbour upsampling to `size` (by default twice the input's), then a 3x3 convolution.
+
+  `size` is (height, width); it is one less than twice the input's where the down path halved an odd size.
+  """
 
   features: int
   dtype: DTypeLike = jnp.float32
@@ -213,7 +219,7 @@ class Upsample(nn.Module):
     height, width = x.shape[2:4]
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
     if size is not None and size != (2 * height, 2 * width):
-      # torch's nearest rule: floor(i * input / output) of the input, so of the doubled one every second cell.
+      # torch's nearest rule takes input cell floor(i * input / output); in the doubled array it stands at twice that.
       rows = 2 * (np.arange(size[0]) * height // size[0])
       columns = 2 * (np.arange(size[1]) * width // size[1])
       x = x[:, :, rows][:, :, :, columns]
@@ -221,7 +227,7 @@ class Upsample(nn.Module):
 
 
 def gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-  """The exact GELU, by the error function; JAX's default is the tanh approximation."""
+  """The exact GELU (error function), as in torch; JAX's default is the tanh approximation."""
   return nn.gelu(x, approximate=False)
 
 
@@ -231,11 +237,11 @@ def quick_gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module]:
-  """The module class, its activations recomputed in the backward pass if `remat` says so; parameters keep their names.
+  """`module` wrapped in `nn.remat`: the backward pass recomputes its activations; parameter names are unchanged.
 
   Args:
     module: class to wrap.
-    remat: False, True (keep nothing), or the name of a policy in `jax.checkpoint_policies`.
+    remat: False returns `module` itself; True saves nothing; a string names a policy in `jax.checkpoint_policies`.
 
   Raises:
     UserError: no policy has that name.

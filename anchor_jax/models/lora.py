@@ -1,8 +1,8 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): a few million numbers that stand for a change of the whole network.
+"""Low-rank adapters (LoRA; Hu et al. 2021) as a tree of parameters beside the networks' weights.
 
-An adapted layer's kernel W, [... in out], becomes W + down @ (up * alpha / rank), with down [... in rank] and
-up [rank out]. Adapters are a tree of their own beside the networks' weights, and are merged into them as a pure
-function: in the training step, where the gradient goes through to down and up, and once where a person is read.
+The kernel W [... in out] of an adapted layer becomes W + down @ (up * alpha / rank), with down [... in rank] and
+up [rank out]. `merge_weights` is a pure function: the training step differentiates through it with respect to down and
+up, and reading a trained person calls it once. No layer knows about adapters.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,15 @@ from anchor_jax.shapes import Array, Key, PyTree
 
 
 def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTree:
-  """Adapters that change nothing yet: down is random, up is zero; {network: {... layer: {down, up}}}, float32.
+  """New adapters, {network: {... layer: {"down", "up"}}}, float32; up is zero, so that merging them changes nothing.
+
+  Args:
+    key: seeds down (He uniform).
+    weights: the networks' weights, by network.
+    config: which networks and layers, and the rank.
 
   Raises:
-    UserError: no layer has one of the names in config.targets.
+    UserError: a name in config.targets matches no layer.
   """
   made = {}
   for number, network in enumerate(config.networks):
@@ -34,7 +39,7 @@ def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTre
 
 
 def merge_weights(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
-  """All networks' weights: what a run trains in the place of what it started from, adapters merged in."""
+  """All networks' weights: `trained` over `frozen`, with the adapters under trained["lora"], if any, merged in."""
   weights = {**frozen, **trained}
   adapters = weights.pop("lora", {})
   scale = config.scale if adapters else 1.0
@@ -58,14 +63,14 @@ def _adapters(key: Key[Array, ""], tree: PyTree, config: LoRAConfig, path: str) 
 
 def _merged(tree: Any, adapters: PyTree, scale: float) -> PyTree:
   if "down" in adapters:
-    # A TPU would multiply float32 in bfloat16 unless told: then the person read would not be the person trained.
+    # At default precision a TPU multiplies float32 in bfloat16, so training and reading could merge differently.
     change = jnp.matmul(adapters["down"], adapters["up"] * scale, precision="highest")
     return {**tree, "kernel": tree["kernel"] + change}
   return {**tree, **{name: _merged(tree[name], below, scale) for name, below in adapters.items()}}
 
 
 def _layers(tree: PyTree, path: str) -> set[str]:
-  """Paths of the layers that have a kernel."""
+  """Paths of all layers that have a kernel."""
   found: set[str] = set()
   for name, node in tree.items():
     if isinstance(node, Mapping):

@@ -1,7 +1,7 @@
-"""The networks of one part (body or head) taken together, and the few functions that training and sampling share.
+"""The networks of one part (body or head), and the functions of them that training and sampling share.
 
-Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}: which of them are trained is the
-trainer's business, not the networks'.
+Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}; the trainer decides which of them
+are trained.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from anchor_jax.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-  """Modules for the sizes in `model`; holds no weights.
+  """The modules of one part and pure functions of their weights; holds no weights.
 
   Attributes:
-    model: sizes of every network, and the noise schedule.
-    dtype: compute type, "float32" or "bfloat16".
+    model: the architecture of every network, and the noise schedule.
+    dtype: compute dtype, "float32" or "bfloat16".
   """
 
   model: ModelConfig
@@ -42,16 +42,16 @@ class Networks:
 
   @functools.cached_property
   def image_encoder(self) -> CLIPVision:
-    """The image tower whose tokens carry the appearance."""
+    """The CLIP image tower, whose tokens are the appearance context."""
     return CLIPVision(self.model.image_encoder, jnp.dtype(self.dtype))
 
   @property
   def inpaints(self) -> bool:
-    """Whether the UNet sees mask and masked latent beside the noisy latent (the head's does)."""
+    """Whether the UNet takes the inpainting channels beside the noisy latents, as the head's does."""
     return self.model.unet.in_channels > self.model.unet.out_channels
 
   def init(self, key: Key[Array, ""]) -> PyTree:
-    """Random weights, float32."""
+    """Randomly initialised weights, float32."""
     keys = jax.random.split(key, 4)
     unet, controlnet, vae, image = (self.model.unet, self.model.controlnet, self.model.vae, self.model.image_encoder)
     side = 2 ** len(unet.block_out_channels)
@@ -70,16 +70,16 @@ class Networks:
     def autoencoder(module: AutoencoderKL):
       return module.decode(module.encode(pixels)[0])
 
-    from_nothing = lambda module, function, k: module.init(k, method=function)["params"]
-    made = from_nothing(self.denoiser, denoiser, keys[0])
-    made["vae"] = from_nothing(self.vae, autoencoder, keys[1])
+    init_params = lambda module, function, k: module.init(k, method=function)["params"]
+    made = init_params(self.denoiser, denoiser, keys[0])
+    made["vae"] = init_params(self.vae, autoencoder, keys[1])
     clip_pixels = jnp.zeros((1, image.image_size, image.image_size, 3))
     made["image_encoder"] = self.image_encoder.init(keys[2], clip_pixels)["params"]
     made["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
     return made
 
   def embed_pose(self, weights: PyTree, pose: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
-    """The pose branch's stem: computed once a frame, whatever the number of sampling steps."""
+    """Pose features for `denoise`, at the latents' resolution. They do not depend on the timestep."""
     pixels = pose.astype(jnp.float32) / 255
     return _apply(self.denoiser, _denoiser_params(weights), pixels, method="embed_pose")
 
@@ -93,37 +93,37 @@ class Networks:
     frame_mask: Bool[Array, "B T"] | None = None,
     conditioning_scale: float = 1.0,
   ) -> Float[Array, "B T H W C"]:
-    """The prediction for noisy latents; with its weights bound it is the function diffusion/ takes."""
+    """The denoiser's prediction, float32; see `Denoiser`. With `weights` bound it is diffusion/'s `denoise`."""
     params = _denoiser_params(weights)
     return _apply(self.denoiser, params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
 
   def encode_appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """Context tokens of reference images: CLIP's preprocessing, then the image tower."""
+    """Appearance tokens of images: CLIP's preprocessing, then the image tower; float32."""
     pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
     return _apply(self.image_encoder, weights["image_encoder"], pixels)
 
   def encode_moments(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"]
   ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
-    """Mean and log-variance of the latent of images in [-1, 1], unscaled."""
+    """Mean and log-variance of the unscaled latents of images in [-1, 1], float32."""
     return _apply(self.vae, weights["vae"], pixels, method="encode")
 
   def encode(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"], key: Key[Array, ""] | None = None
   ) -> Float[Array, "B h w C"]:
-    """Scaled latents of images in [-1, 1]: a draw from the posterior, or its mean where no key is given."""
+    """Scaled latents of images in [-1, 1]: a sample of the posterior, or its mean if `key` is None."""
     mean, logvar = self.encode_moments(weights, pixels)
     if key is not None:
       mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
     return mean * self.model.vae.scaling_factor
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-    """Images in [0, 1] of scaled latents."""
+    """Images of scaled latents, clipped to [0, 1]."""
     pixels = self.decode_unscaled(weights, latents / self.model.vae.scaling_factor)
     return jnp.clip(pixels / 2 + 0.5, 0, 1)
 
   def decode_unscaled(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-    """Images in about [-1, 1] of the latents that `encode_moments` gives; not clipped."""
+    """Images of unscaled latents, nominally in [-1, 1], not clipped."""
     return _apply(self.vae, weights["vae"], latents, method="decode")
 
   def inpaint_condition(
@@ -133,9 +133,16 @@ class Networks:
     keep: Bool[Array, "B H W"],
     key: Key[Array, ""] | None = None,
   ) -> Float[Array, "B h w D"]:
-    """The head's extra channels: the mask (1 = keep, 0 = repaint) and the latent of the image under it.
+    """The head UNet's extra channels: the mask (1 keep, 0 repaint), then the latent of the masked image.
 
-    The mask shrinks by torch's nearest rule, which takes the top left pixel of each cell.
+    Args:
+      weights: with "vae".
+      pixels: images in [-1, 1].
+      keep: False where the head repaints; those pixels are set to 0 (grey) before encoding.
+      key: samples the latent; None takes its mean.
+
+    Returns:
+      D = 1 + latent channels. The mask is downsampled by torch's nearest rule: the top left pixel of each latent cell.
     """
     stride = self.model.vae.stride
     masked = self.encode(weights, jnp.where(keep[..., None], pixels, 0), key)
@@ -143,14 +150,14 @@ class Networks:
 
 
 def to_signed(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
-  """Bytes to [-1, 1], what the autoencoder reads."""
+  """uint8 images as float32 in [-1, 1], the autoencoder's range."""
   return images.astype(jnp.float32) / 127.5 - 1
 
 
 def scale_latents(vae: PyTree, factor: Float[Array, ""]) -> PyTree:
-  """The autoencoder whose latents are `factor` times as large and whose pictures are the same.
+  """Autoencoder weights whose latents are multiplied by `factor` and whose decoded images are unchanged.
 
-  Its two 1x1 convolutions around the latent take the factor up; the log-variances move with it.
+  Rescales the 1x1 convolutions before and after the latent; log-variances grow by 2 log(factor).
   """
   kernel, bias = vae["quant_conv"]["kernel"], vae["quant_conv"]["bias"]
   channels = bias.shape[0] // 2
@@ -168,5 +175,5 @@ def _denoiser_params(weights: PyTree) -> PyTree:
 
 
 def _apply(module: Any, params: PyTree, *arguments: Any, method: str | None = None) -> Any:
-  """Linen's apply without mutable collections, so that it returns the module's result alone."""
+  """module.apply without mutable collections, so that the result is the module's output only."""
   return module.apply({"params": params}, *arguments, method=method)

@@ -1,4 +1,4 @@
-"""The residual block of every network here."""
+"""The residual block of UNet, ControlNet and autoencoder."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,15 +10,15 @@ from anchor_jax.shapes import Array, Bool, Float
 
 
 class ResBlock(nn.Module):
-  """GroupNorm-SiLU-Conv twice, with a time embedding between; a frame is a clip with T = 1.
+  """Two GroupNorm-SiLU-Conv layers with a time embedding between them; a frame is a clip with T = 1.
 
-  GroupNorm statistics pool over frames; `frame_mask` keeps padded frames out of them.
+  GroupNorm statistics pool over frames; frames where `frame_mask` is False are excluded from them.
 
   Attributes:
     features: output channels.
     groups: of the normalisations.
     epsilon: of the normalisations; 1e-5 in the UNet, 1e-6 in the autoencoder.
-    temporal_kernel: frames that each 3x3 convolution sees; 1 leaves it 2D.
+    temporal_kernel: temporal extent in frames of the 3x3 convolutions, odd; 1 for 2D convolutions.
     dtype: of the computation.
   """
 

@@ -1,8 +1,9 @@
-"""Layers that look along time, trainable and off by default: what they hold before training changes nothing.
+"""Optional temporal layers of the UNet, off by default; at initialisation they do not change its output.
 
-UNetConfig.temporal_kernel     the residual blocks' 3x3 kernels inflated to (t, 3, 3): the 2D kernel is the middle
-                               tap, as in the frame network, and the other taps start at zero
-UNetConfig.temporal_attention  attention along time at each cell, behind each transformer; its output starts at zero
+UNetConfig.temporal_kernel     inflates the residual blocks' 3x3 kernels to (t, 3, 3): the 2D network's kernel is the
+                               middle tap, and the other taps are initialised to zero
+UNetConfig.temporal_attention  adds attention over frames at each cell after each transformer; its output projection is
+                               initialised to zero
 """
 
 import math
@@ -21,14 +22,14 @@ _zeros = nn.initializers.zeros_init()
 
 
 class InflatedConv(nn.Module):
-  """A (t, 3, 3) convolution as a 2D one, `kernel`, and the taps before and after it, `taps`.
+  """A (t, 3, 3) convolution, stored as the middle tap `kernel` (3, 3, C, O) and the others `taps` (t-1, 3, 3, C, O).
 
-  Kept apart, the weights of the frame network load under their own names. Frames beyond a clip's ends are zero, and so
-  are padded ones.
+  `kernel` has the 2D network's name and shape, so that its checkpoints load. Frames beyond the ends of a clip, and
+  frames where `frame_mask` is False, count as zero.
 
   Attributes:
     features: output channels.
-    frames: t, odd.
+    frames: t, the temporal extent, odd.
     dtype: of the computation.
   """
 
@@ -47,23 +48,25 @@ class InflatedConv(nn.Module):
     kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     taps = parallel.all_gather_kernel(taps.astype(self.dtype), (*self.path, "taps"))
     y = convolve(x, kernel, bias, 1, (1, 1), self.dtype)
-    if x.shape[1] == 1:  # a frame has no neighbours
+    if x.shape[1] == 1:  # the other taps would see zeros only
       return y
     seen = x if frame_mask is None else jnp.where(frame_mask[:, :, None, None, None], x, 0)
     half = self.frames // 2
     padded = jnp.pad(seen, ((0, 0), (half, half), (0, 0), (0, 0), (0, 0)))
     shifted = [padded[:, i : i + x.shape[1]] for i in range(self.frames) if i != half]
-    # A sum of its own, so that taps of zero leave the 2D result as it is, to the last bit.
+    # Added after the 2D convolution, so that zero taps leave its result bit for bit.
     return y + convolve(
       jnp.concatenate(shifted, axis=-1), jnp.concatenate([*taps], axis=2), None, 1, (1, 1), self.dtype
     )
 
 
 class TemporalAttention(nn.Module):
-  """Attention of each cell to itself at the other frames, behind a layer norm and with the frame's position.
+  """Self-attention over the frames of a clip, separately at each cell, with a residual connection.
+
+  The input is layer-normalised, and sinusoidal features of the frame number are added.
 
   Attributes:
-    heads: how many.
+    heads: number of heads.
     dtype: of the computation.
   """
 
@@ -84,12 +87,12 @@ class TemporalAttention(nn.Module):
 
 
 def is_temporal(path: tuple[str, ...]) -> bool:
-  """Whether a parameter belongs to these layers, and so to no network of the other libraries."""
+  """Whether the parameter at `path` belongs to a layer of this file, which diffusers' networks do not have."""
   return path[-1] == "taps" or any(name.startswith("temporal_attentions") for name in path)
 
 
 def initial_temporal_parameter(path: tuple[str, ...], shape: tuple[int, ...], seed: int = 0) -> NdArray:
-  """A temporal parameter as it is before training, for weights that came without it; float32."""
+  """The initial value of the temporal parameter at `path`, for checkpoints that lack it; float32."""
   if path[-1] == "kernel" and path[-2] != "to_out_0":
     key = np.random.default_rng([seed, *"/".join(path).encode()])
     return (key.normal(size=shape) / math.sqrt(shape[0])).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The transformer that stands in the UNet and the ControlNet, and the attention layers it is made of."""
+"""The transformer of UNet and ControlNet, its layers, and the autoencoder's attention."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,7 +20,17 @@ def projected_attention(
   dtype: DTypeLike,
   out_init: Initializer = _lecun_normal,
 ) -> Float[Array, "B N D"]:
-  """Multi-head attention whose four projections become submodules of the (compact) module that calls it."""
+  """Multi-head attention of `x` to `context`; its four projections become submodules of the calling compact module.
+
+  Args:
+    x: queries are projected from it.
+    context: keys and values are projected from it.
+    key_count: number of unmasked context tokens of each example; None for all.
+    heads: number of heads; divides D.
+    qkv_bias: whether the query, key and value projections have a bias.
+    dtype: of the computation.
+    out_init: initialiser of the output projection's kernel.
+  """
   features = x.shape[-1]
 
   def project(name: str, y: Array) -> Array:
@@ -32,10 +42,10 @@ def projected_attention(
 
 
 class Attention(nn.Module):
-  """Attention of the transformer: no bias on queries, keys and values.
+  """Multi-head attention without bias in the query, key and value projections.
 
   Attributes:
-    heads: how many.
+    heads: number of heads.
     dtype: of the computation.
   """
 
@@ -49,12 +59,12 @@ class Attention(nn.Module):
     context: Float[Array, "B M E"] | None = None,
     key_count: Int[Array, "B"] | None = None,
   ) -> Float[Array, "B N D"]:
-    """Attends to `context`, or without one to `x` itself."""
+    """Attention of `x` to `context`; to `x` itself if `context` is None."""
     return projected_attention(x, x if context is None else context, key_count, self.heads, False, self.dtype)
 
 
 class SpatialAttention(nn.Module):
-  """The autoencoder's: one head over the cells of each image, behind a GroupNorm, added to its input.
+  """The autoencoder's attention: GroupNorm, one head over the cells of each image, residual connection.
 
   Attributes:
     groups, epsilon: of the normalisation.
@@ -74,7 +84,7 @@ class SpatialAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-  """Gated linear unit with the exact GELU (Shazeer 2020)."""
+  """Gated linear unit of `features` channels with the exact GELU (Shazeer 2020)."""
 
   features: int
   dtype: DTypeLike = jnp.float32
@@ -86,7 +96,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """GEGLU of four times the width, and back."""
+  """GEGLU of four times the input's width, then a projection back."""
 
   dtype: DTypeLike = jnp.float32
 
@@ -97,11 +107,11 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Self-attention, cross-attention to the context, feed-forward; each after a layer norm, each added.
+  """Pre-norm self-attention, cross-attention to the context, and feed-forward, each with a residual connection.
 
   Attributes:
     heads: of both attentions.
-    all_frames: self-attention over all frames of a clip as one sequence of T*H*W tokens; else frame by frame.
+    all_frames: whether self-attention runs over all T*N tokens of a clip as one sequence, or over each frame's N.
     dtype: of the computation.
   """
 
@@ -128,7 +138,7 @@ class TransformerBlock(nn.Module):
 
     h = layer_norm(1e-5, self.dtype, "norm1")(x).reshape(sequence)
     x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, key_count=key_count).reshape(x.shape)
-    # A query sees the context alone, so all frames of a clip can stand in one sequence.
+    # Cross-attention has no interaction between queries, so all frames of a clip can be one sequence.
     h = layer_norm(1e-5, self.dtype, "norm2")(x).reshape(clip)
     x = x + Attention(self.heads, dtype=self.dtype, name="attn2")(h, context).reshape(x.shape)
     h = layer_norm(1e-5, self.dtype, "norm3")(x).reshape(clip)
@@ -136,16 +146,16 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-  """Transformer over the cells of a feature map, around it a projection in and out, and the input added.
+  """Transformer over the cells of a feature map, between two projections, with a residual connection.
 
-  Its GroupNorm has each frame's own statistics and epsilon 1e-6, unlike the residual block's.
+  Its GroupNorm has per-frame statistics and epsilon 1e-6, unlike that of the residual blocks.
 
   Attributes:
     heads: of each attention.
     groups: of the normalisation.
-    depth: transformer blocks.
-    linear_projection: dense projections in and out (Stable Diffusion 2), else 1x1 convolutions.
-    all_frames: self-attention over all frames of a clip.
+    depth: number of transformer blocks.
+    linear_projection: whether the projections are dense layers (Stable Diffusion 2) or 1x1 convolutions.
+    all_frames: see `TransformerBlock`.
     dtype: of the computation.
   """
 

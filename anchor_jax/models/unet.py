@@ -1,6 +1,6 @@
-"""The denoising UNet, and the downward half it shares with the pose branch.
+"""The denoising UNet, and the down path that the pose branch shares.
 
-One class serves frame and clip, body and head: a frame is a clip of length one through the same parameters.
+The same module and parameters serve frames and clips, body and head: a frame is a clip with T = 1.
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 
 class Stage(nn.Module):
-  """One level of the network: residual blocks, each followed by a transformer if the level has attention.
+  """One resolution level: residual blocks, each followed by a transformer if the level has attention.
 
   Attributes:
-    config: of the whole network.
+    config: of the network.
     features: output channels.
-    layers: residual blocks.
-    heads: of the attentions; 0 for a level without.
-    depth: transformer blocks of each attention.
-    resample: "down", "up" or "" after the blocks.
+    layers: number of residual blocks.
+    heads: of the attentions; 0 for a level without attention.
+    depth: transformer blocks in each transformer.
+    resample: "down", "up" or "" (none), after the blocks.
     dtype: of the computation.
   """
 
@@ -78,7 +78,7 @@ class Stage(nn.Module):
     context: Float[Array, "B N E"],
     frame_mask: Bool[Array, "B T"] | None,
   ) -> tuple[Array, list[Array]]:
-    """The level's output and every feature map the upward half will want."""
+    """(output, skip features): the latter are the output of each layer, and of the downsampling if there is one."""
     features = []
     for i in range(self.layers):
       x = self._layer(i, x, time_embedding, context, frame_mask)
@@ -97,7 +97,14 @@ class Stage(nn.Module):
     frame_mask: Bool[Array, "B T"] | None,
     size: tuple[int, int] | None,
   ) -> Array:
-    """Joins `skips`, the last first, and goes up to `size` (height, width) if the level resamples."""
+    """The output of an up-path level.
+
+    Args:
+      x: output of the level below.
+      skips: skip features, one per layer; layer i concatenates the i-th from the end to its input.
+      time_embedding, context, frame_mask: see `UNet`.
+      size: (height, width) to upsample to, if the level upsamples.
+    """
     for i in range(self.layers):
       x = jnp.concatenate([x, skips[-1 - i]], axis=-1)
       x = self._layer(i, x, time_embedding, context, frame_mask)
@@ -105,7 +112,7 @@ class Stage(nn.Module):
 
 
 class MiddleBlock(nn.Module):
-  """Residual block, transformer, residual block at the coarsest level."""
+  """Residual block, transformer, residual block at the coarsest resolution."""
 
   config: UNetConfig | ControlNetConfig
   dtype: DTypeLike = jnp.float32
@@ -150,7 +157,7 @@ def _temporal_attentions(
 
 
 def down_stages(config: UNetConfig | ControlNetConfig, dtype: DTypeLike) -> list[Stage]:
-  """The levels of the downward half, finest first."""
+  """The levels of the down path, finest first."""
   last = len(config.block_out_channels) - 1
   return [
     Stage(
@@ -167,14 +174,14 @@ def down_stages(config: UNetConfig | ControlNetConfig, dtype: DTypeLike) -> list
 
 
 class UNet(nn.Module):
-  """Predicts the noise (or the velocity) in noisy latents (Rombach et al. 2022; LDM's UNet with cross-attention).
+  """Predicts noise or velocity from noisy latents: the UNet of latent diffusion (Rombach et al. 2022), over clips.
 
-  Every 2D convolution runs frame by frame; self-attention sees all frames of a clip; GroupNorm in residual blocks and
-  at the end pools over frames, masked as the attention keys are.
+  Convolutions run per frame; self-attention runs over all frames of a clip; GroupNorm in residual blocks and before
+  the output pools over frames. `frame_mask` masks attention keys and the pooled statistics.
 
   Attributes:
     config: the architecture.
-    dtype: of the computation; parameters, norms and softmax stay float32.
+    dtype: of the computation; parameters, normalisation statistics and softmax are float32.
   """
 
   config: UNetConfig
@@ -211,15 +218,15 @@ class UNet(nn.Module):
     down_residuals: Sequence[Array] | None = None,
     mid_residual: Array | None = None,
   ) -> Float[Array, "B T H W O"]:
-    """Predicts, in float32.
+    """The prediction, float32, with O = `config.out_channels`.
 
     Args:
-      sample: noisy latents (for the head, mask and masked-image latents after them).
-      timesteps: 0 to 999, one a clip.
+      sample: noisy latents; for the head, followed by the mask and the masked image's latents.
+      timesteps: one per clip, 0 to num_train_timesteps - 1.
       context: appearance tokens.
-      frame_mask: False for padded frames, which then touch no other frame.
-      down_residuals: the pose branch's, added to the skip features; one for each.
-      mid_residual: the pose branch's, added to the middle block's output.
+      frame_mask: False for padded frames, which then do not influence the others. None: no padding.
+      down_residuals: of the pose branch, one for each skip feature, to which they are added.
+      mid_residual: of the pose branch, added to the middle block's output.
     """
     config = self.config
     emb = timestep_features(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)

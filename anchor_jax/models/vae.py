@@ -1,4 +1,4 @@
-"""The image autoencoder (Kingma and Welling 2014; Rombach et al. 2022, first stage), frozen or trained from nothing."""
+"""The image autoencoder: a VAE (Kingma and Welling 2014), the first stage of Rombach et al. 2022."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ _EPSILON = 1e-6
 
 
 class Level(nn.Module):
-  """Residual blocks at one size, and the step to the next: "down", "up" or ""."""
+  """One resolution level: `layers` residual blocks, then `resample` ("down", "up" or "" for none)."""
 
   config: VAEConfig
   features: int
@@ -40,7 +40,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-  """Residual block, attention, residual block."""
+  """Residual block, attention, residual block at the coarsest resolution."""
 
   config: VAEConfig
   dtype: DTypeLike = jnp.float32
@@ -59,7 +59,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Image to the channels that hold mean and log-variance."""
+  """Images in [-1, 1] to 2 * latent_channels channels, from which mean and log-variance are computed."""
 
   config: VAEConfig
   dtype: DTypeLike = jnp.float32
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Latent to image."""
+  """Latents to images, nominally in [-1, 1]."""
 
   config: VAEConfig
   dtype: DTypeLike = jnp.float32
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-  """Images to latents and back; no scaling factor is applied here.
+  """Encodes images to latents and decodes them. Latents are unscaled: `scaling_factor` is applied by the caller.
 
   Attributes:
     config: the architecture.
@@ -128,10 +128,10 @@ class AutoencoderKL(nn.Module):
       self.post_quant_conv = Conv(config.latent_channels, 1, padding=(0, 0), dtype=dtype)
 
   def encode(self, images: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """Mean and log-variance of the latent, float32, the latter within [-30, 20].
+    """(mean, log-variance) of the latents, float32; the latter is clipped to [-30, 20].
 
     Args:
-      images: in [-1, 1], height and width multiples of `config.stride`.
+      images: in [-1, 1]; height and width are multiples of `config.stride`.
     """
     moments = self.encoder(images[:, None])
     if self.config.use_quant_conv:
@@ -140,7 +140,7 @@ class AutoencoderKL(nn.Module):
     return mean, jnp.clip(log_variance, -30, 20)
 
   def decode(self, latents: Float[Array, "B h w D"]) -> Float[Array, "B H W C"]:
-    """Images around [-1, 1], float32, not clipped, from unscaled latents."""
+    """Images of unscaled latents, float32, nominally in [-1, 1], not clipped."""
     x = latents[:, None]
     if self.config.use_post_quant_conv:
       x = self.post_quant_conv(x)
@@ -149,7 +149,7 @@ class AutoencoderKL(nn.Module):
   def __call__(
     self, images: Float[Array, "B H W C"], key: Key[Array, ""] | None = None
   ) -> tuple[Float[Array, "B H W O"], Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """Reconstruction from a sample of the latent (from its mean without a key), mean and log-variance; for training."""
+    """(reconstruction, mean, log-variance), for training; decodes a sample of the latent, or its mean without `key`."""
     mean, log_variance = self.encode(images)
     latents = mean
     if key is not None:
