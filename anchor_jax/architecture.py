@@ -1,7 +1,7 @@
-"""What a network looks like: frozen configurations with the field names of diffusers' and transformers' config.json.
+"""Frozen configurations of the networks, with the field names of diffusers' and transformers' config.json.
 
-Defaults are Stable Diffusion 1.5's. `from_json` refuses fields that would change what is computed and are not known
-here; `to_json` writes what those libraries load, with fields of our own only where they differ from their default.
+Defaults are Stable Diffusion 1.5's. `from_json` raises for unsupported fields that would change the computation.
+`to_json` writes what those libraries load; fields that only this package has are written if they are not the default.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 
 from anchor_jax.errors import UserError, suggestion
 
-_C = TypeVar("_C", bound="Config")  # typing.Self would do, but the run-time checker refuses it
-_ANY = object()  # any value is harmless
+_C = TypeVar("_C", bound="Config")  # typing.Self is refused by the run-time type checker
+_ANY = object()  # in `ignored`: any value
 
 
 def _frozen(value: Any) -> Any:
@@ -20,41 +20,45 @@ def _frozen(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Base of the configurations: strict reading, and writing, of a config.json."""
+  """Base class: reads a config.json strictly, and writes it."""
 
   class_name: ClassVar[str] = ""
-  own_fields: ClassVar[tuple[str, ...]] = ()  # ours alone, unknown to the other libraries
-  layer_fields: ClassVar[tuple[str, ...]] = ()  # those of them that add parameters
-  file_defaults: ClassVar[Mapping[str, Any]] = {}  # what the writing library means by a field that is absent
-  harmless: ClassVar[Mapping[str, Any]] = {}  # field -> the values (or _ANY) that change nothing here
+  own_fields: ClassVar[tuple[str, ...]] = ()  # fields that diffusers and transformers do not have
+  layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
+  file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
+  ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or _ANY) with no effect here
 
   @classmethod
   def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
-    """Reads the dictionary of a config.json; UserError for a value that matters and is not built, or makes no sense."""
+    """The configuration in the dictionary of a config.json.
+
+    Raises:
+      UserError: a field has a value that is not supported here, or no valid value.
+    """
     known = {f.name for f in dataclasses.fields(cls)}
     values, refused = dict(cls.file_defaults), []
     for name, value in fields.items():
       value = _frozen(value)
       if name in known:
         values[name] = value
-      elif not cls._is_harmless(name, value):
+      elif not cls._is_ignored(name, value):
         refused.append(f"{name}={value!r}" + suggestion(name, known))
     if refused:
-      raise UserError(f"{cls.class_name} configuration asks for what is not built here: {', '.join(refused)}")
+      raise UserError(f"{cls.class_name} configuration has fields that are not supported here: {', '.join(refused)}")
     try:
       return cls(**values)
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
       raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({error})") from error
 
   @classmethod
-  def _is_harmless(cls, name: str, value: Any) -> bool:
+  def _is_ignored(cls, name: str, value: Any) -> bool:
     if name.startswith("_") or value is None or value is False:
       return True
-    allowed = cls.harmless.get(name, ())
+    allowed = cls.ignored.get(name, ())
     return allowed is _ANY or value in allowed
 
   def to_json(self) -> dict[str, Any]:
-    """The dictionary of a config.json; `from_json` of it gives this configuration back."""
+    """The dictionary of a config.json, which `from_json` turns back into this configuration."""
     fields: dict[str, Any] = {"_class_name": self.class_name}
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -64,10 +68,10 @@ class Config:
     return fields
 
   def with_own_fields(self: _C, other: "Config") -> _C:
-    """This architecture, run the way `other` says: its values of the fields that are ours alone.
+    """This configuration with `other`'s values of `own_fields`; layers that it already has are kept.
 
     Raises:
-      UserError: `other` wants layers of another size than the ones this one has.
+      UserError: `other` has different non-default values of `layer_fields` than this configuration.
     """
     changes = {}
     for name in self.own_fields:
@@ -89,10 +93,10 @@ def _per_block(value: Any, blocks: int) -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class _DownPath(Config):
-  """What the UNet and the ControlNet share: the downward half and the middle."""
+  """Fields that UNet and ControlNet share: the down path and the middle block."""
 
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
-  harmless: ClassVar[Mapping[str, Any]] = {
+  ignored: ClassVar[Mapping[str, Any]] = {
     **dict.fromkeys(("sample_size", "addition_embed_type_num_heads"), _ANY),
     **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
     **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
@@ -114,11 +118,11 @@ class _DownPath(Config):
   norm_eps: float = 1e-5
   cross_attention_dim: int = 768
   transformer_layers_per_block: int | tuple[int, ...] = 1
-  attention_head_dim: int | tuple[int, ...] = 8  # despite its name the number of heads, as in diffusers
+  attention_head_dim: int | tuple[int, ...] = 8  # the number of heads, despite its name; as in diffusers
   num_attention_heads: int | tuple[int, ...] | None = None
   use_linear_projection: bool = False
-  upcast_attention: bool = False  # read and written; the softmax is in float32 anyway
-  remat: bool | str = False  # True, or the name of a jax.checkpoint_policies policy: memory for a second forward
+  upcast_attention: bool = False  # read and written only: the softmax is always in float32
+  remat: bool | str = False  # see models.layers.rematerialised
 
   def __post_init__(self) -> None:
     levels = len(self.block_out_channels)
@@ -127,8 +131,10 @@ class _DownPath(Config):
     for name in ("layers_per_block", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads"):
       value = getattr(self, name)
       self._require(not isinstance(value, tuple) or len(value) == levels, f"{name} needs one entry or {levels}")
-    self._require(self.mid_block_type == "UNetMidBlock2DCrossAttn", f"mid block {self.mid_block_type!r} is not built")
-    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not built here; use silu")
+    self._require(
+      self.mid_block_type == "UNetMidBlock2DCrossAttn", f"mid block {self.mid_block_type!r} is not supported"
+    )
+    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not supported; use silu")
     for width, heads in zip(self.block_out_channels, self.heads, strict=True):
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
       self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
@@ -137,21 +143,21 @@ class _DownPath(Config):
     levels = len(self.block_out_channels)
     self._require(len(given) == levels, f"{len(given)} {name} for {levels} levels")
     for kind in sorted(set(given) - set(known)):
-      self._require(False, f"{name} has {kind!r}, which is not built here; use {' or '.join(known)}")
+      self._require(False, f"{name} has {kind!r}, which is not supported; use {' or '.join(known)}")
 
   @property
   def heads(self) -> tuple[int, ...]:
-    """Attention heads at each level, finest first."""
+    """Number of attention heads at each level, finest first."""
     return _per_block(self.num_attention_heads or self.attention_head_dim, len(self.block_out_channels))
 
   @property
   def layers(self) -> tuple[int, ...]:
-    """Residual blocks at each level of the downward half."""
+    """Number of residual blocks at each level of the down path, finest first."""
     return _per_block(self.layers_per_block, len(self.block_out_channels))
 
   @property
   def depths(self) -> tuple[int, ...]:
-    """Transformer layers in each attention of a level."""
+    """Number of transformer blocks per transformer at each level, finest first."""
     return _per_block(self.transformer_layers_per_block, len(self.block_out_channels))
 
   @property
@@ -161,21 +167,24 @@ class _DownPath(Config):
 
   @property
   def skip_channels(self) -> tuple[int, ...]:
-    """Channels of each feature map the downward half hands over, in order."""
+    """Channels of each skip feature of the down path, finest first."""
     channels = [self.block_out_channels[0]]
     for width, layers in zip(self.block_out_channels, self.layers, strict=True):
-      channels += [width] * (layers + 1)  # the last of them goes down a level
-    return tuple(channels[:-1])  # which the last level does not
+      channels += [width] * (layers + 1)  # one more for the downsampling
+    return tuple(channels[:-1])  # the last level has none
 
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig(_DownPath):
   """The denoising UNet (UNet2DConditionModel).
 
-  Ours beyond diffusers: `all_frame_attention`, self-attention over all frames of a clip as one sequence (for a frame
-  it is the ordinary one); `mid_gets_last_residual`, the reference's leak of the last ControlNet residual into the
-  middle block; `temporal_kernel`, frames that the residual blocks' convolutions see (odd; 1 is the 2D network), and
-  `temporal_attention`, attention along time behind each transformer: see models/temporal.py; `remat`.
+  Attributes that diffusers does not have:
+    all_frame_attention: self-attention over all frames of a clip as one sequence; the same for a single frame.
+    mid_gets_last_residual: the middle block's input is the last skip feature with its ControlNet residual added, a bug
+      of the reference that weights trained with it need.
+    temporal_kernel: temporal extent in frames of the residual blocks' convolutions; odd, 1 is the 2D network.
+    temporal_attention: attention over frames after each transformer; see models/temporal.py.
+    remat: rematerialisation; see `models.layers.rematerialised`.
   """
 
   class_name: ClassVar[str] = "UNet2DConditionModel"
@@ -201,7 +210,7 @@ class UNetConfig(_DownPath):
 
 @dataclasses.dataclass(frozen=True)
 class ControlNetConfig(_DownPath):
-  """The pose branch (ControlNetModel): stem over the pose render, downward half, middle, one 1x1 convolution each."""
+  """The pose branch (ControlNetModel): stem over the pose render, down path, middle block, 1x1 convolutions."""
 
   class_name: ClassVar[str] = "ControlNetModel"
   own_fields: ClassVar[tuple[str, ...]] = ("remat",)
@@ -221,14 +230,14 @@ class ControlNetConfig(_DownPath):
 
   @property
   def stem_stride(self) -> int:
-    """Pixels of the pose render to one latent cell."""
+    """Side in pose-render pixels of one latent cell."""
     return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
 
   @classmethod
   def from_unet(
     cls, unet: UNetConfig, conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   ) -> "ControlNetConfig":
-    """The pose branch that fits a UNet; it sees the noisy latent alone, so 4 channels beside a 9-channel UNet."""
+    """The pose branch for a UNet. It takes the noisy latents only, `unet.out_channels` channels, also for the head."""
     shared = {f.name: getattr(unet, f.name) for f in dataclasses.fields(_DownPath) if f.name != "in_channels"}
     return cls(
       in_channels=unet.out_channels, **shared, conditioning_embedding_out_channels=conditioning_embedding_out_channels
@@ -237,7 +246,7 @@ class ControlNetConfig(_DownPath):
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig(Config):
-  """The image autoencoder (AutoencoderKL); `scaling_factor` times its latent is what the UNet sees."""
+  """The image autoencoder (AutoencoderKL); the UNet takes its latents times `scaling_factor`."""
 
   class_name: ClassVar[str] = "AutoencoderKL"
   file_defaults: ClassVar[Mapping[str, Any]] = {
@@ -247,7 +256,7 @@ class VAEConfig(Config):
     "layers_per_block": 1,
     "sample_size": 32,
   }
-  harmless: ClassVar[Mapping[str, Any]] = {"force_upcast": _ANY}
+  ignored: ClassVar[Mapping[str, Any]] = {"force_upcast": _ANY}
 
   in_channels: int = 3
   out_channels: int = 3
@@ -268,29 +277,29 @@ class VAEConfig(Config):
     levels = len(self.block_out_channels)
     self._require(self.down_block_types == ("DownEncoderBlock2D",) * levels, f"needs {levels} DownEncoderBlock2D")
     self._require(self.up_block_types == ("UpDecoderBlock2D",) * levels, f"needs {levels} UpDecoderBlock2D")
-    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not built here; use silu")
+    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not supported; use silu")
     for width in self.block_out_channels:
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
 
   @property
   def stride(self) -> int:
-    """Pixels to one latent cell."""
+    """Side in pixels of one latent cell."""
     return 2 ** (len(self.block_out_channels) - 1)
 
   @classmethod
   def from_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
-    """One level for each width, without counting out the block types."""
+    """A configuration with one level per entry of `block_out_channels`, finest first; `fields` are of the class."""
     down, up = (("DownEncoderBlock2D",) * len(block_out_channels), ("UpDecoderBlock2D",) * len(block_out_channels))
     return cls(block_out_channels=block_out_channels, down_block_types=down, up_block_types=up, **fields)
 
 
 @dataclasses.dataclass(frozen=True)
 class _CLIPTower(Config):
-  """What CLIP's image and text towers share."""
+  """Fields that CLIP's image and text towers share."""
 
   model_type: ClassVar[str] = ""
-  # What training or generation would want, and what transformers writes into every model's file.
-  harmless: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+  # Fields for training or text generation, and those that transformers writes for every model.
+  ignored: ClassVar[Mapping[str, Any]] = dict.fromkeys(
     "architectures attention_dropout dropout bos_token_id eos_token_id pad_token_id initializer_factor "
     "initializer_range model_type torch_dtype dtype transformers_version top_k top_p temperature max_length min_length "
     "num_beams num_beam_groups diversity_penalty repetition_penalty length_penalty num_return_sequences "
@@ -309,18 +318,21 @@ class _CLIPTower(Config):
 
   def __post_init__(self) -> None:
     width, heads = self.hidden_size, self.num_attention_heads
-    self._require(self.hidden_act in ("quick_gelu", "gelu"), f"activation {self.hidden_act!r} is not built here")
+    self._require(
+      self.hidden_act in ("quick_gelu", "gelu"),
+      f"activation {self.hidden_act!r} is not supported; use quick_gelu or gelu",
+    )
     self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
 
   def to_json(self) -> dict[str, Any]:
-    """As the base's, with transformers' way of naming the class."""
+    """As the base's, with the class named as transformers does."""
     fields = super().to_json()
     return {"architectures": [fields.pop("_class_name")], "model_type": self.model_type, **fields}
 
 
 @dataclasses.dataclass(frozen=True)
 class CLIPVisionConfig(_CLIPTower):
-  """CLIP's image tower (CLIPVisionModel); defaults are ViT-B/32's."""
+  """CLIP's image tower (CLIPVisionModel); the defaults are ViT-B/32."""
 
   class_name: ClassVar[str] = "CLIPVisionModel"
   model_type: ClassVar[str] = "clip_vision_model"
@@ -331,13 +343,13 @@ class CLIPVisionConfig(_CLIPTower):
 
   @property
   def tokens(self) -> int:
-    """Length of the context: one token a patch and the class token."""
+    """Number of context tokens: one per patch, and the class token."""
     return (self.image_size // self.patch_size) ** 2 + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class CLIPTextConfig(_CLIPTower):
-  """CLIP's text tower (CLIPTextModel); defaults are Stable Diffusion 1.5's, ViT-L/14's."""
+  """CLIP's text tower (CLIPTextModel); the defaults are Stable Diffusion 1.5's, ViT-L/14."""
 
   class_name: ClassVar[str] = "CLIPTextModel"
   model_type: ClassVar[str] = "clip_text_model"
@@ -349,7 +361,7 @@ class CLIPTextConfig(_CLIPTower):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Config):
-  """The noise schedule (scheduler_config.json). A PNDM file is read as DDIM's, which has the same noise levels."""
+  """The noise schedule (scheduler_config.json). PNDM files are read as DDIM, which has the same noise levels."""
 
   class_name: ClassVar[str] = "DDIMScheduler"
   file_defaults: ClassVar[Mapping[str, Any]] = {
@@ -359,7 +371,7 @@ class ScheduleConfig(Config):
     "set_alpha_to_one": True,
     "steps_offset": 0,
   }
-  harmless: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+  ignored: ClassVar[Mapping[str, Any]] = dict.fromkeys(
     "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type".split(), _ANY
   )
 
@@ -384,7 +396,7 @@ class ScheduleConfig(Config):
 
   @classmethod
   def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
-    """As the base's; raises UserError for schedulers other than DDIM, DDPM and PNDM too."""
+    """As the base's; also raises UserError for schedulers other than DDIM, DDPM and PNDM."""
     kind = fields.get("_class_name", cls.class_name)
     if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):
       raise UserError(f"scheduler {kind!r} is not read here; save the pipeline with DDIMScheduler or PNDMScheduler")
@@ -393,5 +405,5 @@ class ScheduleConfig(Config):
 
   def to_json(self) -> dict[str, Any]:
     """As the base's."""
-    # diffusers clips by default, Stable Diffusion does not.
+    # diffusers clips predictions by default; Stable Diffusion must not be clipped.
     return {**super().to_json(), "clip_sample": False}

@@ -1,4 +1,4 @@
-"""Published models and the reference's numbers, for configs and for planning without weights."""
+"""Configurations of published models, and of the reference's training runs."""
 
 import dataclasses
 
@@ -7,22 +7,25 @@ from anchor_jax.config import DataConfig, MeshConfig, ModelConfig, OptimizerConf
 
 
 def stable_diffusion_15(part: str, remat: bool | str = True, **unet_fields) -> ModelConfig:
-  """Stable Diffusion 1.5 with its pose branch and CLIP ViT-B/32's image tower; for the head its inpainting twin.
+  """Stable Diffusion 1.5 with a pose branch and CLIP ViT-B/32's image tower; for the head, the inpainting model.
 
   Args:
     part: "body" or "head".
-    remat: see `UNetConfig.remat`.
-    unet_fields: of the UNet, such as temporal_attention.
+    remat: rematerialisation of UNet and pose branch; see `models.layers.rematerialised`.
+    unet_fields: further fields of `UNetConfig`, such as temporal_attention.
   """
   unet = UNetConfig(in_channels=9 if part == "head" else 4, remat=remat, **unet_fields)
   return ModelConfig(unet=unet, controlnet=dataclasses.replace(ControlNetConfig.from_unet(unet), remat=remat))
 
 
 def reference_run(part: str, **unet_fields) -> RunConfig:
-  """The reference's training of `part`: Stable Diffusion 1.5, 512 pixels, AdamW at 1e-5 after 500 steps, batches of 4.
+  """The reference's training run of `part` (Make-Your-Anchor, 2024): AdamW at 1e-5 with 500 warm-up steps, batch 4.
 
-  What differs between first and second stage (where it starts, how long it takes) is left to the config; `unet_fields`
-  are of the UNet.
+  The config sets what differs between first and second stage: `init` and `steps`.
+
+  Args:
+    part: "body" or "head".
+    unet_fields: further fields of `UNetConfig`.
   """
   body = SampleConfig("ddim", steps=20, window=16, overlap=4, guidance=7.5, conditioning_scale=2.0)
   head = SampleConfig("ddim", steps=20, window=1, overlap=0, guidance=3.5, conditioning_scale=1.0, windows_per_batch=30)

@@ -1,10 +1,11 @@
-"""The only importer of jaxtyping, and the legend of axis names used in signatures.
+"""Array types for signatures, re-exported from jaxtyping, and the legend of axis names; nothing else imports jaxtyping.
 
   B  batch (clips, or windows of a clip)     T  frames of a clip        H W  height, width
   C  channels                                N  tokens                  D    features of a token
   K  windows of a clip                       S  sampling steps
 
-An image is "H W C"; a frame is a clip with T = 1. Pixels are uint8 0..255 in data/ and float in models/.
+An image is "H W C"; a frame is a clip with T = 1. Lower case h, w are a resampled height and width. Pixels are uint8
+0..255 in motion/, studio/ and data/, and float32 in models/.
 """
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt8

@@ -1,14 +1,14 @@
-"""Head, second stage: one person's face, from the head that learned many.
+"""Head, second stage: fine-tunes the head model of sd15_head_pretrain.py on one person.
 
 python -m anchor_jax.train --config=configs/sd15_head_finetune.py --workdir=runs/ana --config.data.path=data/ana
 
-The numbers are the reference's: AdamW at 1e-5 after 500 steps of warm-up, batches of 4, no average of the weights.
-Where the reference is flawed, ours is right by default, and its way is a key away: --config.condition_dropout=0 (it
-learns no null branch) and --config.optimizer.clip_networks='("controlnet",)' (it clips the pose branch alone).
+Hyperparameters are the reference's: AdamW at 1e-5 after 500 warm-up steps, batch 4, no weight average. Two of its bugs
+are fixed by default and can be restored: --config.condition_dropout=0 (it never trains the null context) and
+--config.optimizer.clip_networks='("controlnet",)' (it clips the gradients of the pose branch only).
 Cost and result: not measured.
 
-A person in 5 MB a part: --config.lora.rank=8 --config.optimizer.learning_rate=1e-4 trains adapters in attention and
-leaves the networks as they are; `python -m anchor_jax.convert lora runs/ana ana_lora --dtype=float16` writes them.
+With --config.lora.rank=8 --config.optimizer.learning_rate=1e-4 only adapters in attention are trained (5 MB per part);
+`python -m anchor_jax.convert lora runs/ana ana_lora --dtype=float16` writes them.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from anchor_jax.presets import reference_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The run."""
+  """The settings of the run."""
   run = reference_run("head")
   return to_config_dict(
     dataclasses.replace(run, init="runs/people", steps=6000, checkpoint_every=500, preview_every=500)

@@ -1,9 +1,9 @@
-"""Body with the 3D temporal blocks on: inflated kernels and attention along time, which change nothing at first.
+"""Body with temporal layers: inflated kernels and attention over frames, initialised to leave the output unchanged.
 
 python -m anchor_jax.train --config=configs/sd15_temporal.py --workdir=runs/in_time --config.data.path=data/people
 
-Examples are clips of 8 frames in a row, and only the temporal blocks are trained: the frame network stays as it was.
---config.only_temporal=False trains all. Cost and result: not measured.
+Examples are clips of 8 consecutive frames. Only the temporal layers are trained; --config.only_temporal=False trains
+all parameters. Cost and result: not measured.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from anchor_jax.presets import reference_run
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The run."""
+  """The settings of the run."""
   run = reference_run("body", temporal_kernel=3, temporal_attention=True)
   data = dataclasses.replace(run.data, clip_frames=8)
   return to_config_dict(

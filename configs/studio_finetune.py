@@ -1,12 +1,12 @@
-"""Fine-tuning the shipped studio weights on one person: minutes on a laptop.
+"""Fine-tunes the shipped studio weights on one person: minutes on a laptop.
 
 python -m anchor_jax.prepare video.mp4 --output=data/ana
 python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
 python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
-The last 32 frames are not trained on: their loss is told with every checkpoint, and runs/ana/body/preview.png shows
-some. A person in less than a megabyte: --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 trains adapters in
-attention and leaves the networks as they are; `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
+The last 32 frames are held out: their loss is printed with every checkpoint, and runs/ana/body/preview.png shows some.
+With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained (under 1 MB);
+`python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConf
 
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:
-  """The run for one part: body or head."""
+  """The settings of the run for one part, "body" or "head"."""
   body = SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0)
   head = SampleConfig(
     "dpm++2m", steps=5, window=1, overlap=0, guidance=1.0, conditioning_scale=1.0, windows_per_batch=16

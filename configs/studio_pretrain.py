@@ -1,4 +1,4 @@
-r"""Pre-training on many studio people: the small networks that come with the package.
+r"""Trains the small networks that come with the package, on 1,024 studio people at 128 pixels.
 
   python -m anchor_jax.prepare --studio=1024 --frames=48 --size=128 --output=data/people
   python -m anchor_jax.train --config=configs/studio_pretrain.py:vae --workdir=runs/pretrain \
@@ -8,8 +8,8 @@ r"""Pre-training on many studio people: the small networks that come with the pa
   python -m anchor_jax.train --config=configs/studio_pretrain.py:head --workdir=runs/pretrain \
     --config.data.path=data/people
 
-Each part starts from those before it (config.init is the workdir). The autoencoder comes first; the body's run also
-trains the image tower; both are frozen from then on, as the big ones come frozen.
+Run the parts in this order: each starts from the networks of those before it (config.init is the workdir). The body's
+run also trains the image tower. The later runs keep autoencoder and image tower frozen.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, Schedule
 from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 TOKEN_WIDTH = 128
-LATENT = 8  # twice Stable Diffusion's: at a quarter of the size, faces and fingers need it
+LATENT = 8  # latent channels; Stable Diffusion's 4 lost eyes and fingers at this resolution
 IMAGE_ENCODER = CLIPVisionConfig(
   hidden_size=TOKEN_WIDTH,
   intermediate_size=256,
@@ -31,7 +31,7 @@ IMAGE_ENCODER = CLIPVisionConfig(
 
 
 def unet(widths: tuple[int, ...], in_channels: int) -> UNetConfig:
-  """A small UNet: no attention at the finest level, where a window has the most tokens."""
+  """A small UNet with one level per width; no attention at the finest level, where a window has the most tokens."""
   levels = len(widths)
   return UNetConfig(
     in_channels=in_channels,
@@ -48,7 +48,7 @@ def unet(widths: tuple[int, ...], in_channels: int) -> UNetConfig:
 
 
 def model(part: str) -> ModelConfig:
-  """The sizes of a part."""
+  """The networks and noise schedule of a part, "vae", "body" or "head"."""
   body = unet((48, 64, 64), LATENT) if part != "head" else unet((32, 48, 48), 2 * LATENT + 1)
   return ModelConfig(
     unet=body,
@@ -59,7 +59,7 @@ def model(part: str) -> ModelConfig:
       norm_num_groups=16,
       sample_size=128,
       latent_channels=LATENT,
-      scaling_factor=1.0,  # training ends by giving the latents unit size
+      scaling_factor=1.0,  # the end of training rescales the latents to unit mean square
     ),
     image_encoder=IMAGE_ENCODER,
     schedule=ScheduleConfig(
@@ -69,7 +69,7 @@ def model(part: str) -> ModelConfig:
 
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:
-  """The run for one part: vae, body or head."""
+  """The settings of the run for one part, "vae", "body" or "head"."""
   steps = {"vae": 8000, "body": 12000, "head": 8000}.get(part, 0)
   return to_config_dict(
     RunConfig(
@@ -85,7 +85,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       data=DataConfig(batch_size=64 if part == "vae" else 128, crop=64, in_memory=True, cache=part == "head"),
       optimizer=OptimizerConfig(
         learning_rate=1e-3 if part == "vae" else 5e-4,
-        schedule="cosine" if part == "vae" else "constant",  # the average does what a falling rate would
+        schedule="cosine" if part == "vae" else "constant",  # the weight average replaces a decaying rate
         warmup_steps=500,
         ema=0.999,
       ),
@@ -94,8 +94,8 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
   )
 
 
-# Few steps of a second-order solver and no guidance; the head keeps the frame it repaints, so it needs fewer still.
-# Half the reference's window: on a CPU the all-frame attention of 16 frames costs more than all the rest.
+# Few steps of a second-order solver, without guidance. Windows are half as long as the reference's: on a CPU the
+# all-frame attention of 16 frames costs more than everything else.
 SAMPLE = {
   "vae": SampleConfig(),
   "body": SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0),

@@ -1,7 +1,7 @@
-"""Checks everything in the repository that is not Python: part of `make check`.
+"""Lints the shell scripts, Dockerfile, YAML and Kubernetes manifests of the repository, as part of `make check`.
 
-Shell scripts and the shell blocks of launch/README.md by shellcheck, the Dockerfile by hadolint, YAML by yamllint, and
-Kubernetes objects against the API's own schemas, the jobs inside a JobSet included.
+Shell scripts and the ```bash blocks of launch/README.md go through shellcheck, the Dockerfile through hadolint, YAML
+through yamllint, and Kubernetes objects, including the jobs in a JobSet, are validated against the API's schemas.
 """
 
 import importlib.util
@@ -19,13 +19,13 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
 BIN = pathlib.Path(sys.executable).parent
-# JobSet is not part of Kubernetes itself, so its schema comes with no validator: these are the fields that we may use.
+# No validator has JobSet's schema, because it is not part of Kubernetes: the fields that a manifest may use.
 JOBSET_FIELDS = {"replicatedJobs", "failurePolicy", "successPolicy", "network", "ttlSecondsAfterFinished", "suspend"}
 REPLICATED_JOB_FIELDS = {"name", "replicas", "template"}
 
 
 def tool(name: str, *arguments: str | pathlib.Path) -> bool:
-  """Runs an installed checker from the repository's root; True when it found nothing."""
+  """Runs a checker from the repository's root; True if it found nothing or is not installed."""
   executable = BIN / name if (BIN / name).exists() else shutil.which(name)
   if executable is None:
     print(f"skipped: {name} has no build for this platform")
@@ -34,7 +34,7 @@ def tool(name: str, *arguments: str | pathlib.Path) -> bool:
 
 
 def check_shell() -> bool:
-  """All scripts, and each ```bash block of the walk-through with the variables that the blocks before it have set."""
+  """True if shellcheck finds nothing in the scripts, and in the ```bash blocks of launch/README.md as one script."""
   scripts = [
     *LAUNCH.glob("*.sh"),
     *LAUNCH.glob("*.sbatch"),
@@ -52,7 +52,7 @@ def check_shell() -> bool:
 
 
 def problems_of_jobset(jobset: dict[str, Any]) -> list[str]:
-  """Unknown fields of a JobSet; the jobs in it are objects of their own."""
+  """Messages about unknown fields of a JobSet; its jobs are validated separately."""
   spec = jobset.get("spec", {})
   unknown = [f"spec.{field}" for field in spec.keys() - JOBSET_FIELDS]
   for job in spec.get("replicatedJobs", []):
@@ -61,7 +61,7 @@ def problems_of_jobset(jobset: dict[str, Any]) -> list[str]:
 
 
 def check_kubernetes() -> bool:
-  """Every object of every manifest against the newest schemas, unknown fields refused."""
+  """True if every object of every manifest is valid in the newest schemas, without unknown fields."""
   if importlib.util.find_spec("kubernetes_validate") is None:
     print("skipped: kubernetes-validate is not installed")
     return True
@@ -91,7 +91,7 @@ def check_kubernetes() -> bool:
 
 
 def main() -> int:
-  """Runs every check, so that one run shows everything."""
+  """Runs every check and prints a summary; returns 1 if one failed."""
   results = {
     "shell": check_shell(),
     "Dockerfile": tool("hadolint", LAUNCH / "Dockerfile"),

@@ -1,11 +1,11 @@
-"""Runs one training as several processes on this machine, each with CPU devices of its own: a pod to try things on.
+"""Runs one training as several processes on this machine, each with its own CPU devices, as on a pod.
 
 Example, two processes with two devices each (everything after `--` goes to anchor_jax.train):
   python launch/local_pod.py --processes=2 --devices=2 -- \
     --config=configs/studio_finetune.py:body --workdir=runs/pod --config.data.path=data/ana
 
-Each line of output begins with the number of its process. When one process fails, the others are stopped and the exit
-code is that of the one that failed. Ctrl-C and SIGTERM reach every process, so that training can save and leave.
+Each line of output begins with the number of its process. If a process fails, the others are stopped, and the exit code
+is that of the failed one. Ctrl-C and SIGTERM are passed to every process, so that training can save a checkpoint.
 """
 
 import argparse
@@ -17,20 +17,20 @@ import sys
 import threading
 import time
 
-GRACE_S = 30.0  # from asking a process to stop until it is killed: as long as saving a checkpoint may take
+GRACE_S = 30.0  # from SIGTERM to SIGKILL; long enough to save a checkpoint
 
 
 def free_port() -> int:
-  """A port that nobody listens on, for the coordinator."""
+  """A free port for the coordinator."""
   with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     return listener.getsockname()[1]
 
 
 def start(module: str, arguments: list[str], processes: int, devices: int) -> list[subprocess.Popen]:
-  """Starts `python -m MODULE ARGUMENTS` once per process, told where the others are."""
+  """Starts `python -m MODULE ARGUMENTS` once per process, with the flags that connect them."""
   environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
-  # A count of devices in XLA_FLAGS (a test's, say) would win over ours.
+  # A device count in XLA_FLAGS, as tests set it, would override JAX_NUM_CPU_DEVICES.
   flags = environment.pop("XLA_FLAGS", "").split()
   kept = [flag for flag in flags if "host_platform_device_count" not in flag]
   if kept:
@@ -46,16 +46,16 @@ def start(module: str, arguments: list[str], processes: int, devices: int) -> li
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
-      text=True,  # universal newlines: a progress bar's carriage returns end lines too
+      text=True,  # universal newlines: a carriage return, as progress bars write it, ends a line
       errors="replace",
-      start_new_session=True,  # the terminal's Ctrl-C comes to us alone, and we pass it on once
+      start_new_session=True,  # so that Ctrl-C reaches only this process, which passes it on once
     )
     for index in range(processes)
   ]
 
 
 def echo(index: int, process: subprocess.Popen) -> None:
-  """Copies one process's output to ours, line by line."""
+  """Prints the output of a process line by line, each line with its index."""
   assert process.stdout is not None
   for line in process.stdout:
     sys.stdout.write(f"[{index}] {line.rstrip()}\n")
@@ -63,14 +63,14 @@ def echo(index: int, process: subprocess.Popen) -> None:
 
 
 def stop(running: list[subprocess.Popen], number: int) -> None:
-  """Sends a signal to every process (and what it started) that still runs."""
+  """Sends signal `number` to the process group of every process that still runs."""
   for process in running:
     if process.poll() is None:
       os.killpg(process.pid, number)
 
 
 def watch(running: list[subprocess.Popen]) -> int:
-  """Waits for all; on the first failure, or a signal to us, stops the rest. Returns the exit code to leave with."""
+  """The exit code, after all processes have ended; the first failure, or a signal to this process, stops the rest."""
   code, deadline = 0, None
 
   def leave(number: int, _) -> None:
@@ -96,7 +96,9 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--processes", type=int, default=2, help="processes to start (default 2)")
   parser.add_argument("--devices", type=int, default=2, help="CPU devices of each process (default 2)")
-  parser.add_argument("--module", default="anchor_jax.train", help="what each process runs (default anchor_jax.train)")
+  parser.add_argument(
+    "--module", default="anchor_jax.train", help="module that each process runs (default anchor_jax.train)"
+  )
   parser.add_argument("arguments", nargs="*", help="after `--`: the arguments of the module")
   options = parser.parse_args()
   if options.processes < 1 or options.devices < 1:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One Cloud TPU slice, from nothing to a running training. Needs the gcloud command, logged in, with a project set.
+# Creates a Cloud TPU slice, installs the package on it and trains. Needs gcloud, logged in, with a project set.
 #
 #   export ZONE=us-west4-a SHARE=10.0.0.2:/anchor      # SHARE: an NFS export (Filestore) for data and checkpoints
-#   launch/tpu_pod.sh create ana v5litepod-16           # rent the slice (SPOT=1: cheaper, may be taken away)
-#   launch/tpu_pod.sh setup ana                         # this commit and its pinned packages onto every host
+#   launch/tpu_pod.sh create ana v5litepod-16           # rent the slice (SPOT=1: cheaper, preemptible)
+#   launch/tpu_pod.sh setup ana                         # install this commit and its pinned packages
 #   launch/tpu_pod.sh train ana --config=configs/studio_finetune.py:body --workdir=/mnt/anchor/ana ...
 #   launch/tpu_pod.sh delete ana                        # stop paying
 #
-# `train` again goes on from the last checkpoint, also on a new slice of another size.
+# Running `train` again resumes from the last checkpoint, also on a new slice of another size.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,7 +34,7 @@ on_every_host() { # COMMAND
 case $action in
   create)
     type=${1:?"name a slice, for example v5litepod-16"}
-    case $type in # the system image that goes with the chip
+    case $type in # the system image for the chip
       v5lite*) image=v2-alpha-tpuv5-lite ;;
       v5p*) image=v2-alpha-tpuv5 ;;
       v6e*) image=v2-alpha-tpuv6e ;;
@@ -48,7 +48,7 @@ case $action in
     trap 'rm -f "$archive"' EXIT
     git archive --format=tar.gz --output="$archive" HEAD
     gcloud compute tpus tpu-vm scp "$archive" "$name:anchor_jax.tar.gz" --zone="$zone" --worker=all
-    # The hosts' own Python is too old; uv brings one. Safe to run again.
+    # The hosts' own Python is too old; uv installs one. Idempotent.
     on_every_host "set -e
       mkdir -p anchor_jax && tar -xzf anchor_jax.tar.gz -C anchor_jax && cd anchor_jax
       python3 -m pip install --quiet --user uv && export PATH=\"\$HOME/.local/bin:\$PATH\"
