@@ -1,90 +1,14 @@
 """Frozen configurations of the networks, with the field names of diffusers' and transformers' config.json.
 
-Defaults are Stable Diffusion 1.5's. `from_json` raises for unsupported fields that would change the computation.
-`to_json` writes what those libraries load; fields that only this package has are written if they are not the default.
+Defaults are Stable Diffusion 1.5's.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from anchor_jax.errors import UserError, suggestion
-
-_C = TypeVar("_C", bound="Config")  # typing.Self is refused by the run-time type checker
-_ANY = object()  # in `ignored`: any value
-
-
-def _frozen(value: Any) -> Any:
-  return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """Base class: reads a config.json strictly, and writes it."""
-
-  class_name: ClassVar[str] = ""
-  own_fields: ClassVar[tuple[str, ...]] = ()  # fields that diffusers and transformers do not have
-  layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
-  file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
-  ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or _ANY) with no effect here
-
-  @classmethod
-  def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
-    """The configuration in the dictionary of a config.json.
-
-    Raises:
-      UserError: a field has a value that is not supported here, or no valid value.
-    """
-    known = {f.name for f in dataclasses.fields(cls)}
-    values, refused = dict(cls.file_defaults), []
-    for name, value in fields.items():
-      value = _frozen(value)
-      if name in known:
-        values[name] = value
-      elif not cls._is_ignored(name, value):
-        refused.append(f"{name}={value!r}" + suggestion(name, known))
-    if refused:
-      raise UserError(f"{cls.class_name} configuration has fields that are not supported here: {', '.join(refused)}")
-    try:
-      return cls(**values)
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-      raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({error})") from error
-
-  @classmethod
-  def _is_ignored(cls, name: str, value: Any) -> bool:
-    if name.startswith("_") or value is None or value is False:
-      return True
-    allowed = cls.ignored.get(name, ())
-    return allowed is _ANY or value in allowed
-
-  def to_json(self) -> dict[str, Any]:
-    """The dictionary of a config.json, which `from_json` turns back into this configuration."""
-    fields: dict[str, Any] = {"_class_name": self.class_name}
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.name in self.own_fields and value == field.default:
-        continue
-      fields[field.name] = list(value) if isinstance(value, tuple) else value
-    return fields
-
-  def with_own_fields(self: _C, other: "Config") -> _C:
-    """This configuration with `other`'s values of `own_fields`; layers that it already has are kept.
-
-    Raises:
-      UserError: `other` has different non-default values of `layer_fields` than this configuration.
-    """
-    changes = {}
-    for name in self.own_fields:
-      own, asked, default = getattr(self, name), getattr(other, name), self.__dataclass_fields__[name].default
-      if name in self.layer_fields and own != default:
-        self._require(asked in (own, default), f"{name} is {own} in the weights and {asked} in the settings")
-        asked = own
-      changes[name] = asked
-    return dataclasses.replace(self, **changes)
-
-  def _require(self, true: bool, message: str) -> None:
-    if not true:
-      raise UserError(f"{self.class_name} configuration: {message}")
+from anchor_jax.config_json import ANY, Config, ConfigT
+from anchor_jax.errors import UserError
 
 
 def _per_block(value: Any, blocks: int) -> tuple[Any, ...]:
@@ -97,7 +21,7 @@ class _DownPath(Config):
 
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
   ignored: ClassVar[Mapping[str, Any]] = {
-    **dict.fromkeys(("sample_size", "addition_embed_type_num_heads"), _ANY),
+    **dict.fromkeys(("sample_size", "addition_embed_type_num_heads"), ANY),
     **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
     **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
     **dict.fromkeys(("resnet_time_scale_shift", "attention_type"), ("default",)),
@@ -256,7 +180,7 @@ class VAEConfig(Config):
     "layers_per_block": 1,
     "sample_size": 32,
   }
-  ignored: ClassVar[Mapping[str, Any]] = {"force_upcast": _ANY}
+  ignored: ClassVar[Mapping[str, Any]] = {"force_upcast": ANY}
 
   in_channels: int = 3
   out_channels: int = 3
@@ -305,7 +229,7 @@ class _CLIPTower(Config):
     "num_beams num_beam_groups diversity_penalty repetition_penalty length_penalty num_return_sequences "
     "encoder_no_repeat_ngram_size no_repeat_ngram_size chunk_size_feed_forward id2label label2id problem_type "
     "return_dict typical_p use_return_dict pruned_heads".split(),
-    _ANY,
+    ANY,
   )
 
   hidden_size: int = 768
@@ -372,7 +296,7 @@ class ScheduleConfig(Config):
     "steps_offset": 0,
   }
   ignored: ClassVar[Mapping[str, Any]] = dict.fromkeys(
-    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type".split(), _ANY
+    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type".split(), ANY
   )
 
   num_train_timesteps: int = 1000
@@ -395,7 +319,7 @@ class ScheduleConfig(Config):
       self._require(getattr(self, name) in allowed, f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
 
   @classmethod
-  def from_json(cls: type[_C], fields: Mapping[str, Any]) -> _C:
+  def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
     """As the base's; also raises UserError for schedulers other than DDIM, DDPM and PNDM."""
     kind = fields.get("_class_name", cls.class_name)
     if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):

@@ -1,0 +1,88 @@
+"""Base class of the network configurations: strict reading and writing of a config.json.
+
+The files are those of diffusers and transformers. `from_json` raises for unsupported fields that would change the
+computation. `to_json` writes what those libraries load; fields that only this package has are written if they are not
+the default.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from anchor_jax.errors import UserError, suggestion
+
+ConfigT = TypeVar("ConfigT", bound="Config")  # typing.Self is refused by the run-time type checker
+ANY = object()  # in `ignored`: any value
+
+
+def _frozen(value: Any) -> Any:
+  return tuple(_frozen(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Base class: reads a config.json strictly, and writes it."""
+
+  class_name: ClassVar[str] = ""
+  own_fields: ClassVar[tuple[str, ...]] = ()  # fields that diffusers and transformers do not have
+  layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
+  file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
+  ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or ANY) with no effect here
+
+  @classmethod
+  def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
+    """The configuration in the dictionary of a config.json.
+
+    Raises:
+      UserError: a field has a value that is not supported here, or no valid value.
+    """
+    known = {f.name for f in dataclasses.fields(cls)}
+    values, refused = dict(cls.file_defaults), []
+    for name, value in fields.items():
+      value = _frozen(value)
+      if name in known:
+        values[name] = value
+      elif not cls._is_ignored(name, value):
+        refused.append(f"{name}={value!r}" + suggestion(name, known))
+    if refused:
+      raise UserError(f"{cls.class_name} configuration has fields that are not supported here: {', '.join(refused)}")
+    try:
+      return cls(**values)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+      raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({error})") from error
+
+  @classmethod
+  def _is_ignored(cls, name: str, value: Any) -> bool:
+    if name.startswith("_") or value is None or value is False:
+      return True
+    allowed = cls.ignored.get(name, ())
+    return allowed is ANY or value in allowed
+
+  def to_json(self) -> dict[str, Any]:
+    """The dictionary of a config.json, which `from_json` turns back into this configuration."""
+    fields: dict[str, Any] = {"_class_name": self.class_name}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name in self.own_fields and value == field.default:
+        continue
+      fields[field.name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+  def with_own_fields(self: ConfigT, other: "Config") -> ConfigT:
+    """This configuration with `other`'s values of `own_fields`; layers that it already has are kept.
+
+    Raises:
+      UserError: `other` has different non-default values of `layer_fields` than this configuration.
+    """
+    changes = {}
+    for name in self.own_fields:
+      own, asked, default = getattr(self, name), getattr(other, name), self.__dataclass_fields__[name].default
+      if name in self.layer_fields and own != default:
+        self._require(asked in (own, default), f"{name} is {own} in the weights and {asked} in the settings")
+        asked = own
+      changes[name] = asked
+    return dataclasses.replace(self, **changes)
+
+  def _require(self, true: bool, message: str) -> None:
+    if not true:
+      raise UserError(f"{self.class_name} configuration: {message}")
