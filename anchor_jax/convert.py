@@ -1,8 +1,8 @@
-"""Brings diffusers and transformers folders in, and takes trained people out to them.
+"""Converts folders of diffusers and transformers for training, and trained people back into such folders.
 
 Examples:
   python -m anchor_jax.convert from-diffusers sd15 models/sd15 --image-encoder=clip-vit-base-patch32 --head=sd15-inpaint
-  python -m anchor_jax.train --config=configs/person.py:body --workdir=runs/ana --config.init=models/sd15
+  python -m anchor_jax.train --config=configs/sd15_body_finetune.py --workdir=runs/ana --config.init=models/sd15
   python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
   python -m anchor_jax.convert lora runs/ana ana_lora        # a person trained with --config.lora.rank=8, in a few MB
 
@@ -13,17 +13,14 @@ go out also a --workdir of training. Nothing is written unless every key of ever
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from anchor_jax.architecture import CLIPVisionConfig, UNetConfig
 from anchor_jax.cli import command
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
-from anchor_jax.store import names
-from anchor_jax.store.adapters import FILE as ADAPTERS
+from anchor_jax.store.complete import complete
 from anchor_jax.store.diffusers import DTYPES, load_config, load_tensors, save_tensors
-from anchor_jax.store.folders import NULL_CONTEXT, ROLES, ModelFolder, complete, open_folder, write_models
-from anchor_jax.store.tensors import Tensor
+from anchor_jax.store.folders import ModelFolder, StoredModel, check_target, open_folder, stored_models, write_models
+from anchor_jax.store.roles import PARTS, ROLES, SHARED, Place
 
 
 def from_diffusers(
@@ -41,50 +38,52 @@ def from_diffusers(
 
   Args:
     source: a pipeline's folder, or one model's.
-    target: made, or replaced if it holds models already.
+    target: made, or replaced where it holds models already.
     image_encoder, controlnet: folders of those models, where the pipeline has none.
     head: an inpainting pipeline (or UNet) for the head.
     make_controlnet: make a pose branch from each UNet that has none.
     make_head: make a head UNet from the body's.
-    stem_widths: of pose branches made.
+    stem_widths: channels of the new pose branches' stems.
     dtype: "float32", "float16", "bfloat16", or None for the types in the files.
 
   Raises:
     UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
   """
-  _check_target(source, target)
+  _check(source, target)
   if (source / "config.json").exists():
     config = load_config(source)
     tensors = load_tensors(source, config)
     with new_folder(target) as folder:
       save_tensors(folder, config, tensors, dtype)
     return None
-  pipeline = open_folder(source)
-  for role, place in (("image_encoder", image_encoder), ("controlnet", controlnet)):
-    if place is not None:
-      config = load_config(place, ROLES[role])
-      pipeline.models[role] = (config, load_tensors(place, config))
+  models = open_folder(source)
+  for role, path in (("image_encoder", image_encoder), ("controlnet", controlnet)):
+    if path is not None:
+      config = load_config(path, ROLES[role].config)
+      models.models[Place(SHARED, role)] = StoredModel(config, load_tensors(path, config))
   if head is not None:
-    place = head if (head / "config.json").exists() else head / "unet"
-    config = load_config(place, UNetConfig)
+    path = head if (head / "config.json").exists() else head / "unet"
+    config = load_config(path, UNetConfig)
     if config.in_channels == config.out_channels:
-      raise UserError(f"{place} has {config.in_channels} input channels: give an inpainting UNet, or --make-head")
-    pipeline.models["head/unet"] = (config, load_tensors(place, config))
-  complete(pipeline, make_controlnet, make_head, stem_widths)
+      raise UserError(f"{path} has {config.in_channels} input channels: give an inpainting UNet, or --make-head")
+    models.models[Place("head", "unet")] = StoredModel(config, load_tensors(path, config))
+  complete(models, make_controlnet, make_head, stem_widths)
   with new_folder(target) as folder:
-    write_models(folder, pipeline, dtype)
-  return pipeline
+    write_models(folder, models, dtype)
+  return models
 
 
 def to_diffusers(
   source: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest", base: str = ""
 ) -> ModelFolder | None:
-  """Writes folders that diffusers and transformers load, from a workdir, a folder of models or one model.
+  """Writes folders that diffusers and transformers load; returns what is in them (None for a single model).
+
+  What body and head have alike is written once; where they differ, null contexts too, each has its own.
 
   Args:
-    source: where the weights are.
-    target: made, or replaced if it holds models already.
-    weights: "ema" for the averaged ones of a workdir where there are any, "raw" for the others.
+    source: a workdir, a folder of adapters, a folder of models or one model's.
+    target: made, or replaced where it holds models already.
+    weights: "ema" for a workdir's averaged weights where there are any, "raw" for the others.
     dtype: as in `from_diffusers`.
     step: of a workdir: newest, best or a number.
     base: the weights that adapters change, where they aren't those that training started from.
@@ -92,35 +91,43 @@ def to_diffusers(
   Raises:
     UserError: as in `from_diffusers`.
   """
-  if not _trained_parts(source):
+  from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in, read_part  # orbax takes a second
+
+  if not is_workdir(source):
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
-  _check_target(source, target)
-  pipeline = _of_workdir(source, weights, step, base)
+  _check(source, target)
+  choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
+  # An autoencoder alone is a folder of models too; beside a body it is the one that the body was trained with.
+  parts = {part: read_part(source, part, choice) for part in trained if part in PARTS or len(trained) == 1}
+  models = ModelFolder.of_parts(
+    {
+      part if part in PARTS else SHARED: stored_models(stored.networks.model, stored.weights)
+      for part, stored in parts.items()
+    }
+  )
   with new_folder(target) as folder:
-    write_models(folder, pipeline, dtype)
-  return pipeline
+    write_models(folder, models, dtype)
+  return models
 
 
 def to_adapters(
   workdir: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest"
 ) -> list[str]:
-  """Writes what a workdir's parts learned as adapters, which is all of a person but the networks they change.
+  """Writes what a workdir's parts learned as adapters, without the networks that these change; returns the parts.
 
   Args:
     workdir: of runs with config.lora.rank.
-    target: made, or replaced if it holds adapters already.
+    target: made, or replaced where it holds adapters already.
     weights, dtype, step: as in `to_diffusers`.
-
-  Returns:
-    the parts.
 
   Raises:
     UserError: no such run, or `target` holds something else.
   """
-  from anchor_jax.store.weights import CheckpointChoice, write_adapters
+  from anchor_jax.store.saving import write_adapters
+  from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in
 
-  _check_target(workdir, target)
-  parts = [part for part in _trained_parts(workdir) if part != "vae"]
+  _check(workdir, target)
+  parts = [part for part in parts_in(workdir) if part in PARTS] if is_workdir(workdir) else []
   if not parts:
     raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
   with new_folder(target) as folder:
@@ -129,55 +136,23 @@ def to_adapters(
   return parts
 
 
-def _trained_parts(folder: Path) -> list[str]:
-  """The parts of a workdir, or of a folder of adapters."""
-  parts = ("vae", "body", "head")
-  return [part for part in parts if any((folder / part / name).exists() for name in ("checkpoints", ADAPTERS))]
-
-
-def _of_workdir(workdir: Path, weights: str, step: str, base: str) -> ModelFolder:
-  from anchor_jax.store.weights import CheckpointChoice, read_part  # orbax, which the other ways do without
-
-  pipeline = ModelFolder({}, {})
-  for part in _trained_parts(workdir):
-    stored = read_part(workdir, part, CheckpointChoice(weights == "ema", step, base))
-    model, trained = stored.config.model, stored.weights
-    for role in ROLES:
-      if role in trained:
-        place = f"{part}/{role}" if role in ("unet", "controlnet") else role
-        tensors = {path: Tensor.of(leaf) for path, leaf in names.flatten(trained[role]).items()}
-        pipeline.models[place] = (getattr(model, role), tensors)
-    if "null_context" in trained:
-      pipeline.null_context = Tensor.of(np.asarray(trained["null_context"]))
-    pipeline.schedules["scheduler"] = model.schedule
-  return pipeline
-
-
-def _check_target(source: Path, target: Path) -> None:
-  """Refuses a target whose replacement would take something else with it."""
+def _check(source: Path, target: Path) -> None:
+  """Refuses a source that is none and a target whose replacement would delete the source or anything but models."""
   if not source.is_dir():
     raise UserError(f"no folder {source}")
   inside, outside = target.absolute().resolve(), source.absolute().resolve()
   if inside == outside or outside.is_relative_to(inside):
     raise UserError(f"{target} holds what is to be converted; choose another folder")
-  known = {*ROLES, "scheduler", "body", "head", NULL_CONTEXT, "config.json"}
-  others = [p.name for p in target.glob("*") if p.name not in known and p.suffix != ".safetensors"]
-  trained = [name for name in ("vae", "body", "head") if (target / name / "checkpoints").exists()]
-  if trained:
-    raise UserError(f"{target} is a workdir with a trained {trained[0]}; choose a new folder")
-  if others:
-    raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
+  check_target(target)
 
 
-def _summary(target: Path, pipeline: ModelFolder | None) -> str:
-  if pipeline is None:
+def _summary(target: Path, models: ModelFolder | None) -> str:
+  if models is None:
     return f"wrote {target}"
-  lines = [f"wrote {target}: {', '.join([*pipeline.models, *pipeline.schedules])}"]
-  if pipeline.null_context is not None:
-    lines[0] += ", the null context"
-  if pipeline.left_out:
-    lines.append(f"left out, not needed here: {', '.join(pipeline.left_out)}")
-  if not any(isinstance(config, CLIPVisionConfig) for config, _ in pipeline.models.values()):
+  lines = [f"wrote {target}: {', '.join(map(str, models.models))}"]
+  if models.ignored:
+    lines.append(f"left out, not needed here: {', '.join(models.ignored)}")
+  if not any(isinstance(model.config, CLIPVisionConfig) for model in models.models.values()):
     lines.append("no image tower is there: training makes a small one anew; give --image-encoder=DIR for CLIP's")
   return "\n".join(lines)
 
@@ -210,7 +185,7 @@ def main() -> None:
   """The command line."""
   args = _parser().parse_args()
   if args.way == "to-diffusers":
-    pipeline = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
+    models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)
     size = sum(file.stat().st_size for file in args.target.rglob("*") if file.is_file())
@@ -221,7 +196,7 @@ def main() -> None:
       stem = tuple(int(width) for width in args.stem.split(","))
     except ValueError:
       raise UserError(f"--stem={args.stem}: give widths like 16,32,96,256") from None
-    pipeline = from_diffusers(
+    models = from_diffusers(
       args.source,
       args.target,
       args.image_encoder,
@@ -232,7 +207,7 @@ def main() -> None:
       stem,
       args.dtype,
     )
-  print(_summary(args.target, pipeline))
+  print(_summary(args.target, models))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ from anchor_jax.store.bundle import Content, check_target, write_bundle
 
 
 def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
-  """Writes the bundle; returns the names of the parts in it.
+  """Writes a person as a bundle; returns the names of its parts.
 
   Args:
-    person: who.
-    output: made, or replaced if it holds a bundle already.
-    platforms: see `interop.bundle.PLATFORMS`.
+    person: body and, where there is one, head.
+    output: made, or replaced where it holds a bundle already.
+    platforms: some of `store.bundle.PLATFORMS`; the programs run on all of them.
 
   Raises:
     UserError: an unknown platform, or a folder that holds something else.

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import optax
@@ -14,6 +16,7 @@ from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.diffusers import load_model
+from anchor_jax.store.folders import read_models
 from anchor_jax.store.weights import write_folder
 from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.checkpoint import Checkpoints
@@ -118,28 +121,63 @@ def test_targets_that_would_lose_something_are_refused(source, tmp_path):
     convert.from_diffusers(tmp_path / "mine", tmp_path / "in")
 
 
-@pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_a_trained_person_goes_out(weights, tmp_path):
-  models = {role: load_model(REFERENCE / "body" / role, dtype=np.float32) for role in ("unet", "controlnet", "vae")}
-  models["image_encoder"] = load_model(REFERENCE / "body/image_encoder", dtype=np.float32)
-  model = ModelConfig(**{role: read.config for role, read in models.items()})
-  config = RunConfig(part="body", model=model)
-  trained = {role: models[role].params for role in ("unet", "controlnet")} | {"null_context": np.zeros((17, 32), "f4")}
-  frozen = {role: models[role].params for role in ("vae", "image_encoder")}
+def write_workdir(workdir, part, config, trained, frozen, ema=None):
+  """A part as a run of three steps leaves it."""
+  number, folder = jax.numpy.zeros((), jax.numpy.int32), workdir / part
   trained = jax.tree.map(jax.numpy.asarray, trained)
-  averaged = jax.tree.map(lambda x: x + 1, trained)
-  number = jax.numpy.zeros((), jax.numpy.int32)
-  folder = tmp_path / "ana" / "body"
   with Checkpoints(folder) as checkpoints:
-    checkpoints.save(
-      3, State(number + 3, trained, optax.sgd(1.0).init(trained), averaged, number, number), {"position": 0}
-    )
+    state = State(number + 3, trained, optax.adam(1.0).init(trained), ema, number, number)
+    checkpoints.save(3, state, {"position": 0})
   write_settings(folder, config)
-  write_folder(folder / "base", Networks(model), frozen, ("vae", "image_encoder"), "float32")
+  write_folder(folder / "base", Networks(config.model), frozen, tuple(frozen), "float32")
+  cv2.imwrite(str(folder / "appearance.png"), np.full((8, 8, 3), len(part), np.uint8))
 
+
+@pytest.fixture
+def body():
+  """(config, trained, frozen) of a body."""
+  roles = ("unet", "controlnet", "vae", "image_encoder")
+  models = {role: load_model(REFERENCE / "body" / role, dtype=np.float32) for role in roles}
+  config = RunConfig(part="body", model=ModelConfig(**{role: read.config for role, read in models.items()}))
+  trained = {role: models[role].params for role in ("unet", "controlnet")} | {"null_context": np.zeros((17, 32), "f4")}
+  return config, trained, {role: models[role].params for role in ("vae", "image_encoder")}
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_trained_person_goes_out(weights, body, tmp_path):
+  config, trained, frozen = body
+  write_workdir(tmp_path / "ana", "body", config, trained, frozen, jax.tree.map(lambda x: x + 1, trained))
   convert.to_diffusers(tmp_path / "ana", tmp_path / "out", weights, "float32")
   places = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("config.json")}
   assert places == {f"{place}/config.json" for place in ("body/unet", "body/controlnet", "vae", "image_encoder")}
   read = load_model(tmp_path / "out/body/unet").params["conv_in"]["bias"]
-  np.testing.assert_allclose(read, models["unet"].params["conv_in"]["bias"] + (weights == "ema"))
+  np.testing.assert_allclose(read, trained["unet"]["conv_in"]["bias"] + (weights == "ema"))
   assert (tmp_path / "out/scheduler/scheduler_config.json").exists()
+  assert (tmp_path / "out/null_context.safetensors").exists()
+
+
+@pytest.mark.parametrize("same", [True, False], ids=("same", "different"))
+def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp_path):
+  """Bit for bit, out to diffusers and back in: the head's replaced the body's."""
+  config, trained, frozen = body
+  unet = load_model(REFERENCE / "head/unet", dtype=np.float32)
+  head_config = dataclasses.replace(config, part="head", model=dataclasses.replace(config.model, unet=unet.config))
+  head_null = trained["null_context"] if same else np.random.default_rng(0).normal(size=(17, 32)).astype(np.float32)
+  tower = frozen["image_encoder"] if same else jax.tree.map(lambda x: x * 2, frozen["image_encoder"])
+  head = {**trained, "unet": unet.params, "null_context": head_null}
+  write_workdir(tmp_path / "ana", "body", config, trained, frozen)
+  write_workdir(tmp_path / "ana", "head", head_config, head, {**frozen, "image_encoder": tower})
+
+  convert.to_diffusers(tmp_path / "ana", tmp_path / "out")
+  convert.from_diffusers(tmp_path / "out", tmp_path / "back")
+  for folder in (tmp_path / "out", tmp_path / "back"):
+    for part, null, image in (("body", trained["null_context"], frozen["image_encoder"]), ("head", head_null, tower)):
+      sizes, read = read_models(folder, part)
+      np.testing.assert_array_equal(read["null_context"], null)
+      jax.tree.map(np.testing.assert_array_equal, read["image_encoder"], image)
+      assert sizes["unet"].in_channels == (9 if part == "head" else 4)
+    places = {str(path.relative_to(folder)) for path in folder.rglob("null_context.safetensors")}
+    expected = (
+      {"null_context.safetensors"} if same else {f"{part}/null_context.safetensors" for part in ("body", "head")}
+    )
+    assert places == expected and (folder / "vae").exists()

@@ -27,6 +27,7 @@ from anchor_jax.export import export_person
 from anchor_jax.models.networks import Networks
 from anchor_jax.person import load_person
 from anchor_jax.store import run_bundle
+from anchor_jax.store.bundle import Content, _sampling
 from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
 from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.checkpoint import Checkpoints
@@ -150,6 +151,20 @@ def test_the_heads_condition_is_the_librarys(person, bundle):
   weights = run_bundle.load_file(bundle / "head/weights.safetensors")
   library = jax.jit(head.networks.inpaint_condition)(head.weights, pixels, keep)
   np.testing.assert_allclose(jax.jit(program.call)(weights, pixels, keep), library, atol=1e-5)
+
+
+def test_a_schedule_with_zero_snr_is_written_without_a_warning(recwarn):
+  """Its alpha is 0 at the first step; 1 / alpha, which no table of v-prediction needs, was computed all the same."""
+  model = tiny_model()
+  schedule = dataclasses.replace(model.schedule, rescale_betas_zero_snr=True)
+  networks = Networks(dataclasses.replace(model, schedule=schedule))
+  null = {"null_context": np.zeros((model.image_encoder.tokens, model.unet.cross_attention_dim), np.float32)}
+  tables = _sampling(Content(networks, null, SAMPLE, 32, 1))["solver"]
+  assert not recwarn.list
+  solver = make_solver(SAMPLE.solver, schedule, SAMPLE.steps)
+  assert tables["clean_from_sample"][0] == 0 and tables["clean_from_prediction"][0] == -1
+  assert tables["clean_from_sample"] == np.asarray(solver.alpha, np.float32).tolist()
+  assert tables["clean_from_prediction"] == (-np.asarray(solver.sigma, np.float32)).tolist()
 
 
 def settings(folder, **changes):

@@ -1,4 +1,4 @@
-"""Adapter files: the low-rank change of a network as diffusers and PEFT name it, so that both load it.
+"""Adapter files: low-rank changes of networks, under the names by which diffusers and PEFT load them.
 
 `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight` [rank in] and `...lora_B.weight`
 [out rank], with alpha equal to the rank: the scale is multiplied into lora_B. Those of the pose branch begin with
@@ -29,60 +29,62 @@ class Adapters:
   Attributes:
     tree: {network: {... layer: {down, up}}}, to be merged with scale 1; see models/lora.py.
     null_context: [N D], where it was trained.
-    base: what `fingerprint` said of the weights that they change.
-    step: of the training.
+    base_hash: `weights_hash` of the networks that they change.
+    step: optimiser steps they were trained for.
   """
 
   tree: PyTree
   null_context: Float[NdArray, "N D"] | None
-  base: str
+  base_hash: str
   step: int
 
 
 def save_adapters(file: Path, adapters: Adapters, dtype: str = "float32") -> None:
-  """Writes the file; `dtype` is one of `interop.diffusers.DTYPES`."""
+  """Writes adapters to `file`; `dtype` is one of `diffusers.DTYPES`."""
   tensors: dict[str, NdArray] = {}
   flat = {path: np.asarray(value) for path, value in names.flatten(adapters.tree).items()}
   for path, value in flat.items():
     name = names.torch_name((*path[:-1], "kernel")).removesuffix(".weight")
-    if path[-1] == "up" and flat[*path[:-1], "down"].ndim == 4:  # torch's second half of a convolution is one of 1x1
+    if path[-1] == "up" and flat[*path[:-1], "down"].ndim == 4:  # in torch a convolution's second factor is 1x1
       value = value[None, None]
     tensors[name + (_DOWN if path[-1] == "down" else _UP)] = names.to_torch(("kernel",), value)
   if adapters.null_context is not None:
     tensors["null_context"] = np.asarray(adapters.null_context)
   ready = {name: Tensor.of(value).astype(DTYPES[dtype]) for name, value in tensors.items()}
-  write_safetensors(file, ready, {"format": "pt", "base": adapters.base, "step": str(adapters.step)})
+  write_safetensors(file, ready, {"format": "pt", "base": adapters.base_hash, "step": str(adapters.step)})
 
 
 def load_adapters(file: Path) -> Adapters:
   """Reads what `save_adapters` wrote; float32.
 
   Raises:
-    UserError: the file is damaged, or no such file.
+    UserError: the file is damaged, or not one that `save_adapters` wrote.
   """
   tensors = {name: tensor.astype(np.float32).read() for name, tensor in read_safetensors(file).items()}
   metadata = read_metadata(file)
   null_context = tensors.pop("null_context", None)
+  if null_context is not None and null_context.ndim != 2:
+    raise UserError(f"{file} holds a null_context of shape {list(null_context.shape)}, not [N D]: write it again")
   flat: dict[names.Path, NdArray] = {}
   for name, value in tensors.items():
     side = "down" if name.endswith(_DOWN) else "up" if name.endswith(_UP) else None
     layer = tuple(re.sub(r"\.(\d+)", r"_\1", name.removesuffix(_DOWN).removesuffix(_UP)).split("."))
-    if side is None or layer[0] not in ("unet", "controlnet"):
+    if side is None or layer[0] not in ("unet", "controlnet") or value.ndim not in (2, 4):
       raise UserError(f"{file} holds {name!r}, which is no adapter of ours: write it with anchor_jax.convert lora")
     value = names.from_torch(("kernel",), value)
     flat[*layer, side] = value.reshape(value.shape[-2:]) if side == "up" else value
-  lonely = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
-  if lonely:
-    raise UserError(f"{file} holds half of the adapter of {'/'.join(lonely[0][:-1])}: write it anew")
-  if not flat or not metadata.get("step", "").isdigit():
+  incomplete = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
+  if incomplete:
+    raise UserError(f"{file} holds half of the adapter of {'/'.join(incomplete[0][:-1])}: write it again")
+  if not flat or not re.fullmatch("[0-9]{1,18}", metadata.get("step", "")):
     raise UserError(f"{file} holds no adapters of ours: write it with anchor_jax.convert lora")
   return Adapters(names.unflatten(flat), null_context, metadata.get("base", ""), int(metadata["step"]))
 
 
-def fingerprint(weights: PyTree) -> str:
-  """A hash of the networks that adapters stand on, in float32: another for any other number in them."""
-  told = hashlib.sha256()
+def weights_hash(weights: PyTree) -> str:
+  """SHA-256 of networks' parameters in float32, with their names; another for any other number in them."""
+  digest = hashlib.sha256()
   for path, leaf in sorted(names.flatten(weights).items()):
-    told.update("/".join(path).encode())
-    told.update(np.ascontiguousarray(leaf, np.float32).data)
-  return told.hexdigest()
+    digest.update("/".join(path).encode())
+    digest.update(np.ascontiguousarray(leaf, np.float32).data)
+  return digest.hexdigest()

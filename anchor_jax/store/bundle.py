@@ -1,13 +1,13 @@
-"""Inference bundles: a person's weights and programs in files that run without this package.
+"""Writes inference bundles: a person's weights and programs in files that run without this package.
 
-    config.json                    what made it, hashes of the files, and of each part sizes and sampling tables
-    generate.py                    run_bundle.py of this folder: arrays in, .npz out
+    config.json                    versions that made it, hashes of the files, and each part's sizes and sampling tables
+    generate.py                    run_bundle.py of this folder: reads arrays, writes an .npz
     body/weights.safetensors       one flat tree, "unet/conv_in/kernel"; float32
     body/NAME.stablehlo            one for each entry of `programs`
     head/...                       the same for the head, with `inpainting`
 
 Every program takes the part's weights (the safetensors file as it loads) and then arrays whose leading axis is a batch
-of any size; number of frames in a window and picture size are fixed.
+of any size; the number of frames in a window and the picture's size are fixed.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import new_folder
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
+from anchor_jax.shapes import NdArray, PyTree
 from anchor_jax.store import names, run_bundle
 from anchor_jax.store.tensors import Tensor, write_safetensors
 
@@ -41,13 +41,13 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """One part of a person as a bundle holds it.
+  """One part of a person, as a bundle holds it.
 
   Attributes:
-    networks, weights: what denoises.
-    sample: how it samples.
-    size: of its pictures, which are square, in pixels.
-    step: of the training.
+    networks, weights: modules, and the parameters of all of them.
+    sample: sampling settings.
+    size: height and width of its pictures in pixels.
+    step: optimiser steps it was trained for.
   """
 
   networks: Networks
@@ -58,10 +58,10 @@ class Content:
 
 
 def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence[str]) -> None:
-  """Writes a bundle; it appears whole or not at all.
+  """Writes a bundle, beside `folder`, which it replaces once it is complete.
 
   Args:
-    folder: made, or replaced if it holds a bundle already.
+    folder: made, or replaced where it holds a bundle already.
     parts: "body", and "head" where there is one.
     platforms: some of `PLATFORMS`; each program runs on all of them.
 
@@ -72,7 +72,7 @@ def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence
   with new_folder(folder) as new:
     shutil.copyfile(run_bundle.__file__, new / "generate.py")
     settings = {name: _write_part(new / name, part, platforms) for name, part in parts.items()}
-    # The script stays out: it does the checking, and a person may want to change it.
+    # Without the script: it does the checking, and users may change it.
     written = sorted(path for name in parts for path in (new / name).iterdir())
     config = {
       "format": run_bundle.FORMAT,
@@ -80,14 +80,14 @@ def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence
       "jax_at_least": list(jax.__version_info__),
       "platforms": list(platforms),
       "parts": settings,
-      "files": {path.relative_to(new).as_posix(): _fingerprint(path) for path in written},
+      "files": {path.relative_to(new).as_posix(): _file_hash(path) for path in written},
     }
     config["sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True, allow_nan=False).encode()).hexdigest()
     (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def check_target(folder: Path, platforms: Sequence[str]) -> None:
-  """Raises UserError where `write_bundle` would, as far as that can be told before there is anything to write."""
+  """Raises UserError for a folder or platforms that `write_bundle` would refuse; needs nothing to write."""
   for name in platforms:
     if name not in PLATFORMS:
       raise UserError(f'unknown platform "{name}": use some of {", ".join(PLATFORMS)}.{suggestion(name, PLATFORMS)}')
@@ -98,16 +98,16 @@ def check_target(folder: Path, platforms: Sequence[str]) -> None:
 
 
 def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-  """The functions of a part and what they take after the weights, both for one example, without the batch axis.
+  """Returns {name: (function, shapes of its inputs after the weights)} of a part; shapes are without the batch axis.
 
   pose_stem    pose render uint8 [H W 3] -> features [h w C0], once a frame
   denoiser     latents [T h w C], timestep int32, context [N D], {"pose": [T h w C0]} (for the head also "inpaint"
-               [T h w 1+C]), which frames are real bool [T] -> prediction [T h w C]; the strength of the pose is
-               the settings' own
+               [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the conditioning
+               scale is that of the settings
   encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
   decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3]
   image_tower  picture uint8 [H W 3] -> context [N D]
-  inpainting   (head) picture in [-1, 1], what to keep of it bool [H W] -> channels [h w 1+C]
+  inpainting   (head) picture in [-1, 1], mask of its pixels to keep bool [H W] -> channels [h w 1+C]
   """
   networks, sample, model = content.networks, content.sample, content.networks.model
   picture, latent = _picture(content), _latent(content)
@@ -143,13 +143,13 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
 
   def program(flat, *inputs):
     weights = names.unflatten({tuple(name.split("/")): leaf for name, leaf in flat.items()})
-    # Example by example, so that no code in the networks meets a size that it cannot compare with a number.
+    # vmap over single examples: code in the networks could not compare a symbolic batch size with a number.
     one = lambda *example: function(weights, *jax.tree.map(lambda leaf: leaf[None], example))[0]
     return jax.vmap(one)(*inputs)
 
   batched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), inputs)
   limit = jax.config.jax_traceback_in_locations_limit
-  jax.config.update("jax_traceback_in_locations_limit", 0)  # else the files' paths on this machine are in the program
+  jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain paths of this machine
   try:
     return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
   finally:
@@ -157,7 +157,7 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
 
 
 def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dict[str, Any]:
-  """Writes weights and programs; returns the settings that config.json holds of this part."""
+  """Writes a part's weights and programs; returns its settings, for config.json."""
   folder.mkdir()
   flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.weights).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
@@ -172,16 +172,14 @@ def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dic
 
 
 def _sampling(content: Content) -> dict[str, Any]:
-  """All that sampling needs beside the weights; the tables are the library's float32, exactly."""
+  """Returns everything that sampling needs beside the weights; tables hold the library's float32 numbers exactly."""
   sample, model = content.sample, content.networks.model
   rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
-  null = content.weights["null_context"]
+  null = jnp.asarray(content.weights["null_context"])
   branches = make_branches(null, null, sample.guidance, sample.guidance_interval)
   solver = make_solver(sample.solver, model.schedule, sample.steps)
   alpha, sigma = np.asarray(solver.alpha, np.float64), np.asarray(solver.sigma, np.float64)
-  none, one = np.zeros_like(alpha), np.ones_like(alpha)
-  clean = {"epsilon": (1 / alpha, -sigma / alpha), "v_prediction": (alpha, -sigma), "sample": (none, one)}
-  of_sample, of_prediction = clean[solver.prediction_type]
+  of_sample, of_prediction = _clean_coefficients(solver.prediction_type, alpha, sigma)
   table = lambda values: np.asarray(values, np.float32).tolist()
   scales = branches.scale_at(solver, jnp.arange(len(solver)))
   return {
@@ -204,6 +202,16 @@ def _sampling(content: Content) -> dict[str, Any]:
   }
 
 
+def _clean_coefficients(prediction_type: str, alpha: NdArray, sigma: NdArray) -> tuple[NdArray, NdArray]:
+  """(a, b) of each step, with which the clean latent is a * sample + b * prediction.
+
+  alpha is 0 at the first step of a schedule with zero terminal SNR, where epsilon says nothing of the clean latent.
+  """
+  if prediction_type == "epsilon":
+    return 1 / alpha, -sigma / alpha
+  return (alpha, -sigma) if prediction_type == "v_prediction" else (np.zeros_like(alpha), np.ones_like(alpha))
+
+
 def _picture(content: Content) -> tuple[int, int, int]:
   return (content.size, content.size, 3)
 
@@ -219,7 +227,7 @@ def _versions() -> dict[str, str]:
   return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _file_hash(path: Path) -> dict[str, Any]:
   with path.open("rb") as file:
     return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

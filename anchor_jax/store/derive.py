@@ -1,4 +1,4 @@
-"""Networks made from others: a pose branch from a UNet, a head UNet from one that only denoises."""
+"""Makes networks from others: a pose branch from a UNet, a head UNet from a body UNet."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ def controlnet_from_unet(
   stem_widths: tuple[int, ...] = (16, 32, 96, 256),
   seed: int = 0,
 ) -> tuple[ControlNetConfig, dict[Path, Tensor]]:
-  """A pose branch whose downward half is the UNet's (Zhang et al. 2023, section 3.1); it changes nothing as yet.
+  """Returns a pose branch whose downward half is the UNet's (Zhang et al. 2023, section 3.1); its residuals are zero.
 
   Args:
     config, tensors: the UNet. Of a head UNet the branch takes the noisy latent's channels alone.

@@ -1,4 +1,4 @@
-"""Folders of diffusers and transformers: config.json beside the weights, one folder a model.
+"""Reads and writes one model's folder as diffusers and transformers do: config.json beside the weights.
 
 Reading is strict: every missing, unexpected and mis-shaped key is named, and nothing is loaded. Nothing is unpickled.
 """
@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
     fields = json.loads(path.read_text())
   except FileNotFoundError:
     raise UserError(f"{path} does not exist; give a folder that diffusers or transformers wrote") from None
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f"{path} cannot be read as JSON ({error}); fetch it again") from None
   if not isinstance(fields, dict):
     raise UserError(f"{path} holds no JSON object; fetch it again")
@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
-  """Writes a JSON object as those libraries do; the file appears whole or not at all."""
+  """Writes a JSON object as those libraries do; the file is renamed to `path` once it is complete."""
   with new_file(path) as partial:
     partial.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
@@ -82,7 +82,7 @@ def save_schedule(folder: str | Path, schedule: ScheduleConfig) -> None:
 
 
 def load_config(folder: str | Path, kind: type[Config] | None = None) -> Config:
-  """The architecture in a model's folder.
+  """Returns the architecture in a model's folder.
 
   Raises:
     UserError: no such folder, another class than `kind`, or an architecture that is not built here.
@@ -103,7 +103,7 @@ def load_model(
     folder: holds config.json and the weights.
     kind: the configuration class to insist on.
     dtype: to cast parameters to; as stored without it.
-    run_as: see `with_own_fields`.
+    run_as: a configuration whose own fields replace the model's, see `with_own_fields`.
 
   Raises:
     UserError: no such folder, another class, weights that are damaged or do not fit config.json.
@@ -117,7 +117,7 @@ def load_model(
 
 
 def with_own_fields(model: Model, asked: Config) -> Model:
-  """The model with `asked`'s values of the fields that are ours alone, and untrained temporal layers where new.
+  """Returns the model with `asked`'s values of fields that diffusers lacks, and untrained temporal layers where new.
 
   Raises:
     UserError: `asked` wants temporal layers of another size than the model's.
@@ -131,13 +131,18 @@ def with_own_fields(model: Model, asked: Config) -> Model:
 
 
 def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]:
-  """A model's parameters by our paths, in our layout, not read yet; complete and of the right shapes.
+  """Returns {path: parameter} of a model, not read yet; all that its config.json asks for, with our names and axes.
 
   Raises:
     UserError: one line with every missing, unexpected and mis-shaped key.
   """
   folder = Path(folder)
-  expected = {names.torch_name(path): (path, shape) for path, shape in parameter_shapes(config).items()}
+  try:
+    shapes = parameter_shapes(config)
+  except (TypeError, ValueError, ArithmeticError, IndexError) as error:  # sizes that no network can have
+    reason = " ".join(str(error).split())[:200]
+    raise UserError(f"{folder / 'config.json'} describes no {config.class_name} that can be built ({reason})") from None
+  expected = {names.torch_name(path): (path, shape) for path, shape in shapes.items()}
   found: dict[names.Path, Tensor] = {}
   unexpected, wrong = [], []
   for name, (given, tensor) in _torch_named(read_tensors(folder), config).items():
@@ -164,7 +169,7 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
 
 
 def _torch_named(tensors: Mapping[str, Tensor], config: Config) -> dict[str, tuple[str, Tensor]]:
-  """Published torch name -> (name in the file, tensor in torch's layout)."""
+  """Returns {torch name: (name in the file, tensor with torch's axes)}."""
   tower = {CLIPVisionConfig: "vision_model", CLIPTextConfig: "text_model"}.get(type(config), "")
   named = {}
   for given, tensor in tensors.items():
@@ -184,7 +189,7 @@ def _torch_named(tensors: Mapping[str, Tensor], config: Config) -> dict[str, tup
 
 
 def _of_other_tower(name: str, config: Config) -> bool:
-  """Whether a key belongs to the other half of a whole CLIP model."""
+  """Whether a key belongs to the other tower of a file with both of CLIP's."""
   if isinstance(config, CLIPVisionConfig):
     return name.startswith("text_model.")
   return isinstance(config, CLIPTextConfig) and name.startswith("vision_model.")
@@ -194,7 +199,7 @@ def save_model(folder: str | Path, config: Config, params: PyTree, dtype: str | 
   """Writes a model as diffusers or transformers would: config.json and one safetensors file.
 
   Args:
-    folder: made if need be.
+    folder: created if there is none.
     config: its architecture.
     params: its parameters, nested.
     dtype: "float32", "float16" or "bfloat16"; without it each parameter's own.
@@ -208,7 +213,7 @@ def save_model(folder: str | Path, config: Config, params: PyTree, dtype: str | 
 def save_tensors(
   folder: str | Path, config: Config, tensors: Mapping[names.Path, Tensor], dtype: str | None = None
 ) -> None:
-  """As `save_model`, from tensors that are read one at a time."""
+  """Like `save_model`, from tensors that are read one at a time."""
   if dtype is not None and dtype not in DTYPES:
     raise UserError(f"weights are written as {', '.join(DTYPES)}, not {dtype!r}.{suggestion(dtype, DTYPES)}")
   expected = parameter_shapes(config)

@@ -1,157 +1,192 @@
-"""Folders that hold several models: a diffusers pipeline, or the folder of models that training starts from.
-
-Both look the same: one folder a model, named by its role. Those of one part may stand in `body/` or `head/`. Ours may
-also hold null_context.safetensors, the tokens of the null branch.
-"""
+"""The reader and the writer of folders of models; see roles.py for the layout."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.architecture import (
-  CLIPTextConfig,
-  CLIPVisionConfig,
-  Config,
-  ControlNetConfig,
-  ScheduleConfig,
-  UNetConfig,
-  VAEConfig,
-)
+from anchor_jax.architecture import Config, ScheduleConfig
+from anchor_jax.config import ModelConfig
 from anchor_jax.errors import UserError
-from anchor_jax.shapes import Float, Int, NdArray
+from anchor_jax.shapes import PyTree
 from anchor_jax.store import names
-from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
-from anchor_jax.store.diffusers import load_config, load_schedule, load_tensors, save_schedule, save_tensors
-from anchor_jax.store.registry import make_module
+from anchor_jax.store.diffusers import (
+  DTYPES,
+  load_config,
+  load_schedule,
+  load_tensors,
+  save_schedule,
+  save_tensors,
+)
+from anchor_jax.store.roles import NETWORKS, PARTS, ROLES, SHARED, Kind, Place, all_places, places_of
 from anchor_jax.store.tensors import Tensor, read_safetensors, write_safetensors
 
-ROLES: dict[str, type[Config]] = {
-  "unet": UNetConfig,
-  "controlnet": ControlNetConfig,
-  "vae": VAEConfig,
-  "image_encoder": CLIPVisionConfig,
-  "text_encoder": CLIPTextConfig,
-}
-_PARTS = ("", "body", "head")
-NULL_CONTEXT = "null_context.safetensors"
+_ARRAY = ("null_context",)  # path of the one tensor of an array
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+  """One model of a folder.
+
+  Attributes:
+    config: sizes of a network, or a noise schedule; None for an array.
+    tensors: parameters by path, not read yet; none for a schedule.
+  """
+
+  config: Config | None
+  tensors: Mapping[names.Path, Tensor] = dataclasses.field(default_factory=dict)
+
+  def equals(self, other: "StoredModel") -> bool:
+    """Whether both compute the same: equal configurations and tensors, bit for bit."""
+    if self.config != other.config or self.tensors.keys() != other.tensors.keys():
+      return False
+    same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a.read(), b.read(), equal_nan=True)
+    return all(same(tensor, other.tensors[path]) for path, tensor in self.tensors.items())
 
 
 @dataclasses.dataclass
 class ModelFolder:
-  """Models by place ("vae", "head/unet"), their tensors not read yet.
+  """What a folder of models holds.
 
   Attributes:
-    models: configuration and tensors of each.
-    schedules: noise schedule of each `scheduler` folder, by place.
-    null_context: tokens of the null branch, [N D], if known.
-    left_out: names of subfolders that nothing here needs.
+    models: every model by its place; null contexts and noise schedules are among them.
+    ignored: names of subfolders that are of no use here (a tokenizer, ...).
   """
 
-  models: dict[str, tuple[Config, dict[names.Path, Tensor]]]
-  schedules: dict[str, ScheduleConfig]
-  null_context: Tensor | None = None
-  left_out: tuple[str, ...] = ()
+  models: dict[Place, StoredModel] = dataclasses.field(default_factory=dict)
+  ignored: tuple[str, ...] = ()
+
+  def find(self, part: str, role: str) -> StoredModel | None:
+    """The model that `part` uses: its own, else the shared one, else None."""
+    return next((self.models[place] for place in places_of(part, role) if place in self.models), None)
+
+  @classmethod
+  def of_parts(cls, parts: Mapping[str, Mapping[str, StoredModel]]) -> "ModelFolder":
+    """The folder of a person, from {part: {role: model}}: models equal in both parts are written once, as shared."""
+    folder = cls()
+    for role, row in ROLES.items():
+      holders = {part: models[role] for part, models in parts.items() if role in models}
+      if holders and not row.per_part:
+        first, *others = holders.values()
+        holders = {SHARED: first} if all(first.equals(other) for other in others) else holders
+      folder.models |= {Place(part, role): model for part, model in holders.items()}
+    return folder
 
 
-def null_ids(config: CLIPTextConfig, length: int) -> Int[NdArray, "1 {length}"]:
-  """CLIP's tokens of the empty prompt, padded: the start token and then the end token, its vocabulary's last two.
-
-  Stable Diffusion's text configurations name other ids, which are wrong.
-  """
-  if length > config.max_position_embeddings:
-    raise UserError(
-      f"the image tower gives {length} tokens and the text tower has {config.max_position_embeddings} positions;"
-      " leave text_encoder out, the null context is then learned"
-    )
-  ids = np.full((1, length), config.vocab_size - 1, np.int32)
-  ids[0, 0] = config.vocab_size - 2
-  return ids
-
-
-def make_null_context(
-  config: CLIPTextConfig, tensors: dict[names.Path, Tensor], length: int
-) -> Float[NdArray, "{length} D"]:
-  """The null branch's tokens, as the reference has them: the text tower on the empty prompt."""
-  params = names.unflatten({path: jnp.asarray(t.astype(np.float32).read()) for path, t in tensors.items()})
-  hidden = make_module(config).apply({"params": params}, jnp.asarray(null_ids(config, length)))
-  return np.asarray(hidden)[0]
+def stored_models(model: ModelConfig, weights: PyTree) -> dict[str, StoredModel]:
+  """{role: model} of a part's networks in memory, and its noise schedule."""
+  stored = {"scheduler": StoredModel(model.schedule)}
+  for role, tree in weights.items():
+    flat = names.flatten(tree) if isinstance(tree, Mapping) else {_ARRAY: tree}
+    config = getattr(model, ROLES[role].setting) if ROLES[role].setting else None
+    stored[role] = StoredModel(config, {path: Tensor.of(leaf) for path, leaf in flat.items()})
+  return stored
 
 
 def open_folder(folder: Path) -> ModelFolder:
-  """Opens every model in a folder; nothing large is read yet.
+  """Opens every model in a folder; no weights are read yet.
 
   Raises:
-    UserError: no model there, or all that is wrong with those there.
+    UserError: no such folder, no model there, or models that do not fit their config.json; all of them in one line.
   """
   if not folder.is_dir():
     raise UserError(f"no folder {folder}; give a folder that diffusers or transformers wrote")
-  pipeline = ModelFolder({}, {})
-  complaints, left_out = [], []
-  for part in _PARTS:
-    for place in sorted(p for p in (folder / part).glob("*") if p.is_dir()):
-      where = f"{part}/{place.name}" if part else place.name
-      try:
-        if place.name in ROLES:
-          config = load_config(place, ROLES[place.name])
-          pipeline.models[where] = (config, load_tensors(place, config))
-        elif place.name == "scheduler":
-          pipeline.schedules[where] = load_schedule(place)
-        elif where not in _PARTS:
-          left_out.append(where)
-      except UserError as error:
-        complaints.append(str(error))
+  # A network's folder without a config.json is a mistake, and is named.
+  places = [place for place in all_places() if place.exists(folder) or place.path(folder).is_dir()]
+  opened = ModelFolder(_open(folder, places))
+  if not any(place.role in NETWORKS for place in opened.models):
+    raise UserError(f"{folder} holds no model: neither config.json nor a subfolder {', '.join(NETWORKS)}")
+  used = {str(place) for place in places} | {"body", "head"}
+  subfolders = (path.relative_to(folder).as_posix() for part in ("", *PARTS) for path in (folder / part).glob("*/"))
+  opened.ignored = tuple(sorted(name for name in subfolders if name not in used))
+  return opened
+
+
+def read_models(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
+  """Reads all networks that `part` uses in a folder of models.
+
+  Returns:
+    (sizes, weights): configurations by their field in ModelConfig, and float32 numpy parameters by network.
+
+  Raises:
+    UserError: no such folder, no model in it, or one that can't be read.
+  """
+  if not folder.is_dir():
+    raise UserError(f"no folder {folder}: --config.init takes studio, a folder of diffusers models, or a workdir")
+  wanted = (role for role, row in ROLES.items() if row.setting or row.kind is Kind.ARRAY)
+  places = [place for role in wanted if (place := find_place(folder, part, role))]
+  if not any(place.role in NETWORKS for place in places):
+    raise UserError(f"{folder} holds no models (no unet/, vae/, ... with a config.json)")
+  sizes, weights = {}, {}
+  for place, model in _open(folder, places).items():
+    role = ROLES[place.role]
+    arrays = {path: tensor.astype(np.float32).read() for path, tensor in model.tensors.items()}
+    if role.setting:
+      sizes[role.setting] = model.config
+    if role.kind is not Kind.SCHEDULE:
+      weights[place.role] = arrays[_ARRAY] if role.kind is Kind.ARRAY else names.unflatten(arrays)
+  return sizes, weights
+
+
+def find_place(folder: Path, part: str, role: str) -> Place | None:
+  """Where the model that `part` uses stands in a folder; None where there is none."""
+  return next((place for place in places_of(part, role) if place.exists(folder)), None)
+
+
+def write_models(folder: Path, models: ModelFolder, dtype: str | None = None) -> None:
+  """Writes all models below `folder`; parameters keep their types unless `dtype` names one (see diffusers.DTYPES)."""
+  for place, model in models.models.items():
+    path, kind = place.path(folder), ROLES[place.role].kind
+    if kind is Kind.ARRAY:
+      tensor = model.tensors[_ARRAY]
+      write_safetensors(path, {_ARRAY[0]: tensor if dtype is None else tensor.astype(DTYPES[dtype])})
+    elif kind is Kind.SCHEDULE:
+      assert isinstance(model.config, ScheduleConfig)
+      save_schedule(path, model.config)
+    else:
+      assert model.config is not None
+      save_tensors(path, model.config, model.tensors, dtype)
+
+
+def check_target(target: Path) -> None:
+  """Raises UserError where replacing the folder `target` by models would delete anything but models."""
+  if target.exists() and not target.is_dir():
+    raise UserError(f"{target} is a file: name a folder for the output")
+  known = {place.path(target).relative_to(target).parts[0] for place in all_places()} | {"config.json"}
+  others = [path.name for path in target.glob("*") if path.name not in known and path.suffix != ".safetensors"]
+  trained = [path.parent.name for path in target.glob("*/checkpoints")]
+  if trained:
+    raise UserError(f"{target} is a workdir with a trained {trained[0]}; choose a new folder")
+  if others:
+    raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
+
+
+def _open(folder: Path, places: Iterable[Place]) -> dict[Place, StoredModel]:
+  opened, complaints = {}, []
+  for place in places:
+    path, role = place.path(folder), ROLES[place.role]
+    try:
+      if role.kind is Kind.ARRAY:
+        opened[place] = StoredModel(None, _open_array(path))
+      elif role.kind is Kind.SCHEDULE:
+        opened[place] = StoredModel(load_schedule(path))
+      else:
+        config = load_config(path, role.config)
+        opened[place] = StoredModel(config, load_tensors(path, config))
+    except UserError as error:
+      complaints.append(str(error))
   if complaints:
     raise UserError(" | ".join(complaints))
-  if not pipeline.models:
-    raise UserError(f"{folder} holds no model: neither config.json nor a subfolder {', '.join(ROLES)}")
-  null = folder / NULL_CONTEXT
-  pipeline.null_context = read_null_context(null) if null.exists() else None
-  pipeline.left_out = tuple(left_out)
-  return pipeline
+  return opened
 
 
-def read_null_context(file: Path) -> Tensor:
-  """The tokens in a null_context.safetensors."""
+def _open_array(file: Path) -> dict[names.Path, Tensor]:
   tensors = read_safetensors(file)
-  if list(tensors) != ["null_context"]:
-    raise UserError(f"{file} holds {', '.join(tensors)} and not null_context alone; convert the pipeline again")
-  return tensors["null_context"]
-
-
-def complete(pipeline: ModelFolder, make_controlnet: bool, make_head: bool, stem_widths: tuple[int, ...]) -> None:
-  """Adds what training needs and the folder lacks.
-
-  Args:
-    pipeline: changed in place.
-    make_controlnet: a pose branch from each UNet that has none.
-    make_head: a head UNet, and with `make_controlnet` its pose branch, from the body's UNet.
-    stem_widths: of the pose branches made.
-  """
-  if make_head and "head/unet" not in pipeline.models:
-    source = next((place for place in ("body/unet", "unet") if place in pipeline.models), None)
-    if source is None:
-      raise UserError("there is no UNet to make a head UNet from")
-    config, tensors = pipeline.models[source]
-    assert isinstance(config, UNetConfig)
-    pipeline.models["head/unet"] = head_unet_from_unet(config, tensors)
-  if make_controlnet:
-    for place, (config, tensors) in list(pipeline.models.items()):
-      beside = place.removesuffix("unet") + "controlnet"
-      if isinstance(config, UNetConfig) and beside not in pipeline.models:
-        pipeline.models[beside] = controlnet_from_unet(config, tensors, stem_widths)
-  text, image = pipeline.models.get("text_encoder"), pipeline.models.get("image_encoder")
-  if pipeline.null_context is None and text is not None and image is not None:
-    assert isinstance(text[0], CLIPTextConfig) and isinstance(image[0], CLIPVisionConfig)
-    pipeline.null_context = Tensor.of(make_null_context(text[0], text[1], image[0].tokens))
-
-
-def write_models(folder: Path, pipeline: ModelFolder, dtype: str | None) -> None:
-  """Writes all models below `folder`, their types kept unless `dtype` names one."""
-  for place, (config, tensors) in pipeline.models.items():
-    save_tensors(folder / place, config, tensors, dtype)
-  for place, schedule in pipeline.schedules.items():
-    save_schedule(folder / place, schedule)
-  if pipeline.null_context is not None:
-    write_safetensors(folder / NULL_CONTEXT, {"null_context": pipeline.null_context})
+  if list(tensors) != [_ARRAY[0]] or len(tensors[_ARRAY[0]].shape) != 2:
+    shown = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(tensors.items())[:4])
+    raise UserError(
+      f"{file} holds {shown or 'nothing'}, not the one [N D] array null_context; convert the models again"
+    )
+  return {_ARRAY: tensors[_ARRAY[0]]}

@@ -1,7 +1,7 @@
-"""The mechanical map between torch's parameter names and ours.
+"""Converts between torch's parameter names and axes and ours.
 
 Ours are torch's dotted names with `.3` written `_3`; a module's `weight` is `kernel` (convolutions and dense layers,
-axes turned), `scale` (norms) or `embedding`. Nothing else differs, so there is no table of names.
+axes permuted), `scale` (norms) or `embedding`. Nothing else differs, so no table of names is needed.
 """
 
 import re
@@ -25,14 +25,14 @@ def torch_name(path: Path) -> str:
 
 
 def torch_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape torch stores a parameter of ours in."""
+  """The shape in which torch stores the parameter at `path`, of our `shape`."""
   if path[-1] != "kernel":
     return tuple(shape)
   return (shape[1], shape[0]) if len(shape) == 2 else (shape[3], shape[2], shape[0], shape[1])
 
 
 def to_torch(path: Path, value: NdArray) -> NdArray:
-  """Turns a parameter's axes: HWIO -> OIHW, in-out -> out-in."""
+  """Permutes a kernel's axes to torch's: HWIO -> OIHW, in-out -> out-in; other parameters are returned as they are."""
   if path[-1] != "kernel":
     return value
   return np.ascontiguousarray(value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1))
@@ -46,7 +46,7 @@ def from_torch(path: Path, value: NdArray) -> NdArray:
 
 
 def flatten(tree: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
-  """A nested dictionary as one from paths to leaves."""
+  """Returns {path: leaf} of a nested dictionary."""
   flat: dict[Path, Any] = {}
   for name, value in tree.items():
     if isinstance(value, Mapping):

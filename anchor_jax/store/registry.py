@@ -1,4 +1,4 @@
-"""Which configuration and which network belong to a class name of diffusers or transformers."""
+"""Maps class names of diffusers and transformers to configurations, and configurations to networks."""
 
 import functools
 from collections.abc import Mapping
@@ -47,14 +47,14 @@ _MODULES: dict[type[Config], Any] = {
 
 
 def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
-  """The configuration in a config.json's dictionary.
+  """Returns the configuration in a config.json's dictionary.
 
   Args:
     fields: the dictionary.
     role: the folder's name; a whole CLIP model under `text_encoder` is read as its text tower, else as its image tower.
 
   Raises:
-    UserError: the class is none of ours.
+    UserError: the class is not known here.
   """
   architectures = fields.get("architectures") or [""]
   kind = fields.get("_class_name") or architectures[0]
@@ -67,14 +67,14 @@ def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
 
 
 def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
-  """The network of a configuration."""
+  """Returns the network of a configuration, with compute type `dtype`."""
   if type(config) not in _MODULES:
     raise TypeError(f"{type(config).__name__} describes no network")
   return _MODULES[type(config)](config, dtype)
 
 
 def example_inputs(config: Config) -> tuple[Any, ...]:
-  """Inputs of the smallest size that initialise a network."""
+  """Returns inputs of the smallest size with which a network can be initialised."""
   if isinstance(config, (UNetConfig, ControlNetConfig)):
     side = 2 ** (len(config.block_out_channels) - 1)
     inputs = (
@@ -94,7 +94,7 @@ def example_inputs(config: Config) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=32)
 def parameter_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
-  """Path and shape of every parameter of a network, without computing any."""
+  """Returns {path: shape} of a network's parameters, from abstract evaluation."""
   module = make_module(config)
   variables = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(config))
   return {path: tuple(leaf.shape) for path, leaf in flatten(variables["params"]).items()}

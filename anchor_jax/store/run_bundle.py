@@ -1,6 +1,6 @@
-"""Makes a clip with the bundle it lies in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
+"""Generates a clip with the bundle that this file is in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
 
-In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3], and `noise` float32 [h w C] if the seed is not to make it.
+In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3], and `noise` float32 [h w C] to replace the seed's.
 Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body alone, without the head's repainted face.
 """
 
@@ -19,14 +19,14 @@ FORMAT = "anchor_jax bundle 1"
 
 
 def open_bundle(folder):
-  """The body's settings, weights and functions. Raises ValueError or OSError for a bundle that is not as written."""
+  """Returns the body's settings, weights and functions. Raises ValueError or OSError for a bundle that was changed."""
   config = json.loads((folder / "config.json").read_text())
   if not isinstance(config, dict) or config.get("format") != FORMAT:
     raise ValueError(f'{folder} is no "{FORMAT}"')
   if config.pop("sha256", "") != hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest():
     raise ValueError(f"{folder}/config.json is damaged, export the bundle again")
-  for name, told in config["files"].items():
-    if hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest() != told["sha256"]:
+  for name, listed in config["files"].items():
+    if hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest() != listed["sha256"]:
       raise ValueError(f"{folder / name} is damaged, export the bundle again")
   if jax.__version_info__ < tuple(config["jax_at_least"]):
     raise ValueError(f"jax {jax.__version__} is too old for this bundle, which {config['made_by']} made")
@@ -36,7 +36,7 @@ def open_bundle(folder):
 
 
 def plan_windows(body, length):
-  """Of the slots of all windows, [K T]: frame numbers, which are real, and their shares in a frame's prediction."""
+  """Returns, for the frames of all windows [K T]: their numbers, masks of real ones, and weights in the mean."""
   window, overlap, tail = body["window"], body["overlap"], body["tail"]
   around = tail == "loop" and length > window
   end = {"ragged": length, "moved_back": max(1, length - overlap), "loop": length if around else 1}[tail]
@@ -49,7 +49,7 @@ def plan_windows(body, length):
 
 
 def main(folder, source, target, seed="0"):
-  """Samples (all windows predict, then their mean, guidance and the solver's step), decodes and writes."""
+  """Samples (mean of all windows' predictions, guidance, solver step; repeated), decodes and writes the clip."""
   body, weights, call = open_bundle(folder)
   given, noise = np.load(source), jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
   pose, appearance, noise = given["pose"], given["appearance"], given.get("noise", noise)

@@ -1,26 +1,29 @@
-"""Tensors in files, one at a time: a full-size model passes through without ever being whole in memory.
+"""Reads and writes tensors one at a time, so that converting a full-size model takes the memory of one tensor.
 
-Read: safetensors, single or in shards, and the Flax msgpack of diffusers up to 0.39.0. Written: safetensors. Pickled
-files are refused.
+Reads safetensors, single or in shards, and the Flax msgpack of diffusers up to 0.39.0, which has to be read at once.
+Writes safetensors. Refuses pickled files.
 """
 
 import dataclasses
 import functools
 import json
 import math
+import mmap
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
-import msgpack
 import numpy as np
+from flax import serialization
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.shapes import NdArray
+from anchor_jax.store.damage import root_reason
 
 _STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers call their weight files
 _FLAX_FILES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
@@ -42,12 +45,12 @@ _HEADER_ALIGNMENT = 8
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor that is read when it is wanted.
+  """A tensor that is read from its file only when `read` is called.
 
   Attributes:
-    shape: its axes.
-    dtype: numpy's (or ml_dtypes') type.
-    read: gives the array.
+    shape: sizes of its axes.
+    dtype: of numpy or ml_dtypes.
+    read: returns the array, from the file each time.
   """
 
   shape: tuple[int, ...]
@@ -60,14 +63,14 @@ class Tensor:
     return cls(tuple(array.shape), np.dtype(array.dtype), lambda: np.asarray(array))
 
   def then(self, shape: tuple[int, ...], change: Callable[[NdArray], NdArray]) -> "Tensor":
-    """The same tensor, changed in shape when read."""
+    """This tensor with `change` applied when it is read, which gives `shape`."""
     return Tensor(shape, self.dtype, lambda: change(self.read()))
 
   def astype(self, dtype: Any) -> "Tensor":
-    """The same tensor in another type.
+    """This tensor, cast to `dtype` when it is read.
 
     Raises:
-      UserError: (when read) a finite number is too large for the type.
+      UserError: (when it is read) a finite number is too large for the type.
     """
     dtype = np.dtype(dtype)
     return self if dtype == self.dtype else Tensor(self.shape, dtype, lambda: _cast(self.read(), dtype))
@@ -82,7 +85,7 @@ def _cast(array: NdArray, dtype: np.dtype) -> NdArray:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-  """The tensors of a model's folder by the name the file gives them; msgpack paths are joined by "/".
+  """The tensors in a model's folder by the names in the file; msgpack's paths are joined by "/".
 
   Raises:
     UserError: there are none, they are damaged, or only pickled ones are there.
@@ -153,20 +156,20 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
       tensors[name] = Tensor(tuple(entry.get_shape()), np.dtype(_DTYPES[code]), functools.partial(_get, file, name))
     return tensors
   except (SafetensorError, OSError) as error:
-    raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
+    raise UserError(f"{file} is damaged or truncated ({error}); fetch it again") from None
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-  """What a safetensors file says of itself. Raises UserError where it is damaged."""
+  """The metadata in a safetensors file's header. Raises UserError where the file is damaged."""
   try:
     with safe_open(file, "numpy") as opened:
       return opened.metadata() or {}
   except (SafetensorError, OSError) as error:
-    raise UserError(f"{file} is damaged or cut short ({error}); fetch it again") from None
+    raise UserError(f"{file} is damaged or truncated ({error}); fetch it again") from None
 
 
 def _get(file: Path, name: str) -> NdArray:
-  # Opened anew for each: an open file is mapped, and all that was ever read of it would stay in memory.
+  # Opened for each tensor: an open file is mapped, and everything read of it would stay in memory.
   try:
     with safe_open(file, "numpy") as opened:
       return opened.get_tensor(name)
@@ -175,33 +178,20 @@ def _get(file: Path, name: str) -> NdArray:
 
 
 def _read_msgpack(file: Path) -> dict[str, Tensor]:
-  """Flax's own serialisation: nested maps; arrays as an extension type, large ones in pieces."""
+  """The arrays of a Flax file, "/" between the names of their path; all of them are in memory from then on."""
   try:
-    # Pure data: msgpack has no way to name code, unlike pickle. As a stream, so that the bytes are not held twice.
-    with file.open("rb") as stream:
-      tree = msgpack.Unpacker(stream, ext_hook=_flax_extension, strict_map_key=False, max_buffer_size=0).unpack()
+    # Pure data: msgpack has no way to name code, unlike pickle. Mapped, so that the bytes are not in memory twice.
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+      tree = serialization.msgpack_restore(typing.cast(bytes, content))
     return {"/".join(path): Tensor.of(array) for path, array in _leaves(tree)}
-  except (ValueError, TypeError, KeyError, OSError, msgpack.UnpackException) as error:
-    raise UserError(f"{file} is damaged or cut short ({str(error) or type(error).__name__}); fetch it again") from None
-
-
-def _flax_extension(code: int, data: bytes) -> Any:
-  if code not in (1, 3):  # an array, a numpy scalar
-    raise ValueError(f"unknown extension {code}")
-  shape, kind, content = msgpack.unpackb(data, raw=True)
-  dtype = np.dtype(ml_dtypes.bfloat16) if kind == b"bfloat16" else np.dtype(kind.decode())
-  if dtype.hasobject:
-    raise ValueError("an array of objects")
-  return np.frombuffer(content, dtype).reshape(shape)
+  # msgpack, Flax and numpy raise these, whatever the bytes are.
+  except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError, MemoryError) as error:
+    raise UserError(f"{file} is damaged or truncated ({root_reason(error)}); fetch it again") from None
 
 
 def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NdArray]]:
-  if isinstance(node, np.ndarray):
-    yield path, node
-  elif isinstance(node, Mapping) and "__msgpack_chunked_array__" in node:
-    shape = [node["shape"][str(i)] for i in range(len(node["shape"]))]
-    pieces = [node["chunks"][str(i)] for i in range(len(node["chunks"]))]
-    yield path, np.concatenate(pieces).reshape(shape)
+  if isinstance(node, np.ndarray | np.generic):
+    yield path, np.asarray(node)
   elif isinstance(node, Mapping):
     for name, child in node.items():
       yield from _leaves(child, (*path, str(name)))
@@ -210,7 +200,7 @@ def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-  """Writes a safetensors file, reading each tensor only when its turn comes; the file appears whole or not at all."""
+  """Writes a safetensors file, reading one tensor at a time; the file is renamed to `path` once it is complete."""
   order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # wide types first: all stay aligned
   header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
   offset = 0

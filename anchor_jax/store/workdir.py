@@ -1,7 +1,7 @@
-"""What a workdir holds of a trained part.
+"""What a workdir holds of a trained part, and how it is read.
 
 WORKDIR/body/config.json     the settings the part was trained with
-WORKDIR/body/base/           frozen networks as diffusers folders, written once
+WORKDIR/body/base/           the networks that were not trained, a folder of models (see roles.py), written once
 WORKDIR/body/appearance.png  a reference picture of the person
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.config import RunConfig, run_config, to_plain
@@ -18,89 +19,95 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.shapes import NdArray, PyTree, UInt8
+from anchor_jax.store.damage import Outcome, judge, root_reason
 
 log = logging.getLogger(__name__)
 
 METRIC = "validation_loss"
-PARTS = ("vae", "body", "head")
-APPEARANCE = "appearance.png"  # in a part's folder: a picture of the person, which `generate` uses where given none
+PARTS = ("vae", "body", "head")  # what a run can train
+APPEARANCE = "appearance.png"
 
 
 def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> tuple[PyTree, int]:
-  """The trained weights of a part, and the step they are from; numpy.
+  """Returns the trained weights of a part and the step they are from.
+
+  Reads neither the optimiser's state nor the weights that were not asked for; the arrays are numpy's, so that no device
+  needs room for them.
 
   Args:
-    folder: of the part.
-    averaged: the averaged ones, if there are any.
-    step: "newest" (that can be read), "best" (with the lowest validation loss), or a number.
+    folder: of the part, such as WORKDIR/body.
+    averaged: read the averaged weights where there are any.
+    step: "newest" (the newest that is not damaged), "best" (with the lowest validation loss), or a number.
 
   Raises:
-    UserError: no such checkpoint there, or none that can be read.
+    UserError: there is no such checkpoint, or none that can be read.
   """
   for number in _candidates(folder, step):
     try:
-      place = (folder / "checkpoints" / str(number)).absolute()
-      state = _load_here(place)
-      chosen = state["ema"] if averaged and state.get("ema") else state["weights"]
-      return jax.tree.map(jax.device_get, chosen), int(state["step"])
+      return _read_checkpoint((folder / "checkpoints" / str(number)).absolute(), averaged)
     except Exception as error:
-      if step != "newest":
-        raise UserError(f"checkpoint {number} in {folder} can't be read ({first_line(error)})") from error
-      log.warning("checkpoint %d can't be read (%s); trying the one before", number, first_line(error))
+      if step != "newest" or judge(error) is not Outcome.DAMAGED:
+        raise UserError(f"checkpoint {number} in {folder} can't be read ({root_reason(error)})") from error
+      log.warning("checkpoint %d can't be read (%s); trying the one before", number, root_reason(error))
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
 
 
-def _candidates(folder: Path, wanted: str) -> list[int]:
-  """Steps of the checkpoints to try, one after another."""
-  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()), reverse=True)
-  if wanted == "newest" or not steps:
+def _candidates(folder: Path, step: str) -> list[int]:
+  """Steps of the checkpoints to try, in this order."""
+  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()), reverse=True)
+  if step == "newest" or not steps:
     return steps
-  if wanted == "best":
+  if step == "best":
     with ocp.training.Checkpointer(str((folder / "checkpoints").absolute())) as manager:
       known = [(info.metrics[METRIC], info.step) for info in manager.checkpoints if info.metrics]
     if not known:
       raise UserError(f"no checkpoint in {folder} knows its validation loss: train with --config.data.validation=N")
     return [min(known)[1]]
-  if not wanted.isdigit() or int(wanted) not in steps:
-    raise UserError(f"{folder} has no checkpoint of step {wanted}: there are {steps}; or say newest or best")
-  return [int(wanted)]
+  if not step.isdecimal() or int(step) not in steps:
+    raise UserError(f"{folder} has no checkpoint of step {step}: there are {steps}; or say newest or best")
+  return [int(step)]
 
 
-def _load_here(place: Path) -> PyTree:
-  """A checkpoint's state on this process's first device, whatever mesh it was saved from."""
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  stored = ocp.checkpointables_metadata(str(place)).metadata["state"]
-  on_device = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-  return ocp.load_checkpointables(str(place), {"state": jax.tree.map(on_device, stored)})["state"]
+def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
+  stored = ocp.checkpointables_metadata(str(path)).metadata["state"]
+  name = "ema" if averaged and stored.get("ema") else "weights"
+  # What is asked for as numpy arrays is read as such; a view of one zero stands for each, so that it costs no memory.
+  wanted = jax.tree.map(
+    lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), {"step": stored["step"], name: stored[name]}
+  )
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
+  with context:
+    state = ocp.load_checkpointables(str(path), {"state": wanted})["state"]
+  return state[name], int(state["step"])
 
 
 def write_settings(folder: Path, config: RunConfig) -> None:
-  """Keeps the settings beside the checkpoints, for `generate` and for the next start."""
+  """Writes a part's settings to FOLDER/config.json."""
   with new_file(folder / "config.json") as path:
     path.write_text(json.dumps(to_plain(config), indent=1) + "\n")
 
 
 def read_settings(folder: Path) -> RunConfig:
-  """The settings a part was trained with. Raises UserError where `folder` isn't a trained part."""
+  """Returns the settings that a part was trained with.
+
+  Raises:
+    UserError: `folder` is no trained part, or its config.json is damaged.
+  """
   path = folder / "config.json"
   try:
     return run_config(json.loads(path.read_text()))
   except FileNotFoundError:
     raise UserError(f"{folder} holds no trained part (no config.json): give the --workdir that was trained") from None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} can't be read ({first_line(error)}): train this part again") from error
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f"{path} can't be read ({root_reason(error)}): train this part again") from error
 
 
 def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
-  """The picture of the person in a part's folder, RGB; None where there is none (the autoencoder has none).
+  """Returns the picture of the person in a part's folder, RGB; None where there is none (the autoencoder has none).
 
   Raises:
     UserError: the picture is damaged.
   """
   path = folder / APPEARANCE
   return read_picture(path) if path.exists() else None
-
-
-def first_line(error: Exception) -> str:
-  """The first line of an error's message, at most 200 characters; its type where it has none."""
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: orbax, written in the background, the newest readable one restored."""
+"""Checkpoints of a run: orbax writes them in the background, and a run is resumed from the newest readable one."""
 
 import contextlib
 import logging
@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.errors import UserError
-from anchor_jax.store.workdir import METRIC, first_line
+from anchor_jax.store.damage import Outcome, judge, root_reason
+from anchor_jax.store.workdir import METRIC
 from anchor_jax.training.state import State
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-  """The checkpoints of one part. A context manager: leaving it waits for writes under way."""
+  """The checkpoints of one part's run. A context manager, which waits for the write under way when it ends."""
 
   def __init__(self, folder: Path, keep: int = 2):
-    """Opens, or makes, FOLDER/checkpoints, which holds the newest `keep` and the best."""
+    """Opens or creates FOLDER/checkpoints, which keeps the newest `keep` checkpoints and the best."""
     self._folder = folder / "checkpoints"
     # Orbax's own policies do not match the protocols that its v1 interface declares.
     policies = ocp.training.preservation_policies
@@ -29,12 +32,12 @@ class Checkpoints:
       get_metric_fn=lambda metrics: -metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
     )
     keep_newest_and_best: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
-    when_told: Any = ocp.training.save_decision_policies.InitialSavePolicy()
+    only_when_asked: Any = ocp.training.save_decision_policies.InitialSavePolicy()
     try:
       self._manager = ocp.training.Checkpointer(
         str((folder / "checkpoints").absolute()),
         preservation_policy=keep_newest_and_best,
-        save_decision_policy=when_told,
+        save_decision_policy=only_when_asked,
         cleanup_tmp_directories=True,
       )
     except OSError as error:
@@ -47,11 +50,20 @@ class Checkpoints:
     if kind is None:
       self._run_write(self._manager.close)
     else:
-      with contextlib.suppress(Exception):  # what ended the block is what the user should read
+      with contextlib.suppress(Exception):  # the user should read the error that ended the block
         self._manager.close()
 
   def save(self, step: int, state: State, loader: dict, validation_loss: float | None = None) -> None:
-    """Begins to write the state after `step`; an earlier write is finished first. The best has the lowest loss."""
+    """Starts writing the state after `step`, once an earlier write is finished; returns at once.
+
+    Args:
+      step: optimiser steps done.
+      state, loader: what `restore` returns.
+      validation_loss: decides which checkpoint is kept as the best, the one with the lowest.
+
+    Raises:
+      UserError: this checkpoint, or the one whose write was under way, can't be written.
+    """
     content = {"state": _as_dict(state), "loader": loader}
     metrics: Any = None
     if validation_loss is not None and math.isfinite(validation_loss):
@@ -59,7 +71,7 @@ class Checkpoints:
     self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
 
   def wait(self) -> None:
-    """Waits until what was begun is written."""
+    """Waits for the write under way."""
     self._run_write(self._manager.wait)
 
   def _run_write(self, call: Callable[[], Any]) -> None:
@@ -67,9 +79,9 @@ class Checkpoints:
       call()
     except Exception as error:
       kept = self.newest()
-      earlier = "" if kept is None else f"; the checkpoint of step {kept} is whole"
+      earlier = "" if kept is None else f"; the checkpoint of step {kept} is complete"
       raise UserError(
-        f"a checkpoint can't be written to {self._folder} ({first_line(error)}): free some space, or choose another"
+        f"a checkpoint can't be written to {self._folder} ({root_reason(error)}): free some space, or choose another"
         f" --workdir{earlier}"
       ) from error
 
@@ -78,30 +90,77 @@ class Checkpoints:
     return max((info.step for info in self._manager.checkpoints), default=None)
 
   def restore(self, like: State, loader: dict) -> tuple[State, dict] | None:
-    """The newest state that can be read, on the shardings of `like`, and the loader's position; None without any.
+    """Returns the newest state that can be read and the loader's position after it; None where there is no checkpoint.
 
-    A damaged checkpoint is passed over for the one before, and the log says so.
+    A checkpoint that is proved damaged in any process (a file is missing or truncated, or its checksum is wrong) is
+    skipped by all of them, and deleted once an earlier one is restored, because the run will write that step again.
+    Any other error ends the run and deletes nothing: a file system may fail for a moment, and then works again.
+
+    Args:
+      like: arrays of the shapes, types and shardings to restore.
+      loader: the position of a loader of the same kind.
 
     Raises:
-      UserError: there are checkpoints, and none can be read: most likely they are another run's.
+      UserError: a checkpoint can't be read for another reason than damage, is of a run with other settings, or all of
+        them are damaged.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(like))
     damaged = []
-    for info in reversed(self._manager.checkpoints):
+    for step in _same_everywhere([info.step for info in reversed(self._manager.checkpoints)]):
+      outcome, reason, loaded = Outcome.RESTORED, "", {}
       try:
-        loaded = self._manager.load_checkpointables(info.step, {"state": abstract, "loader": loader})
-        for step in damaged:  # its place is needed when the run gets there again
-          self._manager.delete(step)
+        loaded = self._load(step, {"state": abstract, "loader": loader})
+      except Exception as error:  # noqa: BLE001 - a damaged file makes orbax raise anything
+        outcome, reason = judge(error), root_reason(error)
+      outcome = worst_of_all_processes(outcome)
+      reason = reason or "another process could not read it"
+      if outcome is Outcome.RESTORED:
+        for bad in damaged:
+          self._manager.delete(bad)
         return State(**loaded["state"]), loaded["loader"]
-      except Exception as error:  # noqa: BLE001 - whatever a torn file makes orbax raise
-        damaged.append(info.step)
-        log.warning("checkpoint %d can't be read (%s); trying the one before", info.step, first_line(error))
+      place = self._folder / str(step)
+      if outcome is Outcome.OTHER_SETTINGS:
+        raise UserError(
+          f"{place} is of a run with other settings (model, lora, ema) ({reason}): choose another --workdir, or remove"
+          f" {self._folder} to start over"
+        )
+      if outcome is Outcome.UNREADABLE:
+        raise UserError(f"{place} can't be read now ({reason}), nothing was deleted: start again, or remove it")
+      damaged.append(step)
+      log.warning("checkpoint %d can't be read (%s); trying the one before", step, reason)
     if damaged:
-      raise UserError(
-        f"none of the checkpoints in {self._folder} can be read: they are of a run with other settings (model, lora,"
-        " ema) or damaged; choose another --workdir, or remove that folder to begin anew"
-      )
+      raise UserError(f"all checkpoints in {self._folder} are damaged: remove that folder to start over")
     return None
+
+  def _load(self, step: int, like: dict) -> dict:
+    """Loads a checkpoint in this process alone: in orbax's barriers a process would wait for one that failed."""
+    context, process = ocp.Context(), jax.process_index()
+    if _several_processes():
+      context.multiprocessing.primary_host = process
+      context.multiprocessing.active_processes = {process}
+      context.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
+    with context:
+      return ocp.load_checkpointables(str((self._folder / str(step)).absolute()), like)
+
+
+def _several_processes() -> bool:
+  return jax.process_count() > 1
+
+
+def worst_of_all_processes(outcome: Outcome) -> Outcome:
+  """The worst outcome in any process, the same in all of them."""
+  if not _several_processes():
+    return outcome
+  return Outcome(int(np.max(multihost_utils.process_allgather(np.int32(outcome)))))
+
+
+def _same_everywhere(steps: list[int]) -> list[int]:
+  """The first process's list in all processes: a shared file system may show them different ones."""
+  if not _several_processes():
+    return steps
+  count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
+  own = np.resize(np.array(steps or [0], np.int32), count)
+  return np.asarray(multihost_utils.broadcast_one_to_all(own)).tolist() if count else []
 
 
 def _as_dict(state: State) -> dict:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import jax
+import msgpack
 import numpy as np
 import pytest
 from flax import serialization
@@ -111,7 +112,7 @@ def test_flax_msgpack(name, reference, tmp_path):
   assert_same(flatten(model.params), flatten(load_model(tmp_path).params))
   content = (tmp_path / "diffusion_flax_model.msgpack").read_bytes()
   (tmp_path / "diffusion_flax_model.msgpack").write_bytes(content[: len(content) // 2])
-  with pytest.raises(UserError, match="damaged or cut short"):
+  with pytest.raises(UserError, match="damaged or truncated"):
     load_model(tmp_path)
 
 
@@ -124,6 +125,40 @@ def test_flax_msgpack_in_pieces_and_in_bfloat16(reference, tmp_path, monkeypatch
   assert_same(flatten(model.params), flatten(load_model(tmp_path).params))
 
 
+def array(shape, dtype, content):
+  """An array as Flax packs it."""
+  return msgpack.ExtType(1, msgpack.packb((shape, dtype, content)))
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b"\x81",
+    b"\xc1" * 9,
+    b"\x91" * 5000,
+    b"\x81\xa1a" * 2000,
+    msgpack.packb([1, 2]),
+    msgpack.packb({"a": 1.5}),
+    msgpack.packb({"a": array((2**40,), "float32", b"\0" * 8)}),
+    msgpack.packb({"a": array((1,), "object", b"\0" * 8)}),
+    msgpack.packb({"a": array((1,), "float33", b"\0" * 8)}),
+    msgpack.packb({"a": array("x", 3, 4)}),
+    msgpack.packb({"a": msgpack.ExtType(1, b"\xc1")}),
+    msgpack.packb({"a": msgpack.ExtType(7, b"")}),
+    msgpack.packb({"__msgpack_chunked_array__": ()}),
+    msgpack.packb({"a": {"__msgpack_chunked_array__": (), "shape": {"0": 2**60}, "chunks": {"0": 1}}}),
+    msgpack.packb({"a": {"__msgpack_chunked_array__": (), "shape": 3, "chunks": None}}),
+  ],
+)
+def test_hostile_flax_msgpack_ends_in_one_line(vae_folder, content):
+  (vae_folder / WEIGHTS).unlink()
+  (vae_folder / "diffusion_flax_model.msgpack").write_bytes(content)
+  with pytest.raises(UserError, match="damaged or truncated") as caught:
+    load_model(vae_folder)
+  assert "\n" not in str(caught.value)
+
+
 def test_pickled_files_are_refused_with_the_safe_way(vae_folder):
   (vae_folder / WEIGHTS).rename(vae_folder / "diffusion_pytorch_model.bin")
   with pytest.raises(UserError, match=r"weights_only=True.*diffusion_pytorch_model\.safetensors") as caught:
@@ -134,10 +169,10 @@ def test_pickled_files_are_refused_with_the_safe_way(vae_folder):
 def test_damage_is_told(vae_folder, tmp_path):
   content = (vae_folder / WEIGHTS).read_bytes()
   (vae_folder / WEIGHTS).write_bytes(content[:-100])
-  with pytest.raises(UserError, match="damaged or cut short"):
+  with pytest.raises(UserError, match="damaged or truncated"):
     load_model(vae_folder)
   (vae_folder / WEIGHTS).write_bytes(b"")
-  with pytest.raises(UserError, match="damaged or cut short"):
+  with pytest.raises(UserError, match="damaged or truncated"):
     load_model(vae_folder)
   (vae_folder / "config.json").write_text("{")
   with pytest.raises(UserError, match="cannot be read as JSON"):

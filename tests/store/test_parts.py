@@ -4,12 +4,17 @@ import shutil
 import struct
 import zlib
 
+import jax
 import numpy as np
 import pytest
+from tiny import tiny_model
 
+from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks
 from anchor_jax.motion.picture import read_picture
-from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part, shipped
+from anchor_jax.store.saving import write_person
+from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part, shipped
 
 
 def test_the_shipped_weights_are_a_person_without_a_run():
@@ -36,6 +41,58 @@ def test_a_folder_of_models_holds_the_parts_whose_models_are_there(tmp_path):
     parts_in(tmp_path / "nobody")
   (tmp_path / "empty").mkdir()
   assert parts_in(tmp_path / "empty") == ()
+
+
+@pytest.fixture(scope="module")
+def person():
+  """Body and head of tiny networks, with null contexts of their own and other settings than the defaults."""
+  parts, rng = {}, np.random.default_rng(0)
+  for part, size in (("body", 32), ("head", 16)):
+    model = tiny_model(inpaint=part == "head")
+    sample = SampleConfig("dpm++2m", 3, window=4, overlap=1, guidance=1.5, guidance_interval=(0.1, 0.9))
+    config = RunConfig(part, model=model, sample=sample, dtype="bfloat16")
+    networks = Networks(config.model, config.dtype)
+    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    weights |= {name: parts["body"].weights[name] for name in ("vae", "image_encoder") if parts}
+    picture = rng.integers(0, 256, (size, size, 3), np.uint8)
+    parts[part] = StoredPart(config, networks, weights, 7, picture)
+  return parts
+
+
+def test_a_saved_person_is_read_bit_for_bit(person, tmp_path):
+  write_person(tmp_path / "ana", person)
+  assert parts_in(tmp_path / "ana") == ("vae", "body", "head")
+  assert (tmp_path / "ana/vae/config.json").exists() and not (tmp_path / "ana/body/vae").exists()
+  for name, part in person.items():
+    read = read_part(tmp_path / "ana", name)
+    assert (read.config, read.networks, read.step) == (part.config, part.networks, part.step)
+    np.testing.assert_array_equal(read.appearance, part.appearance)
+    jax.tree.map(np.testing.assert_array_equal, read.weights, part.weights)
+    assert {leaf.dtype for leaf in jax.tree.leaves(read.weights)} == {np.dtype(np.float32)}
+  write_person(tmp_path / "ana", {"body": person["body"]})  # a saved person may be replaced
+  assert parts_in(tmp_path / "ana") == ("vae", "body")
+  (tmp_path / "ana" / "letter.txt").write_text("dear")
+  with pytest.raises(UserError, match=r"letter\.txt"):
+    write_person(tmp_path / "ana", person)
+
+
+def test_damaged_files_of_a_saved_person_end_in_one_line(person, tmp_path):
+  write_person(tmp_path / "ana", person)
+  for name, content in (
+    ("body/step.json", b'{"step": "7"}'),
+    ("body/config.json", b"[" * 100_000),
+    ("body/appearance.png", b"GIF89a"),
+    ("body/null_context.safetensors", b"\xff" * 16),
+    ("vae/config.json", b'{"_class_name": "AutoencoderKL", "layers_per_block": -1}'),
+    ("scheduler/scheduler_config.json", b"[" * 100_000),
+  ):
+    shutil.copytree(tmp_path / "ana", tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+      read_part(tmp_path / "copy", "body")
+    assert "\n" not in str(caught.value), name
+    shutil.rmtree(tmp_path / "copy")
 
 
 def png(width, height):

@@ -1,10 +1,20 @@
 """Which checkpoints stay and which is read; which records they are judged by."""
 
+import errno
+import types
+import unittest.mock
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.errors import UserError
+from anchor_jax.store.damage import Outcome, judge
 from anchor_jax.store.workdir import read_weights
+from anchor_jax.training import checkpoint
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import State
 from anchor_jax.training.validation import evenly_spaced, split_records
@@ -58,6 +68,99 @@ def test_another_run_s_checkpoints_are_refused_and_not_replaced(folder):
   ):
     checkpoints.restore(other, {"position": 0})
   assert read_weights(folder)[1] == 5
+
+
+def test_a_file_system_error_that_passes_deletes_nothing(folder, monkeypatch):
+  """It was taken for damage: the newest checkpoint was deleted and the run went back to the one before."""
+  load = ocp.load_checkpointables
+
+  def failing(path, *arguments):
+    if path.endswith("/5"):
+      try:
+        raise OSError(errno.EIO, "Input/output error")
+      except OSError as error:
+        raise KeyError("Failed to load checkpointable: state") from error  # as orbax does
+    return load(path, *arguments)
+
+  with Checkpoints(folder) as checkpoints:
+    monkeypatch.setattr(ocp, "load_checkpointables", failing)
+    with pytest.raises(
+      UserError, match=r"checkpoints/5 can't be read now \(.*Input/output error\), nothing was deleted"
+    ):
+      checkpoints.restore(state(0), {"position": 0})
+    with pytest.raises(UserError, match="Input/output error"):
+      read_weights(folder)
+    monkeypatch.undo()
+    restored, position = checkpoints.restore(state(0), {"position": 0})
+  assert int(restored.step) == 5 and position == {"position": 5}
+  assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir()) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["state/_METADATA", "state/d", "loader"])
+@pytest.mark.parametrize("harm", ["truncated", "missing"])
+def test_a_damaged_checkpoint_is_known_as_such(folder, name, harm):
+  place = folder / "checkpoints/5" / name
+  files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
+  for path in files:
+    if harm == "missing":
+      path.unlink()
+    else:
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  with Checkpoints(folder) as checkpoints:
+    assert int(checkpoints.restore(state(0), {"position": 0})[0].step) == 4
+    assert checkpoints.newest() == 4  # so that step 5 can be written again
+
+
+def test_what_another_process_finds_damaged_is_skipped_by_all(folder, monkeypatch):
+  """Step 5 can be read here and not there, and the other process's folder lists a step that this one's does not."""
+  answers = iter([[[Outcome.DAMAGED]], [[Outcome.RESTORED]]])
+  asked = []
+  monkeypatch.setattr(checkpoint, "_several_processes", lambda: True)
+  monkeypatch.setattr(
+    multihost_utils,
+    "process_allgather",
+    lambda own: asked.append(int(own)) or np.concatenate([[[own]], next(answers)]),
+  )
+  first_process = iter([np.int32(2), np.array([5, 4], np.int32)])
+  monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda own: next(first_process))
+  checkpoints = Checkpoints.__new__(Checkpoints)
+  checkpoints._folder = folder / "checkpoints"
+  deleted = []
+  infos = [types.SimpleNamespace(step=step) for step in (2, 4)]
+  checkpoints._manager = types.SimpleNamespace(checkpoints=infos, delete=deleted.append)
+  restored, _ = checkpoints.restore(state(0), {"position": 0})
+  assert int(restored.step) == 4 and deleted == [5] and asked == [Outcome.RESTORED, Outcome.RESTORED]
+
+
+def test_only_proof_makes_an_error_damage():
+  assert judge(ValueError("DATA_LOSS: Error reading")) is Outcome.DAMAGED
+  assert judge(FileNotFoundError("_METADATA")) is Outcome.DAMAGED
+  for error in (OSError(errno.ESTALE, "Stale file handle"), PermissionError(), MemoryError(), RuntimeError("no idea")):
+    assert judge(error) is Outcome.UNREADABLE
+  assert judge(ValueError("UNAVAILABLE: Error reading")) is Outcome.UNREADABLE
+  both = ValueError("NOT_FOUND: zarr.json")
+  both.__cause__ = OSError(errno.EIO, "Input/output error")
+  assert judge(both) is Outcome.UNREADABLE
+
+
+def test_only_what_is_asked_for_is_read_and_as_numpy(tmp_path):
+  """Neither the optimiser's state nor the other weights: they were restored too, onto a device."""
+  weights, number = {"vae": jnp.arange(4.0)}, jnp.int32(3)
+  content = State(number, weights, {"mu": jnp.zeros(4)}, jax.tree.map(lambda x: -x, weights), number, number)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(3, content, {"position": 3})
+  seen = []
+  with unittest.mock.patch.object(
+    ocp,
+    "load_checkpointables",
+    side_effect=lambda path, like, load=ocp.load_checkpointables: seen.append(like) or load(path, like),
+  ):
+    averaged, step = read_weights(tmp_path)
+    raw, _ = read_weights(tmp_path, averaged=False)
+  assert [sorted(like["state"]) for like in seen] == [["ema", "step"], ["step", "weights"]] and step == 3
+  assert type(averaged["vae"]) is type(raw["vae"]) is np.ndarray
+  np.testing.assert_array_equal(averaged["vae"], -np.arange(4.0))
+  np.testing.assert_array_equal(raw["vae"], np.arange(4.0))
 
 
 def test_the_last_records_are_held_out_but_a_short_video_keeps_most():

@@ -11,8 +11,9 @@ import pytest
 from anchor_jax.config import LoRAConfig, run_config
 from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.errors import UserError
+from anchor_jax.store.folders import read_models
 from anchor_jax.store.tensors import read_safetensors
-from anchor_jax.store.weights import CheckpointChoice, initial_weights, read_models, read_part, write_folder
+from anchor_jax.store.weights import CheckpointChoice, initial_weights, read_part, write_folder
 from anchor_jax.store.workdir import read_settings
 from anchor_jax.train import train
 
@@ -88,7 +89,7 @@ def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters
   shutil.copytree(adapters, tmp_path / "cut")
   file = tmp_path / "cut/body/lora.safetensors"
   file.write_bytes(file.read_bytes()[:-8])
-  with pytest.raises(UserError, match="damaged or cut short"):
+  with pytest.raises(UserError, match="damaged or truncated"):
     read_part(tmp_path / "cut", "body")
 
 

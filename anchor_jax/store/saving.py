@@ -1,0 +1,65 @@
+"""Writes trained parts so that they can be read without their workdir: as a folder of models, or as adapters."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file, new_folder
+from anchor_jax.store import adapters as lora
+from anchor_jax.store.diffusers import write_json
+from anchor_jax.store.folders import ModelFolder, check_target, read_models, stored_models, write_models
+from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart
+from anchor_jax.store.workdir import APPEARANCE, read_settings, read_weights, write_settings
+
+
+def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
+  """Writes a person as a folder of diffusers models, from which `read_part` gives equal parts bit for bit.
+
+  Beside the models (float32), each part's folder holds config.json (settings), step.json and appearance.png.
+
+  Args:
+    folder: made, or replaced where it holds models already.
+    parts: "body", and "head" where there is one.
+
+  Raises:
+    UserError: `folder` holds something else, or cannot be written.
+  """
+  check_target(folder)
+  models = ModelFolder.of_parts(
+    {name: stored_models(part.networks.model, part.weights) for name, part in parts.items()}
+  )
+  with new_folder(folder) as new:
+    write_models(new, models, "float32")
+    for name, part in parts.items():
+      write_settings(new / name, part.config)
+      write_json(new / name / STEP, {"step": part.step})
+      if part.appearance is not None:
+        with new_file(new / name / APPEARANCE) as path:
+          Image.fromarray(part.appearance).save(path)
+
+
+def write_adapters(
+  workdir: Path, part: str, target: Path, choice: CheckpointChoice = NEWEST, dtype: str = "float32"
+) -> None:
+  """Writes what a run with config.lora learned to TARGET/PART, without the networks that the adapters change.
+
+  Raises:
+    UserError: the part was not trained with adapters.
+  """
+  config = read_settings(workdir / part)
+  if not config.lora.rank:
+    raise UserError(f"{workdir / part} was trained as a whole: only a run with --config.lora.rank=N has adapters")
+  trained, step = read_weights(workdir / part, choice.averaged, choice.step)
+  frozen = read_models(workdir / part / "base", part)[1]
+  scaled = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: leaf * np.float32(config.lora.scale) if path[-1].key == "up" else leaf, trained["lora"]
+  )
+  stored = lora.Adapters(scaled, trained.get("null_context"), lora.weights_hash(frozen), step)
+  lora.save_adapters(target / part / lora.FILE, stored, dtype)
+  write_settings(target / part, config)
+  shutil.copyfile(workdir / part / APPEARANCE, target / part / APPEARANCE)
