@@ -85,7 +85,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
 
   print("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
-  motion = read_motion(output / "unseen", size.frames)
+  motion = read_motion(output / "unseen", frames=size.frames)
   shown = tqdm(animate(load_person(output / "person"), motion), total=size.frames, desc="generate", unit="frame")
   frames, without_head = (np.stack(side) for side in zip(*shown, strict=True))
   done("generate")

@@ -31,6 +31,20 @@ def refuse(path: str | os.PathLike, error: OSError) -> UserError:
   return UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another output")
 
 
+def check_name(path: str | os.PathLike) -> None:
+  """Checks that a path is text: other programs, JSON and terminals do not take names of other bytes.
+
+  Raises:
+    UserError: a part of the path is not UTF-8.
+  """
+  text = str(path)
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    shown = os.fsencode(text).decode(errors="backslashreplace")
+    raise UserError(f"the name {shown} holds bytes that are not UTF-8: rename it, or use another") from None
+
+
 def refuse_overwriting(output: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
   """Checks that writing `output` replaces none of `inputs`.
 
@@ -97,8 +111,9 @@ def prepare_parent(path: str | os.PathLike) -> None:
   """Makes the folder that an output goes into, and checks that it can be written to.
 
   Raises:
-    UserError: the folder cannot be made or written to.
+    UserError: the folder cannot be made or written to, or the name is too long or not UTF-8.
   """
+  check_name(path)
   parent = Path(path).absolute().parent
   try:
     parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 Example:
   python -m anchor_jax.generate --checkpoint=runs/ana --motion=dance.mp4 --output=ana_dances.mp4
 
-The motion is a prepared folder, or a video (which is prepared first: with the poses that come with it, else with the
-landmark model; its sound is copied). --appearance gives another picture of the person than the one kept from training.
+The motion is a prepared folder, or a video (with the poses of its sidecar, else those that the landmark model finds;
+its sound is copied). --appearance gives another picture of the person than the one kept from training.
 
 While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
 --resume goes on from there.
@@ -14,8 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +29,12 @@ from anchor_jax.diffusion.solvers import SOLVERS
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
-from anchor_jax.motion.motion import Motion, resample_motion
+from anchor_jax.motion.motion import Motion
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.video import VideoWriter
 from anchor_jax.person import Person, animate, chosen_person, person_flags
-from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
-
-
-@contextlib.contextmanager
-def motion_of(path: Path, size: int, frames: int | None, fps: float | None) -> Iterator[Motion]:
-  """The motion in a prepared folder, or in a video."""
-  with contextlib.ExitStack() as stack:
-    folder = path
-    if not path.is_dir():
-      folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "motion"
-      prepare([path], folder, size=size)
-    motion = read_motion(folder, None if fps else frames)
-    if motion.size != size:
-      raise UserError(
-        f"{path} is prepared at {motion.size} pixels and the person was trained at {size}: prepare it again with"
-        f" --size={size}"
-      )
-    yield motion if fps is None else limit_frames(resample_motion(motion, fps), frames)
-
-
-def limit_frames(motion: Motion, count: int | None) -> Motion:
-  """No more than `count` frames of a motion."""
-  if count is None or (motion.length is not None and motion.length <= count):
-    return motion
-  cut = lambda first: (frame for _, frame in zip(range(first, count), motion.frames(first), strict=False))
-  return dataclasses.replace(motion, length=count, frames=cut)
 
 
 def with_sampling(person: Person, changes: dict[str, Any]) -> Person:
@@ -157,21 +129,21 @@ def generate(args: argparse.Namespace) -> int:
   person = with_sampling(chosen_person(args, not args.no_head), changes)
   appearance = None if args.appearance is None else read_picture(args.appearance)
   mesh = mesh_of(args.mesh)
-  with motion_of(args.motion, person.body.appearance.shape[0], args.frames, args.fps) as motion:
-    settings = settings_of(person, args, motion.fps)
-    writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
-    if args.preview and not writer.frames:
-      write_preview(person, limit_frames(motion, round(motion.fps)), appearance, args)
-    start = min(writer.frames, motion.length or writer.frames)
-    bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
-    with contextlib.closing(writer), bar, parallel.use_mesh(mesh):
-      if start != motion.length:
-        for frame, _ in animate(person, motion, appearance, args.seed, start, mesh):
-          writer.write(watermarked(frame, args.watermark))
-          bar.update()
-      tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
-      sound = None if args.motion.is_dir() or args.no_audio else args.motion
-      writer.finish(tags, sound)
+  motion = read_motion(args.motion, size=person.body.appearance.shape[0], frames=args.frames, fps=args.fps)
+  settings = settings_of(person, args, motion.fps)
+  writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
+  if args.preview and not writer.frames:
+    write_preview(person, motion.first(max(1, round(motion.fps))), appearance, args)
+  start = min(writer.frames, motion.length or writer.frames)
+  bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
+  with contextlib.closing(writer), bar, parallel.use_mesh(mesh):
+    if start != motion.length:
+      for frame, _ in animate(person, motion, appearance, args.seed, start, mesh):
+        writer.write(watermarked(frame, args.watermark))
+        bar.update()
+    tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
+    sound = None if args.motion.is_dir() or args.no_audio else args.motion
+    writer.finish(tags, sound)
   return writer.frames
 
 

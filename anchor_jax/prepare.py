@@ -3,8 +3,9 @@
 Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
-Poses, masks and landmarks that come with a video (a folder NAME.anchor beside NAME.mp4, as the studio's) are used;
-otherwise the landmark model finds them (`make landmarks` installs it). Look at preview.png in the folder afterwards.
+Poses, masks and landmarks are those of a video's sidecar (a folder NAME.anchor beside NAME.mp4, as the studio's videos
+have); without one the landmark model finds them (`make landmarks` installs it). Look at preview.png in the folder
+afterwards.
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
@@ -19,6 +20,7 @@ from typing import Any
 from anchor_jax.cli import Parser, command
 from anchor_jax.data.records import build, check_output, open_prepared
 from anchor_jax.errors import UserError
+from anchor_jax.files import refuse_overwriting
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video, read_clips
 from anchor_jax.motion.framing import Square
 
@@ -42,7 +44,7 @@ def prepare(
     output: the folder, replaced as a whole when all is done.
     size: height and width of the frames, in pixels.
     person: name of the person in all of them; default the folder's name.
-    fps: frames per second; default each video's own.
+    fps: frames per second; default each video's own. Also taken for the rate of a video that claims an absurd one.
     landmarks: the landmark model for videos without poses.
     like: an earlier prepared folder of the same camera, whose square of the picture is kept again.
 
@@ -50,12 +52,14 @@ def prepare(
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
   """
   _check_numbers(size, fps)
+  refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
-  infos = [check_video(video, landmarks) for video in videos]
+  checked = [check_video(video, landmarks, fps) for video in videos]
+  infos = [video.info for video in checked]
   total = sum(round(info.frames * fps / info.fps) if fps else info.frames for info in infos)
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
-  clips = read_clips(videos, size=size, person=name, fps=fps, square=square, progress=True)
+  clips = read_clips(checked, size=size, person=name, fps=fps, square=square, progress=True)
   return build(clips, output, size, total=total, progress="prepare")
 
 
@@ -84,10 +88,10 @@ def prepare_studio(
 
 
 def _square_of(folder: str | os.PathLike, size: int) -> Square:
-  """The square that the first video of a prepared folder was cut to."""
+  """The square of the picture that a prepared folder holds of its first video."""
   square = open_prepared(folder).meta["videos"][0]["square"]
   if square is None:
-    raise UserError(f"{folder} was not cut out of a video: leave out --like")
+    raise UserError(f"{folder} was not made from a video: leave out --like")
   left, top, side = square
   return Square(left, top, side, size)
 

@@ -1,30 +1,104 @@
-"""The motion in a prepared folder."""
+"""The motion in a video or in a prepared folder."""
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.data.records import PreparedSource, open_prepared
+from anchor_jax.errors import UserError
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.motion import Motion, MotionFrame
-from anchor_jax.shapes import NdArray
+from anchor_jax.motion.video_motion import read_video_motion
+from anchor_jax.shapes import Bool, Float, NdArray
+
+SIZE = 128  # pixels, of a video's pose renders where no size is given; that of `prepare` too
+_LOG = logging.getLogger(__name__)
 
 
-def read_motion(folder: str | os.PathLike, frames: int | None = None) -> Motion:
-  """The motion of the first video of a prepared folder, or of its first `frames` frames.
+def read_motion(
+  path: str | os.PathLike,
+  *,
+  size: int | None = None,
+  frames: int | None = None,
+  fps: float | int | None = None,
+  video: int | None = None,
+) -> Motion:
+  """Returns the motion in a video, or that of one video of a prepared folder.
+
+  Frames are read or rendered when they are iterated; a motion of a video is the same as that of the folder prepared
+  from it at the same size.
+
+  Args:
+    path: a video (with a sidecar, or for the landmark model) or a prepared folder.
+    size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
+    frames: only the first so many frames (at `fps`); default all.
+    fps: frame rate of the motion; default that of the video or the folder.
+    video: number of the video in a prepared folder, from 0; by default the first, and a warning is logged where the
+      folder has others.
 
   Raises:
-    UserError: no such folder, damaged, or no frame has a face.
+    UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
   """
+  if frames is not None and frames < 1:
+    raise UserError(f"frames={frames}: at least 1")
+  if fps is not None and not 0 < fps <= 240:
+    raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
+  if not os.path.isdir(path):
+    if video:
+      raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
+    return read_video_motion(path, size=size or SIZE, frames=frames, fps=fps)
+  return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
+
+
+def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:
+  from anchor_jax.data.records import open_prepared  # imports TFDS, which videos do not need
+
   source = open_prepared(folder)
-  filmed = int(np.sum(source.videos == source.videos[0]))
-  count = filmed if frames is None else min(filmed, frames)
-  landmarks = fill_missing(np.stack([source.read(i, ("landmarks",))["landmarks"] for i in range(filmed)]))
-  return Motion(float(source.fps), source.size, count, lambda first: _read(source, landmarks, range(first, count)))
+  if size is not None and size != source.size:
+    raise UserError(
+      f"{folder} is prepared at {source.size} pixels and the person was trained at {size}: prepare it again with"
+      f" --size={size}"
+    )
+  videos = source.meta["videos"]
+  if video is None and len(videos) > 1:
+    _LOG.warning(
+      "%s holds %d videos: the motion is that of the first (%s), the other %d are left out",
+      *(folder, len(videos), videos[0]["name"], len(videos) - 1),
+    )
+  if not 0 <= (video or 0) < len(videos):
+    raise UserError(f"video={video}: {folder} holds {len(videos)} videos, numbered from 0")
+  chosen = videos[video or 0]
+  start, count = chosen["first"], chosen["frames"]
+  read = lambda number: source.read(start + number, ("landmarks",))["landmarks"]
+  landmarks = _Landmarks(source.has_landmarks[start : start + count], read)
+  landmarks[0]  # raises where no frame has a face
+
+  def frames(first: int) -> Iterator[MotionFrame]:
+    for number in range(first, count):
+      record = source.read(start + number, ("pose", "face_mask"))
+      yield MotionFrame(record["pose"], record["face_mask"], landmarks[number])
+
+  return Motion(float(chosen["fps"]), source.size, count, frames)
 
 
-def _read(source: PreparedSource, landmarks: NdArray, numbers: Iterable[int]) -> Iterator[MotionFrame]:
-  for i in numbers:
-    record = source.read(i, ("pose", "face_mask"))
-    yield MotionFrame(record["pose"], record["face_mask"], landmarks[i])
+class _Landmarks:
+  """The landmarks of a video's frames, missing ones interpolated over time, read as they are needed."""
+
+  def __init__(self, known: Bool[NdArray, " T"], read: Callable[[int], Float[NdArray, "5 2"]]):
+    """Takes for each frame whether all its landmarks are known, and what reads those of a frame."""
+    self._known, self._all, self._read = np.asarray(known), np.flatnonzero(known), read
+    self._gap, self._filled = range(0), np.zeros((0, 5, 2), np.float32)
+
+  def __getitem__(self, number: int) -> Float[NdArray, "5 2"]:
+    if self._known[number]:
+      return self._read(number)
+    if number not in self._gap:
+      place = int(np.searchsorted(self._all, number))
+      # up to the frames with all landmarks on both sides, where there are any
+      first = int(self._all[place - 1]) if place else 0
+      last = int(self._all[place]) if place < len(self._all) else len(self._known) - 1
+      self._gap = range(first, last + 1)
+      self._filled = fill_missing(np.stack([self._read(i) for i in self._gap]))
+    return self._filled[number - self._gap.start]

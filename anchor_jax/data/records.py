@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import new_folder, prepare_parent
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.shapes import NdArray, Shaped, UInt8
@@ -218,12 +218,18 @@ class PreparedSource:
     """Reads meta.json and opens the records; see `open_prepared` for the errors."""
     self.folder = Path(folder)
     self.meta = _read_meta(self.folder)
+    try:
+      self._read_index()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError) as error:
+      raise _damaged(self.folder, f"meta.json: {type(error).__name__}: {error}") from error
+    self._open()
+
+  def _read_index(self) -> None:
     self.size, self.fps = self.meta["size"], self.meta["fps"]
     self.people = np.concatenate([np.full(video["frames"], video["person"], np.int32) for video in self.meta["videos"]])
     self.videos = np.concatenate([np.full(v["frames"], n, np.int32) for n, v in enumerate(self.meta["videos"])])
     self.has_landmarks = np.ones(len(self.people), bool)
-    self.has_landmarks[self.meta["without_landmarks"]] = False
-    self._open()
+    self.has_landmarks[np.asarray(self.meta["without_landmarks"], np.int64)] = False
 
   def _open(self) -> None:
     raw = {name: tfds.decode.SkipDecoding() for name in IMAGES}
@@ -231,10 +237,10 @@ class PreparedSource:
       builder: Any = tfds.builder_from_directory(str(self.folder))
       self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
       count = len(self._records)
-    except Exception:  # noqa: BLE001, whatever the reader makes of a damaged file
-      raise _damaged(self.folder) from None
+    except Exception as error:
+      raise _damaged(self.folder, error) from error
     if count != len(self.people):
-      raise _damaged(self.folder)
+      raise _damaged(self.folder, f"{count} records instead of {len(self.people)}")
 
   def __getstate__(self) -> dict[str, Any]:
     return {name: value for name, value in self.__dict__.items() if name != "_records"}
@@ -272,12 +278,12 @@ class PreparedSource:
       }
     except KeyError:
       raise
-    except Exception:  # noqa: BLE001, as above
-      raise _damaged(self.folder) from None
+    except Exception as error:
+      raise _damaged(self.folder, f"record {index}: {error}") from error
 
 
-def _damaged(folder: Path) -> UserError:
-  return UserError(f"the prepared folder {folder} is damaged: prepare it again")
+def _damaged(folder: Path, cause: object) -> UserError:
+  return UserError(f"the prepared folder {folder} is damaged ({one_line(cause)}): prepare it again")
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -291,12 +297,13 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = json.loads((folder / "meta.json").read_text())
     version = meta["format"]
     sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
-  except (OSError, ValueError, KeyError, TypeError):
-    raise _damaged(folder) from None
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise _damaged(folder, f"meta.json: {one_line(error)}") from error
   if version != FORMAT:
     raise UserError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
   if sizes != meta["files"]:
-    raise _damaged(folder)
+    changed = next(name for name in sizes if sizes[name] != meta["files"][name])
+    raise _damaged(folder, f"{changed} has {sizes[changed]} bytes instead of {meta['files'][changed]}")
   return meta
 
 

@@ -1,5 +1,6 @@
 """From videos to square posed frames of one size: sidecar or landmark model, crop, frame rate."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,23 +12,26 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import render
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
-from anchor_jax.motion.sidecar import Posed, PosedFrame, check_sidecar, has_sidecar, read_landmarks, read_posed_video
-from anchor_jax.motion.tracks import SHOULDERS, mend
+from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, has_sidecar, open_posed_video
+from anchor_jax.motion.tracks import SHOULDERS, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.shapes import Float, NdArray, UInt8
 
 LANDMARK_MODELS = ("mediapipe",)
 
 
+FRAME_RATES = (1, 240)  # frames per second that cameras make
+
+
 class PosedClip(NamedTuple):
-  """A video on its way into a prepared folder.
+  """A clip to be written to a prepared folder.
 
   Attributes:
     name: of the video, for people to read.
     person: name of who is in it; clips with the same name are the same person.
     fps: frames per second.
-    frames: what is known of each frame, all of the prepared folder's size.
-    square: left, top and side of what was kept of the video's picture, in its pixels; kept in meta.json.
+    frames: the frames with their poses, all of the prepared folder's size.
+    square: left, top and side of the square of the video's picture, in its pixels; stored in meta.json.
   """
 
   name: str
@@ -37,32 +41,107 @@ class PosedClip(NamedTuple):
   square: tuple[int, int, int] | None = None
 
 
-class _Posed(NamedTuple):
-  """A video whose poses are known: where its person is, and its frames in a given square."""
+class CheckedVideo(NamedTuple):
+  """A video that was checked by `check_video`.
+
+  Attributes:
+    path: the file.
+    info: its facts.
+    posed: the video with its sidecar; None where the landmark model is to find the poses.
+  """
 
   path: Path
   info: VideoInfo
+  posed: PosedVideo | None
+
+
+class FoundPoses(NamedTuple):
+  """The poses of a video, in pixels of the video; renders are made for a given square.
+
+  Attributes:
+    anchors: points that say where the person is, NaN where missing.
+    landmarks: five face landmarks, NaN where the face was not found.
+    frames: function from a square to an iterator over the frames with their poses.
+    poses: function from a square and a frame's number to an iterator over (pose render, face mask) from that frame on;
+      the video's own picture is not decoded.
+  """
+
   anchors: Float[NdArray, "T N 2"]
+  landmarks: Float[NdArray, "T 5 2"]
   frames: Callable[[Square], Iterator[PosedFrame]]
+  poses: Callable[[Square, int], Iterator[tuple[UInt8[NdArray, "S S 3"], UInt8[NdArray, "S S"]]]]
 
 
-def check_video(path: str | os.PathLike, landmarks: str = "mediapipe") -> VideoInfo:
-  """Checks, before any long work, that a video can become a clip; returns its facts.
+def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None) -> CheckedVideo:
+  """Checks, before any long work, that the poses of a video can be found; each of its files is probed once.
+
+  Args:
+    path: the video.
+    landmarks: the landmark model for a video without a sidecar.
+    fps: the frame rate to take for that of a video which does not say a credible one.
 
   Raises:
-    UserError: see `probe` and `check_sidecar`; or the landmark model is needed and missing, or of an unknown name.
+    UserError: see `probe` and `open_posed_video`; the frame rate is not credible; or the landmark model is needed and
+      missing, or of an unknown name.
   """
+  path = Path(path)
   if landmarks not in LANDMARK_MODELS:
     raise UserError(f'there is no landmark model "{landmarks}": use {", ".join(LANDMARK_MODELS)}')
-  if has_sidecar(path):
-    return check_sidecar(path)
-  info = probe(path)
-  require_mediapipe(path)
-  return info
+  posed = open_posed_video(path) if has_sidecar(path) else None
+  info = probe(path) if posed is None else posed.info
+  if not FRAME_RATES[0] <= info.fps <= FRAME_RATES[1]:
+    if fps is None:
+      raise UserError(
+        f"{path} has {info.fps:g} frames per second by its time stamps, which no camera makes: say how many it has with"
+        " --fps=25 (or another number)"
+      )
+    info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps)
+  if posed is None:
+    require_mediapipe(path)
+  return CheckedVideo(path, info, posed)
+
+
+def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
+  """Returns the poses of a video, from its sidecar, else from the landmark model, which runs now.
+
+  Args:
+    video: of `check_video`.
+    frames: the landmark model runs over the first so many frames only, and only those are known; default all.
+    progress: show a bar while the landmark model runs.
+
+  Raises:
+    UserError: no person in the video, or it is damaged.
+  """
+  if video.posed is not None:
+    posed = video.posed
+    return FoundPoses(
+      posed.landmarks,
+      posed.landmarks,
+      lambda square: (_in_square(item, square) for item in posed.frames()),
+      lambda square, first: ((square.image(pose), square.mask(mask)) for pose, mask in posed.poses(first)),
+    )
+  bar = f"landmarks of {video.path.name}" if progress else None
+  try:
+    track = mend(track_video(video.path, video.info, frames=frames, progress=bar))
+  except UserError as error:
+    raise UserError(f"{video.path}: {error}" if str(video.path) not in str(error) else str(error)) from None
+
+  def poses(square: Square, first: int):
+    renderer = render.PoseRenderer(track, square)
+    return (renderer.render(number) for number in range(first, len(track)))
+
+  frames_in = lambda square: render.posed_frames(video.path, track, square)
+  return FoundPoses(track.body[:, SHOULDERS, :2], seen_landmarks(track), frames_in, poses)
+
+
+def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:
+  """Returns the square around the person in one or several videos of the same picture size."""
+  anchors = np.concatenate([poses.anchors for poses in found])
+  return square_around(info.width, info.height, centre_of(anchors, info.width, info.height), size)
 
 
 def read_clips(
-  paths: Sequence[str | os.PathLike],
+  videos: Sequence[CheckedVideo],
   *,
   size: int,
   person: str,
@@ -70,62 +149,51 @@ def read_clips(
   square: Square | None = None,
   progress: bool = False,
 ) -> list[PosedClip]:
-  """Videos of one person as clips for `dataset.build`; their frames are made when they are asked for.
+  """Returns videos of one person as clips for `records.build`; their frames are made when they are iterated.
 
-  Poses, masks and landmarks come from a video's sidecar if it has one, else from the landmark model, which runs now.
-  The frames are the largest square around the person, resized; videos of the same size share one square, so that the
-  room stays where it is.
+  The frames are the largest square around the person, resized; videos of the same picture size share one square, so
+  that the room does not move from one to the next.
 
   Args:
-    paths: the videos.
+    videos: of `check_video`.
     size: height and width of the clips' frames in pixels.
     person: name of who is in them.
     fps: frame rate of the clips; default that of each video.
-    square: the square to keep instead, such as an earlier folder's.
+    square: use this square instead, such as an earlier folder's.
     progress: show a bar while the landmark model runs.
 
   Raises:
-    UserError: see `check_video`; no person in a video; or `square` does not fit into one.
+    UserError: see `find_poses`; or `square` does not fit into a video.
   """
-  posed = [_posed(Path(path), progress) for path in paths]
+  found = [find_poses(video, progress=progress) for video in videos]
   clips = []
-  for video in posed:
-    width, height = video.info.width, video.info.height
+  for video, poses in zip(videos, found):
+    info = video.info
     if square is None:
-      alike = [other.anchors for other in posed if (other.info.width, other.info.height) == (width, height)]
-      kept = square_around(width, height, centre_of(np.concatenate(alike), width, height), size)
+      same = [p for v, p in zip(videos, found) if (v.info.width, v.info.height) == (info.width, info.height)]
+      used = square_of(same, info, size)
     else:
-      kept = Square(square.left, square.top, square.side, size)
-      if kept.left + kept.side > width or kept.top + kept.side > height:
-        raise UserError(f"{video.path} is {width}x{height}: the square of the other folder does not fit into it")
-    frames = video.frames(kept)
-    if fps is not None and fps != video.info.fps:
-      frames = resample_frames(frames, video.info.fps, float(fps))
-    where = (kept.left, kept.top, kept.side)
-    clips.append(PosedClip(video.path.stem, person, float(fps or video.info.fps), frames, where))
+      used = Square(square.left, square.top, square.side, size)
+      if used.left + used.side > info.width or used.top + used.side > info.height:
+        raise UserError(
+          f"{video.path} is {info.width}x{info.height}: the square of the other folder does not fit into it"
+        )
+    frames = poses.frames(used)
+    if fps is not None and fps != info.fps:
+      frames = resample_frames(frames, info.fps, float(fps))
+    where = (used.left, used.top, used.side)
+    clips.append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, where))
   return clips
 
 
-def _posed(path: Path, progress: bool) -> _Posed:
-  if has_sidecar(path):
-    return _Posed(path, check_sidecar(path), read_landmarks(path), lambda square: _from_sidecar(path, square))
-  try:
-    track = mend(track_video(path, progress=f"landmarks of {path.name}" if progress else None))
-  except UserError as error:
-    raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
-  anchors = track.body[:, SHOULDERS, :2]
-  return _Posed(path, probe(path), anchors, lambda square: render.posed_frames(path, track, square))
-
-
-def _from_sidecar(path: Path, square: Square) -> Iterator[PosedFrame]:
-  for item in read_posed_video(path):
-    yield PosedFrame(
-      square.image(item.frame),
-      square.image(item.pose),
-      square.mask(item.person_mask),
-      square.mask(item.face_mask),
-      square.points(item.landmarks),
-    )
+def _in_square(item: PosedFrame, square: Square) -> PosedFrame:
+  return PosedFrame(
+    square.image(item.frame),
+    square.image(item.pose),
+    square.mask(item.person_mask),
+    square.mask(item.face_mask),
+    square.points(item.landmarks),
+  )
 
 
 def resample_frames(frames: Iterable[Any], fps: float | int, wanted: float | int) -> Iterator[Any]:

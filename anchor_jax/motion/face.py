@@ -1,4 +1,4 @@
-"""The head's geometry: five landmarks to an upright face crop, its keep mask, and the way back into the frame.
+"""From five landmarks to an upright face crop with its keep mask, and from the crop back into the frame.
 
 Landmarks are continuous picture coordinates: the centre of the pixel in column 0 is at x = 0.5. Order: the eye on the
 picture's left, the other eye, nose, the mouth's corner on the left, the other corner.
@@ -60,18 +60,6 @@ def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
   return filled
 
 
-def smooth(landmarks: Float[NdArray, "T N 2"], sigma: float) -> Float[NdArray, "T N 2"]:
-  """Averages points over time with a Gaussian of `sigma` frames (0: unchanged); against a trembling crop."""
-  if sigma <= 0 or len(landmarks) < 2:
-    return landmarks
-  radius = int(np.ceil(3 * sigma))
-  kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-  # odd reflection: the track goes on in its direction beyond both ends, so that the ends are not pulled inwards
-  padded = np.pad(landmarks, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
-  windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis=0)
-  return (windows @ (kernel / kernel.sum())).astype(np.float32)
-
-
 def _warp(
   image: Shaped[NdArray, "H W ..."],
   transform: Float[NdArray, "2 3"],
@@ -117,7 +105,7 @@ def crop_surface(
 def keep_mask(
   face_mask: UInt8[NdArray, "H W"] | UInt8[NdArray, "H W 1"], transform: Float[NdArray, "2 3"], size: int
 ) -> UInt8[NdArray, "S S 1"]:
-  """What the head model keeps (255) and what it repaints (0, the face), in the crop."""
+  """Returns the mask of a crop: 0 where the head model repaints (the face), 255 where the picture stays as it is."""
   face = _warp(face_mask.reshape(face_mask.shape[:2]), transform, (size, size), cv2.BORDER_CONSTANT)
   return np.where(face > 127, 0, 255).astype(np.uint8)[..., None]
 

@@ -1,4 +1,4 @@
-"""What drives a video: the pose side of a prepared folder, read as it is needed."""
+"""A motion: the pose renders, face masks and landmarks that a generated video follows."""
 
 import dataclasses
 import itertools
@@ -25,13 +25,13 @@ class MotionFrame(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-  """A motion whose frames come one by one, so that its length costs no memory.
+  """A motion whose frames are made one by one when they are asked for, so that its length costs no memory.
 
   Attributes:
     fps: frames per second.
     size: height and width of its pictures, in pixels.
-    length: number of frames; None where nobody knows yet.
-    frames: frames from a number on.
+    length: number of frames; None where it is not known in advance.
+    frames: function from a frame's number to an iterator over the frames from that one on.
   """
 
   fps: float
@@ -39,29 +39,36 @@ class Motion:
   length: int | None
   frames: Callable[[int], Iterator[MotionFrame]]
 
+  def first(self, count: int | None) -> "Motion":
+    """Returns the motion's first `count` frames, or all of them where it has no more or `count` is None."""
+    if count is None or (self.length is not None and self.length <= count):
+      return self
+    frames = lambda first: itertools.islice(self.frames(first), max(0, count - first))
+    return dataclasses.replace(self, length=count, frames=frames)
+
+  def at_fps(self, fps: float | int | None) -> "Motion":
+    """Returns the motion at `fps` frames per second (None: as it is): each frame is the nearest one in time."""
+    if fps is None or fps == self.fps:
+      return self
+    ratio = self.fps / fps
+    length = None if self.length is None else max(1, round(self.length / ratio))
+    last = math.inf if self.length is None else self.length - 1
+    wanted = lambda number: min(round(number * ratio), last)
+
+    def frames(first: int) -> Iterator[MotionFrame]:
+      here = int(wanted(first))
+      source = enumerate(self.frames(here), start=here)
+      here, frame = next(source, (math.inf, None))
+      for number in itertools.count(first) if length is None else range(first, length):
+        while here < wanted(number):
+          here, frame = next(source, (math.inf, None))
+        if frame is None:
+          return
+        yield frame
+
+    return Motion(float(fps), self.size, length, frames)
+
 
 def live_motion(fps: float, size: int, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:
-  """A motion from an iterator that may still be filming; it can be gone through once."""
+  """Returns a motion of frames that may still be filmed; it can be iterated once."""
   return Motion(fps, size, length, lambda first: itertools.islice(frames, first, None))
-
-
-def resample_motion(motion: Motion, fps: float) -> Motion:
-  """The motion at another frame rate: each frame is the nearest in time of those there are."""
-  ratio = motion.fps / fps
-  length = None if motion.length is None else max(1, round(motion.length / ratio))
-
-  last = math.inf if motion.length is None else motion.length - 1
-  wanted = lambda number: min(round(number * ratio), last)
-
-  def frames(first: int) -> Iterator[MotionFrame]:
-    here = int(wanted(first))
-    source = enumerate(motion.frames(here), start=here)
-    here, frame = next(source, (math.inf, None))
-    for number in itertools.count(first) if length is None else range(first, length):
-      while here < wanted(number):
-        here, frame = next(source, (math.inf, None))
-      if frame is None:
-        return
-      yield frame
-
-  return Motion(float(fps), motion.size, length, frames)

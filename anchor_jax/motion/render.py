@@ -14,7 +14,7 @@ import numpy as np
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.motion.solids import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterise, shade_pose
-from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, five_landmarks
+from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.motion.triangle_mesh import TriangleMesh
 from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
@@ -38,7 +38,7 @@ _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 
 
 def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Iterator[PosedFrame]:
-  """A video's frames with pose renders and masks from its track.
+  """Yields a video's frames with pose renders and masks from its track.
 
   Args:
     path: the video.
@@ -49,8 +49,7 @@ def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Itera
     UserError: the video cannot be read.
   """
   body = PoseRenderer(track, square)
-  points = five_landmarks(track.face)
-  points[~track.has_face] = np.nan  # what was not seen is no landmark, though the render shows a face
+  points = seen_landmarks(track)  # the render shows a face in every frame, training wants those that were found
   for number, frame in enumerate(read_frames(path)):
     pose, face_mask = body.render(number)
     yield PosedFrame(

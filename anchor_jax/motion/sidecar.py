@@ -1,17 +1,18 @@
-"""What travels with a video whose poses are known: `NAME.mp4` and beside it a folder `NAME.anchor/`.
+"""Reads and writes sidecars: a video `NAME.mp4` whose poses are known has a folder `NAME.anchor/` beside it.
 
   pose.mkv        the pose render of every frame (lossless RGB)
   masks.mkv       the person's mask in the red channel, the face's in the green (lossless; 0 or 255)
   landmarks.npz   five face landmarks a frame, x and y in pixels of the video, NaN where missing
   sidecar.json    format version, frames, width, height, fps
 
-`prepare` and `generate` use it instead of the landmark model. The studio's videos come with one.
+`prepare` and `read_motion` use it instead of the landmark model. The studio's videos have one.
 """
 
 import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,17 +21,19 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import SIDECAR, new_folder
 from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
 from anchor_jax.shapes import Float, NdArray, UInt8
 
 FORMAT = 1
+_POSES, _MASKS = "pose.mkv", "masks.mkv"
+_LARGEST_FACTS = 2**20  # bytes of sidecar.json; ours has about a hundred
 
 
 @runtime_checkable
 class Posed(Protocol):
-  """One frame of a video with all that is known about it: a `PosedFrame`, or a frame of the studio."""
+  """The fields of a frame with its pose, as a `PosedFrame` or a frame of the studio has them."""
 
   @property
   def frame(self) -> UInt8[NdArray, "H W 3"]:
@@ -59,7 +62,7 @@ class Posed(Protocol):
 
 
 class PosedFrame(NamedTuple):
-  """What was read about one frame of a video, at the video's size."""
+  """One frame of a video with its pose, masks and landmarks, all of one size; see `Posed`."""
 
   frame: UInt8[NdArray, "H W 3"]
   pose: UInt8[NdArray, "H W 3"]
@@ -69,13 +72,13 @@ class PosedFrame(NamedTuple):
 
 
 def sidecar_path(video: str | os.PathLike) -> Path:
-  """Where the sidecar of a video is: `a/clip.mp4` -> `a/clip.anchor`."""
+  """Returns the folder of a video's sidecar: `a/clip.mp4` -> `a/clip.anchor`."""
   return Path(video).with_suffix(SIDECAR)
 
 
 def has_sidecar(video: str | os.PathLike) -> bool:
-  """Whether poses, masks and landmarks travel with this video."""
-  return sidecar_path(video).is_dir()
+  """Whether a video has a sidecar with its poses, masks and landmarks."""
+  return os.path.isdir(sidecar_path(video))
 
 
 def write_posed_video(
@@ -104,8 +107,8 @@ def write_posed_video(
   with ExitStack() as stack:
     folder = stack.enter_context(new_folder(sidecar_path(path)))
     video = stack.enter_context(VideoWriter(path, fps, metadata=metadata))
-    poses = stack.enter_context(VideoWriter(folder / "pose.mkv", fps, lossless=True))
-    masks = stack.enter_context(VideoWriter(folder / "masks.mkv", fps, lossless=True))
+    poses = stack.enter_context(VideoWriter(folder / _POSES, fps, lossless=True))
+    masks = stack.enter_context(VideoWriter(folder / _MASKS, fps, lossless=True))
     for item in tqdm(frames, desc=progress, total=total, disable=progress is None, unit="frame"):
       size = item.frame.shape[1], item.frame.shape[0]
       video.write(item.frame)
@@ -122,65 +125,107 @@ def _refuse(video: Path, why: str) -> UserError:
   return UserError(f"the poses of {video} in {sidecar_path(video)} {why}: write them again, or move that folder away")
 
 
-def _read_facts(video: Path) -> tuple[dict, Float[NdArray, "T 5 2"]]:
-  folder = sidecar_path(video)
-  try:
-    facts = json.loads((folder / "sidecar.json").read_text())
-    if facts["format"] != FORMAT:
-      raise _refuse(video, f"have format {facts['format']}, this version reads {FORMAT}")
-    with np.load(folder / "landmarks.npz", allow_pickle=False) as arrays:
-      landmarks = arrays["landmarks"]
-    if landmarks.shape != (facts["frames"], 5, 2):
-      raise _refuse(video, f"have landmarks of shape {landmarks.shape} for {facts['frames']} frames")
-  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
-    raise _refuse(video, "are incomplete or damaged") from None
-  return facts, landmarks.astype(np.float32)
+@dataclasses.dataclass(frozen=True)
+class PosedVideo:
+  """A video with a sidecar, both checked; make one with `open_posed_video`.
+
+  Attributes:
+    path: the video.
+    info: its facts, with the width and height of the poses.
+    landmarks: five face landmarks of every frame, x and y in pixels of the video, NaN where missing.
+    pose_info, mask_info: facts of the sidecar's streams.
+  """
+
+  path: Path
+  info: VideoInfo
+  landmarks: Float[NdArray, "T 5 2"]
+  pose_info: VideoInfo
+  mask_info: VideoInfo
+
+  def frames(self, first: int = 0) -> Iterator[PosedFrame]:
+    """Yields the frames from number `first` on with their poses, at the video's size.
+
+    Raises:
+      UserError: a stream is damaged.
+    """
+    height, width = self.info.height, self.info.width
+    pictures = read_frames(self.path, first, self.info)
+    for frame, (pose, masks), points in zip(pictures, self._streams(first), self.landmarks[first:], strict=True):
+      frame = np.ascontiguousarray(frame[:height, :width])
+      yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points)
+
+  def poses(self, first: int = 0) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W"]]]:
+    """Yields pose render and face mask of the frames from number `first` on; the video itself is not decoded."""
+    for pose, masks in self._streams(first):
+      yield pose, masks[..., 1].copy()
+
+  def _streams(self, first: int) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
+    folder = sidecar_path(self.path)
+    poses = read_frames(folder / _POSES, first, self.pose_info)
+    return zip(poses, read_frames(folder / _MASKS, first, self.mask_info), strict=True)
 
 
-def check_sidecar(video: str | os.PathLike) -> VideoInfo:
-  """Compares a video's size and length with those of its sidecar; returns the video's facts, with the poses' size.
+def open_posed_video(video: str | os.PathLike) -> PosedVideo:
+  """Opens a video that has a sidecar, after comparing their sizes and lengths; each file is checked once.
 
   Raises:
     UserError: they do not match, or either is damaged or missing.
   """
   video = Path(video)
   info = probe(video)
+  folder = sidecar_path(video)
   if not has_sidecar(video):
-    raise UserError(f"no poses travel with {video}: there is no {sidecar_path(video)}")
-  facts, _ = _read_facts(video)
-  for name in ("frames", "height", "width"):
+    raise UserError(f"{video} has no sidecar: there is no {folder}")
+  facts = _read_facts(video)
+  for name, count in facts.items():
     # H.264 pads an odd picture by one row or column; the poses keep the true size
     slack = 1 if name != "frames" else 0
-    if not 0 <= getattr(info, name) - facts[name] <= slack:
-      raise _refuse(video, f"have {name} {facts[name]}, the video {getattr(info, name)}")
-  for stream in ("pose.mkv", "masks.mkv"):
-    part = probe(sidecar_path(video) / stream)
-    for name in ("frames", "height", "width"):
-      if getattr(part, name) != facts[name]:
-        raise _refuse(video, f"have {stream} with {name} {getattr(part, name)} instead of {facts[name]}")
-  return dataclasses.replace(info, width=facts["width"], height=facts["height"])
+    if not 0 <= getattr(info, name) - count <= slack:
+      raise _refuse(video, f"have {name} {count}, the video {getattr(info, name)}")
+  streams = []
+  for stream in (_POSES, _MASKS):
+    streams.append(probe(folder / stream))
+    for name, count in facts.items():
+      if getattr(streams[-1], name) != count:
+        raise _refuse(video, f"have {stream} with {name} {getattr(streams[-1], name)} instead of {count}")
+  landmarks = _read_landmarks(video, facts["frames"])
+  return PosedVideo(video, dataclasses.replace(info, width=facts["width"], height=facts["height"]), landmarks, *streams)
 
 
-def read_landmarks(video: str | os.PathLike) -> Float[NdArray, "T 5 2"]:
-  """The five landmarks of every frame of a video with a sidecar, NaN where missing."""
-  return _read_facts(Path(video))[1]
+def _read_facts(video: Path) -> dict[str, int]:
+  """Frames, width and height that a sidecar claims."""
+  path = sidecar_path(video) / "sidecar.json"
+  try:
+    if path.stat().st_size > _LARGEST_FACTS:
+      raise _refuse(video, f"have a {path.name} of {path.stat().st_size} bytes")
+    facts = json.loads(path.read_text())
+    version, counts = facts["format"], {name: facts[name] for name in ("frames", "height", "width")}
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise _refuse(video, f"are incomplete or damaged ({path.name}: {one_line(error)})") from error
+  if version != FORMAT:
+    raise _refuse(video, f"have format {one_line(version)}, this version reads {FORMAT}")
+  for name, count in counts.items():
+    if type(count) is not int or count < 1:
+      raise _refuse(
+        video, f"have {name} {one_line(json.dumps(count))} in {path.name} instead of a whole number above 0"
+      )
+  return counts
 
 
-def read_posed_video(video: str | os.PathLike) -> Iterator[PosedFrame]:
-  """Reads a video together with its sidecar, frame by frame; sizes and counts are checked first.
-
-  Raises:
-    UserError: as `check_sidecar`, or damaged on the way.
-  """
-  video = Path(video)
-  check_sidecar(video)
-  facts, landmarks = _read_facts(video)
-  height, width = facts["height"], facts["width"]
-  folder = sidecar_path(video)
-  streams = zip(
-    read_frames(video), read_frames(folder / "pose.mkv"), read_frames(folder / "masks.mkv"), landmarks, strict=True
-  )
-  for frame, pose, masks, points in streams:
-    yield PosedFrame(
-      np.ascontiguousarray(frame[:height, :width]), pose, masks[..., 0].copy(), masks[..., 1].copy(), points
-    )
+def _read_landmarks(video: Path, frames: int) -> Float[NdArray, "T 5 2"]:
+  """The landmarks of a sidecar; the array's header is compared with `frames` before any of it is unpacked."""
+  path, member = sidecar_path(video) / "landmarks.npz", "landmarks.npy"
+  try:
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+      version = np.lib.format.read_magic(file)
+      read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+      shape, _, dtype = read_header(file)
+    if shape != (frames, 5, 2):
+      raise _refuse(video, f"have landmarks of shape {one_line(shape)} for {frames} frames")
+    if dtype.kind not in "fiu":
+      raise _refuse(video, f"have landmarks of type {one_line(dtype)} instead of real numbers")
+    with np.load(path, allow_pickle=False) as arrays:
+      return arrays["landmarks"].astype(np.float32)
+  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
+    # zipfile raises RuntimeError for encrypted members
+    raise _refuse(video, f"are incomplete or damaged ({path.name}: {one_line(error)})") from error

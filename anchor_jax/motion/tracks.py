@@ -1,4 +1,4 @@
-"""Body, face and hand points of a person over a video: what the landmark model finds, and how it is mended.
+"""Body, face and hand points of a person over a video: gaps are filled and the points smoothed over time.
 
 Points are pixels of the video: x right, y down, z towards the viewer (same unit, rough, origin between the hips for the
 body, the wrist for a hand, the head for the face). Numbering is MediaPipe's: 33 body points, 468 or 478 face points,
@@ -9,6 +9,7 @@ import dataclasses
 
 import cv2
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import Bool, Float, Int, NdArray, UInt8
@@ -25,7 +26,7 @@ _BRISK = 0.8  # shoulder widths a second: what counts as moving
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-  """What is known of a person over T frames.
+  """Points and masks of a person over T frames, as the landmark model finds them.
 
   Attributes:
     width, height: of the video in pixels.
@@ -59,7 +60,7 @@ class Track:
 
   @property
   def shoulder_width(self) -> float:
-    """Of the whole video, in pixels: high percentile, since a turned body looks narrower."""
+    """Pixels between the shoulders: the 80th percentile over the video, since a turned body looks narrower."""
     left, right = (self.body[:, side, :2] for side in SHOULDERS)
     return float(np.nanpercentile(np.linalg.norm(left - right, axis=-1), 80))
 
@@ -71,8 +72,15 @@ def five_landmarks(face: Float[NdArray, "T N 3"]) -> Float[NdArray, "T 5 2"]:
   return np.stack([*eyes, *rest], axis=1).astype(np.float32)
 
 
+def seen_landmarks(track: Track) -> Float[NdArray, "T 5 2"]:
+  """Returns the five landmarks of the frames in which the face was found, NaN in the others, also in a mended track."""
+  points = five_landmarks(track.face)
+  points[~track.has_face] = np.nan
+  return points
+
+
 def mend(track: Track) -> Track:
-  """Fills what is missing and calms what trembles; afterwards only a face that was never seen is missing.
+  """Returns the track with gaps filled and all points smoothed; only a face that is in no frame stays missing.
 
   Short gaps are interpolated over time. Where a hand is unknown for longer, a relaxed one takes its place, on the
   wrist and the coarse knuckles that the body model knows. Smoothing looks both ways, so that nothing lags.
@@ -137,14 +145,16 @@ def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[Nd
 
 
 def gaussian(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T N D"]:
-  """Gaussian average over time; the track is continued beyond its ends by point reflection."""
+  """Averages points over time with a Gaussian of `sigma` frames, in float64.
+
+  The track is continued beyond its ends by point reflection, so that straight motion is not pulled inwards there.
+  """
   if sigma <= 0:
     return points
   radius = int(np.ceil(3 * sigma))
-  kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-  padded = np.pad(points, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
-  windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * radius + 1, axis=0)
-  return windows @ (kernel / kernel.sum())
+  # SciPy has no point reflection of its own
+  padded = np.pad(points.astype(np.float64), ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
+  return gaussian_filter1d(padded, sigma, axis=0, radius=radius)[radius:-radius]
 
 
 # ---- hands -----------------------------------------------------------------------------------------------------------

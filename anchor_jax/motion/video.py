@@ -1,6 +1,7 @@
 """Video files in and out, with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -12,8 +13,8 @@ import cv2
 import numpy as np
 
 from anchor_jax.errors import UserError, suggestion
-from anchor_jax.files import new_file
-from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.files import check_name, new_file
+from anchor_jax.shapes import Int, NdArray, UInt8
 
 # A file counts as truncated when more than this share of the frames its header promises is missing.
 _MISSING_SHARE = 0.05
@@ -21,14 +22,15 @@ _MISSING_SHARE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-  """What a video file says about itself.
+  """The facts of a video file.
 
   Attributes:
-    fps: frames per second (average).
+    fps: frames per second, judged by the time stamps (see `frame_rate`).
     width, height: of the picture as it is shown (after rotation), in pixels.
     frames: number of frames, counted in the packets.
     seconds: frames / fps.
     has_audio: whether the file has a sound track.
+    times: [T] time stamps of the frames in order, in the file's own unit; None where the file has none.
   """
 
   fps: float
@@ -37,13 +39,15 @@ class VideoInfo:
   frames: int
   seconds: float
   has_audio: bool
+  times: Int[NdArray, " T"] | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 def _open(path: Path) -> av.container.InputContainer:
-  if not path.exists():
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+  check_name(path)
+  if not os.path.exists(path):
+    siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
     raise UserError(f"there is no video {path}.{suggestion(path.name, siblings)}")
-  if path.is_dir():
+  if os.path.isdir(path):
     raise UserError(f"{path} is a folder, not a video: name a video file")
   if not os.access(path, os.R_OK):
     raise UserError(f"cannot read {path}: permission denied")
@@ -62,7 +66,7 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _promised_frames(container: av.container.InputContainer) -> int:
-  """How many frames the header promises, 0 where it does not say (a live recording)."""
+  """How many frames the header says there are, 0 where it does not say (a live recording)."""
   stream = container.streams.video[0]
   if stream.frames:
     return stream.frames
@@ -87,6 +91,27 @@ def _upright(image: UInt8[NdArray, "H W C"], rotation: int) -> UInt8[NdArray, "h
   return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
+def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: Fraction | None) -> float | None:
+  """Returns the frames per second of a stream: what its header claims, unless the time stamps contradict it.
+
+  Args:
+    claim: of the header.
+    times: [T] time stamps in order, in units of `unit` seconds.
+
+  Returns:
+    The claim where it agrees with the stamps' mean distance up to 2 percent or one unit; else the rate of the usual
+    distance, which is the mean of those near the median. The claim where there are too few stamps; None if neither.
+  """
+  steps = np.diff(times) if times is not None else np.zeros(0)
+  if unit is None or not len(steps) or not steps.any():
+    return float(claim) if claim else None
+  if claim and abs(1 / float(claim * unit) - steps.mean()) <= max(0.02 * steps.mean(), 1 / len(steps)):
+    return float(claim)
+  middle = np.median(steps[steps > 0])
+  usual = steps[(steps > 0.5 * middle) & (steps < 1.5 * middle)]
+  return float(1 / (usual.mean() * float(unit)))
+
+
 def probe(path: str | os.PathLike) -> VideoInfo:
   """Reads a video's facts: the packets are counted, only the first frame is decoded.
 
@@ -96,29 +121,36 @@ def probe(path: str | os.PathLike) -> VideoInfo:
   path = Path(path)
   with _open(path) as container:
     stream = container.streams.video[0]
-    fps, promised, has_audio = (
-      stream.average_rate or stream.guessed_rate,
-      _promised_frames(container),
-      bool(container.streams.audio),
-    )
-    count, first = 0, None
+    claim, promised = stream.average_rate or stream.guessed_rate, _promised_frames(container)
+    has_audio, stamps, first = bool(container.streams.audio), [], None
     try:
       for packet in container.demux(stream):
-        count += packet.size > 0 and not packet.is_corrupt
+        if packet.size and not packet.is_corrupt:
+          stamps.append(packet.pts)
         if first is None:
           first = next(iter(packet.decode()), None)
     except av.error.FFmpegError:
-      raise UserError(f"{path} is damaged or cut off after frame {count}: copy it again") from None
+      raise UserError(f"{path} is damaged or cut off after frame {len(stamps)}: copy it again") from None
+    count, unit = len(stamps), stream.time_base
     _check_whole(path, count if first is not None else 0, promised)
     assert first is not None
+    times = None if None in stamps else np.sort(np.array(stamps, np.int64))
+    fps = frame_rate(claim, times, unit)
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
     width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
-  return VideoInfo(float(fps), width, height, count, count / float(fps), has_audio)
+  return VideoInfo(fps, width, height, count, count / fps, has_audio, times)
 
 
-def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """Decodes a video, frame by frame, RGB and upright.
+def read_frames(
+  path: str | os.PathLike, first: int = 0, info: VideoInfo | None = None
+) -> Iterator[UInt8[NdArray, "H W 3"]]:
+  """Decodes a video, frame by frame, RGB and upright; no further than its frames are taken.
+
+  Args:
+    path: the video.
+    first: number of the first frame wanted.
+    info: the video's facts, of `probe`: with them, decoding starts at the last key frame before `first`.
 
   Raises:
     UserError: no such file, empty, not a video, damaged or cut off (raised when the iteration gets there).
@@ -129,18 +161,34 @@ def read_frames(path: str | os.PathLike) -> Iterator[UInt8[NdArray, "H W 3"]]:
     stream.thread_type = "AUTO"
     promised, seen, shape = _promised_frames(container), 0, None
     try:
-      for frame in container.decode(stream):
+      for frame in _from(container, stream, first, info):
         if frame.is_corrupt:
-          raise UserError(f"{path} is damaged at frame {seen}: copy it again")
+          raise UserError(f"{path} is damaged at frame {first + seen}: copy it again")
         image = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
         if image.shape != (shape or image.shape):
-          raise UserError(f"{path} changes its picture size at frame {seen}: convert it to one size")
+          raise UserError(f"{path} changes its picture size at frame {first + seen}: convert it to one size")
         shape = image.shape
         yield image
         seen += 1
     except av.error.FFmpegError:
-      raise UserError(f"{path} is damaged or cut off after frame {seen}: copy it again") from None
-    _check_whole(path, seen, promised)
+      raise UserError(f"{path} is damaged or cut off after frame {first + seen}: copy it again") from None
+    _check_whole(path, first + seen, promised)
+
+
+def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
+  """The decoded frames from number `first` on."""
+  times = info.times if info is not None else None
+  if first and times is not None and first < len(times) and (np.diff(times) > 0).all():
+    wanted = int(times[first])
+    container.seek(wanted, stream=stream, backward=True)
+    frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, container.decode(stream))
+    found = next(frames, None)
+    if found is not None and found.pts == wanted:
+      yield found
+      yield from frames
+      return
+    container.seek(int(times[0]), stream=stream, backward=True)  # stamps of packets and frames differ: count instead
+  yield from itertools.islice(container.decode(stream), first, None)
 
 
 def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:

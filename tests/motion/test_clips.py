@@ -7,7 +7,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import clips, landmarks
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.sidecar import write_posed_video
-from anchor_jax.motion.video import VideoWriter
+from anchor_jax.motion.video import VideoWriter, probe
 
 
 def test_frame_rates():
@@ -23,17 +23,19 @@ def test_frame_rates():
 def test_a_video_with_poses(tmp_path, posed_frames):
   write_posed_video(tmp_path / "a.mp4", posed_frames(4, (48, 80), missing=(2,)), 30)
   write_posed_video(tmp_path / "b.mp4", posed_frames(4, (48, 80), seed=1), 30)
-  first, second = clips.read_clips([tmp_path / "a.mp4", tmp_path / "b.mp4"], size=24, person="ann", fps=15)
+  first, second = clips.read_clips(
+    [clips.check_video(tmp_path / name) for name in ("a.mp4", "b.mp4")], size=24, person="ann", fps=15
+  )
   assert (first.name, first.person, first.fps) == ("a", "ann", 15.0)
   assert first.square == second.square == (16, 0, 48)  # the person is in the middle; one square for both
   frames, true = list(first.frames), list(posed_frames(4, (48, 80), missing=(2,)))
   assert len(frames) == 2 and np.isnan(frames[1].landmarks).all()
   np.testing.assert_allclose(frames[0].landmarks, (true[0].landmarks - [16, 0]) / 2, atol=1e-4)
   assert frames[0].pose.shape == (24, 24, 3) and set(np.unique(frames[0].face_mask)) == {0, 255}
-  given = clips.read_clips([tmp_path / "a.mp4"], size=24, person="ann", square=Square(0, 8, 40, 99))
+  given = clips.read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(0, 8, 40, 99))
   assert given[0].square == (0, 8, 40) and next(iter(given[0].frames)).frame.shape == (24, 24, 3)
   with pytest.raises(UserError, match="does not fit"):
-    clips.read_clips([tmp_path / "a.mp4"], size=24, person="ann", square=Square(40, 0, 48, 24))
+    clips.read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(40, 0, 48, 24))
 
 
 def test_without_the_landmark_model(tmp_path, monkeypatch):
@@ -62,17 +64,17 @@ def test_the_landmark_model_finds_a_studio_person(tmp_path):
   frames = list(studio.render_clip(studio.make_identity(1), studio.make_motion(5), times, 256, workers=1))
   path = tmp_path / "person.mp4"
   sidecar.write_posed_video(path, frames, 10, metadata={})
-  track = landmarks.track_video(path)
+  track = landmarks.track_video(path, probe(path))
   assert track.has_face.all() and np.isfinite(track.body).all() and len(track.triangles) > 800
   error = np.linalg.norm(tracks.five_landmarks(track.face) - np.stack([f.landmarks for f in frames]), axis=-1)
   assert error.mean() < 3  # of 256 pixels
   for number, frame in enumerate(frames):
     mask = track.mask(number)
     assert (mask & frame.person_mask).astype(bool).sum() > 0.85 * (mask | frame.person_mask).astype(bool).sum()
-  again = landmarks.track_video(path)
+  again = landmarks.track_video(path, probe(path))
   np.testing.assert_array_equal(track.face, again.face)
   sidecar.sidecar_path(path).rename(tmp_path / "away")
-  clip = clips.read_clips([path], size=64, person="ann")[0]
+  clip = clips.read_clips([clips.check_video(path)], size=64, person="ann")[0]
   for found, frame in zip(clip.frames, frames, strict=True):
     body = found.pose.max(axis=-1) > 0
     shown = np.array(frame.pose.max(axis=-1) > 0)[2::4, 2::4]

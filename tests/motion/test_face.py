@@ -52,14 +52,6 @@ def test_fill_missing():
     face.fill_missing(np.full((3, 5, 2), np.nan, np.float32))
 
 
-def test_smoothing_keeps_straight_motion():
-  track = np.tile(np.linspace(0, 9, 10, dtype=np.float32)[:, None, None], (1, 5, 2))
-  np.testing.assert_allclose(face.smooth(track, 1.5), track, atol=1e-5)
-  noisy = track + np.random.default_rng(0).normal(size=track.shape).astype(np.float32)
-  assert np.abs(np.diff(face.smooth(noisy, 2.0), 2, axis=0)).mean() < 0.2 * np.abs(np.diff(noisy, 2, axis=0)).mean()
-  np.testing.assert_array_equal(face.smooth(track[:1], 2.0), track[:1])
-
-
 def _picture(size=128):
   y, x = np.indices((size, size))
   return np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8)

@@ -16,9 +16,10 @@ def clip(tmp_path, posed_frames):
 
 
 def test_round_trip(clip, posed_frames):
-  info = sidecar.check_sidecar(clip)
+  video = sidecar.open_posed_video(clip)
+  info = video.info
   assert (info.frames, info.width, info.height) == (6, 41, 30)  # of the poses; H.264 pads to even sizes
-  back = list(sidecar.read_posed_video(clip))
+  back = list(video.frames())
   for found, true in zip(back, posed_frames(6, (30, 41), missing=(2,)), strict=True):
     assert found.frame.shape == (30, 41, 3) and np.abs(found.frame.astype(int) - true.frame).mean() < 10
     for name in ("pose", "person_mask", "face_mask", "landmarks"):
@@ -41,11 +42,11 @@ def test_counts_and_sizes_must_match(clip, tmp_path, posed_frames):
   sidecar.write_posed_video(tmp_path / "other.mp4", posed_frames(5, (30, 41)), 25)
   shutil.copy(tmp_path / "other.mp4", clip)
   with pytest.raises(UserError, match="frames 6, the video 5"):
-    list(sidecar.read_posed_video(clip))
+    sidecar.open_posed_video(clip)
   sidecar.write_posed_video(tmp_path / "other.mp4", posed_frames(6, 32), 25)
   shutil.copy(tmp_path / "other.mp4", clip)
   with pytest.raises(UserError, match="height 30, the video 32"):
-    sidecar.check_sidecar(clip)
+    sidecar.open_posed_video(clip)
 
 
 def test_damage_is_told(clip):
@@ -53,15 +54,15 @@ def test_damage_is_told(clip):
   facts = json.loads((folder / "sidecar.json").read_text())
   (folder / "sidecar.json").write_text(json.dumps(facts | {"format": 99}))
   with pytest.raises(UserError, match="format 99"):
-    sidecar.check_sidecar(clip)
+    sidecar.open_posed_video(clip)
   (folder / "sidecar.json").write_text("{")
   with pytest.raises(UserError, match="damaged"):
-    sidecar.check_sidecar(clip)
+    sidecar.open_posed_video(clip)
   (folder / "sidecar.json").write_text(json.dumps(facts))
   (folder / "pose.mkv").write_bytes(b"")
   with pytest.raises(UserError, match="is empty"):
-    sidecar.check_sidecar(clip)
+    sidecar.open_posed_video(clip)
   shutil.rmtree(folder)
   assert not sidecar.has_sidecar(clip)
-  with pytest.raises(UserError, match="no poses travel"):
-    sidecar.check_sidecar(clip)
+  with pytest.raises(UserError, match="has no sidecar"):
+    sidecar.open_posed_video(clip)

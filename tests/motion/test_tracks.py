@@ -26,6 +26,18 @@ def test_smoothing_calms_rest_and_follows_motion():
   assert abs(float(followed[30, 0, 0])) < 0.1  # no lag
 
 
+def test_the_gaussian_is_one_with_point_reflection():
+  points = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
+  for sigma in (0.3, 1.5, 4.0):  # the kernel of the last is wider than the track
+    radius = int(np.ceil(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    padded = np.pad(points, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
+    expected = np.stack([np.tensordot(kernel / kernel.sum(), padded[i : i + 2 * radius + 1], 1) for i in range(9)])
+    np.testing.assert_allclose(tracks.gaussian(points, sigma), expected, atol=1e-6)
+  straight = np.linspace(0, 9, 10, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
+  np.testing.assert_allclose(tracks.gaussian(straight, 1.5), straight, atol=1e-6)
+
+
 def test_mending_fills_all(standing_track):
   track = standing_track(frames=30)
   body, face, hands = track.body.copy(), track.face.copy(), track.hands.copy()

@@ -18,7 +18,7 @@ import pytest
 from anchor_jax import generate as door
 from anchor_jax.data.motions import read_motion
 from anchor_jax.errors import UserError
-from anchor_jax.motion.motion import live_motion, resample_motion
+from anchor_jax.motion.motion import live_motion
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.video import VideoWriter, probe, read_frames
 from anchor_jax.person import animate, load_person
@@ -136,7 +136,7 @@ def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
   assert run(tmp_path / "out.mp4", "--fps=5", "--frames=4") == 4
   assert probe(tmp_path / "out.mp4").fps == 5
   motion = read_motion(prepared)
-  slow, fast = resample_motion(motion, 4), resample_motion(motion, 25)
+  slow, fast = motion.at_fps(4), motion.at_fps(25)
   original = [frame.pose for frame in motion.frames(0)]
   np.testing.assert_array_equal([f.pose for f in slow.frames(0)], [original[i] for i in (0, 2, 5, 8)])
   assert fast.length == 25 and len(list(fast.frames(0))) == 25 and len(list(fast.frames(7))) == 18

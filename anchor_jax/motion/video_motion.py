@@ -1,0 +1,48 @@
+"""The motion of a video, straight from its sidecar or the landmark model: nothing is written to disk."""
+
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from anchor_jax.motion.clips import CheckedVideo, check_video, find_poses, square_of
+from anchor_jax.motion.face import fill_missing
+from anchor_jax.motion.motion import Motion, MotionFrame
+
+_MARGIN = 1.0  # seconds tracked beyond the last frame wanted, since gaps and smoothing look ahead
+
+
+def read_video_motion(
+  path: str | os.PathLike, *, size: int, frames: int | None = None, fps: float | int | None = None
+) -> Motion:
+  """Returns the motion of a video, the same as that of a folder prepared from it alone at the same size.
+
+  With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, and no further than its
+  frames are taken. The landmark model runs now, over the frames that are needed for `frames`, and one second more.
+
+  Args:
+    path: the video.
+    size: height and width of the pose renders, in pixels.
+    frames: only the first so many frames (at `fps`); default all.
+    fps: frame rate of the motion; default the video's.
+
+  Raises:
+    UserError: see `check_video` and `find_poses`; or no face in any frame.
+  """
+  video = check_video(path, fps=fps)
+  native = video.info.fps
+  needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
+  return _motion_of(video, size, needed).at_fps(fps).first(frames)
+
+
+def _motion_of(video: CheckedVideo, size: int, needed: int | None) -> Motion:
+  found = find_poses(video, frames=needed, progress=True)
+  square = square_of([found], video.info, size)
+  landmarks = fill_missing(square.points(found.landmarks))
+
+  def frames(first: int) -> Iterator[MotionFrame]:
+    for number, (pose, face_mask) in enumerate(found.poses(square, first), start=first):
+      yield MotionFrame(np.ascontiguousarray(pose), face_mask[..., None], landmarks[number])
+
+  return Motion(video.info.fps, size, len(landmarks), frames)
