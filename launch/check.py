@@ -1,4 +1,4 @@
-"""Lints the shell scripts, Dockerfile, YAML and Kubernetes manifests of the repository, as part of `make check`.
+"""Lints the shell scripts, Dockerfile, YAML, Kubernetes manifests and workflows, as part of `make check`.
 
 Shell scripts and the ```bash blocks of launch/README.md go through shellcheck, the Dockerfile through hadolint, YAML
 through yamllint, and Kubernetes objects, including the jobs in a JobSet, are validated against the API's schemas.
@@ -18,6 +18,8 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
+WORKFLOWS = ROOT / ".github" / "workflows"
+YAML = (LAUNCH, WORKFLOWS, ROOT / ".pre-commit-config.yaml")
 BIN = pathlib.Path(sys.executable).parent
 # No validator has JobSet's schema, because it is not part of Kubernetes: the fields that a manifest may use.
 JOBSET_FIELDS = {"replicatedJobs", "failurePolicy", "successPolicy", "network", "ttlSecondsAfterFinished", "suspend"}
@@ -90,12 +92,30 @@ def check_kubernetes() -> bool:
   return not problems
 
 
+def check_workflows() -> bool:
+  """The workflows run .ci/run, and the pre-commit hooks `make check`, with nothing of their own to fetch or install."""
+  problems = []
+  for path in sorted(WORKFLOWS.glob("*.yml")):
+    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    if commands != [".ci/run"]:
+      problems.append(f"{path.name}: runs {commands}: .ci/run alone is wanted")
+  for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]:
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    if repository["repo"] != "local" or entries != ["make check"]:
+      problems.append(f".pre-commit-config.yaml: {repository['repo']} runs {entries}: `make check` alone is wanted")
+  for problem in problems:
+    print(problem)
+  return not problems
+
+
 def main() -> int:
   """Runs every check and prints a summary; returns 1 if one failed."""
   results = {
     "shell": check_shell(),
     "Dockerfile": tool("hadolint", LAUNCH / "Dockerfile"),
-    "YAML": tool("yamllint", "--strict", "-d", "{extends: default, rules: {line-length: {max: 120}}}", LAUNCH),
+    "YAML": tool("yamllint", "--strict", "-d", "{extends: default, rules: {line-length: {max: 120}}}", *YAML),
+    "workflows": check_workflows(),
     "Kubernetes": check_kubernetes(),
   }
   print("launch files: " + ", ".join(f"{name} {'ok' if good else 'FAILED'}" for name, good in results.items()))
