@@ -12,7 +12,7 @@ from anchor_jax.errors import UserError
 SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `motion.sidecar`
 # Words in the names under which outputs are written before they are complete, see `partial_path`.
 _UNFINISHED = ("partial", "preview", "resuming", "finishing")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
 
 def partial_path(path: str | os.PathLike, word: str = "partial") -> Path:
@@ -26,7 +26,7 @@ def partial_path(path: str | os.PathLike, word: str = "partial") -> Path:
 
 def refuse(path: str | os.PathLike, error: OSError) -> UserError:
   """Returns the error to raise when the operating system does not let us write `path`."""
-  if error.errno in _FULL:
+  if error.errno in FULL:
     return UserError(f"the disk is full while writing {path}: free some space or choose another output")
   return UserError(f"cannot write {path}: {(error.strerror or str(error)).lower()}; choose another output")
 
@@ -92,7 +92,7 @@ def _unfinished_paths(path: Path) -> list[Path]:
 
 
 def _old_path(path: Path) -> Path:
-  """Where `new_folder` keeps an earlier folder for a moment while it is replaced."""
+  """Where `new_folder` moves an earlier folder for the moment in which it is replaced."""
   path = _named(path)
   return path.with_name(f"{path.name}.partial-old")
 
@@ -128,9 +128,11 @@ def prepare_parent(path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
-  """Yields a path to write a file to; it takes its name `path` when the block ends, and is removed if the block fails.
+  """Yields a path to write a file to; it is renamed to `path` when the block ends, and removed if the block fails.
 
-  `word` is what its name says until then, for outputs that keep a partial file of their own.
+  Args:
+    path: the file.
+    word: part of its name until then, see `partial_path`.
 
   Raises:
     UserError: `path` cannot be written, is a folder, or the disk is full.
@@ -152,9 +154,9 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
-  """Yields an empty folder to fill; it takes the name `path` when the block ends, and is removed if the block fails.
+  """Yields an empty folder to fill; it is renamed to `path` when the block ends, and removed if the block fails.
 
-  What was at `path` before is kept until then and then replaced as a whole.
+  An earlier folder at `path` stays until then and is then replaced, never merged.
 
   Raises:
     UserError: `path` cannot be written, is a file, or the disk is full.

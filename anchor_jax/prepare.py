@@ -41,12 +41,12 @@ def prepare(
 
   Args:
     videos: the files.
-    output: the folder, replaced as a whole when all is done.
+    output: the folder, replaced only when all is done.
     size: height and width of the frames, in pixels.
     person: name of the person in all of them; default the folder's name.
     fps: frames per second; default each video's own. Also taken for the rate of a video that claims an absurd one.
     landmarks: the landmark model for videos without poses.
-    like: an earlier prepared folder of the same camera, whose square of the picture is kept again.
+    like: an earlier prepared folder of the same camera, whose square of the picture is used again.
 
   Raises:
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.

@@ -1,13 +1,19 @@
+import json
+import pathlib
+import resource
 import subprocess
 import sys
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from anchor_jax import prepare as door
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
-from anchor_jax.motion.video import VideoWriter
+from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
+from anchor_jax.motion.video import VideoWriter, read_frames
 from anchor_jax.studio.film import write_studio_video
 
 
@@ -64,6 +70,17 @@ def run(*arguments):
     (["FILM/film.mp4", "--studio=3", "--output=OUT/x"], "not both"),
     (["--studio=0", "--output=OUT/x"], "at least 1"),
     (["FILM/film.mp4", "--outptu=OUT/x", "--output=OUT/x"], "--outptu"),
+    (["FILM/film.mp4", "--output=FILM/film.mp4"], "would overwrite an input"),
+    (["FILM/film.mp4", "--output=FILM"], "would overwrite an input"),
+    (["FILM/film.mp4", "--output=FILM/film.anchor"], "would overwrite an input"),
+    (["FILM/film.mp4", "--output=FILM/film.anchor/x"], "would overwrite an input"),
+    (["OUT/odd\udcff.mp4", "--output=OUT/x"], "not UTF-8"),
+    (["FILM/film.mp4", "--output=OUT/odd\udcff"], "not UTF-8"),
+    (["FILM/film.mp4", "--output=OUT/x", "--like=OUT/odd\udcff"], "not UTF-8"),
+    (["FILM/" + "n" * 300, "--output=OUT/x"], "there is no video"),
+    (["FILM/film.mp4", "--output=OUT/" + "n" * 300], "too long"),
+    (["FILM/film.mp4", "--output=OUT/" + "n" * 250], "too long"),
+    (["FILM/film.mp4", "--output=OUT/x", "--like=FILM/" + "n" * 300], "there is no prepared folder"),
   ],
 )
 def test_mistakes_take_one_line(film, tmp_path, capsys, arguments, told):
@@ -92,3 +109,91 @@ def test_an_earlier_folder_survives_a_mistake(film, tmp_path):
 def test_help_shows_an_example():
   done = subprocess.run([sys.executable, "-m", "anchor_jax.prepare", "--help"], capture_output=True, text=True)
   assert done.returncode == 0 and "python -m anchor_jax.prepare ana_1.mp4" in done.stdout
+
+
+def test_records_are_the_frames_of_the_film(film, tmp_path):
+  door.prepare([film], tmp_path / "same", size=64)
+  source = open_prepared(tmp_path / "same")
+  frames = list(open_posed_video(film).frames())
+  assert len(source) == len(frames) == 4
+  for i, frame in enumerate(frames):
+    record = source[i]
+    for name in ("frame", "pose", "person_mask", "face_mask", "landmarks"):
+      np.testing.assert_array_equal(record[name].squeeze(), getattr(frame, name))
+    assert (record["person"], record["video"], record["index"]) == (0, 0, i)
+
+
+def test_an_earlier_folder_is_not_replaced_by_what_is_made_from_it(film, tmp_path):
+  door.prepare([film], tmp_path / "ana", size=32)
+  with pytest.raises(UserError, match="would overwrite an input"):
+    door.prepare([film], tmp_path / "ana", size=32, like=tmp_path / "ana")
+  inside = tmp_path / "ana" / "film.mp4"
+  inside.write_bytes(film.read_bytes())
+  with pytest.raises(UserError, match="would overwrite an input"):
+    door.prepare([inside], tmp_path / "ana", size=32)
+  assert inside.exists() and len(open_prepared(tmp_path / "ana")) == 4
+
+
+def claims(path, posed, step):
+  """A posed video whose header claims 1,800 frames a second, with a frame every `step` / 1800 seconds."""
+  write_posed_video(path.with_suffix(".mp4"), posed, 25)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=1800)
+    stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+    stream.codec_context.time_base = Fraction(1, 1800)
+    for number, frame in enumerate(read_frames(path.with_suffix(".mp4"))):
+      picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+      picture.pts, picture.time_base = number * step, Fraction(1, 1800)
+      container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
+  return path
+
+
+def test_absurd_frame_rates(tmp_path, posed_frames):
+  assert door.prepare([claims(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32)["fps"] == 25
+  fast = claims(tmp_path / "fast.mov", posed_frames(12), 1)
+  with pytest.raises(UserError, match=r"1800 frames per second .* --fps=25") as error:
+    door.prepare([fast], tmp_path / "fast", size=32)
+  assert "\n" not in str(error.value) and not (tmp_path / "fast").exists()
+  meta = door.prepare([fast], tmp_path / "fast", size=32, fps=12)
+  assert (meta["fps"], meta["frames"]) == (12, 12)
+
+
+def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
+  film = tmp_path / "film.mp4"
+  write_posed_video(film, posed_frames(20, 64), 25)
+  before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))  # no file may grow larger
+  try:
+    with pytest.raises(UserError, match="disk is full while writing") as error:
+      door.prepare([film], tmp_path / "out", size=64)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+  assert "\n" not in str(error.value) and sorted(p.name for p in tmp_path.iterdir()) == ["film.anchor", "film.mp4"]
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda meta: meta.pop("videos"), "meta.json: KeyError: 'videos'"),
+    (lambda meta: meta["videos"][0].update(frames=2.5), "meta.json: TypeError"),
+    (lambda meta: meta["videos"][0].update(frames=10**15), "meta.json: "),
+    (lambda meta: meta.update(videos=[]), "meta.json: ValueError"),
+    (lambda meta: meta.update(without_landmarks=["x"]), "meta.json: ValueError"),
+    (lambda meta: meta.update(without_landmarks=[99]), "meta.json: IndexError"),
+    (lambda meta: meta["videos"][0].update(frames=3), "4 records instead of 3"),
+  ],
+)
+def test_a_wrong_meta_takes_one_line(film, tmp_path, change, message):
+  folder: pathlib.Path = film.parent / "prepared"
+  if not folder.exists():
+    door.prepare([film], folder, size=32)
+  (tmp_path / "copy").mkdir()
+  for path in folder.iterdir():
+    (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+  meta = json.loads((folder / "meta.json").read_text())
+  change(meta)
+  (tmp_path / "copy" / "meta.json").write_text(json.dumps(meta))
+  with pytest.raises(UserError, match=message) as error:
+    open_prepared(tmp_path / "copy")
+  assert ("\n" not in str(error.value) and error.value.__cause__ is not None) or "instead of" in message

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from anchor_jax.errors import UserError, one_line
-from anchor_jax.files import new_folder, prepare_parent
+from anchor_jax.files import FULL, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
@@ -81,7 +81,7 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
 
 
 class _Recorder:
-  """Turns clips into records, and keeps what meta.json and the preview need."""
+  """Iterates over the encoded records of clips, and collects what meta.json lists."""
 
   def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
     self._clips, self._size, self._progress = clips, size, progress
@@ -141,7 +141,7 @@ def build(
   total: int | None = None,
   progress: str | None = None,
 ) -> dict[str, Any]:
-  """Writes a prepared folder; it appears, or replaces an earlier one, only when it is whole.
+  """Writes a prepared folder; it appears, or replaces an earlier one, only when it is complete.
 
   Args:
     clips: the videos, read one frame at a time.
@@ -160,7 +160,7 @@ def build(
   bar = tqdm(desc=progress, total=total, disable=progress is None, unit="frame")
   with new_folder(output) as folder, bar:
     recorder = _Recorder(clips, size, bar)
-    _run_builder(recorder, size, folder)
+    _run_builder(recorder, size, folder, output)
     meta = dict(
       format=FORMAT,
       size=size,
@@ -172,12 +172,18 @@ def build(
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    cv2.imwrite(str(folder / "preview.png"), record_sheet(PreparedSource(folder))[..., ::-1])
+    (folder / "preview.png").write_bytes(
+      cv2.imencode(".png", record_sheet(PreparedSource(folder))[..., ::-1])[1].tobytes()
+    )
   return meta
 
 
 def check_output(output: str | os.PathLike) -> None:
-  """Refuses, before any long work, a folder that can't be written, or that holds anything but an earlier result."""
+  """Checks, before any long work, that a prepared folder can be written here, and replaces at most an earlier one.
+
+  Raises:
+    UserError: it cannot be written, or holds something else than a prepared folder.
+  """
   output = Path(output)
   prepare_parent(output)
   if output.is_dir() and any(output.iterdir()) and not is_prepared(output):
@@ -186,17 +192,22 @@ def check_output(output: str | os.PathLike) -> None:
     raise UserError(f"{output} is a file: name a folder for the output")
 
 
-def _run_builder(recorder: _Recorder, size: int, folder: Path) -> None:
+def _run_builder(recorder: _Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
+  """Writes the records into `folder`; `output` is the name for messages."""
   work = folder / "work"
   tfds.disable_progress_bar()  # ours counts the frames
   try:
     with contextlib.redirect_stdout(io.StringIO()):  # the builder talks of downloads; there are none
       builder = PreparedFrames(recorder, size, data_dir=str(work))
       builder.download_and_prepare()
-  except Exception:
+  except Exception as error:
     if recorder.error is not None:
       raise recorder.error from None
-    raise
+    # The writer of the records reports what the system refuses as RuntimeError, with the system's words.
+    refused = next((code for code in FULL if os.strerror(code) in str(error)), None)
+    if refused is None:
+      raise
+    raise refuse(output, OSError(refused, os.strerror(refused))) from error
   for path in Path(builder.data_dir).iterdir():
     path.rename(folder / path.name)
   shutil.rmtree(work)
@@ -287,11 +298,12 @@ def _damaged(folder: Path, cause: object) -> UserError:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-  if not folder.exists():
+  check_name(folder)
+  if not os.path.exists(folder):
     raise UserError(
       f"there is no prepared folder {folder}: make it with python -m anchor_jax.prepare VIDEO --output={folder}"
     )
-  if not folder.is_dir() or not (folder / "meta.json").exists():
+  if not is_prepared(folder):
     raise UserError(f"{folder} is not a prepared folder: make one with python -m anchor_jax.prepare VIDEO --output=DIR")
   try:
     meta = json.loads((folder / "meta.json").read_text())
@@ -309,7 +321,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 def is_prepared(path: str | os.PathLike) -> bool:
   """Whether a path looks like a prepared folder (rather than a video)."""
-  return (Path(path) / "meta.json").is_file()
+  return os.path.isfile(os.path.join(path, "meta.json"))
 
 
 def open_prepared(folder: str | os.PathLike) -> PreparedSource:

@@ -1,4 +1,4 @@
-"""From videos to square posed frames of one size: sidecar or landmark model, crop, frame rate."""
+"""From videos to square frames of one size with their poses: sidecar or landmark model, crop, frame rate."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Which square of a video is kept."""
+"""The square around a person that is cropped from every frame of a video."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from anchor_jax.shapes import Float, NdArray, UInt8
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-  """The square of a picture that is kept, the same for all frames of a video.
+  """A square crop, the same for all frames of a video.
 
   Attributes:
-    left, top: its corner in the source picture, whole pixels.
+    left, top: its corner in the source picture, in pixels.
     side: its height and width in the source picture, pixels.
     size: height and width that it is resized to.
   """

@@ -43,7 +43,7 @@ def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Itera
   Args:
     path: the video.
     track: of the whole video, mended.
-    square: what is kept of each frame.
+    square: the crop of each frame.
 
   Raises:
     UserError: the video cannot be read.
@@ -65,7 +65,7 @@ class PoseRenderer:
   """
 
   def __init__(self, track: Track, square: Square):
-    """Takes the sizes that a person keeps from the whole track."""
+    """Takes the sizes that do not change over a video (shoulders, palms, hips) from the track."""
     self._track, self._square = track, square
     self.unit = track.shoulder_width * square.scale / SHOULDER_METRES
     palms = np.linalg.norm(track.hands[:, :, 9] - track.hands[:, :, 0], axis=-1)

@@ -1,4 +1,4 @@
-"""A video that survives its writer: FILE.partial.mp4 plays as far as it got, and a later run goes on from there."""
+"""Writes a video in fragments: FILE.partial.mp4 plays at any time, and a later run continues it."""
 
 import contextlib
 import io
@@ -23,10 +23,10 @@ _TAG = "comment"  # of the file's metadata: the settings, as JSON
 class ResumableWriter:
   """Writes RGB frames to FILE.partial.mp4 in fragments of a second each; `finish` makes FILE.mp4 of it.
 
-  A fragment is whole or not there: killed at any moment, the partial file has all the seconds finished by then.
+  Killed at any moment, the partial file has all the fragments that were complete by then.
 
   Attributes:
-    frames: number of frames that the file holds or was given; more than 0 at first when it goes on.
+    frames: number of frames that the file holds or was given; more than 0 at first when it continues one.
   """
 
   def __init__(
@@ -37,8 +37,8 @@ class ResumableWriter:
     Args:
       path: the .mp4 file to be.
       fps: frames per second, above 0.
-      settings: what the frames depend on, fit for JSON; kept in the file, and compared when going on.
-      resume: go on with a partial file if there is one.
+      settings: what the frames depend on, fit for JSON; stored in the file, and compared when continuing.
+      resume: continue a partial file if there is one.
       crf: quality of the H.264 stream, 0 (best) to 51.
 
     Raises:
@@ -91,7 +91,7 @@ class ResumableWriter:
     self._old = b""
 
   def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
-    """Closes the partial file and makes the whole one, index in front, with the sound of `audio` if it has any."""
+    """Closes the partial file and makes the final one, index in front, with the sound of `audio` if it has any."""
     if not self.frames:
       raise UserError(f"no frame to write to {self.path}")
     if self._container is not None:

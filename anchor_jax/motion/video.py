@@ -65,12 +65,10 @@ def _open(path: Path) -> av.container.InputContainer:
   return container
 
 
-def _promised_frames(container: av.container.InputContainer) -> int:
+def _promised_frames(stream: Any, rate: float | None) -> int:
   """How many frames the header says there are, 0 where it does not say (a live recording)."""
-  stream = container.streams.video[0]
   if stream.frames:
     return stream.frames
-  rate = stream.average_rate
   clock = stream.metadata.get("DURATION", "")  # Matroska keeps each stream's length in a tag, h:m:s
   if rate and clock.count(":") == 2:
     hours, minutes, seconds = clock.split(":")
@@ -109,7 +107,7 @@ def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: F
     return float(claim)
   middle = np.median(steps[steps > 0])
   usual = steps[(steps > 0.5 * middle) & (steps < 1.5 * middle)]
-  return float(1 / (usual.mean() * float(unit)))
+  return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # stamps may be rounded
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
@@ -121,7 +119,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
   path = Path(path)
   with _open(path) as container:
     stream = container.streams.video[0]
-    claim, promised = stream.average_rate or stream.guessed_rate, _promised_frames(container)
+    claim = stream.average_rate or stream.guessed_rate
     has_audio, stamps, first = bool(container.streams.audio), [], None
     try:
       for packet in container.demux(stream):
@@ -132,10 +130,10 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {len(stamps)}: copy it again") from None
     count, unit = len(stamps), stream.time_base
-    _check_whole(path, count if first is not None else 0, promised)
-    assert first is not None
     times = None if None in stamps else np.sort(np.array(stamps, np.int64))
     fps = frame_rate(claim, times, unit)
+    _check_whole(path, count if first is not None else 0, _promised_frames(stream, fps))
+    assert first is not None
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
     width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
@@ -159,20 +157,22 @@ def read_frames(
   with _open(path) as container:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    promised, seen, shape = _promised_frames(container), 0, None
+    stamps, shape = [], None
     try:
       for frame in _from(container, stream, first, info):
         if frame.is_corrupt:
-          raise UserError(f"{path} is damaged at frame {first + seen}: copy it again")
+          raise UserError(f"{path} is damaged at frame {first + len(stamps)}: copy it again")
         image = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
         if image.shape != (shape or image.shape):
-          raise UserError(f"{path} changes its picture size at frame {first + seen}: convert it to one size")
+          raise UserError(f"{path} changes its picture size at frame {first + len(stamps)}: convert it to one size")
         shape = image.shape
         yield image
-        seen += 1
+        stamps.append(frame.pts)
     except av.error.FFmpegError:
-      raise UserError(f"{path} is damaged or cut off after frame {first + seen}: copy it again") from None
-    _check_whole(path, first + seen, promised)
+      raise UserError(f"{path} is damaged or cut off after frame {first + len(stamps)}: copy it again") from None
+    times = None if None in stamps else np.array(stamps, np.int64)
+    rate = frame_rate(stream.average_rate, times, stream.time_base)
+    _check_whole(path, first + len(stamps), _promised_frames(stream, rate))
 
 
 def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:

@@ -105,8 +105,17 @@ def test_what_is_not_a_prepared_folder(folder, clips, tmp_path):
   with pytest.raises(UserError, match="damaged"):
     open_prepared(path)
   records.write_bytes(bytes(len(data)))
-  with pytest.raises(UserError, match="damaged"):
+  with pytest.raises(UserError, match=r"damaged \(") as error:
     open_prepared(path)[0]
+  assert error.value.__cause__ is not None and "\n" not in str(error.value)
   (path / "meta.json").write_text("{")
   with pytest.raises(UserError, match="damaged"):
     open_prepared(path)
+
+
+def test_a_damaged_record_names_itself_and_its_cause(folder, monkeypatch):
+  source = open_prepared(folder)
+  monkeypatch.setattr(source, "_records", {3: {"frame": b"no picture"}})
+  with pytest.raises(UserError, match=r"damaged \(record 3: .*not a picture") as error:
+    source.read(3, ("frame",))
+  assert isinstance(error.value.__cause__, ValueError) and "\n" not in str(error.value)

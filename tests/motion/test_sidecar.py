@@ -1,5 +1,6 @@
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -47,6 +48,67 @@ def test_counts_and_sizes_must_match(clip, tmp_path, posed_frames):
   shutil.copy(tmp_path / "other.mp4", clip)
   with pytest.raises(UserError, match="height 30, the video 32"):
     sidecar.open_posed_video(clip)
+
+
+def _facts(change):
+  def write(folder):
+    facts = json.loads((folder / "sidecar.json").read_text())
+    (folder / "sidecar.json").write_text(json.dumps(change(facts)))
+
+  return write
+
+
+def _without(name):
+  return _facts(lambda facts: {key: value for key, value in facts.items() if key != name})
+
+
+def _arrays(**arrays):
+  return lambda folder: np.savez_compressed(folder / "landmarks.npz", **arrays)
+
+
+def _claims(folder, shape, kind="<f4"):
+  """An .npz of a few bytes whose array claims this shape."""
+  with zipfile.ZipFile(folder / "landmarks.npz", "w") as archive, archive.open("landmarks.npy", "w") as file:
+    np.lib.format.write_array_header_2_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+    file.write(bytes(64))
+
+
+HOSTILE = {
+  "no frames": (_without("frames"), "sidecar.json: 'frames'"),
+  "no format": (_without("format"), "sidecar.json: 'format'"),
+  "float count": (_facts(lambda facts: facts | {"frames": 6.0}), "frames 6.0 .* instead of a whole number"),
+  "text count": (_facts(lambda facts: facts | {"width": "41"}), 'width "41" .* instead of a whole number'),
+  "true count": (_facts(lambda facts: facts | {"height": True}), "height true .* instead of a whole number"),
+  "null count": (_facts(lambda facts: facts | {"height": None}), "height null .* instead of a whole number"),
+  "huge count": (_facts(lambda facts: facts | {"frames": 10**30}), "frames 10+, the video 6"),
+  "negative count": (_facts(lambda facts: facts | {"frames": -6}), "frames -6 .* above 0"),
+  "a list": (_facts(lambda facts: [facts]), "sidecar.json: list indices"),
+  "nested": (lambda folder: (folder / "sidecar.json").write_text("[" * 100_000), "sidecar.json: maximum recursion"),
+  "large": (lambda folder: (folder / "sidecar.json").write_text(" " * 2**21), "sidecar.json of 2097152 bytes"),
+  "bytes": (lambda folder: (folder / "sidecar.json").write_bytes(b"\xff{"), "sidecar.json: 'utf-8'"),
+  "strings": (_arrays(landmarks=np.full((6, 5, 2), "x")), "type <U1 instead of real"),
+  "complex": (_arrays(landmarks=np.zeros((6, 5, 2), complex)), "type complex128 instead of real"),
+  "objects": (_arrays(landmarks=np.full((6, 5, 2), None)), "type object instead of real"),
+  "other name": (_arrays(points=np.zeros((6, 5, 2))), "landmarks.npz: .*landmarks.npy"),
+  "shape": (_arrays(landmarks=np.zeros((7, 5, 2))), "shape .7, 5, 2. for 6 frames"),
+  "terabytes": (lambda folder: _claims(folder, (10**12, 5, 2)), "shape .1000000000000, 5, 2. for 6"),
+  "wide items": (lambda folder: _claims(folder, (6, 5, 2), "<U99999999"), "type <U99999999 instead of real"),
+  "cut array": (lambda folder: _claims(folder, (6, 5, 2)), "landmarks.npz"),
+  "no zip": (lambda folder: (folder / "landmarks.npz").write_bytes(b"nonsense"), "landmarks.npz: File is not a zip"),
+  "a folder": (
+    lambda folder: ((folder / "landmarks.npz").unlink(), (folder / "landmarks.npz").mkdir()),
+    "landmarks.npz",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_sidecars_take_one_line(clip, name):
+  change, message = HOSTILE[name]
+  change(sidecar.sidecar_path(clip))
+  with pytest.raises(UserError, match=message) as error:
+    sidecar.open_posed_video(clip)
+  assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
 def test_damage_is_told(clip):

@@ -1,9 +1,13 @@
+import itertools
+import os
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion.video import VideoWriter, probe, read_frames
+from anchor_jax.motion.video import VideoWriter, frame_rate, probe, read_frames
 
 
 def pictures(count=12, height=32, width=48):
@@ -109,3 +113,76 @@ def test_rotation_is_undone(tmp_path):
   assert (info.width, info.height) == (32, 48) and shown.shape == (48, 32, 3)
   expected = np.rot90(frames[0], -1)  # clockwise
   assert np.abs(shown.astype(int) - expected).mean() < 4
+
+
+def encode(path, claim, stamps, **options):
+  """A video whose header claims a rate, with frames at these time stamps in units of 1 / claim seconds."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=claim)
+    stream.width, stream.height, stream.pix_fmt, stream.options = 32, 32, "yuv420p", options
+    stream.codec_context.time_base = 1 / Fraction(claim)
+    for number, stamp in enumerate(stamps):
+      picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 4 * number, np.uint8), format="rgb24")
+      picture.pts, picture.time_base = stamp, 1 / Fraction(claim)
+      container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
+  return path
+
+
+def test_frame_rates_are_judged_by_time_stamps(tmp_path):
+  old = encode(tmp_path / "old.mkv", 1800, range(0, 72 * 30, 72))  # 25 a second
+  with av.open(str(old)) as container:
+    assert container.streams.video[0].average_rate == 1800
+  info = probe(old)
+  assert info.fps == 25 and info.seconds == 30 / 25
+  assert probe(encode(tmp_path / "true.mp4", 1800, range(30))).fps == 1800
+  for suffix in ("mp4", "mkv"):  # Matroska rounds to milliseconds; the claim is exact
+    for rate in (Fraction(30000, 1001), 30, 24, 60, 12):
+      assert probe(encode(tmp_path / f"fine.{suffix}", rate, range(7))).fps == float(rate)
+    assert probe(encode(tmp_path / f"one.{suffix}", 25, range(1))).fps == 25
+
+
+def test_frame_rate():
+  stamps = lambda *steps: np.cumsum([0, *steps])
+  unit = Fraction(1, 1000)
+  assert frame_rate(Fraction(25), None, unit) == 25 and frame_rate(None, None, unit) is None
+  assert frame_rate(Fraction(25), stamps(0, 0), unit) == 25
+  assert frame_rate(None, stamps(33, 33, 34), unit) == 30
+  # a phone that drops frames: its average, which keeps the length right
+  assert frame_rate(Fraction(3000, 133), stamps(33, 33, 67), unit) == 3000 / 133
+  # a pause does not make a film of a slow motion
+  assert frame_rate(Fraction(1800), stamps(*[40] * 9, 60_000), unit) == 25
+
+
+@pytest.mark.parametrize("name, options", [("clip.mp4", {"g": "8", "bf": "2"}), ("clip.mkv", {"g": "8", "bf": "0"})])
+def test_decoding_starts_at_any_frame(tmp_path, name, options):
+  path = encode(tmp_path / name, 25, range(30), **options)
+  info, frames = probe(path), list(read_frames(path))
+  for first in (0, 1, 7, 8, 20, 29, 30, 31):
+    found = list(read_frames(path, first, info))
+    assert len(found) == max(0, 30 - first)
+    np.testing.assert_array_equal(found, frames[first:] if found else [])
+    np.testing.assert_array_equal(list(itertools.islice(read_frames(path, first), 2)), frames[first : first + 2])
+  # what lies before the last key frame is not decoded
+  with av.open(str(path)) as container:
+    first = next(container.demux(container.streams.video[0]))
+    place, size = first.pos, first.size
+  data = bytearray(path.read_bytes())
+  data[place + 8 : place + size] = bytes(size - 8)
+  path.write_bytes(bytes(data))
+  with pytest.raises(UserError, match="damaged"):
+    list(read_frames(path))
+  np.testing.assert_array_equal(list(read_frames(path, 20, info)), frames[20:])
+
+
+def test_names_that_are_not_text_or_too_long_take_one_line(tmp_path):
+  odd = tmp_path / os.fsdecode(b"odd\xff.mp4")
+  os.replace(write(tmp_path / "clip.mp4", pictures(1)), odd)
+  for use in (probe, lambda path: next(read_frames(path)), lambda path: write(path, pictures(1))):
+    with pytest.raises(UserError, match=r"odd\\xff.mp4 holds bytes that are not UTF-8") as error:
+      use(odd)
+    assert str(error.value).isprintable()
+  with pytest.raises(UserError, match="there is no video"):
+    probe(tmp_path / ("n" * 300))
+  with pytest.raises(UserError, match="too long"):
+    write(tmp_path / ("n" * 300 + ".mp4"), pictures(1))
