@@ -11,14 +11,21 @@ from anchor_jax.appearance.blocks import Blocks
 from anchor_jax.appearance.key_frames import Candidate, choose, is_candidate, judge
 from anchor_jax.appearance.robust import BlockSums, Colours
 from anchor_jax.appearance.stored import Appearance
-from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, checked_wraps, corners, inner_pixels, positions
+from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
+from anchor_jax.motion.surface import CHARTS, FINGERS
 from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 
 KEY_FRAMES = 3
-_EDGE = 0.1  # weight of pixels whose colour may be mixed with another surface's
+# Measured on unseen poses of the demo's person: 22.6 dB, SSIM 0.756; without sharpening 0.747, and 0.741 when samples
+# are shared out among four texels too.
+_EDGE = 0.5  # weight of pixels whose colour may be mixed with another surface's
+_SHARPEN = 0.4  # unsharp mask, against the blur of averaging and of looking up between texels
+_PRIOR = 2.0  # samples for which the colour around a texel counts in its own
 _BUFFER = 2**18  # samples that are summed at once
 _LEAST = 0.05  # weight that makes a texel seen
 _FILLED_LEVELS = 3  # holes of up to 2^3 texels are filled from around them
+_SLEEVE = 1 / 64  # of the picture's height; how far a hand or sleeve may reach beyond its pose
+_BEFORE = ("forearm", "palm", "hand_back", *FINGERS)  # left and right; what comes before other parts
 _PLATE_MARGIN = 1 / 40  # of the picture's height around the person, where her outline and shadow are
 
 
@@ -88,7 +95,7 @@ class Gathered:
 def gather(
   read: Callable[[int], FilmFrame],
   blocks: Blocks,
-  charts: Sequence[tuple[str, bool]],
+  charts: Sequence[tuple[str, bool]] = CHARTS,
   key_frames: int = KEY_FRAMES,
 ) -> Gathered:
   """Gathers the appearance of the one person in a film.
@@ -116,7 +123,7 @@ def gather(
     if plate is None:
       size = sight.frame.shape[:2]
       plate = BlockSums(blocks.count, size[0] * size[1])
-    surface = person_surface(sight)
+    surface = person_surface(sight, charts)
     if sight.frame.shape[:2] != size or surface[..., 0].max() >= len(charts):
       raise ValueError(f"frame {index}: {sight.frame.shape[:2]} pixels, first {size}; chart {surface[..., 0].max()}")
     if blocks.of_frame[index] != block:
@@ -136,13 +143,21 @@ def gather(
   pictures = {}
   for index in sorted({index for numbers in chosen.values() for index in numbers}):
     sight = read(index)
-    pictures[index] = sight.frame, person_surface(sight)
+    pictures[index] = sight.frame, person_surface(sight, charts)
   return Gathered(blocks, tuple((name, bool(p)) for name, p in charts), texture, plate, size, chosen, pictures)
 
 
-def person_surface(sight: FilmFrame) -> UInt8[NdArray, "H W 3"]:
-  """The surface map, 0 where the person is not: the pose render may be wider than her."""
-  return np.where(sight.person_mask[..., None] > 127, sight.surface, 0).astype(np.uint8)
+def person_surface(sight: FilmFrame, charts: Sequence[tuple[str, bool]]) -> UInt8[NdArray, "H W 3"]:
+  """The surface map where its colours are known to be the surface's, 0 elsewhere.
+
+  The pose render may be wider than the person; hands and sleeves before the trunk may be wider than their pose.
+  """
+  reach = max(1, round(sight.frame.shape[0] * _SLEEVE))
+  before = np.array([name.partition("_")[2] in _BEFORE for name, _ in charts])
+  hand = before[np.minimum(sight.surface[..., 0], len(charts) - 1)]
+  beside = cv2.dilate(hand.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
+  kept = (sight.person_mask > 127) & (hand | ~beside)
+  return np.where(kept[..., None], sight.surface, 0).astype(np.uint8)
 
 
 def _room(sight: FilmFrame) -> Bool[NdArray, "H W"]:
@@ -155,11 +170,14 @@ def _room(sight: FilmFrame) -> Bool[NdArray, "H W"]:
 
 def _texture_samples(frame: NdArray, surface: NdArray, wraps: NdArray) -> tuple[NdArray, NdArray, NdArray]:
   """Texels, colours and weights of what one frame shows."""
+  inner = inner_pixels(surface)
+  frame = frame.astype(np.float32)
+  sharp = frame + np.float32(_SHARPEN) * inner[..., None] * (frame - cv2.blur(frame, (3, 3)))
   y, x = np.nonzero(surface[..., 0])
   chart, u, v = surface[y, x].T
-  index, weight = corners(chart.astype(np.int64), positions(u), positions(v), wraps)
-  weight *= np.where(inner_pixels(surface)[y, x], np.float32(1), np.float32(_EDGE))
-  return index.ravel(), np.tile(frame[y, x], (4, 1)), weight.ravel()
+  index = nearest(chart.astype(np.int64), positions(u), positions(v), wraps)
+  weight = np.where(inner[y, x], np.float32(1), np.float32(_EDGE))
+  return index, sharp[y, x], weight
 
 
 class _Buffer:
@@ -182,22 +200,26 @@ class _Buffer:
 
 
 def _fill(texture: Colours, charts: int) -> tuple[UInt8[NdArray, "N S S 3"], UInt8[NdArray, "N S S"]]:
-  """Textures and coverage: holes take the mean of the 2 x 2, 4 x 4 or 8 x 8 texels around, for 1/2, 1/4, 1/8 of it."""
-  share = np.minimum(texture.weight, 1)[:, None]
-  level = np.concatenate([texture.colour * share, share], axis=1).reshape(charts, TEXELS, TEXELS, 4)
+  """Textures and coverage, from coarse to fine: a texel with few samples leans on the 2 x 2, 4 x 4, 8 x 8 around it.
+
+  Coverage is 255 where the texel itself was seen, half of it for each level above that its colour comes from.
+  """
+  weight = texture.weight[:, None]
+  level = np.concatenate([texture.colour * weight, weight], axis=1).reshape(charts, TEXELS, TEXELS, 4)
   levels = [level]
   for _ in range(_FILLED_LEVELS):
     side = level.shape[1] // 2
     level = level.reshape(charts, side, 2, side, 2, 4).sum(axis=(2, 4))
-    level = level / np.maximum(level[..., 3:], 1)  # weight at most 1
     levels.append(level)
-  filled = levels[-1] * np.float32(0.5)
-  for depth, finer in reversed(list(enumerate(levels[:-1]))):
-    filled = filled.repeat(2, axis=1).repeat(2, axis=2)
-    scale = np.float32(0.5 if depth else 1.0)
-    filled = (finer + (1 - finer[..., 3:]) * filled) * scale
-  colour = filled[..., :3] / np.maximum(filled[..., 3:], np.float32(1e-6))
-  return _to_bytes(colour), _to_bytes(255 * filled[..., 3])
+  colour = level[..., :3] / np.maximum(level[..., 3:], np.float32(1e-6))
+  coverage = np.where(level[..., 3:] > 0, np.float32(0.5**_FILLED_LEVELS), 0)
+  for depth in range(_FILLED_LEVELS - 1, -1, -1):
+    around, known = (values.repeat(2, axis=1).repeat(2, axis=2) for values in (colour, coverage))
+    own = levels[depth]
+    prior = np.where(known > 0, np.float32(_PRIOR), 0)
+    colour = (own[..., :3] + prior * around) / np.maximum(own[..., 3:] + prior, np.float32(1e-6))
+    coverage = np.where(own[..., 3:] > 0, np.float32(0.5**depth), known)
+  return _to_bytes(colour), _to_bytes(255 * coverage[..., 0])
 
 
 def _to_bytes(values: NdArray) -> NdArray:

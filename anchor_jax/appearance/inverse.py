@@ -1,79 +1,104 @@
 """From a surface map to its inverse: where in the picture each texel is seen, and how well.
 
-Between four neighbouring pixels of one chart the coordinates are interpolated, as finely as the texture needs: a
-finger of four pixels fills its 64 texels too.
+Each pixel stands for a square of the surface, as large as the coordinates change from pixel to pixel: a finger of four
+pixels fills its 64 texels too.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 
-from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, corners, positions
+from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, inner_pixels, nearest, positions
 from anchor_jax.shapes import Bool, Float, Int, NdArray, UInt8
 
 # Neighbouring pixels whose coordinates differ by more than this many texels lie on different sides of an occlusion.
 _LARGEST_STEP = 24.0
-_FINEST = 32
+_FINEST = 32  # samples across a pixel
 _FILL = 2  # texels that a hole may be away from its nearest neighbour
+_EDGE = 0.3  # what a view counts where its colour may be mixed with another surface's
+_GUESSED_STEP = 8.0  # texels a pixel, at least, where no neighbour tells how fast coordinates change
+_GUESSED = 0.01  # weight of pixels of which part is guessed
 
 
 def inverse_table(
   surface: UInt8[NdArray, "H W 3"], wraps: Bool[NdArray, " charts"]
 ) -> Float[NdArray, "charts texels texels 3"]:
-  """For each texel x and y, where the picture shows it, and how many pixels the picture spends on it.
+  """For each texel x and y where the picture shows it, and how well: the number of pixels that it spends on the texel.
 
-  x and y are in pixels, the centre of the first pixel is (0, 0); 0 pixels where the texel is not seen.
+  x and y are in pixels, the centre of the first pixel is (0, 0). Pixels beside another chart count less. 0 pixels
+  where the texel is not seen.
   """
   places = len(wraps) * CHART_TEXELS
-  sums = np.zeros((3, places), np.float64)  # x, y, area in pixels
-  for place, x, y, area in _samples(surface, wraps):
-    sums[2] += np.bincount(place, area, places)
-    sums[0] += np.bincount(place, area * x, places)
-    sums[1] += np.bincount(place, area * y, places)
-  seen = sums[2] > 0
-  sums[:2, seen] /= sums[2, seen]
-  table = np.moveaxis(sums.astype(np.float32).reshape(3, len(wraps), TEXELS, TEXELS), 0, -1)
+  sums = np.zeros((4, places), np.float64)  # weight, x, y, pixels
+  for place, x, y, weight, view in _samples(surface, wraps):
+    for number, values in enumerate((weight, weight * x, weight * y, view)):
+      sums[number] += np.bincount(place, values, places)
+  seen = sums[0] > 0
+  sums[1:3, seen] /= sums[0, seen]
+  table = np.moveaxis(sums[1:].astype(np.float32).reshape(3, len(wraps), TEXELS, TEXELS), 0, -1)
   charts = np.unique(surface[..., 0])
   for chart in charts[(charts > 0) & (charts < len(wraps))]:
     _fill(table[chart], bool(wraps[chart]))
   return table
 
 
-def _samples(surface: NdArray, wraps: NdArray):
-  """Yields texel, x, y and area of many points between the pixels, by how finely they lie."""
+def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArray, NdArray, NdArray, NdArray]]:
+  """Yields texel, x, y, weight and view of many points of each pixel's square, by how finely they lie."""
   chart = surface[..., 0].astype(np.int64)
-  column, row = positions(surface[..., 1]), positions(surface[..., 2])
-  corner = lambda plane: np.stack([plane[:-1, :-1], plane[:-1, 1:], plane[1:, :-1], plane[1:, 1:]])
-  charts, columns, rows = corner(chart), corner(column), corner(row)
-  periodic = wraps[np.minimum(charts[0], len(wraps) - 1)]
-  step = columns - columns[0]
-  columns = np.where(periodic, columns[0] + (step + TEXELS / 2) % TEXELS - TEXELS / 2, columns)
-  extent = np.maximum(np.ptp(columns, axis=0), np.ptp(rows, axis=0))
-  one_chart = (charts == charts[0]).all(axis=0) & (charts[0] > 0) & (charts[0] < len(wraps))
-  whole = one_chart & (extent <= _LARGEST_STEP)
-  pieces = np.clip(2 ** np.ceil(np.log2(np.maximum(2 * extent, 2))), 2, _FINEST).astype(int)
-  for count in np.unique(pieces[whole]):
-    y, x = np.nonzero(whole & (pieces == count))
-    inside = (np.arange(count) + 0.5) / count
+  here = (chart > 0) & (chart < len(wraps))
+  step, known = _steps(surface, np.where(here, chart, 0), wraps)
+  both = known[0] & known[1]
+  for axis, other in ((0, 1), (1, 0)):  # a step that is not known: at right angles to the other
+    length = np.hypot(*step[other])
+    scale = np.maximum(length, _GUESSED_STEP) / np.maximum(length, 1e-6)
+    across = np.where(
+      length > 0, np.stack([-step[other, 1], step[other, 0]]) * scale, _GUESSED_STEP * np.eye(2)[axis][:, None, None]
+    )
+    step[axis] = np.where(known[axis], step[axis], across)
+  extent = np.abs(step).sum(axis=0).max(axis=0)
+  pieces = np.clip(2 ** np.ceil(np.log2(np.maximum(1.5 * extent, 2))), 2, _FINEST).astype(int)
+  inner = inner_pixels(surface)
+  for count in np.unique(pieces[here]):
+    y, x = np.nonzero(here & (pieces == count))
+    inside = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count) - np.float32(0.5)
     down, across = (grid.ravel()[:, None] for grid in np.meshgrid(inside, inside, indexing="ij"))
-    shares = np.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across])
-    mix = lambda plane, shares=shares, y=y, x=x: (shares * plane[:, y, x][:, None]).sum(axis=0)
-    index = _nearest(np.broadcast_to(charts[0, y, x], (count**2, len(y))), mix(columns), mix(rows), wraps)
-    area = np.full(index.size, 1.0 / count**2)
-    yield index.ravel(), (x + across).ravel(), (y + down).ravel(), area
-  # Pixels in no such square: the outline, and features one pixel wide.
-  alone = (chart > 0) & (chart < len(wraps))
-  for dy in (0, 1):
-    for dx in (0, 1):
-      alone[dy : whole.shape[0] + dy, dx : whole.shape[1] + dx] &= ~whole
-  y, x = np.nonzero(alone)
-  yield _nearest(chart[y, x], column[y, x], row[y, x], wraps), x, y, np.full(len(y), 0.25)
+    column, row = (
+      positions(surface[y, x, 1 + i]) + across * step[0, i, y, x] + down * step[1, i, y, x] for i in (0, 1)
+    )
+    inside_chart = (
+      (row > -0.5) & (row < TEXELS - 0.5) & (wraps[chart[y, x]] | ((column > -0.5) & (column < TEXELS - 0.5)))
+    )
+    index = nearest(np.broadcast_to(chart[y, x], column.shape), column, row, wraps)
+    weight = np.where(both[y, x], 1.0, _GUESSED) / count**2 * inside_chart
+    view = np.where(inner[y, x], 1.0, _EDGE) * weight
+    yield index.ravel(), (x + across).ravel(), (y + down).ravel(), weight.ravel(), view.ravel()
 
 
-def _nearest(chart: NdArray, column: NdArray, row: NdArray, wraps: NdArray) -> Int[NdArray, "*N"]:
-  return corners(chart, np.round(column), np.round(row), wraps)[0][0]
+def _steps(
+  surface: UInt8[NdArray, "H W 3"], chart: Int[NdArray, "H W"], wraps: Bool[NdArray, " charts"]
+) -> tuple[Float[NdArray, "2 2 H W"], Bool[NdArray, "2 H W"]]:
+  """Change of column and row, in texels, from pixel to pixel along x and along y; and where neighbours tell it."""
+  place = np.stack([positions(surface[..., 1]), positions(surface[..., 2])])
+  periodic = wraps[chart]
+  steps, known = [], []
+  for axis in (2, 1):
+    total, count = np.zeros_like(place), np.zeros(chart.shape, np.float32)
+    for sign in (1, -1):
+      change = (np.roll(place, -sign, axis) - place) * sign
+      change[0] = np.where(periodic, (change[0] + TEXELS / 2) % TEXELS - TEXELS / 2, change[0])
+      beside = (np.roll(chart, -sign, axis - 1) == chart) & (np.abs(change).max(axis=0) <= _LARGEST_STEP)
+      edge = [slice(None), slice(None)]
+      edge[axis - 1] = slice(-1, None) if sign > 0 else slice(0, 1)
+      beside[tuple(edge)] = False  # np.roll comes back on the other side of the picture
+      total += change * beside
+      count += beside
+    steps.append(total / np.maximum(count, 1))
+    known.append(count > 0)
+  return np.stack(steps), np.stack(known)
 
 
 def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool) -> None:
-  """Fills holes of one chart, in place, with the mean of their seen neighbours; the area is a quarter of theirs."""
+  """Fills small holes of one chart, in place, with the mean of their seen neighbours, and a quarter of the view."""
   for _ in range(_FILL):
     known = table[..., 2] > 0
     if known.all():

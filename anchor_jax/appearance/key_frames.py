@@ -9,7 +9,7 @@ import numpy as np
 from anchor_jax.appearance.texels import LEVELS
 from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 
-MOST_CANDIDATES = 512
+MOST_CANDIDATES = 256
 _CELLS = 16  # each way; coverage is counted in cells of 4 x 4 texels
 _POSE = 12  # each way; poses are compared at this size
 _WITHOUT_FACE = 0.25  # what a frame whose face was not found counts
@@ -81,16 +81,17 @@ def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], co
   if not usable:
     return ()
   pixels = np.stack([candidate.pixels for candidate in usable]).astype(np.float32)
-  best = np.maximum(pixels.max(axis=0), 1)
-  views = np.minimum(pixels / best, 1)
-  by_chart = (pixels.max(axis=0) > 0).reshape(-1, _CELLS**2).sum(axis=1)
-  worth = np.repeat(1 / np.sqrt(np.maximum(by_chart, 1)), _CELLS**2).astype(np.float32)
+  best = pixels.max(axis=0)
+  by_chart = (best > 0).reshape(-1, _CELLS**2).sum(axis=1)
+  seen = np.flatnonzero(best)
+  views = pixels[:, seen] / best[seen]
+  worth = (1 / np.sqrt(by_chart[seen // _CELLS**2])).astype(np.float32)
   sharpness = np.array([candidate.sharpness for candidate in usable])
   quality = np.clip(sharpness / max(float(np.median(sharpness)), 1e-6), 0, _SHARPEST)
   quality *= np.where([candidate.has_face for candidate in usable], 1, _WITHOUT_FACE)
   poses = np.stack([candidate.pose for candidate in usable])
   chosen: list[int] = []
-  shown = np.zeros(pixels.shape[1], np.float32)
+  shown = np.zeros(len(seen), np.float32)
   while len(chosen) < min(count, len(usable)):
     gain = np.maximum(views - shown, 0) @ worth * quality
     if chosen:

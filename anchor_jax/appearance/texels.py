@@ -53,6 +53,18 @@ def corners(
   return index, weight.astype(np.float32)
 
 
+def nearest(
+  chart: Int[NdArray, "*N"],
+  column: Float[NdArray, "*N"],
+  row: Float[NdArray, "*N"],
+  wraps: Bool[NdArray, " charts"],
+) -> Int[NdArray, "*N"]:
+  """The texel in which positions lie; arguments as `corners` has them."""
+  columns, rows = (np.rint(values).astype(np.int64) for values in (column, row))
+  columns = np.where(wraps[chart], columns % TEXELS, np.clip(columns, 0, TEXELS - 1))
+  return chart * CHART_TEXELS + np.clip(rows, 0, TEXELS - 1) * TEXELS + columns
+
+
 def inner_pixels(surface: UInt8[NdArray, "H W 3"]) -> Bool[NdArray, "H W"]:
   """Whether a pixel and its eight neighbours lie on one chart: its colour is not mixed with another surface's."""
   chart = np.pad(surface[..., 0], 1, mode="edge")

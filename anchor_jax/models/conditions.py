@@ -3,7 +3,7 @@
 Channels of `look_up`, all in [0, 1], for K key frames (`condition_channels(K)` of them):
 
   0:3        atlas RGB            3          its coverage
-  4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here
+  4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here, 0 not at all
   4+4K:7+4K  the room (plate)     7+4K       its coverage
 
 Where coverage is 0 colours are 0. A frame's channels depend on its own surface map and on the appearance alone, so
@@ -26,7 +26,10 @@ ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
 COORDINATE_CHANNELS = 6
 # Texels whose places in a key frame differ by more pixels than this lie on different sides of an occlusion.
 _LARGEST_JUMP = 4.0
+_LARGEST_STEP = 96  # levels of u and v between neighbouring pixels; more is an occlusion
+_GUESSED_STEP = 8
 _SHARES = 2 * LEVELS // TEXELS  # u and v lie on this fraction of a texel, and so do bilinear weights
+_VIEW, _LARGEST_VIEW = 4096, 2**17  # pixels a texel are multiples of 1 / _VIEW
 _STEPS = 16  # places in key frames are multiples of this fraction of a pixel
 
 
@@ -36,8 +39,8 @@ class LookUpTables(NamedTuple):
   Attributes:
     wraps: for each chart, whether it is periodic in u.
     atlas: RGB and coverage of each texel.
-    key_places: for each key frame, x and y in sixteenths of a pixel where it shows the texel, and how well, 0 to 255;
-      whole numbers.
+    key_places: for each key frame, x and y in sixteenths of a pixel where it shows the texel, and the pixels that it
+      spends on it, in 1/4096; whole numbers.
     key_frames: their pictures.
     plate: RGB of the room, and coverage.
   """
@@ -65,14 +68,11 @@ def look_up_tables(appearance: Appearance, key_frames: int) -> LookUpTables:
   pictures = np.zeros((key_frames, *appearance.key_frames.shape[1:]), np.uint8)
   places = np.zeros((key_frames, len(wraps) * CHART_TEXELS, 3), np.float32)
   tables = [inverse_table(surface, wraps) for surface in appearance.key_surfaces[:key_frames]]
-  # A view counts in shares of the best one there is: 1 where the surface faces the camera, less where it turns away.
-  best = np.max([table[..., 2] for table in tables], axis=0, initial=0) if tables else np.zeros(0)
   for number, table in enumerate(tables):
     pictures[number] = appearance.key_frames[number]
-    seen = table[..., 2] > 0
-    view = np.ceil(255 * table[..., 2] / np.maximum(best, np.float32(1e-6)))
-    places[number, :, :2] = np.rint(np.where(seen[..., None], table[..., :2], 0) * _STEPS).reshape(-1, 2)
-    places[number, :, 2] = np.where(seen, np.minimum(view, 255), 0).reshape(-1)
+    seen = table[..., 2:] > 0
+    places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * _STEPS).reshape(-1, 2)
+    places[number, :, 2] = np.clip(np.ceil(table[..., 2] * _VIEW), 0, _LARGEST_VIEW).reshape(-1)
   atlas = np.concatenate([appearance.atlas, appearance.coverage[..., None]], axis=-1).reshape(-1, 4)
   plate = np.concatenate([appearance.plate, appearance.plate_coverage[..., None]], axis=-1)
   return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, plate)))
@@ -108,7 +108,8 @@ def _look_up_frame(tables: LookUpTables, surface: UInt8[Array, "H W 3"]) -> Floa
   index, weight = _corners(tables.wraps, surface)
   channels = [_from_atlas(tables.atlas, index, weight)]
   key_frames = zip(tables.key_places, tables.key_frames, strict=True)
-  channels += [_from_key_frame(places, picture, index, weight) for places, picture in key_frames]
+  area = _texel_area(tables.wraps, surface)
+  channels += [_from_key_frame(places, picture, index, weight, area) for places, picture in key_frames]
   plate = tables.plate.astype(jnp.float32) / 255
   channels.append(jnp.concatenate([jnp.where(plate[..., 3:] > 0, plate[..., :3], 0), plate[..., 3:]], axis=-1))
   return jnp.concatenate(channels, axis=-1)
@@ -137,6 +138,37 @@ def _corners(
   return index, jnp.where(surface[..., 0] > 0, weight, 0).astype(jnp.float32)
 
 
+def _texel_area(wraps: Bool[Array, " charts"], surface: UInt8[Array, "H W 3"]) -> Float[Array, "H W"]:
+  """Texels of the chart that a pixel covers, from the change of u and v to its neighbours on the same chart.
+
+  Where only one direction has neighbours, the other is taken to change as fast; without any, _GUESSED_STEP texels each.
+  """
+  chart, place = surface[..., 0], surface[..., 1:].astype(jnp.int32)
+  periodic = wraps[jnp.minimum(chart, wraps.shape[0] - 1).astype(jnp.int32)]
+  steps, counts = [], []
+  for axis in (1, 0):
+    total, count = jnp.zeros_like(place), jnp.zeros_like(chart, jnp.int32)
+    for sign in (1, -1):
+      change = (jnp.roll(place, -sign, axis) - place) * sign
+      around = (change[..., 0] + LEVELS // 2) % LEVELS - LEVELS // 2
+      change = change.at[..., 0].set(jnp.where(periodic, around, change[..., 0]))
+      beside = (jnp.roll(chart, -sign, axis) == chart) & (jnp.abs(change).max(axis=-1) <= _LARGEST_STEP)
+      end = jax.lax.broadcasted_iota(jnp.int32, chart.shape, axis) == (chart.shape[axis] - 1 if sign > 0 else 0)
+      beside &= ~end  # roll comes back on the other side of the picture
+      total += jnp.where(beside[..., None], change, 0)
+      count += beside
+    steps.append(total)
+    counts.append(count)
+  # Steps are sums over one or two neighbours, in levels of u and v.
+  (a, c), (b, d) = (jnp.moveaxis(step, -1, 0) for step in steps)
+  across, down = jnp.maximum(counts[0], 1), jnp.maximum(counts[1], 1)
+  levels = jnp.abs(a * d - b * c) / (across * down)
+  levels = jnp.where(counts[1] == 0, (a * a + c * c) / (across * across), levels)
+  levels = jnp.where(counts[0] == 0, (b * b + d * d) / (down * down), levels)
+  levels = jnp.where((counts[0] == 0) & (counts[1] == 0), (_GUESSED_STEP * LEVELS // TEXELS) ** 2, levels)
+  return jnp.maximum(levels, 1) / (LEVELS // TEXELS) ** 2
+
+
 def _from_atlas(
   atlas: UInt8[Array, "P 4"], index: Int[Array, "4 H W"], weight: Float[Array, "4 H W"]
 ) -> Float[Array, "H W 4"]:
@@ -153,8 +185,13 @@ def _from_key_frame(
   picture: UInt8[Array, "h w 3"],
   index: Int[Array, "4 H W"],
   weight: Float[Array, "4 H W"],
+  area: Float[Array, "H W"],
 ) -> Float[Array, "H W 4"]:
-  """Colour of the key frame where it shows the wanted surface, and how well it does."""
+  """Colour of the key frame where it shows the wanted surface, and how well it does.
+
+  That is the number of pixels that it spends on what one pixel of the wanted frame shows, at most 1: less where the key
+  frame sees the surface at a flatter angle, from further away or mixed with another surface.
+  """
   corners = places[index]
   share = jnp.where(corners[..., 2] > 0, weight, 0)
   # Corners that the key frame shows far away from the heaviest one are on the other side of an occlusion there.
@@ -163,7 +200,7 @@ def _from_key_frame(
   share = jnp.where(near, share, 0)[..., None]
   total = share.sum(axis=0)
   at = jnp.rint((share * corners[..., :2]).sum(axis=0) / jnp.maximum(total, 1)).astype(jnp.int32)
-  quality = (share * corners[..., 2:]).sum(axis=0) / (255 * _SHARES**2)
+  quality = jnp.minimum((share * corners[..., 2:]).sum(axis=0) * area[..., None] / (_VIEW * _SHARES**2), 1)
   return jnp.concatenate([jnp.where(total > 0, _sample(picture, at), 0), quality], axis=-1)
 
 

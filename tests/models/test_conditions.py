@@ -57,10 +57,10 @@ def test_unseen_turns_look_like_the_truth(tables, wanted):
       colour, seen = channels[..., 4 + 4 * k : 7 + 4 * k], channels[..., 7 + 4 * k]
       assert not colour[seen == 0].any() and not seen[~person].any()
       well = seen > 0.5
-      shown = shown + well
+      shown = shown + (seen > 0.2)
       if well.sum() > 40:
         assert quality(colour, frame, well) > 24
-    assert (shown > 0)[person].mean() > 0.7
+    assert (shown > 0)[person].mean() > 0.6
     room = channels[..., -1] > 0
     assert quality(channels[..., -4:-1], frame, room & ~person) > 45 and not channels[..., :4][~person].any()
 
@@ -144,3 +144,16 @@ def test_coordinates_tell_charts_apart_and_close_the_circle():
   around = np.array([[[1, 0, 7], [1, 255, 7]]], np.uint8)
   ends = np.asarray(conditions.coordinates(jnp.asarray(around)))[0]
   assert np.abs(ends[0] - ends[1]).max() < 0.02
+
+
+def test_a_key_frame_counts_less_the_flatter_it_sees_the_surface():
+  wanted = globe(0.0)
+  front = np.index_exp[18:22, 22:26]  # what faces the camera
+  film = [globe(turn) for turn in (0.0, 0.12, 0.2)]
+  found = []
+  for frame in film:
+    one = gather([frame].__getitem__, plan_blocks([0], 4), CHARTS).appearance()
+    made = np.asarray(look_up(conditions.look_up_tables(one, 1), jnp.asarray(wanted.surface[None])))[0]
+    found.append(made[..., 7][front].mean())
+  turned = np.cos(2 * np.pi * np.array([0.12, 0.2]))
+  assert found[0] > 0.85 and np.abs(found[1:] - turned).max() < 0.2 and found[0] > found[1] > found[2]

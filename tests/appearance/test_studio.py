@@ -1,0 +1,60 @@
+"""The embedded people: how much of an unseen pose the appearance of a film shows by itself."""
+
+import jax
+import numpy as np
+import pytest
+
+from anchor_jax.appearance.blocks import plan_blocks
+from anchor_jax.appearance.gather import FilmFrame, gather
+from anchor_jax.demo import FILMED_MOTION, IDENTITY, NEW_MOTION
+from anchor_jax.metrics import psnr, ssim
+from anchor_jax.models import conditions
+from anchor_jax.studio.frames import make_identity, make_motion, render
+
+
+def film(motion, times, size):
+  identity, motion = make_identity(IDENTITY), make_motion(motion)
+  return [render(identity, motion, time, size) for time in times]
+
+
+def sight(picture):
+  return FilmFrame(picture.frame, picture.surface, picture.person_mask, picture.landmarks)
+
+
+def look_up(size, frames, unseen):
+  """Some unseen poses and their channels, from frames of a minute's film; and the film."""
+  pictures = [sight(picture) for picture in film(FILMED_MOTION, np.linspace(0, 60, frames), size)]
+  appearance = gather(pictures.__getitem__, plan_blocks([0] * frames, frames / 60)).appearance()
+  poses = film(NEW_MOTION, np.linspace(0, 5, unseen), size)
+  tables = conditions.look_up_tables(appearance, 3)
+  channels = jax.jit(conditions.look_up)(tables, np.stack([picture.surface for picture in poses]))
+  return poses, np.asarray(channels), pictures
+
+
+def figures(colour, poses, where):
+  image = np.rint(255 * colour).astype(np.uint8)
+  truth = np.stack([picture.frame for picture in poses])
+  mask = np.where(where, 255, 0).astype(np.uint8)[..., None]
+  return psnr(image, truth, mask), ssim(image, truth, mask)
+
+
+def covered(poses):
+  return np.stack([(picture.surface[..., 0] > 0) & (picture.person_mask > 127) for picture in poses])
+
+
+def test_unseen_poses_of_a_person_and_her_room():
+  poses, channels, pictures = look_up(48, 20, 3)
+  mean = np.mean([picture.frame for picture in pictures], axis=0) / 255
+  here = covered(poses)
+  baseline = figures(np.stack([mean] * 3), poses, here)
+  texture = figures(channels[..., :3], poses, here)
+  assert texture[0] > baseline[0] + 2 and texture[1] > baseline[1]
+  room = (channels[..., -1] > 0) & ~np.stack([(p.surface[..., 0] > 0) | (p.person_mask > 127) for p in poses])
+  assert room.mean() > 0.4 and figures(channels[..., -4:-1], poses, room)[0] > 28
+
+
+@pytest.mark.slow
+def test_the_texture_alone_reaches_what_the_trial_did():
+  poses, channels, _ = look_up(128, 150, 13)
+  decibels, similarity = figures(channels[..., :3], poses, covered(poses))
+  assert decibels > 20.61 and similarity > 0.690  # of a trial with simpler coordinates, also from 150 frames
