@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import check_name, new_file
@@ -298,3 +299,31 @@ class VideoWriter:
         self._file.__exit__(type(problem), problem, problem.__traceback__)
         raise
     self._file.__exit__(kind, error, traceback)
+
+
+def write_video(
+  path: str | os.PathLike,
+  frames: Iterable[UInt8[NdArray, "H W 3"]],
+  fps: float | int,
+  *,
+  metadata: Mapping[str, str] | None = None,
+  total: int | None = None,
+  progress: str | None = None,
+) -> int:
+  """Writes frames to an H.264 video that browsers play, as they come; returns their number.
+
+  Args:
+    path: an .mp4 (or .mkv, .mov) file; it takes its name when all frames are written.
+    frames: RGB, all of one size.
+    fps: frames per second, above 0.
+    metadata: text tags of the file.
+    total: number of frames to come, for the progress bar.
+    progress: label of a progress bar; None for no bar.
+
+  Raises:
+    UserError: the file cannot be written, or there is no frame.
+  """
+  with VideoWriter(path, fps, metadata=metadata) as writer:
+    for frame in tqdm(frames, desc=progress, total=total, disable=progress is None, unit="frame"):
+      writer.write(np.asarray(frame))
+  return writer.frames
