@@ -73,7 +73,7 @@ class PosedFrame(NamedTuple):
 
 def sidecar_path(video: str | os.PathLike) -> Path:
   """Returns the folder of a video's sidecar: `a/clip.mp4` -> `a/clip.anchor`."""
-  return Path(video).with_suffix(SIDECAR)
+  return Path(os.path.splitext(video)[0] + SIDECAR)
 
 
 def has_sidecar(video: str | os.PathLike) -> bool:

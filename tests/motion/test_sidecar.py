@@ -128,3 +128,8 @@ def test_damage_is_told(clip):
   assert not sidecar.has_sidecar(clip)
   with pytest.raises(UserError, match="has no sidecar"):
     sidecar.open_posed_video(clip)
+
+
+def test_paths_without_a_name_have_no_sidecar():
+  for path in (".", "..", "/", "clip"):
+    assert not sidecar.has_sidecar(path)
