@@ -1,7 +1,7 @@
-"""Identities: a seed determines body, face, hair, clothes and room, all as plain numbers.
+"""The studio's people: a seed gives a body, a face, hair, clothes and a room, all of them plain numbers.
 
-Lengths are in metres, colours RGB in [0, 1]. The numbers are drawn from one generator in a fixed order, so that an
-identity is the same on every machine. Do not change the order: the shipped weights are trained on these people.
+Lengths are metres of the studio, colours linear-ish RGB in [0, 1]. The numbers are drawn in a fixed order from one
+generator, so an identity never changes between machines; the order must not change either (weights are trained on it).
 """
 
 from dataclasses import dataclass
@@ -73,15 +73,12 @@ BEARDS = ("none", "stubble", "moustache", "full", "goatee")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-  """The numbers that describe one person and her room; see `make_identity`.
-
-  Lengths are in metres unless a comment says otherwise, colours RGB in [0, 1]; the rest has no unit.
-  """
+  """One person in one room; see `make_identity`. Lengths in metres, shares without unit, colours RGB 0..1."""
 
   seed: int
   # body
   scale: float
-  shoulder: float  # half the width
+  shoulder: float  # half the breadth
   chest: float
   waist: float
   neck: float
@@ -149,7 +146,7 @@ def _vary(generator: np.random.Generator, colour: Colour, amount: float) -> Colo
 
 
 def make_identity(seed: int) -> Identity:
-  """The identity of a seed: the same on every machine, independent of the motion's seed.
+  """The person of a seed: the same on every machine, independent of any motion's seed.
 
   Raises:
     UserError: the seed is negative.
@@ -165,7 +162,7 @@ def make_identity(seed: int) -> Identity:
     share = None if weights is None else np.asarray(weights) / np.sum(weights)
     return options[int(g.choice(len(options), p=share))]
 
-  soft = real(0, 1)  # 0 for a broad, angular body, 1 for a slight one; hair, beard and make-up correlate with it
+  soft = real(0, 1)  # 0 a broad, angular body .. 1 a slight one; hair, beard and make-up lean with it
   tone = int(g.integers(len(SKINS)))
   skin = _vary(g, SKINS[tone], 0.05)
   age = float(real(0, 1) ** 1.6)
