@@ -26,7 +26,7 @@ from anchor_jax.motion.video import VideoWriter
 from anchor_jax.person import animate, load_person
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
-from anchor_jax.studio.film import write_studio_video
+from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
 
 # Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).

@@ -75,14 +75,14 @@ def prepare_studio(
     size: height and width of the frames, in pixels.
     fps: frames per second; default 5, so that few frames show much of a motion.
   """
-  from anchor_jax.studio.people import film_people
+  from anchor_jax.studio import render_people
 
   _check_numbers(size, fps)
   if people < 1 or frames < 1:
     raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
   check_output(output)
   rate = float(fps or 5)
-  filmed = film_people(range(people), [number / rate for number in range(frames)], size)
+  filmed = render_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
   return build(clips, output, size, total=people * frames, progress="studio people")
 

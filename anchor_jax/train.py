@@ -34,8 +34,8 @@ from anchor_jax.data.sources import Source, load
 from anchor_jax.errors import UserError
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
-from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.aot import tell_fit
 from anchor_jax.training.cache import encode_records
 from anchor_jax.training.checkpoint import Checkpoints

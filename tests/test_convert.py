@@ -17,8 +17,8 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.folders import read_models
+from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import write_folder
-from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import State
 

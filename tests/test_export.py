@@ -28,8 +28,8 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.person import load_person
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import Content, _sampling
+from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
-from anchor_jax.store.workdir import write_settings
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.state import make_state
 

@@ -14,7 +14,7 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
 from anchor_jax.motion.video import VideoWriter, read_frames
-from anchor_jax.studio.film import write_studio_video
+from anchor_jax.studio import write_studio_video
 
 
 @pytest.fixture(scope="module")

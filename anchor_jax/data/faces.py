@@ -8,9 +8,15 @@ from anchor_jax.motion.face import crop_image, face_transform, keep_mask
 
 
 def head_source(source: Source, size: int) -> ArraySource:
-  """The face crops of all records whose landmarks are known, in memory: what the head trains on.
+  """Returns the face crops of all records whose landmarks are known, in memory, for training the head.
 
-  Fields: frame, pose (u8 [S S 3]), keep_mask (u8 [S S 1], 255 keep, 0 repaint), record (int32, number in `source`).
+  Args:
+    source: prepared frames with their poses.
+    size: height and width S of the crops, in pixels.
+
+  Returns:
+    A source with the fields frame and pose (u8 [S S 3]), keep_mask (u8 [S S 1], 0 where the head repaints, else 255)
+    and record (int32, the number in `source`).
 
   Raises:
     UserError: no record has landmarks.
@@ -19,12 +25,12 @@ def head_source(source: Source, size: int) -> ArraySource:
   if not len(records):
     raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
   frames = np.empty((len(records), size, size, 3), np.uint8)
-  poses, keeps = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
+  poses, masks = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
   names = ("frame", "pose", "face_mask", "landmarks")
   for n, fields in enumerate(read_all(source, records.tolist(), names, progress="faces")):
     transform = face_transform(fields["landmarks"], size)
     frames[n] = crop_image(fields["frame"], transform, size, extend=True)
     poses[n] = crop_image(fields["pose"], transform, size)
-    keeps[n] = keep_mask(fields["face_mask"], transform, size)
-  arrays = {"frame": frames, "pose": poses, "keep_mask": keeps, "record": records.astype(np.int32)}
+    masks[n] = keep_mask(fields["face_mask"], transform, size)
+  arrays = {"frame": frames, "pose": poses, "keep_mask": masks, "record": records.astype(np.int32)}
   return ArraySource(arrays, source.people[records], source.videos[records])

@@ -39,12 +39,12 @@ def similarity(source: Float[NdArray, "N 2"], target: Float[NdArray, "N 2"]) -> 
 
 
 def face_transform(landmarks: Float[NdArray, "5 2"], size: int) -> Float[NdArray, "2 3"]:
-  """The similarity from a frame to its face crop of `size` x `size` pixels; landmarks must not be missing."""
+  """Returns the similarity from a frame to its face crop of `size` x `size` pixels; no landmark may be NaN."""
   return similarity(landmarks, face_template(size))
 
 
 def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
-  """Replaces missing points (NaN) by linear interpolation over time; before the first and after the last they stay put.
+  """Returns the points with missing ones (NaN) interpolated linearly over time, and constant beyond both ends.
 
   Raises:
     UserError: a point is missing in all frames.
@@ -66,7 +66,7 @@ def _warp(
   size: tuple[int, int],
   border: int,
 ) -> Shaped[NdArray, "h w ..."]:
-  """Warps to (width, height) `size`; what shrinks is blurred first, so that it does not alias."""
+  """Warps to (width, height) `size`; a picture that shrinks is blurred first, against aliasing."""
   shrink = 1 / np.sqrt(abs(np.linalg.det(transform[:, :2])))
   if shrink > 1.2:
     image = cv2.GaussianBlur(image, (0, 0), 0.5 * float(np.sqrt(shrink**2 - 1)))
@@ -82,7 +82,7 @@ def _inverse(transform: Float[NdArray, "2 3"]) -> Float[NdArray, "2 3"]:
 def crop_image(
   image: UInt8[NdArray, "H W 3"], transform: Float[NdArray, "2 3"], size: int, *, extend: bool = False
 ) -> UInt8[NdArray, "S S 3"]:
-  """The face crop of a picture.
+  """Returns the face crop of a picture.
 
   Args:
     image: the frame or its pose render.

@@ -20,8 +20,8 @@ PINKIES, INDEXES, THUMBS = (17, 18), (19, 20), (21, 22)  # knuckles, coarse, amo
 _EYE_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
 
 _SHORT_GAP = 0.4  # seconds: over these a hand is interpolated, beyond them its fingers are unknown
-_SLOW, _FAST = 0.075, 0.022  # deviations of the smoothing in seconds, for what rests and for what moves
-_BRISK = 0.8  # shoulder widths a second: what counts as moving
+_SLOW, _FAST = 0.075, 0.022  # standard deviations of the smoothing in seconds, at rest and in motion
+_BRISK = 0.8  # shoulder widths a second from which on a point counts as moving
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,8 @@ def seen_landmarks(track: Track) -> Float[NdArray, "T 5 2"]:
 def mend(track: Track) -> Track:
   """Returns the track with gaps filled and all points smoothed; only a face that is in no frame stays missing.
 
-  Short gaps are interpolated over time. Where a hand is unknown for longer, a relaxed one takes its place, on the
-  wrist and the coarse knuckles that the body model knows. Smoothing looks both ways, so that nothing lags.
+  Short gaps are interpolated over time. Where a hand is missing for longer, a relaxed one is placed on the wrist and
+  the coarse knuckles among the body points. The smoothing is symmetric in time, so that nothing lags.
 
   Raises:
     UserError: no person in any frame.
@@ -102,7 +102,7 @@ def mend(track: Track) -> Track:
 
 
 def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:
-  """Fills frames that are missing (NaN in their first point) by linear interpolation; beyond the ends they stay put."""
+  """Returns the points with missing frames (NaN in their first point) interpolated, and constant beyond both ends."""
   known = np.isfinite(points[:, 0, 0])
   if known.all():
     return points
@@ -128,7 +128,7 @@ def gaps(known: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, " T"]:
 
 
 def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[NdArray, "T N D"]:
-  """Smooths over time, more where little moves: the idea of the one-euro filter, but looking both ways.
+  """Smooths over time, more where little moves: the idea of the one-euro filter, without its lag.
 
   Args:
     points: a track without gaps.

@@ -1,9 +1,9 @@
-"""Video files in and out, with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
+"""Reads and writes video files with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
 
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import check_name, new_file
 from anchor_jax.shapes import Int, NdArray, UInt8
 
-# A file counts as truncated when more than this share of the frames its header promises is missing.
+# A file counts as truncated when more than this share of the frames that its header claims is missing.
 _MISSING_SHARE = 0.05
 
 
@@ -57,7 +58,7 @@ def _open(path: Path) -> av.container.InputContainer:
     container = av.open(str(path))
   except (av.error.FFmpegError, ValueError):
     raise UserError(
-      f"{path} is not a video that can be read, or it is cut off: give a whole mp4, mkv, mov or webm"
+      f"{path} is not a video that can be read, or it is cut off: give a complete mp4, mkv, mov or webm"
     ) from None
   if not container.streams.video:
     container.close()
@@ -65,7 +66,7 @@ def _open(path: Path) -> av.container.InputContainer:
   return container
 
 
-def _promised_frames(stream: Any, rate: float | None) -> int:
+def _claimed_frames(stream: Any, rate: float | None) -> int:
   """How many frames the header says there are, 0 where it does not say (a live recording)."""
   if stream.frames:
     return stream.frames
@@ -76,15 +77,15 @@ def _promised_frames(stream: Any, rate: float | None) -> int:
   return 0
 
 
-def _check_whole(path: Path, seen: int, promised: int) -> None:
+def _check_complete(path: Path, seen: int, claimed: int) -> None:
   if not seen:
     raise UserError(f"{path} holds no frame: it is empty or cut off; record or copy it again")
-  if promised - seen > max(2, _MISSING_SHARE * promised):
-    raise UserError(f"{path} is cut off: {seen} of {promised} frames are there; copy it again")
+  if claimed - seen > max(2, _MISSING_SHARE * claimed):
+    raise UserError(f"{path} is cut off: {seen} of {claimed} frames are there; copy it again")
 
 
 def _upright(image: UInt8[NdArray, "H W C"], rotation: int) -> UInt8[NdArray, "h w C"]:
-  """The picture as it is meant to be seen: phones store it lying and note the rotation (degrees, counter-clockwise)."""
+  """Returns the picture rotated as its file says (degrees, counter-clockwise); phones store portraits as landscapes."""
   quarter_turns = round(rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
@@ -132,7 +133,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     count, unit = len(stamps), stream.time_base
     times = None if None in stamps else np.sort(np.array(stamps, np.int64))
     fps = frame_rate(claim, times, unit)
-    _check_whole(path, count if first is not None else 0, _promised_frames(stream, fps))
+    _check_complete(path, count if first is not None else 0, _claimed_frames(stream, fps))
     assert first is not None
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
@@ -172,7 +173,7 @@ def read_frames(
       raise UserError(f"{path} is damaged or cut off after frame {first + len(stamps)}: copy it again") from None
     times = None if None in stamps else np.array(stamps, np.int64)
     rate = frame_rate(stream.average_rate, times, stream.time_base)
-    _check_whole(path, first + len(stamps), _promised_frames(stream, rate))
+    _check_complete(path, first + len(stamps), _claimed_frames(stream, rate))
 
 
 def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
@@ -192,7 +193,7 @@ def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> It
 
 
 def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:
-  """The frame with an odd width or height padded by one repeated row or column: yuv420p halves the colour planes."""
+  """Returns the frame with an odd width or height padded by a repeated row or column, since yuv420p needs even ones."""
   height, width = frame.shape[:2]
   if not (height % 2 or width % 2):
     return frame
@@ -202,7 +203,7 @@ def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:
 def add_stream(
   container: Any, fps: Fraction, frame: UInt8[NdArray, "H W 3"], options: dict[str, str], lossless: bool = False
 ) -> Any:
-  """An H.264 stream for frames of this size; `options` are the encoder's (crf, preset, g, ...)."""
+  """Adds an H.264 stream for frames of this size; `options` are the encoder's (crf, preset, g, ...)."""
   codec, pixels = ("libx264rgb", "rgb24") if lossless else ("libx264", "yuv420p")
   stream = container.add_stream(codec, rate=fps)
   stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixels
@@ -215,17 +216,17 @@ def add_stream(
 
 
 def picture_of(frame: UInt8[NdArray, "H W 3"], number: int, fps: Fraction) -> av.VideoFrame:
-  """Frame `number` as the encoder takes it."""
+  """Returns frame `number` with its time stamp, for the encoder."""
   picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
   picture.pts, picture.time_base = number, 1 / fps
   return picture
 
 
 class VideoWriter:
-  """Writes RGB frames to a video file; a context manager. The file takes its name when the block ends well.
+  """Writes RGB frames to a video file; a context manager. The file is renamed to its name when the block succeeds.
 
   H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded (`even`). With `lossless`, every
-  grey level comes back as it was (H.264 RGB in Matroska; not for browsers).
+  value is exact (H.264 RGB in Matroska; not for browsers).
 
   Attributes:
     frames: number of frames written so far.
@@ -298,3 +299,31 @@ class VideoWriter:
         self._file.__exit__(type(problem), problem, problem.__traceback__)
         raise
     self._file.__exit__(kind, error, traceback)
+
+
+def write_video(
+  path: str | os.PathLike,
+  frames: Iterable[UInt8[NdArray, "H W 3"]],
+  fps: float | int,
+  *,
+  metadata: Mapping[str, str] | None = None,
+  total: int | None = None,
+  progress: str | None = None,
+) -> int:
+  """Writes frames to an H.264 video that browsers play, as they come; returns their number.
+
+  Args:
+    path: an .mp4 (or .mkv, .mov) file; it takes its name when all frames are written.
+    frames: RGB, all of one size.
+    fps: frames per second, above 0.
+    metadata: text tags of the file.
+    total: number of frames to come, for the progress bar.
+    progress: label of a progress bar; None for no bar.
+
+  Raises:
+    UserError: the file cannot be written, or there is no frame.
+  """
+  with VideoWriter(path, fps, metadata=metadata) as writer:
+    for frame in tqdm(frames, desc=progress, total=total, disable=progress is None, unit="frame"):
+      writer.write(np.asarray(frame))
+  return writer.frames

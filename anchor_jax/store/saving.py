@@ -13,8 +13,9 @@ from anchor_jax.files import new_file, new_folder
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import write_json
 from anchor_jax.store.folders import ModelFolder, check_target, read_models, stored_models, write_models
+from anchor_jax.store.settings import read_settings, write_settings
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart
-from anchor_jax.store.workdir import APPEARANCE, read_settings, read_weights, write_settings
+from anchor_jax.store.workdir import APPEARANCE, read_weights
 
 
 def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:

@@ -20,7 +20,8 @@ from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import Model, read_json, with_own_fields
 from anchor_jax.store.folders import ModelFolder, find_place, read_models, stored_models, write_models
 from anchor_jax.store.roles import ROLES, SHARED
-from anchor_jax.store.workdir import PARTS, read_appearance, read_settings, read_weights
+from anchor_jax.store.settings import read_settings
+from anchor_jax.store.workdir import PARTS, read_appearance, read_weights
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # Networks of a part, which is what its weights are named by.

@@ -6,7 +6,6 @@ WORKDIR/body/appearance.png  a reference picture of the person
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
-import json
 import logging
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from anchor_jax.config import RunConfig, run_config, to_plain
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_file
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store.damage import Outcome, judge, root_reason
@@ -80,27 +77,6 @@ def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
   with context:
     state = ocp.load_checkpointables(str(path), {"state": wanted})["state"]
   return state[name], int(state["step"])
-
-
-def write_settings(folder: Path, config: RunConfig) -> None:
-  """Writes a part's settings to FOLDER/config.json."""
-  with new_file(folder / "config.json") as path:
-    path.write_text(json.dumps(to_plain(config), indent=1) + "\n")
-
-
-def read_settings(folder: Path) -> RunConfig:
-  """Returns the settings that a part was trained with.
-
-  Raises:
-    UserError: `folder` is no trained part, or its config.json is damaged.
-  """
-  path = folder / "config.json"
-  try:
-    return run_config(json.loads(path.read_text()))
-  except FileNotFoundError:
-    raise UserError(f"{folder} holds no trained part (no config.json): give the --workdir that was trained") from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path} can't be read ({root_reason(error)}): train this part again") from error
 
 
 def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:

@@ -1,6 +1,6 @@
-"""The curves of mouth and eyes at one instant: where lips, lids and irises are on the head.
+"""Curves of mouth and eyes at one instant: where lips, lids and irises are on the head.
 
-Points are (u, v) of the head's own frame: right in the picture and up, in half head heights.
+Points are (u, v) of the head's frame: right and up, in half head heights.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Mouth:
 
 
 def mouth_of(identity: Identity, state: MotionState) -> Mouth:
-  """The mouth's shape; wide lips open less."""
+  """The mouth at an instant of a motion."""
   opening, wide, smile = (float(v) for v in state.mouth)
   width = identity.mouth_width * (1 + 0.15 * wide + 0.12 * smile - 0.06 * opening)
   opening = min(max(opening, 0.0), 1.25)

@@ -1,4 +1,4 @@
-"""Faces as functions on the head: relief, colours, eyes and mouth at points of the head's own frame.
+"""The face: relief, colours, eyes and mouth as functions of points in the head's frame.
 
 Points are (u, v, w): right in the picture, up, out of the face, in half head heights; the eyes lie at v = EYE_ROW.
 The relief is a height field h(u, v) given by its gradient, which tilts the normals; eyes replace them by an eyeball's.
@@ -20,12 +20,17 @@ HAIRLINE = 0.62  # top of the face mask
 
 @dataclass(slots=True)
 class FacePaint:
-  """What the face adds at n points.
+  """Colours and shading of the face at n points.
 
   Attributes:
-    colour: [3, n] RGB 0..1. slope: [2, n] gradient of the relief along u and v. shade: [n] light that reaches it, 0..1.
-    gloss: [n] strength of highlights. eye: [n] share of eyeball; ball: [2, n] its normal's u and v.
-    glint: [n] the light mirrored in an eye. pose_shade: [n] as shade, for the pose render.
+    colour: [3, n] RGB 0..1.
+    slope: [2, n] gradient of the relief along u and v.
+    shade: [n] factor on the light, 0..1, for folds and creases in the frame.
+    gloss: [n] strength of highlights.
+    eye: [n] coverage of the eyeballs, 0..1.
+    ball: [2, n] u and v of the eyeball's normal, times that coverage.
+    glint: [n] strength of the light's reflection in the eyes.
+    pose_shade: [n] as `shade`, in the pose render.
   """
 
   colour: NdArray
@@ -62,26 +67,26 @@ def face_points(identity: Identity, state: MotionState) -> Float[NdArray, "5 3"]
 
 
 def _mix(colour: NdArray, other: Point, share: NdArray) -> None:
-  """Moves colours towards another, in place."""
+  """Blends `colour` [3, n] towards the RGB colour `other` by `share` [n], in place."""
   for i in range(3):
     colour[i] += (np.float32(other[i]) - colour[i]) * share
 
 
 def grain(u: NdArray, v: NdArray) -> NdArray:
-  """A cheap fixed texture in [-1, 1] of two coordinates."""
+  """Deterministic noise in [-1, 1] from two coordinates, by a hash of sines."""
   x = np.sin(u * np.float32(12.9898) + v * np.float32(78.233)) * np.float32(43758.547)
   return 2 * (x - np.floor(x)) - 1
 
 
 class _Relief:
-  """Sums Gaussian hills and their gradient."""
+  """Accumulates the gradient of a sum of Gaussian hills over (u, v)."""
 
   def __init__(self, u: NdArray, v: NdArray):
     self.u, self.v = u, v
     self.slope = np.zeros((2, len(u)), np.float32)
 
   def hill(self, u0: Real, v0: Real, su: Real, sv: Real, height: Real) -> NdArray:
-    """Adds a hill and returns it at unit height."""
+    """Adds a hill of the given centre, widths and height; returns exp(-r^2) [n], the hill at unit height."""
     du, dv = self.u - np.float32(u0), self.v - np.float32(v0)
     du *= np.float32(1 / su)
     dv *= np.float32(1 / sv)
@@ -92,11 +97,13 @@ class _Relief:
 
 
 def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, pixel: Real) -> FacePaint:
-  """Paints the face at points of the head's surface.
+  """Colours and shading of the face at n points of the head's surface.
 
   Args:
-    identity: whose face; state: its expression.
-    u, v: [n] float32 points. pixel: a sub-pixel's size in the same units (softens edges).
+    identity: the person.
+    state: the expression.
+    u, v: [n] float32, head frame, half head heights.
+    pixel: size of a sub-pixel in half head heights, over which edges are softened.
   """
   n = len(u)
   colour = np.repeat(np.asarray(identity.skin, np.float32)[:, None], n, axis=1)
@@ -178,7 +185,7 @@ def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -
 
 
 def _beard(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, paint: FacePaint) -> None:
-  """Hair of the lower face, around the mouth."""
+  """Blends in the beard, in place."""
   tip = -identity.nose_length + 0.02
   opening = mouth.opening
   line = np.float32(-0.46) + np.float32(0.55) * np.maximum(np.abs(u) - 0.22, 0) ** 1.2

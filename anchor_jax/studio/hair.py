@@ -1,4 +1,4 @@
-"""Hair as solids around the head, and its colour: strands are streaks across the fall of the hair."""
+"""Hair and earrings as solids around the head, where hair grows on the scalp, and the colour of its strands."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _STREAKS = np.random.Generator(np.random.PCG64(7)).uniform(-1, 1, 1024).astype(n
 
 
 def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
-  """Where hair grows, at head-frame points: above the hairline, and behind the ears."""
+  """Whether hair grows at head-frame points (u, v, w): bool, above the hairline and behind the ears."""
   style = identity.hair_style
   if style == "bald":
     return np.zeros(np.broadcast_shapes(u.shape, v.shape, w.shape), bool)
@@ -38,7 +38,7 @@ def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
 
 
 def _cap(identity: Identity, head: Frame, radii: Point, centre: Point) -> Ellipsoid:
-  """The hair on the skull: an ellipsoid cut at the hairline."""
+  """The hair on the skull: an ellipsoid, clipped at the hairline."""
 
   def keep(x: NdArray, y: NdArray, z: NdArray) -> NdArray:
     own = (a * np.float32(r) + np.float32(c) for a, r, c in zip((x, y, z), radii, centre, strict=True))
@@ -49,7 +49,7 @@ def _cap(identity: Identity, head: Frame, radii: Point, centre: Point) -> Ellips
 
 
 def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
-  """All solids of the hair (and earrings), in pixels."""
+  """Solids of hair and earrings, in pixels, each with its part (HAIR or JEWEL)."""
   unit, wide, volume, part = head.unit, identity.head_width, identity.hair_volume, identity.parting
   style = identity.hair_style
   solids: list[tuple[Solid, int]] = []
@@ -59,7 +59,10 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
     solids.append((Ellipsoid(place, np.array(radii) * unit, head.axes, _GROUP, blend * unit), kind))
 
   def lock(start: Point, fall: Point, r0: Real, r1: Real, hang: Real = 0.6) -> None:
-    """A strand from a point of the head; `fall` is mixed from the head's own frame and the picture's upright one."""
+    """Adds a lock of hair from head-frame point `start` along `fall`, which is (right, up, out) in half head heights.
+
+    `hang` 0 takes `fall` in the head's frame, 1 in the picture's, so that the lock hangs down however the head turns.
+    """
     begin = head.picture(np.array([start]))[0]
     own = head.axes @ np.array(fall) * unit
     upright = np.array([fall[0], -fall[1], fall[2]]) * unit
@@ -119,7 +122,7 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
 
 
 def paint_hair(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> tuple[NdArray, NdArray]:
-  """Colour [3, n] and strand shift [n] (-1..1) of hair at head-frame points."""
+  """Colour [3, n], and brightness of the strand [n] in -1..1, of hair at n head-frame points."""
   angle = np.arctan2(u - np.float32(0.3 * identity.parting) * np.clip(v, 0, 1), w + np.float32(0.55)) * np.float32(30)
   if identity.hair_style == "curly":
     angle = angle + np.sin(v * 17 + angle * np.float32(0.35)) * 2

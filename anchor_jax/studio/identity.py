@@ -1,7 +1,7 @@
-"""The studio's people: a seed gives a body, a face, hair, clothes and a room, all of them plain numbers.
+"""Identities: a seed determines body, face, hair, clothes and room, all as plain numbers.
 
-Lengths are metres of the studio, colours linear-ish RGB in [0, 1]. The numbers are drawn in a fixed order from one
-generator, so an identity never changes between machines; the order must not change either (weights are trained on it).
+Lengths are in metres, colours RGB in [0, 1]. The numbers are drawn from one generator in a fixed order, so that an
+identity is the same on every machine. Do not change the order: the shipped weights are trained on these people.
 """
 
 from dataclasses import dataclass
@@ -73,12 +73,15 @@ BEARDS = ("none", "stubble", "moustache", "full", "goatee")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-  """One person in one room; see `make_identity`. Lengths in metres, shares without unit, colours RGB 0..1."""
+  """The numbers that describe one person and her room; see `make_identity`.
+
+  Lengths are in metres unless a comment says otherwise, colours RGB in [0, 1]; the rest has no unit.
+  """
 
   seed: int
   # body
   scale: float
-  shoulder: float  # half the breadth
+  shoulder: float  # half the width
   chest: float
   waist: float
   neck: float
@@ -146,7 +149,7 @@ def _vary(generator: np.random.Generator, colour: Colour, amount: float) -> Colo
 
 
 def make_identity(seed: int) -> Identity:
-  """The person of a seed: the same on every machine, independent of any motion's seed.
+  """The identity of a seed: the same on every machine, independent of the motion's seed.
 
   Raises:
     UserError: the seed is negative.
@@ -162,7 +165,7 @@ def make_identity(seed: int) -> Identity:
     share = None if weights is None else np.asarray(weights) / np.sum(weights)
     return options[int(g.choice(len(options), p=share))]
 
-  soft = real(0, 1)  # 0 a broad, angular body .. 1 a slight one; hair, beard and make-up lean with it
+  soft = real(0, 1)  # 0 for a broad, angular body, 1 for a slight one; hair, beard and make-up correlate with it
   tone = int(g.integers(len(SKINS)))
   skin = _vary(g, SKINS[tone], 0.05)
   age = float(real(0, 1) ** 1.6)

@@ -1,4 +1,4 @@
-"""The studio's light: a soft key, a cool fill, a rim, shadows the body throws on itself; at lists of points."""
+"""The light model: soft key light with cast shadows, cool fill, rim, sky and ground, evaluated at arrays of points."""
 
 import cv2
 import numpy as np
@@ -9,13 +9,19 @@ from anchor_jax.studio.identity import Identity
 
 
 def key_direction(identity: Identity) -> Float[NdArray, "3"]:
-  """Towards the key light, picture coordinates (y down)."""
+  """Unit vector towards the key light, picture coordinates (y down)."""
   vector = np.array([0.55 * identity.key_side, -0.50, 0.72])
   return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) -> Float[NdArray, "h w"]:
-  """Share of the key light that is blocked, 0..1: marches the depth buffer to the light; `unit` is pixels a metre."""
+  """Share of the key light that is blocked at each sub-pixel, 0..1, by marching the depth buffer towards the light.
+
+  Args:
+    surface: the drawn solids; [h w] is its supersampled size.
+    direction: of `key_direction`.
+    unit: pixels per metre.
+  """
   factor = surface.supersample
   depth = surface.depth[factor // 2 :: factor, factor // 2 :: factor]
   height, width = depth.shape
@@ -45,14 +51,17 @@ def shade(
   gloss: NdArray,
   sharp: NdArray,
 ) -> Float[NdArray, "3 n"]:
-  """Light leaving n points, RGB 0..1.
+  """Reflected light at n points, RGB, nominally 0..1, [3 n]; highlights may exceed 1.
 
   Args:
-    identity: whose studio it is.
-    normal: [3, n] unit vectors, picture coordinates; colour: [3, n].
-    open_share: [n] ambient light that arrives, 0..1; lit: [n] key light that arrives, 0..1.
-    soft: [n] how far light creeps round the edge of shadow (skin 1, cloth 0).
-    gloss: [n] strength of highlights; sharp: [n] 0 broad .. 1 narrow.
+    identity: side and warmth of the key light.
+    normal: [3, n] unit normals, picture coordinates.
+    colour: [3, n] RGB reflectance, 0..1.
+    open_share: [n] share of the ambient light that is not occluded, 0..1.
+    lit: [n] share of the key light that is not blocked, 0..1.
+    soft: [n] strength of wrapped diffuse light, as by subsurface scattering: 1 for skin, 0 for cloth.
+    gloss: [n] strength of the highlights.
+    sharp: [n] their width, 0 broad to 1 narrow.
   """
   nx, ny, nz = normal
   key = key_direction(identity)

@@ -1,8 +1,8 @@
-"""The studio's motions: a seed gives a presenter's gestures, speech and glances, smooth and without a period.
+"""Motions: a seed determines a presenter's gestures, speech and gaze as smooth, aperiodic functions of time.
 
-Everything is a function of time alone: smooth value noise and key poses are looked up by hashing (seed, channel, slot
-number), so `at(t)` needs no state and no order. Directions are mirrored for the two arms: "outwards" is away from the
-body's middle. Lengths are in units of the arm, so one motion fits every body.
+Value noise and key poses are looked up by a hash of (seed, channel, time slot), so that `Motion.at(t)` has no state and
+can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every identity.
+Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
 """
 
 import math
@@ -49,17 +49,21 @@ _WEIGHTS = np.cumsum([gesture[5] for gesture in _GESTURES])
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-  """One instant. Index 0 of a pair is the arm, eye or brow on the picture's left; angles in radians.
+  """Pose and facial expression at one instant. Index 0 of a pair is the arm, eye or brow on the picture's left.
 
   Attributes:
-    torso, head: yaw (towards the picture's right), pitch (down), roll (towards the picture's right).
-    shift: sway of the body (right, up), metres of the studio.
-    wrists: [2, 3] target, arm lengths: outwards, up, forward from the middle of the shoulders.
-    fingers, palms: [2, 3] unit vectors, outwards, up, forward.
-    curls: [2, 5] thumb to little finger, 0 straight .. 1 closed; spread: [2].
-    elbows: [2] how far the elbows are lifted outwards.
-    mouth: opening 0..1, width -1 (round) .. 1 (wide), smile 0..1.
-    blink: 0 open .. 1 closed; gaze: right, up, -1..1; brows: [2] raise, -1..1.
+    torso, head: yaw (to the picture's right), pitch (down), roll (to the picture's right), radians.
+    shift: translation of the body (right, up), metres.
+    wrists: target positions (outwards, up, forward) from the middle of the shoulders, arm lengths.
+    fingers: unit vectors along the fingers (outwards, up, forward).
+    palms: unit normals of the palms (outwards, up, forward).
+    curls: of thumb to little finger, 0 straight to 1 closed.
+    spread: of the fingers, 0 together to about 1.
+    elbows: how far the elbows are lifted outwards, about 0..0.7.
+    mouth: opening 0..1, width -1 (round) to 1 (wide), smile 0..1.
+    blink: 0 open to 1 closed.
+    gaze: (right, up), -1..1.
+    brows: raise, -1..1.
   """
 
   torso: Float[NdArray, "3"]
@@ -78,13 +82,13 @@ class MotionState:
 
 
 def _smooth(x: float) -> float:
-  """The minimum-jerk step: 0 below 0, 1 above 1, two continuous derivatives."""
+  """The minimum-jerk step: 0 for x <= 0, 1 for x >= 1, with two continuous derivatives."""
   x = min(max(x, 0.0), 1.0)
   return x * x * x * (x * (6 * x - 15) + 10)
 
 
 def _bump(x: float) -> float:
-  """A smooth hill on [-1, 1] of height 1."""
+  """A smooth bump of height 1 at 0, and 0 outside [-1, 1]."""
   return _smooth(1 - abs(x) * abs(x)) if abs(x) < 1 else 0.0
 
 
@@ -99,7 +103,7 @@ def _frame(fingers: np.ndarray, palm: np.ndarray) -> np.ndarray:
 def _turn(
   fingers: np.ndarray, palm: np.ndarray, fingers_to: np.ndarray, palm_to: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Turns a hand about one axis: a wrist's turn goes round, where a mix of vectors would pass through zero."""
+  """Interpolates the orientation of a hand along a geodesic; linear interpolation of the vectors could pass zero."""
   start = _frame(fingers, palm)
   vector, _ = cv2.Rodrigues(start.T @ _frame(fingers_to, palm_to))
   turned = start @ cv2.Rodrigues(vector * share)[0]
@@ -108,14 +112,14 @@ def _turn(
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-  """What a person does, as a function of time.
+  """A person's movements as a function of time; see `make_motion`.
 
   Attributes:
-    seed: the seed it was made from.
-    key: hash key of all its random choices.
-    tempo: gesture speed, about 1.
-    energy: size of movements, about 1.
-    talkative: share of the time spent talking.
+    seed: of `make_motion`.
+    key: hash key of all random choices.
+    tempo: factor on the speed of gestures, about 1.
+    energy: factor on the size of movements, about 1.
+    talkative: share of the time that is speech, 0..1.
   """
 
   seed: int
@@ -132,7 +136,7 @@ class Motion:
     return (x ^ (x >> 31)) / 2.0**64
 
   def _noise(self, channel: int, time: float, rate: float, rough: float = 0.36) -> float:
-    """Smooth noise in about [-1, 1]; `rate` values a second, and a second octave of weight `rough`."""
+    """Value noise in about [-1, 1], `rate` values per second, with a second octave of weight `rough`."""
     total = 0.0
     for octave, weight in ((0, 1.08 - rough), (1, rough))[: 2 if rough else 1]:
       x = time * rate * (1 + 1.13 * octave) + 37.7 * octave + self._random(channel, -7) * 50
@@ -142,15 +146,15 @@ class Motion:
     return total
 
   def _slot(self, channel: int, time: float, length: float) -> tuple[int, float, float]:
-    """The slot of irregular length that holds `time`: its number, seconds since its start, its length."""
+    """(number, seconds since its start, length) of the slot that contains `time`; slots have irregular lengths."""
     i = math.floor(time / length)
     starts = [(j + 0.5 * self._random(channel, j)) * length for j in (i - 1, i, i + 1, i + 2)]
     k = max(j for j in range(3) if starts[j] <= time or j == 0)
     return i - 1 + k, time - starts[k], starts[k + 1] - starts[k]
 
   def _gesture(self, side: int, slot: int) -> list[np.ndarray]:
-    """The key pose of one arm: wrist, fingers, palm, curls, (spread, elbow)."""
-    mode = self._random(100, slot)  # both alike, one only, each its own; chosen once for the pair
+    """The key pose [wrist, fingers, palm, curls, (spread, elbow)] of one arm in a slot."""
+    mode = self._random(100, slot)  # same gesture for both arms, one arm at rest, or independent
     pick = 110 + side
     if mode < 0.36:
       pick = 109
@@ -166,7 +170,7 @@ class Motion:
 
   def _arm(self, side: int, time: float) -> list[np.ndarray]:
     slot, since, length = self._slot(99, time, 1.5 / self.tempo)
-    since -= 0.07 * self._random(130 + side, slot)  # hands rarely start together
+    since -= 0.07 * self._random(130 + side, slot)  # the two hands start at slightly different times
     share = _smooth(since / (length * (0.58 + 0.24 * self._random(132, slot))))
     before, after = self._gesture(side, slot - 1), self._gesture(side, slot)
     pose = [a + (b - a) * share for a, b in zip(before, after, strict=True)]
@@ -174,7 +178,7 @@ class Motion:
     arc = 4 * share * (1 - share)
     pose[0] = pose[0] + np.array([0.04, 0.02, 0.05]) * arc * float(np.linalg.norm(after[0] - before[0]) > 0.2)
     beat = [self._noise(200 + 10 * side + n, time, 2.6 if n == 1 else 1.3) for n in range(6)]
-    pose[0] = pose[0] + np.array((0.0, 0.03, 0.08)) * side  # one hand before the other, where they meet
+    pose[0] = pose[0] + np.array((0.0, 0.03, 0.08)) * side  # keeps the hands from intersecting where they meet
     pose[0] = pose[0] + np.array(beat[:3]) * (0.030, 0.045, 0.025) * self.energy
     pose[1] = pose[1] + np.array(beat[3:]) * 0.14
     pose[2] = pose[2] - pose[1] * float(pose[2] @ pose[1]) / float(pose[1] @ pose[1])
@@ -205,7 +209,7 @@ class Motion:
     return ends[0] + (ends[1] - ends[0]) * share
 
   def at(self, time: Real) -> MotionState:
-    """The state at `time` seconds; any time, in any order."""
+    """The state at `time` seconds, any real number."""
     noise, energy, time = self._noise, self.energy, float(time)
     arms = [self._arm(side, time) for side in (0, 1)]
     unit = [[arm[i] / max(float(np.linalg.norm(arm[i])), 1e-6) for arm in arms] for i in (1, 2)]
@@ -230,7 +234,7 @@ class Motion:
 
 
 def make_motion(seed: int) -> Motion:
-  """The motion of a seed, independent of any identity's seed.
+  """The motion of a seed: the same on every machine, independent of the identity's seed.
 
   Raises:
     UserError: the seed is negative.

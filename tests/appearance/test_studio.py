@@ -9,7 +9,7 @@ from anchor_jax.appearance.gather import FilmFrame, gather
 from anchor_jax.demo import FILMED_MOTION, IDENTITY, NEW_MOTION
 from anchor_jax.metrics import psnr, ssim
 from anchor_jax.models import conditions
-from anchor_jax.studio.frames import make_identity, make_motion, render
+from anchor_jax.studio import make_identity, make_motion, render
 
 
 def film(motion, times, size):

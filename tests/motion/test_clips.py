@@ -57,8 +57,8 @@ def test_mesh_triangles():
 
 @pytest.mark.landmarks
 def test_the_landmark_model_finds_a_studio_person(tmp_path):
+  from anchor_jax import studio
   from anchor_jax.motion import sidecar, tracks
-  from anchor_jax.studio import frames as studio
 
   times = [0.1 * i for i in range(6)]
   frames = list(studio.render_clip(studio.make_identity(1), studio.make_motion(5), times, 256, workers=1))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion.video import VideoWriter, frame_rate, probe, read_frames
+from anchor_jax.motion.video import VideoWriter, frame_rate, probe, read_frames, write_video
 
 
 def pictures(count=12, height=32, width=48):
@@ -186,3 +186,13 @@ def test_names_that_are_not_text_or_too_long_take_one_line(tmp_path):
     probe(tmp_path / ("n" * 300))
   with pytest.raises(UserError, match="too long"):
     write(tmp_path / ("n" * 300 + ".mp4"), pictures(1))
+
+
+def test_write_video_takes_frames_as_they_come(tmp_path):
+  frames = (np.full((16, 16, 3), 10 * number, np.uint8) for number in range(5))
+  assert write_video(tmp_path / "out.mp4", frames, 10, metadata={"title": "grey"}) == 5
+  levels = [int(frame.mean().round()) for frame in read_frames(tmp_path / "out.mp4")]
+  assert np.abs(np.subtract(levels, range(0, 50, 10))).max() <= 2
+  with pytest.raises(UserError, match="no frame"):
+    write_video(tmp_path / "none.mp4", iter(()), 10)
+  assert not (tmp_path / "none.mp4").exists()

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from anchor_jax import studio
 from anchor_jax.errors import UserError
 from anchor_jax.motion.solids import RoundCone
-from anchor_jax.studio import frames as studio
 from anchor_jax.studio.body import HAND, build_scene
 from anchor_jax.studio.face import paint_face
 from anchor_jax.studio.identity import HAIR_STYLES
@@ -49,7 +49,7 @@ def test_record_format(people):
 def test_same_seeds_same_pixels_in_another_process(people):
   code = (
     "import sys; sys.path.insert(0, sys.argv[1]); import hashlib, dataclasses, numpy as np\n"
-    "from anchor_jax.studio import frames as s\n"
+    "from anchor_jax import studio as s\n"
     "p = s.render(s.make_identity(3), s.make_motion(53), 1.7 * 3, 64)\n"
     "b = b''.join(np.ascontiguousarray(getattr(p, f.name)).tobytes() for f in dataclasses.fields(p))\n"
     "print(hashlib.sha1(b).hexdigest())"

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from anchor_jax import studio
 from anchor_jax.motion.face import crop_surface, face_transform
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.skins import surface_map, surface_points
 from anchor_jax.motion.solids import Loft, draw, empty_surface
 from anchor_jax.motion.surface import CHARTS, chart, face_mask, hands_mask
 from anchor_jax.studio import body
-from anchor_jax.studio import frames as studio
 from anchor_jax.studio.camera import FLIP, turn
 
 SIZE = 224

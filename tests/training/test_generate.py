@@ -20,8 +20,10 @@ from anchor_jax.data.motions import read_motion
 from anchor_jax.errors import UserError
 from anchor_jax.motion.motion import live_motion
 from anchor_jax.motion.resumable import ResumableWriter
+from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.video import VideoWriter, probe, read_frames
 from anchor_jax.person import animate, load_person
+from anchor_jax.prepare import prepare
 from anchor_jax.train import train
 
 
@@ -140,6 +142,16 @@ def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
   original = [frame.pose for frame in motion.frames(0)]
   np.testing.assert_array_equal([f.pose for f in slow.frames(0)], [original[i] for i in (0, 2, 5, 8)])
   assert fast.length == 25 and len(list(fast.frames(0))) == 25 and len(list(fast.frames(7))) == 18
+
+
+def test_a_video_moves_the_person_as_the_folder_prepared_from_it(tmp_path, run, monkeypatch, posed_frames):
+  film = tmp_path / "film.mp4"
+  write_posed_video(film, posed_frames(10), 10)
+  frames = encoded(monkeypatch)
+  assert run(tmp_path / "direct.mp4", "--frames=3", motion=film) == 3
+  prepare([film], tmp_path / "prepared", size=32)
+  assert run(tmp_path / "by_folder.mp4", "--frames=3", motion=tmp_path / "prepared") == 3
+  np.testing.assert_array_equal(frames[:3], frames[3:])
 
 
 def test_a_motion_that_is_still_being_filmed(person, prepared):

@@ -1,9 +1,11 @@
-"""Studio people as video files with sidecars."""
+"""Writes a studio person in motion as a video file with its sidecar."""
 
 import os
 
 from anchor_jax.motion.sidecar import write_posed_video
-from anchor_jax.studio.frames import make_identity, make_motion, render_clip
+from anchor_jax.studio.clips import render_clip
+from anchor_jax.studio.identity import make_identity
+from anchor_jax.studio.motion import make_motion
 
 
 def write_studio_video(
@@ -18,16 +20,17 @@ def write_studio_video(
   workers: int | None = None,
   progress: str | None = "studio video",
 ) -> int:
-  """Renders a studio person in motion into a video with its sidecar; returns the number of frames.
+  """Renders a studio person in motion into an .mp4 with its sidecar folder beside it; returns the number of frames.
 
   Args:
     path: the .mp4 file.
-    identity_seed, motion_seed: name the person and the motion; independent of each other.
-    seconds, fps: length and frame rate; round(seconds * fps) frames, at least one.
+    identity_seed, motion_seed: seeds of the person and of the motion, 0 or more, independent of each other.
+    seconds: length of the video.
     size: height and width in pixels.
-    start: the time within the motion at which the video begins, in seconds.
-    workers: rendering processes, as for `frames.render_clip`.
-    progress: what the progress bar says; None for no bar.
+    fps: frames per second; the video has round(seconds * fps) frames, at least one.
+    start: time in the motion of the first frame, in seconds.
+    workers: number of processes, as for `clips.render_clip`.
+    progress: label of the progress bar; None for no bar.
   """
   times = [start + i / fps for i in range(max(1, round(seconds * fps)))]
   identity, motion = make_identity(identity_seed), make_motion(motion_seed)

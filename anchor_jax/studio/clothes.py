@@ -1,6 +1,6 @@
-"""Clothes as functions on the body: necklines, collars, lapels, patterns, folds; and the few solids they add.
+"""Clothes: colour and relief of torso and sleeves as functions of the place on the body, and collars as solids.
 
-Points of the torso are (x, y) in metres of its own frame: right, up, from the middle of the shoulder line.
+Points of the torso are (x, y) of its frame, in metres: right and up from the middle of the shoulder line.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from anchor_jax.studio.identity import Identity
 
 
 def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple[Solid, int]]:
-  """The collar of a turtleneck or hood; `neck` is the neck's upper end in pixels."""
+  """Solids of a turtleneck's or hoodie's collar, in pixels; `neck` is the neck's upper end, picture coordinates."""
   unit = torso.unit
   points = torso.picture(
     np.array(
@@ -40,7 +40,7 @@ def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple
 
 
 def _pattern(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
-  """Share of the second colour at fabric points, metres."""
+  """Share of the second colour, 0..1, at points (x, y) of the fabric, metres."""
   scale = identity.pattern_scale
   if identity.pattern == "stripes":  # thin, level
     return np.clip((np.abs((y / np.float32(0.036 * scale)) % 1 - 0.5) - np.float32(0.32)) * 12, 0, 1)
@@ -59,7 +59,7 @@ def _pattern(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
 
 
 def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
-  """The shape printed on the chest."""
+  """Coverage, 0..1, of the shape printed on the chest, at torso points in metres."""
   size = np.float32(0.062 * identity.pattern_scale)
   x, y = x / size, (y + np.float32(0.185)) / size
   if identity.print_shape == 0:
@@ -80,7 +80,7 @@ def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
 
 
 def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-  """Colour [3, n], share of bare skin [n] and relief slope [2, n] (along x and y) of the dressed torso."""
+  """Colour [3, n], share of bare skin [n], and relief slope [2, n] along x and y, at n points of the dressed torso."""
   base, other, shirt = (
     np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two, identity.shirt)
   )
@@ -175,7 +175,7 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
 
 
 def body_relief(x: NdArray, y: NdArray) -> NdArray:
-  """Slope [2, n] of the bare torso of the pose render: collar bones, chest, the middle line."""
+  """Slope [2, n] along x and y of the bare torso in the pose render: collar bones, chest, middle line."""
   side = np.abs(x)
   chest = np.exp(
     -(((side - np.float32(0.072)) / np.float32(0.060)) ** 2) - ((y + np.float32(0.125)) / np.float32(0.048)) ** 2
@@ -192,7 +192,7 @@ def body_relief(x: NdArray, y: NdArray) -> NdArray:
 
 
 def folds(x: NdArray, y: NdArray) -> NdArray:
-  """Slope [2, n] of the folds a torso's cloth throws: from the armpits to the waist, softer in the middle."""
+  """Slope [2, n] along x and y of the folds in the torso's cloth; strongest from the armpits to the waist."""
   side = np.abs(x)
   phase = y * np.float32(46) + side * np.float32(58) + np.sin(x * 17 + y * 9) * np.float32(1.3)
   strength = (
@@ -208,7 +208,13 @@ def folds(x: NdArray, y: NdArray) -> NdArray:
 
 
 def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[NdArray, NdArray]:
-  """Colour [3, n] and relief slope [n] along the limb; `along` is metres from the shoulder, `around` about -1..1."""
+  """Colour [3, n] of a sleeve, and slope [n] of its relief along the arm.
+
+  Args:
+    identity: outfit, colours and pattern.
+    along: [n] distance from the shoulder along the arm, metres.
+    around: [n] position around the arm, about -1..1.
+  """
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
   share = (
     np.zeros_like(along)

@@ -1,4 +1,4 @@
-"""The room behind a studio person: a wall with a pool of light and a few things, a little out of focus."""
+"""The background of a studio frame: a wall with a light gradient and some furniture, out of focus."""
 
 from functools import lru_cache
 
@@ -13,10 +13,10 @@ _SHIFT = 4  # sub-pixel bits of OpenCV's drawing
 
 
 @lru_cache(maxsize=8)
-def paint_room(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
-  """The background, RGB 0..255 float32."""
+def paint_background(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
+  """The background of an identity's room as RGB, float32 0..255, H = W = `size` pixels. Cached: do not write to it."""
   generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([identity.seed, 0x726F6F6D])))
-  n = 256  # drawn at one size, so that it looks alike at every other
+  n = 256  # always drawn at this size, then resized
   wall, second = np.asarray(identity.wall, np.float32), np.asarray(identity.wall_two, np.float32)
   y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
   light = 1.02 - 0.30 * np.hypot(x - 0.5 - 0.22 * identity.key_side, (y - 0.30) * 0.8) - 0.10 * y

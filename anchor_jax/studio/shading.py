@@ -1,10 +1,11 @@
-"""Photographs the dressed person: every seen point gets its material's colour and the studio's light, then the room."""
+"""The RGB frame: colours and shades the visible points of the dressed person, and blends her over the background."""
 
 import cv2
 import numpy as np
 
 from anchor_jax.motion.solids import Surface, downsample, occlusion
 from anchor_jax.shapes import NdArray
+from anchor_jax.studio.background import paint_background
 from anchor_jax.studio.body import (
   CLOTH,
   COLLAR,
@@ -20,71 +21,41 @@ from anchor_jax.studio.body import (
   Scene,
 )
 from anchor_jax.studio.camera import FRAME_METRES
-from anchor_jax.studio.cloth import paint_sleeve, paint_torso
+from anchor_jax.studio.clothes import paint_sleeve, paint_torso
 from anchor_jax.studio.face import FacePaint
 from anchor_jax.studio.hair import on_scalp, paint_hair
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.light import cast_shadow, key_direction, shade
-from anchor_jax.studio.room import paint_room
+from anchor_jax.studio.points import VisiblePoints, tilt_normals
 
 
-class Points:
-  """The seen points of a surface as flat lists, and their places."""
-
-  def __init__(self, surface: Surface, parts: list[int]):
-    self.index = surface.index.ravel()
-    self.place = np.flatnonzero(self.index >= 0)
-    self.solid = self.index[self.place]
-    self.part = np.asarray(parts, np.int8)[self.solid]
-    columns, factor = surface.depth.shape[1], surface.supersample
-    self.x = (self.place % columns + np.float32(0.5)).astype(np.float32) / np.float32(factor)
-    self.y = (self.place // columns + np.float32(0.5)).astype(np.float32) / np.float32(factor)
-    self.z = surface.depth.ravel()[self.place]
-    self.normal = surface.normal.reshape(3, -1)[:, self.place]
-
-  def where(self, *parts: int) -> NdArray:
-    """Positions in the lists of all points of some parts."""
-    if len(parts) == 1:
-      return np.flatnonzero(self.part == parts[0])
-    wanted = np.zeros(16, bool)
-    wanted[list(parts)] = True
-    return np.flatnonzero(wanted[self.part])
-
-
-def tilt(normal: NdArray, axes: NdArray, slope_u: NdArray, slope_v: NdArray, limit: NdArray | float = 1.0) -> NdArray:
-  """Normals of a relief with the given slopes along two axes (columns of `axes`)."""
-  u, v = axes[:, 0].astype(np.float32), axes[:, 1].astype(np.float32)
-  slope_u, slope_v = slope_u * limit, slope_v * limit
-  out = np.stack([normal[i] - slope_u * u[i] - slope_v * v[i] for i in range(3)])
-  return out / np.sqrt(out[0] ** 2 + out[1] ** 2 + out[2] ** 2 + np.float32(1e-12))
-
-
-def face_normals(scene: Scene, normal: NdArray, paint: FacePaint) -> NdArray:
-  """The face's normals with relief and eyeballs."""
-  axes = scene.head.axes.astype(np.float32)
-  facing = np.clip(normal[0] * axes[0, 2] + normal[1] * axes[1, 2] + normal[2] * axes[2, 2], 0, 1)
-  out = tilt(normal, axes, paint.slope[0], paint.slope[1], facing)
-  forward = np.sqrt(np.maximum(1 - paint.ball[0] ** 2 - paint.ball[1] ** 2, np.float32(0.1)))
-  for i in range(3):
-    ball = axes[i, 0] * paint.ball[0] + axes[i, 1] * paint.ball[1] + axes[i, 2] * forward
-    out[i] += (ball - out[i]) * paint.eye
-  return out
-
-
-def photograph(
+def shade_person(
   identity: Identity,
   scene: Scene,
   surface: Surface,
   parts: list[int],
   dressed: list,
-  seen: Points,
+  seen: VisiblePoints,
   face: NdArray,
   paint: FacePaint,
   relief: NdArray,
   size: int,
 ):
-  """Shades the dressed person and puts them before the room: frame [H W 3], person mask [H W]."""
-  points = Points(surface, parts)
+  """(frame, person_mask): the person over the background, uint8 [H W 3], and 255 where she covers it, uint8 [H W].
+
+  Args:
+    identity: colours of skin, hair, clothes, light and background.
+    scene: frames of head and torso.
+    surface: core and dressed solids, drawn.
+    parts: part of each of those solids.
+    dressed: the dressed solids, the last ones of `surface`.
+    seen: visible points of the pose render's surface.
+    face: indices of the face's points in `seen`.
+    paint: colours and shading of those points.
+    relief: their normals [3, n].
+    size: H and W, pixels.
+  """
+  points = VisiblePoints(surface, parts)
   n = len(points.place)
   skin = np.asarray(identity.skin, np.float32)
   colour = np.repeat(skin[:, None], n, axis=1)
@@ -95,12 +66,12 @@ def photograph(
   lit = 1 - np.float32(0.80) * shadow.ravel()[points.place]
   extra = np.zeros(n, np.float32)
 
-  # The face, from the pose's points: what hair and hands leave of it.
+  # The face was painted at the points of the pose render; hair and hands hide some of them in the frame.
   back = np.full(surface.depth.size, -1, np.int32)
   back[seen.place[face]] = np.arange(len(face), dtype=np.int32)
   scalp = points.where(FACE, CRANIUM)
   grown = on_scalp(identity, *scene.head.own(points.x[scalp], points.y[scalp], points.z[scalp]))
-  points.part[scalp[grown]] = HAIR  # what the solid hair leaves of the scalp is hair as well
+  points.part[scalp[grown]] = HAIR  # scalp that shows between the hair's solids
   mine = points.where(FACE, NOSE, CRANIUM)
   source = back[points.place[mine]]
   mine, source = mine[source >= 0], source[source >= 0]
@@ -122,7 +93,7 @@ def photograph(
   cloth = points.where(CLOTH)
   x, y, _ = scene.torso.own(points.x[cloth], points.y[cloth], points.z[cloth])
   colour[:, cloth], bare, slope = paint_torso(identity, x, y, skin)
-  points.normal[:, cloth] = tilt(points.normal[:, cloth], scene.torso.axes, slope[0], slope[1])
+  points.normal[:, cloth] = tilt_normals(points.normal[:, cloth], scene.torso.axes, slope[0], slope[1])
   soft[cloth], gloss[cloth] = bare, np.float32(0.05) + np.float32(0.10) * bare
 
   sleeves = points.where(SLEEVE)
@@ -142,7 +113,7 @@ def photograph(
     colour[:, hair], strand = paint_hair(identity, u, v, w)
     soft[hair], gloss[hair] = 0.1, 0
     normal = points.normal[:, hair]
-    # Strands fall down the surface; bands of light stand where it is square to the half vector (Kajiya and Kay).
+    # Anisotropic highlight where the strand direction is perpendicular to the half vector (Kajiya and Kay 1989).
     down = normal[1] * -normal
     down[1] += 1
     down /= np.sqrt((down * down).sum(0) + np.float32(1e-6))
@@ -161,7 +132,7 @@ def photograph(
     extra[hair] += extra_hair * np.float32(0.75)
 
   light = shade(identity, points.normal, colour, open_share, lit, soft, gloss, sharp) + extra
-  light = 1 - np.exp(np.float32(-1.0) * light * (1 + np.float32(0.62) * light))  # a soft shoulder, as film has
+  light = 1 - np.exp(np.float32(-1.0) * light * (1 + np.float32(0.62) * light))  # tone curve that compresses highlights
   planes = np.zeros((4, surface.depth.size), np.float32)
   for i in range(3):
     planes[i, points.place] = light[i] * np.float32(255 * 1.16)
@@ -171,7 +142,7 @@ def photograph(
     _glasses(identity, scene, surface, parts, planes)
   canvas = np.stack([downsample(plane, surface.supersample) for plane in planes], axis=-1)
   alpha = canvas[..., 3:]
-  room = paint_room(identity, size)
+  room = paint_background(identity, size)
   offset = -np.sign(identity.key_side) * 0.05 * size
   cast = cv2.warpAffine(
     canvas[..., 3],
@@ -186,9 +157,15 @@ def photograph(
 
 
 def _sleeves(
-  identity: Identity, surface: Surface, points: Points, sleeves: NdArray, dressed: list, first: int, colour: NdArray
+  identity: Identity,
+  surface: Surface,
+  points: VisiblePoints,
+  sleeves: NdArray,
+  dressed: list,
+  first: int,
+  colour: NdArray,
 ) -> None:
-  """Paints sleeves and tilts their normals, in place; each solid knows where along the arm it lies."""
+  """Sets the colours and normals of the sleeves' points, in place; `first` is the number of the first dressed solid."""
   along = surface.along.ravel()[points.place[sleeves]]
   number = points.solid[sleeves]
   for k in np.unique(number):
@@ -203,11 +180,11 @@ def _sleeves(
     normal = points.normal[:, mine]
     around = side[0] * normal[0] + side[1] * normal[1]
     colour[:, mine], slope = paint_sleeve(identity, place, around)
-    points.normal[:, mine] = tilt(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
+    points.normal[:, mine] = tilt_normals(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
 
 def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], planes: NdArray) -> None:
-  """Draws the frames of glasses where nothing is before them, in place."""
+  """Draws the frames of the glasses, where visible, into `planes` [4 h w] (RGB 0..255, coverage), in place."""
   head, size = scene.head, identity.glasses
   angle = np.linspace(0, 2 * np.pi, 28)
   lines = []
