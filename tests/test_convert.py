@@ -20,7 +20,7 @@ from anchor_jax.store.folders import read_models
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import write_folder
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.state import State
+from anchor_jax.training.step import State
 
 REFERENCE = Path(__file__).parent / "golden" / "reference"
 

@@ -31,7 +31,7 @@ from anchor_jax.store.bundle import Content, _sampling
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.state import make_state
+from anchor_jax.training.step import make_state
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)

@@ -1,11 +1,11 @@
-"""Endless, shuffled, restorable batches from prepared records, with grain.
+"""Endless, shuffled, restorable batches of records, with grain.
 
-Which records a batch holds is a function of (seed, step) alone: neither the number of processes that share a batch
-nor that of reader processes changes it, nor the order of its rows. The state is one integer.
+The records of a batch and the order of its rows depend on (seed, step) alone, not on the number of processes that share
+a batch or on the number of reader processes. The state is one integer.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -14,17 +14,15 @@ from absl import flags
 
 from anchor_jax.data.sources import Source
 from anchor_jax.errors import UserError
-from anchor_jax.shapes import Int, NdArray, Shaped
-
-REFERENCE = "reference_"
+from anchor_jax.shapes import Int, NdArray
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pair:
-  """Draws, for a target record, a random other record of the same person as its reference."""
+  """Draws a random other record of the same person as the reference of a target record."""
 
   by_person: tuple[NdArray, ...]  # possible references of each person
-  position: NdArray  # of a record among its person's references; beyond the last where it is none
+  position: NdArray  # index of each record among its person's references; past the end if it is not one of them
   people: NdArray
 
   def __call__(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -39,39 +37,33 @@ class _Pair:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-  """Turns a pair of record numbers into an example."""
+  """Reads the example of a pair of record numbers."""
 
   source: Source
   target_fields: tuple[str, ...]
   reference_fields: tuple[str, ...]
-  cached: Mapping[str, NdArray]
   clip: int
-  last: NdArray  # for each record, the number of the last that a clip may go on to
+  last: NdArray  # for each record, the number of the last record that a clip starting there may hold
 
   def __call__(self, pair: tuple[int, int]) -> dict[str, Any]:
     index, reference = pair
-    example: dict[str, Any] = {"index_in_source": np.int32(index)}
     if self.clip == 1:
-      example.update(self._fields(index, self.target_fields))
+      target = self._fields(index, self.target_fields)
     else:
-      numbers = np.minimum(index + np.arange(self.clip), self.last[index])  # a video's end stands still
+      numbers = np.minimum(index + np.arange(self.clip), self.last[index])  # the last frame is repeated
       frames = [self._fields(int(number), self.target_fields) for number in numbers]
-      example.update({name: np.stack([frame[name] for frame in frames]) for name in self.target_fields})
-    others = self._fields(reference, self.reference_fields)
-    example.update({REFERENCE + name: value for name, value in others.items()})
-    return example
+      target = {name: np.stack([frame[name] for frame in frames]) for name in self.target_fields}
+    return {"record": np.int32(index), "target": target, "reference": self._fields(reference, self.reference_fields)}
 
-  def _fields(self, index: int, fields: Sequence[str]) -> dict[str, Any]:
-    stored = [name for name in fields if name not in self.cached]
-    values = self.source.read(index, stored) if stored else {}
-    return values | {name: self.cached[name][index] for name in fields if name in self.cached}
+  def _fields(self, index: int, fields: tuple[str, ...]) -> dict[str, Any]:
+    return self.source.read(index, fields) if fields else {}
 
 
 class _Contiguous(grain.MapDataset):
-  """Reorders rows so that process p of P holds rows [p B / P, (p + 1) B / P) of each global batch of B.
+  """Reorders rows so that process p of P reads rows [p B / P, (p + 1) B / P) of each global batch of B.
 
-  grain's elastic iterator deals the rows of a batch out like cards; this undoes the dealing, so that the global array
-  put together from the processes is the same array whatever P is.
+  grain's elastic iterator gives process p the rows p, p + P, p + 2 P, ...; this permutation undoes it, so that the
+  concatenation over processes does not depend on P.
   """
 
   def __init__(self, parent: grain.MapDataset, batch_size: int, process_count: int):
@@ -85,8 +77,8 @@ class _Contiguous(grain.MapDataset):
     if isinstance(index, slice):
       return self.slice(index)
     step, row = divmod(index, self._batch)
-    turn, process = divmod(row, self._processes)
-    return self._parent[step * self._batch + process * (self._batch // self._processes) + turn]
+    own_row, process = divmod(row, self._processes)
+    return self._parent[step * self._batch + process * (self._batch // self._processes) + own_row]
 
   def __str__(self) -> str:
     return f"Contiguous(batch={self._batch}, processes={self._processes})"
@@ -101,7 +93,7 @@ def _pairing(people: Int[NdArray, " N"], references: Int[NdArray, " M"]) -> _Pai
 
 
 def _last_of_run(videos: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> Int[NdArray, " N"]:
-  """For each record the number of the last one of its run in the same video, over usable records alone."""
+  """For each record the number of the last record before its video ends or a record is not usable."""
   known = np.isin(np.arange(len(videos)), usable)
   ends = np.append(np.flatnonzero(np.diff(videos).astype(bool) | ~known[1:]), len(videos) - 1)
   return ends[np.searchsorted(ends, np.arange(len(videos)))]
@@ -112,8 +104,8 @@ def make_loader(
   *,
   batch_size: int,
   seed: int,
-  fields: Sequence[str] = ("frame", "pose", "reference_frame"),
-  cached: Mapping[str, Shaped[NdArray, "N ..."]] | None = None,
+  target: Sequence[str] = ("frame", "pose"),
+  reference: Sequence[str] = ("frame",),
   records: Int[NdArray, " M"] | None = None,
   references: Int[NdArray, " K"] | None = None,
   clip: int = 1,
@@ -122,49 +114,40 @@ def make_loader(
   workers: int = 0,
   threads: int = 2,
 ) -> grain.DatasetIterator:
-  """Endless batches of target frames, each with a random other frame of the same person as reference.
+  """Endless batches of target records, each with a random other record of the same person as reference.
 
-  An example is one record's `fields`; a field `reference_NAME` is NAME of the reference record. Every record comes once
-  an epoch, in a new order each time; batches cross the border of epochs. `next(it)` gives a dictionary of arrays
-  [batch_size / process_count, ...] with besides the fields `index_in_source` (int32, the record's number).
-  `it.get_state()` is a small dictionary for a checkpoint, `it.set_state(...)` goes on from there, also with other
-  process and worker counts.
+  Every record is a target once per epoch, in a new order each time; batches run across the end of an epoch. `next(it)`
+  returns {"target": {field: array}, "reference": {field: array}, "record": the number of each target, int32}, with
+  arrays of shape [batch_size / process_count, ...]. `it.get_state()` is a small dictionary for a checkpoint;
+  `it.set_state(...)` resumes from there, also with other numbers of processes and workers.
 
   Args:
     source: the records, such as `open_prepared(folder)`, `load(...)` for speed, or several in a `JoinedSource`.
-    batch_size: of the global batch, a multiple of `process_count`.
-    seed: names the order and the choice of references.
-    fields: what an example holds.
-    cached: arrays with one entry for each record of the source (such as latents) that stand in for, or add to, its
-      fields.
+    batch_size: rows of the global batch, a multiple of `process_count`.
+    seed: seed of the order and of the choice of references.
+    target, reference: fields to read of target and reference; without reference fields no reference is read.
     records: numbers of the records to use, default all; the head needs those with landmarks.
-    references: numbers of those that references are drawn from, default `records`.
-    clip: above 1, the fields that aren't a reference's have one more axis behind the first, of so many frames in a row.
-    process_index, process_count: this process's part of each batch.
-    workers: reader processes; 0 reads in threads of this one, which is best for records in memory.
+    references: numbers of the records that references are drawn from, default `records`.
+    clip: frames per target; above 1, target fields are [batch, clip, ...] of consecutive frames of a video.
+    process_index, process_count: which part of each batch to read.
+    workers: reader processes; 0 reads in threads of this process, which is best for records in memory.
     threads: reader threads.
 
   Raises:
-    UserError: no record, or a batch that the processes cannot share evenly.
+    UserError: no record, or the processes cannot share a batch evenly.
   """
-  cached = dict(cached or {})
-  for name, array in cached.items():
-    if len(array) != len(source):
-      raise ValueError(f"cached {name} has {len(array)} entries, the source {len(source)} records")
   usable = np.arange(len(source)) if records is None else np.asarray(records)
   if not len(usable):
     raise UserError("there is no record to train on: prepare a video in which the person's face can be seen")
   if batch_size < 1 or batch_size % process_count:
     raise UserError(f"a batch of {batch_size} cannot be shared by {process_count} processes: make it a multiple")
-  target = tuple(name for name in fields if not name.startswith(REFERENCE))
-  reference = tuple(name.removeprefix(REFERENCE) for name in fields if name.startswith(REFERENCE))
   dataset = (
     grain.MapDataset.source(usable.tolist())
     .seed(seed)
     .shuffle()
     .repeat()
     .random_map(_pairing(source.people, usable if references is None else np.asarray(references)))
-    .map(_Read(source, target, reference, cached, clip, _last_of_run(source.videos, usable)))
+    .map(_Read(source, tuple(target), tuple(reference), clip, _last_of_run(source.videos, usable)))
   )
   dataset = _Contiguous(dataset, batch_size, process_count)
   reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * batch_size // process_count, threads))

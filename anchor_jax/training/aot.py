@@ -1,4 +1,4 @@
-"""Asks the compiler of a pod that isn't there whether a training step fits, and what travels between its chips."""
+"""Compiles a training step for a TPU pod without having one: whether it fits, and what its chips exchange."""
 
 import dataclasses
 import os
@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from anchor_jax import parallel
 from anchor_jax.config import RunConfig
@@ -15,27 +14,27 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
 from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters
+from anchor_jax.training.batches import batch_shapes
 from anchor_jax.training.chips import chip_of
 from anchor_jax.training.hlo import collective_bytes
-from anchor_jax.training.state import make_state
-from anchor_jax.training.step import jit_step, step_of
+from anchor_jax.training.step import jit_step, make_run_step, make_state, training_mesh
 
 
 class DoesNotFit(UserError):
-  """The compiler gave up because the memory of a chip is too small."""
+  """The compiler found no program that fits into the memory of a chip."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """What the compiler says of one step, per chip.
+  """Costs of a compiled step, per chip.
 
   Attributes:
-    devices, kind: how many chips and of which kind.
-    arguments, temporaries: bytes.
-    memory: bytes that a chip has.
-    flops: operations of a step, where the compiler counts them (loops once).
-    collectives: bytes that a chip sends for each kind of collective in the program's text (loops once).
-    seconds: of compiling.
+    devices, kind: number of chips, and the name of their kind.
+    arguments, temporaries: bytes of memory.
+    memory: bytes of memory that a chip has.
+    flops: floating-point operations of a step, with the body of a loop counted once; 0 if the compiler does not say.
+    collectives: bytes that a chip sends for each kind of collective in the program, the body of a loop counted once.
+    seconds: compile time.
   """
 
   devices: int
@@ -49,16 +48,16 @@ class Answer:
 
   @property
   def total(self) -> int:
-    """Bytes that a step needs."""
+    """Bytes of memory that a step needs."""
     return self.arguments + self.temporaries
 
   @property
   def fits(self) -> bool:
-    """Whether that is no more than there is."""
+    """Whether a chip has as much memory as a step needs."""
     return self.total <= self.memory
 
   def table(self) -> str:
-    """For people."""
+    """The costs as lines of text."""
     gb = lambda count: f"{count / 1e9:8.2f} GB"
     rows = [
       ("chips", f"{self.devices} x {self.kind}"),
@@ -72,8 +71,8 @@ class Answer:
     return "\n".join(f"{name:40s}{value}" for name, value in rows)
 
 
-def tell_fit(topology: str, config: RunConfig) -> bool:
-  """Prints what the compiler says of a run's step on a topology; whether it fits."""
+def print_fit(topology: str, config: RunConfig) -> bool:
+  """Compiles the step of a run for a topology, prints what it needs, and returns whether it fits."""
   try:
     answer = compile_for(topology, config)
   except DoesNotFit as reason:
@@ -86,15 +85,14 @@ def tell_fit(topology: str, config: RunConfig) -> bool:
 def compile_for(topology: str, config: RunConfig) -> Answer:
   """Compiles the real step of a run for a TPU topology such as "v5e:4x4"; needs the TPU compiler, but no TPU.
 
-  Sizes are config.model's: no weights are read. The batch holds what a cached dataset gives.
+  The sizes of the networks are those of config.model, and of the frames config.data.size: no file is read.
 
   Raises:
-    DoesNotFit: so little that the compiler found no program.
-    UserError: no such topology, or no TPU compiler.
+    DoesNotFit: the compiler found no program that fits.
+    UserError: there is no such topology or no TPU compiler, or config.mesh does not fit the topology.
   """
   devices = topology_devices(topology)
-  mesh = parallel.make_mesh(config.mesh, devices)
-  parallel.check_batch(mesh, config.data.batch_size)
+  mesh = training_mesh(config, devices)
   started = time.monotonic()
   step, arguments = step_shapes(config, mesh)
   with parallel.use_mesh(mesh):
@@ -121,14 +119,14 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
   )
 
 
-def shortage(told: str) -> str:
-  """What a compiler that ran out of memory says it needs, for the middle of a sentence; empty if it doesn't say."""
-  found = re.search(r"(?:Used|temporaries \()\s*([\d.]+)([KMGT]).*?(?:of|HBM \()\s*([\d.]+)([KMGT])", told)
+def shortage(message: str) -> str:
+  """The memory needed and available by a compiler's error message, as ": it needs ..."; empty if it does not say."""
+  found = re.search(r"(?:Used|temporaries \()\s*([\d.]+)([KMGT]).*?(?:of|HBM \()\s*([\d.]+)([KMGT])", message)
   return f": it needs {found[1]} {found[2]}iB of {found[3]} {found[4]}iB" if found else ""
 
 
 def topology_devices(topology: str) -> list[Any]:
-  """The devices of a pod that isn't there."""
+  """Descriptions of the devices of a TPU topology, for compiling alone. Raises UserError without a TPU compiler."""
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
@@ -137,48 +135,25 @@ def topology_devices(topology: str) -> list[Any]:
 
   try:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
-  except Exception as error:  # noqa: BLE001 - whatever the plugin makes of a missing library or a wrong name
-    told = " ".join(str(error).split())[:200]
+  except Exception as error:  # noqa: BLE001 - the plugin raises many types for a missing library or a wrong name
+    message = " ".join(str(error).split())[:200]
     raise UserError(
-      f"no compiler for {topology} ({told}): name a topology such as v5e:4x4, and install the tpu extra"
+      f"no compiler for {topology} ({message}): name a topology such as v5e:4x4, and install the tpu extra"
     ) from None
 
 
 def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
-  """(the jitted step, its arguments as shapes with shardings) of a run on a mesh."""
+  """The jitted step of a run on a mesh, and the shapes and shardings of its arguments."""
   networks = Networks(config.model, config.dtype)
-  optimizer, step = step_of(config, networks)
+  optimizer, step = make_run_step(config, networks)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
   state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
   state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
-  batch = batch_shapes(config, parallel.batch_sharding(mesh))
+  batch = batch_shapes(config, config.data.size, parallel.batch_sharding(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
   return jit_step(step, state), (state, frozen, batch, key)
-
-
-def batch_shapes(config: RunConfig, sharding: Any) -> dict[str, jax.ShapeDtypeStruct]:
-  """A batch as the loader gives it."""
-  model, count = config.model, config.data.batch_size
-  side = config.data.crop if config.part == "head" else config.data.size
-  small = side // model.vae.stride
-  shapes: dict[str, tuple[tuple[int, ...], Any]] = {"pose": ((side, side, 3), jnp.uint8)}
-  if not config.data.cache:
-    shapes |= {"frame": ((side, side, 3), jnp.uint8), "reference_frame": ((side, side, 3), jnp.uint8)}
-    if config.part == "head":
-      shapes["keep_mask"] = ((side, side, 1), jnp.uint8)
-  else:
-    shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
-    shapes["reference_context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
-    if config.part == "head":
-      shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
-  frames = (config.data.clip_frames,) if config.data.clip_frames > 1 else ()
-  leading = lambda name: (count,) if name.startswith("reference_") else (count, *frames)
-  return {
-    name: jax.ShapeDtypeStruct((*leading(name), *shape), dtype, sharding=sharding)
-    for name, (shape, dtype) in shapes.items()
-  }
 
 
 def _sharded(tree: PyTree, shardings: PyTree) -> PyTree:

@@ -1,30 +1,144 @@
-"""Encodes every record once, so that training steps need neither the autoencoder nor, where frozen, the image tower."""
+"""Encodes every record once, so that training steps need neither the autoencoder nor the frozen image tower.
+
+The result is kept in the prepared folder, or in the part's folder of the workdir if the prepared folder cannot be
+written, as cache-KEY: KEY is a hash of the networks, of the records and of the size of the head's crop. A later start
+reuses it; blocks that are missing or damaged are encoded again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from anchor_jax.config import to_plain
+from anchor_jax.data.encoded import Block, block_count, block_records, read_block, write_block
+from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Record, Source, read_all
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree
+from anchor_jax.store.adapters import fingerprint
 
-_CHUNK = 16
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # to be raised when the same networks and records would be encoded differently
+_CHUNK = 16  # records per call of the networks
+_SAMPLE = 2**20  # bytes at both ends of a file of records that are hashed
 
 
-def encode_records(source: Source, networks: Networks, weights: PyTree, with_context: bool) -> dict[str, NdArray]:
-  """What the denoising loss needs of each record's pictures, as arrays with one entry a record.
+def encoded_names(networks: Networks, with_context: bool) -> tuple[str, ...]:
+  """Names of the encoded arrays; see `encode_records`."""
+  return ("latent", *("inpaint",) * networks.inpaints, *("context",) * with_context)
+
+
+def encode_records(
+  source: Source,
+  networks: Networks,
+  weights: PyTree,
+  folders: Sequence[Path],
+  key: str,
+  with_context: bool,
+  share: tuple[int, int] = (0, 1),
+) -> Path:
+  """The folder with what the denoising loss needs of every record, encoded now or by an earlier run.
+
+  The arrays are latent [h w C], the mean of the posterior; inpaint [h w 1+C] for the head; and with `with_context` the
+  appearance tokens context [N D]. All float32; `EncodedSource` reads them.
 
   Args:
     source: records with frame (and, for the head, keep_mask).
     networks, weights: with the autoencoder and the image tower.
-    with_context: also the appearance tokens of each frame; not where the image tower is trained.
-
-  Returns:
-    latent [N h w C], the posterior's mean; inpaint [N h w 1+C] for the head; context [N tokens D] if asked for.
+    folders: where the result may be kept; the first that has it, or else the first that can be written, is used.
+    key: of `cache_key`.
+    with_context: whether to encode the appearance tokens; not if the image tower is trained.
+    share: (index, count) of this process among those of the run. Each encodes its share of the blocks and then
+      whatever is still missing, which is nothing if they share a disk.
   """
+  names, (index, count) = encoded_names(networks, with_context), share
+  blocks = range(block_count(len(source)))
+  folder = _choose([place / f"cache-{key}" for place in folders], names, len(source))
+  encode = _make_encode(networks, with_context)
+
+  def encode_missing(blocks: Sequence[int], checksums: bool) -> None:
+    missing = [block for block in blocks if not _has(folder, block, names, len(source), checksums)]
+    if not missing:
+      return
+    used = jax.device_put({name: weights[name] for name in _used(with_context)})
+    fields = ("frame", "keep_mask") if networks.inpaints else ("frame",)
+    records = [record for block in missing for record in block_records(block, len(source))]
+    reading = iter(tqdm(read_all(source, records, fields), "encode", len(records), unit="frame"))
+    for block in missing:
+      write_block(folder, block, encode(used, [next(reading) for _ in block_records(block, len(source))]))
+
+  encode_missing(blocks[index::count], checksums=True)
+  if count > 1:
+    multihost_utils.sync_global_devices(f"encoded {key}")
+    encode_missing(blocks, checksums=False)
+  return folder
+
+
+def cache_key(
+  records: PreparedSource, networks: Networks, weights: PyTree, with_context: bool, crop: int | None
+) -> str:
+  """A hash of all that decides the encoded records: the networks and their weights, the records, and the crop's size.
+
+  Of the files of records, which may be large, it takes the sizes and both ends.
+  """
+  used = _used(with_context)
+  model = to_plain(networks.model)
+  facts = {
+    "format": _FORMAT,
+    "networks": {name: model[name] for name in used},
+    "dtype": networks.dtype,
+    "inpaints": networks.inpaints,
+    "crop": crop,
+    "weights": fingerprint({name: weights[name] for name in used}),
+    "records": records.meta,
+  }
+  digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  for name in sorted(records.meta["files"]):
+    with (records.folder / name).open("rb") as file:
+      digest.update(file.read(_SAMPLE))
+      file.seek(-min(_SAMPLE, file.seek(0, os.SEEK_END)), os.SEEK_END)
+      digest.update(file.read(_SAMPLE))
+  return digest.hexdigest()[:16]
+
+
+def _used(with_context: bool) -> tuple[str, ...]:
+  """The networks that encode."""
+  return ("vae", "image_encoder") if with_context else ("vae",)
+
+
+def _has(folder: Path, block: int, names: Sequence[str], records: int, checksums: bool = False) -> bool:
+  return read_block(folder, block, names, len(block_records(block, records)), checksums) is not None
+
+
+def _choose(folders: Sequence[Path], names: Sequence[str], records: int) -> Path:
+  """The first folder with all blocks, else the first that can be written; the last one is not tried."""
+  for folder in folders:
+    if all(_has(folder, block, names, records) for block in range(block_count(records))):
+      return folder
+  for folder in folders[:-1]:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      if os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    except OSError as error:
+      log.info("encoded records cannot be kept in %s: %s", folder, error.strerror)
+  return folders[-1]
+
+
+def _make_encode(networks: Networks, with_context: bool):
+  """encode(weights, records) -> their arrays."""
 
   @jax.jit
-  def encode(weights, batch):
+  def encode_chunk(weights, batch):
     made = {"latent": networks.encode(weights, to_signed(batch["frame"]))}
     if networks.inpaints:
       made["inpaint"] = networks.inpaint_condition(weights, to_signed(batch["frame"]), batch["keep_mask"][..., 0] > 127)
@@ -32,18 +146,17 @@ def encode_records(source: Source, networks: Networks, weights: PyTree, with_con
       made["context"] = networks.encode_appearance(weights, batch["frame"])
     return made
 
-  def encode_chunk(records: list[Record]) -> dict[str, NdArray]:
-    full = records + records[-1:] * (_CHUNK - len(records))  # a short last chunk would compile anew
-    made = encode(weights, {name: np.stack([record[name] for record in full]) for name in fields})
-    return {name: np.asarray(values)[: len(records)] for name, values in made.items()}
+  def encode(weights: PyTree, records: list[Record]) -> Block:
+    chunks = []
+    for start in range(0, len(records), _CHUNK):
+      chunk = records[start : start + _CHUNK]
+      full = chunk + chunk[-1:] * (_CHUNK - len(chunk))  # one shape for all, so that nothing compiles twice
+      made = encode_chunk(weights, {name: np.stack([record[name] for record in full]) for name in full[0]})
+      chunks.append({name: _host(values)[: len(chunk)] for name, values in made.items()})
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
-  fields = ("frame", "keep_mask") if networks.inpaints else ("frame",)
-  chunks, waiting = [], []
-  for record in tqdm(read_all(source, range(len(source)), fields), "encode", len(source), unit="frame"):
-    waiting.append(record)
-    if len(waiting) == _CHUNK:
-      chunks.append(encode_chunk(waiting))
-      waiting = []
-  if waiting:
-    chunks.append(encode_chunk(waiting))
-  return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+  return encode
+
+
+def _host(values: jax.Array) -> NdArray:
+  return np.asarray(values, np.float32)

@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from anchor_jax.errors import UserError
 from anchor_jax.store.damage import Outcome, judge, root_reason
 from anchor_jax.store.workdir import METRIC
-from anchor_jax.training.state import State
+from anchor_jax.training.step import State
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""SIGTERM, which clouds send before they take a machine away: the step under way is finished and saved."""
+"""SIGTERM, which clouds send before they take a machine away: the run stops after the current step and saves it."""
 
 import contextlib
 import signal
@@ -9,44 +9,44 @@ from jax.experimental import multihost_utils
 
 
 class Preempted(SystemExit):
-  """SIGTERM came, and everything is saved. Leaves the program with the exit code that SIGTERM has.
+  """The run was stopped by SIGTERM after a step that is saved. Its exit code is that of SIGTERM.
 
   Attributes:
-    told: how far the run got.
+    message: at which step the run stopped.
   """
 
-  def __init__(self, told: str):
+  def __init__(self, message: str):
     super().__init__(128 + signal.SIGTERM)
-    self.told = told
+    self.message = message
 
 
 class Preemption:
-  """Whether this run was asked to stop."""
+  """Whether the run was asked to stop."""
 
   def __init__(self):
-    self.asked = False
+    self._requested = False
 
-  def after(self, step: int) -> bool:
-    """Whether to stop after this step; all processes of a run get the same answer."""
-    if jax.process_count() > 1:  # JAX's own service heard the signal, and agrees with the others on a step
+  def request(self) -> None:
+    """Asks the run to stop after the current step."""
+    self._requested = True
+
+  def requested_after(self, step: int) -> bool:
+    """Whether to stop after this step; the same in all processes of a run."""
+    if jax.process_count() > 1:  # JAX's coordination service received the signal, and agrees on a step with the others
       return bool(multihost_utils.reached_preemption_sync_point(step))
-    return self.asked
+    return self._requested
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Preemption]:
-  """Listens to SIGTERM while the block runs."""
+def catch_sigterm() -> Iterator[Preemption]:
+  """Catches SIGTERM while the block runs."""
   preemption = Preemption()
   if jax.process_count() > 1:
     yield preemption
     return
-
-  def ask(*_) -> None:
-    preemption.asked = True
-
   try:
-    before = signal.signal(signal.SIGTERM, ask)
-  except ValueError:  # not the main thread: somebody else's business
+    before = signal.signal(signal.SIGTERM, lambda *_: preemption.request())
+  except ValueError:  # only the main thread may set handlers
     yield preemption
     return
   try:

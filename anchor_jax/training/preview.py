@@ -1,4 +1,4 @@
-"""Pictures of how a run is doing: pose, truth and what the networks make of it."""
+"""Pictures of the progress of a run: pose, true frame and generated frame."""
 
 from pathlib import Path
 from typing import Any
@@ -20,41 +20,44 @@ from anchor_jax.store.workdir import APPEARANCE
 
 
 def preview(
-  networks: Networks, weights: PyTree, batch: dict[str, NdArray], config: RunConfig, everywhere: Any = None
+  networks: Networks, weights: PyTree, batch: dict[str, Any], config: RunConfig, sharding: Any = None
 ) -> UInt8[NdArray, "H W 3"]:
-  """A sheet, one column an example: what goes in above, the truth, what comes out.
+  """A sheet of pictures with one column per example: inputs at the top, then the true frame, then what is generated.
 
-  Each example is sampled as a clip of one frame, with its own reference. `everywhere` is the sharding of what all
-  devices have, where there are several.
+  Each example is sampled as a clip of one frame, with its own reference.
+
+  Args:
+    networks, weights: all networks of the part.
+    batch: single frames, as `TrainingData.preview_batch` makes them.
+    config: of the run.
+    sharding: of the generated pictures; replicated if the weights are on several devices.
   """
+  target, reference = batch["target"], batch["reference"]
   if config.part == "vae":
-    rows = [
-      batch["frame"],
-      _bytes(jax.jit(_reconstruct, static_argnums=0, out_shardings=everywhere)(networks, weights, batch["frame"])),
-    ]
+    reconstruct = jax.jit(_reconstruct, static_argnums=0, out_shardings=sharding)
+    rows = [target["frame"], _bytes(reconstruct(networks, weights, target["frame"]))]
   else:
-    made = jax.jit(_sample, static_argnums=(0, 3), out_shardings=everywhere)(networks, weights, batch, config)
-    rows = [batch["pose"], batch["reference_frame"], batch["frame"], _bytes(made)]
+    sample = jax.jit(_sample, static_argnums=(0, 4), out_shardings=sharding)
+    made = sample(networks, weights, target, reference["frame"], config)
+    rows = [target["pose"], reference["frame"], target["frame"], _bytes(made)]
     if networks.inpaints:
-      rows[1] = np.where(batch["keep_mask"] > 127, batch["frame"], 127)
+      rows[1] = np.where(target["keep_mask"] > 127, target["frame"], 127)
   return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
-def save_appearance(folder: Path, batch: dict[str, NdArray]) -> None:
-  """Keeps one reference picture of the person, which `generate` uses where it is given none."""
-  place = folder / APPEARANCE
-  if "reference_frame" in batch and not place.exists():
-    with new_file(place) as path:
-      cv2.imwrite(str(path), batch["reference_frame"][0][..., ::-1])
+def save_appearance(folder: Path, frame: UInt8[NdArray, "H W 3"]) -> None:
+  """Writes a reference frame of the person, which `generate` uses if it is given none, to a part's folder."""
+  with new_file(folder / APPEARANCE) as path:
+    cv2.imwrite(str(path), frame[..., ::-1])
 
 
 def _reconstruct(networks, weights, frames):
   return networks.decode(weights, networks.encode(weights, to_signed(frames)))
 
 
-def _sample(networks, weights, batch, config):
+def _sample(networks, weights, target, references, config):
   solver = make_solver(config.sample.solver, networks.model.schedule, config.sample.steps)
-  images = to_signed(batch["frame"])
+  images = to_signed(target["frame"])
 
   def one(pose, reference, image, keep):
     condition = {"pose": networks.embed_pose(weights, pose[None, None])[0]}
@@ -71,16 +74,8 @@ def _sample(networks, weights, batch, config):
     latents = sample_clip(denoise, solver, plan_windows(WindowRule(1, 0), 1), noise, branches, condition)
     return networks.decode(weights, latents)[0]
 
-  keep = batch.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
-  return jax.lax.map(lambda example: one(*example), (batch["pose"], batch["reference_frame"], images, keep))
-
-
-def first_frame_of_clips(batch: dict[str, NdArray]) -> dict[str, NdArray]:
-  """A batch of clips as one of their first frames; one of frames as it is."""
-  if batch.get("pose", batch["frame"] if "frame" in batch else np.zeros(0)).ndim != 5:
-    return batch
-  of_clips = lambda name: not name.startswith("reference_") and batch[name].ndim > 1
-  return {name: values[:, 0] if of_clips(name) else values for name, values in batch.items()}
+  keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
+  return jax.lax.map(lambda example: one(*example), (target["pose"], references, images, keep))
 
 
 def _bytes(images) -> UInt8[NdArray, "B H W 3"]:

@@ -1,84 +1,177 @@
-"""One optimiser step, as a pure function."""
+"""One optimiser step as a pure function, the state that it changes, and the optimiser."""
 
-from collections.abc import Callable
+import dataclasses
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from anchor_jax.config import RunConfig
+from anchor_jax import parallel
+from anchor_jax.config import OptimizerConfig, RunConfig
+from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import Array, Key, PyTree
-from anchor_jax.training.objective import Objective, make_objective
-from anchor_jax.training.optimizer import make_optimizer
-from anchor_jax.training.state import State
-
-Step = Callable[[State, PyTree, dict[str, Array], Key[Array, ""]], tuple[State, dict[str, Array]]]
+from anchor_jax.training.loss import Batch, Loss, make_loss
 
 
-def step_of(config: RunConfig, networks: Networks) -> tuple[optax.GradientTransformation, Step]:
-  """A run's optimiser, and its step."""
-  only = is_temporal if config.only_temporal else None
-  optimizer = make_optimizer(config.optimizer, config.steps, only=only)
-  objective = make_objective(config, networks)
-  return optimizer, make_step(objective, optimizer, config.optimizer.ema, config.optimizer.accumulate)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """Everything that a step changes and a checkpoint holds.
+
+  Attributes:
+    step: number of optimiser steps done, int32.
+    weights: the trained networks, float32.
+    optimizer: optax state.
+    ema: averaged weights, or None if config.optimizer.ema is 0.
+    skipped: number of steps skipped because their loss or gradient was not finite, int32.
+    skipped_in_a_row: number of skipped steps since the last one that was not, int32.
+  """
+
+  # jax.tree.map may put anything (shardings, shapes) into the fields, hence the loose types.
+  step: PyTree
+  weights: PyTree
+  optimizer: PyTree
+  ema: PyTree
+  skipped: PyTree
+  skipped_in_a_row: PyTree
+
+  def best_weights(self) -> PyTree:
+    """The averaged weights, or the weights if no average is kept."""
+    return self.weights if self.ema is None else self.ema
 
 
-def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
+Step = Callable[[State, PyTree, Batch, Key[Array, ""]], tuple[State, dict[str, Array]]]
+
+
+def make_state(weights: PyTree, optimizer: optax.GradientTransformation, config: RunConfig) -> State:
+  """The state before the first step."""
+  ema = jax.tree.map(jnp.copy, weights) if config.optimizer.ema else None  # a copy, because the step donates both
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return State(zero(), weights, optimizer.init(weights), ema, zero(), zero())
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+  """The learning rate over `steps` optimiser steps."""
+  warmup = min(config.warmup_steps, max(steps - 1, 0))
+  if config.schedule == "cosine":
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(warmup, 1), max(steps, warmup + 1))
+  return optax.join_schedules(
+    [optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1)), optax.constant_schedule(config.learning_rate)],
+    [warmup],
+  )
+
+
+def make_optimizer(
+  config: OptimizerConfig, steps: int, only: Callable[[tuple[str, ...]], bool] | None = None
+) -> optax.GradientTransformation:
+  """AdamW after clipping the gradients of all trained networks by one global norm.
+
+  The reference clips the pose branch alone, though the UNet is trained too: `config.clip_networks` selects that.
+
+  Args:
+    config: rates, decays and clipping.
+    steps: length of the learning rate schedule.
+    only: whether to train the parameter of a path; the others keep their values and have no optimiser state.
+  """
+  clip = optax.clip_by_global_norm(config.clip)
+  if config.clip_networks:
+    chosen = lambda tree: {name: name in config.clip_networks for name in typing.cast(dict, tree)}
+    clip = optax.masked(clip, chosen)
+  rate = learning_rate(config, steps)
+  adam = optax.chain(clip, optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay))
+  if only is None:
+    return adam
+  names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
+  label = lambda path, _: "train" if only(names(path)) else "keep"
+  labels = lambda tree: jax.tree_util.tree_map_with_path(label, tree)
+  return optax.multi_transform({"train": adam, "keep": optax.set_to_zero()}, labels)
+
+
+def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh of a run. Raises UserError if it does not fit the devices, or the batch does not fit the mesh."""
+  mesh = parallel.make_mesh(config.mesh, devices)
+  parallel.check_batch(mesh, config.data.batch_size)
+  parts, rows = config.optimizer.accumulate, parallel.batch_divisor(mesh)
+  if config.data.batch_size % (parts * rows):
+    raise UserError(
+      f"config.data.batch_size {config.data.batch_size} must be a multiple of {parts * rows}: each of"
+      f" config.optimizer.accumulate {parts} parts is shared by {rows} devices on the data and fsdp axes"
+    )
+  return mesh
+
+
+def make_run_step(config: RunConfig, networks: Networks) -> tuple[optax.GradientTransformation, Step]:
+  """The optimiser and the step of a run."""
+  optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
+  return optimizer, make_step(make_loss(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
+
+
+def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
   """step(state, frozen, batch, key) -> (state, metrics).
 
-  `key` is the run's; the step's own randomness is folded in from the step number, so a resumed run draws the same.
-  A step whose loss or gradient is not finite changes nothing but the counters. With `accumulate`, the batch goes
-  through in so many parts, one after another.
+  A step whose loss or gradient is not finite changes the counters alone. optax.apply_if_finite would nest the optimiser
+  state, so that the checkpoints of existing runs could not be restored, and leaves the average to us.
+
+  Args:
+    loss: of a batch.
+    optimizer: of `make_optimizer`.
+    ema: decay of the averaged weights, if the state has them.
+    accumulate: number of equal parts in which a batch is computed, one after another.
+
+  Returns:
+    The step. Its `key` is the run's: the step number is folded in, so that a resumed run draws the same numbers.
   """
 
   def step(state, frozen, batch, key):
     key = jax.random.fold_in(key, state.step)
-    gradient = _gradient(objective, accumulate)
-    (loss, metrics), gradients = gradient(state.weights, frozen, batch, key)
+    (value, metrics), gradients = _gradient(loss, accumulate)(state.weights, frozen, batch, key)
     norm = optax.global_norm(gradients)
-    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.weights)
     weights = optax.apply_updates(state.weights, updates)
     average = None
     if state.ema is not None:
-      # Young averages forget their random start faster: the decay grows to `ema` over the first steps.
+      # The decay rises to `ema` over the first steps, so that the average forgets the initial weights sooner.
       decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
       average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, weights)
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+    if_finite = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     state = State(
       step=state.step + 1,
-      weights=keep(weights, state.weights),
-      optimizer=keep(optimizer_state, state.optimizer),
-      ema=None if average is None else keep(average, state.ema),
-      skipped=state.skipped + (~good).astype(jnp.int32),
-      skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1),
+      weights=if_finite(weights, state.weights),
+      optimizer=if_finite(optimizer_state, state.optimizer),
+      ema=None if average is None else if_finite(average, state.ema),
+      skipped=state.skipped + (~finite).astype(jnp.int32),
+      skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
     counters = {"skipped": state.skipped, "skipped_in_a_row": state.skipped_in_a_row}
-    return state, {"loss": loss, "gradient_norm": norm, **counters, **metrics}
+    return state, {"loss": value, "gradient_norm": norm, **counters, **metrics}
 
   return step
 
 
 def jit_step(step: Step, state: State) -> Any:
-  """The step compiled for the shardings of `state` (arrays or their shapes), whose memory it takes for its result."""
+  """The jitted step, which donates its state; its result has the shardings of `state` (arrays or their shapes)."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def _gradient(objective: Objective, parts: int):
+def _gradient(loss: Loss, parts: int):
   """((loss, metrics), gradients) of a batch, averaged over its parts."""
-  gradient = jax.value_and_grad(objective, has_aux=True)
+  gradient = jax.value_and_grad(loss, has_aux=True)
   if parts == 1:
     return gradient
 
   def averaged(weights, frozen, batch, key):
-    # Every device's own examples are spread over all parts, so that none has to travel.
-    cut = lambda leaf: jnp.swapaxes(leaf.reshape(-1, parts, *leaf.shape[1:]), 0, 1)
-    batches, keys = jax.tree.map(cut, batch), jax.random.split(key, parts)
+    # Row i goes to part i modulo `parts`: each device's rows are spread over all parts, and none changes its device.
+    split = lambda leaf: jnp.swapaxes(leaf.reshape(-1, parts, *leaf.shape[1:]), 0, 1)
+    batches, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
     like = jax.eval_shape(lambda: gradient(weights, frozen, jax.tree.map(lambda leaf: leaf[0], batches), key))
 
     def add(total, part):

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -13,43 +14,50 @@ def numbers(count=12, people=3):
 
 
 def batches(count, source=None, **options):
-  options = {"batch_size": 4, "seed": 0, "fields": ("frame", "reference_frame")} | options
+  options = {"batch_size": 4, "seed": 0, "target": ("frame",)} | options
   loader = make_loader(source or numbers(), **options)
   return [next(loader) for _ in range(count)], loader
 
 
 def same(left, right):
-  return all(np.array_equal(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in a)
+  return all(
+    np.array_equal(x, y)
+    for a, b in zip(left, right, strict=True)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
+
+
+def frames(batches, side="target"):
+  return np.concatenate([batch[side]["frame"] for batch in batches])
 
 
 def test_epochs_are_complete_and_shuffled_anew():
-  seen = np.concatenate([b["frame"] for b in batches(6)[0]])
+  seen = frames(batches(6)[0])
   assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
   assert seen[:12].tolist() != seen[12:].tolist() != list(range(12))
 
 
 def test_reference_is_another_frame_of_the_same_person():
   many = batches(60)[0]
-  frame, other = (np.concatenate([b[name] for b in many]) for name in ("frame", "reference_frame"))
+  frame, other = frames(many), frames(many, "reference")
   assert (frame % 3 == other % 3).all() and (frame != other).all()
   assert len(set(zip(frame.tolist(), other.tolist(), strict=True))) == 12 * 3  # every other frame gets its turn
   alone = batches(1, ArraySource({"frame": np.arange(2)}, np.arange(2)))[0][0]
-  np.testing.assert_array_equal(alone["frame"], alone["reference_frame"])  # there is no other
+  np.testing.assert_array_equal(alone["target"]["frame"], alone["reference"]["frame"])  # there is no other
 
 
 def test_same_batches_for_any_number_of_processes():
   whole = batches(5)[0]
   parts = [batches(5, process_index=i, process_count=2)[0] for i in range(2)]
-  for one, left, right in zip(whole, *parts, strict=True):
-    for name in one:
-      np.testing.assert_array_equal(one[name], np.concatenate([left[name], right[name]]))
+  joined = [jax.tree.map(lambda *rows: np.concatenate(rows), left, right) for left, right in zip(*parts, strict=True)]
+  assert same(whole, joined)
   assert not same(whole, batches(5, seed=1)[0])
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_each_process_reads_its_share_of_an_epoch_and_no_record_is_read_twice(processes):
   shares = [batches(3, process_index=i, process_count=processes)[0] for i in range(processes)]
-  read = [np.concatenate([batch["index_in_source"] for batch in share]).tolist() for share in shares]
+  read = [np.concatenate([batch["record"] for batch in share]).tolist() for share in shares]
   assert all(len(share) == 12 // processes for share in read)
   assert sorted(np.concatenate(read).tolist()) == list(range(12))
 
@@ -57,30 +65,32 @@ def test_each_process_reads_its_share_of_an_epoch_and_no_record_is_read_twice(pr
 def test_state_restores_also_onto_other_processes():
   first, loader = batches(7)
   state = batches(3)[1].get_state()
-  again = make_loader(numbers(), batch_size=4, seed=0, fields=("frame", "reference_frame"))
+  again = make_loader(numbers(), batch_size=4, seed=0, target=("frame",))
   again.set_state(state)
   assert same(first[3:], [next(again) for _ in range(4)])
-  part = make_loader(numbers(), batch_size=4, seed=0, fields=("frame",), process_index=1, process_count=2)
+  part = make_loader(numbers(), batch_size=4, seed=0, target=("frame",), process_index=1, process_count=2)
   part.set_state(state)
-  np.testing.assert_array_equal(next(part)["frame"], first[3]["frame"][2:])
+  np.testing.assert_array_equal(next(part)["target"]["frame"], first[3]["target"]["frame"][2:])
   assert loader.get_state() == {"global_next_index": 28}
 
 
-def test_cached_arrays_stand_in_for_fields():
-  latents = np.arange(12) * 10
-  batch = batches(1, cached={"latents": latents}, fields=("latents", "reference_latents", "frame"))[0][0]
-  np.testing.assert_array_equal(batch["latents"], batch["frame"] * 10)
-  np.testing.assert_array_equal(batch["latents"], batch["index_in_source"] * 10)
-  assert (batch["reference_latents"] != batch["latents"]).all()
-  with pytest.raises(ValueError, match="latents has 3"):
-    batches(1, cached={"latents": latents[:3]})
+def test_without_reference_fields_no_reference_is_read():
+  read = []
+
+  class Counting(ArraySource):
+    def read(self, index, fields):
+      read.append(fields)
+      return super().read(index, fields)
+
+  source = Counting({"frame": np.arange(12)}, np.zeros(12, int))
+  batch = batches(1, source, reference=())[0][0]
+  assert batch["reference"] == {} and len(batch["target"]["frame"]) == 4
+  assert set(read) == {("frame",)}
 
 
 def test_only_some_records():
-  seen = np.concatenate(
-    [np.r_[b["frame"], b["reference_frame"]] for b in batches(9, records=np.array([0, 3, 4, 7]))[0]]
-  )
-  assert set(seen.tolist()) == {0, 3, 4, 7}
+  seen = batches(9, records=np.array([0, 3, 4, 7]))[0]
+  assert set(np.r_[frames(seen), frames(seen, "reference")].tolist()) == {0, 3, 4, 7}
   with pytest.raises(UserError, match="no record"):
     batches(1, records=np.array([], int))
   with pytest.raises(UserError, match="cannot be shared"):
@@ -90,10 +100,10 @@ def test_only_some_records():
 def test_prepared_folder(tmp_path, posed_frames):
   build([PosedClip("a", "a", 25.0, posed_frames(6))], tmp_path / "a", 32)
   source = open_prepared(tmp_path / "a")
-  batch = batches(1, source, fields=("frame", "pose", "reference_frame", "person_mask"))[0][0]
-  assert batch["frame"].shape == batch["reference_frame"].shape == (4, 32, 32, 3)
-  for row, index in enumerate(batch["index_in_source"]):
-    np.testing.assert_array_equal(batch["pose"][row], source[int(index)]["pose"])
+  batch = batches(1, source, target=("frame", "pose", "person_mask"))[0][0]
+  assert batch["target"]["frame"].shape == batch["reference"]["frame"].shape == (4, 32, 32, 3)
+  for row, index in enumerate(batch["record"]):
+    np.testing.assert_array_equal(batch["target"]["pose"][row], source[int(index)]["pose"])
 
 
 @pytest.mark.slow
@@ -107,21 +117,20 @@ def test_worker_processes_change_nothing(tmp_path, posed_frames):
 
 def test_clips_are_frames_in_a_row_of_one_video():
   source = ArraySource({"frame": np.arange(7)[:, None]}, np.array([0] * 7), np.array([0, 0, 0, 0, 1, 1, 1]))
-  batches = make_loader(source, batch_size=7, seed=0, fields=("frame", "reference_frame"), clip=3)
-  batch = next(batches)
-  clips = {int(index): clip[:, 0].tolist() for index, clip in zip(batch["index_in_source"], batch["frame"])}
+  batch = next(make_loader(source, batch_size=7, seed=0, target=("frame",), clip=3))
+  clips = {int(index): clip[:, 0].tolist() for index, clip in zip(batch["record"], batch["target"]["frame"])}
   assert clips == {0: [0, 1, 2], 1: [1, 2, 3], 2: [2, 3, 3], 3: [3, 3, 3], 4: [4, 5, 6], 5: [5, 6, 6], 6: [6, 6, 6]}
-  assert batch["reference_frame"].shape == (7, 1)
+  assert batch["reference"]["frame"].shape == (7, 1)
 
 
 def test_clips_stop_where_the_usable_records_do():
-  loader = make_loader(numbers(10, 1), batch_size=7, seed=0, fields=("frame",), records=np.arange(7), clip=4)
-  assert next(loader)["frame"].max() == 6
+  loader = make_loader(numbers(10, 1), batch_size=7, seed=0, target=("frame",), records=np.arange(7), clip=4)
+  assert next(loader)["target"]["frame"].max() == 6
 
 
 def test_references_may_come_from_other_records_than_the_targets():
   options = {"records": np.arange(8, 12), "references": np.arange(8)}
   seen = batches(9, **options)[0]
-  targets, references = (np.concatenate([b[name] for b in seen]) for name in ("frame", "reference_frame"))
+  targets, references = frames(seen), frames(seen, "reference")
   assert set(targets) == {8, 9, 10, 11} and references.max() < 8
   assert all(target % 3 == reference % 3 for target, reference in zip(targets, references))

@@ -123,7 +123,7 @@ def test_tells_whether_a_step_fits_also_when_the_compiler_gives_up(tiny_run, mon
     return Answer(16, "TPU v5 lite", 5, 6, memory, 1e12, {}, 3.0)
 
   monkeypatch.setattr(aot, "compile_for", compile_in_no_time)
-  assert aot.tell_fit("v5e:4x4", tiny_run("body")) == fits
+  assert aot.print_fit("v5e:4x4", tiny_run("body")) == fits
   assert ("DOES NOT FIT" in capsys.readouterr().out) != fits
 
 

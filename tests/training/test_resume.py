@@ -17,8 +17,7 @@ from anchor_jax.store.weights import initial_weights, trained_keys
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.optimizer import make_optimizer
-from anchor_jax.training.state import make_state
+from anchor_jax.training.step import make_optimizer, make_state
 
 HERE, DEVICES = MeshConfig(data=2, fsdp=2), 4
 ELSEWHERE = ((MeshConfig(data=1), 1), (MeshConfig(data=1, fsdp=8), 8), (MeshConfig(data=2, fsdp=2, tensor=2), 8))

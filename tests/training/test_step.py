@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.config import OptimizerConfig, RunConfig
-from anchor_jax.training.optimizer import learning_rate, make_optimizer
-from anchor_jax.training.state import make_state
-from anchor_jax.training.step import make_step
+from anchor_jax.training.step import learning_rate, make_optimizer, make_state, make_step
 
 
 def objective(weights, frozen, batch, key):
@@ -61,7 +59,7 @@ def test_learning_rates_warm_up_and_stay_or_fall():
 def test_a_batch_in_parts_makes_the_step_of_the_whole():
   config = OptimizerConfig(learning_rate=0.1, warmup_steps=0)
   optimizer = make_optimizer(config, 10)
-  loss = lambda weights, frozen, batch, key: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"told": batch["x"].mean()})
+  loss = lambda weights, frozen, batch, key: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"mean": batch["x"].mean()})
   batch = {"x": jax.random.normal(jax.random.key(0), (8, 3))}
   made = []
   for parts in (1, 2, 4):
@@ -71,7 +69,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole():
     compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
     jax.tree.map(compare, made[0][0].weights, other[0].weights)
     compare(made[0][1]["loss"], other[1]["loss"])
-    compare(made[0][1]["told"], other[1]["told"])
+    compare(made[0][1]["mean"], other[1]["mean"])
 
 
 def test_the_reference_s_clipping_leaves_the_other_networks_alone():

@@ -1,0 +1,127 @@
+"""Encoded records on disk: arrays with one entry per record, in blocks of `BLOCK` records.
+
+    FOLDER/latent-00000.npy   entries of the first BLOCK records, memory-mapped by every process that reads them
+    FOLDER/00000.json         written after the arrays of the block: their names, shapes, types and checksums
+
+Blocks are written one by one, so that processes can share the work and an interrupted one continues.
+"""
+
+import json
+import uuid
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anchor_jax.data.sources import Record, Source
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.shapes import NdArray, Shaped
+
+BLOCK = 256
+
+Block = dict[str, Shaped[NdArray, "N ..."]]
+
+
+def block_count(records: int) -> int:
+  """Number of blocks for so many records."""
+  return -(-records // BLOCK)
+
+
+def block_records(block: int, records: int) -> range:
+  """Numbers of the records in a block."""
+  return range(block * BLOCK, min((block + 1) * BLOCK, records))
+
+
+def write_block(folder: Path, block: int, arrays: Mapping[str, Shaped[NdArray, "N ..."]]) -> None:
+  """Writes the arrays of a block. Raises UserError if the folder cannot be written or the disk is full."""
+  word = f"partial-{uuid.uuid4().hex}"  # another process may be writing the same block
+  facts = {}
+  for name, array in arrays.items():
+    with new_file(_array_path(folder, block, name), word) as path, path.open("wb") as file:
+      np.save(file, array)
+    facts[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _checksum(array)}
+  with new_file(_facts_path(folder, block), word) as path:
+    path.write_text(json.dumps(facts) + "\n")
+
+
+def read_block(folder: Path, block: int, names: Sequence[str], count: int, checksums: bool = False) -> Block | None:
+  """Memory maps of the named arrays of a block; None if one of them is missing or damaged.
+
+  Args:
+    folder: where `write_block` wrote it.
+    block: number of the block.
+    names: arrays to open.
+    count: number of records that the block must hold.
+    checksums: also read all of the data and compare its checksum.
+  """
+  try:
+    facts = json.loads(_facts_path(folder, block).read_text())
+    arrays = {}
+    for name in names:
+      array = np.load(_array_path(folder, block, name), mmap_mode="r", allow_pickle=False)
+      wanted = facts[name]
+      if [list(array.shape), array.dtype.str, len(array)] != [wanted["shape"], wanted["dtype"], count]:
+        return None
+      if checksums and _checksum(array) != wanted["crc32"]:
+        return None
+      arrays[name] = array
+    return arrays
+  except (OSError, ValueError, KeyError, TypeError, EOFError):  # missing, or not what write_block writes
+    return None
+
+
+class EncodedSource:
+  """A source with additional fields, which are read from the blocks in a folder.
+
+  Pickling one (as happens for reader processes) copies no array: each process maps the files itself.
+
+  Attributes:
+    people, videos, has_landmarks: as of a `Source`.
+  """
+
+  def __init__(self, source: Source, folder: Path, names: Sequence[str]):
+    """Adds the arrays of these names, of which `folder` has all blocks, to the fields of `source`."""
+    self._source, self._folder, self._names = source, folder, tuple(names)
+    self.people, self.videos, self.has_landmarks = source.people, source.videos, source.has_landmarks
+    self._open: dict[int, Block] = {}
+
+  def __getstate__(self) -> dict:
+    return {**self.__dict__, "_open": {}}
+
+  def __len__(self) -> int:
+    return len(self.people)
+
+  def __repr__(self) -> str:  # grain logs it
+    return f"EncodedSource({self._source!r}, {self._names})"
+
+  def read(self, index: int, fields: Sequence[str]) -> Record:
+    """Some fields of a record."""
+    stored = [name for name in fields if name not in self._names]
+    record = dict(self._source.read(index, stored)) if stored else {}
+    encoded = [name for name in fields if name in self._names]
+    if encoded:
+      block = self._block(index // BLOCK)
+      record |= {name: np.array(block[name][index % BLOCK]) for name in encoded}
+    return record
+
+  def _block(self, number: int) -> Block:
+    if number not in self._open:
+      block = read_block(self._folder, number, self._names, len(block_records(number, len(self))))
+      if block is None:
+        raise UserError(f"the encoded records in {self._folder} are gone or damaged: start the training again")
+      self._open[number] = block
+    return self._open[number]
+
+
+def _array_path(folder: Path, block: int, name: str) -> Path:
+  return folder / f"{name}-{block:05d}.npy"
+
+
+def _facts_path(folder: Path, block: int) -> Path:
+  return folder / f"{block:05d}.json"
+
+
+def _checksum(array: Shaped[NdArray, "N ..."]) -> int:
+  return zlib.crc32(np.ascontiguousarray(array).data)

@@ -1,0 +1,196 @@
+"""The records of a run and the batches that are made of them."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax.config import RunConfig
+from anchor_jax.data.encoded import EncodedSource
+from anchor_jax.data.faces import head_source
+from anchor_jax.data.loader import make_loader
+from anchor_jax.data.records import PreparedSource
+from anchor_jax.data.sources import ArraySource, Source, load
+from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
+from anchor_jax.training.cache import cache_key, encode_records, encoded_names
+from anchor_jax.training.loss import batch_fields
+
+PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1}  # fields of type uint8, and their channels
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+  """Makes the batches of a run.
+
+  Attributes:
+    config: settings of the run.
+    pictures: records with all fields of pictures.
+    source: records with the fields that the loss reads.
+    share: (index, count) of the equal part of each batch that this process reads.
+  """
+
+  config: RunConfig
+  pictures: Source
+  source: Source
+  share: tuple[int, int]
+
+  @property
+  def learned(self) -> Int[NdArray, " N"]:
+    """Numbers of the records to train on."""
+    return split_records(len(self.source), self.config.data.validation)[0]
+
+  @property
+  def held_out(self) -> Int[NdArray, " M"]:
+    """Numbers of the records that are not trained on; references are taken from the others."""
+    return split_records(len(self.source), self.config.data.validation)[1]
+
+  def training_batches(self) -> grain.DatasetIterator:
+    """Endless batches to train on."""
+    workers = 0 if isinstance(self.pictures, ArraySource) or self.config.data.in_memory else self.config.data.workers
+    return self._loader(self.learned, workers=workers)
+
+  def validation_batches(self) -> list[dict[str, Any]]:
+    """As many batches as it takes to read every record that is held out."""
+    count = -(-len(self.held_out) // self.config.data.batch_size)
+    return list(itertools.islice(self._loader(self.held_out), count))
+
+  def preview_batch(self) -> dict[str, Any]:
+    """Up to eight single frames to show, the same in every process and throughout the run."""
+    target = ("frame",)
+    if self.config.part != "vae":
+      target += ("pose", "keep_mask") if self.config.part == "head" else ("pose",)
+    records = evenly_spaced(self.held_out if len(self.held_out) else self.learned)
+    reference = () if self.config.part == "vae" else ("frame",)
+    return next(self._pictures(records, 8, target, reference))
+
+  def first_reference(self) -> UInt8[NdArray, "H W 3"]:
+    """The reference frame of the first example that is trained on."""
+    return next(self._pictures(self.learned, 1, (), ("frame",)))["reference"]["frame"][0]
+
+  def _loader(self, records: Int[NdArray, " K"], workers: int = 0) -> grain.DatasetIterator:
+    config, (index, count) = self.config, self.share
+    target, reference = batch_fields(config)
+    return make_loader(
+      self.source,
+      batch_size=config.data.batch_size,
+      seed=config.seed,
+      target=target,
+      reference=reference,
+      records=records,
+      references=self.learned,
+      clip=config.data.clip_frames,
+      process_index=index,
+      process_count=count,
+      workers=workers,
+    )
+
+  def _pictures(
+    self, records: Int[NdArray, " K"], count: int, target: tuple[str, ...], reference: tuple[str, ...]
+  ) -> grain.DatasetIterator:
+    return make_loader(
+      self.pictures,
+      batch_size=count,
+      seed=self.config.seed,
+      target=target,
+      reference=reference,
+      records=records,
+      references=self.learned,
+    )
+
+
+def open_training_data(
+  config: RunConfig,
+  records: PreparedSource,
+  networks: Networks,
+  weights: PyTree,
+  folder: Path,
+  share: tuple[int, int] = (0, 1),
+) -> TrainingData:
+  """The data of a run, encoded and loaded into memory as config.data asks for.
+
+  Args:
+    config: settings of the run.
+    records: of the prepared folder.
+    networks, weights: which encode the records.
+    folder: of the part, for encoded records that cannot be kept in the prepared folder.
+    share: (index, count) of the equal part of each batch that this process reads.
+
+  Raises:
+    UserError: the head is to be trained and no face is known.
+  """
+  target, reference = batch_fields(config)
+  pictures: Source = head_source(records, config.data.crop) if config.part == "head" else records
+  with_context = not config.train_image_encoder
+  encoded = encoded_names(networks, with_context) if config.data.cache and config.part != "vae" else ()
+  place = None
+  if encoded:
+    crop = config.data.crop if config.part == "head" else None
+    key = cache_key(records, networks, weights, with_context, crop)
+    processes = (jax.process_index(), jax.process_count())
+    folders = (records.folder, folder)
+    place = encode_records(pictures, networks, weights, folders, key, with_context, processes)
+  source = pictures
+  if config.data.in_memory and not isinstance(pictures, ArraySource):
+    source = load(records, sorted({*target, *reference} - {*encoded}), progress="read")
+  if place is not None:
+    source = EncodedSource(source, place, encoded)
+  return TrainingData(config, pictures, source, share)
+
+
+def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+  """Shapes and types of a global batch, as the loss reads it.
+
+  Args:
+    config: with the sizes of the networks.
+    size: height and width of the prepared frames, in pixels.
+    sharding: of every array.
+  """
+  model, count = config.model, config.data.batch_size
+  side = config.data.crop if config.part == "head" else size
+  small = side // model.vae.stride
+  shapes: dict[str, tuple[tuple[int, ...], Any]]
+  shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
+  shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
+  shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
+  shapes["context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
+  clip = (config.data.clip_frames,) if config.data.clip_frames > 1 else ()
+  sides = {"target": (batch_fields(config)[0], (count, *clip)), "reference": (batch_fields(config)[1], (count,))}
+  made = lambda name, leading: jax.ShapeDtypeStruct((*leading, *shapes[name][0]), shapes[name][1], sharding=sharding)
+  return {side: {name: made(name, leading) for name in names} for side, (names, leading) in sides.items()}
+
+
+def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
+  """Numbers of the records to train on, and of the last `held_out`, at most a fifth of all, which are not."""
+  border = count - min(held_out, count // 5)
+  return np.arange(border), np.arange(border, count)
+
+
+def evenly_spaced(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
+  """At most `count` of the records, spread from the first to the last, since neighbours in a video look alike."""
+  return records[np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
+
+
+def check_sizes(config: RunConfig, size: int) -> None:
+  """Raises UserError if the networks cannot halve pictures as often as they have levels.
+
+  Args:
+    config: with the sizes of the networks.
+    size: height and width of the prepared frames, in pixels.
+  """
+  model = config.model
+  side = config.data.crop if config.part == "head" else size
+  multiple = model.vae.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
+  if side % multiple:
+    raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
+  if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:
+    raise UserError(
+      f"the pose branch shrinks by {model.controlnet.stem_stride} and the autoencoder by {model.vae.stride}: they must"
+      " agree (model.controlnet.conditioning_embedding_out_channels)"
+    )

@@ -1,0 +1,171 @@
+"""The training loop."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax import parallel
+from anchor_jax.config import RunConfig
+from anchor_jax.data.records import open_prepared
+from anchor_jax.errors import UserError
+from anchor_jax.files import prepare_parent
+from anchor_jax.models.lora import merge_weights
+from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
+from anchor_jax.store.settings import write_settings
+from anchor_jax.store.workdir import APPEARANCE
+from anchor_jax.training.batches import batch_shapes, check_sizes, open_training_data
+from anchor_jax.training.checkpoint import Checkpoints
+from anchor_jax.training.chips import chip_of, step_flops
+from anchor_jax.training.loss import Batch
+from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
+from anchor_jax.training.preemption import Preempted, catch_sigterm
+from anchor_jax.training.preview import preview, save_appearance
+from anchor_jax.training.report import Report
+from anchor_jax.training.step import State, jit_step, make_run_step, make_state, training_mesh
+from anchor_jax.training.trace import Trace
+from anchor_jax.training.validation import make_validation
+
+
+def train(
+  config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None, profile: bool = False
+) -> dict[str, float]:
+  """Trains config.part in WORKDIR/PART, from its newest checkpoint if there is one; returns the last logged metrics.
+
+  Args:
+    config: all settings.
+    workdir: the person's folder.
+    devices: devices of the mesh; by default all.
+    profile: whether to write a profiler trace of three steps to WORKDIR/PART/profile.
+
+  Raises:
+    UserError: settings, data, weights or checkpoints do not fit together or into memory, or the loss is not finite
+      for config.max_skipped steps.
+    Preempted: SIGTERM arrived; everything up to the last step is saved.
+  """
+  # ---- settings: what can be refused before anything large is read ---------------------------------------------------
+  folder = workdir / config.part
+  prepare_parent(folder / "checkpoints")
+  records = open_prepared(config.data.path)
+  mesh = training_mesh(config, devices)
+  share = parallel.process_shard(mesh)
+  check_batch_memory(config, records.size, share[1])
+  if not config.init:
+    check_sizes(config, records.size)
+
+  # ---- input ---------------------------------------------------------------------------------------------------------
+  networks, weights = initial_weights(config)
+  weights |= kept_weights(folder)
+  config = dataclasses.replace(config, model=networks.model)
+  check_sizes(config, records.size)
+  data = open_training_data(config, records, networks, weights, folder, share)
+  batches, shown = data.training_batches(), data.preview_batch()
+
+  def to_mesh(batch: dict[str, Any]) -> Batch:
+    return parallel.shard_batch({side: batch[side] for side in ("target", "reference")}, mesh)
+
+  # ---- state and step ------------------------------------------------------------------------------------------------
+  optimizer, step = make_run_step(config, networks)
+  place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
+  state = place(make_state(place({name: weights[name] for name in trained_keys(config)}), optimizer, config))
+  unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
+  frozen, key = place(unchanged), jax.random.key(config.seed)
+  del weights
+  step = jit_step(step, state)
+  validate = None
+  if len(data.held_out):
+    validate = make_validation(config, networks, data.validation_batches(), to_mesh)
+
+  with contextlib.ExitStack() as stack:
+    # ---- checkpoints and files ---------------------------------------------------------------------------------------
+    checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
+    restored = checkpoints.restore(state, batches.get_state())
+    first_process = jax.process_index() == 0  # it writes the files that all processes have in common
+    if first_process and (restored is None or not (folder / "base").exists()):
+      write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
+    del unchanged
+    if restored is not None:
+      state, position = restored
+      batches.set_state(position)
+    start = int(state.step)
+    if first_process:
+      write_settings(folder, config)
+      if config.part != "vae" and not (folder / APPEARANCE).exists():
+        save_appearance(folder, data.first_reference())
+    stack.enter_context(parallel.use_mesh(mesh))
+    preemption = stack.enter_context(catch_sigterm())
+    size = config.data.batch_size
+    report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))
+    trace = stack.enter_context(Trace(folder / "profile" if profile else None, start, config.steps))
+    stack.enter_context(out_of_memory_as_user_error(config))
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+    if start < config.steps:
+      clock = time.monotonic()
+      step = step.lower(state, frozen, batch_shapes(config, records.size, parallel.batch_sharding(mesh)), key).compile()
+      check_step_memory(step, config, mesh)
+      report.compiled(time.monotonic() - clock, step_flops(step, config), chip_of(mesh.devices.flat[0]))
+    logged: dict[str, float] = {}
+    for number in range(start + 1, config.steps + 1):
+      batch = to_mesh(next(batches))
+      trace.before(number)
+      state, metrics = step(state, frozen, batch, key)
+      trace.after(number, metrics)
+      stopping = preemption.requested_after(number)
+      last = number == config.steps
+      report.advance()
+      if last or _every(config.log_every, number):
+        logged = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        report.log(number, logged)
+      if last or _every(config.max_skipped, number):
+        _check_divergence(int(state.skipped_in_a_row), number, config, checkpoints)
+      if last and config.part == "vae":
+        state = _with_unit_latents(networks, state, [to_mesh(next(batches)) for _ in range(8)])
+      if last or stopping or _every(config.checkpoint_every, number):
+        report.paused(number)
+        validation_loss = None
+        if validate and not stopping:  # a run that is to stop may have little time left
+          validation_loss = validate(state.best_weights(), frozen)
+          report.log(number, {"validation_loss": validation_loss})
+        checkpoints.save(number, state, batches.get_state(), validation_loss)
+        report.paused(number)
+      if config.preview_every and (last or (_every(config.preview_every, number) and not stopping)):
+        best = merge_weights(frozen, state.best_weights(), config.lora)
+        report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
+        report.paused(number)
+      if stopping and not last:
+        checkpoints.wait()
+        raise Preempted(f"stopped by SIGTERM after step {number}, which is saved: start again to go on")
+  return logged
+
+
+def _every(steps: int, number: int) -> bool:
+  """Whether something that happens every so many steps (0: never) happens after step `number`."""
+  return steps > 0 and number % steps == 0
+
+
+def _check_divergence(in_a_row: int, number: int, config: RunConfig, checkpoints: Checkpoints) -> None:
+  """Raises UserError if none of the last steps had a finite loss and gradient; they all left the weights unchanged."""
+  if in_a_row < min(config.max_skipped, number):
+    return
+  newest = checkpoints.newest()
+  saved = "there is no checkpoint" if newest is None else f"the last good checkpoint is that of step {newest}"
+  raise UserError(
+    f"no finite loss and gradient in the last {in_a_row} of {number} steps: lower config.optimizer.learning_rate;"
+    f" {saved}"
+  )
+
+
+def _with_unit_latents(networks: Networks, state: State, batches: list[Batch]) -> State:
+  """The state with the autoencoder rescaled to latents of unit mean square, which the noise schedule assumes."""
+  encode = jax.jit(lambda weights, frames: networks.encode_moments(weights, to_signed(frames))[0])
+  power = [jnp.mean(jnp.square(encode(state.best_weights(), batch["target"]["frame"]))) for batch in batches]
+  factor = jnp.mean(jnp.stack(power)) ** -0.5
+  rescale = lambda weights: None if weights is None else {"vae": scale_latents(weights["vae"], factor)}
+  return dataclasses.replace(state, weights=rescale(state.weights), ema=rescale(state.ema))

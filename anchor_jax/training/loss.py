@@ -1,0 +1,117 @@
+"""The loss of each part: loss(trained, frozen, batch, key) -> (loss, metrics), with randomness as an argument.
+
+A batch is {"target": {field: [B ...], or [B T ...] for clips}, "reference": {field: [B ...]}}, as data/loader.py makes
+it; `batch_fields` says which fields.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.config import RunConfig
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.lora import merge_weights
+from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.shapes import Array, Float, Key, PyTree
+
+Batch = dict[str, Any]
+Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Float[Array, ""], dict[str, Array]]]
+
+KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance
+EDGE_WEIGHT = 1.0  # of differences between neighbouring pixels: keeps eyes, mouths and fingers sharp without a GAN loss
+
+
+def make_loss(config: RunConfig, networks: Networks) -> Loss:
+  """The loss of config.part."""
+  return _autoencoder_loss(networks) if config.part == "vae" else _diffusion_loss(networks, config)
+
+
+def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+  """The fields of target and reference that the loss of config.part reads."""
+  if config.part == "vae":
+    return ("frame",), ()
+  if not config.data.cache:
+    return ("frame", "pose", *("keep_mask",) * (config.part == "head")), ("frame",)
+  reference = "frame" if config.train_image_encoder else "context"
+  return ("pose", "latent", *("inpaint",) * (config.part == "head")), (reference,)
+
+
+def encode_batch(
+  networks: Networks, weights: PyTree, batch: Batch, keys: tuple[Array, Array]
+) -> tuple[Float[Array, "..."], Float[Array, "..."] | None, Float[Array, "B N D"]]:
+  """Latents of the targets, inpainting channels for the head (else None), and appearance tokens of the references.
+
+  Those that the batch has already are taken from it; the others are encoded here, with no gradient for the autoencoder.
+
+  Args:
+    networks, weights: with the autoencoder and the image tower.
+    batch: see above.
+    keys: for sampling the latents of the targets and of the masked targets from their posteriors.
+
+  Returns:
+    latent [B h w C], inpaint [B h w 1+C], both [B T ...] for clips, and context [B N D].
+  """
+  target, reference = batch["target"], batch["reference"]
+  leading = target["pose"].shape[:-3]  # [B], or [B T] for clips
+  flat = lambda leaf: leaf.reshape(-1, *leaf.shape[-3:])
+  unflat = lambda leaf: jax.lax.stop_gradient(leaf.reshape(*leading, *leaf.shape[1:]))
+  latent, inpaint, context = target.get("latent"), target.get("inpaint"), reference.get("context")
+  if latent is None:
+    latent = unflat(networks.encode(weights, to_signed(flat(target["frame"])), keys[0]))
+  if networks.inpaints and inpaint is None:
+    keep = flat(target["keep_mask"])[..., 0] > 127
+    inpaint = unflat(networks.inpaint_condition(weights, to_signed(flat(target["frame"])), keep, keys[1]))
+  if context is None:
+    context = networks.encode_appearance(weights, reference["frame"])
+  return latent, inpaint, context
+
+
+def _autoencoder_loss(networks: Networks) -> Loss:
+  """Absolute error of pixels and of differences between neighbouring pixels, and a small KL term."""
+
+  def loss(trained, frozen, batch, key):
+    images = to_signed(batch["target"]["frame"])
+    mean, logvar = networks.encode_moments(trained, images)
+    latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+    made = networks.decode_unscaled(trained, latents)
+    error = made - images
+    absolute = jnp.mean(jnp.abs(error))
+    edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+    kl = 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
+    psnr = -10 * jnp.log10(jnp.mean(jnp.square(jnp.clip(made, -1, 1) - images) / 4))
+    metrics = {"absolute": absolute, "psnr": psnr, "kl": kl, "latent_std": jnp.std(mean)}
+    return absolute + EDGE_WEIGHT * edges + KL_WEIGHT * kl, metrics
+
+  return loss
+
+
+def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
+  """The denoising loss of clips (a frame is a clip of length one) given pose and appearance; for body and head."""
+  schedule = make_schedule(networks.model.schedule)
+
+  def loss(trained, frozen, batch, key):
+    weights = merge_weights(frozen, trained, config.lora)
+    keys = jax.random.split(key, 5)
+    latent, inpaint, context = encode_batch(networks, weights, batch, (keys[0], keys[2]))
+    pose = batch["target"]["pose"]
+    as_clips = lambda leaf: leaf if pose.ndim == 5 else leaf[:, None]
+    clean = as_clips(latent)
+    count = clean.shape[0]
+    dropped = jax.random.bernoulli(keys[1], config.condition_dropout, (count, 1, 1))
+    context = jnp.where(dropped, weights["null_context"], context)
+    condition = {"pose": networks.embed_pose(weights, as_clips(pose))}
+    if inpaint is not None:
+      condition["inpaint"] = as_clips(inpaint)
+    noise = jax.random.normal(keys[3], clean.shape)
+    timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
+
+    def denoise(latents, timesteps, context, condition, frame_mask):
+      return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
+
+    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma)
+    return jnp.mean(losses), {}
+
+  return loss
