@@ -1,0 +1,81 @@
+"""Encoded records on disk: what is read is what was written, damage is noticed, readers map files themselves."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from anchor_jax.data import encoded
+from anchor_jax.data.encoded import EncodedSource, block_count, block_records, read_block, write_block
+from anchor_jax.data.sources import ArraySource
+from anchor_jax.errors import UserError
+
+COUNT = 10
+LATENTS = np.arange(COUNT * 3, dtype=np.float32).reshape(COUNT, 3)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """Ten records in blocks of four."""
+  monkeypatch.setattr(encoded, "BLOCK", 4)
+  for block in range(block_count(COUNT)):
+    write_block(
+      tmp_path,
+      block,
+      {"latent": LATENTS[block * 4 : block * 4 + 4], "mask": np.ones(len(block_records(block, COUNT)), bool)},
+    )
+  return tmp_path
+
+
+def test_a_source_has_the_encoded_fields_beside_its_own(folder):
+  source = EncodedSource(ArraySource({"frame": np.arange(COUNT)}, np.zeros(COUNT, int)), folder, ("latent", "mask"))
+  assert len(source) == COUNT
+  for index in (0, 3, 4, 9):
+    record = source.read(index, ("latent", "frame"))
+    np.testing.assert_array_equal(record["latent"], LATENTS[index])
+    assert record["frame"] == index and set(record) == {"latent", "frame"}
+  assert list(source.read(9, ("mask",))) == ["mask"]
+
+
+def test_pickling_a_source_copies_no_array(tmp_path):
+  large = np.zeros((4, 2**20), np.float32)
+  write_block(tmp_path, 0, {"latent": large})
+  source = EncodedSource(ArraySource({"frame": np.arange(4)}, np.zeros(4, int)), tmp_path, ("latent",))
+  source.read(2, ("latent",))  # has opened the file
+  text = pickle.dumps(source)
+  assert len(text) < 10_000 < large.nbytes
+  np.testing.assert_array_equal(pickle.loads(text).read(2, ("latent",))["latent"], large[2])
+
+
+@pytest.mark.parametrize("damage", ["shorter", "changed", "foreign", "gone", "no facts", "odd facts", "other count"])
+def test_a_damaged_block_is_noticed(folder, damage):
+  path, facts = folder / "latent-00001.npy", folder / "00001.json"
+  assert read_block(folder, 1, ("latent", "mask"), 4, checksums=True) is not None
+  data = bytearray(path.read_bytes())
+  if damage == "shorter":
+    path.write_bytes(data[:-4])
+  elif damage == "changed":
+    data[-1] ^= 1
+    path.write_bytes(data)
+  elif damage == "foreign":
+    path.write_bytes(b"something else")
+  elif damage == "gone":
+    path.unlink()
+  elif damage == "no facts":
+    facts.unlink()
+  elif damage == "odd facts":
+    facts.write_text("[]")
+  assert read_block(folder, 1, ("latent", "mask"), 3 if damage == "other count" else 4, checksums=True) is None
+  assert read_block(folder, 0, ("latent", "mask"), 4, checksums=True) is not None
+
+
+def test_an_object_array_is_not_unpickled(folder):
+  np.save(folder / "latent-00001.npy", np.array([{}] * 4), allow_pickle=True)
+  assert read_block(folder, 1, ("latent",), 4) is None
+
+
+def test_files_that_disappear_while_reading_end_in_one_line(folder):
+  source = EncodedSource(ArraySource({"frame": np.arange(COUNT)}, np.zeros(COUNT, int)), folder, ("latent",))
+  (folder / "latent-00002.npy").unlink()
+  with pytest.raises(UserError, match="gone or damaged: start the training again"):
+    source.read(9, ("latent",))
