@@ -23,7 +23,7 @@ from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Record, Source, read_all
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree
-from anchor_jax.store.adapters import fingerprint
+from anchor_jax.store.adapters import weights_hash
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def cache_key(
     "dtype": networks.dtype,
     "inpaints": networks.inpaints,
     "crop": crop,
-    "weights": fingerprint({name: weights[name] for name in used}),
+    "weights": weights_hash({name: weights[name] for name in used}),
     "records": records.meta,
   }
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

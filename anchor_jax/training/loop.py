@@ -17,8 +17,8 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
-from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
 from anchor_jax.store.settings import write_settings
+from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import APPEARANCE
 from anchor_jax.training.batches import batch_shapes, check_sizes, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints

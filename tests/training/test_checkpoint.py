@@ -15,9 +15,9 @@ from anchor_jax.errors import UserError
 from anchor_jax.store.damage import Outcome, judge
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.training import checkpoint
+from anchor_jax.training.batches import evenly_spaced, split_records
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
-from anchor_jax.training.validation import evenly_spaced, split_records
 
 LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
 
