@@ -22,9 +22,7 @@ from anchor_jax.data.records import build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video, read_clips
-from anchor_jax.motion.framing import Square
-
-SIZES = (32, 2048)  # pixels that make sense
+from anchor_jax.motion.framing import Square, check_size
 
 
 def prepare(
@@ -97,8 +95,7 @@ def _square_of(folder: str | os.PathLike, size: int) -> Square:
 
 
 def _check_numbers(size: int, fps: float | int | None) -> None:
-  if not SIZES[0] <= size <= SIZES[1] or size % 8:
-    raise UserError(f"--size={size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
+  check_size(size)
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
 

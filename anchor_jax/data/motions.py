@@ -9,6 +9,7 @@ import numpy as np
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import fill_missing
+from anchor_jax.motion.framing import check_size
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.motion.video_motion import read_video_motion
 from anchor_jax.shapes import Bool, Float, NdArray
@@ -41,6 +42,8 @@ def read_motion(
   Raises:
     UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
   """
+  if size is not None:
+    check_size(size)
   if frames is not None and frames < 1:
     raise UserError(f"frames={frames}: at least 1")
   if fps is not None and not 0 < fps <= 240:
@@ -48,7 +51,7 @@ def read_motion(
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
-    return read_video_motion(path, size=size or SIZE, frames=frames, fps=fps)
+    return read_video_motion(path, size=SIZE if size is None else size, frames=frames, fps=fps)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 

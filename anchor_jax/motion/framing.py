@@ -5,7 +5,10 @@ import dataclasses
 import cv2
 import numpy as np
 
+from anchor_jax.errors import UserError
 from anchor_jax.shapes import Float, NdArray, UInt8
+
+SIZES = (32, 2048)  # pixels, lowest and highest height and width of frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,12 @@ class Square:
     moved[..., 0] -= self.left
     moved[..., 1] -= self.top
     return moved * np.float32(self.scale)
+
+
+def check_size(size: int) -> None:
+  """Checks that frames can have this height and width in pixels; raises UserError otherwise."""
+  if not SIZES[0] <= size <= SIZES[1] or size % 8:
+    raise UserError(f"--size={size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
 
 
 def square_around(width: int, height: int, centre: tuple[float, float], size: int) -> Square:

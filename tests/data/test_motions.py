@@ -145,6 +145,8 @@ def test_mistakes_take_one_line(film, folder, tmp_path):
     (dict(path=folder, size=64), "prepared at 32 pixels"),
     (dict(path=film, video=1), "only one video"),
     (dict(path=film, frames=0), "at least 1"),
+    (dict(path=film, size=0), "multiple of 8"),
+    (dict(path=film, size=100_000), "multiple of 8"),
     (dict(path=film, fps=float("nan")), "above 0"),
     (dict(path=tmp_path), "not a prepared folder"),
     (dict(path=tmp_path / "nothing.mp4"), "there is no video"),
