@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.config import RunConfig
+from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
@@ -19,6 +20,10 @@ from anchor_jax.data.sources import ArraySource, Source, load
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
+from anchor_jax.store.diffusers import load_config
+from anchor_jax.store.folders import find_place
+from anchor_jax.store.settings import read_settings
+from anchor_jax.store.weights import is_workdir, shipped
 from anchor_jax.training.cache import cache_key, encode_records, encoded_names
 from anchor_jax.training.loss import batch_fields
 
@@ -175,6 +180,25 @@ def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[Nd
 def evenly_spaced(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
   """At most `count` of the records, spread from the first to the last, since neighbours in a video look alike."""
   return records[np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
+
+
+def initial_model(config: RunConfig) -> ModelConfig:
+  """The sizes of the networks that a run starts from, as far as they are known without reading weights."""
+  if not config.init:
+    return config.model
+  folder = shipped() if config.init == "studio" else Path(config.init)
+  if is_workdir(folder):
+    trained = [part for part in (config.part, "body", "vae") if (folder / part / "config.json").exists()]
+    if not trained:
+      return config.model
+    found = read_settings(folder / trained[0]).model
+    return found if trained[0] == config.part else dataclasses.replace(config.model, vae=found.vae)
+  sizes: dict[str, Any] = {}
+  for role, kind in (("vae", VAEConfig), ("unet", UNetConfig), ("controlnet", ControlNetConfig)):
+    place = find_place(folder, config.part, role)
+    if place is not None:
+      sizes[role] = load_config(place.path(folder), kind)
+  return dataclasses.replace(config.model, **sizes)
 
 
 def check_sizes(config: RunConfig, size: int) -> None:

@@ -20,7 +20,7 @@ from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import APPEARANCE
-from anchor_jax.training.batches import batch_shapes, check_sizes, open_training_data
+from anchor_jax.training.batches import batch_shapes, check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.chips import chip_of, step_flops
 from anchor_jax.training.loss import Batch
@@ -56,8 +56,7 @@ def train(
   mesh = training_mesh(config, devices)
   share = parallel.process_shard(mesh)
   check_batch_memory(config, records.size, share[1])
-  if not config.init:
-    check_sizes(config, records.size)
+  check_sizes(dataclasses.replace(config, model=initial_model(config)), records.size)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
   networks, weights = initial_weights(config)

@@ -1,0 +1,90 @@
+"""What a run refuses before it reads weights, and a profiler trace that is written however the run ends."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from anchor_jax import parallel
+from anchor_jax.config import MeshConfig
+from anchor_jax.errors import UserError
+from anchor_jax.store.weights import shipped
+from anchor_jax.train import train
+from anchor_jax.training import loop, memory
+from anchor_jax.training.memory import check_step_memory, out_of_memory_as_user_error
+from anchor_jax.training.step import training_mesh
+from anchor_jax.training.trace import Trace
+
+
+def changed(config, **data):
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+
+
+def test_what_cannot_work_is_refused_before_weights_are_read(tiny_run, tmp_path, monkeypatch):
+  def read(config):
+    raise AssertionError("weights are read")
+
+  monkeypatch.setattr(loop, "initial_weights", read)
+  (tmp_path / "file").write_text("")
+  config = tiny_run("body")
+  for run, workdir, message in (
+    (changed(config, path="nowhere"), tmp_path, "no prepared folder"),
+    (changed(config, batch_size=10**9), tmp_path, "lower config.data.batch_size"),
+    (changed(tiny_run("head"), crop=15), tmp_path, "use a multiple of 8"),
+    (changed(tiny_run("head", init="studio"), crop=15), tmp_path, "15 pixels don't fit"),
+    (changed(tiny_run("head", init=str(shipped())), crop=15), tmp_path, "15 pixels don't fit"),
+    (config, tmp_path / "file", "cannot write"),
+  ):
+    with pytest.raises(UserError, match=message):
+      train(run, workdir, jax.devices()[:1])
+
+
+def test_the_parts_of_a_batch_fit_the_mesh(tiny_run):
+  config = tiny_run("body", mesh=MeshConfig(data=4, fsdp=2))
+  for parts, size in ((1, 8), (2, 16)):
+    optimizer = dataclasses.replace(config.optimizer, accumulate=parts)
+    training_mesh(dataclasses.replace(changed(config, batch_size=size), optimizer=optimizer))
+  with pytest.raises(UserError, match="batch_size 8 must be a multiple of 16"):
+    training_mesh(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, accumulate=2)))
+
+
+def test_a_step_that_needs_more_memory_than_there_is_names_the_settings(tiny_run, monkeypatch):
+  compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((1000, 1000), jnp.float32)).compile()
+  mesh = parallel.make_mesh(MeshConfig(data=1), jax.devices()[:1])
+  config = tiny_run("body")
+  assert memory.step_memory(compiled) >= 8_000_000
+  check_step_memory(compiled, config, mesh)
+  monkeypatch.setattr(memory, "host_memory", lambda: 7_000_000)
+  advice = r"lower config\.data\.batch_size, which is 8, or raise config\.optimizer\.accumulate, which is 1"
+  with pytest.raises(UserError, match=advice):
+    check_step_memory(compiled, config, mesh)
+  with pytest.raises(UserError, match=advice), out_of_memory_as_user_error(config):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore")
+  with pytest.raises(jax.errors.JaxRuntimeError), out_of_memory_as_user_error(config):
+    raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize("steps,end", [(1, 1), (2, 2), (4, 4), (9, 9), (9, 4)])
+def test_a_trace_is_written_however_many_steps_there_are(tmp_path, steps, end):
+  """`end` below `steps` is a run that stops there."""
+  calls, step = [], jax.jit(lambda x: x + 1)
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError):
+    patch.setattr(jax.profiler, "start_trace", lambda folder: calls.append("start"))
+    patch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    with Trace(tmp_path, 0, steps) as trace:
+      for number in range(1, end + 1):
+        trace.before(number)
+        calls.append(number)
+        trace.after(number, step(jnp.zeros(2)))
+      raise KeyError
+  first = {1: 1, 2: 1, 4: 2, 9: 3}[steps]
+  assert calls.index("start") == first - 1 and calls.count("stop") == 1
+  assert calls[calls.index("stop") - 1] == min(first + 2, end)
+
+
+def test_reader_processes_import_no_jax_with_the_command():
+  program = "import anchor_jax.train, sys; print({'jax', 'grain', 'orbax', 'tensorflow_datasets'} & set(sys.modules))"
+  assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
