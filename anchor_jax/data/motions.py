@@ -80,8 +80,9 @@ def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:
 
   def frames(first: int) -> Iterator[MotionFrame]:
     for number in range(first, count):
-      record = source.read(start + number, ("pose", "face_mask"))
-      yield MotionFrame(record["pose"], record["face_mask"], landmarks[number])
+      record = source.read(start + number, ("pose", "face_mask", "surface"))
+      surface = record["surface"] if source.has_surface[start + number] else None
+      yield MotionFrame(record["pose"], record["face_mask"], landmarks[number], surface)
 
   return Motion(float(chosen["fps"]), source.size, count, frames)
 

@@ -4,8 +4,8 @@
   meta.json      size, fps, people, and the videos in order with their first record and number of frames
   preview.png    a contact sheet to look at before training
 
-A record: frame, pose (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and y in
-pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
+A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and
+y in pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from anchor_jax.motion.clips import PosedClip
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
 FORMAT = 1
-IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1}
+IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1, "surface": 3}
 FIELDS = (*IMAGES, "landmarks", "person", "video", "index")
 _SPLIT = "frames"
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -88,6 +88,7 @@ class _Recorder:
     self.people: list[str] = []
     self.videos: list[dict[str, Any]] = []
     self.without_landmarks: list[int] = []
+    self.without_surface: list[int] = []
     self.count = 0
     self.error: Exception | None = None
 
@@ -116,8 +117,11 @@ class _Recorder:
           raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")
         if not np.isfinite(item.landmarks).all():
           self.without_landmarks.append(self.count)
+        images = {name: getattr(item, name) for name in IMAGES}
+        if item.surface is None:
+          self.without_surface.append(self.count)
         yield {
-          **{name: _encode(getattr(item, name)) for name in IMAGES},
+          **{name: _encode(np.zeros_like(item.pose) if image is None else image) for name, image in images.items()},
           "landmarks": np.asarray(item.landmarks, np.float32),
           "person": person,
           "video": number,
@@ -169,6 +173,7 @@ def build(
       people=recorder.people,
       videos=recorder.videos,
       without_landmarks=recorder.without_landmarks,
+      without_surface=recorder.without_surface,
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
@@ -223,6 +228,7 @@ class PreparedSource:
     fps: frames per second of its first video.
     people, videos: for each record, the number of its person and of its video.
     has_landmarks: for each record, whether its five landmarks are known.
+    has_surface: for each record, whether its surface map is known; where it is not, the map is 0.
   """
 
   def __init__(self, folder: str | os.PathLike):
@@ -241,11 +247,14 @@ class PreparedSource:
     self.videos = np.concatenate([np.full(v["frames"], n, np.int32) for n, v in enumerate(self.meta["videos"])])
     self.has_landmarks = np.ones(len(self.people), bool)
     self.has_landmarks[np.asarray(self.meta["without_landmarks"], np.int64)] = False
+    # folders of earlier versions have no surface maps, and do not say so
+    self.has_surface = np.full(len(self.people), "without_surface" in self.meta)
+    self.has_surface[np.asarray(self.meta.get("without_surface", ()), np.int64)] = False
 
   def _open(self) -> None:
-    raw = {name: tfds.decode.SkipDecoding() for name in IMAGES}
     try:
       builder: Any = tfds.builder_from_directory(str(self.folder))
+      raw = {name: tfds.decode.SkipDecoding() for name in IMAGES if name in builder.info.features}
       self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
       count = len(self._records)
     except Exception as error:
@@ -283,14 +292,16 @@ class PreparedSource:
       raise IndexError(index)
     try:
       record = self._records[index]
-      return {
-        name: _decode(record[name], IMAGES[name]) if name in IMAGES else np.asarray(record[name], _DTYPES.get(name))
-        for name in fields
-      }
+      return {name: self._field(record, index, name) for name in fields}
     except KeyError:
       raise
     except Exception as error:
       raise _damaged(self.folder, f"record {index}: {error}") from error
+
+  def _field(self, record: Mapping[str, Any], index: int, name: str) -> NdArray:
+    if name == "surface" and not self.has_surface[index]:
+      return np.zeros((self.size, self.size, 3), np.uint8)
+    return _decode(record[name], IMAGES[name]) if name in IMAGES else np.asarray(record[name], _DTYPES.get(name))
 
 
 def _damaged(folder: Path, cause: object) -> UserError:

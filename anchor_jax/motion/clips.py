@@ -12,10 +12,10 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import render
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
-from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, has_sidecar, open_posed_video
+from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.motion.tracks import SHOULDERS, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
-from anchor_jax.shapes import Float, NdArray, UInt8
+from anchor_jax.shapes import Float, NdArray
 
 LANDMARK_MODELS = ("mediapipe",)
 
@@ -62,14 +62,14 @@ class FoundPoses(NamedTuple):
     anchors: points that say where the person is, NaN where missing.
     landmarks: five face landmarks, NaN where the face was not found.
     frames: function from a square to an iterator over the frames with their poses.
-    poses: function from a square and a frame's number to an iterator over (pose render, face mask) from that frame on;
-      the video's own picture is not decoded.
+    poses: function from a square and a frame's number to an iterator over the pose sides from that frame on; the
+      video's own picture is not decoded.
   """
 
   anchors: Float[NdArray, "T N 2"]
   landmarks: Float[NdArray, "T 5 2"]
   frames: Callable[[Square], Iterator[PosedFrame]]
-  poses: Callable[[Square, int], Iterator[tuple[UInt8[NdArray, "S S 3"], UInt8[NdArray, "S S"]]]]
+  poses: Callable[[Square, int], Iterator[PoseRender]]
 
 
 def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None) -> CheckedVideo:
@@ -118,7 +118,10 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
       posed.landmarks,
       posed.landmarks,
       lambda square: (_in_square(item, square) for item in posed.frames()),
-      lambda square, first: ((square.image(pose), square.mask(mask)) for pose, mask in posed.poses(first)),
+      lambda square, first: (
+        PoseRender(square.image(item.pose), square.mask(item.face_mask), square.surface(item.surface))
+        for item in posed.poses(first)
+      ),
     )
   bar = f"landmarks of {video.path.name}" if progress else None
   try:
@@ -193,6 +196,7 @@ def _in_square(item: PosedFrame, square: Square) -> PosedFrame:
     square.mask(item.person_mask),
     square.mask(item.face_mask),
     square.points(item.landmarks),
+    square.surface(item.surface),
   )
 
 

@@ -43,8 +43,10 @@ class Square:
     """The square of a mask, resized; 0 or 255."""
     return np.where(self.image(mask) > 127, 255, 0).astype(np.uint8)
 
-  def surface(self, surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "S S 3"]:
-    """The square of a surface map, resized by picking the nearest pixel, so that charts never mix."""
+  def surface(self, surface: UInt8[NdArray, "H W 3"] | None) -> UInt8[NdArray, "S S 3"] | None:
+    """The square of a surface map, resized by picking the nearest pixel, so that charts never mix; None stays None."""
+    if surface is None:
+      return None
     centres = (np.arange(self.size) + 0.5) * (self.side / self.size)
     rows, columns = (centres.astype(int) + corner for corner in (self.top, self.left))
     return surface[rows[:, None], columns]

@@ -16,11 +16,13 @@ class MotionFrame(NamedTuple):
     pose: pose render.
     face_mask: 255 where the face is to be repainted, from the pose side.
     landmarks: five points of the face in pixels, none missing.
+    surface: which part of the body each pixel of the pose shows (motion/surface.py); None where that is not known.
   """
 
   pose: UInt8[NdArray, "H W 3"]
   face_mask: UInt8[NdArray, "H W 1"]
   landmarks: Float[NdArray, "5 2"]
+  surface: UInt8[NdArray, "H W 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

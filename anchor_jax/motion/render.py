@@ -7,13 +7,26 @@ metres of an average body, scaled by the person's shoulders.
 import itertools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 
+from anchor_jax.motion.body_skins import (
+  THUMB_AXIS,
+  arm_skins,
+  cross,
+  finger_skins,
+  hand_skin,
+  palm_normal,
+  torso_skin,
+)
+from anchor_jax.motion.face_mesh import BROWS, EYES, LIPS, MOUTH, OVAL, FaceMap, FaceMesh
 from anchor_jax.motion.framing import Square
-from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.motion.sidecar import PosedFrame, PoseRender
+from anchor_jax.motion.skins import Ball, Tube, surface_map
 from anchor_jax.motion.solids import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterise, shade_pose
+from anchor_jax.motion.surface import SIDES, chart
 from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.motion.triangle_mesh import TriangleMesh
 from anchor_jax.motion.video import read_frames
@@ -25,14 +38,6 @@ SHOULDER_METRES = 0.36  # between the landmark model's shoulder points, of an av
 _TORSO, _HEAD, _FACE, _ARM, _HAND = range(5)
 _BODY, _LEFT, _RIGHT = range(3)  # groups that melt together
 
-# Rings of face points (MediaPipe's numbering).
-OVAL = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149,
-        150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # fmt: skip
-EYES = ((33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
-        (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249))  # fmt: skip
-LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
-MOUTH = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
 FINGERS = ((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 
@@ -51,9 +56,9 @@ def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Itera
   body = PoseRenderer(track, square)
   points = seen_landmarks(track)  # the render shows a face in every frame, training wants those that were found
   for number, frame in enumerate(read_frames(path)):
-    pose, face_mask = body.render(number)
+    pose, face_mask, surface = body.render(number)
     yield PosedFrame(
-      square.image(frame), pose, square.mask(track.mask(number)), face_mask, square.points(points[number])
+      square.image(frame), pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface
     )
 
 
@@ -74,15 +79,18 @@ class PoseRenderer:
     hips = np.linalg.norm(track.body[:, HIPS[0], :2] - track.body[:, HIPS[1], :2], axis=-1)
     self._hips = float(np.median(hips)) * square.scale
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
+    self._face_map = FaceMap(track.triangles, track.face.shape[1])
 
-  def render(self, number: int) -> tuple[UInt8[NdArray, "S S 3"], UInt8[NdArray, "S S"]]:
-    """The pose render of a frame, and its mask of the face (0 or 255; hands before the face are left out)."""
+  def render(self, number: int) -> PoseRender:
+    """A frame's pose render, mask of the face (0 or 255; hands before it are left out) and surface map."""
     body = self._square.points(self._track.body[number])
-    solids = self._torso(body) + self._head(number, body)
+    torso = self._torso(body)
+    solids = torso + self._head(number, body, torso[0][0].rotation)
     for side in (0, 1):
       solids += self._arm(number, side, body)
-    surface = rasterise([solid for solid, _ in solids], self._square.size, SUPERSAMPLE)
-    parts = np.append(np.array([part for _, part in solids]), -1)[surface.index]
+    drawn, kinds = [solid for solid, _ in solids], np.array([part for _, part in solids])
+    surface = rasterise(drawn, self._square.size, SUPERSAMPLE)
+    parts = np.append(kinds, -1)[surface.index]
     light = np.ones(surface.depth.shape, np.float32)
     mask = np.zeros(surface.depth.shape, np.uint8)
     if self._has_face:
@@ -92,12 +100,16 @@ class PoseRenderer:
     length = np.linalg.norm(surface.normal, axis=0, keepdims=True)
     normal = surface.normal / np.maximum(length, np.float32(1e-6))
     pose = downsample(shade_pose(surface, normal, light.astype(np.float32)), SUPERSAMPLE)
-    return pose, np.where(downsample(mask.astype(np.uint8), SUPERSAMPLE) > 127, 255, 0).astype(np.uint8)
+    face_mask = np.where(downsample(mask.astype(np.uint8), SUPERSAMPLE) > 127, 255, 0).astype(np.uint8)
+    for mesh in drawn:
+      if isinstance(mesh, FaceMesh):  # skull and jaw bulge through it here and there
+        mesh.uncover(surface, drawn.index(mesh), kinds == _HEAD, 0.04 * self.unit)
+    return PoseRender(pose, face_mask, surface_map(surface, drawn))
 
   # ---- body ----------------------------------------------------------------------------------------------------------
 
-  def _torso(self, body: Float[NdArray, "33 3"]) -> list[tuple[Solid, int]]:
-    """A loft from the neck down past the hips, and the slopes of the shoulders."""
+  def _torso(self, body: Float[NdArray, "33 3"]) -> list[tuple[Any, int]]:
+    """A loft from the neck down past the hips (the first), and the slopes of the shoulders."""
     u = self.unit
     left, right = (_flat(body[side], body) for side in SHOULDERS)
     shoulders = (left + right) / 2
@@ -119,11 +131,12 @@ class PoseRenderer:
             half * 0.38, 0.050 * u, 0.044 * u, 0.036 * u]  # fmt: skip
     deep = np.array([0.125, 0.120, 0.115, 0.115, 0.112, 0.100, 0.085, 0.074, 0.062, 0.050, 0.044, 0.036]) * u
     width, depth = (_blurred(np.interp(y, heights, table)) for table in (wide, deep))
-    loft = Loft(middle, axes, y[0] * u, y[-1] * u, width, depth, np.zeros_like(y), _BODY, 0.055 * u)
-    solids: list[tuple[Solid, int]] = [(loft, _TORSO)]
+    skin = torso_skin(middle, axes, half, u)
+    loft = Loft(middle, axes, y[0] * u, y[-1] * u, width, depth, np.zeros_like(y), _BODY, 0.055 * u, skin)
+    solids: list[tuple[Any, int]] = [(loft, _TORSO)]
     for shoulder in (left, right):
       inner = middle + 0.45 * (shoulder - shoulders) + up * 0.010 * u
-      solids.append((RoundCone(inner, shoulder, 0.040 * u, 0.056 * u, _BODY, 0.055 * u), _TORSO))
+      solids.append((RoundCone(inner, shoulder, 0.040 * u, 0.056 * u, _BODY, 0.055 * u, skin), _TORSO))
     return solids
 
   def _arm(self, number: int, side: int, body: Float[NdArray, "33 3"]) -> list[tuple[Solid, int]]:
@@ -137,43 +150,62 @@ class PoseRenderer:
     reach = np.clip(0.35 * (body[WRISTS[side], 2] - rest), 0.0, 0.25 * u)
     hand = hand + np.array([0, 0, 0.24 * u + reach - hand[0, 2]], np.float32)
     wrist = hand[0].astype(np.float64)
+    across, along = _hand_axes(hand)
+    upper_skin, fore_skin = arm_skins(
+      SIDES[side], _hinge(side, shoulder, elbow, wrist, u), palm_normal(SIDES[side], across, along)
+    )
     solids: list[tuple[Solid, int]] = [
-      (RoundCone(shoulder, elbow, 0.057 * u, 0.044 * u, _BODY, 0.02 * u), _ARM),
-      (RoundCone(elbow, wrist, 0.044 * u, 0.0265 * u, group, 0.012 * u), _ARM),
+      (RoundCone(shoulder, elbow, 0.057 * u, 0.044 * u, _BODY, 0.02 * u, upper_skin), _ARM),
+      (RoundCone(elbow, wrist, 0.044 * u, 0.0265 * u, group, 0.012 * u, fore_skin), _ARM),
     ]
-    return solids + [(cone, _HAND) for cone in self._fingers(hand, group)]
+    return solids + [(cone, _HAND) for cone in self._fingers(side, hand, across, along)]
 
-  def _fingers(self, hand: Float[NdArray, "21 3"], group: int) -> list[Solid]:
-    u = self._hand
+  def _fingers(
+    self, side: int, hand: Float[NdArray, "21 3"], across: Float[NdArray, "3"], along: Float[NdArray, "3"]
+  ) -> list[Solid]:
+    """Cones of palm and fingers; `across` to the thumb's side and `along` to the fingers, as `hand_skin` wants them."""
+    u, group, own = self._hand, _LEFT + side, SIDES[side]
     blend, wrist = 0.0045 * u, hand[0]
-    cones: list[Solid] = [RoundCone(wrist, wrist + 0.25 * (hand[9] - wrist), 0.0235 * u, 0.0210 * u, group, 0.012 * u)]
-    for finger, thick in zip(FINGERS, _THICK, strict=True):
+    skin = hand_skin(own, wrist, across, along, 0.015 * u)
+    cones: list[Solid] = [
+      RoundCone(wrist, wrist + 0.25 * (hand[9] - wrist), 0.0235 * u, 0.0210 * u, group, 0.012 * u, skin)
+    ]
+    for number, (finger, thick) in enumerate(zip(FINGERS, _THICK, strict=True)):
       root = wrist + 0.28 * (hand[finger[0]] - wrist)
-      cones.append(RoundCone(root, hand[finger[0]], 0.0165 * u, thick * 1.2 * u, group, blend))
-      for start, end in itertools.pairwise(finger):
-        cones.append(RoundCone(hand[start], hand[end], thick * u, thick * 0.92 * u, group, blend))
+      cones.append(RoundCone(root, hand[finger[0]], 0.0165 * u, thick * 1.2 * u, group, blend, skin))
+      for (start, end), bone in zip(itertools.pairwise(finger), finger_skins(own, number + 1, across), strict=True):
+        cones.append(RoundCone(hand[start], hand[end], thick * u, thick * 0.92 * u, group, blend, bone))
         thick *= 0.92
-    for (start, end), (first, last) in zip(
-      ((1, 2), (2, 3), (3, 4)), ((0.0165, 0.0135), (0.0125, 0.0110), (0.0110, 0.0095)), strict=True
+    axes = np.stack([_unit(across), _unit(along), palm_normal(own, across, along)], axis=1)
+    for (start, end), (first, last), bone in zip(
+      ((1, 2), (2, 3), (3, 4)),
+      ((0.0165, 0.0135), (0.0125, 0.0110), (0.0110, 0.0095)),
+      finger_skins(own, 0, axes @ THUMB_AXIS),
+      strict=True,
     ):
-      cones.append(RoundCone(hand[start], hand[end], first * u, last * u, group, blend))
+      cones.append(RoundCone(hand[start], hand[end], first * u, last * u, group, blend, bone))
     # the skin between the knuckles, so that a palm is no rake
     for a, b in ((5, 9), (9, 13), (13, 17), (2, 5)):
       cones.append(
-        RoundCone(hand[a] * 0.9 + wrist * 0.1, hand[b] * 0.9 + wrist * 0.1, 0.0105 * u, 0.0105 * u, group, blend)
+        RoundCone(hand[a] * 0.9 + wrist * 0.1, hand[b] * 0.9 + wrist * 0.1, 0.0105 * u, 0.0105 * u, group, blend, skin)
       )
     return cones
 
   # ---- head ----------------------------------------------------------------------------------------------------------
 
-  def _head(self, number: int, body: Float[NdArray, "33 3"]) -> list[tuple[Solid, int]]:
-    """Face mesh, skull, ears and neck; without a face, a plain head on the body model's nose and ears."""
+  def _head(self, number: int, body: Float[NdArray, "33 3"], torso: Float[NdArray, "3 3"]) -> list[tuple[Solid, int]]:
+    """Face mesh, skull, ears and neck; without a face, a plain head on the body model's nose and ears.
+
+    The columns of `torso` are its axes.
+    """
     u = self.unit
     base = (_flat(body[SHOULDERS[0]], body) + _flat(body[SHOULDERS[1]], body)) / 2
     if not self._has_face:
       middle = np.array([*body[7:9, :2].mean(axis=0), 0.03 * u])
-      plain = [(Ellipsoid(middle, (0.078 * u, 0.115 * u, 0.10 * u), group=_BODY), _HEAD)]
-      return [*plain, (RoundCone(base, middle, 0.060 * u, 0.055 * u, _BODY, 0.02 * u), _HEAD)]
+      radii = np.array((0.078, 0.115, 0.10)) * u
+      skin = Ball(middle, np.diag([1, -1, 1]) / radii, chart("cranium"))
+      neck = RoundCone(base, middle, 0.060 * u, 0.055 * u, _BODY, 0.02 * u, Tube(chart("neck"), torso[:, 0], 1.0))
+      return [(Ellipsoid(middle, radii, group=_BODY, skin=skin), _HEAD), (neck, _HEAD)]
     face = self._square.points(self._track.face[number]).astype(np.float64)
     right, left, top, chin = face[[234, 454, 10, 152]]
     across, up = left - right, top - chin
@@ -188,21 +220,28 @@ class PoseRenderer:
     shift = np.array([0.0, 0.0, 0.035 * u - ears[2]])
     place = lambda a, b, c: ears + shift + axes @ np.array([a * half, b * tall, c * half])
     eye_line = float((face[[33, 263]].mean(axis=0) - ears) @ y) / tall
-    points, triangles = _closed(face + shift, self._track.triangles, z * half)
+    points = self._face_map.close(face + shift, z * half).astype(np.float32)
+    skin = self._face_map.skin(points, y)
+    mesh = FaceMesh(TriangleMesh(points, self._face_map.triangles, _BODY, 0.015 * u, skin))
     # the skull goes on where the forehead of the mesh ends
     forehead = float(np.clip((face[10] - ears) @ z / half, 0.4, 1.2)) - 0.80 * 1.30
     skull = (1.06 * half, 0.55 * tall, 1.30 * half)
     jaw = (0.86 * half, 0.44 * tall, 0.62 * half)
+    crown = place(0, eye_line + 0.11, forehead)
+    skin = Ball(crown, (axes / skull).T, chart("cranium"))
     solids: list[tuple[Solid, int]] = [
-      (Ellipsoid(place(0, eye_line + 0.11, forehead), skull, axes, _BODY, 0.03 * u), _HEAD),
-      (Ellipsoid(place(0, eye_line - 0.20, 0.10), jaw, axes, _BODY, 0.03 * u), _HEAD),
-      (TriangleMesh(points.astype(np.float32), triangles, _BODY, 0.015 * u), _FACE),
+      (Ellipsoid(crown, skull, axes, _BODY, 0.03 * u, skin=skin), _HEAD),
+      (Ellipsoid(place(0, eye_line - 0.20, 0.10), jaw, axes, _BODY, 0.03 * u, skin=skin), _HEAD),
+      (mesh, _FACE),
     ]
-    for sign in (-1, 1):
+    radii = np.array((0.09 * half, 0.17 * tall, 0.16 * half))
+    for sign, side in ((-1, "right"), (1, "left")):
       ear = place(sign * 1.02, eye_line - 0.08, -0.15)
-      solids.append((Ellipsoid(ear, (0.09 * half, 0.17 * tall, 0.16 * half), axes, _BODY, 0.01 * u), _HEAD))
-    neck = RoundCone(base - (0, 0, 0.012 * u), place(0, eye_line - 0.30, -0.25), 0.058 * u, 0.054 * u, _BODY, 0.03 * u)
-    return [*solids, (neck, _HEAD)]
+      own = Ball(ear, (axes / radii).T, chart("ear", side))
+      solids.append((Ellipsoid(ear, radii, axes, _BODY, 0.01 * u, skin=own), _HEAD))
+    foot, top = base - (0, 0, 0.012 * u), place(0, eye_line - 0.30, -0.25)
+    own = Tube(chart("neck"), torso[:, 0], 1.0, x)
+    return [*solids, (RoundCone(foot, top, 0.058 * u, 0.054 * u, _BODY, 0.03 * u, own), _HEAD)]
 
   def _face_lines(self, face: Float[NdArray, "N 3"], surface: Surface) -> Float[NdArray, "h w"]:
     """Darkens what a relief of some pixels cannot show: lids, mouth, brows. A factor on the light, 0 to 1."""
@@ -250,14 +289,22 @@ def _blurred(table: NdArray) -> NdArray:
   return np.convolve(np.pad(table, 17, mode="edge"), kernel, mode="valid")
 
 
-def _closed(
-  face: Float[NdArray, "N 3"], triangles: Shaped[NdArray, "K 3"], forward: Float[NdArray, "3"]
-) -> tuple[Float[NdArray, "M 3"], Shaped[NdArray, "L 3"]]:
-  """The face mesh with eyeballs and the mouth's inside put into its holes; `forward` is half a face's width long."""
-  points, faces = [face], [triangles]
-  for ring, depth in ((EYES[0], 0.04), (EYES[1], 0.04), (MOUTH, -0.12)):
-    centre = face[list(ring)].mean(axis=0) + depth * forward
-    number = len(face) + len(points) - 1
-    points.append(centre[None])
-    faces.append(np.array([(a, b, number) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)], np.int32))
-  return np.concatenate(points), np.concatenate(faces)
+def _unit(vector: Float[NdArray, "3"]) -> Float[NdArray, "3"]:
+  return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def _hand_axes(hand: Float[NdArray, "21 3"]) -> tuple[Float[NdArray, "3"], Float[NdArray, "3"]]:
+  """From the hand's middle line to its edge at the thumb's side, and from the wrist to beyond the knuckles."""
+  across = (hand[5] - hand[17]) * (0.045 / 0.057)
+  return across, (hand[9] - hand[0] - across * 0.22) / 0.93
+
+
+def _hinge(
+  side: int, shoulder: Float[NdArray, "3"], elbow: Float[NdArray, "3"], wrist: Float[NdArray, "3"], unit: float
+) -> Float[NdArray, "3"]:
+  """The elbow's axis, as `arm_skins` wants it; an arm that is nearly straight is taken to bend downwards."""
+  reach = _unit(wrist - shoulder)
+  usual = np.array([0.5 if side == 0 else -0.5, 1.0, -0.18]) * 0.04 * unit
+  pole = elbow - shoulder + usual
+  pole = _unit(pole - reach * (reach @ pole))
+  return cross(reach, pole) * (1.0 if side == 0 else -1.0)

@@ -2,6 +2,7 @@
 
   pose.mkv        the pose render of every frame (lossless RGB)
   masks.mkv       the person's mask in the red channel, the face's in the green (lossless; 0 or 255)
+  surface.mkv     the surface map of every frame (lossless; chart, u, v of motion/surface.py); older sidecars have none
   landmarks.npz   five face landmarks a frame, x and y in pixels of the video, NaN where missing
   sidecar.json    format version, frames, width, height, fps
 
@@ -9,6 +10,7 @@
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import zipfile
@@ -27,7 +29,7 @@ from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
 from anchor_jax.shapes import Float, NdArray, UInt8
 
 FORMAT = 1
-_POSES, _MASKS = "pose.mkv", "masks.mkv"
+_POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"
 _LARGEST_FACTS = 2**20  # bytes of sidecar.json; ours has about a hundred
 
 
@@ -60,6 +62,19 @@ class Posed(Protocol):
     """Five face landmarks, x and y in pixels; NaN where missing."""
     ...
 
+  @property
+  def surface(self) -> UInt8[NdArray, "H W 3"] | None:
+    """Which part of the body each pixel of the pose shows, as (chart, u, v); None where that is not known."""
+    ...
+
+
+class PoseRender(NamedTuple):
+  """The pose side of a frame; see `Posed`."""
+
+  pose: UInt8[NdArray, "H W 3"]
+  face_mask: UInt8[NdArray, "H W"]
+  surface: UInt8[NdArray, "H W 3"] | None = None
+
 
 class PosedFrame(NamedTuple):
   """One frame of a video with its pose, masks and landmarks, all of one size; see `Posed`."""
@@ -69,6 +84,7 @@ class PosedFrame(NamedTuple):
   person_mask: UInt8[NdArray, "H W"]
   face_mask: UInt8[NdArray, "H W"]
   landmarks: Float[NdArray, "5 2"]
+  surface: UInt8[NdArray, "H W 3"] | None = None
 
 
 def sidecar_path(video: str | os.PathLike) -> Path:
@@ -102,8 +118,9 @@ def write_posed_video(
 
   Raises:
     UserError: the video or the sidecar cannot be written, or there is no frame.
+    ValueError: some frames have a surface map and others have none.
   """
-  landmarks, size = [], (0, 0)
+  landmarks, size, surfaces = [], (0, 0), None
   with ExitStack() as stack:
     folder = stack.enter_context(new_folder(sidecar_path(path)))
     video = stack.enter_context(VideoWriter(path, fps, metadata=metadata))
@@ -114,6 +131,12 @@ def write_posed_video(
       video.write(item.frame)
       poses.write(item.pose)
       masks.write(np.stack([item.person_mask, item.face_mask, np.zeros_like(item.face_mask)], axis=-1))
+      if item.surface is not None and not landmarks:
+        surfaces = stack.enter_context(VideoWriter(folder / _SURFACES, fps, lossless=True))
+      if (surfaces is None) != (item.surface is None):
+        raise ValueError(f"frame {len(landmarks)} of {path}: either all frames have a surface map, or none")
+      if surfaces is not None and item.surface is not None:
+        surfaces.write(item.surface)
       landmarks.append(item.landmarks)
     np.savez_compressed(folder / "landmarks.npz", landmarks=np.asarray(landmarks, np.float32).reshape(-1, 5, 2))
     facts = dict(format=FORMAT, frames=len(landmarks), width=size[0], height=size[1], fps=float(fps))
@@ -133,7 +156,7 @@ class PosedVideo:
     path: the video.
     info: its facts, with the width and height of the poses.
     landmarks: five face landmarks of every frame, x and y in pixels of the video, NaN where missing.
-    pose_info, mask_info: facts of the sidecar's streams.
+    pose_info, mask_info, surface_info: facts of the sidecar's streams; None where there are no surface maps.
   """
 
   path: Path
@@ -141,6 +164,7 @@ class PosedVideo:
   landmarks: Float[NdArray, "T 5 2"]
   pose_info: VideoInfo
   mask_info: VideoInfo
+  surface_info: VideoInfo | None = None
 
   def frames(self, first: int = 0) -> Iterator[PosedFrame]:
     """Yields the frames from number `first` on with their poses, at the video's size.
@@ -150,19 +174,26 @@ class PosedVideo:
     """
     height, width = self.info.height, self.info.width
     pictures = read_frames(self.path, first, self.info)
-    for frame, (pose, masks), points in zip(pictures, self._streams(first), self.landmarks[first:], strict=True):
+    for frame, (pose, masks, surface), points in zip(
+      pictures, self._streams(first), self.landmarks[first:], strict=True
+    ):
       frame = np.ascontiguousarray(frame[:height, :width])
-      yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points)
+      yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points, surface)
 
-  def poses(self, first: int = 0) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W"]]]:
-    """Yields pose render and face mask of the frames from number `first` on; the video itself is not decoded."""
-    for pose, masks in self._streams(first):
-      yield pose, masks[..., 1].copy()
+  def poses(self, first: int = 0) -> Iterator[PoseRender]:
+    """Yields the pose side of the frames from number `first` on; the video itself is not decoded."""
+    for pose, masks, surface in self._streams(first):
+      yield PoseRender(pose, masks[..., 1].copy(), surface)
 
-  def _streams(self, first: int) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
+  def _streams(
+    self, first: int
+  ) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"] | None]]:
     folder = sidecar_path(self.path)
     poses = read_frames(folder / _POSES, first, self.pose_info)
-    return zip(poses, read_frames(folder / _MASKS, first, self.mask_info), strict=True)
+    masks = read_frames(folder / _MASKS, first, self.mask_info)
+    if self.surface_info is None:
+      return zip(poses, masks, itertools.repeat(None))
+    return zip(poses, masks, read_frames(folder / _SURFACES, first, self.surface_info), strict=True)
 
 
 def open_posed_video(video: str | os.PathLike) -> PosedVideo:
@@ -183,7 +214,7 @@ def open_posed_video(video: str | os.PathLike) -> PosedVideo:
     if not 0 <= getattr(info, name) - count <= slack:
       raise _refuse(video, f"have {name} {count}, the video {getattr(info, name)}")
   streams = []
-  for stream in (_POSES, _MASKS):
+  for stream in (_POSES, _MASKS, *([_SURFACES] if (folder / _SURFACES).exists() else [])):
     streams.append(probe(folder / stream))
     for name, count in facts.items():
       if getattr(streams[-1], name) != count:

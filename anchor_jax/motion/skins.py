@@ -125,14 +125,21 @@ def surface_map(surface: Surface, solids: Sequence[Solid]) -> UInt8[NdArray, "H 
   """
   factor = surface.supersample
   first = factor // 2
-  index, depth, along = (plane[first::factor, first::factor] for plane in (surface.index, surface.depth, surface.along))
-  row, column = np.nonzero(index >= 0)
-  middle = np.float32((first + 0.5) / factor)
-  found = surface_points(
-    solids, index[row, column], column + middle, row + middle, depth[row, column], along[row, column]
+  index, depth, along = (
+    np.ascontiguousarray(plane[first::factor, first::factor]) for plane in (surface.index, surface.depth, surface.along)
   )
+  place = np.flatnonzero(index.ravel() >= 0)
+  row, column = np.divmod(place.astype(np.int32), index.shape[1])
+  middle = np.float32((first + 0.5) / factor)
   picture = np.zeros((*index.shape, 3), np.uint8)
-  picture[row, column] = found
+  picture.reshape(-1, 3)[place] = surface_points(
+    solids,
+    index.ravel()[place],
+    column.astype(np.float32) + middle,
+    row.astype(np.float32) + middle,
+    depth.ravel()[place],
+    along.ravel()[place],
+  )
   return picture
 
 
@@ -171,9 +178,8 @@ def surface_points(
 
 
 def _write(out: NdArray, places: NdArray, chart: NdArray, u: NdArray, v: NdArray) -> None:
-  out[places, 0] = chart
-  out[places, 1] = np.clip(u * 256, 0, 255)
-  out[places, 2] = np.clip(v * 256, 0, 255)
+  values = np.stack([chart, u * 256, v * 256], axis=1, dtype=np.float32, casting="unsafe")
+  out[places] = np.clip(values, 0, 255, out=values)
 
 
 def _on_tubes(
@@ -192,13 +198,15 @@ def _on_tubes(
   length = np.sqrt((axis * axis).sum(1, keepdims=True)) + 1e-6
   axis = axis / length
   side = _square_to(axis, side)
-  front = np.array([skin.handed for skin in skins])[:, None] * np.cross(axis, side)
+  (ax, ay, az), (sx, sy, sz) = axis.T, side.T
+  handed = np.array([skin.handed for skin in skins])
+  front = (np.stack([ay * sz - az * sy, az * sx - ax * sz, ax * sy - ay * sx]) * handed).T
   end_side = _square_to(axis, end_side)
   # the angle grows from `front` to `side`, so `end_side` turns by minus the share of `front` that it has
   twist = np.arctan2(-(end_side * front).sum(1), (end_side * side).sum(1))
   spans = np.array([(*skin.span, *skin.limits) for skin in skins])
   rows = np.concatenate([start, axis / length, front, side, twist[:, None], spans], axis=1).astype(np.float32)
-  rows = rows[which].T
+  rows = np.take(np.ascontiguousarray(rows.T), which, axis=1)
   dx, dy, dz = x - rows[0], y - rows[1], z - rows[2]
   share = dx * rows[3] + dy * rows[4] + dz * rows[5]
   forward = dx * rows[6] + dy * rows[7] + dz * rows[8]

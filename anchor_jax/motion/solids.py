@@ -100,22 +100,25 @@ def empty_surface(size: int | tuple[int, int], supersample: int = 2) -> Surface:
 def draw(surface: Surface, solids: Iterable[Solid]) -> Surface:
   """Merges solids into a surface, in place, and returns it."""
   small: list[RoundCone] = []  # neighbours in the list, solved together
+  boxes: list[tuple[float, float, float, float]] = []
   for solid in solids:
-    if isinstance(solid, RoundCone) and _extent(solid) * surface.supersample <= _SMALL:
+    box = solid.bounds()
+    if isinstance(solid, RoundCone) and _extent(box) * surface.supersample <= _SMALL:
       small.append(solid)
+      boxes.append(box)
       continue
-    _draw_small(surface, small)
-    small = []
-    _draw_one(surface, solid)
-  _draw_small(surface, small)
+    _draw_small(surface, small, boxes)
+    small, boxes = [], []
+    _draw_one(surface, solid, box)
+  _draw_small(surface, small, boxes)
   return surface
 
 
 _SMALL = 48  # sub-pixels: cones up to this size are solved in batches, which saves numpy's overhead a call
 
 
-def _extent(cone: RoundCone) -> float:
-  left, top, right, bottom = cone.bounds()
+def _extent(box: tuple[float, float, float, float]) -> float:
+  left, top, right, bottom = box
   return max(right - left, bottom - top)
 
 
@@ -124,11 +127,11 @@ def _centres(first: NdArray, count: int, factor: int) -> NdArray:
   return ((first[..., None] + np.arange(count)) + 0.5).astype(np.float32) * np.float32(1 / factor)
 
 
-def _draw_one(surface: Surface, solid: Solid) -> None:
+def _draw_one(surface: Surface, solid: Solid, box: tuple[float, float, float, float]) -> None:
   factor, number = surface.supersample, surface.drawn
   surface.drawn += 1
   rows, columns = surface.depth.shape
-  left, top, right, bottom = solid.bounds()
+  left, top, right, bottom = box
   x0, x1 = max(int(np.floor(left * factor)), 0), min(int(np.ceil(right * factor)) + 1, columns)
   y0, y1 = max(int(np.floor(top * factor)), 0), min(int(np.ceil(bottom * factor)) + 1, rows)
   if x0 >= x1 or y0 >= y1:
@@ -146,15 +149,15 @@ def _draw_one(surface: Surface, solid: Solid) -> None:
   _merge(surface, place, hit.depth.ravel()[seen], normal, hit.along.ravel()[seen], count, group, reach)
 
 
-def _draw_small(surface: Surface, cones: list[RoundCone]) -> None:
+def _draw_small(surface: Surface, cones: list[RoundCone], boxes: list[tuple[float, float, float, float]]) -> None:
   """Draws many small cones at once: per pixel the two nearest melt if related, and the result goes into the buffers."""
   if not cones:
     return
   factor, number = surface.supersample, surface.drawn
   surface.drawn += len(cones)
   rows, columns = surface.depth.shape
-  side = int(np.ceil(max(_extent(cone) for cone in cones) * factor)) + 2
-  corner = np.floor(np.array([cone.bounds()[:2] for cone in cones]) * factor).astype(np.int64)
+  side = int(np.ceil(max(_extent(box) for box in boxes) * factor)) + 2
+  corner = np.floor(np.array([box[:2] for box in boxes]) * factor).astype(np.int64)
   hit = hit_cones(
     cones, _centres(corner[:, 0], side, factor)[:, None, :], _centres(corner[:, 1], side, factor)[:, :, None]
   )

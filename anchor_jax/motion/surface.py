@@ -33,7 +33,8 @@ _PAIRED = (
 )
 CHARTS: tuple[Chart, ...] = (
   *(
-    Chart(name) for name in ("none", "chest", "belly", "torso_back", "face", "nose", "upper_lip", "lower_lip", "mouth")
+    Chart(name)
+    for name in ("none", "chest", "belly", "hips", "torso_back", "face", "nose", "upper_lip", "lower_lip", "mouth")
   ),
   Chart("neck", True),
   Chart("cranium", True),

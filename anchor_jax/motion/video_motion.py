@@ -42,7 +42,7 @@ def _motion_of(video: CheckedVideo, size: int, needed: int | None) -> Motion:
   landmarks = fill_missing(square.points(found.landmarks))
 
   def frames(first: int) -> Iterator[MotionFrame]:
-    for number, (pose, face_mask) in enumerate(found.poses(square, first), start=first):
-      yield MotionFrame(np.ascontiguousarray(pose), face_mask[..., None], landmarks[number])
+    for number, item in enumerate(found.poses(square, first), start=first):
+      yield MotionFrame(np.ascontiguousarray(item.pose), item.face_mask[..., None], landmarks[number], item.surface)
 
   return Motion(video.info.fps, size, len(landmarks), frames)

@@ -6,22 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anchor_jax.motion.body_skins import THUMB_AXIS, arm_skins, finger_skins, hand_skin, torso_skin
 from anchor_jax.motion.solids import Ellipsoid, Loft, Point, Real, RoundCone, Solid
 from anchor_jax.shapes import NdArray
 from anchor_jax.studio.camera import FLIP, Camera, Frame, turn
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
-from anchor_jax.studio.skin import (
-  arm_skins,
-  cranium_skin,
-  ear_skin,
-  face_skin,
-  finger_skins,
-  hand_skin,
-  neck_skin,
-  nose_skin,
-  torso_skin,
-)
+from anchor_jax.studio.skin import OWN, cranium_skin, ear_skin, face_skin, neck_skin, nose_skin
 
 # Parts: what a solid belongs to. The face's parts come first.
 FACE, NOSE, CRANIUM, EAR, NECK, TORSO, ARM, HAND, CLOTH, SLEEVE, COLLAR, HAIR, JEWEL = range(13)
@@ -142,7 +133,7 @@ def _hand(
     straight = _unit(along + np.tan(fan) * across)
     angle = 0.06
     bent_about = FLIP @ (across - along * np.tan(fan))
-    for bone, bend, own in zip(bones, (1.30, 1.70, 1.05), finger_skins(side, finger + 1, bent_about), strict=True):
+    for bone, bend, own in zip(bones, (1.30, 1.70, 1.05), finger_skins(OWN[side], finger + 1, bent_about), strict=True):
       angle += bend * curls[finger + 1]
       end = joint + bone * size * (np.cos(angle) * straight + np.sin(angle) * palm)
       cones.append((joint, end, thick, thick * 0.92, own))
@@ -153,8 +144,8 @@ def _hand(
   first = base + 0.046 * size * _unit((0.72 + open_up - 0.30 * c) * across + 0.70 * along + (0.18 + 0.45 * c) * palm)
   second = first + 0.036 * size * _unit((0.50 + open_up - 0.95 * c) * across + 0.85 * along + (0.10 + 0.50 * c) * palm)
   third = second + 0.029 * size * _unit((0.38 + open_up - 1.35 * c) * across + 0.90 * along + (0.05 + 0.45 * c) * palm)
-  bent_about = FLIP @ (0.40 * across - 0.35 * along + 0.80 * palm)  # square to what its curl sweeps
-  skins = finger_skins(side, 0, bent_about)
+  bent_about = FLIP @ (np.stack([across, along, palm], axis=1) @ THUMB_AXIS)
+  skins = finger_skins(OWN[side], 0, bent_about)
   cones += [
     (base, first, 0.0165 * size, 0.0130 * size, skins[0]),
     (first, second, 0.0122 * size, 0.0108 * size, skins[1]),
@@ -224,12 +215,12 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   trunk = Frame(origin[1], FLIP @ torso, float(factor[1]))
 
   cones: list[_Cone] = []
-  bare = torso_skin(identity, trunk)
+  bare = torso_skin(trunk.origin, trunk.axes, identity.shoulder * trunk.unit, trunk.unit)
   limb = identity.limb
   for side in (0, 1):
     arm = _arm(identity, state, side, torso, middle)
     shoulder, elbow, wrist = arm.shoulder, arm.elbow, arm.wrist
-    upper_skin, lower_skin = arm_skins(side, FLIP @ arm.hinge, FLIP @ arm.palm)
+    upper_skin, lower_skin = arm_skins(OWN[side], FLIP @ arm.hinge, FLIP @ arm.palm)
     group = _LEFT + side
     inner = middle + torso @ np.array([(-1 if side == 0 else 1) * identity.shoulder * 0.45, 0.0, -0.01])
     neck_side = inner + torso @ np.array([0.0, 0.012, 0.0])
@@ -299,7 +290,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
         )
     places = np.stack([wrist, wrist + 0.045 * identity.hand * arm.across, wrist + 0.1 * identity.hand * arm.along])
     (palm_root, edge, knuckles), scales = camera.project(places)
-    skin = hand_skin(side, palm_root, edge - palm_root, knuckles - palm_root, 0.015 * identity.hand * scales[0])
+    skin = hand_skin(OWN[side], palm_root, edge - palm_root, knuckles - palm_root, 0.015 * identity.hand * scales[0])
     cones.append(
       _Cone(
         wrist - (wrist - elbow) * 0.12,

@@ -1,4 +1,4 @@
-"""Where the studio's solids lie on the surface of a body: the skins of torso, head, arms and hands.
+"""Where the solids of a studio person's head lie on its surface.
 
 The person's left is on the picture's right: side 0 of a motion is her right.
 """
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anchor_jax.motion.skins import Ball, Sheet, Tube
-from anchor_jax.motion.solids import Point, Real
-from anchor_jax.motion.surface import FINGER_JOINTS, FINGERS, THUMB_JOINTS, chart
+from anchor_jax.motion.solids import Point
+from anchor_jax.motion.surface import chart
 from anchor_jax.shapes import Float, NdArray
 from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.expression import EYE_ROW, Eye, Mouth, eye_of, mouth_of
@@ -28,13 +28,6 @@ def _inverse(frame: Frame, scales: Point) -> Float[NdArray, "3 3"]:
 
 def _ball(frame: Frame, centre: Float[NdArray, "1 3"], radii: Point, number: int) -> Ball:
   return Ball(frame.picture(centre)[0], _inverse(frame, radii), number)
-
-
-def torso_skin(identity: Identity, torso: Frame) -> Sheet:
-  """The torso and the slopes of the shoulders, from 0.56 m below the shoulder line to 0.10 m above it."""
-  origin = torso.picture(np.array([(0.0, -0.56, 0.0)]))[0]
-  charts = (chart("belly"), chart("chest")), (chart("torso_back"),)
-  return Sheet(origin, _inverse(torso, (1.25 * identity.shoulder, 0.66, 0.112)), *charts)
 
 
 def neck_skin(torso: Frame, head: Frame) -> Tube:
@@ -59,50 +52,6 @@ def ear_skin(head: Frame, centre: Point, radii: Point) -> Ball:
   """An ear, around its own middle."""
   side = OWN[1 if centre[0] > 0 else 0]
   return _ball(head, np.array([centre], np.float64), radii, chart("ear", side))
-
-
-def arm_skins(side: int, hinge: NdArray, palm: NdArray) -> tuple[Tube, Tube]:
-  """Upper arm and forearm.
-
-  Args:
-    side: 0 or 1, the picture's.
-    hinge: the elbow's axis in the picture, to the body's middle when the forearm points forwards; skin of the upper arm
-      and the elbow turns with it.
-    palm: normal of the palm in the picture, which the skin at the wrist turns with.
-  """
-  own, handed = OWN[side], -1.0 if side == 0 else 1.0
-  return Tube(chart("upper_arm", own), hinge, handed), Tube(chart("forearm", own), hinge, handed, palm)
-
-
-def finger_skins(side: int, finger: int, thumbwards: NdArray) -> list[Tube]:
-  """The three bones of a finger (0: thumb); `thumbwards` is the axis it bends about, in the picture.
-
-  u = 1/2 is the finger's inner side.
-  """
-  joints = THUMB_JOINTS if finger == 0 else FINGER_JOINTS
-  number, handed = chart(FINGERS[finger], OWN[side]), 1.0 if side == 0 else -1.0
-  skins = []
-  for bone in range(3):
-    span = joints[bone], joints[bone + 1]
-    skins.append(Tube(number, thumbwards, handed, None, span, (span[0], 1.0 if bone == 2 else span[1])))
-  return skins
-
-
-def hand_skin(side: int, wrist: NdArray, across: NdArray, along: NdArray, thick: Real) -> Sheet:
-  """Palm and back of a hand.
-
-  Args:
-    side: 0 or 1, the picture's.
-    wrist: pixels.
-    across: from the hand's middle line to its edge at the thumb's side, pixels; along: from the wrist to beyond the
-      knuckles, pixels.
-    thick: half the hand's thickness, pixels.
-  """
-  own = OWN[side]
-  normal = np.cross(along, across)
-  normal *= (1.0 if side == 0 else -1.0) * float(thick) / max(float(np.sqrt(normal @ normal)), 1e-9)
-  basis = np.stack([across, 1.2 * along, normal], axis=1)
-  return Sheet(wrist - 0.15 * along, np.linalg.inv(basis), (chart("palm", own),), (chart("hand_back", own),))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,13 +19,18 @@ from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.motion import live_motion
 
 COUNT = 60
+STREAMS = ("masks.mkv", "pose.mkv", "surface.mkv")
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory, posed_frames):
   """A video, wider than high, with a sidecar; in some frames the face is not found."""
   path = tmp_path_factory.mktemp("film") / "clip.mp4"
-  sidecar.write_posed_video(path, posed_frames(COUNT, (48, 80), missing=(0, 7, 8, 30, COUNT - 1)), 25)
+  frames = (
+    frame._replace(surface=frame.pose // 2 + np.uint8(number))
+    for number, frame in enumerate(posed_frames(COUNT, (48, 80), missing=(0, 7, 8, 30, COUNT - 1)))
+  )
+  sidecar.write_posed_video(path, frames, 25)
   return path
 
 
@@ -41,7 +46,8 @@ def same(found, expected):
   assert len(found) == len(expected)
   for one, other in zip(found, expected):
     for field, true in zip(one, other):
-      assert field.dtype == true.dtype
+      assert (field is None) == (true is None)
+      assert field is None or field.dtype == true.dtype
       np.testing.assert_array_equal(field, true)
 
 
@@ -73,10 +79,10 @@ def test_a_motion_begins_with_its_first_frames(film, decoded):
   assert motion.length == 25 and not decoded
   frames = motion.frames(0)
   next(frames)
-  assert decoded == {"pose.mkv": 1, "masks.mkv": 1}  # the video itself is not decoded
-  assert len(list(frames)) == 24 and decoded == {"pose.mkv": 25, "masks.mkv": 25}
+  assert decoded == dict.fromkeys(STREAMS, 1)  # the video itself is not decoded
+  assert len(list(frames)) == 24 and decoded == dict.fromkeys(STREAMS, 25)
   decoded.clear()
-  assert len(list(motion.frames(20))) == 5 and decoded == {"pose.mkv": 5, "masks.mkv": 5}
+  assert len(list(motion.frames(20))) == 5 and decoded == dict.fromkeys(STREAMS, 5)
 
 
 def test_a_folder_is_read_as_far_as_it_is_taken(folder, monkeypatch):
@@ -96,10 +102,10 @@ def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
   opened, load = [], np.load
   monkeypatch.setattr(np, "load", lambda *args, **options: (opened.append(args), load(*args, **options))[1])
   door.prepare([film], tmp_path / "out", size=32)
-  assert sorted(probed) == ["clip.mp4", "masks.mkv", "pose.mkv"] and len(opened) == 1
+  assert sorted(probed) == ["clip.mp4", *STREAMS] and len(opened) == 1
   probed.clear()
   list(read_motion(film, size=32).frames(50))
-  assert sorted(probed) == ["clip.mp4", "masks.mkv", "pose.mkv"]
+  assert sorted(probed) == ["clip.mp4", *STREAMS]
 
 
 def test_missing_landmarks_are_interpolated_as_over_the_whole_video(tmp_path, posed_frames):

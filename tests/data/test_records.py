@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.data.records import FIELDS, PosedClip, build, is_prepared, open_prepared
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import FIELDS, IMAGES, PosedClip, build, is_prepared, open_prepared
 from anchor_jax.data.sources import JoinedSource, load
 from anchor_jax.errors import UserError
 
@@ -45,6 +46,32 @@ def test_records_come_back_in_order(folder, clips):
   assert source.meta["people"] == ["ann", "bob"] and source.meta["videos"][1]["fps"] == 30
   with pytest.raises(IndexError):
     source[12]
+
+
+def test_surface_maps_come_back_where_they_are_known(tmp_path, posed_frames):
+  maps = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+  known = [frame._replace(surface=own) for frame, own in zip(posed_frames(3), maps, strict=True)]
+  meta = build([PosedClip("a", "a", 25.0, posed_frames(2)), PosedClip("b", "a", 25.0, known)], tmp_path / "data", 32)
+  source = open_prepared(tmp_path / "data")
+  assert source.has_surface.tolist() == [False] * 2 + [True] * 3 and meta["without_surface"] == [0, 1]
+  np.testing.assert_array_equal([source[i]["surface"] for i in range(5)], np.concatenate([0 * maps[:2], maps]))
+  frames = list(read_motion(tmp_path / "data", video=1).frames(0))
+  np.testing.assert_array_equal([frame.surface for frame in frames], maps)
+  assert [frame.surface for frame in read_motion(tmp_path / "data", video=0).frames(0)] == [None, None]
+
+
+def test_a_folder_of_an_earlier_version_has_no_surface_maps(clips, tmp_path, monkeypatch):
+  before = dict(IMAGES)
+  with monkeypatch.context() as patch:  # as it was written then: without the feature, and without the list
+    patch.delitem(IMAGES, "surface")
+    meta = build(clips(), tmp_path / "old", 32)
+  assert before == IMAGES
+  del meta["without_surface"]
+  (tmp_path / "old" / "meta.json").write_text(json.dumps(meta))
+  source = open_prepared(tmp_path / "old")
+  assert not source.has_surface.any() and set(source[3]) == set(FIELDS)
+  assert not source[3]["surface"].any() and source[3]["surface"].shape == (32, 32, 3)
+  assert next(read_motion(tmp_path / "old", video=0).frames(0)).surface is None
 
 
 def test_preview_and_memory_and_pickle(folder):

@@ -4,6 +4,7 @@ import numpy as np
 
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.render import PoseRenderer, posed_frames
+from anchor_jax.motion.surface import chart, face_mask, hands_mask
 from anchor_jax.motion.tracks import mend
 from anchor_jax.motion.video import VideoWriter
 
@@ -12,7 +13,7 @@ SQUARE = Square(20, 0, 120, 64)
 
 def test_a_lit_body_on_black(standing_track):
   track = mend(standing_track())
-  pose, face = PoseRenderer(track, SQUARE).render(0)
+  pose, face, _ = PoseRenderer(track, SQUARE).render(0)
   assert pose.shape == (64, 64, 3) and face.shape == (64, 64) and set(np.unique(face)) == {0, 255}
   chest = SQUARE.points(track.body[0, [11, 12]]).mean(axis=0) + [0, 8, 0]
   assert pose[int(chest[1]), int(chest[0])].min() > 60
@@ -43,7 +44,7 @@ def test_the_render_moves_with_the_person(standing_track):
 
 def test_without_a_face_there_is_still_a_head(standing_track):
   track = mend(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
-  pose, face = PoseRenderer(track, SQUARE).render(0)
+  pose, face, _ = PoseRenderer(track, SQUARE).render(0)
   nose = SQUARE.points(track.body[0, 0])
   assert pose[int(nose[1]), int(nose[0])].min() > 40 and not face.any()
 
@@ -58,5 +59,46 @@ def test_no_pixel_of_the_video_gets_in(tmp_path, standing_track):
   for dark, bright in zip(*clips, strict=True):
     np.testing.assert_array_equal(dark.pose, bright.pose)
     np.testing.assert_array_equal(dark.face_mask, bright.face_mask)
+    np.testing.assert_array_equal(dark.surface, bright.surface)
     assert bright.frame.min() > dark.frame.max() and set(np.unique(dark.person_mask)) == {0, 255}
     assert np.isfinite(dark.landmarks).all() and dark.frame.shape == (64, 64, 3)
+
+
+def test_every_lit_pixel_has_a_place_on_the_body(standing_track):
+  track = mend(standing_track())
+  pose, face, surface = PoseRenderer(track, SQUARE).render(0)
+  lit = pose.any(axis=-1)
+  assert not surface[~lit].any() and (surface[lit][:, 0] > 0).mean() > 0.9
+  # the skull bulges through the face, but does not hide it; this mesh fills half of its oval
+  assert (face_mask(surface)[face > 0] > 0).mean() > 0.5
+  # her left arm hangs on the picture's right, her right hand is before her chest
+  for name, right_of_the_middle in (("left_forearm", True), ("left_upper_arm", True), ("right_upper_arm", False)):
+    side, _, part = name.partition("_")
+    columns = np.nonzero(surface[..., 0] == chart(part, side))[1]
+    assert len(columns) > 10 and (columns.mean() > 32) == right_of_the_middle, name
+  own = surface[hands_mask(surface) > 0][:, 0]
+  hands = [chart(part, "right") for part in ("palm", "hand_back", "thumb", "index", "middle", "ring", "little")]
+  assert np.isin(own, hands).sum() > 30
+  chest = SQUARE.points(track.body[0, [11, 12]]).mean(axis=0) + [8, 10, 0]
+  assert surface[int(chest[1]), int(chest[0]), 0] == chart("chest")
+
+
+def test_the_skin_moves_with_the_person(standing_track):
+  track = mend(standing_track())
+  shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
+  moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
+  still, other = (PoseRenderer(t, SQUARE).render(0)[2].astype(int) for t in (track, moved))
+  alike = np.abs(other[:, 8:] - still[:, :-8]).max(axis=-1)[still[:, :-8, 0] > 0]
+  assert (alike <= 1).mean() > 0.98
+
+
+def test_a_palm_that_turns_shows_its_back(standing_track):
+  track = standing_track()
+  turned = track.hands.copy()
+  turned[..., 0] = 2 * turned[..., :1, 0] - turned[..., 0]  # mirrored: the other side of the hand is seen
+  shown = []
+  for hands in (track.hands, turned):
+    surface = PoseRenderer(mend(standing_track(hands=hands)), SQUARE).render(0)[2]
+    shown.append([np.sum(surface[..., 0] == chart(part, "right")) for part in ("palm", "hand_back")])
+  (palm, back), (palm_turned, back_turned) = shown
+  assert max(palm, back) > 5 * min(palm, back) and (palm > back) != (palm_turned > back_turned)

@@ -27,6 +27,38 @@ def test_round_trip(clip, posed_frames):
       np.testing.assert_array_equal(getattr(found, name), getattr(true, name))
 
 
+def with_maps(frames):
+  for number, frame in enumerate(frames):
+    yield frame._replace(surface=np.random.default_rng(number).integers(0, 256, frame.pose.shape).astype(np.uint8))
+
+
+def test_surface_maps_come_back_to_the_bit(tmp_path, posed_frames):
+  path = tmp_path / "clip.mp4"
+  sidecar.write_posed_video(path, with_maps(posed_frames(5, (30, 41))), 25)
+  video = sidecar.open_posed_video(path)
+  true = [frame.surface for frame in with_maps(posed_frames(5, (30, 41)))]
+  np.testing.assert_array_equal([frame.surface for frame in video.frames()], true)
+  np.testing.assert_array_equal([item.surface for item in video.poses(2)], true[2:])
+  assert json.loads((sidecar.sidecar_path(path) / "sidecar.json").read_text())["format"] == 1
+
+
+def test_a_sidecar_without_surface_maps_is_read_as_before(clip):
+  assert not (sidecar.sidecar_path(clip) / "surface.mkv").exists()
+  video = sidecar.open_posed_video(clip)
+  assert [frame.surface for frame in video.frames()] == [None] * 6 == [item.surface for item in video.poses()]
+
+
+def test_surface_maps_that_do_not_fit_are_told(tmp_path, posed_frames):
+  path, other = tmp_path / "clip.mp4", tmp_path / "other.mp4"
+  sidecar.write_posed_video(path, with_maps(posed_frames(5)), 25)
+  sidecar.write_posed_video(other, with_maps(posed_frames(4)), 25)
+  shutil.copy(sidecar.sidecar_path(other) / "surface.mkv", sidecar.sidecar_path(path) / "surface.mkv")
+  with pytest.raises(UserError, match=r"surface\.mkv with frames 4 instead of 5"):
+    sidecar.open_posed_video(path)
+  with pytest.raises(ValueError, match="either all frames"):
+    sidecar.write_posed_video(path, [*with_maps(posed_frames(2)), *posed_frames(1)], 25)
+
+
 def test_nothing_half_done_is_left(tmp_path, posed_frames):
   def breaks():
     yield from posed_frames(3)
