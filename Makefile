@@ -24,7 +24,7 @@ smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/s
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
 test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
-	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --durations=10
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that are too long for `make test` (fetches the TPU compiler, 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m slow --durations=10

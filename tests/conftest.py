@@ -43,3 +43,21 @@ def standing_track():
   from people import make_track
 
   return make_track
+
+
+# The files that take longest start first, so that no worker is left alone with one of them at the end.
+LONGEST = (
+  "test_generate",
+  "test_train",
+  "test_verify",
+  "test_export",
+  "test_aot",
+  "test_stream",
+  "test_lora",
+  "test_unet",
+)
+
+
+def pytest_collection_modifyitems(items):
+  rank = {name: place for place, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
