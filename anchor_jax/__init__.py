@@ -1,3 +1,3 @@
 """Anchor videos of a person from one minute of film: Make-Your-Anchor (CVPR 2024) in JAX/Flax."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
