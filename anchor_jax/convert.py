@@ -38,7 +38,7 @@ def from_diffusers(
 
   Args:
     source: a pipeline's folder, or one model's.
-    target: made, or replaced where it holds models already.
+    target: created, or replaced where it holds models already.
     image_encoder, controlnet: folders of those models, where the pipeline has none.
     head: an inpainting pipeline (or UNet) for the head.
     make_controlnet: make a pose branch from each UNet that has none.
@@ -82,7 +82,7 @@ def to_diffusers(
 
   Args:
     source: a workdir, a folder of adapters, a folder of models or one model's.
-    target: made, or replaced where it holds models already.
+    target: created, or replaced where it holds models already.
     weights: "ema" for a workdir's averaged weights where there are any, "raw" for the others.
     dtype: as in `from_diffusers`.
     step: of a workdir: newest, best or a number.
@@ -117,7 +117,7 @@ def to_adapters(
 
   Args:
     workdir: of runs with config.lora.rank.
-    target: made, or replaced where it holds adapters already.
+    target: created, or replaced where it holds adapters already.
     weights, dtype, step: as in `to_diffusers`.
 
   Raises:
@@ -153,7 +153,9 @@ def _summary(target: Path, models: ModelFolder | None) -> str:
   if models.ignored:
     lines.append(f"left out, not needed here: {', '.join(models.ignored)}")
   if not any(isinstance(model.config, CLIPVisionConfig) for model in models.models.values()):
-    lines.append("no image tower is there: training makes a small one anew; give --image-encoder=DIR for CLIP's")
+    lines.append(
+      "no image tower is there: training starts a small one from random weights; give --image-encoder=DIR for CLIP's"
+    )
   return "\n".join(lines)
 
 
@@ -167,12 +169,14 @@ def _parser() -> argparse.ArgumentParser:
     way.add_argument("source", type=Path, metavar="SRC")
     way.add_argument("target", type=Path, metavar="DST")
     way.add_argument("--dtype", choices=sorted(DTYPES), help="type of the weights written (default: as stored)")
-  into.add_argument("--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, or a whole CLIP model")
+  into.add_argument(
+    "--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, or a CLIP model with both towers"
+  )
   into.add_argument("--controlnet", type=Path, metavar="DIR", help="the body's pose branch")
   into.add_argument("--head", type=Path, metavar="DIR", help="an inpainting pipeline, whose UNet the head starts from")
   into.add_argument("--make-head", action="store_true", help="make the head's UNet from the body's")
   into.add_argument("--no-controlnet", action="store_true", help="do not make pose branches from UNets without one")
-  into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of pose branches made")
+  into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of new pose branches")
   for way in (out, few):
     way.add_argument("--weights", choices=("ema", "raw"), default="ema", help="a workdir's averaged or raw weights")
     way.add_argument("--checkpoint-step", default="newest", metavar="STEP", help="a workdir's newest, best or a number")

@@ -5,7 +5,7 @@ Example:
   python ana_bundle/generate.py motion.npz frames.npz        # motion.npz: pose [T H W 3], appearance [H W 3]; uint8
 
 The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json, which
-names the versions that made it and the hash of each file. Programs are made on the CPU, whatever they are for.
+names the versions that made it and the hash of each file. Programs are exported on the CPU for every platform.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("c
 
   Args:
     person: body and, where there is one, head.
-    output: made, or replaced where it holds a bundle already.
+    output: created, or replaced where it holds a bundle already.
     platforms: some of `store.bundle.PLATFORMS`; the programs run on all of them.
 
   Raises:

@@ -70,14 +70,14 @@ def load_adapters(file: Path) -> Adapters:
     side = "down" if name.endswith(_DOWN) else "up" if name.endswith(_UP) else None
     layer = tuple(re.sub(r"\.(\d+)", r"_\1", name.removesuffix(_DOWN).removesuffix(_UP)).split("."))
     if side is None or layer[0] not in ("unet", "controlnet") or value.ndim not in (2, 4):
-      raise UserError(f"{file} holds {name!r}, which is no adapter of ours: write it with anchor_jax.convert lora")
+      raise UserError(f"{file} holds {name!r}, which is no adapter: write the file with anchor_jax.convert lora")
     value = names.from_torch(("kernel",), value)
     flat[*layer, side] = value.reshape(value.shape[-2:]) if side == "up" else value
   incomplete = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
   if incomplete:
     raise UserError(f"{file} holds half of the adapter of {'/'.join(incomplete[0][:-1])}: write it again")
   if not flat or not re.fullmatch("[0-9]{1,18}", metadata.get("step", "")):
-    raise UserError(f"{file} holds no adapters of ours: write it with anchor_jax.convert lora")
+    raise UserError(f"{file} holds no adapters that can be read here: write it with anchor_jax.convert lora")
   return Adapters(names.unflatten(flat), null_context, metadata.get("base", ""), int(metadata["step"]))
 
 

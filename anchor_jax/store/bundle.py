@@ -61,7 +61,7 @@ def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence
   """Writes a bundle, beside `folder`, which it replaces once it is complete.
 
   Args:
-    folder: made, or replaced where it holds a bundle already.
+    folder: created, or replaced where it holds a bundle already.
     parts: "body", and "head" where there is one.
     platforms: some of `PLATFORMS`; each program runs on all of them.
 
@@ -111,9 +111,9 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
   """
   networks, sample, model = content.networks, content.sample, content.networks.model
   picture, latent = _picture(content), _latent(content)
-  of = jax.ShapeDtypeStruct
-  context = of((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
-  clip = lambda channels: of((sample.window, *latent[:2], channels), jnp.float32)
+  array = jax.ShapeDtypeStruct
+  context = array((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
+  clip = lambda channels: array((sample.window, *latent[:2], channels), jnp.float32)
   condition = {"pose": clip(model.controlnet.block_out_channels[0])}
   if networks.inpaints:
     condition["inpaint"] = clip(model.unet.in_channels - model.unet.out_channels)
@@ -124,18 +124,18 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
   def denoiser(weights, *inputs):
     return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
 
-  flags = of((sample.window,), jnp.bool_)
-  seen, stored, latents = of(picture, jnp.float32), of(picture, jnp.uint8), of(latent, jnp.float32)
-  made = {
-    "pose_stem": (pose_stem, (stored,)),
-    "denoiser": (denoiser, (clip(latent[2]), of((), jnp.int32), context, condition, flags)),
-    "encoder": (networks.encode, (seen,)),
+  flags = array((sample.window,), jnp.bool_)
+  pixels, image, latents = array(picture, jnp.float32), array(picture, jnp.uint8), array(latent, jnp.float32)
+  functions = {
+    "pose_stem": (pose_stem, (image,)),
+    "denoiser": (denoiser, (clip(latent[2]), array((), jnp.int32), context, condition, flags)),
+    "encoder": (networks.encode, (pixels,)),
     "decoder": (networks.decode, (latents,)),
-    "image_tower": (networks.encode_appearance, (stored,)),
+    "image_tower": (networks.encode_appearance, (image,)),
   }
   if networks.inpaints:
-    made["inpainting"] = (networks.inpaint_condition, (seen, of(picture[:2], jnp.bool_)))
-  return made
+    functions["inpainting"] = (networks.inpaint_condition, (pixels, array(picture[:2], jnp.bool_)))
+  return functions
 
 
 def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence[str]) -> export.Exported:

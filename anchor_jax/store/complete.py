@@ -17,9 +17,9 @@ from anchor_jax.store.tensors import Tensor
 
 
 def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_widths: tuple[int, ...]) -> None:
-  """Adds pose branches, a head UNet and null contexts that can be made from the models there are.
+  """Adds pose branches, a head UNet and null contexts that can be derived from the models there are.
 
-  A null context is made wherever a text encoder and an image encoder are known and no null context is.
+  A null context is computed wherever there are a text encoder and an image encoder, and no null context.
 
   Args:
     folder: changed in place.

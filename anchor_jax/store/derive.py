@@ -32,20 +32,20 @@ def controlnet_from_unet(
   Returns:
     Its configuration and parameters; the stem's last convolution and all exits are zero.
   """
-  made = ControlNetConfig.from_unet(config, stem_widths)
+  branch = ControlNetConfig.from_unet(config, stem_widths)
   rng = np.random.default_rng(seed)
   dtype = tensors[_CONV_IN].dtype
-  found = {}
-  for path, shape in parameter_shapes(made).items():
+  params = {}
+  for path, shape in parameter_shapes(branch).items():
     if path == _CONV_IN:
-      found[path] = tensors[path].then(shape, lambda kernel: kernel[:, :, : made.in_channels])
+      params[path] = tensors[path].then(shape, lambda kernel: kernel[:, :, : branch.in_channels])
     elif path in tensors and path[0] != "conv_norm_out":
-      found[path] = tensors[path]
+      params[path] = tensors[path]
     else:
       kernel = path[0] == _STEM and path[1] != "conv_out" and path[-1] == "kernel"
       array = _random_kernel(rng, shape) if kernel else np.zeros(shape, np.float32)
-      found[path] = Tensor.of(array.astype(dtype))
-  return made, found
+      params[path] = Tensor.of(array.astype(dtype))
+  return branch, params
 
 
 def head_unet_from_unet(config: UNetConfig, tensors: dict[Path, Tensor]) -> tuple[UNetConfig, dict[Path, Tensor]]:
@@ -55,14 +55,16 @@ def head_unet_from_unet(config: UNetConfig, tensors: dict[Path, Tensor]) -> tupl
     UserError: the UNet has more input channels than its output already.
   """
   if config.in_channels != config.out_channels:
-    raise UserError(f"a head UNet is made from one with {config.out_channels} input channels, not {config.in_channels}")
-  made = dataclasses.replace(config, in_channels=2 * config.out_channels + 1)
-  shape = parameter_shapes(made)[_CONV_IN]
+    raise UserError(
+      f"a head UNet is derived from one with {config.out_channels} input channels, not {config.in_channels}"
+    )
+  head = dataclasses.replace(config, in_channels=2 * config.out_channels + 1)
+  shape = parameter_shapes(head)[_CONV_IN]
 
   def widen(kernel: NdArray) -> NdArray:
     return np.concatenate([kernel, np.zeros((*shape[:2], shape[2] - kernel.shape[2], shape[3]), kernel.dtype)], axis=2)
 
-  return made, {**tensors, _CONV_IN: tensors[_CONV_IN].then(shape, widen)}
+  return head, {**tensors, _CONV_IN: tensors[_CONV_IN].then(shape, widen)}
 
 
 def _random_kernel(rng: np.random.Generator, shape: tuple[int, ...]) -> NdArray:

@@ -143,7 +143,7 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
     reason = " ".join(str(error).split())[:200]
     raise UserError(f"{folder / 'config.json'} describes no {config.class_name} that can be built ({reason})") from None
   expected = {names.torch_name(path): (path, shape) for path, shape in shapes.items()}
-  found: dict[names.Path, Tensor] = {}
+  params: dict[names.Path, Tensor] = {}
   unexpected, wrong = [], []
   for name, (given, tensor) in _torch_named(read_tensors(folder), config).items():
     if name not in expected:
@@ -154,10 +154,10 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
     wanted = names.torch_shape(path, shape)
     if tensor.shape == (*wanted, 1, 1):  # a dense layer written as a 1x1 convolution, in the oldest autoencoders
       tensor = tensor.then(wanted, lambda array: array[..., 0, 0])
-    found[path] = tensor.then(shape, lambda array, path=path: names.from_torch(path, array))
+    params[path] = tensor.then(shape, lambda array, path=path: names.from_torch(path, array))
     if tensor.shape != wanted:
       wrong.append(f"{given} is {list(tensor.shape)} and not {list(wanted)}")
-  missing = [name for name, (path, _) in expected.items() if path not in found]
+  missing = [name for name, (path, _) in expected.items() if path not in params]
   complaints = [
     f"{title}: {', '.join(sorted(keys))}"
     for title, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", wrong))
@@ -165,7 +165,7 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
   ]
   if complaints:
     raise UserError(f"the weights in {folder} do not fit its config.json; {'; '.join(complaints)}")
-  return {path: found[path] for _, (path, _) in expected.items()}
+  return {path: params[path] for _, (path, _) in expected.items()}
 
 
 def _torch_named(tensors: Mapping[str, Tensor], config: Config) -> dict[str, tuple[str, Tensor]]:
@@ -226,8 +226,8 @@ def save_tensors(
     raise UserError(f"these parameters do not fit the {config.class_name} they should be: {', '.join(wrong)}")
   ready = {}
   for path, tensor in tensors.items():
-    turned = tensor.then(names.torch_shape(path, tensor.shape), lambda a, path=path: names.to_torch(path, a))
-    ready[names.torch_name(path)] = turned if dtype is None else turned.astype(DTYPES[dtype])
+    torch_tensor = tensor.then(names.torch_shape(path, tensor.shape), lambda a, path=path: names.to_torch(path, a))
+    ready[names.torch_name(path)] = torch_tensor if dtype is None else torch_tensor.astype(DTYPES[dtype])
   of_clip = isinstance(config, (CLIPVisionConfig, CLIPTextConfig))
   stem = "model" if of_clip else "diffusion_pytorch_model"
   folder = Path(folder)

@@ -59,12 +59,12 @@ class ModelFolder:
   ignored: tuple[str, ...] = ()
 
   def find(self, part: str, role: str) -> StoredModel | None:
-    """The model that `part` uses: its own, else the shared one, else None."""
+    """Returns the model that `part` uses: its own, else the shared one, else None."""
     return next((self.models[place] for place in places_of(part, role) if place in self.models), None)
 
   @classmethod
   def of_parts(cls, parts: Mapping[str, Mapping[str, StoredModel]]) -> "ModelFolder":
-    """The folder of a person, from {part: {role: model}}: models equal in both parts are written once, as shared."""
+    """Returns the folder of a person, from {part: {role: model}}; models that are equal in all parts are shared."""
     folder = cls()
     for role, row in ROLES.items():
       holders = {part: models[role] for part, models in parts.items() if role in models}
@@ -76,7 +76,7 @@ class ModelFolder:
 
 
 def stored_models(model: ModelConfig, weights: PyTree) -> dict[str, StoredModel]:
-  """{role: model} of a part's networks in memory, and its noise schedule."""
+  """Returns {role: model} of a part's networks in memory and its noise schedule."""
   stored = {"scheduler": StoredModel(model.schedule)}
   for role, tree in weights.items():
     flat = names.flatten(tree) if isinstance(tree, Mapping) else {_ARRAY: tree}
@@ -131,7 +131,7 @@ def read_models(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
 
 
 def find_place(folder: Path, part: str, role: str) -> Place | None:
-  """Where the model that `part` uses stands in a folder; None where there is none."""
+  """Returns the place of the model that `part` uses in a folder; None where there is none."""
   return next((place for place in places_of(part, role) if place.exists(folder)), None)
 
 

@@ -51,7 +51,7 @@ def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
 
   Args:
     fields: the dictionary.
-    role: the folder's name; a whole CLIP model under `text_encoder` is read as its text tower, else as its image tower.
+    role: the folder's name: `text_encoder` reads the text tower of a CLIP model with both, any other the image tower.
 
   Raises:
     UserError: the class is not known here.

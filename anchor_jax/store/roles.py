@@ -1,4 +1,4 @@
-"""The table of roles: every kind of model in a folder of models, and where it stands there.
+"""The table of roles: every kind of model that a folder of models holds, and where.
 
 A folder of models has one subfolder for each model, named by its role, as diffusers writes a pipeline. A model at the
 top is for body and head alike; one below body/ or head/ is for that part alone, and is read instead of the one at the
@@ -46,7 +46,7 @@ class Role:
 
   Attributes:
     kind: how it is stored.
-    config: class of its configuration; None for an array.
+    config: class of its configuration; None for an array, which needs none.
     setting: its field in ModelConfig; "" where a run has no such network.
     per_part: whether body and head always have their own when a person is written; other roles are written once where
       both are equal.
@@ -71,7 +71,7 @@ NETWORKS = tuple(name for name, role in ROLES.items() if role.kind is Kind.NETWO
 
 
 class Place(NamedTuple):
-  """Where a model stands: its part (SHARED, "body" or "head") and its role. `str` gives "vae" or "head/unet"."""
+  """The place of a model: its part (SHARED, "body" or "head") and its role. `str` gives "vae" or "head/unet"."""
 
   part: str
   role: str
@@ -91,7 +91,7 @@ class Place(NamedTuple):
 
 
 def places_of(part: str, role: str) -> tuple[Place, ...]:
-  """Where a part's model may stand, the first that exists being the one that counts."""
+  """Returns the places where a part's model may be; the first that exists is the one to read."""
   return (Place(part, role), Place(SHARED, role)) if part in PARTS else (Place(SHARED, role),)
 
 

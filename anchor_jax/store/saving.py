@@ -24,7 +24,7 @@ def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
   Beside the models (float32), each part's folder holds config.json (settings), step.json and appearance.png.
 
   Args:
-    folder: made, or replaced where it holds models already.
+    folder: created, or replaced where it holds models already.
     parts: "body", and "head" where there is one.
 
   Raises:
@@ -50,11 +50,11 @@ def write_adapters(
   """Writes what a run with config.lora learned to TARGET/PART, without the networks that the adapters change.
 
   Raises:
-    UserError: the part was not trained with adapters.
+    UserError: the part was not trained with adapters, or has no appearance.png.
   """
   config = read_settings(workdir / part)
   if not config.lora.rank:
-    raise UserError(f"{workdir / part} was trained as a whole: only a run with --config.lora.rank=N has adapters")
+    raise UserError(f"{workdir / part} was trained without adapters: only a run with --config.lora.rank=N has adapters")
   trained, step = read_weights(workdir / part, choice.averaged, choice.step)
   frozen = read_models(workdir / part / "base", part)[1]
   scaled = jax.tree_util.tree_map_with_path(
@@ -63,4 +63,7 @@ def write_adapters(
   stored = lora.Adapters(scaled, trained.get("null_context"), lora.weights_hash(frozen), step)
   lora.save_adapters(target / part / lora.FILE, stored, dtype)
   write_settings(target / part, config)
-  shutil.copyfile(workdir / part / APPEARANCE, target / part / APPEARANCE)
+  picture = workdir / part / APPEARANCE
+  if not picture.exists():
+    raise UserError(f"{picture} is missing: train this part again")
+  shutil.copyfile(picture, target / part / APPEARANCE)

@@ -24,7 +24,7 @@ from anchor_jax.store.settings import read_settings
 from anchor_jax.store.workdir import PARTS, read_appearance, read_weights
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
-# Networks of a part, which is what its weights are named by.
+# The networks of body and head: the keys of their weights.
 _NETWORKS = ("unet", "controlnet", "null_context", "vae", "image_encoder")
 
 
@@ -108,7 +108,7 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
     networks, weights, step = _read_adapted(folder / part / lora.FILE, config, choice.base)
   else:
     if choice.base:
-      raise UserError(f"--base={choice.base} is for adapters alone, and {folder} is a whole person: leave it out")
+      raise UserError(f"--base={choice.base} is for adapters alone, and {folder} holds all weights: leave it out")
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
     frozen = {} if part == "vae" else read_models(folder / part / "base", part)[1]
     networks, weights = Networks(config.model, config.dtype), _merge(frozen, trained, config.lora)
@@ -118,8 +118,8 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
 def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   """Returns the networks and weights that a run starts from, by config.init.
 
-  Networks found there have the sizes found, which replace those in config.model; all others are new and random, by
-  config.seed. With config.lora.rank, "lora" holds new adapters.
+  Networks found there keep their sizes, which replace those in config.model; all others are random, by config.seed.
+  With config.lora.rank, "lora" holds new adapters.
 
   Raises:
     UserError: config.init names no folder, or holds nothing for this part.
@@ -190,10 +190,10 @@ def _is_trained(folder: Path) -> bool:
 
 
 def _folder(path: str | Path) -> Path:
-  """The folder that a user names; "studio" is the shipped one, unless there is a folder of that name."""
-  folder = Path(path)
-  if str(path) == "studio" and not folder.is_dir():
+  """The folder that a user names; "studio" is the shipped one, as for config.init."""
+  if str(path) == "studio":
     return shipped()
+  folder = Path(path)
   if not folder.is_dir():
     raise UserError(f"no folder {folder}: give the --workdir of a training run, adapters, or a folder of models")
   return folder

@@ -68,7 +68,7 @@ def _candidates(folder: Path, step: str) -> list[int]:
 def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
   stored = ocp.checkpointables_metadata(str(path)).metadata["state"]
   name = "ema" if averaged and stored.get("ema") else "weights"
-  # What is asked for as numpy arrays is read as such; a view of one zero stands for each, so that it costs no memory.
+  # Orbax restores a leaf as numpy where a numpy array is asked for; a broadcast zero costs no memory.
   wanted = jax.tree.map(
     lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), {"step": stored["step"], name: stored[name]}
   )

@@ -22,12 +22,12 @@ def test_adapters_there_and_back(tmp_path):
 @pytest.mark.parametrize(
   "tensors,step,reason",
   [
-    (GOOD, "²", "no adapters of ours"),
-    (GOOD, "9" * 4000, "no adapters of ours"),
-    ({}, "1", "no adapters of ours"),
+    (GOOD, "²", "no adapters that can be read"),
+    (GOOD, "9" * 4000, "no adapters that can be read"),
+    ({}, "1", "no adapters that can be read"),
     ({DOWN: GOOD[DOWN]}, "1", "half of the adapter"),
-    ({**GOOD, DOWN: np.ones((2, 3, 1), np.float32)}, "1", "no adapter of ours"),
-    ({**GOOD, "vae.a.lora_A.weight": GOOD[DOWN]}, "1", "no adapter of ours"),
+    ({**GOOD, DOWN: np.ones((2, 3, 1), np.float32)}, "1", "which is no adapter"),
+    ({**GOOD, "vae.a.lora_A.weight": GOOD[DOWN]}, "1", "which is no adapter"),
     ({**GOOD, "null_context": np.ones(3, np.float32)}, "1", r"null_context of shape \[3\]"),
   ],
 )

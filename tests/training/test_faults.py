@@ -1,8 +1,13 @@
 """What can go wrong while training, done to a run on purpose, and what is lost: nothing."""
 
 import dataclasses
+import os
+import pathlib
 import resource
 import signal
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -105,24 +110,17 @@ def test_two_processes_train_to_the_losses_of_one(tmp_path, tiny_run, mesh, devi
   np.testing.assert_allclose([two[step] for step in one], list(one.values()), rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_two_processes_resume_from_the_same_checkpoint(tmp_path, tiny_run):
-  """Only one of them meets the damage, in a file that holds its shards: both go back to step 2."""
-  model = tiny_run("body").model
-  model = dataclasses.replace(model, image_encoder=dataclasses.replace(model.image_encoder, intermediate_size=2048))
-  mesh = MeshConfig(data=1, fsdp=1, tensor=2)
-  file = write_config(tmp_path, tiny_run("body", steps=4, checkpoint_every=2, mesh=mesh, model=model))
-  outputs = []
-  for damaged in (False, True):
-    if damaged:
-      before = losses(tmp_path / "run", "body")
-      harmed = list((tmp_path / "run/body/checkpoints/4/state/ocdbt.process_1").rglob("*"))
-      for place in harmed:
-        if place.is_file():
-          place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
-      assert harmed
-    pod = start_pod(file, tmp_path / "run", 2, 1)
-    outputs.append(pod.communicate(timeout=500)[0])
-    assert pod.returncode == 0, outputs[-1][-3000:]
-  assert "checkpoint 4 can't be read" in outputs[1]
-  assert losses(tmp_path / "run", "body")[4] == pytest.approx(before[4], rel=1e-5)
+def test_two_processes_restore_the_same_checkpoint(tmp_path):
+  """Only one of them meets the damage, in its own share of the arrays: both go back to step 2."""
+  script = pathlib.Path(__file__).parents[1] / "helpers/restoring_pod.py"
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
+  environment = {**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(script.parents[2])}
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+  command = [sys.executable, str(script), str(tmp_path), coordinator]
+  pod = [subprocess.Popen([*command, str(process)], **pipes) for process in range(2)]
+  for process, output in enumerate([started.communicate(timeout=300)[0] for started in pod]):
+    assert pod[process].returncode == 0, output[-3000:]
+    assert f"process {process} restored 2 {{'position': 2}} and keeps 2" in output
+    assert "checkpoint 4 can't be read" in output

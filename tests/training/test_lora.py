@@ -84,7 +84,7 @@ def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters
     read_part(
       adapters, "body", CheckpointChoice(base=str(workdir))
     )  # she herself, adapters merged in, is not what they change
-  with pytest.raises(UserError, match="a whole person: leave it out"):
+  with pytest.raises(UserError, match="holds all weights: leave it out"):
     read_part(workdir, "body", CheckpointChoice(base="studio"))
   shutil.copytree(adapters, tmp_path / "cut")
   file = tmp_path / "cut/body/lora.safetensors"
@@ -123,5 +123,5 @@ def test_what_does_not_go_with_adapters_is_refused(workdir, lora_run, tmp_path):
       run_config({**plain, **change})
   shutil.copytree(workdir, tmp_path / "whole")
   (tmp_path / "whole/body/config.json").write_text(json.dumps({**plain, "lora": {"rank": 0}}))
-  with pytest.raises(UserError, match="was trained as a whole"):
+  with pytest.raises(UserError, match="was trained without adapters"):
     to_adapters(tmp_path / "whole", tmp_path / "few")
