@@ -7,9 +7,11 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from anchor_jax.errors import UserError
+from anchor_jax.files import check_name
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
@@ -27,12 +29,41 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f"{message} ({self.prog} --help shows an example)")
 
 
+def person_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that say which person: --checkpoint, --checkpoint-step, --base."""
+  parser.add_argument(
+    "--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training, other weights, or studio"
+  )
+  parser.add_argument(
+    "--checkpoint-step", default="newest", metavar="STEP", help="newest, best (lowest validation loss) or a number"
+  )
+  parser.add_argument(
+    "--base", default="", metavar="DIR", help="the weights that adapters change (default: as trained)"
+  )
+
+
+def mesh_shape(text: str) -> tuple[int, int] | None:
+  """Returns (devices for windows, devices for the frames of a window) of a flag such as "4x2"; None for "".
+
+  Raises:
+    UserError: these are not two whole numbers of at least 1.
+  """
+  windows, x, frames = text.lower().partition("x")
+  if not text:
+    return None
+  if not (x and windows.isdecimal() and frames.isdecimal() and int(windows) and int(frames)):
+    raise UserError(f"--mesh={text}: give two numbers of devices, such as 4x2")
+  return int(windows), int(frames)
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
   """Decorates a command's main function: a UserError ends it with one line on stderr and exit code 2."""
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
     try:
+      for argument in sys.argv[1:]:
+        check_name(argument)
       main(*args, **kwargs)
     except UserError as error:
       print(f"error: {error}", file=sys.stderr)
@@ -41,9 +72,12 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(141)
     except OSError as error:
-      if error.errno not in _FULL:
+      if error.errno in _FULL:
+        print(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
+      elif error.filename is not None:
+        print(f"error: cannot use {error.filename}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+      else:
         raise
-      print(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
       sys.exit(2)
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)

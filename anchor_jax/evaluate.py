@@ -136,10 +136,10 @@ def _together(videos: dict[str, Iterator]) -> Iterator[dict[str, NdArray]]:
   """The next frame of each video, until all end at the same time."""
   empty = True
   while True:
-    frames = {name: next(video, None) for name, video in videos.items()}
-    if all(frame is None for frame in frames.values()):
+    frames = {name: frame for name, video in videos.items() if (frame := next(video, None)) is not None}
+    if not frames:
       break
-    if any(frame is None for frame in frames.values()):
+    if len(frames) < len(videos):
       raise UserError("the generated video and the one without the head model have different numbers of frames")
     empty = False
     yield frames

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.cli import Parser, command
+from anchor_jax.cli import Parser, command, make_callable
 from anchor_jax.data.records import build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
@@ -26,7 +26,7 @@ from anchor_jax.motion.framing import Square, check_size
 
 
 def prepare(
-  videos: Sequence[str | os.PathLike],
+  videos: str | os.PathLike | Sequence[str | os.PathLike],
   output: str | os.PathLike,
   *,
   size: int = 128,
@@ -38,7 +38,7 @@ def prepare(
   """Prepares videos of one person; returns what the folder's meta.json holds.
 
   Args:
-    videos: the files.
+    videos: a file, or several.
     output: the folder, replaced only when all is done.
     size: height and width of the frames, in pixels.
     person: name of the person in all of them; default the folder's name.
@@ -49,6 +49,7 @@ def prepare(
   Raises:
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
   """
+  videos = [videos] if isinstance(videos, str | os.PathLike) else videos
   _check_numbers(size, fps)
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
@@ -138,6 +139,8 @@ def main() -> None:
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
 
+
+make_callable(__name__)  # anchor_jax.prepare(...) is the function, also after `import anchor_jax.prepare`
 
 if __name__ == "__main__":  # rendering starts processes that import this module again
   main()

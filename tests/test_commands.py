@@ -1,6 +1,8 @@
 """Every door: its help has an example, and a user's mistake is one line and exit code 2."""
 
+import errno
 import importlib
+import os
 import pathlib
 import sys
 
@@ -100,3 +102,16 @@ def test_generate_never_replaces_the_motion_video(link, tmp_path, capsys):
     output.symlink_to(video)
   assert run("generate", f"--checkpoint={tmp_path}", f"--motion={video}", f"--output={output}") == 2
   assert "overwrite an input" in capsys.readouterr().err and video.read_bytes() == b"a film"
+
+
+def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_path, capsys, monkeypatch):
+  odd = os.fsdecode(b"clip\xff.mp4")
+  assert run("generate", f"--checkpoint={tmp_path}", f"--motion={odd}", "--output=a.mp4") == 2
+  assert "not UTF-8" in capsys.readouterr().err
+
+  def refused(*_):
+    raise PermissionError(errno.EACCES, "Permission denied", "data/ana")
+
+  monkeypatch.setattr("anchor_jax.cli.check_name", refused)
+  assert run("prepare", "x.mp4", "--output=y") == 2
+  assert capsys.readouterr().err == "error: cannot use data/ana: permission denied\n"
