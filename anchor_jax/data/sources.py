@@ -1,4 +1,4 @@
-"""Random access to records: protocol, whole sources in memory, several sources as one."""
+"""Random access to records: the protocol of a source, sources in memory, and several sources as one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +9,18 @@ from tqdm import tqdm
 
 from anchor_jax.shapes import Bool, Int, NdArray, Shaped
 
-_AHEAD = 512  # records decoded before their turn
+_AHEAD = 512  # records decoded ahead of the consumer
 
 Record = dict[str, Shaped[NdArray, "..."]]
 
 
 @runtime_checkable
 class Source(Protocol):
-  """Records by number; what the loader reads from.
+  """Records by number, as data/loader.py reads them.
 
   Attributes:
-    people, videos: for each record, the number of its person and of its video.
-    has_landmarks: for each record, whether its five face landmarks are known.
+    people, videos: number of the person and of the video of each record.
+    has_landmarks: whether the five face landmarks of each record are known.
   """
 
   people: Int[NdArray, " N"]
@@ -30,12 +30,12 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """The named fields of one record, decoded."""
+    """The named fields of a record, decoded."""
     ...
 
 
 class ArraySource:
-  """Records held in memory as whole arrays.
+  """Records in memory, as one array per field.
 
   Attributes:
     arrays: field name to [N ...] array.
@@ -49,7 +49,7 @@ class ArraySource:
     videos: Int[NdArray, " N"] | None = None,
     has_landmarks: Bool[NdArray, " N"] | None = None,
   ):
-    """Takes arrays of equal length; by default each person has one video and all landmarks."""
+    """Takes arrays of equal length; by default each person has one video, and all landmarks are known."""
     self.arrays = dict(arrays)
     self.people = np.asarray(people, np.int32)
     self.videos = self.people if videos is None else np.asarray(videos, np.int32)
@@ -68,15 +68,15 @@ class ArraySource:
     return self.read(index, tuple(self.arrays))
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """Some fields of a record; views, not copies."""
+    """Some fields of a record, as views of the arrays."""
     return {name: np.asarray(self.arrays[name][index]) for name in fields}
 
 
 class JoinedSource:
-  """Several sources one after the other; the people of one are never those of another.
+  """Several sources, one after the other; no two of them have a person in common.
 
   Attributes:
-    sources: the parts.
+    sources: the sources that are joined.
     people, videos, has_landmarks: as of a `Source`.
   """
 
@@ -111,12 +111,12 @@ def _renumbered(numbers: Sequence[NdArray]) -> Int[NdArray, " N"]:
 
 
 def load(source: Source, fields: Sequence[str], *, progress: str | None = None) -> ArraySource:
-  """Decodes fields of a whole source into memory (all of them: 0.13 MB a record at 128 px, 2.1 MB at 512 px).
+  """Decodes fields of all records into memory: with all fields, 0.13 MB per record at 128 px and 2.1 MB at 512 px.
 
   Args:
-    source: what to read.
-    fields: which fields of every record.
-    progress: what the progress bar says; None for no bar.
+    source: the records.
+    fields: names of the fields to read.
+    progress: label of the progress bar; None for no bar.
   """
   arrays: dict[str, np.ndarray] = {}
   for index, record in enumerate(read_all(source, range(len(source)), fields, progress=progress)):
@@ -130,7 +130,7 @@ def load(source: Source, fields: Sequence[str], *, progress: str | None = None) 
 def read_all(
   source: Source, records: Iterable[int], fields: Sequence[str], *, progress: str | None = None
 ) -> Iterator[Record]:
-  """Reads records in order, decoding in threads ahead of the consumer (OpenCV lets go of the interpreter's lock)."""
+  """Reads records in order, decoding ahead of the consumer in threads (OpenCV releases the interpreter's lock)."""
   numbers = [int(record) for record in records]
   with ThreadPoolExecutor() as pool, tqdm(total=len(numbers), desc=progress, disable=not progress, unit="frame") as bar:
     for start in range(0, len(numbers), _AHEAD):

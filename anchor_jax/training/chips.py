@@ -1,7 +1,7 @@
-"""What chips can do, by the name JAX gives them: for utilisation and for the question whether a run fits.
+"""Peak rate and memory of accelerators, by the name that JAX gives them: for utilisation, and whether a run fits.
 
-Peak rates are dense bfloat16, memory is HBM, both as their makers state them (Google Cloud's TPU pages, NVIDIA's data
-sheets for the SXM cards).
+Rates are dense bfloat16, memory is HBM, both from the manufacturers (Google Cloud's TPU pages, NVIDIA's data sheets
+for the SXM cards).
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ class Chip:
   """One accelerator.
 
   Attributes:
-    flops: peak bfloat16 operations a second.
-    memory: bytes of HBM.
+    flops: peak bfloat16 operations per second.
+    memory: HBM in bytes.
   """
 
   flops: float
@@ -39,12 +39,14 @@ _CHIPS = {
 
 
 def chip_of(device: Any) -> Chip | None:
-  """The chip of a JAX device; None for one that isn't known (a CPU)."""
+  """The chip of a JAX device; None if it is not in the table (such as a CPU)."""
   kind = device.device_kind
   return next((chip for name, chip in _CHIPS.items() if name in kind), None)
 
 
 def step_flops(compiled: Any, config: RunConfig) -> float:
-  """Operations of a compiled step on one device, as its compiler counts them; 0 where it does not."""
+  """Floating-point operations of a compiled step on one device; 0 if its compiler does not count them."""
   cost = compiled.cost_analysis() or {}
-  return max(0.0, float(cost.get("flops", 0))) * config.optimizer.accumulate  # it counts a loop's body once
+  return (
+    max(0.0, float(cost.get("flops", 0))) * config.optimizer.accumulate
+  )  # the compiler counts the body of a loop once

@@ -1,4 +1,4 @@
-"""What a compiled program's text says of its collectives: what travels between devices, and how much."""
+"""Parses the collectives in the HLO text of a compiled program: their kinds, and how many bytes devices exchange."""
 
 import dataclasses
 import re
@@ -12,12 +12,12 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One operation in which devices exchange something.
+  """One operation in which devices exchange data.
 
   Attributes:
     kind: all-gather, all-reduce, reduce-scatter, all-to-all or collective-permute.
-    elements: of its result.
-    sent: bytes that one device sends for it around a ring.
+    elements: number of elements of its result.
+    sent: bytes that one device sends, with a ring algorithm.
   """
 
   kind: str
@@ -26,7 +26,7 @@ class Collective:
 
 
 def collective_bytes(text: str) -> dict[str, int]:
-  """Bytes that one device sends for each kind of collective in a program's text (its loops once)."""
+  """Bytes that one device sends for each kind of collective in a program; the body of a loop is counted once."""
   totals: Counter[str] = Counter()
   for found in collectives(text):
     totals[found.kind] += found.sent
@@ -34,13 +34,14 @@ def collective_bytes(text: str) -> dict[str, int]:
 
 
 def collectives(text: str) -> list[Collective]:
-  """All collectives in a program's text.
+  """All collectives in a program.
 
-  A program may hold one of them in several pieces, which overlap it with different work: they share a channel.
+  XLA may split a collective into several operations to overlap it with computation; these share a channel, and count
+  as one.
   """
   kinds = "|".join(_COLLECTIVES)
   found, channels = [], set()
-  text = re.sub(r"/\*.*?\*/", "", text)  # long tuples number their parts in comments
+  text = re.sub(r"/\*.*?\*/", "", text)  # the elements of long tuples are numbered in comments
   for result, kind, start, rest in re.findall(rf"= (\(?[^=]*?) ({kinds})(-start)?\((.*)", text):
     channel = re.search(r"channel_id=(\d+)", rest)
     if channel:
@@ -48,7 +49,7 @@ def collectives(text: str) -> list[Collective]:
         continue
       channels.add(channel[1])
     parts = [(name, _count(axes)) for name, axes in re.findall(r"(\w+)\[([\d,]*)\]", result)]
-    if start:  # an asynchronous start gives marks and, but for all-reduce, its operands back, before its results
+    if start:  # its result also has u32 context tokens and, except for all-reduce, the operands before the results
       parts = [part for part in parts if part[1] > 1 or part[0] != "u32"]
       parts = parts if kind == "all-reduce" else parts[len(parts) // 2 :]
     size = sum(_BYTES.get(name, 4) * count for name, count in parts)
@@ -57,7 +58,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _sent(kind: str, devices: int) -> float:
-  """What a device sends, in sizes of the result."""
+  """Bytes that a device sends, as a multiple of the size of the result."""
   others = 1 - 1 / devices
   factors = {"all-reduce": 2 * others, "reduce-scatter": devices - 1, "collective-permute": 1}
   return factors.get(kind, others)
@@ -68,7 +69,7 @@ def _count(axes: str) -> int:
 
 
 def _group(attributes: str) -> int:
-  """How many devices take part, from the text behind a collective's operands."""
+  """The number of devices that take part, from the attributes of a collective."""
   named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", attributes)
   if named:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))

@@ -7,6 +7,7 @@ import pytest
 
 from anchor_jax.data import encoded
 from anchor_jax.data.encoded import EncodedSource, block_count, block_records, read_block, write_block
+from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
 
@@ -45,6 +46,19 @@ def test_pickling_a_source_copies_no_array(tmp_path):
   text = pickle.dumps(source)
   assert len(text) < 10_000 < large.nbytes
   np.testing.assert_array_equal(pickle.loads(text).read(2, ("latent",))["latent"], large[2])
+
+
+@pytest.mark.slow
+def test_reader_processes_read_the_same(tmp_path):
+  values, count = np.arange(300), 300
+  for block in range(block_count(count)):
+    write_block(tmp_path, block, {"latent": values[block_records(block, count)]})
+  source = EncodedSource(ArraySource({"frame": values}, np.zeros(count, int)), tmp_path, ("latent",))
+  options = {"batch_size": 100, "seed": 0, "target": ("latent",), "reference": ()}
+  alone, several = make_loader(source, **options), make_loader(source, workers=2, **options)
+  for _ in range(3):
+    np.testing.assert_array_equal(next(several)["target"]["latent"], next(alone)["target"]["latent"])
+  several.close()
 
 
 @pytest.mark.parametrize("damage", ["shorter", "changed", "foreign", "gone", "no facts", "odd facts", "other count"])

@@ -35,14 +35,14 @@ def config_file(tmp_path, config):
 
 def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
   process = start(config_file, tmp_path / "whole")  # a process of one device, as the others are
-  told = process.communicate(timeout=120)[0]
-  assert process.returncode == 0, told
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, output
 
   process = start(config_file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 8)
   process.send_signal(signal.SIGTERM)
-  told = process.communicate(timeout=60)[0]
-  assert process.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM after step" in told
+  output = process.communicate(timeout=60)[0]
+  assert process.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM after step" in output
   stopped = max(losses(tmp_path / "run"))
   assert (tmp_path / "run/vae/checkpoints" / str(stopped)).is_dir() and stopped < STEPS
 
@@ -53,8 +53,8 @@ def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, co
   assert max(losses(tmp_path / "run")) < STEPS
 
   process = start(config_file, tmp_path / "run")
-  told = process.communicate(timeout=120)[0]
-  assert process.returncode == 0, told
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == 0, output
   assert losses(tmp_path / "run") == losses(tmp_path / "whole")
   left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
   jax.tree.map(np.testing.assert_array_equal, left, right)
@@ -85,9 +85,9 @@ def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(t
   process = start(config_file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 12)
   resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64, 64))  # from now on no file can grow
-  told = process.communicate(timeout=100)[0]
-  assert process.returncode == 2, told[-3000:]
-  assert told.count("error: ") == 1 and "free some space" in told
+  output = process.communicate(timeout=100)[0]
+  assert process.returncode == 2, output[-3000:]
+  assert output.count("error: ") == 1 and "free some space" in output
   weights, step = read_weights(tmp_path / "run/vae")
   assert step >= 5 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(weights))
 
@@ -104,8 +104,8 @@ def test_two_processes_train_to_the_losses_of_one(tmp_path, tiny_run, mesh, devi
   file = write_config(tmp_path, config)
   train(config, tmp_path / "one", jax.devices()[: 2 * devices])
   pod = start_pod(file, tmp_path / "two", 2, devices)
-  told = pod.communicate(timeout=400)[0]
-  assert pod.returncode == 0, told[-3000:]
+  output = pod.communicate(timeout=400)[0]
+  assert pod.returncode == 0, output[-3000:]
   one, two = losses(tmp_path / "one", "body"), losses(tmp_path / "two", "body")
   np.testing.assert_allclose([two[step] for step in one], list(one.values()), rtol=1e-5)
 

@@ -93,8 +93,8 @@ def test_on_another_mesh_the_state_is_the_same_to_the_bit_and_the_losses_follow(
 def test_in_another_number_of_processes_the_losses_follow(whole, config, tmp_path, processes, devices):
   folder = stopped(whole, tmp_path / "run")
   pod = start_pod(write_config(tmp_path, config), folder, processes, devices)
-  told = pod.communicate(timeout=500)[0]
-  assert pod.returncode == 0, told[-3000:]
+  output = pod.communicate(timeout=500)[0]
+  assert pod.returncode == 0, output[-3000:]
   assert_goes_on_as(whole, folder)
 
 
@@ -103,24 +103,24 @@ def test_several_processes_that_are_preempted_save_the_same_step_and_go_on(tiny_
   config = tiny_run("vae", steps=80, checkpoint_every=0, mesh=MeshConfig(data=2, fsdp=2), preview_every=40)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
   file = write_config(tmp_path, config)
-  told = start_pod(file, tmp_path / "whole").communicate(timeout=500)[0]
-  assert losses(tmp_path / "whole")[80] > 0, told[-3000:]
+  output = start_pod(file, tmp_path / "whole").communicate(timeout=500)[0]
+  assert losses(tmp_path / "whole")[80] > 0, output[-3000:]
   assert (tmp_path / "whole/vae/preview.png").exists()
 
   pod = start_pod(file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 8)
   pod.send_signal(signal.SIGTERM)
   asked = time.monotonic()
-  told = pod.communicate(timeout=100)[0]
-  assert pod.returncode == 128 + signal.SIGTERM, told[-3000:]
+  output = pod.communicate(timeout=100)[0]
+  assert pod.returncode == 128 + signal.SIGTERM, output[-3000:]
   assert time.monotonic() - asked < 30
   step = max(losses(tmp_path / "run"))
   assert 8 <= step < 80
   for process in (0, 1):
-    assert f"[{process}] stopped by SIGTERM after step {step}" in told
+    assert f"[{process}] stopped by SIGTERM after step {step}" in output
   assert (tmp_path / "run/vae/checkpoints" / str(step)).is_dir()
 
-  told = start_pod(file, tmp_path / "run").communicate(timeout=500)[0]
-  assert losses(tmp_path / "run") == losses(tmp_path / "whole"), told[-3000:]
+  output = start_pod(file, tmp_path / "run").communicate(timeout=500)[0]
+  assert losses(tmp_path / "run") == losses(tmp_path / "whole"), output[-3000:]
   left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
   jax.tree.map(np.testing.assert_array_equal, left, right)
