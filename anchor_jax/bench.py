@@ -1,12 +1,12 @@
-"""Measures the overlapped-window sampler: time and memory by length, and what a TPU's compiler says of it at full size.
+"""Measures the sampler: time and memory by length of the clip, and what a TPU's compiler reports at full size.
 
 Examples:
   python -m anchor_jax.bench lengths --frames=50,200,1000,5000
   python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
 
-`lengths` runs the shipped studio body at 32 pixels, each length in a process of its own, streaming and with the whole
-clip in memory. `tpu` compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a pod that isn't there (tpu
-extra); a tick takes in one block of motion and runs every sampling step's windows once.
+`lengths` runs the shipped studio body at 32 pixels, as a stream and with the whole clip in memory, each length in a
+process of its own. `tpu` compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having
+one (tpu extra); a tick takes in one block of motion and runs one window group per sampling step.
 """
 
 import argparse
@@ -22,11 +22,8 @@ import numpy as np
 from anchor_jax import parallel
 from anchor_jax.cli import Parser, command
 from anchor_jax.config import MeshConfig, RunConfig
-from anchor_jax.diffusion.distributed import distribute_windows
-from anchor_jax.diffusion.guidance import make_branches
-from anchor_jax.diffusion.sampler import sample_clip
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.stream import StreamLayout, init_stream, make_tick, stream_clip
 from anchor_jax.diffusion.windows import WindowRule, plan_group, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
@@ -45,38 +42,27 @@ def one_length(mode: str, length: int) -> str:
 
   networks, weights = initial_weights(RunConfig(init="studio"))
   weights = jax.device_put(weights)
-  solver, rule = make_solver("dpm++2m", networks.model.schedule, 4), WindowRule(8, 2)
-  branches = make_branches(jnp.zeros_like(jnp.asarray(weights["null_context"])))
+  sampler = Sampler(make_solver("dpm++2m", networks.model.schedule, 4), WindowRule(8, 2))
+  context = jnp.zeros_like(jnp.asarray(weights["null_context"]))
   noise = jax.random.normal(jax.random.key(0), (_SIDE, _SIDE, networks.model.unet.out_channels))
   cell = (_SIDE, _SIDE, networks.model.controlnet.block_out_channels[0])
-  denoise = lambda weights: lambda *inputs: networks.denoise(weights, *inputs)
+  denoise = jax.tree_util.Partial(networks.denoise, weights)
 
   if mode == "stream":
-    layout = StreamLayout(rule, len(solver))
-    starts = jnp.broadcast_to(noise, (layout.block, *noise.shape))
-    tick = jax.jit(
-      lambda weights, *rest: make_tick(denoise(weights), solver, layout, branches)(*rest), donate_argnums=1
-    )
-    prepare = lambda block: (
-      starts,
-      {"pose": jnp.broadcast_to(block["pose"][:, None, None, None], (layout.block, *cell))},
-    )
+    block = sampler.layout.block
+    starts = jnp.broadcast_to(noise, (block, *noise.shape))
+    prepare = lambda items: (starts, {"pose": jnp.broadcast_to(items["pose"][:, None, None, None], (block, *cell))})
 
     def run(count: int) -> None:
-      state = init_stream(layout, 1, starts, {"pose": jnp.zeros((layout.block, *cell))})
       frames = ({"pose": np.float32(number % 7)} for number in range(count))
-      for _, latents in stream_clip(lambda *rest: tick(weights, *rest), layout, state, frames, prepare):
+      for _, latents in sampler.stream(denoise, frames, prepare, context):
         np.asarray(latents)
   else:
-
-    @jax.jit
-    def whole(weights, plan, condition):
-      return sample_clip(
-        denoise(weights), solver, plan, jnp.broadcast_to(noise, (length, *noise.shape)), branches, condition
-      )
+    starts = jnp.broadcast_to(noise, (length, *noise.shape))
+    whole = jax.jit(lambda denoise, plan, pose: sampler.clip(denoise, starts, {"pose": pose}, context, plan=plan))
 
     def run(count: int) -> None:
-      np.asarray(whole(weights, plan_windows(rule, count), {"pose": jnp.zeros((length, *cell))}))
+      np.asarray(whole(denoise, plan_windows(sampler.rule, count), jnp.zeros((length, *cell))))
 
   run(min(length, 20) if mode == "stream" else length)  # compiles
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -99,42 +85,40 @@ def lengths(counts: list[int]) -> None:
 
 
 def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
-  """Prints what the compiler says of one tick at full size, per chip."""
+  """Prints what the compiler reports of one tick at full size, per chip."""
   devices = topology_devices(topology)
   if windows * frames != len(devices):
     raise UserError(f"--mesh={windows}x{frames} is not the {len(devices)} chips of {topology}")
   mesh = parallel.make_mesh(MeshConfig(windows, frames=frames), devices)
   model = stable_diffusion_15("body", remat=False)
-  networks, rule = Networks(model, "bfloat16"), WindowRule(16, 4)
-  layout = StreamLayout(rule, steps, together)
+  networks = Networks(model, "bfloat16")
+  sampler = Sampler(make_solver("ddim", model.schedule, steps), WindowRule(16, 4), together, guidance=7.5, mesh=mesh)
   put = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P(*spec)))
-  weights = jax.eval_shape(networks.init, jax.random.key(0))
-  sixteen = {name: jax.tree.map(lambda x: put(x.shape, jnp.bfloat16), weights[name]) for name in ("unet", "controlnet")}
-  solver = make_solver("ddim", model.schedule, steps)
+  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  weights = {name: jax.tree.map(lambda x: put(x.shape, jnp.bfloat16), shapes[name]) for name in ("unet", "controlnet")}
   tokens = (2, model.image_encoder.tokens, model.unet.cross_attention_dim)
   side, width = 64, model.controlnet.block_out_channels[0]
-  block = lambda channels, dtype: put((layout.block, side, side, channels), dtype, parallel.DATA)
+  block = lambda channels, dtype: put((sampler.layout.block, side, side, channels), dtype, parallel.DATA)
   latents, pose = block(4, jnp.float32), block(width, jnp.bfloat16)
-  state = jax.eval_shape(lambda x, y: init_stream(layout, 2, x, {"pose": y}), latents, pose)
-  state = jax.tree.map(lambda x: put(x.shape, x.dtype, *[None] * (x.ndim - 4), parallel.DATA), state)
-  plan = jax.tree.map(lambda x: np.stack([x] * steps), plan_group(rule, 0, together, None))
+  init = lambda contexts, *block: sampler.init_state(sampler.branches(*contexts), *block)
+  state = jax.eval_shape(init, put(tokens, jnp.float32), latents, {"pose": pose})
+  state = sampler.place_state(state, lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
+  plan = jax.tree.map(lambda x: np.stack([x] * steps), plan_group(sampler.rule, 0, sampler.layout.group_size, None))
   plan = jax.tree.map(lambda x: put(x.shape, x.dtype), plan)
   bound = put((), jnp.int32)
-  predict = distribute_windows(layout, mesh)
 
-  def run(weights, contexts, state, *rest):
+  def run(weights, contexts, *rest):
     denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=2.0)
-    branches = make_branches(contexts[0], contexts[1], 7.5)
-    return make_tick(denoise, solver, layout, branches, predict)(state, *rest)
+    return sampler.tick(denoise, sampler.branches(*contexts), *rest)
 
   started = time.monotonic()
   with parallel.use_mesh(mesh):
     lowered = jax.jit(run, donate_argnums=2).lower(
-      sixteen, put(tokens, jnp.float32), state, latents, {"pose": pose}, plan, (bound, bound)
+      weights, put(tokens, jnp.float32), state, latents, {"pose": pose}, plan, (bound, bound)
     )
     compiled = lowered.compile()
   memory, chip = compiled.memory_analysis(), chip_of(devices[0])
-  assert memory is not None  # the TPU compiler always tells
+  assert memory is not None  # the TPU compiler always reports it
   gb = lambda count: f"{count / 1e9:.2f} GB"
   print(f"{topology}, windows over {windows}, frames over {frames}, {together} windows of 16 at a time, {steps} steps")
   print(f"arguments   {gb(memory.argument_size_in_bytes)} a chip of {gb(chip.memory) if chip else '?'}")
@@ -148,7 +132,7 @@ def _counts(text: str) -> list[int]:
   try:
     return [int(number) for number in text.replace("x", ",").split(",")]
   except ValueError:
-    raise argparse.ArgumentTypeError(f"{text} is no list of numbers") from None
+    raise argparse.ArgumentTypeError(f"{text} is not a list of whole numbers, such as 50,200") from None
 
 
 @command

@@ -15,8 +15,8 @@ import jax
 
 from anchor_jax.cli import Parser, command
 from anchor_jax.errors import UserError
-from anchor_jax.person import Part, Person, chosen_person, person_flags
-from anchor_jax.store.bundle import Content, check_target, write_bundle
+from anchor_jax.person import Person, chosen_person, person_flags
+from anchor_jax.store.bundle import check_target
 
 
 def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
@@ -30,15 +30,7 @@ def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("c
   Raises:
     UserError: an unknown platform, or a folder that holds something else.
   """
-  parts = {"body": _content(person.body)}
-  if person.head is not None:
-    parts["head"] = _content(person.head)
-  write_bundle(output, parts, platforms)
-  return list(parts)
-
-
-def _content(part: Part) -> Content:
-  return Content(part.networks, part.weights, part.sample, part.appearance.shape[0], part.step)
+  return person.export(output, platforms)
 
 
 def parse() -> argparse.Namespace:

@@ -37,12 +37,6 @@ from anchor_jax.person import Person, animate, chosen_person, person_flags
 from anchor_jax.shapes import NdArray, UInt8
 
 
-def with_sampling(person: Person, changes: dict[str, Any]) -> Person:
-  """The person with other settings of the body's sampling than those she was trained with."""
-  body = dataclasses.replace(person.body, sample=dataclasses.replace(person.body.sample, **changes))
-  return dataclasses.replace(person, body=body)
-
-
 def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H W 3"]:
   """The frame with a text in its lower left corner, light on a dark bar."""
   if not text:
@@ -126,10 +120,10 @@ def generate(args: argparse.Namespace) -> int:
   refuse_overwriting(args.output, inputs)
   prepare_parent(args.output)  # a bad path must not cost the work
   changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-  person = with_sampling(chosen_person(args, not args.no_head), changes)
+  person = chosen_person(args, not args.no_head).with_sampling(**changes)
   appearance = None if args.appearance is None else read_picture(args.appearance)
   mesh = mesh_of(args.mesh)
-  motion = read_motion(args.motion, size=person.body.appearance.shape[0], frames=args.frames, fps=args.fps)
+  motion = read_motion(args.motion, size=person.size, frames=args.frames, fps=args.fps)
   settings = settings_of(person, args, motion.fps)
   writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
   if args.preview and not writer.frames:

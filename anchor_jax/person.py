@@ -1,74 +1,161 @@
-"""From motion to pictures: the body's frames from overlapping windows, then the head that repaints each face.
-
-All of it are generators: motion comes in and frames go out one after another, so length costs no memory. Nothing here
-sees the truth: face crops and masks come from the motion's pose side.
-"""
+"""A trained person, read from where training left her: the object that a program animates, saves and exports."""
 
 import argparse
-import collections
 import dataclasses
-import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from anchor_jax import parallel
-from anchor_jax.config import SampleConfig
-from anchor_jax.diffusion.distributed import distribute_windows
-from anchor_jax.diffusion.guidance import make_branches
-from anchor_jax.diffusion.sampler import sample_clip
-from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.stream import StreamLayout, init_stream, make_tick, stream_clip
-from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
+from anchor_jax.animate import animate_parts
+from anchor_jax.config_files import load_config
 from anchor_jax.errors import UserError
-from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.motion import face
-from anchor_jax.motion.motion import Motion, MotionFrame
-from anchor_jax.shapes import Array, Key, NdArray, PyTree, UInt8
-from anchor_jax.store.weights import NEWEST, CheckpointChoice, read_part
+from anchor_jax.motion.motion import Motion
+from anchor_jax.part import Part
+from anchor_jax.reference import Appearance, read_appearance
+from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.store.bundle import Content, write_bundle
+from anchor_jax.store.saving import write_person
+from anchor_jax.store.weights import NEWEST, CheckpointChoice, StoredPart, parts_in, read_part
 
-Picture = UInt8[NdArray, "H W 3"]
-Embed = Callable[[PyTree, PyTree], PyTree]  # (weights, what is known of some frames) -> their condition
-_PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """A trained part of a person.
-
-  Attributes:
-    networks, weights: what denoises.
-    sample: how it samples.
-    appearance: a reference picture kept while training.
-    step: of the training.
-  """
-
-  networks: Networks
-  weights: PyTree
-  sample: SampleConfig
-  appearance: UInt8[NdArray, "H W 3"]
-  step: int
+__all__ = ["Appearance", "Part", "Person", "check_seed", "load", "read_appearance"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """A trained person: the body, and the head unless it was not trained."""
+  """A trained person: the body, and the head where there is one."""
 
   body: Part
   head: Part | None
 
+  @property
+  def size(self) -> int:
+    """Side in pixels of the pictures that the body was trained with."""
+    return self.body.size
+
+  @property
+  def parts(self) -> dict[str, Part]:
+    """The parts that there are, by name: "body", and perhaps "head"."""
+    return {"body": self.body} if self.head is None else {"body": self.body, "head": self.head}
+
+  def animate(
+    self,
+    motion: Motion,
+    appearance: UInt8[NdArray, "H W 3"] | Appearance | None = None,
+    seed: int = 0,
+    start: int = 0,
+    mesh: Any = None,
+    with_body: bool = False,
+  ) -> Iterator[Any]:
+    """The person in motion, frame by frame.
+
+    Args:
+      motion: what the person does.
+      appearance: the reference in place of the one kept from training: a picture of any size, of which the central
+        square counts, or what `read_appearance` returns. The head takes the face crop of an `Appearance`; where the
+        position of the face is not known, it keeps its own reference.
+      seed: of the noise, 0 to 2**63 - 1.
+      start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
+      mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
+      with_body: also yield each frame as it was before the head repainted the face.
+
+    Returns:
+      An iterator over frames, uint8 [H W 3], or over pairs of such.
+
+    Raises:
+      UserError: the seed is out of range, here; what is wrong with the motion, while frames are made.
+    """
+    check_seed(seed)
+    if appearance is not None and not isinstance(appearance, Appearance):
+      appearance = Appearance(appearance)
+    pairs = animate_parts(self.body, self.head, motion, appearance, seed, start, mesh)
+    return pairs if with_body else (frame for frame, _ in pairs)
+
+  def with_sampling(self, part: str = "body", **changes: Any) -> "Person":
+    """The person with other sampling settings of a part (fields of `SampleConfig`).
+
+    Raises:
+      UserError: no such part, or a setting is unknown or out of range.
+    """
+    if part not in self.parts:
+      raise UserError(f'this person has no part "{part}": use {" or ".join(self.parts)}')
+    return dataclasses.replace(self, **{part: self.parts[part].with_sampling(**changes)})
+
+  def save(self, folder: str | Path) -> None:
+    """Writes the person as a folder of diffusers models, which `load` reads back bit for bit.
+
+    Args:
+      folder: made, or replaced where it holds models already.
+
+    Raises:
+      UserError: the folder holds something else, or can't be written.
+    """
+
+    def stored(part: Part) -> StoredPart:
+      config = dataclasses.replace(part.config, sample=part.sample)
+      return StoredPart(config, part.networks, part.weights, part.step, part.appearance)
+
+    write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
+
+  def export(self, folder: str | Path, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> list[str]:
+    """Writes an inference bundle, which runs without this package; returns the names of the parts in it.
+
+    Args:
+      folder: made, or replaced if it holds a bundle already.
+      platforms: some of `store.bundle.PLATFORMS`; every program runs on all of them.
+
+    Raises:
+      UserError: an unknown platform, or a folder that holds something else or can't be written.
+    """
+    content = lambda part: Content(part.networks, part.weights, part.sample, part.size, part.step)
+    write_bundle(Path(folder), {name: content(part) for name, part in self.parts.items()}, platforms)
+    return list(self.parts)
+
+
+def check_seed(seed: int) -> None:
+  """Raises UserError unless the seed is one that JAX's random keys take."""
+  if not 0 <= seed < 2**63:
+    raise UserError(f"the seed is {seed}: give a whole number from 0 to {2**63 - 1}")
+
+
+def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool = True) -> Person:
+  """Reads a trained person; weights stay on the host until she is animated.
+
+  Args:
+    path: a workdir of training, a folder of adapters, a folder of diffusers models, or "studio", the shipped weights.
+      The last two know no person: `animate` then needs an appearance.
+    step: which checkpoint: "newest", "best" (lowest validation loss) or a number.
+    base: the weights that adapters change, where they aren't those of the training.
+    head: also read the head, if there is one.
+
+  Raises:
+    UserError: there is no trained body, or something can't be read.
+  """
+  choice = CheckpointChoice(step=str(step), base=base)
+  has_head = head and "head" in parts_in(path)
+  return Person(_read(path, "body", choice), _read(path, "head", choice) if has_head else None)
+
+
+def _read(path: str | Path, name: str, choice: CheckpointChoice) -> Part:
+  stored = read_part(path, name, choice)
+  sample, appearance = stored.config.sample, stored.appearance
+  if appearance is not None:
+    size = appearance.shape[0]
+  else:  # models without a training run: the size of the autoencoder's pictures, and half of it for face crops
+    size = _side(stored.networks.model.vae.sample_size) // (2 if name == "head" else 1)
+  if str(path) == "studio" and not Path(path).is_dir():
+    sample = load_config(f"studio_finetune.py:{name}").sample
+  return Part(stored.config, stored.networks, stored.weights, sample, size, stored.step, appearance)
+
+
+def _side(sample_size: int | Sequence[int] | None) -> int:
+  if sample_size is None:
+    return 512
+  return sample_size if isinstance(sample_size, int) else sample_size[0]
+
 
 def load_person(workdir: Path, which: CheckpointChoice = NEWEST, use_head: bool = True) -> Person:
-  """Reads a workdir's body and, if there and wanted, its head. Raises UserError where there is no trained body."""
-  body = load_part(workdir, "body", which)
-  has_head = use_head and (workdir / "head" / "config.json").exists()
-  return Person(body, load_part(workdir, "head", which) if has_head else None)
+  """`load` by its older name."""
+  return load(workdir, step=which.step, base=which.base, head=use_head)
 
 
 def person_flags(parser: argparse.ArgumentParser) -> None:
@@ -84,15 +171,7 @@ def person_flags(parser: argparse.ArgumentParser) -> None:
 
 def chosen_person(args: argparse.Namespace, use_head: bool = True) -> Person:
   """The person that the flags name."""
-  return load_person(args.checkpoint, CheckpointChoice(step=args.checkpoint_step, base=args.base), use_head)
-
-
-def load_part(workdir: Path, part: str, which: CheckpointChoice = NEWEST) -> Part:
-  """Reads one trained part of a workdir."""
-  stored = read_part(workdir, part, which)
-  if stored.appearance is None:
-    raise UserError(f"{workdir / part} has no appearance.png: train this part again")
-  return Part(stored.networks, jax.device_put(stored.weights), stored.config.sample, stored.appearance, stored.step)
+  return load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=use_head)
 
 
 def animate(
@@ -103,177 +182,5 @@ def animate(
   start: int = 0,
   mesh: Any = None,
 ) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
-  """The person in motion: for each frame from `start` on (head repainted, as the body model left it).
-
-  Args:
-    person: who.
-    motion: what she does.
-    appearance: another picture of her than the one kept from training.
-    seed: names the noise.
-    start: first frame wanted; it and all after it are those of a run from the beginning, bit for bit.
-    mesh: devices to spread the windows over, of `parallel.sampling_mesh`.
-  """
-  body_key, head_key = jax.random.split(jax.random.key(seed))
-  # The head works on groups of frames too: both begin where a run from the start would have begun a group.
-  head_start = start if person.head is None else _first_needed(person.head.sample, start, mesh)
-  begin = _first_needed(person.body.sample, head_start, mesh)
-  frames, again = itertools.tee(motion.frames(begin))
-  bodies = paint_body(person.body, frames, motion, appearance, body_key, head_start, mesh)
-  if person.head is None:
-    yield from ((body, body) for body in bodies)
-    return
-  moves = itertools.islice(again, head_start - begin, None)
-  pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
-  yield from paint_heads(person.head, pairs, motion.length, head_key, start, mesh)
-
-
-def paint_body(
-  part: Part,
-  frames: Iterable[MotionFrame],
-  motion: Motion,
-  appearance: UInt8[NdArray, "H W 3"] | None,
-  key: Key[Array, ""],
-  start: int = 0,
-  mesh: Any = None,
-) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """The body's frames from `start` on, by batch-overlapped temporal denoising; `frames` begin where that needs it."""
-  appearance = part.appearance if appearance is None else appearance
-  appearance = cv2.resize(appearance, (motion.size, motion.size), interpolation=cv2.INTER_AREA)
-  embed = lambda weights, block: {"pose": part.networks.embed_pose(weights, block["pose"][None])[0]}
-  items = ({"pose": frame.pose} for frame in frames)
-  return _Painter(part, embed, appearance, motion.size, key, mesh).pictures(items, motion.length, start)
-
-
-def paint_heads(
-  part: Part,
-  pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
-  length: int | None,
-  key: Key[Array, ""],
-  start: int = 0,
-  mesh: Any = None,
-) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
-  """Repaints each frame's face: crop by the pose's landmarks, inpaint, blend back; yields (repainted, as it was).
-
-  `pairs` are numbered, and begin where the frames from `start` on need it.
-  """
-  networks, size = part.networks, part.appearance.shape[0]
-  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
-
-  def crops():
-    for number, (frame, move) in pairs:
-      to_crop = face.face_transform(move.landmarks, size)
-      keep = face.keep_mask(move.face_mask, to_crop, size)
-      if number >= start:
-        waiting.append((frame, to_crop, keep))
-      crop = face.crop_image(frame, to_crop, size, extend=True)
-      yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
-
-  def embed(weights, block):
-    inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
-    return {"pose": networks.embed_pose(weights, block["pose"][None])[0], "inpaint": inpaint}
-
-  painter = _Painter(part, embed, part.appearance, size, key, mesh)
-  for head in painter.pictures(crops(), length, start):
-    frame, to_crop, keep = waiting.popleft()
-    yield face.paste_face(frame, head, to_crop, keep), frame
-
-
-def _rule(sample: SampleConfig) -> WindowRule:
-  return WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
-
-
-def _layout(sample: SampleConfig, mesh: Any) -> StreamLayout:
-  devices = parallel.window_devices(mesh)
-  return StreamLayout(_rule(sample), sample.steps, -(-sample.windows_per_batch // devices) * devices)
-
-
-def _first_needed(sample: SampleConfig, start: int, mesh: Any) -> int:
-  """The frame a stream must begin with so that `start` comes out as if it had begun at 0."""
-  if _at_once(sample):
-    return 0
-  layout = _layout(sample, mesh)
-  return max(0, layout.first_frame(layout.warm_up(start)))
-
-
-def _at_once(sample: SampleConfig) -> bool:
-  return sample.whole_clip or sample.tail == "loop"
-
-
-class _Painter:
-  """One part of a person at work on one video: from what is known of frames to pictures."""
-
-  def __init__(self, part: Part, embed: Embed, appearance: Picture, size: int, key: Key[Array, ""], mesh: Any):
-    networks, self.sample, self.weights = part.networks, part.sample, part.weights
-    self.embed, self.mesh = embed, mesh
-    # All frames start from the same noise, as in the reference: what is the same stays the same from frame to frame.
-    side = size // networks.model.vae.stride
-    self.noise = jax.random.normal(key, (side, side, networks.model.unet.out_channels))
-    context = jax.jit(lambda weights, image: networks.encode_appearance(weights, image[None])[0])(
-      part.weights, appearance
-    )
-    null = part.weights["null_context"]
-    self.branches = make_branches(context, null, self.sample.guidance, self.sample.guidance_interval)
-    self.solver = make_solver(self.sample.solver, networks.model.schedule, self.sample.steps)
-    self.decode = jax.jit(lambda weights, z: jnp.round(networks.decode(weights, z) * 255).astype(jnp.uint8))
-    scale = self.sample.conditioning_scale
-    self.denoise = lambda weights: lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=scale)
-
-  def pictures(self, items: Iterable[PyTree], length: int | None, start: int) -> Iterator[Picture]:
-    """Frames from `start` on; `items` begin where `_first_needed` says."""
-    pieces = self._whole_clip(items) if _at_once(self.sample) else self._stream(items, length, start)
-    for first, latents in pieces:
-      if first + len(latents) > start:
-        # Always as many as in the first piece, so that nothing compiles twice.
-        full = jnp.pad(latents, [(0, self.piece - len(latents))] + [(0, 0)] * 3, mode="edge")
-        yield from np.asarray(self.decode(self.weights, full))[max(0, start - first) : len(latents)]
-
-  def _stream(self, items: Iterable[PyTree], length: int | None, start: int) -> Iterator[tuple[int, Array]]:
-    layout = _layout(self.sample, self.mesh)
-    self.piece = layout.block
-    predict = None if self.mesh is None else distribute_windows(layout, self.mesh)
-    noise = jnp.broadcast_to(self.noise, (layout.block, *self.noise.shape))
-    embed = jax.jit(self.embed)
-
-    @functools.partial(jax.jit, donate_argnums=2)
-    def tick(weights, branches, state, *arguments):
-      return make_tick(self.denoise(weights), self.solver, layout, branches, predict)(state, *arguments)
-
-    @jax.jit
-    def begin(condition):
-      return init_stream(layout, len(self.branches), noise, condition)
-
-    items = iter(items)
-    first = next(items, None)
-    if first is None:
-      raise UserError("the motion has no frame")
-    block = jax.tree.map(lambda leaf: np.zeros((layout.block, *np.shape(leaf)), leaf.dtype), first)
-    yield from stream_clip(
-      lambda *arguments: tick(self.weights, self.branches, *arguments),
-      layout,
-      begin(embed(self.weights, block)),
-      itertools.chain([first], items),
-      lambda block: (noise, embed(self.weights, block)),
-      length,
-      layout.warm_up(start),
-    )
-
-  def _whole_clip(self, items: Iterable[PyTree]) -> Iterator[tuple[int, Array]]:
-    stacked, rule = jax.tree.map(lambda *leaves: np.stack(leaves), *items), _rule(self.sample)
-    count, self.piece = len(jax.tree.leaves(stacked)[0]), _PIECE
-    plan = plan_windows(rule, count)
-    rows = capacity(rule.count(count))
-    frames = -(-(rows * rule.stride + rule.overlap) // _PIECE) * _PIECE  # no fewer than so many windows could hold
-    embed, conditions = jax.jit(self.embed), []
-    for i in range(0, frames, _PIECE):
-      rest = np.minimum(np.arange(i, i + _PIECE), count - 1)
-      conditions.append(embed(self.weights, jax.tree.map(lambda leaf, rest=rest: leaf[rest], stacked)))
-    condition = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *conditions)
-
-    @jax.jit
-    def run(weights, plan, branches, condition):
-      noise = jnp.broadcast_to(self.noise, (frames, *self.noise.shape))
-      together = self.sample.windows_per_batch
-      return sample_clip(self.denoise(weights), self.solver, plan, noise, branches, condition, together)
-
-    latents = run(self.weights, pad_windows(plan, rows), self.branches, condition)
-    yield from ((i, latents[i : min(i + _PIECE, count)]) for i in range(0, count, _PIECE))
+  """`Person.animate` with the frames before the head repainted them."""
+  return person.animate(motion, appearance, seed, start, mesh, with_body=True)

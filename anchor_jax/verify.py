@@ -1,10 +1,10 @@
-"""Recomputes the reference implementation's golden numbers with this package's networks and sampler.
+"""Recomputes golden numbers of the reference implementation with this package's networks and sampler.
 
 Example:
   python -m anchor_jax.verify shared/golden --output=computed.npz
 
-GOLDEN_DIR holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference computed
-is computed again and compared; exit code 0 means that all of them hold, 1 that some do not.
+GOLDEN_DIR holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference computed is
+computed again and compared. The exit code is 0 if all of them agree, and 1 if some do not.
 """
 
 import argparse
@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the tolerances are those of float32 on a CPU
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,12 +26,11 @@ from tqdm import tqdm
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.cli import command
 from anchor_jax.config import ModelConfig
-from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.loss import denoising_loss
-from anchor_jax.diffusion.sampler import make_step
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.schedule import add_noise, make_schedule
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import WindowRule, plan_windows
+from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.models.networks import Networks, to_signed
@@ -46,16 +43,16 @@ INPUTS = frozenset(
   "l_noise l_t l_mask_keep hs_image_u8 hs_mask_u8 hs_control_u8 hs_latents0".split()
 )
 Arrays = dict[str, Any]
-# Everything here runs once or twice, so compiling quickly counts for more than running quickly.
+# Everything here runs once or twice: XLA's optimisations would take longer than they save.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class MissingInput(UserError):
-  """An array that others are computed from is not there: those cannot be."""
+  """An array is missing that others are computed from."""
 
 
 class Network:
-  """One part's networks and weights, each function compiled once for each shape."""
+  """One part's networks and weights; each function is compiled once per shape."""
 
   def __init__(self, networks: Networks, weights: PyTree):
     self.networks, self.weights = networks, weights
@@ -67,7 +64,7 @@ class Network:
     self._denoise = jit(networks.denoise)
 
   def embed_pose(self, pose: Array) -> Array:
-    """Pose features of renders in [0, 1]."""
+    """The pose features of renders in [0, 1]."""
     return self._embed(self.weights, pose)
 
   def branch(self, *inputs: Array) -> tuple[tuple[Array, ...], Array]:
@@ -75,7 +72,7 @@ class Network:
     return self._branch(self.weights, *inputs)
 
   def unet_alone(self, *inputs: Array) -> Array:
-    """The prediction without a pose branch."""
+    """The prediction of the UNet alone, without pose residuals."""
     return self._alone(self.weights, *inputs)
 
   def denoise(self, *inputs: Any) -> Array:
@@ -84,18 +81,19 @@ class Network:
 
 
 class Golden:
-  """A golden folder: the arrays, the settings, and the networks its weights make.
+  """A golden folder: arrays, settings and networks.
 
   Attributes:
     arrays: golden.npz.
     settings: golden.json.
     body, head: the two frame-wise networks.
-    video: the body's with the reference's leak: its last pose residual reaches the middle block a second time.
+    video: the body's as the reference's video network computes it: the last pose residual is added to the input of the
+      middle block too.
     text: the text tower.
   """
 
   def __init__(self, folder: Path):
-    """Reads everything.
+    """Reads the folder.
 
     Raises:
       UserError: a file is missing, damaged or of another layout.
@@ -158,7 +156,7 @@ def frames(x: NdArray) -> Float[Array, "B 1 H W C"]:
 
 
 def towers(golden: Golden) -> Arrays:
-  """CLIP's two towers."""
+  """Outputs of CLIP's two towers."""
   vision, text = golden.body.networks.image_encoder, make_module(golden.text.config)
   ids = jnp.asarray(golden["null_ids"], jnp.int32)
   pixels = last(golden["clip_pixels"])
@@ -169,7 +167,7 @@ def towers(golden: Golden) -> Arrays:
 
 
 def autoencoder(golden: Golden) -> Arrays:
-  """Both halves of the autoencoder, unscaled."""
+  """Outputs of the autoencoder's encoder and decoder; latents unscaled."""
   networks, weights = golden.body.networks, golden.body.weights
   mean, log_variance = jit(networks.encode_moments)(weights, last(golden["vae_image"]))
   decode = jit(lambda weights, z: networks.vae.apply({"params": weights["vae"]}, z, method="decode"))
@@ -182,7 +180,7 @@ def _mask(clips: Array) -> Array:
 
 
 def frame_network(golden: Golden) -> Arrays:
-  """The frame-wise networks of body and head."""
+  """Outputs of the frame-wise networks of body and head."""
   sample, pose = frames(golden["f_x"]), frames(golden["f_pose"])
   conditions = jnp.asarray(golden["f_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   features = golden.body.embed_pose(pose)
@@ -199,7 +197,7 @@ def frame_network(golden: Golden) -> Arrays:
 
 
 def video_network(golden: Golden) -> Arrays:
-  """The reference's video network."""
+  """Outputs of the reference's video network."""
   sample, context = last(golden["v_x"]), jnp.asarray(golden["v_ctx"])
   timesteps = jnp.broadcast_to(jnp.asarray(golden["v_t"], jnp.int32), (len(sample),))  # one for all, or one each
   features = golden.video.embed_pose(last(golden["v_pose"]))
@@ -210,7 +208,7 @@ def video_network(golden: Golden) -> Arrays:
 
 
 def losses(golden: Golden) -> Arrays:
-  """Training losses with all randomness given."""
+  """Training losses for given noise and timesteps."""
   schedule = make_schedule(golden.body.networks.model.schedule)
   clean, noise, pose = frames(golden["l_z0"]), frames(golden["l_noise"]), frames(golden["f_pose"])
   timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
@@ -232,22 +230,16 @@ def losses(golden: Golden) -> Arrays:
 def _sampled(
   golden: Golden, part: Network, noise: Array, condition: PyTree, window: int, overlap: int, prefix: str = ""
 ) -> tuple[Array, Array]:
-  """(timesteps, latents after every step [S T H W C]) of a whole sampling run; `condition` is by frame."""
+  """(timesteps, latents after every step [S T H W C]) of a sampling run; `condition` has frames first."""
   guidance = float(golden.setting(f"{prefix}guidance_scale"))
   scale = float(golden.setting(f"{prefix}conditioning_scale"))
   solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
-  plan = plan_windows(WindowRule(window, overlap), len(noise))
+  sampler = Sampler(solver, WindowRule(window, overlap), guidance=guidance)
 
   @jit
   def run(weights, noise, condition, context, null_context):
     denoise = lambda *inputs: part.networks.denoise(weights, *inputs, conditioning_scale=scale)
-    step = make_step(denoise, solver, plan, make_branches(context, null_context, guidance), condition)
-
-    def body(carry, i):
-      carry = step(carry, i)
-      return carry, carry[0]
-
-    return jax.lax.scan(body, (noise, jnp.zeros_like(noise)), jnp.arange(len(solver)))[1]
+    return sampler.clip(denoise, noise, condition, context, null_context, every_step=True)
 
   contexts = towers(golden)
   image, null = contexts["clip_last_hidden_state"][0], contexts["null_context"][0]
@@ -255,7 +247,7 @@ def _sampled(
 
 
 def clip_run(golden: Golden) -> Arrays:
-  """Batch-overlapped temporal denoising of a whole clip, and its decoding."""
+  """Latents and pictures of batch-overlapped temporal denoising of a clip."""
   networks, weights = golden.video.networks, golden.video.weights
   condition = {"pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0]}
   window, overlap = int(golden.setting("window")), int(golden.setting("overlap"))
@@ -270,7 +262,7 @@ def clip_run(golden: Golden) -> Arrays:
 
 
 def head_run(golden: Golden) -> Arrays:
-  """A whole head pass, frame by frame."""
+  """Latents and pictures of a head run, frame by frame."""
   networks, weights = golden.head.networks, golden.head.weights
   images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
   condition = {
@@ -297,7 +289,7 @@ GROUPS: tuple[Callable[[Golden], Arrays], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One array's comparison; `error` and `tolerance` are absolute."""
+  """The comparison of one array; `error` and `tolerance` are absolute."""
 
   name: str
   shape: tuple[int, ...]
@@ -306,7 +298,7 @@ class Row:
 
   @property
   def holds(self) -> bool:
-    """Whether it agrees; a NaN does not."""
+    """Whether the error is within the tolerance; a NaN is not."""
     return self.error <= self.tolerance
 
   def __str__(self) -> str:
@@ -315,7 +307,7 @@ class Row:
 
 
 def compare(name: str, wanted: NdArray, computed: NdArray | None) -> Row:
-  """Compares one array; one that was not computed or has another shape is infinitely wrong."""
+  """Compares one array; the error is infinite for one that was not computed or has another shape."""
   relative = 1e-4 if name.startswith(("s_", "hs_")) else 2e-5
   exact = wanted.dtype.kind not in "fc"
   largest = float(np.abs(wanted).max()) if wanted.size else 0.0
@@ -327,12 +319,12 @@ def compare(name: str, wanted: NdArray, computed: NdArray | None) -> Row:
 
 
 def verify(folder: Path) -> Iterator[tuple[Row, NdArray | None]]:
-  """Every golden array that is not an input, compared, with what was computed for it."""
+  """Yields (comparison, computed array or None) for every golden array that is not an input."""
   golden = Golden(folder)
   outputs = [name for name in golden.arrays if name not in INPUTS]
   computed: dict[str, NdArray] = {}
   for function in tqdm(GROUPS, desc="compute", unit="group", leave=False):
-    with contextlib.suppress(MissingInput):  # what then is not computed fails below, if it is in golden.npz
+    with contextlib.suppress(MissingInput):  # outputs that are not computed fail below
       computed |= {name: np.asarray(array) for name, array in function(golden).items()}
   for name in outputs:
     yield compare(name, golden.arrays[name], computed.get(name)), computed.get(name)
@@ -347,6 +339,8 @@ def main() -> None:
   parser.add_argument("golden", type=Path, metavar="GOLDEN_DIR")
   parser.add_argument("--output", type=Path, metavar="FILE.npz", help="write the computed arrays")
   args = parser.parse_args()
+  if "JAX_PLATFORMS" not in os.environ:
+    jax.config.update("jax_platforms", "cpu")  # the tolerances are those of float32 on a CPU
   print(f"{'array':24}{'shape':>20}{'max error':>12}{'tolerance':>12}")
   rows, computed = [], {}
   for row, array in verify(args.golden):

@@ -18,9 +18,7 @@ import pytest
 from tiny import tiny_model
 
 from anchor_jax.config import RunConfig, SampleConfig
-from anchor_jax.diffusion.guidance import make_branches
-from anchor_jax.diffusion.sampler import sample_clip
-from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.export import export_person
@@ -93,12 +91,10 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
   @jax.jit
   def library(weights, noise, pose, appearance):
     context = networks.encode_appearance(weights, appearance[None])[0]
-    branches = make_branches(context, weights["null_context"], SAMPLE.guidance, SAMPLE.guidance_interval)
-    plan = plan_windows(WindowRule(SAMPLE.window, SAMPLE.overlap, SAMPLE.tail, SAMPLE.window_weights), len(pose))
     denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=SAMPLE.conditioning_scale)
-    solver = make_solver(SAMPLE.solver, networks.model.schedule, SAMPLE.steps)
     condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
-    latents = sample_clip(denoise, solver, plan, jnp.broadcast_to(noise, (6, 8, 8, 2)), branches, condition)
+    noise, null = jnp.broadcast_to(noise, (6, 8, 8, 2)), weights["null_context"]
+    latents = Sampler.of(SAMPLE, networks.model.schedule).clip(denoise, noise, condition, context, null)
     return latents, networks.decode(weights, latents)
 
   noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))

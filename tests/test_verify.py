@@ -1,5 +1,7 @@
 """The golden numbers of the reference hold, without torch; broken ones are told."""
 
+import os
+import runpy
 import shutil
 from pathlib import Path
 
@@ -35,6 +37,12 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
     *("v_mid v_down_00 v_down_last v_eps s_latents_per_step s_video s_timesteps l_noisy l_loss_body").split(),
     *("l_masked_mean l_mask_latent l_loss_head hs_latents_per_step hs_images").split(),
   }
+
+
+def test_importing_it_chooses_no_platform(monkeypatch):
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]
+  assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_a_wrong_array_fails():

@@ -1,1 +1,1 @@
-"""Schedules, solvers, windows, samplers and losses: pure functions that know no network."""
+"""Schedules, solvers, windows, the sampler and the loss: pure functions, to which a network is an argument."""

@@ -1,12 +1,20 @@
-"""A stream's windows over several devices: each holds its own part of every block, and only overlaps travel.
+"""How the devices of a sampling mesh share windows.
 
-A level's block of m windows is cut along its frames into as many parts as the mesh's data axis has devices. A device's
-windows reach `overlap` frames into the next device's part, so before predicting each device sends the first frames of
-its part to its left neighbour, and afterwards the sums that belong there to its right neighbour. The last device's
-neighbour is the first, whose frames then are those of the level's next block. Windows may be cut further along their
-frames, over the mesh's frames axis: there the compiler gathers attention's keys and values.
+In a stream, each device of the data axis holds its own part of every block's frames and predicts the windows that
+start in it. Such windows end up to `overlap` frames inside the next device's part. So before predicting, each device
+sends the first frames of its part to its left neighbour, and afterwards it sends the sums for those frames to its
+right neighbour: two collective-permutes per step, of overlaps only. The neighbour of the last device is the first,
+whose frames then are those of the level's next block. Along the mesh's frames axis, the frames of each window are
+sharded too; there the compiler all-gathers attention's keys and values.
+
+That needs parts that are aligned with windows and at least as long as the overlap (`exchanges_overlaps`). Otherwise,
+and for whole clips, latents are replicated and sharding constraints split the windows of each network call over all
+devices: simpler, but every device receives all predictions.
 """
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,46 +22,84 @@ import jax.numpy as jnp
 
 from anchor_jax import parallel
 from anchor_jax.diffusion.guidance import Branches
-from anchor_jax.diffusion.sampler import predict_windows
-from anchor_jax.diffusion.stream import StreamLayout
-from anchor_jax.errors import UserError
+from anchor_jax.diffusion.predict import predict_windows
+from anchor_jax.diffusion.stream import PredictLevel, StreamLayout, StreamState, predict_level
+from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.shapes import Array
 
 
-def distribute_windows(layout: StreamLayout, mesh: Any):
-  """A `predict_level` for `stream.make_tick` over the devices of a mesh (of `parallel.sampling_mesh`).
+def round_up(count: int, multiple: int) -> int:
+  """The smallest multiple that is no less than `count`."""
+  return math.ceil(count / multiple) * multiple
 
-  Raises:
-    UserError: the windows can't be shared out evenly.
-  """
-  rule, devices, frame_devices = layout.rule, mesh.shape[parallel.DATA], mesh.shape[parallel.FRAMES]
-  overlap, part = rule.overlap, layout.block // devices
-  if layout.together % devices:
-    raise UserError(f"{layout.together} windows at a time can't be shared by {devices} devices: use a multiple")
-  if rule.tail != "ragged" and devices > 1:
-    raise UserError("windows over several devices need the ragged tail")
-  if overlap > part:
-    raise UserError(
-      f"an overlap of {overlap} frames reaches beyond the next device's {part}: take more windows at once"
-    )
-  if rule.window % frame_devices:
-    raise UserError(f"windows of {rule.window} frames can't be cut into {frame_devices} equal parts")
+
+def stream_layout(rule: WindowRule, steps: int, windows_per_batch: int, mesh: Any) -> StreamLayout:
+  """The layout of a stream on a mesh: groups of at least `windows_per_batch` windows that the devices share evenly."""
+  if mesh is None:
+    return StreamLayout(rule, steps, windows_per_batch)
+  layout = StreamLayout(rule, steps, round_up(windows_per_batch, mesh.shape[parallel.DATA]))
+  if exchanges_overlaps(layout, mesh):
+    return layout
+  return StreamLayout(rule, steps, round_up(windows_per_batch, mesh.size))
+
+
+def exchanges_overlaps(layout: StreamLayout, mesh: Any) -> bool:
+  """Whether the devices can hold a part of every block each, and exchange overlaps with their neighbours alone."""
+  rule, devices = layout.rule, mesh.shape[parallel.DATA]
+  aligned = rule.tail == "ragged"  # moved back, the last window starts anywhere
+  shared = layout.group_size % devices == 0 and rule.window % mesh.shape[parallel.FRAMES] == 0
+  return aligned and shared and rule.overlap <= layout.block // devices
+
+
+def make_predict_level(layout: StreamLayout, mesh: Any) -> PredictLevel:
+  """The `predict` of `stream.advance_levels` for a mesh, or for one device where it is None."""
+  if mesh is None:
+    return predict_level
+  if exchanges_overlaps(layout, mesh):
+    return _predict_own_parts(layout, mesh)
+  return functools.partial(predict_level, constrain=over_all_devices(mesh))
+
+
+def over_all_devices(mesh: Any) -> Callable[[Array], Array]:
+  """A sharding constraint that splits the leading axis over all devices of a sampling mesh."""
+  return lambda leaf: jax.lax.with_sharding_constraint(leaf, all_devices_sharding(mesh))
+
+
+def all_devices_sharding(mesh: Any) -> Any:
+  """The leading axis over all devices of a sampling mesh."""
+  return jax.NamedSharding(mesh, jax.P((parallel.DATA, parallel.FRAMES)))
+
+
+def block_sharding(layout: StreamLayout, mesh: Any, axis: int) -> Any:
+  """The sharding of an array whose axis `axis` is the frames of a block."""
+  return jax.NamedSharding(mesh, jax.P(*[None] * axis, parallel.DATA if exchanges_overlaps(layout, mesh) else None))
+
+
+def map_state(layout: StreamLayout, mesh: Any, state: StreamState, place: Callable[[Any, Any], Any]) -> StreamState:
+  """The state with `place(leaf, its sharding)` applied to every leaf."""
+  one = lambda leaf, axis: place(leaf, block_sharding(layout, mesh, axis))
+  condition = jax.tree.map(lambda leaf: one(leaf, 2), state.condition)
+  return StreamState(one(state.latents, 2), one(state.clean, 2), one(state.total, 3), condition)
+
+
+def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
+  """Each device predicts the windows that start in its part of a block, and exchanges overlaps with its neighbours."""
+  rule, part = layout.rule, layout.block // mesh.shape[parallel.DATA]
+  overlap, shards_frames = rule.overlap, mesh.shape[parallel.FRAMES] > 1
 
   def predict(denoise, latents, timestep, branches, condition, total, frames, mask, weights):
-    def inner(*arguments):
-      """One clip after another: only where the frames come first can convolutions over all of them stay cut."""
+    def one_by_one(*arguments):
+      """Windows one after another: convolutions over [window * frame] stay sharded only if there is one window."""
 
       def one(example):
         latents, timestep, context, condition, mask = jax.tree.map(lambda leaf: leaf[None], example)
-        cut = jax.tree.map(parallel.shard_frames, (latents, condition))
-        return denoise(cut[0], timestep, context, cut[1], mask)[0]
+        latents, condition = jax.tree.map(parallel.shard_frames, (latents, condition))
+        return denoise(latents, timestep, context, condition, mask)[0]
 
       return jax.lax.map(one, arguments)
 
-    cut_denoise = inner if frame_devices > 1 else denoise
-
     def local(latents, timestep, contexts, condition, total, mask, weights):
-      """On one device: leaves [R part ...], windows [m/devices T]."""
+      """What one device does: leaves [R part ...], windows [m/devices T]."""
       is_first = jax.lax.axis_index(parallel.DATA) == 0
 
       def extended(leaf: Array) -> Array:
@@ -62,12 +108,13 @@ def distribute_windows(layout: StreamLayout, mesh: Any):
         own_first = jnp.where(is_first & (leaf.shape[0] > 1), leaf[-1], leaf[0])[:overlap]
         return jnp.concatenate([leaf[0], parallel.from_next_device(own_first)])
 
-      here = Branches(contexts, branches.scale, branches.interval)
+      own_branches = Branches(contexts, branches.scale, branches.interval)
       starts = jnp.arange(mask.shape[0]) * rule.stride
       rows = starts[:, None] + jnp.arange(rule.window)
       inputs, conditions = jax.tree.map(extended, (latents, condition))
-      empty = jnp.zeros((len(here), *inputs.shape), inputs.dtype)
-      sums = predict_windows(cut_denoise, inputs, timestep, here, conditions, empty, rows, mask, weights)
+      empty = jnp.zeros((len(own_branches), *inputs.shape), inputs.dtype)
+      network = one_by_one if shards_frames else denoise
+      sums = predict_windows(network, inputs, timestep, own_branches, conditions, empty, rows, mask, weights)
       total = total.at[:, 0].add(sums[:, :part])
       if overlap:
         beyond = parallel.from_previous_device(sums[:, part:])

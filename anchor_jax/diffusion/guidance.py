@@ -1,21 +1,21 @@
-"""Classifier-free guidance (Ho & Salimans 2022, eq. 6), and in which steps it acts (Kynkäänniemi et al. 2024)."""
+"""Classifier-free guidance (Ho & Salimans 2022, eq. 6), limited to some noise levels (Kynkäänniemi et al. 2024)."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.diffusion.solvers import Solver
+from anchor_jax.diffusion.solvers import SolverTables
 from anchor_jax.shapes import Array, Float, Int
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Branches:
-  """What the network is told of the appearance, once with and perhaps once without; made by `make_branches`.
+  """Contexts of the conditional branch and, if guidance needs it, the null branch; made by `make_branches`. A pytree.
 
   Attributes:
-    contexts: tokens of the conditional branch, and of the null branch if there are two.
+    contexts: tokens of the conditional branch, then of the null branch if there are two.
     scale: guidance scale.
     interval: noise levels (sigma, 0 clean to 1 pure noise) between which guidance acts; elsewhere its scale is 1.
   """
@@ -27,7 +27,7 @@ class Branches:
   def __len__(self) -> int:
     return self.contexts.shape[0]
 
-  def scale_at(self, solver: Solver, step: Int[Array, ""] | Int[Array, "S"]) -> float | Float[Array, "..."]:
+  def scale_at(self, solver: SolverTables, step: Int[Array, ""] | Int[Array, "S"]) -> float | Float[Array, "..."]:
     """The guidance scale at sampling steps."""
     if self.interval == (0.0, 1.0):
       return self.scale
@@ -50,9 +50,9 @@ def make_branches(
 def guide(
   predictions: Float[Array, "branch ..."], scale: float | Float[Array, ""] | Float[Array, "S"]
 ) -> Float[Array, "..."]:
-  """Moves the prediction away from the null branch; scale 1 is the conditional branch itself.
+  """Null + scale (conditional - null); the prediction itself where there is one branch.
 
-  `scale` is one number, or one per leading index of the prediction (windows at their own noise levels).
+  `scale` is one number, or one per leading index of the prediction (windows at different noise levels).
   """
   if len(predictions) == 1:
     return predictions[0]

@@ -1,8 +1,8 @@
-"""The training loss, with all randomness given as arguments."""
+"""The training loss; noise and timesteps are arguments."""
 
 import jax.numpy as jnp
 
-from anchor_jax.diffusion.sampler import Denoise
+from anchor_jax.diffusion.predict import Denoise
 from anchor_jax.diffusion.schedule import Schedule, add_noise, signal_and_noise, training_target
 from anchor_jax.shapes import Array, Float, Int, PyTree
 
@@ -17,9 +17,9 @@ def denoising_loss(
   condition: PyTree,
   snr_gamma: float = 0.0,
 ) -> Float[Array, "B"]:
-  """Mean squared error of the prediction for each clip (DDPM eq. 14); float32.
+  """The mean squared error of the prediction for each clip (DDPM, eq. 14), float32.
 
-  With `snr_gamma`, weighted by min-SNR (Hang et al. 2023): as an error of the clean latent with weight
+  With `snr_gamma` above 0 it is weighted by min-SNR (Hang et al. 2023): the error of the clean latent, times
   min(SNR, snr_gamma).
   """
   noisy = add_noise(schedule, clean, noise, timesteps)
@@ -31,12 +31,12 @@ def denoising_loss(
 
 
 def snr_weight(schedule: Schedule, timesteps: Int[Array, "B"], gamma: float) -> Float[Array, "B"]:
-  """Min-SNR weight of what the network predicts; finite at both ends of the schedule."""
+  """The min-SNR weight of the squared error of the prediction; finite at both ends of the schedule."""
   alpha, sigma = signal_and_noise(schedule, timesteps, 1)
   signal, noise = jnp.square(alpha), jnp.square(sigma)
-  bounded = jnp.minimum(signal, gamma * noise)  # min(SNR, gamma), times the noise power
+  bounded = jnp.minimum(signal, gamma * noise)  # min(SNR, gamma) times the noise power
   if schedule.prediction_type == "epsilon":  # |eps error|^2 = SNR |x0 error|^2
     return bounded / jnp.maximum(signal, 1e-12)
   if schedule.prediction_type == "v_prediction":  # |v error|^2 = (SNR + 1) |x0 error|^2
-    return bounded  # over noise, over (SNR + 1) = 1 / noise
+    return bounded  # divided by the noise power and by SNR + 1 = 1 / noise power
   return bounded / jnp.maximum(noise, 1e-12)

@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal and noise a latent holds at each training timestep.
+"""Noise schedules: the scale of signal and noise in a latent at each training timestep.
 
 Source: Ho et al. 2020 (DDPM), eq. 4; Lin et al. 2024, "Common diffusion noise schedules are flawed", for the
 zero-terminal-SNR rescaling and the timestep spacings.
@@ -16,11 +16,11 @@ from anchor_jax.shapes import Array, Float, Int, NdArray
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """Tables over the training timesteps, made once on the host in float64.
+  """Tables over the training timesteps, on the host in float64.
 
   Attributes:
-    alphas_cumprod: product of (1 - beta) up to each timestep, float64 [num_train_timesteps]; signal power.
-    final_alpha_cumprod: the signal power that the last sampling step arrives at.
+    alphas_cumprod: signal power, the product of (1 - beta) up to each timestep, float64 [num_train_timesteps].
+    final_alpha_cumprod: signal power after the last sampling step.
     prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
   """
 
@@ -33,7 +33,7 @@ class Schedule:
 
 
 def make_schedule(config: ScheduleConfig) -> Schedule:
-  """The tables of a scheduler_config.json."""
+  """The tables of a schedule's settings. Raises UserError for an unknown beta_schedule or prediction_type."""
   count = config.num_train_timesteps
   if config.beta_schedule == "scaled_linear":
     betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, count, dtype=np.float64) ** 2
@@ -56,10 +56,16 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
 
 
 def sampling_timesteps(config: ScheduleConfig, steps: int, spare: int = 0) -> Int[NdArray, "S"]:
-  """The `steps` training timesteps that a sampler visits, noisiest first.
+  """The `steps` training timesteps that a sampler visits, noisiest first; int32, from 0 to num_train_timesteps - 1.
 
-  "leading" is Stable Diffusion's habit and never starts at the noisiest step; "trailing" and "linspace" do. With
-  `spare`, leading and linspace lay out so many points more and leave out the cleanest.
+  Args:
+    config: the schedule; its spacing "leading" is Stable Diffusion's and starts below the noisiest timestep,
+      "trailing" and "linspace" start at it.
+    steps: sampling steps.
+    spare: number of further points that "leading" and "linspace" lay out, of which the cleanest are left out.
+
+  Raises:
+    UserError: `steps` is out of range, or the spacing is unknown.
   """
   count = config.num_train_timesteps
   if not 1 <= steps <= count:
@@ -94,7 +100,7 @@ def add_noise(
 def training_target(
   schedule: Schedule, clean: Float[Array, "B ..."], noise: Float[Array, "B ..."], timesteps: Int[Array, "B"]
 ) -> Float[Array, "B ..."]:
-  """What the network should predict: the noise, the velocity (Salimans & Ho 2022, appendix D) or the clean latent."""
+  """The network's target: the noise, the velocity (Salimans & Ho 2022, appendix D) or the clean latent."""
   if schedule.prediction_type == "epsilon":
     return noise
   if schedule.prediction_type == "sample":

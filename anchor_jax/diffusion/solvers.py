@@ -1,36 +1,41 @@
-"""Solvers as tables: each deterministic step is a weighted sum, so a solver is a few numbers a step.
+"""Deterministic solvers as tables: every step is a weighted sum of three arrays, so a solver is a few numbers per step.
 
-    x0     = the clean latent that the prediction implies
-    x_next = from_sample[i] x + from_clean[i] x0 + from_previous[i] x0_of_the_step_before
+    x0     = the clean latent that the network's prediction implies
+    x_next = from_sample[i] x + from_clean[i] x0 + from_previous[i] (x0 of the step before)
 
-DDIM (Song et al. 2021, eq. 12, eta = 0) and DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) both have this form. The
-only memory is the clean latent of the step before, which belongs to a frame and travels with it.
+DDIM (Song et al. 2021, eq. 12, eta = 0) and DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) have this form. The previous
+x0 is kept per frame, beside the frame's latent.
+
+To add a solver, write a subclass of `SolverBase`, decorate it with `register`, and add its name to `config.SOLVERS`,
+which checks settings before JAX is loaded.
 """
 
+import abc
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.diffusion.schedule import make_schedule, sampling_timesteps
+from anchor_jax.diffusion.schedule import Schedule, make_schedule, sampling_timesteps
 from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Float, Int
+from anchor_jax.shapes import Array, Float, Int, NdArray
 
-SOLVERS = ("ddim", "dpm++2m")
+SOLVERS: dict[str, "SolverBase"] = {}  # by the name that `SampleConfig.solver` gives; filled by `register`
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Solver:
-  """Tables over the sampling steps, noisiest first.
+class SolverTables:
+  """What a solver does at each of S sampling steps, noisiest first. A pytree.
 
   Attributes:
-    timesteps: what the network is told, int32 [S].
+    timesteps: training timesteps that the network gets, int32 [S].
     alpha, sigma: signal and noise scale of the latent before each step, float32 [S].
-    from_sample, from_clean, from_previous: weights of the step, float32 [S].
-    prediction_type: what the network predicts.
+    from_sample, from_clean, from_previous: weights of the sum above, float32 [S].
+    prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
   """
 
   timesteps: Int[Array, "S"]
@@ -45,26 +50,85 @@ class Solver:
     return self.timesteps.shape[0]
 
 
-def make_solver(name: str, config: ScheduleConfig, steps: int) -> Solver:
-  """The tables of solver `name` ("ddim" or "dpm++2m") for `steps` sampling steps."""
-  if name not in SOLVERS:
-    raise UserError(f'unknown solver "{name}": use one of {", ".join(SOLVERS)}.{suggestion(name, SOLVERS)}')
-  schedule = make_schedule(config)
-  timesteps = sampling_timesteps(config, steps, spare=int(name == "dpm++2m"))  # as each is laid out in diffusers
-  power = schedule.alphas_cumprod[timesteps]
-  if name == "ddim":
-    # Stable Diffusion's DDIM steps down by a fixed stride, whatever timestep it visits next.
-    before = timesteps - config.num_train_timesteps // steps
-    next_power = np.where(before >= 0, schedule.alphas_cumprod[np.maximum(before, 0)], schedule.final_alpha_cumprod)
-  else:
-    next_power = np.append(power[1:], schedule.final_alpha_cumprod)
-  alpha, sigma = np.sqrt(power), np.sqrt(1 - power)
-  next_alpha, next_sigma = np.sqrt(next_power), np.sqrt(1 - next_power)
+class SolverBase(abc.ABC):
+  """Computes the tables of one solver. A subclass chooses timesteps and weights; see `register`."""
 
-  from_sample = next_sigma / sigma
-  from_clean = next_alpha - from_sample * alpha
-  from_previous = np.zeros(steps)
-  if name == "dpm++2m":
+  def timesteps(self, config: ScheduleConfig, steps: int) -> Int[NdArray, "S"]:
+    """The training timesteps to visit, noisiest first."""
+    return sampling_timesteps(config, steps)
+
+  @abc.abstractmethod
+  def next_signal_power(
+    self, schedule: Schedule, timesteps: Int[NdArray, "S"], power: Float[NdArray, "S"]
+  ) -> Float[NdArray, "S"]:
+    """The signal power (alpha squared) after each step; `power` is the one before it."""
+
+  def weights(
+    self,
+    alpha: Float[NdArray, "S"],
+    sigma: Float[NdArray, "S"],
+    next_alpha: Float[NdArray, "S"],
+    next_sigma: Float[NdArray, "S"],
+  ) -> tuple[Float[NdArray, "S"], Float[NdArray, "S"], Float[NdArray, "S"]]:
+    """(from_sample, from_clean, from_previous) in float64; by default the first-order step, which is DDIM's."""
+    from_sample = next_sigma / sigma
+    return from_sample, next_alpha - from_sample * alpha, np.zeros(len(alpha))
+
+  def tables(self, config: ScheduleConfig, steps: int) -> SolverTables:
+    """The tables for `steps` sampling steps.
+
+    Raises:
+      UserError: `steps` is not between 1 and the number of training timesteps, or the schedule is unknown.
+    """
+    schedule, timesteps = make_schedule(config), self.timesteps(config, steps)
+    power = schedule.alphas_cumprod[timesteps]
+    next_power = self.next_signal_power(schedule, timesteps, power)
+    alpha, sigma = np.sqrt(power), np.sqrt(1 - power)
+    weights = self.weights(alpha, sigma, np.sqrt(next_power), np.sqrt(1 - next_power))
+    table = lambda values: jnp.asarray(values, jnp.float32)
+    from_sample, from_clean, from_previous = map(table, weights)
+    return SolverTables(
+      jnp.asarray(timesteps), table(alpha), table(sigma), from_sample, from_clean, from_previous,
+      schedule.prediction_type,
+    )  # fmt: skip
+
+
+def register(name: str) -> Callable[[type[SolverBase]], type[SolverBase]]:
+  """Class decorator that adds a solver to `SOLVERS` under `name`."""
+
+  def add(kind: type[SolverBase]) -> type[SolverBase]:
+    SOLVERS[name] = kind()
+    return kind
+
+  return add
+
+
+@register("ddim")
+class DDIM(SolverBase):
+  """DDIM without noise (Song et al. 2021, eq. 12, eta = 0), laid out as in diffusers."""
+
+  def next_signal_power(self, schedule, timesteps, power):
+    """A fixed stride below each timestep, whichever timestep is visited next; diffusers does the same."""
+    before = timesteps - len(schedule) // len(timesteps)
+    return np.where(before >= 0, schedule.alphas_cumprod[np.maximum(before, 0)], schedule.final_alpha_cumprod)
+
+
+@register("dpm++2m")
+class DPMSolverPP2M(SolverBase):
+  """Second-order multistep DPM-Solver++ (Lu et al. 2022, algorithm 2), laid out as in diffusers."""
+
+  def timesteps(self, config, steps):
+    """Laid out with one point more than steps, of which the cleanest is left out."""
+    return sampling_timesteps(config, steps, spare=1)
+
+  def next_signal_power(self, schedule, timesteps, power):
+    """That of the next timestep."""
+    return np.append(power[1:], schedule.final_alpha_cumprod)
+
+  def weights(self, alpha, sigma, next_alpha, next_sigma):
+    """The second-order step; first-order where a log-SNR is infinite, and at the end of runs of few steps."""
+    from_sample, from_clean, from_previous = super().weights(alpha, sigma, next_alpha, next_sigma)
+    steps = len(alpha)
     with np.errstate(divide="ignore"):
       log_snr, next_log_snr = np.log(alpha / sigma), np.log(next_alpha / next_sigma)
     for i in range(1, steps):
@@ -74,20 +138,29 @@ def make_solver(name: str, config: ScheduleConfig, steps: int) -> Solver:
       slope = (next_log_snr[i] - log_snr[i]) / (2 * (log_snr[i] - log_snr[i - 1]))
       from_previous[i] = -slope * from_clean[i]
       from_clean[i] *= 1 + slope
+    return from_sample, from_clean, from_previous
 
-  table = lambda values: jnp.asarray(values, jnp.float32)
-  return Solver(
-    jnp.asarray(timesteps), table(alpha), table(sigma), table(from_sample), table(from_clean), table(from_previous),
-    schedule.prediction_type,
-  )  # fmt: skip
+
+def make_solver(name: str, config: ScheduleConfig, steps: int) -> SolverTables:
+  """The tables of the solver registered as `name`, for `steps` sampling steps.
+
+  Raises:
+    UserError: no solver has that name, or `steps` is out of range.
+  """
+  if name not in SOLVERS:
+    raise UserError(f'unknown solver "{name}": use one of {", ".join(SOLVERS)}.{suggestion(name, SOLVERS)}')
+  return SOLVERS[name].tables(config, steps)
 
 
 def clean_from_prediction(
-  solver: Solver, step: Int[Array, ""] | Int[Array, "B"], sample: Float[Array, "..."], prediction: Float[Array, "..."]
+  solver: SolverTables,
+  step: Int[Array, ""] | Int[Array, "B"],
+  sample: Float[Array, "..."],
+  prediction: Float[Array, "..."],
 ) -> Float[Array, "..."]:
   """The clean latent x0 that a prediction at sampling step `step` implies.
 
-  `step` is one number, or one per leading index of `sample` (windows at their own noise levels).
+  `step` is one number, or one per leading index of `sample` (windows at different noise levels).
   """
   alpha, sigma = (_along_batch(table[step], sample.ndim) for table in (solver.alpha, solver.sigma))
   if solver.prediction_type == "epsilon":
@@ -98,13 +171,13 @@ def clean_from_prediction(
 
 
 def advance(
-  solver: Solver,
+  solver: SolverTables,
   step: Int[Array, ""] | Int[Array, "B"],
   sample: Float[Array, "..."],
   prediction: Float[Array, "..."],
   previous_clean: Float[Array, "..."],
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-  """One sampling step: (the less noisy sample, the clean latent to hand to the next step as `previous_clean`).
+  """One sampling step: (the less noisy sample, the clean latent that the next step takes as `previous_clean`).
 
   At step 0 the weight of `previous_clean` is zero, so zeros will do.
   """

@@ -1,27 +1,27 @@
-"""The overlapped-window sampler in constant memory: a layout that takes in motion and gives out finished frames.
+"""The overlapped-window sampler in constant memory: blocks of motion come in, blocks of finished frames come out.
 
-The whole-clip loop runs all windows at step 0, then all at step 1, and so on. But what window k says at step i depends
-only on latents that the windows k - r to k + r made at step i - 1, where r = ceil(window / stride) - 1 is how many
-windows ahead a window reaches. So windows may run along a diagonal: let window k take step i on tick
+Sampling a whole clip runs all windows at step 0, then all at step 1, and so on. But what window k predicts at step i
+depends only on latents that windows k - r to k + r produced at step i - 1, where r = ceil(window / stride) - 1 is the
+number of windows after k that overlap it. So the windows can run along a diagonal: window k takes step i on tick
 
     t = k + (r + 1) i
 
-Its inputs need window k + r at step i - 1, which ran on tick k + r + (r + 1)(i - 1) = t - 1: just in time. Every tick
-then runs one window for each step, each at its own noise level and r + 1 windows apart; takes in one stride of new
-motion; and gives out one stride of finished frames. What is alive never grows with the clip.
+Its inputs need window k + r at step i - 1, which ran on tick k + r + (r + 1)(i - 1) = t - 1, the tick before. Thus
+every tick runs one window per step, at that step's noise level, r + 1 windows apart; it takes in one stride of new
+motion and gives out one stride of finished frames. The memory does not grow with the clip.
 
-Generalised here in two ways. A tick runs groups of m windows (`together`), for the sake of large batches: blocks of m
-strides take the place of strides, a group reaches ceil(r / m) groups ahead, and t = group + R i with R one more than
-that. A last window that is moved back to end with the clip starts up to a stride - 1 frames early: so all blocks lag
-that far behind their groups (`lag`), which R counts too; and which window is the last must be known beforehand. A
-closed loop has no first window to begin with and is for the whole clip only.
+Two generalisations. A tick runs groups of m windows (`group_size`), for larger batches: blocks of m strides take the
+place of strides, a group overlaps the next ceil(r / m) groups, and t = group + R i where R is one more than that. And
+with the "moved_back" tail the last window starts up to stride - 1 frames early; so every block starts that many frames
+before its group (`offset`), which R counts too, and the clip's length must be known beforehand. A loop can't be
+streamed: its first window needs the last frames.
 
-The state is a shift register: level i (one for each sampling step) holds R blocks of latents; after each tick its
-first block, now a step cleaner, becomes the last block of level i + 1. Neighbouring levels hold neighbouring parts of
-the clip, so all levels together hold R * steps blocks once, and nothing twice. Levels that hold no window yet, or no
-more, are outside the bounds of the loop over levels, and cost nothing.
+The state is a shift register. Level i, one per sampling step, holds R blocks of latents; after each tick its first
+block, now one step cleaner, becomes the last block of level i + 1. Neighbouring levels hold neighbouring parts of the
+clip, so all levels together hold R * steps blocks, none of them twice. The loop over levels skips those that hold no
+window of the clip yet, or no longer.
 
-Every window is computed by the same function as in `sampler.py`, so the frames are the same.
+Windows are predicted by the same function as in `Sampler.clip`, so the frames are the same up to rounding.
 """
 
 import dataclasses
@@ -35,28 +35,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.diffusion.guidance import Branches, guide
-from anchor_jax.diffusion.sampler import Denoise, predict_windows
-from anchor_jax.diffusion.solvers import Solver, advance
+from anchor_jax.diffusion.predict import Denoise, predict_windows
+from anchor_jax.diffusion.solvers import SolverTables, advance
 from anchor_jax.diffusion.windows import WindowPlan, WindowRule, plan_group
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import Array, Bool, Float, Int, PyTree
 
+# (denoise, latents, timestep, branches, condition, total, frames, mask, weights) -> total; see `predict_level`.
 PredictLevel = Callable[..., Float[Array, "branch R F H W C"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamLayout:
-  """The sizes of a stream; all of them static.
+  """The sizes of a stream, all of them static.
 
   Attributes:
-    rule: how windows are laid.
+    rule: how windows are laid over the clip.
     steps: sampling steps, one level each.
-    together: windows of a group, denoised in one call.
+    group_size: windows of a group, which one call of the network predicts.
   """
 
   rule: WindowRule
   steps: int
-  together: int = 1
+  group_size: int = 1
 
   def __post_init__(self):
     if self.rule.tail == "loop":
@@ -65,46 +66,46 @@ class StreamLayout:
   @property
   def block(self) -> int:
     """Frames that a tick takes in and gives out."""
-    return self.together * self.rule.stride
+    return self.group_size * self.rule.stride
 
   @property
-  def lag(self) -> int:
-    """Frames that a block starts before its own group's first window."""
+  def offset(self) -> int:
+    """Frames by which a block starts before the first window of its group."""
     return self.rule.stride - 1 if self.rule.tail == "moved_back" else 0
 
   @property
   def depth(self) -> int:
     """Blocks of a level, R above; also the ticks between two steps of a group."""
-    return 1 + math.ceil((self.rule.overlap + self.lag) / self.block)
+    return 1 + math.ceil((self.rule.overlap + self.offset) / self.block)
 
   @property
-  def live_frames(self) -> int:
-    """Frames that the state holds, whatever the clip's length."""
+  def frames_held(self) -> int:
+    """Frames in the state, whatever the clip's length."""
     return self.steps * self.depth * self.block
 
   def first_frame(self, block: int) -> int:
-    """Frame number that a block starts with; may be negative for block 0."""
-    return block * self.block - self.lag
+    """Number of the frame that a block starts with; may be negative for block 0."""
+    return block * self.block - self.offset
 
-  def warm_up(self, frame: int) -> int:
-    """The block to start a new stream with so that `frame` and all after it come out as in the whole clip's stream.
+  def first_block_needed(self, frame: int) -> int:
+    """The block that a stream must start with, so that `frame` and all after it are those of a stream from block 0.
 
-    Each step, a wrong beginning spoils `reach` more windows.
+    Each sampling step, wrong values at the beginning reach `windows_ahead` more windows.
     """
-    spoilt = math.ceil(self.rule.reach * self.steps / self.together) + (self.lag > 0)
-    return max(0, (frame + self.lag) // self.block - spoilt)
+    wrong = math.ceil(self.rule.windows_ahead * self.steps / self.group_size) + (self.offset > 0)
+    return max(0, (frame + self.offset) // self.block - wrong)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StreamState:
-  """The shift register.
+  """The shift register; leading axis sampling steps (levels), then R blocks of F frames. A pytree.
 
   Attributes:
     latents: of each level's frames, before its step.
-    clean: what the step before made of them, for solvers with a memory.
-    total: each branch's sum of weighted predictions so far.
-    condition: what the network is told of each frame.
+    clean: clean latents that the step before implied, for multistep solvers.
+    total: sums of weighted predictions so far, per branch.
+    condition: the network's condition for each frame.
   """
 
   latents: Float[Array, "S R F H W C"]
@@ -113,8 +114,8 @@ class StreamState:
   condition: PyTree
 
 
-def init_stream(layout: StreamLayout, branches: int, noise: PyTree, condition: PyTree) -> StreamState:
-  """An empty register for blocks like these (arrays or their shapes, leading axis `layout.block` frames)."""
+def init_state(layout: StreamLayout, branches: int, noise: Any, condition: PyTree) -> StreamState:
+  """A state of zeros for blocks like these (arrays or their shapes, leading axis `layout.block` frames)."""
 
   def empty(leaf, *axes: int):
     return jnp.zeros((layout.steps, *axes, layout.depth, *leaf.shape), leaf.dtype)
@@ -122,57 +123,62 @@ def init_stream(layout: StreamLayout, branches: int, noise: PyTree, condition: P
   return StreamState(empty(noise), empty(noise), empty(noise, branches), jax.tree.map(empty, condition))
 
 
-def make_tick(
+def advance_levels(
   denoise: Denoise,
-  solver: Solver,
+  solver: SolverTables,
   layout: StreamLayout,
   branches: Branches,
-  predict_level: PredictLevel | None = None,
-):
-  """tick(state, noise, condition, plans, alive) -> (state, finished latents), to be jitted with `state` donated.
+  predict: PredictLevel,
+  state: StreamState,
+  noise: Float[Array, "F H W C"],
+  condition: PyTree,
+  plans: WindowPlan,
+  levels: tuple[Any, Any],
+) -> tuple[StreamState, Float[Array, "F H W C"]]:
+  """One tick: takes a block in, runs one step of the group on each level, and returns the block that is finished.
 
-  Arguments of the tick: the block that arrives (noise and condition, leading axis `layout.block`), each level's
-  windows (a WindowPlan with one more leading axis, frame numbers counted from the level's first frame), and the bounds
-  of the levels that have a group at all. `predict_level` is another `predict_in_place`, one that spreads the windows
-  over devices, say.
+  Args:
+    denoise: the network.
+    solver, layout, branches: see there.
+    predict: `predict_level`, or one that shares the windows among devices.
+    state: of the tick before; a jitted caller can donate it.
+    noise, condition: the block that arrives, leading axis `layout.block`.
+    plans: each level's windows; one more leading axis [S], frames counted from the first of the level's blocks.
+    levels: (first, last + 1) of the levels that hold a group.
+
+  Returns:
+    The new state, and the last level's first block of clean latents.
   """
-  predict = predict_level or predict_in_place
+  put = lambda leaf, new: leaf.at[0, -1].set(new)
+  latents = put(state.latents, noise)
+  conditions = jax.tree.map(put, state.condition, condition)
 
-  def tick(state: StreamState, noise: Array, condition: PyTree, plans: WindowPlan, alive: tuple[Array, Array]):
-    put = lambda leaf, new: leaf.at[0, -1].set(new)
-    latents = put(state.latents, noise)
-    conditions = jax.tree.map(put, state.condition, condition)
+  def one_level(i, total):
+    here = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False)
+    windows = (here(plans.frames), here(plans.mask), here(plans.weights))
+    level = (here(latents), solver.timesteps[i], branches, jax.tree.map(here, conditions), here(total))
+    return jax.lax.dynamic_update_index_in_dim(total, predict(denoise, *level, *windows), i, 0)
 
-    def level(i, total):
-      here = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False)
-      added = predict(
-        denoise, here(latents), solver.timesteps[i], branches, jax.tree.map(here, conditions), here(total),
-        here(plans.frames), here(plans.mask), here(plans.weights),
-      )  # fmt: skip
-      return jax.lax.dynamic_update_index_in_dim(total, added, i, 0)
+  total = jax.lax.fori_loop(*levels, one_level, state.total)
+  steps = jnp.arange(layout.steps)
+  prediction = guide(jnp.moveaxis(total[:, :, 0], 1, 0), branches.scale_at(solver, steps))
+  cleaner, clean = advance(solver, steps, latents[:, 0], prediction, state.clean[:, 0])
 
-    total = jax.lax.fori_loop(*alive, level, state.total)
-    steps = jnp.arange(layout.steps)
-    prediction = guide(jnp.moveaxis(total[:, :, 0], 1, 0), branches.scale_at(solver, steps))
-    moved, clean = advance(solver, steps, latents[:, 0], prediction, state.clean[:, 0])
+  def shift(leaf, first):
+    # Each level drops its first block and appends the one that the level before it has finished.
+    arrived = jnp.concatenate([jnp.zeros_like(first[:1]), first[:-1]])
+    return jnp.concatenate([leaf[:, 1:], arrived[:, None]], axis=1)
 
-    def shift(leaf, first):
-      # Each level drops its first block, and takes in the one that the level before it has finished.
-      arrived = jnp.concatenate([jnp.zeros_like(first[:1]), first[:-1]])
-      return jnp.concatenate([leaf[:, 1:], arrived[:, None]], axis=1)
-
-    state = StreamState(
-      shift(latents, moved),
-      shift(state.clean, clean),
-      jnp.concatenate([total[:, :, 1:], jnp.zeros_like(total[:, :, :1])], axis=2),
-      jax.tree.map(lambda leaf: shift(leaf, leaf[:, 0]), conditions),
-    )
-    return state, moved[-1]
-
-  return tick
+  state = StreamState(
+    shift(latents, cleaner),
+    shift(state.clean, clean),
+    jnp.concatenate([total[:, :, 1:], jnp.zeros_like(total[:, :, :1])], axis=2),
+    jax.tree.map(lambda leaf: shift(leaf, leaf[:, 0]), conditions),
+  )
+  return state, cleaner[-1]
 
 
-def predict_in_place(
+def predict_level(
   denoise: Denoise,
   latents: Float[Array, "R F H W C"],
   timestep: Int[Array, ""],
@@ -182,48 +188,46 @@ def predict_in_place(
   frames: Int[Array, "K T"],
   mask: Bool[Array, "K T"],
   weights: Float[Array, "K T"],
+  constrain: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "branch R F H W C"]:
-  """`sampler.predict_windows` over a level's blocks."""
+  """`predict_windows` over the blocks of one level."""
   flat = lambda leaf: leaf.reshape(-1, *leaf.shape[2:])
   sums = total.reshape(total.shape[0], -1, *total.shape[3:])
-  added = predict_windows(
-    denoise, flat(latents), timestep, branches, jax.tree.map(flat, condition), sums, frames, mask, weights
-  )
+  conditions = jax.tree.map(flat, condition)
+  windows = (frames, mask, weights, constrain)
+  added = predict_windows(denoise, flat(latents), timestep, branches, conditions, sums, *windows)
   return added.reshape(total.shape)
 
 
-def stream_clip(
-  tick: Callable[..., tuple[StreamState, Array]],
+def run_blocks(
   layout: StreamLayout,
-  state: StreamState,
+  push: Callable[[PyTree | None, WindowPlan, tuple[Any, Any]], Float[Array, "F H W C"]],
   frames: Iterable[PyTree],
-  prepare: Callable[[PyTree], tuple[Array, PyTree]],
   length: int | None = None,
   first_block: int = 0,
 ) -> Iterator[tuple[int, Float[Array, "n H W C"]]]:
-  """Runs a layout over frames as they come; yields (number of the first frame, finished latents), in order.
+  """Runs ticks over frames as they come; yields (number of the first frame, finished latents), in order.
 
   Args:
-    tick: of `make_tick`, jitted.
-    layout: its sizes.
-    state: of `init_stream`.
-    frames: what is known of each frame, a tree of numpy arrays; may be a generator that is still running. With
-      `first_block`, it begins at that block's first frame.
-    prepare: makes noise and condition of a block from stacked frames.
-    length: frames of the whole clip, needed beforehand only where the last window is moved back.
-    first_block: where to begin; the frames up to `StreamLayout.warm_up`'s promise are not those of the whole clip.
+    layout: sizes of the stream.
+    push: one tick: (stacked frames of the block that arrives or None after the last, plans, levels) -> finished block;
+      see `advance_levels`.
+    frames: what is known of each frame, a tree of numpy arrays; may be a generator that is still running. Begins with
+      the first frame of `first_block`.
+    length: frames of the whole clip; only a last window that is moved back needs it beforehand.
+    first_block: where to begin, see `StreamLayout.first_block_needed`.
 
   Raises:
-    UserError: the length is needed and missing, or differs from the frames that came.
+    UserError: the length is needed and missing, or differs from the frames that came, or there is no frame.
   """
   if layout.rule.tail == "moved_back" and length is None:
     raise UserError("to move the last window back, the clip's length must be known beforehand")
-  source, depth, m = iter(frames), layout.depth, layout.together
+  source, size = iter(frames), layout.group_size
   known, ended, taken = length, False, max(0, layout.first_frame(first_block))
   plans: dict[int, WindowPlan] = {}
-  arrived: tuple[Any, Any] | None = None
   ready: list[tuple[int, Array]] = []
   for arriving in itertools.count(first_block):  # number of the block that comes in on this tick
+    block = None
     if not ended:
       wanted = layout.first_frame(arriving + 1) - taken
       items = list(itertools.islice(source, wanted))
@@ -231,29 +235,26 @@ def stream_clip(
       if ended:
         known = taken if known is None else known
         if known != taken:
-          raise UserError(f"the motion was to have {known} frames and has {taken}")
+          raise UserError(f"the motion has {taken} frames instead of the {known} that it announced: prepare it again")
       if items:
-        before = max(0, -layout.first_frame(arriving))
-        arrived = prepare(_block(items, before, layout.block))
-    if arrived is None:
-      raise UserError("there is no frame to make a video of")
-    group = arriving - depth + 1  # of level 0
+        block = _stack(items, max(0, -layout.first_frame(arriving)), layout.block)
+      elif arriving == first_block:
+        raise UserError("the motion has no frames: give one with at least one frame")
+    group = arriving - layout.depth + 1  # of level 0
     if group >= first_block:
-      plan = plan_group(layout.rule, group * m, m, known)
-      reach = depth * layout.block - 1
-      local = np.clip(plan.frames - layout.first_frame(group), 0, reach).astype(np.int32)
-      plans[group] = dataclasses.replace(plan, frames=local)
-    groups = math.inf if known is None else math.ceil(layout.rule.count(known) / m)
-    levels = [group - depth * i for i in range(layout.steps)]
-    alive = [i for i, g in enumerate(levels) if first_block <= g < groups]
-    bounds = (np.int32(alive[0]), np.int32(alive[-1] + 1)) if alive else (np.int32(0), np.int32(0))
-    some = next(iter(plans.values()), None) or plan_group(layout.rule, 0, m, None)
-    tables = [plans.get(g, some) for g in levels]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tables)
-    state, finished = tick(state, *arrived, stacked, bounds)
-    yield from ready  # one tick late, so that the device has work while the host looks at these
+      plan = plan_group(layout.rule, group * size, size, known)
+      local = np.clip(plan.frames - layout.first_frame(group), 0, layout.depth * layout.block - 1)
+      plans[group] = dataclasses.replace(plan, frames=local.astype(np.int32))
+    groups = math.inf if known is None else math.ceil(layout.rule.count(known) / size)
+    of_levels = [group - layout.depth * i for i in range(layout.steps)]
+    busy = [i for i, g in enumerate(of_levels) if first_block <= g < groups]
+    levels = (np.int32(busy[0]), np.int32(busy[-1] + 1)) if busy else (np.int32(0), np.int32(0))
+    idle = next(iter(plans.values()), None) or plan_group(layout.rule, 0, size, None)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[plans.get(g, idle) for g in of_levels])
+    finished = push(block, stacked, levels)
+    yield from ready  # one tick late: the device computes the next block while the caller uses this one
     ready = []
-    leaving = levels[-1]
+    leaving = of_levels[-1]
     plans.pop(leaving, None)
     if leaving < first_block:
       continue
@@ -261,14 +262,14 @@ def stream_clip(
     if known is not None:
       stop = min(stop, known)
     if stop > max(0, start):
-      ready = [(max(0, start), finished[max(0, -start) : stop - start])]
+      ready = [(max(0, start), jax.lax.slice_in_dim(finished, max(0, -start), stop - start))]
     if known is not None and stop >= known and ended:
       yield from ready
       return
 
 
-def _block(items: list[PyTree], before: int, size: int) -> PyTree:
-  """Stacked frames; what is missing before the first and after the last repeats them."""
+def _stack(items: list[PyTree], before: int, size: int) -> PyTree:
+  """Frames stacked to a block; slots before the first and after the last repeat them."""
 
   def stack(*leaves):
     stacked = np.stack(leaves)

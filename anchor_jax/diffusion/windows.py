@@ -1,11 +1,11 @@
 """Overlapping windows over a clip, as tables made on the host (paper, section 3.3).
 
-Windows start at 0, s, 2s, ... below the length, s = window - overlap. Every window has the same shape, so nothing
-recompiles; a mask says which of its slots are real. What happens at the end of the clip is the rule's `tail`:
+Windows start at 0, s, 2s, ... below the length, s = window - overlap. Every window has the same number of slots, so
+that nothing recompiles; a mask says which slots hold a frame. The rule's `tail` decides what happens at the clip's end:
 
-    "ragged"      the last windows are cut short, as in the reference
-    "moved_back"  the last window is whole and ends with the clip, however much it overlaps the one before
-    "loop"        the clip is a circle: the last windows go on at its beginning
+    "ragged"      the last windows hold fewer frames, as in the reference
+    "moved_back"  the last window is full and ends with the clip, however much it overlaps the one before
+    "loop"        the clip is periodic: the last windows continue with its first frames
 """
 
 import dataclasses
@@ -14,11 +14,10 @@ import math
 import jax
 import numpy as np
 
+from anchor_jax.config import TAILS
+from anchor_jax.config import WINDOW_WEIGHTS as WEIGHTS
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.shapes import Array, Bool, Float, Int, NdArray
-
-TAILS = ("ragged", "moved_back", "loop")
-WEIGHTS = ("uniform", "tapered")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +28,11 @@ class WindowRule:
     window: frames of a window.
     overlap: frames that it shares with the next.
     tail: one of `TAILS`, see above.
-    weights: "uniform" averages the windows that hold a frame, as the paper does; "tapered" gives a frame more weight
-      the nearer it is to a window's middle.
+    weights: "uniform" averages the windows that hold a frame, as the paper does; "tapered" weighs a window's prediction
+      by how near the frame is to the window's middle.
+
+  Raises:
+    UserError: the overlap is not in [0, window), or tail or weights is unknown.
   """
 
   window: int
@@ -53,8 +55,8 @@ class WindowRule:
     return self.window - self.overlap
 
   @property
-  def reach(self) -> int:
-    """How many windows ahead of itself a window overlaps."""
+  def windows_ahead(self) -> int:
+    """How many of the windows after it a window overlaps."""
     return math.ceil(self.window / self.stride) - 1
 
   def count(self, length: int) -> int:
@@ -64,14 +66,14 @@ class WindowRule:
     return math.ceil(length / self.stride)
 
   def starts(self, windows: Int[NdArray, "K"], length: int | None) -> Int[NdArray, "K"]:
-    """First frames of the windows with these numbers; `length` None is a clip whose end is not in sight."""
+    """First frames of the windows with these numbers; `length` is None while the clip's end is not known."""
     starts = windows * self.stride
     if self.tail == "moved_back" and length is not None:
       starts = np.minimum(starts, max(0, length - self.window))
     return starts
 
   def taper(self) -> Float[NdArray, "T"]:
-    """Weight of each slot before the windows that hold a frame are made to sum to one."""
+    """Weight of each slot, before normalisation over the windows that hold a frame."""
     slots = np.arange(self.window)
     return np.ones(self.window) if self.weights == "uniform" else np.minimum(slots + 1.0, self.window - slots)
 
@@ -79,13 +81,13 @@ class WindowRule:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WindowPlan:
-  """Which frames each window holds, and what its word counts. A tree of arrays: a jitted function may take it.
+  """Which frames each window holds, and with which weight. A pytree, so that jitted functions can take it.
 
   Attributes:
-    frames: frame number of each slot, int32 [K, T]; unreal slots repeat the clip's last frame.
-    mask: which slots are real, bool [K, T]; every window has at least one.
-    weights: share of a slot's prediction in its frame's, float32 [K, T]; sums to 1 over a frame's real slots.
-    count: number of windows; rows beyond are idle.
+    frames: frame number of each slot, int32 [K, T]; slots without a frame repeat the clip's last one.
+    mask: which slots hold a frame, bool [K, T]; every window has at least one.
+    weights: weight of a slot's prediction in its frame's mean, float32 [K, T]; they sum to 1 over a frame's slots.
+    count: number of windows; rows beyond it are padding, of weight 0.
     length: frames in the clip.
   """
 
@@ -105,7 +107,7 @@ def plan_windows(rule: WindowRule, length: int) -> WindowPlan:
   if rule.tail == "loop" and length > rule.window:
     mask, frames = np.ones(frames.shape, bool), frames % length
   else:
-    if rule.tail == "loop":  # one window sees the whole circle
+    if rule.tail == "loop":  # one window holds the whole period
       frames, count = frames[:1], 1
     mask = frames < length
     frames = np.minimum(frames, length - 1)
@@ -115,26 +117,25 @@ def plan_windows(rule: WindowRule, length: int) -> WindowPlan:
   return WindowPlan(frames.astype(np.int32), mask, (raw / total[frames]).astype(np.float32), count, length)
 
 
-def plan_group(rule: WindowRule, first: int, together: int, length: int | None) -> WindowPlan:
-  """The windows `first` to `first + together - 1` of a clip, which need not have come to its end yet.
+def plan_group(rule: WindowRule, first: int, size: int, length: int | None) -> WindowPlan:
+  """The windows `first` to `first + size - 1` of a clip whose end may not be known yet.
 
   Args:
-    rule: the layout; a loop has no group, for its first window needs its last frame.
+    rule: how windows are laid over the clip; not a loop, whose first window needs its last frame.
     first: number of the group's first window.
-    together: windows of the group, of which those beyond the clip's last are idle: no slot but one is real, and that
-      has no weight.
-    length: of the clip; None where it is longer than all that these windows hold.
+    size: windows of the group; those beyond the clip's last have one slot with a frame, of weight 0.
+    length: frames of the clip; None where it is longer than all that these windows hold.
 
   Returns:
-    A plan whose frame numbers are the clip's, neither wrapped nor cut.
+    A plan whose frame numbers are the clip's; those of slots without a frame may lie beyond its end.
   """
   count = math.inf if length is None else rule.count(length)
-  # All windows that may hold a frame of these: `reach` before and after, and one more where the last is moved back.
-  near = np.arange(max(0, first - rule.reach - 1), first + together + rule.reach + 1)
+  # All windows that may share a frame with these: `windows_ahead` on both sides, and one more for a moved last one.
+  near = np.arange(max(0, first - rule.windows_ahead - 1), first + size + rule.windows_ahead + 1)
   near = near[near < count]
   held = rule.starts(near, length)[:, None] + np.arange(rule.window)
   raw = np.where(held < (np.inf if length is None else length), rule.taper(), 0.0)
-  numbers = np.arange(first, first + together)
+  numbers = np.arange(first, first + size)
   frames = rule.starts(numbers, length)[:, None] + np.arange(rule.window)
   lowest = min(int(held.min()) if held.size else 0, int(frames.min()))
   total = np.zeros(max(int(held.max(initial=0)), int(frames.max())) + 1 - lowest)
@@ -142,18 +143,18 @@ def plan_group(rule: WindowRule, first: int, together: int, length: int | None) 
   real = (frames < (np.inf if length is None else length)) & (numbers < count)[:, None]
   shares = np.where(real, rule.taper(), 0.0) / np.where(real, total[frames - lowest], 1.0)
   mask = real | (~real.any(axis=1, keepdims=True) & (np.arange(rule.window) == 0))
-  alive = int(max(0, min(together, count - first)))
-  return WindowPlan(frames.astype(np.int32), mask, shares.astype(np.float32), alive, int(frames.max()) + 1)
+  in_clip = int(max(0, min(size, count - first)))
+  return WindowPlan(frames.astype(np.int32), mask, shares.astype(np.float32), in_clip, int(frames.max()) + 1)
 
 
 def capacity(count: int) -> int:
-  """The next of few sizes, 1, 2, 3, 4, 6, 8, 12, 16, ...: clips of many lengths share a compiled program."""
+  """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, ... no less than `count`, so that many lengths share a program."""
   power = 1 << max(0, count.bit_length() - 1)
   return next(size for size in (power, power * 3 // 2, power * 2) if size >= count)
 
 
 def pad_windows(plan: WindowPlan, rows: int) -> WindowPlan:
-  """The plan with idle windows added up to `rows`; they repeat window 0 with weight 0."""
+  """The plan padded to `rows` windows; padding repeats window 0 with weight 0."""
   extra = rows - len(plan.frames)
   if extra <= 0:
     return plan

@@ -1,5 +1,6 @@
 """Pictures of the progress of a run: pose, true frame and generated frame."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.config import RunConfig
-from anchor_jax.diffusion.guidance import make_branches
-from anchor_jax.diffusion.sampler import sample_clip
-from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import WindowRule, plan_windows
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree, UInt8
@@ -56,7 +54,8 @@ def _reconstruct(networks, weights, frames):
 
 
 def _sample(networks, weights, target, references, config):
-  solver = make_solver(config.sample.solver, networks.model.schedule, config.sample.steps)
+  frame_by_frame = dataclasses.replace(config.sample, window=1, overlap=0, tail="ragged", windows_per_batch=1)
+  sampler = Sampler.of(frame_by_frame, networks.model.schedule)
   images = to_signed(target["frame"])
 
   def one(pose, reference, image, keep):
@@ -70,8 +69,7 @@ def _sample(networks, weights, target, references, config):
     def denoise(*inputs):
       return networks.denoise(weights, *inputs, conditioning_scale=config.sample.conditioning_scale)
 
-    branches = make_branches(context, weights["null_context"], config.sample.guidance)
-    latents = sample_clip(denoise, solver, plan_windows(WindowRule(1, 0), 1), noise, branches, condition)
+    latents = sampler.clip(denoise, noise, condition, context, weights["null_context"])
     return networks.decode(weights, latents)[0]
 
   keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]

@@ -1,4 +1,6 @@
-"""Windows and frames over devices: the frames of one device, and only overlaps travel."""
+"""Windows and frames over devices: the frames of one device, and only overlaps are sent."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,10 @@ import pytest
 
 from anchor_jax import parallel
 from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.diffusion.distributed import distribute_windows
-from anchor_jax.diffusion.guidance import make_branches
+from anchor_jax.diffusion.distributed import exchanges_overlaps
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.stream import StreamLayout, init_stream, make_tick, stream_clip
 from anchor_jax.diffusion.windows import WindowRule, plan_group
-from anchor_jax.errors import UserError
 from anchor_jax.training.hlo import collectives
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
@@ -20,7 +20,7 @@ SOLVER = make_solver("dpm++2m", CONFIG, 3)
 LENGTH = 75
 KEYS = jax.random.split(jax.random.key(0), 2)
 NOISE, POSE = np.asarray(jax.random.normal(KEYS[0], (2, LENGTH, 4, 4, 2)))
-BRANCHES = make_branches(*jax.random.normal(KEYS[1], (2, 3, 4)), 2.0)
+CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 
 def toy(latents, timesteps, context, condition, frame_mask):
@@ -32,59 +32,90 @@ def toy(latents, timesteps, context, condition, frame_mask):
   return 0.5 * latents + 0.4 * mixed - 0.3 * condition["pose"] + context.mean((1, 2))[:, None, None, None, None]
 
 
-def tick_of(layout, mesh):
-  predict = None if mesh is None else distribute_windows(layout, mesh)
-  return jax.jit(make_tick(toy, SOLVER, layout, BRANCHES, predict))
+@jax.jit
+def prepare(block):
+  return block["noise"], {"pose": block["pose"]}
 
 
-def run(layout, mesh):
-  block = jax.ShapeDtypeStruct((layout.block, *NOISE.shape[1:]), jnp.float32)
-  state = init_stream(layout, 2, block, {"pose": block})
-  frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(LENGTH))
-  prepare = lambda items: (jnp.asarray(items["noise"]), {"pose": jnp.asarray(items["pose"])})
-  with parallel.use_mesh(mesh):
-    pieces = [np.asarray(p) for _, p in stream_clip(tick_of(layout, mesh), layout, state, frames, prepare)]
-  return np.concatenate(pieces)
+def run(sampler, mesh, start=0):
+  over = dataclasses.replace(sampler, mesh=mesh)
+  begin = over.first_frame_needed(start)
+  frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(begin, LENGTH))
+  pieces = over.stream(toy, frames, prepare, *CONTEXTS, length=LENGTH, start=start)
+  return np.concatenate([np.asarray(piece) for _, piece in pieces])[start - begin :]
 
 
 @pytest.mark.parametrize("windows,frames", [(8, 1), (1, 8), (4, 2), (2, 4)])
 def test_eight_devices_give_the_frames_of_one(windows, frames):
-  layout = StreamLayout(WindowRule(8, 3), 3, together=8)
-  spread = run(layout, parallel.sampling_mesh(windows, frames))
-  np.testing.assert_allclose(spread, run(layout, None), atol=1e-5)
+  sampler, mesh = Sampler(SOLVER, WindowRule(8, 3), 8, guidance=2.0), parallel.sampling_mesh(windows, frames)
+  assert exchanges_overlaps(dataclasses.replace(sampler, mesh=mesh).layout, mesh)
+  np.testing.assert_allclose(run(sampler, mesh), run(sampler, None), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "rule,windows,frames",
+  [
+    (WindowRule(8, 3, "moved_back"), 8, 1),
+    (WindowRule(8, 3, "moved_back"), 1, 8),
+    (WindowRule(8, 7), 8, 1),  # overlaps longer than a device's part of a block
+    (WindowRule(9, 3), 4, 2),  # an odd number of frames
+    (WindowRule(1, 0), 4, 2),  # the head's
+  ],
+)
+def test_layouts_without_neighbours_share_windows_by_constraint(rule, windows, frames):
+  sampler, mesh = Sampler(SOLVER, rule, 3, guidance=2.0), parallel.sampling_mesh(windows, frames)
+  assert not exchanges_overlaps(dataclasses.replace(sampler, mesh=mesh).layout, mesh)
+  whole = run(sampler, mesh)
+  np.testing.assert_allclose(whole, run(sampler, None), atol=1e-5)
+  np.testing.assert_array_equal(run(sampler, mesh, start=60), whole[60:])
+
+
+@pytest.mark.parametrize("tail", ["ragged", "moved_back", "loop"])
+def test_whole_clips_use_all_devices(tail):
+  sampler, mesh, seen = Sampler(SOLVER, WindowRule(8, 3, tail), 2, guidance=2.0), parallel.sampling_mesh(4, 2), []
+
+  def observed(latents, *rest):
+    jax.debug.inspect_array_sharding(latents, callback=lambda sharding: seen.append(sharding))
+    return toy(latents, *rest)
+
+  def whole(over, denoise):
+    inputs = over.replicate((NOISE, {"pose": POSE}, *CONTEXTS))
+    with parallel.use_mesh(over.mesh):
+      return np.asarray(jax.jit(lambda *inputs: over.clip(denoise, *inputs))(*inputs))
+
+  over = dataclasses.replace(sampler, mesh=mesh)
+  np.testing.assert_allclose(whole(over, observed), whole(sampler, toy), atol=1e-5)
+  assert seen and all(sharding.shard_shape((16, 8, 4, 4, 2))[0] == 2 for sharding in seen)  # 8 windows x 2 branches
 
 
 def test_windows_of_one_frame_need_no_neighbour():
-  layout = StreamLayout(WindowRule(1, 0), 3, together=16)
-  np.testing.assert_allclose(run(layout, parallel.sampling_mesh(8, 1)), run(layout, None), atol=1e-5)
+  sampler = Sampler(SOLVER, WindowRule(1, 0), 16, guidance=2.0)
+  np.testing.assert_allclose(run(sampler, parallel.sampling_mesh(8, 1)), run(sampler, None), atol=1e-5)
 
 
-def test_only_overlaps_travel_between_neighbours():
-  rule = WindowRule(8, 3)
-  layout, mesh = StreamLayout(rule, 3, together=8), parallel.sampling_mesh(8, 1)
-  over = lambda leaf, *axes: jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(*axes, parallel.DATA)))
-  block = jnp.zeros((layout.block, *NOISE.shape[1:]))
-  state = init_stream(layout, 2, block, {"pose": block})
-  state = jax.tree.map(lambda leaf: over(leaf, *[None] * (leaf.ndim - 4)), state)  # the axis before H, W and C
-  plans = jax.tree.map(lambda leaf: np.stack([leaf] * 3), plan_group(rule, 0, 8, None))
-  with parallel.use_mesh(mesh):
-    arguments = (state, over(block), {"pose": over(block)}, plans, (np.int32(0), np.int32(3)))
+def test_only_overlaps_are_sent_between_neighbours():
+  sampler = Sampler(SOLVER, WindowRule(8, 3), 8, guidance=2.0, mesh=parallel.sampling_mesh(8, 1))
+  branches, block = sampler.branches(*CONTEXTS), jnp.zeros((sampler.layout.block, *NOISE.shape[1:]))
+  state = sampler.place_state(sampler.init_state(branches, block, {"pose": block}), jax.device_put)
+  block = sampler.place_block(block)
+  plans = jax.tree.map(lambda leaf: np.stack([leaf] * 3), plan_group(sampler.rule, 0, 8, None))
+  with parallel.use_mesh(sampler.mesh):
+    arguments = (branches, state, block, {"pose": block}, plans, (np.int32(0), np.int32(3)))
     leaves, tree = jax.tree.flatten(arguments)  # our own trees would have their types checked as they are lowered
-    flat = jax.jit(lambda *leaves: tick_of(layout, mesh)(*jax.tree.unflatten(tree, leaves)))
+    flat = jax.jit(lambda *leaves: sampler.tick(toy, *jax.tree.unflatten(tree, leaves)))
     found = collectives(flat.lower(*leaves).compile().as_text())
   assert found and {one.kind for one in found} == {"collective-permute"}
   frame = int(np.prod(NOISE.shape[1:]))
-  assert max(one.elements for one in found) <= 2 * rule.overlap * frame  # two branches
+  assert max(one.elements for one in found) <= 2 * sampler.rule.overlap * frame  # two branches
 
 
-def test_refuses_what_cannot_be_shared():
-  mesh = parallel.sampling_mesh(8, 1)
-  for layout, message in (
-    (StreamLayout(WindowRule(8, 3), 3, together=4), "use a multiple"),
-    (StreamLayout(WindowRule(8, 3, "moved_back"), 3, together=8), "ragged"),
-    (StreamLayout(WindowRule(8, 7), 3, together=8), "more windows at once"),
-  ):
-    with pytest.raises(UserError, match=message):
-      distribute_windows(layout, mesh)
-  with pytest.raises(UserError, match="equal parts"):
-    distribute_windows(StreamLayout(WindowRule(9, 3), 3), parallel.sampling_mesh(1, 2))
+@pytest.mark.parametrize("tail", ["ragged", "moved_back"])
+def test_a_tick_moves_nothing_but_the_motion(tail):
+  sampler = Sampler(SOLVER, WindowRule(8, 3, tail), 8, guidance=2.0, mesh=parallel.sampling_mesh(8, 1))
+  weights = sampler.replicate(jnp.ones(3))
+  denoise = jax.tree_util.Partial(lambda weights, *inputs: weights[0] * toy(*inputs), weights)
+  frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(LENGTH))
+  stream = sampler.stream(denoise, frames, prepare, *CONTEXTS, length=LENGTH)
+  next(stream)
+  with jax.transfer_guard("disallow"):  # explicit ones, of the block and the windows' tables, are allowed
+    assert sum(len(piece) for _, piece in stream) > 30

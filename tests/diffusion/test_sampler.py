@@ -1,12 +1,13 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.loss import denoising_loss
-from anchor_jax.diffusion.sampler import sample_clip
+from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.schedule import make_schedule, training_target
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
@@ -53,9 +54,9 @@ def test_equals_the_algorithm_written_with_loops(length, together):
   keys = jax.random.split(jax.random.key(length), 4)
   noise, pose = jax.random.normal(keys[0], (2, length, 2, 2, 3))
   context, null = jax.random.normal(keys[1], (2, 5, 6))
-  solver, plan = make_solver("ddim", CONFIG, 4), plan_windows(WindowRule(4, 1), length)
-  branches = make_branches(context, null, 2.5)
-  made = sample_clip(toy, solver, plan, noise, branches, {"pose": pose}, windows_per_batch=together)
+  solver, rule = make_solver("ddim", CONFIG, 4), WindowRule(4, 1)
+  made = Sampler(solver, rule, together, guidance=2.5).clip(toy, noise, {"pose": pose}, context, null)
+  plan = plan_windows(rule, length)
   np.testing.assert_allclose(made, by_hand(solver, plan, noise, context, null, pose, 2.5), atol=2e-5)
 
 
@@ -67,11 +68,11 @@ def test_guidance_of_one_never_asks_the_null_branch():
     return toy(latents, *rest)
 
   noise = jnp.ones((6, 2, 2, 3))
-  args = (make_solver("ddim", CONFIG, 2), plan_windows(WindowRule(4, 1), 6), noise)
-  tokens, none = jnp.ones((5, 6)), jnp.zeros((5, 6))
-  alone = sample_clip(denoise, *args, make_branches(tokens, none, 1.0), {"pose": noise})
+  sampler = Sampler(make_solver("ddim", CONFIG, 2), WindowRule(4, 1), guidance=1.0)
+  contexts = jnp.ones((5, 6)), jnp.zeros((5, 6))
+  alone = sampler.clip(denoise, noise, {"pose": noise}, *contexts)
   assert set(seen) == {1}
-  both = sample_clip(toy, *args, make_branches(tokens, none, 1.0 + 1e-6), {"pose": noise})
+  both = dataclasses.replace(sampler, guidance=1.0 + 1e-6).clip(toy, noise, {"pose": noise}, *contexts)
   np.testing.assert_allclose(alone, both, atol=1e-4)
 
 
@@ -81,23 +82,24 @@ def test_clips_of_many_lengths_share_one_program():
   @jax.jit
   def run(plan, noise):
     traced.append(noise.shape)
-    return sample_clip(toy, solver, plan, noise, branches, {"pose": noise}, windows_per_batch=2)
+    return sampler.clip(toy, noise, {"pose": noise}, context, plan=plan)
 
-  solver, rule, branches = make_solver("ddim", CONFIG, 3), WindowRule(4, 1), make_branches(jnp.ones((5, 6)))
+  rule, context = WindowRule(4, 1), jnp.ones((5, 6))
+  sampler = Sampler(make_solver("ddim", CONFIG, 3), rule, windows_per_batch=2)
   for length in (13, 15, 17, 18):
     plan = plan_windows(rule, length)
     rows = capacity(plan.count)
     noise = jax.random.normal(jax.random.key(0), (rows * rule.stride + rule.overlap, 2, 2, 3))
     made = run(pad_windows(plan, rows), noise)
-    alone = sample_clip(toy, solver, plan, noise[:length], branches, {"pose": noise[:length]})
+    alone = sampler.clip(toy, noise[:length], {"pose": noise[:length]}, context)
     np.testing.assert_allclose(made[:length], alone, atol=1e-5)
   assert len(traced) == 1
 
 
 def test_a_guidance_interval_guides_its_steps_alone():
   noise, tokens, none = jnp.ones((3, 2, 2, 3)), jnp.ones((5, 6)), jnp.zeros((5, 6))
-  solver, plan = make_solver("ddim", CONFIG, 4), plan_windows(WindowRule(2, 1), 3)
-  run = lambda *guidance: sample_clip(toy, solver, plan, noise, make_branches(tokens, none, *guidance), {"pose": noise})
+  solver, rule = make_solver("ddim", CONFIG, 4), WindowRule(2, 1)
+  run = lambda *guidance: Sampler(solver, rule, 1, *guidance).clip(toy, noise, {"pose": noise}, tokens, none)
   everywhere, nowhere = run(3.0), run(1.0)
   np.testing.assert_allclose(run(3.0, (1.5, 2.0)), nowhere, atol=1e-5)
   np.testing.assert_allclose(run(3.0, (0.0, 2.0)), everywhere, atol=1e-5)
@@ -105,16 +107,16 @@ def test_a_guidance_interval_guides_its_steps_alone():
   assert np.abs(late - everywhere).max() > 0.01 and np.abs(late - nowhere).max() > 0.01
 
 
-def test_tells_each_step():
-  steps = []
-  noise = jnp.ones((3, 2, 2, 1))
-  made = sample_clip(
-    toy, make_solver("ddim", CONFIG, 5), plan_windows(WindowRule(2, 1), 3), noise, make_branches(jnp.ones((5, 6))),
-    {"pose": noise}, on_step=lambda: steps.append(1),
-  )  # fmt: skip
+def test_calls_back_after_each_step_and_returns_them_all():
+  calls, noise = [], jnp.ones((3, 2, 2, 1))
+  sampler, tokens = Sampler(make_solver("ddim", CONFIG, 5), WindowRule(2, 1)), jnp.ones((5, 6))
+  made = sampler.clip(toy, noise, {"pose": noise}, tokens, on_step=lambda: calls.append(1))
   jax.block_until_ready(made)
   jax.effects_barrier()
-  assert len(steps) == 5
+  assert len(calls) == 5
+  steps = sampler.clip(toy, noise, {"pose": noise}, tokens, every_step=True)
+  assert steps.shape == (5, *noise.shape)
+  np.testing.assert_array_equal(steps[-1], made)
 
 
 def test_the_loss_of_a_perfect_network_is_zero_and_of_none_is_the_target_s_power():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.diffusion import solvers
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.diffusion.solvers import SOLVERS, advance, make_solver
 from anchor_jax.errors import UserError
@@ -71,6 +72,18 @@ def test_each_row_may_be_at_its_own_step():
 def test_zero_terminal_snr_gives_finite_tables():
   for name in SOLVERS:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(make_solver(name, ZERO_SNR, 8)))
+
+
+def test_a_new_solver_is_one_class(monkeypatch):
+  monkeypatch.setattr(solvers, "SOLVERS", dict(SOLVERS))
+
+  @solvers.register("half")
+  class Half(solvers.DDIM):
+    def weights(self, alpha, sigma, next_alpha, next_sigma):
+      return tuple(values / 2 for values in super().weights(alpha, sigma, next_alpha, next_sigma))
+
+  half, whole = make_solver("half", ZERO_SNR, 4), make_solver("ddim", ZERO_SNR, 4)
+  np.testing.assert_allclose(half.from_clean, whole.from_clean / 2)
 
 
 def test_a_mistyped_solver_is_answered_with_the_closest():

@@ -1,0 +1,223 @@
+"""From motion to pictures: the body's frames from overlapping windows, then the head, which repaints each face.
+
+Everything is a generator: motion comes in and frames go out one after another, so that length costs no memory. Face
+crops and masks come from the motion's pose side; no true frame is read.
+"""
+
+import collections
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax import parallel
+from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
+from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
+from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.motion import face
+from anchor_jax.motion.motion import Motion, MotionFrame
+from anchor_jax.part import Part
+from anchor_jax.reference import Appearance, square
+from anchor_jax.shapes import Array, Float, Key, NdArray, PyTree, UInt8
+
+log = logging.getLogger(__name__)
+
+Picture = UInt8[NdArray, "H W 3"]
+# (networks, weights, noise [h w C], a block of frames) -> (noise of the block, condition of the block), jitted
+Prepare = Callable[[Networks, PyTree, Array, PyTree], tuple[Array, PyTree]]
+_PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
+
+
+def animate_parts(
+  body: Part,
+  head: Part | None,
+  motion: Motion,
+  appearance: Appearance | None = None,
+  seed: int = 0,
+  start: int = 0,
+  mesh: Any = None,
+) -> Iterator[tuple[Picture, Picture]]:
+  """Yields (frame with the face repainted by the head, frame as the body left it) from frame `start` on.
+
+  Args:
+    body, head: parts of one person; without a head, both frames are the body's.
+    motion: what the person does.
+    appearance: the reference to use in place of the one kept from training.
+    seed: of the noise.
+    start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
+    mesh: of `parallel.sampling_mesh`, the devices to share the windows; None is one device.
+  """
+  body_key, head_key = jax.random.split(jax.random.key(seed))
+  # Both streams begin where a run from 0 would have begun a block; the body's frames are the head's input.
+  head_start = start if head is None else _first_needed(head, mesh, start)
+  begin = _first_needed(body, mesh, head_start)
+  frames, again = itertools.tee(motion.frames(begin))
+  bodies = _paint_body(_Painter(body, mesh, motion.size, body_key), frames, motion, appearance, head_start)
+  if head is None:
+    yield from ((frame, frame) for frame in bodies)
+    return
+  moves = itertools.islice(again, head_start - begin, None)
+  pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
+  yield from _paint_heads(_Painter(head, mesh, head.size, head_key), pairs, motion.length, appearance, start)
+
+
+def _first_needed(part: Part, mesh: Any, start: int) -> int:
+  return 0 if _in_memory(part) else part.sampler(mesh).first_frame_needed(start)
+
+
+def _in_memory(part: Part) -> bool:
+  return part.sample.whole_clip or part.sample.tail == "loop"
+
+
+def _paint_body(
+  painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, appearance: Appearance | None, start: int
+) -> Iterator[Picture]:
+  """The body's frames from `start` on."""
+  picture = painter.part.appearance if appearance is None else appearance.picture
+  if picture is None:
+    raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
+  items = ({"pose": frame.pose} for frame in frames)
+  return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
+
+
+def _paint_heads(
+  painter: "_Painter",
+  pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
+  length: int | None,
+  appearance: Appearance | None,
+  start: int,
+) -> Iterator[tuple[Picture, Picture]]:
+  """Repaints faces: crop by the pose's landmarks, inpaint, blend back; `pairs` are (frame number, (frame, motion))."""
+  size, picture = painter.part.size, painter.part.appearance
+  if appearance is not None and appearance.face is not None:
+    picture = appearance.face
+  elif appearance is not None:
+    log.info("the position of the face in the given appearance is not known: the head keeps its own reference")
+  if picture is None:
+    raise UserError("the head has no picture of the face: give a prepared folder as appearance, or leave the head out")
+  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
+
+  def crops():
+    for number, (frame, move) in pairs:
+      to_crop = face.face_transform(move.landmarks, size)
+      keep = face.keep_mask(move.face_mask, to_crop, size)
+      if number >= start:
+        waiting.append((frame, to_crop, keep))
+      crop = face.crop_image(frame, to_crop, size, extend=True)
+      yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
+
+  for repainted in painter.pictures(_head_block, crops(), square(picture, size), length, start):
+    frame, to_crop, keep = waiting.popleft()
+    yield face.paste_face(frame, repainted, to_crop, keep), frame
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _body_block(networks: Networks, weights: PyTree, noise: Float[Array, "h w C"], block: PyTree):
+  pose = block["pose"]
+  condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
+  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _head_block(networks: Networks, weights: PyTree, noise: Float[Array, "h w C"], block: PyTree):
+  noise, condition = _body_block(networks, weights, noise, block)
+  inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
+  return noise, {**condition, "inpaint": inpaint}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]) -> Float[Array, "N D"]:
+  return networks.encode_appearance(weights, picture[None])[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode(networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"]) -> UInt8[Array, "F H W 3"]:
+  return jnp.round(networks.decode(weights, latents) * 255).astype(jnp.uint8)
+
+
+@jax.jit
+def _sample_clip(sampler: Sampler, denoise, plan: WindowPlan, *inputs: PyTree) -> Float[Array, "T h w C"]:
+  return sampler.clip(denoise, *inputs, plan=plan)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Denoise:
+  """The networks' denoiser; equal ones share compiled programs, which functions made on the spot would not."""
+
+  networks: Networks
+  conditioning_scale: float
+
+  def __call__(self, weights: PyTree, *inputs: Any) -> Array:
+    return self.networks.denoise(weights, *inputs, conditioning_scale=self.conditioning_scale)
+
+
+class _Painter:
+  """One part that paints one video: from what is known of each frame to its picture."""
+
+  def __init__(self, part: Part, mesh: Any, size: int, key: Key[Array, ""]):
+    self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
+    self.weights = part.placed_weights(mesh)
+    self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
+    # All frames start from the same noise, as in the reference: what does not move stays the same.
+    side = size // self.networks.model.vae.stride
+    self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
+
+  def pictures(
+    self, prepare: Prepare, items: Iterable[PyTree], reference: Picture, length: int | None, start: int
+  ) -> Iterator[Picture]:
+    """Frames from `start` on; `items` begin with the frame `_first_needed`."""
+    with parallel.use_mesh(self.sampler.mesh):
+      contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
+    make_block = lambda block: prepare(self.networks, self.weights, self.noise, block)
+    if _in_memory(self.part):
+      pieces, place = self._whole_clip(make_block, items, contexts), self._over_devices
+    else:
+      pieces = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
+      place = self.sampler.place_block
+    size = _PIECE if _in_memory(self.part) else self.sampler.layout.block
+    for first, latents in pieces:
+      if first + len(latents) > start:
+        yield from self._decoded(latents, size, place)[max(0, start - first) : len(latents)]
+
+  def _decoded(self, latents: Array, size: int, place: Callable[[Array], Array]) -> UInt8[NdArray, "F H W 3"]:
+    if len(latents) < size:  # always the same number of frames, so that nothing compiles twice
+      latents = jnp.pad(latents, [(0, size - len(latents))] + [(0, 0)] * 3, mode="edge")
+    with parallel.use_mesh(self.sampler.mesh):
+      return np.asarray(_decode(self.networks, self.weights, place(latents)))
+
+  def _over_devices(self, frames: PyTree) -> PyTree:
+    """Frames of a whole clip, shared among the devices as far as they divide."""
+    mesh = self.sampler.mesh
+    if mesh is None:
+      return frames
+    divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(frames))
+    return jax.device_put(frames, all_devices_sharding(mesh) if divides else parallel.replicated(mesh))
+
+  def _whole_clip(
+    self, make_block: Callable[[PyTree], tuple[Array, PyTree]], items: Iterable[PyTree], contexts: tuple[Array, Array]
+  ) -> Iterator[tuple[int, Array]]:
+    stacked = list(items)
+    if not stacked:
+      raise UserError("the motion has no frames: give one with at least one frame")
+    stacked, rule = jax.tree.map(lambda *leaves: np.stack(leaves), *stacked), self.sampler.rule
+    count = len(jax.tree.leaves(stacked)[0])
+    rows = capacity(rule.count(count))
+    frames = round_up(rows * rule.stride + rule.overlap, _PIECE)  # no fewer than so many windows could hold
+    with parallel.use_mesh(self.sampler.mesh):
+      blocks = []
+      for i in range(0, frames, _PIECE):
+        numbers = np.minimum(np.arange(i, i + _PIECE), count - 1)
+        piece = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], stacked)
+        blocks.append(make_block(self._over_devices(piece)))
+      inputs = self.sampler.replicate(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *blocks))
+      plan = self.sampler.replicate(pad_windows(plan_windows(rule, count), rows))
+      latents = _sample_clip(self.sampler.replicate(self.sampler), self.denoise, plan, *inputs, *contexts)
+    yield from ((i, latents[i : min(i + _PIECE, count)]) for i in range(0, count, _PIECE))

@@ -1,0 +1,75 @@
+"""A trained part of a person, body or head: networks and weights, and the weights on the devices that sample."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax import parallel
+from anchor_jax.config import RunConfig, SampleConfig
+from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.errors import UserError, suggestion
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import NdArray, PyTree, UInt8
+
+_CAST = ("kernel", "taps")  # names of the parameters that every layer multiplies by in its compute type
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A trained part of a person.
+
+  Attributes:
+    config: the settings it was trained with.
+    networks: the modules.
+    weights: one tree of all networks, on the host in the precision in which it is stored.
+    sample: how it samples.
+    size: side of its pictures (the head's: of its face crops) in pixels.
+    step: of the training.
+    appearance: a reference picture kept while training; None where weights come without one.
+  """
+
+  config: RunConfig
+  networks: Networks
+  weights: PyTree
+  sample: SampleConfig
+  size: int
+  step: int
+  appearance: UInt8[NdArray, "H W 3"] | None
+  _placed: dict[Any, PyTree] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+  def placed_weights(self, mesh: Any = None) -> PyTree:
+    """The weights on a sampling mesh, or on the default device; placed once for each mesh, then reused.
+
+    They are replicated: every device predicts whole windows (or some frames of them), for which it needs all weights,
+    and Stable Diffusion's 2.7 GB in bfloat16 fit on one device. Sharding them would cost an all-gather of every kernel
+    in every sampling step. Kernels are converted to the compute type; scales, biases and embeddings, which layers use
+    in float32, stay as they are. So the results are those of the stored weights, bit for bit.
+    """
+    if mesh not in self._placed:
+      kind = jnp.dtype(self.networks.dtype)
+      cast = lambda path, leaf: np.asarray(leaf, kind if path[-1].key in _CAST else None)
+      weights = jax.tree_util.tree_map_with_path(cast, self.weights)
+      self._placed[mesh] = jax.device_put(weights, None if mesh is None else parallel.replicated(mesh))
+    return self._placed[mesh]
+
+  def sampler(self, mesh: Any = None) -> Sampler:
+    """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""
+    return Sampler.of(self.sample, self.networks.model.schedule, mesh)
+
+  def with_sampling(self, **changes: Any) -> "Part":
+    """The part with other sampling settings; the placed weights are shared.
+
+    Raises:
+      UserError: a setting is unknown or out of range.
+    """
+    known = [field.name for field in dataclasses.fields(self.sample)]
+    for name in changes:
+      if name not in known:
+        raise UserError(f'unknown sampling setting "{name}".{suggestion(name, known)}')
+    part = dataclasses.replace(self, sample=dataclasses.replace(self.sample, **changes))
+    part.sampler()
+    part._placed.update(self._placed)
+    return part
