@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.state import State
+from anchor_jax.training.step import State
 
 
 def numbers(step):
