@@ -96,7 +96,7 @@ def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], co
     gain = np.maximum(views - shown, 0) @ worth * quality
     if chosen:
       differ = np.stack([(poses != poses[i]).mean(axis=1) for i in chosen]).min(axis=0)
-      gain *= 0.5 + 0.5 * np.minimum(1, differ / max(float(np.median(differ)), 1e-6))
+      gain *= np.minimum(1, differ / max(float(np.percentile(differ, 90)), 1e-6))
     gain[chosen] = -1
     chosen.append(int(gain.argmax()))
     shown = np.maximum(shown, views[chosen[-1]])

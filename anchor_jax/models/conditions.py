@@ -29,6 +29,7 @@ _LARGEST_JUMP = 4.0
 _LARGEST_STEP = 96  # levels of u and v between neighbouring pixels; more is an occlusion
 _GUESSED_STEP = 8
 _SHARES = 2 * LEVELS // TEXELS  # u and v lie on this fraction of a texel, and so do bilinear weights
+_LEAST_QUALITY = 1 / 64  # of a view; below it is a guess from the edge of what the key frame shows
 _VIEW, _LARGEST_VIEW = 4096, 2**17  # pixels a texel are multiples of 1 / _VIEW
 _STEPS = 16  # places in key frames are multiples of this fraction of a pixel
 
@@ -201,7 +202,8 @@ def _from_key_frame(
   total = share.sum(axis=0)
   at = jnp.rint((share * corners[..., :2]).sum(axis=0) / jnp.maximum(total, 1)).astype(jnp.int32)
   quality = jnp.minimum((share * corners[..., 2:]).sum(axis=0) * area[..., None] / (_VIEW * _SHARES**2), 1)
-  return jnp.concatenate([jnp.where(total > 0, _sample(picture, at), 0), quality], axis=-1)
+  seen = quality >= _LEAST_QUALITY
+  return jnp.concatenate([jnp.where(seen, _sample(picture, at), 0), jnp.where(seen, quality, 0)], axis=-1)
 
 
 def _sample(picture: UInt8[Array, "h w 3"], at: Int[Array, "H W 2"]) -> Float[Array, "H W 3"]:
