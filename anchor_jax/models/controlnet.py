@@ -2,18 +2,40 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from anchor_jax.architecture import ControlNetConfig
 from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features
 from anchor_jax.models.unet import MiddleBlock, down_stages
-from anchor_jax.shapes import Array, Bool, Float, Shaped
+from anchor_jax.shapes import Array, Bool, Float, PyTree, Shaped
 
 _zeros = nn.initializers.zeros_init()
 
 
+POSE_CHANNELS = 3
+
+
+class StemConv(Conv):
+  """Conv that convolves the pose render and the channels beside it separately, with one kernel, and adds them.
+
+  So channels whose weights are zero change no bit of the output; one convolution over all channels would sum in
+  another order.
+  """
+
+  def convolve(
+    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
+  ) -> Float[Array, "*frames _ _ O"]:
+    y = super().convolve(x[..., :POSE_CHANNELS], kernel[:, :, :POSE_CHANNELS], bias)
+    if x.shape[-1] > POSE_CHANNELS:
+      y += super().convolve(x[..., POSE_CHANNELS:], kernel[:, :, POSE_CHANNELS:], None)
+    return y
+
+
 class PoseStem(nn.Module):
   """Convolutions that downsample a pose render to the latent's resolution; the last one is initialised to zero.
+
+  Further channels may stand behind the render's three, see `models/conditions.py`.
 
   Attributes:
     features: output channels, the first width of the network.
@@ -26,7 +48,7 @@ class PoseStem(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    self.conv_in = Conv(self.widths[0], dtype=self.dtype)
+    self.conv_in = StemConv(self.widths[0], dtype=self.dtype)
     blocks = []
     for before, after in zip(self.widths, self.widths[1:], strict=False):
       blocks += [Conv(before, dtype=self.dtype), Conv(after, stride=2, dtype=self.dtype)]
@@ -74,10 +96,16 @@ class ControlNet(nn.Module):
     """Pose features, added to the input convolution's output; independent of the timestep, so computed once per clip.
 
     Args:
-      pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'.
+      pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'. Behind them the
+        channels of `models/conditions.py`, where `config.conditioning_channels` is more than 3.
+
+    Raises:
+      ValueError: another number of channels.
     """
+    if pose.shape[-1] != self.config.conditioning_channels:
+      raise ValueError(f"the pose branch takes {self.config.conditioning_channels} channels, not {pose.shape[-1]}")
     if self.config.controlnet_conditioning_channel_order == "bgr":
-      pose = pose[..., ::-1]
+      pose = jnp.concatenate([pose[..., POSE_CHANNELS - 1 :: -1], pose[..., POSE_CHANNELS:]], axis=-1)
     return self.controlnet_cond_embedding(pose)
 
   def __call__(
@@ -114,3 +142,25 @@ class ControlNet(nn.Module):
     x = self.mid_block(x, emb, context, frame_mask)
     exits = zip(self.controlnet_down_blocks, features, strict=True)
     return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale
+
+
+def widen_stem(params: PyTree, channels: int) -> PyTree:
+  """Parameters of a pose branch whose stem takes `channels` channels, from those of one that takes fewer.
+
+  The weights of new channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold.
+
+  Args:
+    params: of `ControlNet`; not changed. Arrays of numpy stay on the host.
+    channels: `conditioning_channels` of the configuration that the result is for.
+
+  Raises:
+    ValueError: the stem takes more channels already.
+  """
+  stem = params["controlnet_cond_embedding"]
+  kernel = stem["conv_in"]["kernel"]
+  more = channels - kernel.shape[2]
+  if more < 0:
+    raise ValueError(f"the pose branch takes {kernel.shape[2]} channels, which is more than {channels}")
+  pad = np.pad if isinstance(kernel, np.ndarray) else jnp.pad
+  wider = pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+  return {**params, "controlnet_cond_embedding": {**stem, "conv_in": {**stem["conv_in"], "kernel": wider}}}

@@ -28,8 +28,8 @@ class Denoiser(nn.Module):
     self.unet = UNet(self.unet_config, self.dtype)
     self.controlnet = ControlNet(self.controlnet_config, self.dtype)
 
-  def embed_pose(self, pose: Float[Array, "B T h w 3"]) -> Float[Array, "B T H W C0"]:
-    """Pose features [B T H W C0] from RGB renders in [0, 1]; they do not depend on the timestep."""
+  def embed_pose(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C0"]:
+    """Pose features [B T H W C0] from RGB renders in [0, 1]; they do not depend on the timestep. See `ControlNet`."""
     return self.controlnet.embed_pose(pose)
 
   def __call__(

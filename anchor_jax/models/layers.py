@@ -86,6 +86,12 @@ class Conv(nn.Module):
     kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
     kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
+    return self.convolve(x, kernel, bias)
+
+  def convolve(
+    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
+  ) -> Float[Array, "*frames _ _ O"]:
+    """The convolution with its parameters given."""
     return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
 
 

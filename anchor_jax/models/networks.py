@@ -59,7 +59,8 @@ class Networks:
     condition = {"pose": jnp.zeros((1, 1, side, side, controlnet.block_out_channels[0]))}
     if self.inpaints:
       condition["inpaint"] = jnp.zeros((1, 1, side, side, unet.in_channels - unet.out_channels))
-    pose = jnp.zeros((1, 1, side * controlnet.stem_stride, side * controlnet.stem_stride, 3))
+    pose_side = side * controlnet.stem_stride
+    pose = jnp.zeros((1, 1, pose_side, pose_side, controlnet.conditioning_channels))
     context = jnp.zeros((1, image.tokens, unet.cross_attention_dim))
     pixels = jnp.zeros((1, vae.stride * 4, vae.stride * 4, 3))
 
@@ -78,9 +79,20 @@ class Networks:
     made["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
     return made
 
-  def embed_pose(self, weights: PyTree, pose: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
-    """Pose features for `denoise`, at the latents' resolution. They do not depend on the timestep."""
+  def embed_pose(
+    self, weights: PyTree, pose: UInt8[Array, "B T H W 3"], conditions: Float[Array, "B T H W D"] | None = None
+  ) -> Float[Array, "B T h w C"]:
+    """Pose features for `denoise`, at the latents' resolution. They do not depend on the timestep.
+
+    Args:
+      weights: of the part.
+      pose: RGB renders.
+      conditions: the further channels that the pose branch takes, in [0, 1], see `models/conditions.py`; None for a
+        branch that takes the render alone.
+    """
     pixels = pose.astype(jnp.float32) / 255
+    if conditions is not None:
+      pixels = jnp.concatenate([pixels, conditions], axis=-1)
     return _apply(self.denoiser, _denoiser_params(weights), pixels, method="embed_pose")
 
   def denoise(

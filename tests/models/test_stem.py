@@ -1,0 +1,104 @@
+"""The pose branch with more channels than the pose render's three."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_model
+
+from anchor_jax.models.conditions import condition_channels
+from anchor_jax.models.controlnet import ControlNet, PoseStem, widen_stem
+from anchor_jax.models.networks import Networks
+from anchor_jax.store.diffusers import load_model, save_model
+
+MORE = condition_channels(3)
+
+
+def uniform(seed, *shape):
+  return jnp.asarray(np.random.default_rng(seed).random(shape), jnp.float32)
+
+
+def wide_model():
+  model = tiny_model()
+  return dataclasses.replace(model, controlnet=dataclasses.replace(model.controlnet, conditioning_channels=3 + MORE))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_new_channels_change_no_bit(random_params, dtype):
+  stem = PoseStem(64, (16, 32), dtype)
+  pose, conditions = uniform(0, 1, 2, 32, 32, 3), uniform(1, 1, 2, 32, 32, MORE)
+  params = random_params(stem, pose)["params"]
+  wide = widen_stem({"controlnet_cond_embedding": params}, 3 + MORE)["controlnet_cond_embedding"]
+  assert wide["conv_in"]["kernel"].shape == (3, 3, 3 + MORE, 16)
+  run = jax.jit(stem.apply)
+  narrow, widened = (
+    run({"params": weights}, x) for weights, x in ((params, pose), (wide, jnp.concatenate([pose, conditions], -1)))
+  )
+  assert np.abs(narrow.astype(jnp.float32)).max() > 0.1
+  assert np.array_equal(narrow, widened)
+
+
+def test_channels_are_in_the_kernel_s_order(random_params):
+  stem = PoseStem(8, (4, 4))
+  pose = uniform(0, 1, 1, 16, 16, 5)
+  params = random_params(stem, pose)["params"]
+  order = [0, 1, 2, 4, 3]
+  swapped = {**params, "conv_in": {**params["conv_in"], "kernel": params["conv_in"]["kernel"][:, :, np.array(order)]}}
+  run = jax.jit(stem.apply)
+  np.testing.assert_allclose(
+    run({"params": params}, pose), run({"params": swapped}, pose[..., np.array(order)]), atol=1e-5
+  )
+  assert np.abs(run({"params": params}, pose) - run({"params": swapped}, pose)).max() > 1e-3
+
+
+def test_arrays_on_the_host_stay_there():
+  params = {"controlnet_cond_embedding": {"conv_in": {"kernel": np.ones((3, 3, 3, 4), np.float32)}}, "other": 1}
+  wide = widen_stem(params, 5)
+  kernel = wide["controlnet_cond_embedding"]["conv_in"]["kernel"]
+  assert isinstance(kernel, np.ndarray) and kernel.shape == (3, 3, 5, 4) and not kernel[:, :, 3:].any()
+  assert params["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2] == 3 and wide["other"] == 1
+  with pytest.raises(ValueError, match="more than 3"):
+    widen_stem(wide, 3)
+
+
+def test_networks_learn_from_conditions():
+  networks = Networks(wide_model())
+  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  rng = np.random.default_rng(2)
+  draw = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32)
+  weights = {name: jax.tree.map(draw, shapes[name]) for name in ("unet", "controlnet")}
+  pose = (255 * uniform(0, 1, 1, 16, 16, 3)).astype(jnp.uint8)
+  conditions = uniform(1, 1, 1, 16, 16, MORE)
+
+  def energy(weights, conditions):
+    return jnp.square(networks.embed_pose(weights, pose, conditions)).sum()
+
+  slopes = jax.grad(energy)(weights, conditions)
+  kernel = slopes["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
+  assert kernel.shape[2] == 3 + MORE
+  assert (np.abs(np.asarray(kernel)).sum(axis=(0, 1, 3)) > 0).all()
+  with pytest.raises(ValueError, match=f"{3 + MORE} channels, not 3"):
+    networks.embed_pose(weights, pose)
+
+
+def test_bgr_is_the_order_of_the_render_alone(controlnet_config, random_params):
+  wide = dataclasses.replace(controlnet_config, conditioning_channels=5)
+  pose = uniform(0, 1, 1, 16, 16, 5)
+  embed = lambda config, params, x: ControlNet(config).apply(params, x, method="embed_pose")
+  shapes = uniform(0, 1, 1, 4, 4, 4), jnp.array([3]), uniform(0, 1, 5, 6), uniform(0, 1, 1, 4, 4, 8)
+  params = random_params(ControlNet(wide), *shapes)
+  turned = dataclasses.replace(wide, controlnet_conditioning_channel_order="bgr")
+  assert np.array_equal(embed(turned, params, pose), embed(wide, params, pose[..., np.array([2, 1, 0, 3, 4])]))
+
+
+def test_files_of_diffusers_keep_the_channels(tmp_path):
+  config = wide_model().controlnet
+  shapes = jax.eval_shape(Networks(wide_model()).init, jax.random.key(0))["controlnet"]
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+  save_model(tmp_path, config, params)
+  again = load_model(tmp_path)
+  assert again.config == config and config.conditioning_channels == 3 + MORE
+  assert jax.tree.all(jax.tree.map(np.array_equal, params, again.params))
