@@ -3,6 +3,7 @@
 import os
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
 
 def test_importing_it_chooses_no_platform(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  monkeypatch.delitem(sys.modules, "anchor_jax.verify")  # so that it is imported once more
   assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]
   assert "JAX_PLATFORMS" not in os.environ
 
