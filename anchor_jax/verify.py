@@ -214,7 +214,7 @@ def losses(golden: Golden) -> Arrays:
   timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
   head = golden.head.networks
-  inpaint = jit(head.inpainting)(golden.head.weights, last(golden["vae_image"]), keep)
+  inpaint = jit(head.inpaint_condition)(golden.head.weights, last(golden["vae_image"]), keep)
   found: Arrays = {
     "l_noisy": second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
     "l_mask_latent": second(inpaint[..., :1]),
