@@ -25,7 +25,7 @@ from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.motion import face
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.part import Part
-from anchor_jax.reference import Appearance, square
+from anchor_jax.reference import Reference, square
 from anchor_jax.shapes import Array, Float, Key, NdArray, PyTree, UInt8
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def animate_parts(
   body: Part,
   head: Part | None,
   motion: Motion,
-  appearance: Appearance | None = None,
+  appearance: Reference | None = None,
   seed: int = 0,
   start: int = 0,
   mesh: Any = None,
@@ -78,7 +78,7 @@ def _in_memory(part: Part) -> bool:
 
 
 def _paint_body(
-  painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, appearance: Appearance | None, start: int
+  painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, appearance: Reference | None, start: int
 ) -> Iterator[Picture]:
   """The body's frames from `start` on."""
   picture = painter.part.appearance if appearance is None else appearance.picture
@@ -92,7 +92,7 @@ def _paint_heads(
   painter: "_Painter",
   pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
   length: int | None,
-  appearance: Appearance | None,
+  appearance: Reference | None,
   start: int,
 ) -> Iterator[tuple[Picture, Picture]]:
   """Repaints faces: crop by the pose's landmarks, inpaint, blend back; `pairs` are (frame number, (frame, motion))."""

@@ -300,6 +300,12 @@ class RunConfig:
         raise SettingError("lora.rank", f"trains adapters alone: it cannot be combined with {name}")
 
 
+def check_seed(seed: int) -> None:
+  """Raises UserError unless the seed of a generated video is one that JAX's random keys take."""
+  if not 0 <= seed < 2**63:
+    raise UserError(f"the seed is {seed}: give a whole number from 0 to {2**63 - 1}")
+
+
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
   """A ConfigDict, open to overrides, that holds a dataclass's fields."""
   return ml_collections.ConfigDict(to_plain(settings))

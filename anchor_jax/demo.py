@@ -22,8 +22,8 @@ from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
-from anchor_jax.motion.video import VideoWriter
-from anchor_jax.person import animate, load_person
+from anchor_jax.motion.video import VideoWriter, write_video
+from anchor_jax.person import load
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.studio import write_studio_video
@@ -86,13 +86,13 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   print("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
   motion = read_motion(output / "unseen", frames=size.frames)
-  shown = tqdm(animate(load_person(output / "person"), motion), total=size.frames, desc="generate", unit="frame")
+  shown = tqdm(
+    load(output / "person").animate(motion, with_body=True), total=size.frames, desc="generate", unit="frame"
+  )
   frames, without_head = (np.stack(side) for side in zip(*shown, strict=True))
   done("generate")
 
-  with VideoWriter(output / "anchor.mp4", FPS, metadata={"comment": "synthetic: the anchor_jax demo"}) as writer:
-    for frame in frames:
-      writer.write(frame)
+  write_video(output / "anchor.mp4", frames, FPS, metadata={"comment": "synthetic: the anchor_jax demo"})
   write_side_by_side(output / "side_by_side.mp4", truth, frames)
   with new_file(output / "contact_sheet.png") as path:
     cv2.imwrite(str(path), contact_sheet(truth, frames)[..., ::-1])

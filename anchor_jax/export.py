@@ -13,24 +13,10 @@ from pathlib import Path
 
 import jax
 
-from anchor_jax.cli import Parser, command
-from anchor_jax.errors import UserError
-from anchor_jax.person import Person, chosen_person, person_flags
+from anchor_jax.cli import Parser, command, person_flags
+from anchor_jax.files import refuse_overwriting
+from anchor_jax.person import load
 from anchor_jax.store.bundle import check_target
-
-
-def export_person(person: Person, output: Path, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> list[str]:
-  """Writes a person as a bundle; returns the names of its parts.
-
-  Args:
-    person: body and, where there is one, head.
-    output: created, or replaced where it holds a bundle already.
-    platforms: some of `store.bundle.PLATFORMS`; the programs run on all of them.
-
-  Raises:
-    UserError: an unknown platform, or a folder that holds something else.
-  """
-  return person.export(output, platforms)
 
 
 def parse() -> argparse.Namespace:
@@ -46,13 +32,13 @@ def parse() -> argparse.Namespace:
 def main() -> None:
   """The command line."""
   args = parse()
-  if not args.checkpoint.is_dir():
-    raise UserError(f"no folder {args.checkpoint}: --checkpoint takes the --workdir of a training run")
+  inputs = [args.checkpoint / part for part in ("body", "head")]
+  refuse_overwriting(args.output, inputs if args.checkpoint != args.output else [args.checkpoint])
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
   check_target(args.output, platforms)  # before a person is read, which takes longer
-  parts = export_person(chosen_person(args), args.output, platforms)
+  parts = load(args.checkpoint, step=args.checkpoint_step, base=args.base).export(args.output, platforms)
   print(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
 
 

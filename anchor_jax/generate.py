@@ -3,8 +3,10 @@
 Example:
   python -m anchor_jax.generate --checkpoint=runs/ana --motion=dance.mp4 --output=ana_dances.mp4
 
-The motion is a prepared folder, or a video (with the poses of its sidecar, else those that the landmark model finds;
-its sound is copied). --appearance gives another picture of the person than the one kept from training.
+The checkpoint is a --workdir of training, a folder of adapters or of diffusers models, or "studio", the shipped weights
+(with --appearance). The motion is a prepared folder, or a video: its poses come from its sidecar or else from the
+landmark model, and its sound is copied. --appearance is a picture of the person, or a prepared folder, and replaces the
+reference kept from training.
 
 While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
 --resume goes on from there.
@@ -15,32 +17,145 @@ import contextlib
 import dataclasses
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import jax
-import numpy as np
-from tqdm import tqdm
-
-from anchor_jax import parallel
-from anchor_jax.cli import Parser, command
-from anchor_jax.data.motions import read_motion
-from anchor_jax.diffusion.solvers import SOLVERS
-from anchor_jax.diffusion.windows import TAILS, WEIGHTS
+from anchor_jax.cli import Parser, command, mesh_shape, person_flags
+from anchor_jax.config import SOLVERS, TAILS, WINDOW_WEIGHTS, SampleConfig, check_seed
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
-from anchor_jax.motion.motion import Motion
-from anchor_jax.motion.picture import read_picture
-from anchor_jax.motion.resumable import ResumableWriter
-from anchor_jax.motion.video import VideoWriter
-from anchor_jax.person import Person, animate, chosen_person, person_flags
-from anchor_jax.shapes import NdArray, UInt8
+
+if TYPE_CHECKING:
+  from anchor_jax.motion.motion import Motion
+  from anchor_jax.person import Person
+  from anchor_jax.reference import Reference
+
+_SAMPLING = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
 
 
-def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H W 3"]:
-  """The frame with a text in its lower left corner, light on a dark bar."""
+def parse() -> argparse.Namespace:
+  """Returns the flags, checked as far as they can be without reading a file."""
+  parser = Parser("anchor_jax.generate", __doc__)
+  person_flags(parser)
+  parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
+  parser.add_argument(
+    "--video", type=int, metavar="N", help="which video of a prepared folder of several, from 0 (default: the first)"
+  )
+  parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
+  parser.add_argument("--output", type=Path, required=True, metavar="FILE.mp4")
+  parser.add_argument("--frames", type=int, help="generate only the first so many frames")
+  parser.add_argument("--fps", type=float, help="frames per second (default: the motion's)")
+  parser.add_argument("--resume", action="store_true", help="go on with FILE.partial.mp4 of a run that was stopped")
+  parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
+  parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
+  parser.add_argument("--no-audio", action="store_true", help="leave out the sound of the motion video")
+  parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
+  parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+  parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices, their frames over F")
+  body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
+  body.add_argument("--steps", type=int, help="sampling steps")
+  body.add_argument("--solver", choices=SOLVERS)
+  body.add_argument("--window", type=int, help="frames of a window")
+  body.add_argument("--overlap", type=int, help="frames that a window shares with the next")
+  body.add_argument("--tail", choices=TAILS, help="how the last windows end")
+  body.add_argument("--window-weights", choices=WINDOW_WEIGHTS, help="weights of the frames of a window in the mean")
+  body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
+  body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
+  args = parser.parse_args()
+  if args.output.suffix.lower() != ".mp4":
+    raise UserError(f"--output={args.output}: name a file that ends in .mp4")
+  if args.frames is not None and args.frames < 1:
+    raise UserError(f"--frames={args.frames}: at least 1")
+  if args.fps is not None and not 0 < args.fps <= 240:
+    raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
+  check_seed(args.seed)
+  mesh_shape(args.mesh)
+  return args
+
+
+def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
+  """Returns the sampling settings that flags replace, checked by themselves and with the checkpoint's settings.
+
+  Raises:
+    UserError: a value is out of range, or does not go with what the checkpoint's config.json says.
+  """
+  changes = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
+  try:
+    if (args.checkpoint / "body" / "config.json").is_file():
+      from anchor_jax.store.settings import read_settings
+
+      dataclasses.replace(read_settings(args.checkpoint / "body").sample, **changes)
+    else:
+      # Nothing is known of the other settings yet: a value that no setting goes with is refused here all the same.
+      window = {"overlap": 0} if "overlap" not in changes else {"window": changes["overlap"] + 1}
+      SampleConfig(**{**window, **changes})
+  except UserError as error:
+    raise UserError(f"--{error}") from None
+  return changes
+
+
+def generate(args: argparse.Namespace) -> int:
+  """Writes the video; returns its number of frames."""
+  inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *filter(None, [args.appearance])]
+  refuse_overwriting(args.output, inputs)
+  changes = sampling_changes(args)
+  prepare_parent(args.output)
+  # JAX takes seconds to import: everything above does without it.
+  from tqdm import tqdm
+
+  from anchor_jax.data.motions import read_motion
+  from anchor_jax.motion.resumable import ResumableWriter
+  from anchor_jax.person import load
+  from anchor_jax.reference import read_reference
+
+  reference = None if args.appearance is None else read_reference(args.appearance)
+  mesh = make_mesh(args.mesh)
+  head, step = not args.no_head, args.checkpoint_step
+  person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
+  motion = read_motion(args.motion, size=person.size, frames=args.frames, fps=args.fps, video=args.video)
+  settings = settings_of(person, args, motion.fps)
+  writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
+  if args.preview and not writer.frames:
+    write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
+  start = min(writer.frames, motion.length or writer.frames)
+  bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
+  with contextlib.closing(writer), bar:
+    if start != motion.length:
+      for frame in person.animate(motion, reference, args.seed, start, mesh):
+        writer.write(watermarked(frame, args.watermark))
+        bar.update()
+    tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
+    writer.finish(tags, None if args.motion.is_dir() or args.no_audio else args.motion)
+  return writer.frames
+
+
+def make_mesh(flag: str) -> Any:
+  """Returns the mesh that --mesh asks for; without the flag all devices share the windows, None where there is one."""
+  import jax
+
+  from anchor_jax import parallel
+
+  shape = mesh_shape(flag) or (jax.device_count(), 1)
+  return None if shape == (1, 1) else parallel.sampling_mesh(*shape)
+
+
+def write_preview(person: "Person", motion: "Motion", reference: "Reference | None", args: argparse.Namespace) -> None:
+  """Writes a short motion to FILE.preview.mp4, and prints where."""
+  from anchor_jax.motion.video import write_video
+
+  path = partial_path(args.output, "preview")
+  frames = (watermarked(frame, args.watermark) for frame in person.animate(motion, reference, args.seed))
+  write_video(
+    path, frames, motion.fps, metadata={"comment": "synthetic: a preview"}, total=motion.length, progress="preview"
+  )
+  print(f"the first second is in {path}", flush=True)
+
+
+def watermarked(frame: Any, text: str) -> Any:
+  """Returns the frame (uint8 [H W 3]) with a text in its lower left corner, light on a dark bar; "" changes nothing."""
   if not text:
     return frame
+  import cv2
+
   frame, height, font = frame.copy(), frame.shape[0], cv2.FONT_HERSHEY_SIMPLEX
   scale = max(0.35, height / 800)
   (width, tall), below = cv2.getTextSize(text, font, scale, 1)
@@ -49,8 +164,8 @@ def watermarked(frame: UInt8[NdArray, "H W 3"], text: str) -> UInt8[NdArray, "H 
   return frame
 
 
-def settings_of(person: Person, args: argparse.Namespace, fps: float) -> dict[str, Any]:
-  """All that the frames depend on, for the file's metadata."""
+def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[str, Any]:
+  """Returns everything that the frames depend on, for the metadata of the file and for --resume."""
   body, head = person.body, person.head
   return {
     "synthetic": True,
@@ -64,91 +179,6 @@ def settings_of(person: Person, args: argparse.Namespace, fps: float) -> dict[st
     "body": {"step": body.step, **dataclasses.asdict(body.sample)},
     "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
   }
-
-
-def parse() -> argparse.Namespace:
-  """The flags, checked as far as they can be by themselves."""
-  parser = Parser("anchor_jax.generate", __doc__)
-  person_flags(parser)
-  parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
-  parser.add_argument("--appearance", type=Path, metavar="IMAGE", help="a picture of the person")
-  parser.add_argument("--output", type=Path, required=True, metavar="FILE.mp4")
-  parser.add_argument("--frames", type=int, help="only the first so many frames")
-  parser.add_argument("--fps", type=float, help="frames per second (default: the motion's)")
-  parser.add_argument("--resume", action="store_true", help="go on with FILE.partial.mp4 of a run that was stopped")
-  parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
-  parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
-  parser.add_argument("--no-audio", action="store_true", help="leave the motion video's sound out")
-  parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
-  parser.add_argument("--seed", type=int, default=0, help="names the noise (default 0)")
-  parser.add_argument("--mesh", default="", metavar="WxF", help="spread windows over W devices, their frames over F")
-  body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
-  body.add_argument("--steps", type=int, help="sampling steps")
-  body.add_argument("--solver", choices=SOLVERS)
-  body.add_argument("--window", type=int, help="frames of a window")
-  body.add_argument("--overlap", type=int, help="frames that a window shares with the next")
-  body.add_argument("--tail", choices=TAILS, help="how the last windows end")
-  body.add_argument("--window-weights", choices=WEIGHTS, help="what a frame weighs in a window")
-  body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
-  body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
-  args = parser.parse_args()
-  if args.output.suffix.lower() != ".mp4":
-    raise UserError(f"--output={args.output}: name a file that ends in .mp4")
-  for name in ("frames", "steps"):
-    if getattr(args, name) is not None and getattr(args, name) < 1:
-      raise UserError(f"--{name}={getattr(args, name)}: at least 1")
-  if args.fps is not None and not 0 < args.fps <= 240:
-    raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
-  return args
-
-
-def mesh_of(text: str) -> Any:
-  """The devices to spread windows over; by default one, and all of them for the windows where there are several."""
-  if not text:
-    return None if jax.device_count() == 1 else parallel.sampling_mesh(jax.device_count(), 1)
-  try:
-    windows, frames = (int(number) for number in text.lower().split("x"))
-  except ValueError:
-    raise UserError(f"--mesh={text}: give two numbers of devices, such as 4x2") from None
-  return parallel.sampling_mesh(windows, frames)
-
-
-def generate(args: argparse.Namespace) -> int:
-  """Writes the video; returns its number of frames."""
-  names = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
-  inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *filter(None, [args.appearance])]
-  refuse_overwriting(args.output, inputs)
-  prepare_parent(args.output)  # a bad path must not cost the work
-  changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-  person = chosen_person(args, not args.no_head).with_sampling(**changes)
-  appearance = None if args.appearance is None else read_picture(args.appearance)
-  mesh = mesh_of(args.mesh)
-  motion = read_motion(args.motion, size=person.size, frames=args.frames, fps=args.fps)
-  settings = settings_of(person, args, motion.fps)
-  writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
-  if args.preview and not writer.frames:
-    write_preview(person, motion.first(max(1, round(motion.fps))), appearance, args)
-  start = min(writer.frames, motion.length or writer.frames)
-  bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
-  with contextlib.closing(writer), bar, parallel.use_mesh(mesh):
-    if start != motion.length:
-      for frame, _ in animate(person, motion, appearance, args.seed, start, mesh):
-        writer.write(watermarked(frame, args.watermark))
-        bar.update()
-    tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
-    sound = None if args.motion.is_dir() or args.no_audio else args.motion
-    writer.finish(tags, sound)
-  return writer.frames
-
-
-def write_preview(person: Person, motion: Motion, appearance: NdArray | None, args: argparse.Namespace) -> None:
-  """Writes the first second, and says where."""
-  place = partial_path(args.output, "preview")
-  with VideoWriter(place, motion.fps, metadata={"comment": "synthetic: a preview"}) as writer:
-    shown = tqdm(animate(person, motion, appearance, args.seed), total=motion.length, desc="preview", unit="frame")
-    for frame, _ in shown:
-      writer.write(watermarked(np.asarray(frame), args.watermark))
-  print(f"the first second is in {place}", flush=True)
 
 
 @command

@@ -1,23 +1,23 @@
 """A trained person, read from where training left her: the object that a program animates, saves and exports."""
 
-import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from anchor_jax.animate import animate_parts
+from anchor_jax.config import check_seed
 from anchor_jax.config_files import load_config
 from anchor_jax.errors import UserError
 from anchor_jax.motion.motion import Motion
 from anchor_jax.part import Part
-from anchor_jax.reference import Appearance, read_appearance
+from anchor_jax.reference import Reference, read_reference
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.store.bundle import Content, write_bundle
 from anchor_jax.store.saving import write_person
-from anchor_jax.store.weights import NEWEST, CheckpointChoice, StoredPart, parts_in, read_part
+from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part
 
-__all__ = ["Appearance", "Part", "Person", "check_seed", "load", "read_appearance"]
+__all__ = ["Part", "Person", "Reference", "load", "read_reference"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Person:
   def animate(
     self,
     motion: Motion,
-    appearance: UInt8[NdArray, "H W 3"] | Appearance | None = None,
+    appearance: UInt8[NdArray, "H W 3"] | Reference | None = None,
     seed: int = 0,
     start: int = 0,
     mesh: Any = None,
@@ -51,7 +51,7 @@ class Person:
     Args:
       motion: what the person does.
       appearance: the reference in place of the one kept from training: a picture of any size, of which the central
-        square counts, or what `read_appearance` returns. The head takes the face crop of an `Appearance`; where the
+        square counts, or what `read_reference` returns. The head takes the face crop of an `Reference`; where the
         position of the face is not known, it keeps its own reference.
       seed: of the noise, 0 to 2**63 - 1.
       start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
@@ -65,8 +65,8 @@ class Person:
       UserError: the seed is out of range, here; what is wrong with the motion, while frames are made.
     """
     check_seed(seed)
-    if appearance is not None and not isinstance(appearance, Appearance):
-      appearance = Appearance(appearance)
+    if appearance is not None and not isinstance(appearance, Reference):
+      appearance = Reference(appearance)
     pairs = animate_parts(self.body, self.head, motion, appearance, seed, start, mesh)
     return pairs if with_body else (frame for frame, _ in pairs)
 
@@ -111,12 +111,6 @@ class Person:
     return list(self.parts)
 
 
-def check_seed(seed: int) -> None:
-  """Raises UserError unless the seed is one that JAX's random keys take."""
-  if not 0 <= seed < 2**63:
-    raise UserError(f"the seed is {seed}: give a whole number from 0 to {2**63 - 1}")
-
-
 def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool = True) -> Person:
   """Reads a trained person; weights stay on the host until she is animated.
 
@@ -151,36 +145,3 @@ def _side(sample_size: int | Sequence[int] | None) -> int:
   if sample_size is None:
     return 512
   return sample_size if isinstance(sample_size, int) else sample_size[0]
-
-
-def load_person(workdir: Path, which: CheckpointChoice = NEWEST, use_head: bool = True) -> Person:
-  """`load` by its older name."""
-  return load(workdir, step=which.step, base=which.base, head=use_head)
-
-
-def person_flags(parser: argparse.ArgumentParser) -> None:
-  """The flags that say which person: what `chosen_person` reads."""
-  parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training")
-  parser.add_argument(
-    "--checkpoint-step", default="newest", metavar="STEP", help="newest, best (lowest validation loss) or a number"
-  )
-  parser.add_argument(
-    "--base", default="", metavar="DIR", help="the weights that adapters change (default: as trained)"
-  )
-
-
-def chosen_person(args: argparse.Namespace, use_head: bool = True) -> Person:
-  """The person that the flags name."""
-  return load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=use_head)
-
-
-def animate(
-  person: Person,
-  motion: Motion,
-  appearance: UInt8[NdArray, "H W 3"] | None = None,
-  seed: int = 0,
-  start: int = 0,
-  mesh: Any = None,
-) -> Iterator[tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"]]]:
-  """`Person.animate` with the frames before the head repainted them."""
-  return person.animate(motion, appearance, seed, start, mesh, with_body=True)

@@ -13,7 +13,7 @@ from anchor_jax.shapes import NdArray, UInt8
 
 
 @dataclasses.dataclass(frozen=True)
-class Appearance:
+class Reference:
   """A reference picture.
 
   Attributes:
@@ -26,7 +26,7 @@ class Appearance:
   face: UInt8[NdArray, "S S 3"] | None = None
 
 
-def read_appearance(path: str | Path) -> Appearance:
+def read_reference(path: str | Path) -> Reference:
   """The reference in a picture file, or in a prepared folder: its first frame that shows a face, with the face crop.
 
   Raises:
@@ -34,7 +34,7 @@ def read_appearance(path: str | Path) -> Appearance:
   """
   path = Path(path)
   if not path.is_dir():
-    return Appearance(read_picture(path))
+    return Reference(read_picture(path))
   from anchor_jax.data.records import open_prepared  # TensorFlow Datasets takes seconds to import
 
   source = open_prepared(path)
@@ -43,7 +43,7 @@ def read_appearance(path: str | Path) -> Appearance:
     raise UserError(f"no frame of {path} shows a face: give another prepared folder, or a picture")
   record = source.read(int(with_face[0]), ("frame", "landmarks"))
   to_crop = face_transform(record["landmarks"], source.size)
-  return Appearance(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True))
+  return Reference(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True))
 
 
 def square(image: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "{size} {size} 3"]:

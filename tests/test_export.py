@@ -21,9 +21,8 @@ from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
 from anchor_jax.errors import UserError
-from anchor_jax.export import export_person
 from anchor_jax.models.networks import Networks
-from anchor_jax.person import load_person
+from anchor_jax.person import load
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import Content, _sampling
 from anchor_jax.store.settings import write_settings
@@ -71,12 +70,12 @@ def person(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(person, tmp_path_factory):
   folder = tmp_path_factory.mktemp("bundles") / "ana"
-  assert export_person(load_person(person), folder, PLATFORMS) == ["body", "head"]
+  assert load(person).export(folder, PLATFORMS) == ["body", "head"]
   return folder
 
 
 def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
-  body = load_person(person).body
+  body = load(person).body
   networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
   np.savez(tmp_path / "in.npz", pose=pose, appearance=body.appearance)
   run = subprocess.run(
@@ -139,7 +138,7 @@ def test_every_program_loads_for_every_platform_and_any_batch(bundle):
 
 
 def test_the_heads_condition_is_the_librarys(person, bundle):
-  head = load_person(person).head
+  head = load(person).head
   assert head is not None
   rng = np.random.default_rng(2)
   pixels, keep = rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32), rng.random((3, 16, 16)) > 0.5
@@ -216,5 +215,5 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
     (tmp_path, tmp_path / "new", ("cpu",), "no trained part"),
   ):
     with pytest.raises(UserError, match=told):
-      export_person(load_person(checkpoint), output, platforms)
+      load(checkpoint).export(output, platforms)
   assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]

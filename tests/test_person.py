@@ -18,7 +18,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import crop_image, face_transform
 from anchor_jax.motion.motion import Motion, MotionFrame
-from anchor_jax.person import Appearance, Part, Person, load, read_appearance
+from anchor_jax.person import Part, Person, Reference, load, read_reference
 
 POSED = list(make_posed_frames(12))
 MOVES = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in POSED]
@@ -123,13 +123,13 @@ def test_an_appearance_is_cropped_not_squashed(person):
 
 def test_the_head_takes_the_face_of_the_given_appearance(person, frames, tmp_path, caplog):
   build([PosedClip("clip", "ana", 10.0, POSED[:3])], tmp_path / "ana", 32)
-  given = read_appearance(tmp_path / "ana")
+  given = read_reference(tmp_path / "ana")
   to_crop = face_transform(POSED[0].landmarks, 32)
   assert given.face is not None
   np.testing.assert_array_equal(given.picture, POSED[0].frame)
   np.testing.assert_array_equal(given.face, crop_image(POSED[0].frame, to_crop, 32, extend=True))
   own = person.body.appearance
-  with_face = list(person.animate(MOTION, Appearance(own, given.face), with_body=True))
+  with_face = list(person.animate(MOTION, Reference(own, given.face), with_body=True))
   np.testing.assert_array_equal([body for _, body in with_face], frames[1])
   assert np.abs(np.stack([head for head, _ in with_face]).astype(int) - frames[0]).max() > 0
   with caplog.at_level(logging.INFO):

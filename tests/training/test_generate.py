@@ -22,7 +22,7 @@ from anchor_jax.motion.motion import live_motion
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.video import VideoWriter, probe, read_frames
-from anchor_jax.person import animate, load_person
+from anchor_jax.person import load
 from anchor_jax.prepare import prepare
 from anchor_jax.train import train
 
@@ -36,9 +36,9 @@ def person(tmp_path_factory, tiny_runs):
   return workdir
 
 
-def lively(args, use_head=True):
+def lively(path, **options):
   """The person with a pose branch that matters, as if trained for long."""
-  person = load_person(args.checkpoint, use_head=use_head)
+  person = load(path, **options)
   stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   stirred = lambda part: dataclasses.replace(
     part, weights={**part.weights, "controlnet": jax.tree.map(stir, part.weights["controlnet"])}
@@ -49,8 +49,8 @@ def lively(args, use_head=True):
 @pytest.fixture
 def run(monkeypatch, person, prepared):
   """generate with these flags, on one device, in this process."""
-  monkeypatch.setattr(door, "mesh_of", lambda text: None)
-  monkeypatch.setattr(door, "chosen_person", lively)
+  monkeypatch.setattr(door, "make_mesh", lambda flag: None)
+  monkeypatch.setattr("anchor_jax.person.load", lively)
 
   def call(output, *flags, motion=prepared):
     argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]
@@ -163,7 +163,7 @@ def test_a_motion_that_is_still_being_filmed(person, prepared):
         taken.append(frame)
         yield frame
 
-  first, _ = next(animate(load_person(person), live_motion(10.0, 32, live())))
+  first = next(load(person).animate(live_motion(10.0, 32, live())))
   assert first.shape == (32, 32, 3) and len(taken) < 60
 
 
@@ -256,7 +256,7 @@ def test_refuses_a_partial_file_that_is_none(tmp_path):
 
 
 def test_refuses_flags_that_make_no_sense(tmp_path, run, person):
-  for flag, message in (("--steps=0", "at least 1"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
+  for flag, message in (("--steps=0", "between 1 and 1000"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
     with pytest.raises(UserError, match=message):
       run(tmp_path / "out.mp4", flag, "--overlap=3") if "window" in flag else run(tmp_path / "out.mp4", flag)
   with pytest.raises(UserError, match=r"ends in \.mp4"):

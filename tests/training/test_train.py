@@ -18,8 +18,7 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import to_signed
 from anchor_jax.models.temporal import is_temporal
-from anchor_jax.person import animate as frames_of
-from anchor_jax.person import load_person
+from anchor_jax.person import load
 from anchor_jax.store.weights import initial_weights, read_part
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train as train_on
@@ -30,8 +29,8 @@ def train(config, workdir, **more):
   train_on(config, workdir, jax.devices() if config.mesh != MeshConfig() else jax.devices()[:1], **more)
 
 
-def animate(*arguments, **more):
-  return (np.stack(side) for side in zip(*frames_of(*arguments, **more), strict=True))
+def animate(person, motion, **more):
+  return (np.stack(side) for side in zip(*person.animate(motion, with_body=True, **more), strict=True))
 
 
 def assert_equal(left, right):
@@ -98,7 +97,7 @@ def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   body = tiny_run("body", init=str(trained))
   train(body, trained)
   train(tiny_run("head", init=str(trained)), trained)
-  person, motion = load_person(trained), read_motion(pathlib.Path(body.data.path))
+  person, motion = load(trained), read_motion(pathlib.Path(body.data.path))
   assert person.head is not None and person.head.appearance.shape == (16, 16, 3)
   frames, without_head = animate(person, motion, seed=3)
   assert frames.shape == without_head.shape == (10, 32, 32, 3) and frames.dtype == np.uint8
@@ -108,7 +107,7 @@ def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   again, _ = animate(person, motion, seed=3)
   np.testing.assert_array_equal(again, frames)
   shutil.rmtree(trained / "head")
-  alone, same = animate(load_person(trained), motion, seed=3)
+  alone, same = animate(load(trained), motion, seed=3)
   np.testing.assert_array_equal(alone, same)
 
 
