@@ -1,3 +1,89 @@
-"""Anchor videos of a person from one minute of film: Make-Your-Anchor (CVPR 2024) in JAX/Flax."""
+"""Anchor videos of a person from one minute of film: Make-Your-Anchor (CVPR 2024) in JAX/Flax.
+
+  import anchor_jax as aj
+
+  aj.prepare("ana.mp4", "data/ana")  # poses, masks, faces of a video: a prepared folder
+  for part in ("body", "head"):
+    aj.train(aj.load_config(f"studio_finetune.py:{part}", {"data.path": "data/ana"}), "runs/ana")
+  person = aj.load("runs/ana")
+  motion = aj.read_motion("dance.mp4", size=person.size)
+  aj.write_video("ana_dances.mp4", person.animate(motion), motion.fps)
+
+Names are imported when they are first used: importing this package loads neither JAX nor anything else that is heavy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from anchor_jax.config import RunConfig, run_config
+  from anchor_jax.config_files import load_config
+  from anchor_jax.data.motions import read_motion
+  from anchor_jax.errors import UserError
+  from anchor_jax.evaluate import evaluate
+  from anchor_jax.motion.motion import Motion
+  from anchor_jax.motion.picture import read_picture
+  from anchor_jax.motion.video import read_frames, write_video
+  from anchor_jax.parallel import sampling_mesh
+  from anchor_jax.person import Person, load
+  from anchor_jax.prepare import prepare, prepare_studio
+  from anchor_jax.reference import Reference, read_reference
+  from anchor_jax.studio.video import write_studio_video
+  from anchor_jax.train import train
 
 __version__ = "0.2.0"
+
+_HOME = {
+  "Motion": "anchor_jax.motion.motion",
+  "Person": "anchor_jax.person",
+  "Reference": "anchor_jax.reference",
+  "RunConfig": "anchor_jax.config",
+  "UserError": "anchor_jax.errors",
+  "evaluate": "anchor_jax.evaluate",
+  "load": "anchor_jax.person",
+  "load_config": "anchor_jax.config_files",
+  "prepare": "anchor_jax.prepare",
+  "prepare_studio": "anchor_jax.prepare",
+  "read_frames": "anchor_jax.motion.video",
+  "read_motion": "anchor_jax.data.motions",
+  "read_picture": "anchor_jax.motion.picture",
+  "read_reference": "anchor_jax.reference",
+  "run_config": "anchor_jax.config",
+  "sampling_mesh": "anchor_jax.parallel",
+  "train": "anchor_jax.train",
+  "write_studio_video": "anchor_jax.studio.video",
+  "write_video": "anchor_jax.motion.video",
+}
+__all__ = [
+  "Motion",
+  "Person",
+  "Reference",
+  "RunConfig",
+  "UserError",
+  "evaluate",
+  "load",
+  "load_config",
+  "prepare",
+  "prepare_studio",
+  "read_frames",
+  "read_motion",
+  "read_picture",
+  "read_reference",
+  "run_config",
+  "sampling_mesh",
+  "train",
+  "write_studio_video",
+  "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _HOME:
+    raise AttributeError(f"module 'anchor_jax' has no attribute {name!r}")
+  module = importlib.import_module(_HOME[name])
+  # `anchor_jax.train` is a module that can be called, see cli.make_callable: importing it has bound that name to it.
+  return module if _HOME[name] == f"anchor_jax.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])

@@ -256,7 +256,7 @@ def test_refuses_a_partial_file_that_is_none(tmp_path):
 
 
 def test_refuses_flags_that_make_no_sense(tmp_path, run, person):
-  for flag, message in (("--steps=0", "between 1 and 1000"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
+  for flag, message in (("--steps=0", "between 1"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
     with pytest.raises(UserError, match=message):
       run(tmp_path / "out.mp4", flag, "--overlap=3") if "window" in flag else run(tmp_path / "out.mp4", flag)
   with pytest.raises(UserError, match=r"ends in \.mp4"):

@@ -1,0 +1,46 @@
+"""The library API: importing it is quick and loads nothing heavy; every name leads to what it says."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import anchor_jax as aj
+from anchor_jax import cli
+
+
+def test_importing_the_package_loads_nothing_heavy():
+  code = (
+    "import sys, time; start = time.perf_counter(); import anchor_jax as aj; took = time.perf_counter() - start\n"
+    "heavy = {'jax', 'flax', 'numpy', 'cv2', 'orbax', 'av', 'ml_collections'} & set(sys.modules)\n"
+    "assert not heavy, heavy; assert took < 0.3, took\n"
+    "assert 'load' in dir(aj) and 'train' in dir(aj)\n"
+    "aj.UserError; assert 'jax' not in sys.modules"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+
+
+def test_every_name_is_there_also_after_all_commands_were_imported():
+  for name in ("bench", "convert", "demo", "evaluate", "export", "generate", "prepare", "train", "verify"):
+    importlib.import_module(f"anchor_jax.{name}")
+  for name in aj.__all__:
+    value = getattr(aj, name)
+    assert callable(value), name
+    assert value.__doc__ and (value.__doc__.strip()), name
+  assert "workdir" in inspect.signature(importlib.import_module("anchor_jax.train").train).parameters
+
+
+def test_a_module_is_called_as_the_function_of_its_name(tmp_path):
+  importlib.import_module("anchor_jax.prepare")
+  try:
+    aj.prepare([tmp_path / "none.mp4"], tmp_path / "out")
+  except aj.UserError as error:
+    assert "no video" in str(error)
+  else:
+    raise AssertionError("prepare did not run")
+  assert isinstance(aj.prepare, cli._CallableModule)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+  assert not hasattr(aj, "paint")
