@@ -26,6 +26,7 @@ _LEAST = 0.05  # weight that makes a texel seen
 _FILLED_LEVELS = 3  # holes of up to 2^3 texels are filled from around them
 _SLEEVE = 1 / 64  # of the picture's height; how far a hand or sleeve may reach beyond its pose
 _BEFORE = ("forearm", "palm", "hand_back", *FINGERS)  # left and right; what comes before other parts
+_FACE = ("face", "nose", "mouth", "upper_lip", "lower_lip", "eye", "upper_lid", "lower_lid")
 _PLATE_MARGIN = 1 / 40  # of the picture's height around the person, where her outline and shadow are
 
 
@@ -100,7 +101,7 @@ def gather(
 ) -> Gathered:
   """Gathers the appearance of the one person in a film.
 
-  The camera stands still. Memory does not grow with the film, time does: about 5 ms a frame of 128 pixels.
+  The camera stands still. Memory does not grow with the film; a minute of 12.5 frames of 128 pixels a second takes 3 s.
 
   Args:
     read: gives frame 0 to T - 1; asked for each once in order, and again for the few key frames.
@@ -112,6 +113,7 @@ def gather(
     ValueError: frames of several sizes, or a surface map with an unknown chart.
   """
   wraps = checked_wraps([periodic for _, periodic in charts])
+  is_face = np.array([name in _FACE or name.partition("_")[2] in _FACE for name, _ in charts])
   count = len(blocks.of_frame)
   texture = BlockSums(blocks.count, len(charts) * CHART_TEXELS)
   plate: BlockSums | None = None
@@ -133,7 +135,7 @@ def gather(
     room = np.flatnonzero(_room(sight))
     plate.add(block, room, sight.frame.reshape(-1, 3)[room], np.ones(len(room), np.float32))
     if is_candidate(index, count):
-      candidates.append(judge(index, block, sight.frame, surface, sight.landmarks, len(charts)))
+      candidates.append(judge(index, block, sight.frame, surface, sight.landmarks, is_face))
   buffer.flush(block)
   if plate is None:
     raise ValueError("a film without frames has no appearance")

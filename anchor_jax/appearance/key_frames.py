@@ -12,7 +12,7 @@ from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 MOST_CANDIDATES = 256
 _CELLS = 16  # each way; coverage is counted in cells of 4 x 4 texels
 _POSE = 12  # each way; poses are compared at this size
-_WITHOUT_FACE = 0.25  # what a frame whose face was not found counts
+_WITHOUT_FACE = 0.25  # what a frame counts at least, even where the face is not found or hidden
 _SHARPEST = 1.5  # sharpness over the film's median beyond which more does not count
 
 
@@ -25,7 +25,7 @@ class Candidate:
     block: of the frame.
     pixels: pixels spent on each cell of the texture.
     sharpness: mean gradient energy of the person, grey levels squared.
-    has_face: whether its face landmarks are known.
+    face: pixels on which the face is seen; 0 where its landmarks are not known.
     pose: which chart is seen where, coarsely.
   """
 
@@ -33,7 +33,7 @@ class Candidate:
   block: int
   pixels: UInt8[NdArray, " cells"]
   sharpness: float
-  has_face: bool
+  face: int
   pose: UInt8[NdArray, " N"]
 
 
@@ -49,9 +49,18 @@ def judge(
   frame: UInt8[NdArray, "H W 3"],
   surface: UInt8[NdArray, "H W 3"],
   landmarks: Float[NdArray, "5 2"],
-  charts: int,
+  is_face: Bool[NdArray, " charts"],
 ) -> Candidate:
-  """Describes a frame; `surface` is 0 where the person is not."""
+  """Describes a frame.
+
+  Args:
+    index, block: of the frame.
+    frame: the picture.
+    surface: its surface map, 0 where the person is not.
+    landmarks: points of the face, NaN where missing.
+    is_face: for each chart, whether it is part of the face.
+  """
+  charts = len(is_face)
   seen = surface[surface[..., 0] > 0].astype(np.int64)
   cell = LEVELS // _CELLS
   place = (seen[:, 0] * _CELLS + seen[:, 2] // cell) * _CELLS + seen[:, 1] // cell
@@ -61,8 +70,8 @@ def judge(
   inside = cv2.erode((surface[..., 0] > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
   sharpness = float(energy[inside].mean()) if inside.any() else 0.0
   pose = cv2.resize(surface[..., 0], (_POSE, _POSE), interpolation=cv2.INTER_NEAREST).ravel()
-  has_face = bool(np.isfinite(landmarks).all())
-  return Candidate(index, block, np.minimum(pixels, 255).astype(np.uint8), sharpness, has_face, pose)
+  face = int(is_face[surface[..., 0]].sum()) if np.isfinite(landmarks).all() else 0
+  return Candidate(index, block, np.minimum(pixels, 255).astype(np.uint8), sharpness, face, pose)
 
 
 def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], count: int) -> tuple[int, ...]:
@@ -70,7 +79,7 @@ def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], co
 
   Greedy: each time the frame that adds most. A cell of the texture is worth as much as the best view of it has pixels,
   in shares of the best view that the film has; charts count by the square root of their size, so that hands, lips and
-  lids weigh against the torso. What a frame adds counts less where it is blurred, lacks a face or repeats a pose.
+  lids weigh against the torso. What a frame adds counts less where it is blurred, hides the face or repeats a pose.
 
   Args:
     candidates: all frames that were judged.
@@ -88,7 +97,8 @@ def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], co
   worth = (1 / np.sqrt(by_chart[seen // _CELLS**2])).astype(np.float32)
   sharpness = np.array([candidate.sharpness for candidate in usable])
   quality = np.clip(sharpness / max(float(np.median(sharpness)), 1e-6), 0, _SHARPEST)
-  quality *= np.where([candidate.has_face for candidate in usable], 1, _WITHOUT_FACE)
+  face = np.array([candidate.face for candidate in usable])
+  quality *= np.clip(face / max(float(np.percentile(face, 90)), 1), _WITHOUT_FACE, 1)
   poses = np.stack([candidate.pose for candidate in usable])
   chosen: list[int] = []
   shown = np.zeros(len(seen), np.float32)

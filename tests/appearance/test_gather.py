@@ -130,3 +130,11 @@ def test_hands_before_the_trunk_leave_no_fringe():
   kept = person_surface(FilmFrame(surface, surface, mask, np.zeros((5, 2), np.float32)), BODY)[..., 0]
   assert (kept[20:30, 20:30] == chart("palm", "left")).all()
   assert not kept[19, 20:30].any() and not kept[30, 20:30].any() and (kept[18, 20:30] == chart("chest")).all()
+
+
+def test_a_key_frame_does_not_hide_the_face(film, gathered):
+  first = gathered.key_frames()[0]
+  hidden = film[first].surface.copy()
+  hidden[hidden[..., 0] == 2] = 1
+  covered = [frame._replace(surface=hidden) if i == first else frame for i, frame in enumerate(film)]
+  assert gather(covered.__getitem__, gathered.blocks, CHARTS).key_frames()[0] != first

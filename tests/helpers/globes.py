@@ -4,7 +4,7 @@ import numpy as np
 
 from anchor_jax.appearance.gather import FilmFrame
 
-CHARTS = (("none", False), ("globe", True), ("stand", False))
+CHARTS = (("none", False), ("globe", True), ("face", False))
 STAND = (200, 30, 30)
 
 
