@@ -14,9 +14,9 @@ from anchor_jax.shapes import Bool, Float, Int, NdArray, UInt8
 # Neighbouring pixels whose coordinates differ by more than this many texels lie on different sides of an occlusion.
 _LARGEST_STEP = 24.0
 _FINEST = 32  # samples across a pixel
-_FILL = 2  # texels that a hole may be away from its nearest neighbour
+_MOST_FILLED = 24  # texels; see `_fill`
 _EDGE = 0.3  # what a view counts where its colour may be mixed with another surface's
-_GUESSED_STEP = 8.0  # texels a pixel, at least, where no neighbour tells how fast coordinates change
+_GUESSED_STEP = 8.0  # texels a pixel where no neighbour tells how fast coordinates change
 _GUESSED = 0.01  # weight of pixels of which part is guessed
 
 
@@ -36,9 +36,10 @@ def inverse_table(
   seen = sums[0] > 0
   sums[1:3, seen] /= sums[0, seen]
   table = np.moveaxis(sums[1:].astype(np.float32).reshape(3, len(wraps), TEXELS, TEXELS), 0, -1)
-  charts = np.unique(surface[..., 0])
-  for chart in charts[(charts > 0) & (charts < len(wraps))]:
-    _fill(table[chart], bool(wraps[chart]))
+  charts, pixels = np.unique(surface[..., 0], return_counts=True)
+  for chart, count in zip(charts, pixels):
+    if 0 < chart < len(wraps):
+      _fill(table[chart], bool(wraps[chart]), int(count))
   return table
 
 
@@ -49,11 +50,8 @@ def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArra
   step, known = _steps(surface, np.where(here, chart, 0), wraps)
   both = known[0] & known[1]
   for axis, other in ((0, 1), (1, 0)):  # a step that is not known: at right angles to the other
-    length = np.hypot(*step[other])
-    scale = np.maximum(length, _GUESSED_STEP) / np.maximum(length, 1e-6)
-    across = np.where(
-      length > 0, np.stack([-step[other, 1], step[other, 0]]) * scale, _GUESSED_STEP * np.eye(2)[axis][:, None, None]
-    )
+    alone = _GUESSED_STEP * np.eye(2)[axis][:, None, None]
+    across = np.where(known[other], np.stack([-step[other, 1], step[other, 0]]), alone)
     step[axis] = np.where(known[axis], step[axis], across)
   extent = np.abs(step).sum(axis=0).max(axis=0)
   pieces = np.clip(2 ** np.ceil(np.log2(np.maximum(1.5 * extent, 2))), 2, _FINEST).astype(int)
@@ -70,7 +68,7 @@ def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArra
     )
     index = nearest(np.broadcast_to(chart[y, x], column.shape), column, row, wraps)
     weight = np.where(both[y, x], 1.0, _GUESSED) / count**2 * inside_chart
-    view = np.where(inner[y, x], 1.0, _EDGE) * weight
+    view = np.where(inner[y, x], 1.0, _EDGE) / count**2 * inside_chart
     yield index.ravel(), (x + across).ravel(), (y + down).ravel(), weight.ravel(), view.ravel()
 
 
@@ -97,9 +95,20 @@ def _steps(
   return np.stack(steps), np.stack(known)
 
 
-def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool) -> None:
-  """Fills small holes of one chart, in place, with the mean of their seen neighbours, and a quarter of the view."""
-  for _ in range(_FILL):
+def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool, pixels: int) -> None:
+  """Fills one chart, in place, up to a pixel around what is seen, with the mean of the neighbours.
+
+  A lip one pixel high is seen as a line of its chart; what lies beside the line is that pixel too. The view of texels
+  that were filled is a quarter of their neighbours' once, however far away they are.
+
+  Args:
+    table: of the chart.
+    wraps: whether it is periodic in u.
+    pixels: that show the chart.
+  """
+  own = table[..., 2] > 0
+  reach = int(np.ceil(np.sqrt(own.sum() / max(pixels, 1))))  # texels a pixel
+  for _ in range(min(reach, _MOST_FILLED)):
     known = table[..., 2] > 0
     if known.all():
       return
@@ -112,5 +121,5 @@ def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool) -> None:
         total += padded[dy : dy + TEXELS, dx : dx + TEXELS]
     new = ~known & (total[..., 3] > 0)
     mean = total[new][:, :3] / total[new][:, 3:]
-    mean[:, 2] *= 0.25
     table[new] = mean
+  table[..., 2] *= np.where(own, np.float32(1), np.float32(0.25))

@@ -157,3 +157,13 @@ def test_a_key_frame_counts_less_the_flatter_it_sees_the_surface():
     found.append(made[..., 7][front].mean())
   turned = np.cos(2 * np.pi * np.array([0.12, 0.2]))
   assert found[0] > 0.85 and np.abs(found[1:] - turned).max() < 0.2 and found[0] > found[1] > found[2]
+
+
+def test_a_feature_one_pixel_high_is_seen_up_to_a_pixel_around():
+  surface = np.zeros((16, 16, 3), np.uint8)
+  surface[8, 4:12] = [[1, 16 + 32 * i, 128] for i in range(8)]  # eight texels a pixel
+  table = inverse_table(surface, np.array([False, False]))[1]
+  rows = np.flatnonzero((table[..., 2] > 0).all(axis=1))
+  assert rows.tolist() == list(range(20, 44))  # v = 128 is row 32: the pixel's eight rows, and as many on each side
+  assert np.abs(table[32, :, 0] - (4 + (np.arange(64) - 4) / 8)).max() < 1
+  assert table[rows[0], 32, 2] < 0.5 * table[32, 32, 2]
