@@ -1,4 +1,4 @@
-"""Every door: its help has an example, and a user's mistake is one line and exit code 2."""
+"""Every command: its help has an example, and a user's mistake is one line and exit code 2."""
 
 import errno
 import importlib
@@ -9,14 +9,14 @@ import sys
 import pytest
 from absl import flags
 
-DOORS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export")
+COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export")
 
 
-def run(door, *arguments):
+def run(command, *arguments):
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sys, "argv", [door, *map(str, arguments)])
+    patch.setattr(sys, "argv", [command, *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-      importlib.import_module(f"anchor_jax.{door}").main()
+      importlib.import_module(f"anchor_jax.{command}").main()
   return left.value.code
 
 
@@ -30,18 +30,18 @@ def fresh_flags():
   flags.FLAGS.unparse_flags()
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_has_an_example(door, monkeypatch, capsys, fresh_flags):
-  monkeypatch.setattr(sys, "argv", [door, "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, monkeypatch, capsys, fresh_flags):
+  monkeypatch.setattr(sys, "argv", [command, "--help"])
   try:
-    importlib.import_module(f"anchor_jax.{door}").main()
+    importlib.import_module(f"anchor_jax.{command}").main()
   except SystemExit as left:
     assert not left.code
-  assert f"python -m anchor_jax.{door}" in capsys.readouterr().out
+  assert f"python -m anchor_jax.{command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-  "door,arguments,told",
+  "command,arguments,told",
   [
     ("generate", ["--checkpoint=OUT"], "--motion"),
     ("generate", ["--checkpoint=OUT/x", "--motion=OUT/m", "--output=OUT/a.mp4"], "no folder"),
@@ -66,9 +66,9 @@ def test_help_has_an_example(door, monkeypatch, capsys, fresh_flags):
     ("demo", ["--smok"], "--smok"),
   ],
 )
-def test_a_mistake_is_one_line(door, arguments, told, tmp_path, capsys):
+def test_a_mistake_is_one_line(command, arguments, told, tmp_path, capsys):
   (tmp_path / "file").write_text("")
-  assert run(door, *(argument.replace("OUT", str(tmp_path)) for argument in arguments)) == 2
+  assert run(command, *(argument.replace("OUT", str(tmp_path)) for argument in arguments)) == 2
   error = capsys.readouterr().err.strip()
   assert told in error and error.startswith("error: ") and "\n" not in error
 

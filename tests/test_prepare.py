@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from anchor_jax import prepare as door
+from anchor_jax import prepare as command
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
@@ -28,19 +28,19 @@ def film(tmp_path_factory):
 
 
 def test_a_studio_video(film, tmp_path):
-  meta = door.prepare([film], tmp_path / "ana", size=32)
+  meta = command.prepare([film], tmp_path / "ana", size=32)
   source = open_prepared(tmp_path / "ana")
   assert len(source) == meta["frames"] == 4 and source.has_landmarks.all() and meta["people"] == ["ana"]
   record = source[2]
   assert record["frame"].shape == record["pose"].shape == (32, 32, 3)
   assert 0 < (record["face_mask"] > 0).sum() < (record["person_mask"] > 0).sum()
   assert meta["videos"][0]["square"] == [0, 0, 64]
-  again = door.prepare([film], tmp_path / "again", size=32, like=tmp_path / "ana", fps=5, person="Ana")
+  again = command.prepare([film], tmp_path / "again", size=32, like=tmp_path / "ana", fps=5, person="Ana")
   assert again["frames"] == 2 and again["people"] == ["Ana"] and again["fps"] == 5
 
 
 def test_studio_people(tmp_path):
-  meta = door.prepare_studio(2, 2, tmp_path / "people", size=32)
+  meta = command.prepare_studio(2, 2, tmp_path / "people", size=32)
   source = open_prepared(tmp_path / "people")
   assert meta["people"] == ["studio 0", "studio 1"] and source.people.tolist() == [0, 0, 1, 1]
   assert np.abs(source[0]["frame"].astype(int) - source[2]["frame"]).mean() > 5
@@ -49,7 +49,7 @@ def test_studio_people(tmp_path):
 def run(*arguments):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
-    door.main()
+    command.main()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_earlier_folder_survives_a_mistake(film, tmp_path):
   run(film, f"--output={tmp_path / 'ana'}", "--size=32")
   (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:-200])
   with pytest.raises(UserError):
-    door.prepare([film, tmp_path / "nothing.mp4"], tmp_path / "ana")
+    command.prepare([film, tmp_path / "nothing.mp4"], tmp_path / "ana")
   assert len(open_prepared(tmp_path / "ana")) == 4
 
 
@@ -112,7 +112,7 @@ def test_help_shows_an_example():
 
 
 def test_records_are_the_frames_of_the_film(film, tmp_path):
-  door.prepare([film], tmp_path / "same", size=64)
+  command.prepare([film], tmp_path / "same", size=64)
   source = open_prepared(tmp_path / "same")
   frames = list(open_posed_video(film).frames())
   assert len(source) == len(frames) == 4
@@ -124,13 +124,13 @@ def test_records_are_the_frames_of_the_film(film, tmp_path):
 
 
 def test_an_earlier_folder_is_not_replaced_by_what_is_made_from_it(film, tmp_path):
-  door.prepare([film], tmp_path / "ana", size=32)
+  command.prepare([film], tmp_path / "ana", size=32)
   with pytest.raises(UserError, match="would overwrite an input"):
-    door.prepare([film], tmp_path / "ana", size=32, like=tmp_path / "ana")
+    command.prepare([film], tmp_path / "ana", size=32, like=tmp_path / "ana")
   inside = tmp_path / "ana" / "film.mp4"
   inside.write_bytes(film.read_bytes())
   with pytest.raises(UserError, match="would overwrite an input"):
-    door.prepare([inside], tmp_path / "ana", size=32)
+    command.prepare([inside], tmp_path / "ana", size=32)
   assert inside.exists() and len(open_prepared(tmp_path / "ana")) == 4
 
 
@@ -150,12 +150,12 @@ def claims(path, posed, step):
 
 
 def test_absurd_frame_rates(tmp_path, posed_frames):
-  assert door.prepare([claims(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32)["fps"] == 25
+  assert command.prepare([claims(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32)["fps"] == 25
   fast = claims(tmp_path / "fast.mov", posed_frames(12), 1)
   with pytest.raises(UserError, match=r"1800 frames per second .* --fps=25") as error:
-    door.prepare([fast], tmp_path / "fast", size=32)
+    command.prepare([fast], tmp_path / "fast", size=32)
   assert "\n" not in str(error.value) and not (tmp_path / "fast").exists()
-  meta = door.prepare([fast], tmp_path / "fast", size=32, fps=12)
+  meta = command.prepare([fast], tmp_path / "fast", size=32, fps=12)
   assert (meta["fps"], meta["frames"]) == (12, 12)
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
   resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))  # no file may grow larger
   try:
     with pytest.raises(UserError, match="disk is full while writing") as error:
-      door.prepare([film], tmp_path / "out", size=64)
+      command.prepare([film], tmp_path / "out", size=64)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
   assert "\n" not in str(error.value) and sorted(p.name for p in tmp_path.iterdir()) == ["film.anchor", "film.mp4"]
@@ -187,7 +187,7 @@ def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
 def test_a_wrong_meta_takes_one_line(film, tmp_path, change, message):
   folder: pathlib.Path = film.parent / "prepared"
   if not folder.exists():
-    door.prepare([film], folder, size=32)
+    command.prepare([film], folder, size=32)
   (tmp_path / "copy").mkdir()
   for path in folder.iterdir():
     (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())

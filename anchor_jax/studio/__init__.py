@@ -21,13 +21,13 @@ colours RGB in [0, 1] until the frame is rounded to uint8.
 
 from anchor_jax.studio.clips import render_clip, render_people
 from anchor_jax.studio.identity import Identity, make_identity
-from anchor_jax.studio.motion import Motion, make_motion
+from anchor_jax.studio.motion import Performance, make_motion
 from anchor_jax.studio.renderer import StudioFrame, render
 from anchor_jax.studio.video import write_studio_video
 
 __all__ = [
   "Identity",
-  "Motion",
+  "Performance",
   "StudioFrame",
   "make_identity",
   "make_motion",

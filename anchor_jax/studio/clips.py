@@ -10,16 +10,16 @@ import cv2
 
 from anchor_jax.shapes import NdArray
 from anchor_jax.studio.identity import Identity, make_identity
-from anchor_jax.studio.motion import Motion, make_motion
+from anchor_jax.studio.motion import Performance, make_motion
 from anchor_jax.studio.renderer import StudioFrame, render
 
 CHUNK = 8  # frames of a clip in one task
 
-_Task = tuple[Identity, Motion, list[float], int]
+_Task = tuple[Identity, Performance, list[float], int]
 
 
 def render_clip(
-  identity: Identity, motion: Motion, times: Sequence[float] | NdArray, size: int, workers: int | None = None
+  identity: Identity, motion: Performance, times: Sequence[float] | NdArray, size: int, workers: int | None = None
 ) -> Iterator[StudioFrame]:
   """Yields the frame at each of `times` (seconds), in order.
 

@@ -1,7 +1,7 @@
 """Motions: a seed determines a presenter's gestures, speech and gaze as smooth, aperiodic functions of time.
 
-Value noise and key poses are looked up by a hash of (seed, channel, time slot), so that `Motion.at(t)` has no state and
-can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every identity.
+Value noise and key poses are looked up by a hash of (seed, channel, time slot), so that `Performance.at(t)` has no state
+and can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every identity.
 Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
 """
 
@@ -111,7 +111,7 @@ def _turn(
 
 
 @dataclass(frozen=True, slots=True)
-class Motion:
+class Performance:
   """A person's movements as a function of time; see `make_motion`.
 
   Attributes:
@@ -233,7 +233,7 @@ class Motion:
     )
 
 
-def make_motion(seed: int) -> Motion:
+def make_motion(seed: int) -> Performance:
   """The motion of a seed: the same on every machine, independent of the identity's seed.
 
   Raises:
@@ -244,4 +244,4 @@ def make_motion(seed: int) -> Motion:
   generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 0x6D6F7665])))
   key = int(generator.integers(1 << 63))
   tempo, energy, talkative = generator.uniform((0.85, 0.8, 0.6), (1.2, 1.2, 0.95))
-  return Motion(int(seed), key, float(tempo), float(energy), float(talkative))
+  return Performance(int(seed), key, float(tempo), float(energy), float(talkative))

@@ -13,7 +13,7 @@ from anchor_jax.studio.clothes import body_relief, collar_solids
 from anchor_jax.studio.face import HAIRLINE, face_points, paint_face
 from anchor_jax.studio.hair import hair_solids
 from anchor_jax.studio.identity import Identity
-from anchor_jax.studio.motion import Motion
+from anchor_jax.studio.motion import Performance
 from anchor_jax.studio.points import VisiblePoints, face_normals, tilt_normals
 from anchor_jax.studio.shading import shade_person
 
@@ -41,7 +41,7 @@ class StudioFrame:
   surface: UInt8[NdArray, "H W 3"]
 
 
-def render(identity: Identity, motion: Motion, time_s: Real, size: int) -> StudioFrame:
+def render(identity: Identity, motion: Performance, time_s: Real, size: int) -> StudioFrame:
   """The frame and its annotations at one instant.
 
   Args:

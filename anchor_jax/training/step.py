@@ -60,7 +60,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
   """The learning rate over `steps` optimiser steps."""
   warmup = min(config.warmup_steps, max(steps - 1, 0))
   if config.schedule == "cosine":
-    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(warmup, 1), max(steps, warmup + 1))
+    warmup = max(warmup, 1)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(steps, warmup + 1))
   return optax.join_schedules(
     [optax.linear_schedule(0.0, config.learning_rate, max(warmup, 1)), optax.constant_schedule(config.learning_rate)],
     [warmup],

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from anchor_jax import prepare as door
+from anchor_jax import prepare as command
 from anchor_jax.data import motions
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, build, open_prepared
@@ -37,7 +37,7 @@ def film(tmp_path_factory, posed_frames):
 @pytest.fixture(scope="module")
 def folder(film):
   """The same, prepared."""
-  door.prepare([film], film.parent / "prepared", size=32)
+  command.prepare([film], film.parent / "prepared", size=32)
   return film.parent / "prepared"
 
 
@@ -101,7 +101,7 @@ def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "probe", lambda path: (probed.append(path.name), real(path))[1])
   opened, load = [], np.load
   monkeypatch.setattr(np, "load", lambda *args, **options: (opened.append(args), load(*args, **options))[1])
-  door.prepare([film], tmp_path / "out", size=32)
+  command.prepare([film], tmp_path / "out", size=32)
   assert sorted(probed) == ["clip.mp4", *STREAMS] and len(opened) == 1
   probed.clear()
   list(read_motion(film, size=32).frames(50))
@@ -207,7 +207,7 @@ def test_the_landmark_model_runs_over_the_frames_wanted(film, tmp_path, monkeypa
   monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
   short = read_motion(path, size=32, frames=2, fps=5)
   assert runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
-  door.prepare([path], tmp_path / "prepared", size=32)
+  command.prepare([path], tmp_path / "prepared", size=32)
   same(read_motion(path, size=32).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0))
   assert runs[1:] == [4 + COUNT] * 2
 

@@ -75,9 +75,16 @@ def whole_clip(rule, *settings, length):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("tail", ["ragged", "moved_back"])
-def test_equals_the_whole_clip_for_every_length(solver, tail):
+@pytest.mark.parametrize(
+  "lengths",
+  [
+    pytest.param((*range(1, 32), 97, 199, 200), id="some"),  # every remainder of a block, and of a group, many times
+    pytest.param(range(1, LONGEST + 1), id="every", marks=pytest.mark.slow),
+  ],
+)
+def test_equals_the_whole_clip_whatever_the_length(solver, tail, lengths):
   settings = (WindowRule(5, 2, tail), 2, 4, solver, 2.0)
-  for length in range(1, LONGEST + 1):
+  for length in lengths:
     np.testing.assert_allclose(streamed(*settings, length=length), whole_clip(*settings, length=length), atol=1e-5)
 
 

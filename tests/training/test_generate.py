@@ -1,6 +1,7 @@
 """generate as a person uses it: sound, partial files, going on, odd motions, marks. The person is a tiny one."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from anchor_jax import generate as door
+from anchor_jax import generate
 from anchor_jax.data.motions import read_motion
 from anchor_jax.errors import UserError
 from anchor_jax.motion.motion import live_motion
@@ -36,6 +37,7 @@ def person(tmp_path_factory, tiny_runs):
   return workdir
 
 
+@functools.cache
 def lively(path, **options):
   """The person with a pose branch that matters, as if trained for long."""
   person = load(path, **options)
@@ -49,13 +51,13 @@ def lively(path, **options):
 @pytest.fixture
 def run(monkeypatch, person, prepared):
   """generate with these flags, on one device, in this process."""
-  monkeypatch.setattr(door, "make_mesh", lambda flag: None)
+  monkeypatch.setattr(generate, "make_mesh", lambda flag: None)
   monkeypatch.setattr("anchor_jax.person.load", lively)
 
   def call(output, *flags, motion=prepared):
     argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]
     monkeypatch.setattr(sys, "argv", argv)
-    return door.generate(door.parse())
+    return generate.generate(generate.parse())
 
   return call
 

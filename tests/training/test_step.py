@@ -50,6 +50,8 @@ def test_one_norm_clips_all_gradients_together():
 
 def test_learning_rates_warm_up_and_stay_or_fall():
   constant = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10), 100)
+  for steps in (1, 2):  # shorter than any warm-up
+    assert learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="cosine"), steps)(0) == 0
   cosine = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="cosine"), 100)
   for schedule in (constant, cosine):
     assert float(schedule(0)) == 0 and float(schedule(5)) == pytest.approx(0.5) and float(schedule(10)) == 1
