@@ -1,8 +1,8 @@
 """Motions: a seed determines a presenter's gestures, speech and gaze as smooth, aperiodic functions of time.
 
 Value noise and key poses are looked up by a hash of (seed, channel, time slot), so that `Performance.at(t)` has no
-state and can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every identity.
-Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
+state and can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every
+identity. Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
 """
 
 import math
