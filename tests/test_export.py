@@ -19,6 +19,7 @@ from tiny import tiny_model
 
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks

@@ -35,13 +35,13 @@ def config_file(tmp_path, config):
 
 def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
   process = start(config_file, tmp_path / "whole")  # a process of one device, as the others are
-  output = process.communicate(timeout=120)[0]
+  output = process.communicate(timeout=300)[0]
   assert process.returncode == 0, output
 
   process = start(config_file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 8)
   process.send_signal(signal.SIGTERM)
-  output = process.communicate(timeout=60)[0]
+  output = process.communicate(timeout=300)[0]
   assert process.returncode == 128 + signal.SIGTERM and "stopped by SIGTERM after step" in output
   stopped = max(losses(tmp_path / "run"))
   assert (tmp_path / "run/vae/checkpoints" / str(stopped)).is_dir() and stopped < STEPS
@@ -53,7 +53,7 @@ def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, co
   assert max(losses(tmp_path / "run")) < STEPS
 
   process = start(config_file, tmp_path / "run")
-  output = process.communicate(timeout=120)[0]
+  output = process.communicate(timeout=300)[0]
   assert process.returncode == 0, output
   assert losses(tmp_path / "run") == losses(tmp_path / "whole")
   left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
@@ -85,7 +85,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(t
   process = start(config_file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 12)
   resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64, 64))  # from now on no file can grow
-  output = process.communicate(timeout=100)[0]
+  output = process.communicate(timeout=300)[0]
   assert process.returncode == 2, output[-3000:]
   assert output.count("error: ") == 1 and "free some space" in output
   weights, step = read_weights(tmp_path / "run/vae")
