@@ -21,6 +21,7 @@ from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
 from anchor_jax.errors import UserError
+from anchor_jax.models.conditioning import Conditioning, to_unit
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.motion import face
 from anchor_jax.motion.motion import Motion, MotionFrame
@@ -31,8 +32,9 @@ from anchor_jax.shapes import Array, Float, Key, NdArray, PyTree, UInt8
 log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
-# (networks, weights, noise [h w C], a block of frames) -> (noise of the block, condition of the block), jitted
-Prepare = Callable[[Networks, PyTree, Array, PyTree], tuple[Array, PyTree]]
+# (networks, weights, look-up of further conditions, noise [h w C], a block of frames) -> (noise of the block, condition
+# of the block), jitted
+Prepare = Callable[[Networks, PyTree, Conditioning, Array, PyTree], tuple[Array, PyTree]]
 _PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
 
 
@@ -85,7 +87,24 @@ def _paint_body(
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
   items = ({"pose": frame.pose} for frame in frames)
+  kind = painter.part.config.data.appearance
+  if kind:
+    tables = painter.conditioning.tables
+    if tables is not None and tables.plate.shape[:2] != (motion.size, motion.size):
+      raise UserError(
+        f"the motion has {motion.size} pixels and the person was trained at {tables.plate.shape[0]}: read it with"
+        f" size={tables.plate.shape[0]}"
+      )
+    items = ({"pose": frame.pose, "surface": _surface(frame)} for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
+
+
+def _surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
+  if frame.surface is None:
+    raise UserError(
+      "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
+    )
+  return frame.surface
 
 
 def _paint_heads(
@@ -120,15 +139,20 @@ def _paint_heads(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _body_block(networks: Networks, weights: PyTree, noise: Float[Array, "h w C"], block: PyTree):
+def _body_block(
+  networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
+):
   pose = block["pose"]
-  condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
+  conditions = to_unit(conditioning(block["surface"]))[None] if "surface" in block else None
+  condition = {"pose": networks.embed_pose(weights, pose[None], conditions)[0]}
   return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _head_block(networks: Networks, weights: PyTree, noise: Float[Array, "h w C"], block: PyTree):
-  noise, condition = _body_block(networks, weights, noise, block)
+def _head_block(
+  networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
+):
+  noise, condition = _body_block(networks, weights, conditioning, noise, block)
   inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
   return noise, {**condition, "inpaint": inpaint}
 
@@ -164,7 +188,7 @@ class _Painter:
 
   def __init__(self, part: Part, mesh: Any, size: int, key: Key[Array, ""]):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
-    self.weights = part.placed_weights(mesh)
+    self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.vae.stride
@@ -176,7 +200,7 @@ class _Painter:
     """Frames from `start` on; `items` begin with the frame `_first_needed`."""
     with parallel.use_mesh(self.sampler.mesh):
       contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
-    make_block = lambda block: prepare(self.networks, self.weights, self.noise, block)
+    make_block = lambda block: prepare(self.networks, self.weights, self.conditioning, self.noise, block)
     if _in_memory(self.part):
       pieces, place = self._whole_clip(make_block, items, contexts), self._over_devices
     else:

@@ -24,6 +24,8 @@ DTYPES = ("float32", "bfloat16")
 SOLVERS = ("ddim", "dpm++2m")
 TAILS = ("ragged", "moved_back", "loop")
 WINDOW_WEIGHTS = ("uniform", "tapered")
+# What the pose branch can take beside the pose render; see models/conditioning.py.
+APPEARANCES = ("", "coordinates", "atlas", "full")
 
 
 class SettingError(UserError):
@@ -89,6 +91,9 @@ class DataConfig:
     cache: encode every record once before training (the mean of the latent, and the tokens of references if the image
       tower is frozen) instead of at each step (a sample of the latent, as the reference does).
     workers: reader processes; 0 reads in threads of the training process.
+    appearance: what the pose branch takes beside the pose render (body only), one of `APPEARANCES`: "" nothing, as in
+      the reference; "coordinates" where on the body each pixel lies; "atlas" the person's texture there; "full" also
+      key frames of the film, warped to the pose, and the empty room. Needs surface maps in the prepared folder.
   """
 
   path: str = ""
@@ -100,10 +105,12 @@ class DataConfig:
   in_memory: bool = False
   cache: bool = False
   workers: int = 0
+  appearance: str = ""
 
   def __post_init__(self) -> None:
     _check_counts(self, "batch_size size crop clip_frames", 1)
     _check_counts(self, "validation workers", 0)
+    _check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,10 +297,12 @@ class RunConfig:
         f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
       )
     self._check_lora()
+    if self.data.appearance and self.part != "body":
+      raise SettingError("data.appearance", f"is {self.data.appearance!r}: the {self.part} takes none, leave it empty")
 
   def _check_lora(self) -> None:
     excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
-    excluded |= {"train_image_encoder": self.train_image_encoder}
+    excluded |= {"train_image_encoder": self.train_image_encoder, "data.appearance": self.data.appearance}
     excluded |= {"optimizer.clip_networks": self.optimizer.clip_networks}
     for name, given in excluded.items():
       if self.lora.rank and given:

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax import parallel
+from anchor_jax.appearance.stored import Appearance
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.errors import UserError, suggestion
+from anchor_jax.models.conditioning import Conditioning, make_conditioning
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 
@@ -29,6 +31,7 @@ class Part:
     size: side of its pictures (the head's: of its face crops) in pixels.
     step: of the training.
     appearance: a reference picture kept while training; None where weights come without one.
+    dense_appearance: texture, key frames and room of the person, where config.data.appearance needs them.
   """
 
   config: RunConfig
@@ -38,6 +41,7 @@ class Part:
   size: int
   step: int
   appearance: UInt8[NdArray, "H W 3"] | None
+  dense_appearance: Appearance | None = None
   _placed: dict[Any, PyTree] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
   def placed_weights(self, mesh: Any = None) -> PyTree:
@@ -54,6 +58,14 @@ class Part:
       weights = jax.tree_util.tree_map_with_path(cast, self.weights)
       self._placed[mesh] = jax.device_put(weights, None if mesh is None else parallel.replicated(mesh))
     return self._placed[mesh]
+
+  def placed_conditioning(self, mesh: Any = None) -> Conditioning:
+    """The look-up of what the pose branch takes beside the pose render, replicated; placed once for each mesh."""
+    place = "conditioning", mesh
+    if place not in self._placed:
+      made = make_conditioning(self.config.data.appearance, self.dense_appearance)
+      self._placed[place] = jax.device_put(made, None if mesh is None else parallel.replicated(mesh))
+    return self._placed[place]
 
   def sampler(self, mesh: Any = None) -> Sampler:
     """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""

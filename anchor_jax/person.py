@@ -52,7 +52,8 @@ class Person:
       motion: what the person does.
       appearance: the reference in place of the one kept from training: a picture of any size, of which the central
         square counts, or what `read_reference` returns. The head takes the face crop of an `Reference`; where the
-        position of the face is not known, it keeps its own reference.
+        position of the face is not known, it keeps its own reference. What config.data.appearance gives the networks
+        beside it stays that of the training.
       seed: of the noise, 0 to 2**63 - 1.
       start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
       mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
@@ -92,7 +93,7 @@ class Person:
 
     def stored(part: Part) -> StoredPart:
       config = dataclasses.replace(part.config, sample=part.sample)
-      return StoredPart(config, part.networks, part.weights, part.step, part.appearance)
+      return StoredPart(config, part.networks, part.weights, part.step, part.appearance, part.dense_appearance)
 
     write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
 
@@ -104,8 +105,12 @@ class Person:
       platforms: some of `store.bundle.PLATFORMS`; every program runs on all of them.
 
     Raises:
-      UserError: an unknown platform, or a folder that holds something else or can't be written.
+      UserError: an unknown platform, a folder that holds something else or can't be written, or a person trained with
+        config.data.appearance.
     """
+    kind = self.body.config.data.appearance
+    if kind:
+      raise UserError(f"a bundle can't hold a person trained with config.data.appearance={kind}: train one without it")
     content = lambda part: Content(part.networks, part.weights, part.sample, part.size, part.step)
     write_bundle(Path(folder), {name: content(part) for name, part in self.parts.items()}, platforms)
     return list(self.parts)
@@ -138,7 +143,9 @@ def _read(path: str | Path, name: str, choice: CheckpointChoice) -> Part:
     size = _side(stored.networks.model.vae.sample_size) // (2 if name == "head" else 1)
   if str(path) == "studio" and not Path(path).is_dir():
     sample = load_config(f"studio_finetune.py:{name}").sample
-  return Part(stored.config, stored.networks, stored.weights, sample, size, stored.step, appearance)
+  return Part(
+    stored.config, stored.networks, stored.weights, sample, size, stored.step, appearance, stored.dense_appearance
+  )
 
 
 def _side(sample_size: int | Sequence[int] | None) -> int:

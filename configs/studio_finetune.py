@@ -7,6 +7,10 @@ python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=ru
 The last 32 frames are held out: their loss is printed with every checkpoint, and runs/ana/body/preview.png shows some.
 With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained (under 1 MB);
 `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
+
+With --config.data.appearance=full (body only) the networks also see the person's texture, key frames of the film and
+the empty room, looked up for each pose; runs/ana/body/appearance.safetensors keeps them. The film must have been
+prepared by a version that writes surface maps; such a person can't be exported as a bundle yet.
 """
 
 import ml_collections

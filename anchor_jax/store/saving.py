@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from anchor_jax.appearance.stored import write_appearance
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, new_folder
 from anchor_jax.store import adapters as lora
@@ -15,13 +16,14 @@ from anchor_jax.store.diffusers import write_json
 from anchor_jax.store.folders import ModelFolder, check_target, read_models, stored_models, write_models
 from anchor_jax.store.settings import read_settings, write_settings
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart
-from anchor_jax.store.workdir import APPEARANCE, read_weights
+from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, read_weights
 
 
 def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
   """Writes a person as a folder of diffusers models, from which `read_part` gives equal parts bit for bit.
 
-  Beside the models (float32), each part's folder holds config.json (settings), step.json and appearance.png.
+  Beside the models (float32), each part's folder holds config.json (settings), step.json, appearance.png and, where
+  the part needs it, appearance.safetensors.
 
   Args:
     folder: created, or replaced where it holds models already.
@@ -42,6 +44,8 @@ def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
       if part.appearance is not None:
         with new_file(new / name / APPEARANCE) as path:
           Image.fromarray(part.appearance).save(path)
+      if part.dense_appearance is not None:
+        write_appearance(new / name / DENSE_APPEARANCE, part.dense_appearance)
 
 
 def write_adapters(

@@ -11,8 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from anchor_jax.appearance.stored import Appearance
 from anchor_jax.config import LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
+from anchor_jax.models.conditioning import conditioning_channels
+from anchor_jax.models.controlnet import POSE_CHANNELS, widen_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import NdArray, PyTree, UInt8
@@ -21,7 +24,7 @@ from anchor_jax.store.diffusers import Model, read_json, with_own_fields
 from anchor_jax.store.folders import ModelFolder, find_place, read_models, stored_models, write_models
 from anchor_jax.store.roles import ROLES, SHARED
 from anchor_jax.store.settings import read_settings
-from anchor_jax.store.workdir import PARTS, read_appearance, read_weights
+from anchor_jax.store.workdir import PARTS, read_appearance, read_dense_appearance, read_weights
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # The networks of body and head: the keys of their weights.
@@ -58,6 +61,7 @@ class StoredPart:
     weights: every network's parameters by its name, numpy, float32; adapters are merged in.
     step: optimiser steps it was trained for; 0 where that is unknown.
     appearance: a picture of the person; None in a folder of diffusers models.
+    dense_appearance: her texture, key frames and room, where config.data.appearance needs them.
   """
 
   config: RunConfig
@@ -65,6 +69,7 @@ class StoredPart:
   weights: PyTree
   step: int
   appearance: UInt8[NdArray, "H W 3"] | None
+  dense_appearance: Appearance | None = None
 
 
 def shipped() -> Path:
@@ -112,7 +117,7 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
     frozen = {} if part == "vae" else read_models(folder / part / "base", part)[1]
     networks, weights = Networks(config.model, config.dtype), _merge(frozen, trained, config.lora)
-  return StoredPart(config, networks, weights, step, read_appearance(folder / part))
+  return _stored_part(folder / part, config, networks, weights, step, read_appearance(folder / part))
 
 
 def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
@@ -131,7 +136,10 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     for name in sizes.keys() & weights.keys():  # a run may choose remat, temporal layers, ...
       model = with_own_fields(Model(sizes[name], weights[name]), getattr(config.model, name))
       sizes[name], weights[name] = model.config, model.params
-  networks = Networks(dataclasses.replace(config.model, **sizes), config.dtype)
+  model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
+  if "controlnet" in weights:
+    weights["controlnet"] = widen_stem(weights["controlnet"], model.controlnet.conditioning_channels)
+  networks = Networks(model, config.dtype)
   missing = set(_NETWORKS) - weights.keys()
   if missing:
     # XLA's optimiser would take a minute over a program that runs once.
@@ -139,6 +147,22 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     random = jax.jit(networks.init, compiler_options=quick)(jax.random.key(config.seed))
     weights |= {name: random[name] for name in missing}
   return networks, with_adapters(weights, config)
+
+
+def with_conditioning(config: RunConfig) -> ModelConfig:
+  """Returns the sizes with as many channels in the pose branch as config.data.appearance asks for.
+
+  Raises:
+    UserError: the pose branch has been trained for other channels.
+  """
+  kind, branch = config.data.appearance, config.model.controlnet
+  if branch.conditioning_channels not in (POSE_CHANNELS, conditioning_channels(kind)):
+    raise UserError(
+      f"the pose branch that training starts from takes {branch.conditioning_channels} channels, and"
+      f' config.data.appearance="{kind}" gives {conditioning_channels(kind)}: set it as when that branch was trained'
+    )
+  branch = dataclasses.replace(branch, conditioning_channels=conditioning_channels(kind))
+  return dataclasses.replace(config.model, controlnet=branch)
 
 
 def kept_weights(folder: Path) -> PyTree:
@@ -222,7 +246,19 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart
   if type(step) is not int:
     raise UserError(f"{folder / part / STEP} holds no step: save the person again")
   appearance = read_appearance(folder / part) if saved else None
-  return StoredPart(config, Networks(config.model, config.dtype), weights, step, appearance)
+  return _stored_part(folder / part, config, Networks(config.model, config.dtype), weights, step, appearance)
+
+
+def _stored_part(
+  folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, appearance: NdArray | None
+) -> StoredPart:
+  kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
+  if channels != conditioning_channels(kind):
+    raise UserError(
+      f"the pose branch in {folder} takes {channels} channels, and nothing there says of what: save the person again"
+      " from her workdir"
+    )
+  return StoredPart(config, networks, weights, step, appearance, read_dense_appearance(folder, kind))
 
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:

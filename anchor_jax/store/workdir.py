@@ -3,6 +3,7 @@
 WORKDIR/body/config.json     the settings the part was trained with
 WORKDIR/body/base/           the networks that were not trained, a folder of models (see roles.py), written once
 WORKDIR/body/appearance.png  a reference picture of the person
+WORKDIR/body/appearance.safetensors  texture, key frames and room of the person, where config.data.appearance needs them
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
@@ -13,8 +14,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from anchor_jax.appearance import stored
+from anchor_jax.appearance.stored import Appearance
 from anchor_jax.errors import UserError
+from anchor_jax.models.conditioning import needs_appearance
 from anchor_jax.motion.picture import read_picture
+from anchor_jax.motion.surface import CHARTS
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store.damage import Outcome, judge, root_reason
 
@@ -23,6 +28,7 @@ log = logging.getLogger(__name__)
 METRIC = "validation_loss"
 PARTS = ("vae", "body", "head")  # what a run can train
 APPEARANCE = "appearance.png"
+DENSE_APPEARANCE = "appearance.safetensors"
 
 
 def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> tuple[PyTree, int]:
@@ -66,11 +72,11 @@ def _candidates(folder: Path, step: str) -> list[int]:
 
 
 def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
-  stored = ocp.checkpointables_metadata(str(path)).metadata["state"]
-  name = "ema" if averaged and stored.get("ema") else "weights"
+  held = ocp.checkpointables_metadata(str(path)).metadata["state"]
+  name = "ema" if averaged and held.get("ema") else "weights"
   # Orbax restores a leaf as numpy where a numpy array is asked for; a broadcast zero costs no memory.
   wanted = jax.tree.map(
-    lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), {"step": stored["step"], name: stored[name]}
+    lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), {"step": held["step"], name: held[name]}
   )
   context = ocp.Context()
   context.pytree.loading.partial_load = True
@@ -87,3 +93,17 @@ def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
   """
   path = folder / APPEARANCE
   return read_picture(path) if path.exists() else None
+
+
+def read_dense_appearance(folder: Path, kind: str) -> Appearance | None:
+  """Returns the texture, key frames and room of the person; None where config.data.appearance (`kind`) needs none.
+
+  Raises:
+    UserError: they are missing or damaged.
+  """
+  if not needs_appearance(kind):
+    return None
+  path = folder / DENSE_APPEARANCE
+  if not path.exists():
+    raise UserError(f"{path} is missing, which this person needs: start her training again to write it")
+  return stored.read_appearance(path, CHARTS)

@@ -13,7 +13,7 @@ from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
-from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters
+from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters, with_conditioning
 from anchor_jax.training.batches import batch_shapes
 from anchor_jax.training.chips import chip_of
 from anchor_jax.training.hlo import collective_bytes
@@ -144,7 +144,7 @@ def topology_devices(topology: str) -> list[Any]:
 
 def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """The jitted step of a run on a mesh, and the shapes and shardings of its arguments."""
-  networks = Networks(config.model, config.dtype)
+  networks = Networks(with_conditioning(config), config.dtype)
   optimizer, step = make_run_step(config, networks)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   trained = {name: weights[name] for name in trained_keys(config)}

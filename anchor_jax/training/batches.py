@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax.appearance.stored import Appearance
 from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.data.encoded import EncodedSource
@@ -18,6 +19,8 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import ArraySource, Source, load
 from anchor_jax.errors import UserError
+from anchor_jax.models.conditioning import conditioning_channels, needs_appearance
+from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
 from anchor_jax.store.diffusers import load_config
@@ -25,6 +28,7 @@ from anchor_jax.store.folders import find_place
 from anchor_jax.store.settings import read_settings
 from anchor_jax.store.weights import is_workdir, shipped
 from anchor_jax.training.cache import cache_key, encode_records, encoded_names
+from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
 from anchor_jax.training.loss import batch_fields
 
 PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1}  # fields of type uint8, and their channels
@@ -39,12 +43,14 @@ class TrainingData:
     pictures: records with all fields of pictures.
     source: records with the fields that the loss reads.
     share: (index, count) of the equal part of each batch that this process reads.
+    appearances: of the people in the prepared folder; None where config.data.appearance needs none.
   """
 
   config: RunConfig
   pictures: Source
   source: Source
   share: tuple[int, int]
+  appearances: FilmAppearances | None = None
 
   @property
   def learned(self) -> Int[NdArray, " N"]:
@@ -71,6 +77,7 @@ class TrainingData:
     target = ("frame",)
     if self.config.part != "vae":
       target += ("pose", "keep_mask") if self.config.part == "head" else ("pose",)
+      target += (FIELD,) * bool(self.config.data.appearance)
     records = evenly_spaced(self.held_out if len(self.held_out) else self.learned)
     reference = () if self.config.part == "vae" else ("frame",)
     return next(self._pictures(records, 8, target, reference))
@@ -78,6 +85,13 @@ class TrainingData:
   def first_reference(self) -> UInt8[NdArray, "H W 3"]:
     """The reference frame of the first example that is trained on."""
     return next(self._pictures(self.learned, 1, (), ("frame",)))["reference"]["frame"][0]
+
+  def first_appearance(self) -> Appearance | None:
+    """The appearance of the person of `first_reference`, from her whole film; None if `appearances` is."""
+    if self.appearances is None:
+      return None
+    first = int(next(self._pictures(self.learned, 1, (), ("frame",)))["record"][0])
+    return self.appearances.of_person(int(self.pictures.people[first])).gathered.appearance()
 
   def _loader(self, records: Int[NdArray, " K"], workers: int = 0) -> grain.DatasetIterator:
     config, (index, count) = self.config, self.share
@@ -128,25 +142,31 @@ def open_training_data(
     share: (index, count) of the equal part of each batch that this process reads.
 
   Raises:
-    UserError: the head is to be trained and no face is known.
+    UserError: the head is to be trained and no face is known, or config.data.appearance needs surface maps that are
+      missing.
   """
   target, reference = batch_fields(config)
   pictures: Source = head_source(records, config.data.crop) if config.part == "head" else records
   with_context = not config.train_image_encoder
   encoded = encoded_names(networks, with_context) if config.data.cache and config.part != "vae" else ()
   place = None
+  processes, folders = (jax.process_index(), jax.process_count()), (records.folder, folder)
   if encoded:
     crop = config.data.crop if config.part == "head" else None
     key = cache_key(records, networks, weights, with_context, crop)
-    processes = (jax.process_index(), jax.process_count())
-    folders = (records.folder, folder)
     place = encode_records(pictures, networks, weights, folders, key, with_context, processes)
   source = pictures
   if config.data.in_memory and not isinstance(pictures, ArraySource):
-    source = load(records, sorted({*target, *reference} - {*encoded}), progress="read")
+    source = load(records, sorted({*target, *reference} - {*encoded, FIELD}), progress="read")
   if place is not None:
     source = EncodedSource(source, place, encoded)
-  return TrainingData(config, pictures, source, share)
+  kind = config.data.appearance
+  if not kind:
+    return TrainingData(config, pictures, source, share)
+  appearances = FilmAppearances(records)
+  place = look_up_records(kind, appearances, folders, processes)
+  pictures, source = (EncodedSource(inner, place, (FIELD,)) for inner in (pictures, source))
+  return TrainingData(config, pictures, source, share, appearances if needs_appearance(kind) else None)
 
 
 def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
@@ -162,6 +182,7 @@ def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str
   small = side // model.vae.stride
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
+  shapes[FIELD] = ((side, side, conditioning_channels(config.data.appearance) - POSE_CHANNELS), jnp.uint8)
   shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
   shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
   shapes["context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)

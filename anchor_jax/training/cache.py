@@ -9,8 +9,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,29 +58,52 @@ def encode_records(
     folders: where the result may be kept; the first that has it, or else the first that can be written, is used.
     key: of `cache_key`.
     with_context: whether to encode the appearance tokens; not if the image tower is trained.
-    share: (index, count) of this process among those of the run. Each encodes its share of the blocks and then
-      whatever is still missing, which is nothing if they share a disk.
+    share: (index, count) of this process among those of the run; see `complete_folder`.
   """
-  names, (index, count) = encoded_names(networks, with_context), share
-  blocks = range(block_count(len(source)))
-  folder = _choose([place / f"cache-{key}" for place in folders], names, len(source))
   encode = _make_encode(networks, with_context)
 
-  def encode_missing(blocks: Sequence[int], checksums: bool) -> None:
-    missing = [block for block in blocks if not _has(folder, block, names, len(source), checksums)]
-    if not missing:
-      return
+  def write(folder: Path, blocks: Sequence[int]) -> None:
     used = jax.device_put({name: weights[name] for name in _used(with_context)})
     fields = ("frame", "keep_mask") if networks.inpaints else ("frame",)
-    records = [record for block in missing for record in block_records(block, len(source))]
+    records = [record for block in blocks for record in block_records(block, len(source))]
     reading = iter(tqdm(read_all(source, records, fields), "encode", len(records), unit="frame"))
-    for block in missing:
+    for block in blocks:
       write_block(folder, block, encode(used, [next(reading) for _ in block_records(block, len(source))]))
 
-  encode_missing(blocks[index::count], checksums=True)
+  return complete_folder(folders, f"cache-{key}", encoded_names(networks, with_context), len(source), write, share)
+
+
+def complete_folder(
+  folders: Sequence[Path],
+  name: str,
+  arrays: Sequence[str],
+  records: int,
+  write: Callable[[Path, Sequence[int]], None],
+  share: tuple[int, int] = (0, 1),
+) -> Path:
+  """A folder called `name` that holds all blocks of some arrays, the missing and damaged ones written now.
+
+  Args:
+    folders: where it may be; the first that has all blocks, or else the first that can be written, is used.
+    name: of the folder.
+    arrays: their names.
+    records: number of records.
+    write: writes blocks of these numbers to a folder.
+    share: (index, count) of this process among those of the run. Each writes its share of the blocks and then whatever
+      is still missing, which is nothing if they share a disk.
+  """
+  (index, count), blocks = share, range(block_count(records))
+  folder = _choose([place / name for place in folders], arrays, records)
+
+  def write_missing(blocks: Sequence[int], checksums: bool) -> None:
+    missing = [block for block in blocks if not _has(folder, block, arrays, records, checksums)]
+    if missing:
+      write(folder, missing)
+
+  write_missing(blocks[index::count], checksums=True)
   if count > 1:
-    multihost_utils.sync_global_devices(f"encoded {key}")
-    encode_missing(blocks, checksums=False)
+    multihost_utils.sync_global_devices(f"encoded {name}")
+    write_missing(blocks, checksums=False)
   return folder
 
 
@@ -102,12 +126,22 @@ def cache_key(
     "records": records.meta,
   }
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  _hash_files(digest, records)
+  return digest.hexdigest()[:16]
+
+
+def hash_records(digest: Any, records: PreparedSource) -> None:
+  """Adds to a hash what a prepared folder says of its records, and both ends of the files that hold them."""
+  digest.update(json.dumps(records.meta, sort_keys=True).encode())
+  _hash_files(digest, records)
+
+
+def _hash_files(digest: Any, records: PreparedSource) -> None:
   for name in sorted(records.meta["files"]):
     with (records.folder / name).open("rb") as file:
       digest.update(file.read(_SAMPLE))
       file.seek(-min(_SAMPLE, file.seek(0, os.SEEK_END)), os.SEEK_END)
       digest.update(file.read(_SAMPLE))
-  return digest.hexdigest()[:16]
 
 
 def _used(with_context: bool) -> tuple[str, ...]:

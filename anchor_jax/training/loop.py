@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax import parallel
+from anchor_jax.appearance.stored import write_appearance
 from anchor_jax.config import RunConfig
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
@@ -19,10 +20,11 @@ from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
-from anchor_jax.store.workdir import APPEARANCE
+from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE
 from anchor_jax.training.batches import batch_shapes, check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.chips import chip_of, step_flops
+from anchor_jax.training.conditions import check_surface
 from anchor_jax.training.loss import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
 from anchor_jax.training.preemption import Preempted, catch_sigterm
@@ -55,6 +57,7 @@ def train(
   records = open_prepared(config.data.path)
   mesh = training_mesh(config, devices)
   share = parallel.process_shard(mesh)
+  check_surface(config.data.appearance, records)
   check_batch_memory(config, records.size, share[1])
   check_sizes(dataclasses.replace(config, model=initial_model(config)), records.size)
 
@@ -97,6 +100,8 @@ def train(
       write_settings(folder, config)
       if config.part != "vae" and not (folder / APPEARANCE).exists():
         save_appearance(folder, data.first_reference())
+      if not (folder / DENSE_APPEARANCE).exists() and (gathered := data.first_appearance()) is not None:
+        write_appearance(folder / DENSE_APPEARANCE, gathered)
     stack.enter_context(parallel.use_mesh(mesh))
     preemption = stack.enter_context(catch_sigterm())
     size = config.data.batch_size

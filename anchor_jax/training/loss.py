@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from anchor_jax.config import RunConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Float, Key, PyTree
@@ -33,10 +35,11 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   """The fields of target and reference that the loss of config.part reads."""
   if config.part == "vae":
     return ("frame",), ()
+  looked_up = ("conditions",) * bool(config.data.appearance)
   if not config.data.cache:
-    return ("frame", "pose", *("keep_mask",) * (config.part == "head")), ("frame",)
+    return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
-  return ("pose", "latent", *("inpaint",) * (config.part == "head")), (reference,)
+  return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up), (reference,)
 
 
 def encode_batch(
@@ -67,6 +70,25 @@ def encode_batch(
   if context is None:
     context = networks.encode_appearance(weights, reference["frame"])
   return latent, inpaint, context
+
+
+def drop_groups(
+  conditions: Float[Array, "B T H W C"], groups: tuple[int, ...], rate: float, key: Key[Array, ""]
+) -> Float[Array, "B T H W C"]:
+  """The channels with some groups of them set to 0, as where nothing is known, for all frames of an example alike.
+
+  So the network repairs what the look-up lacks, and does not trust any one group.
+
+  Args:
+    conditions: looked up channels.
+    groups: number of channels of each group.
+    rate: probability with which an example loses each group, and independently all of them.
+    key: of the random choice.
+  """
+  kept = jax.random.bernoulli(key, 1 - rate, (len(conditions), 1 + len(groups)))
+  of_channel = np.repeat(np.arange(len(groups)), groups)
+  kept = kept[:, :1] & kept[:, 1 + of_channel]
+  return jnp.where(kept[:, None, None, None], conditions, 0)
 
 
 def _autoencoder_loss(networks: Networks) -> Loss:
@@ -102,7 +124,14 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     count = clean.shape[0]
     dropped = jax.random.bernoulli(keys[1], config.condition_dropout, (count, 1, 1))
     context = jnp.where(dropped, weights["null_context"], context)
-    condition = {"pose": networks.embed_pose(weights, as_clips(pose))}
+    looked_up = batch["target"].get("conditions")
+    if looked_up is not None:
+      groups = condition_groups(config.data.appearance)
+      # not a sixth key of the split above, which would change the others
+      looked_up = drop_groups(
+        to_unit(as_clips(looked_up)), groups, config.condition_dropout, jax.random.fold_in(key, 5)
+      )
+    condition = {"pose": networks.embed_pose(weights, as_clips(pose), looked_up)}
     if inpaint is not None:
       condition["inpaint"] = as_clips(inpaint)
     noise = jax.random.normal(keys[3], clean.shape)

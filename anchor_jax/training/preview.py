@@ -12,6 +12,7 @@ import numpy as np
 from anchor_jax.config import RunConfig
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files import new_file
+from anchor_jax.models.conditioning import to_unit
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store.workdir import APPEARANCE
@@ -58,8 +59,9 @@ def _sample(networks, weights, target, references, config):
   sampler = Sampler.of(frame_by_frame, networks.model.schedule)
   images = to_signed(target["frame"])
 
-  def one(pose, reference, image, keep):
-    condition = {"pose": networks.embed_pose(weights, pose[None, None])[0]}
+  def one(pose, reference, image, keep, looked_up):
+    conditions = None if looked_up is None else to_unit(looked_up[None, None])
+    condition = {"pose": networks.embed_pose(weights, pose[None, None], conditions)[0]}
     if networks.inpaints:
       condition["inpaint"] = networks.inpaint_condition(weights, image[None], keep[None] > 127)
     context = networks.encode_appearance(weights, reference[None])[0]
@@ -73,7 +75,9 @@ def _sample(networks, weights, target, references, config):
     return networks.decode(weights, latents)[0]
 
   keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
-  return jax.lax.map(lambda example: one(*example), (target["pose"], references, images, keep))
+  return jax.lax.map(
+    lambda example: one(*example), (target["pose"], references, images, keep, target.get("conditions"))
+  )
 
 
 def _bytes(images) -> UInt8[NdArray, "B H W 3"]:

@@ -1,0 +1,99 @@
+"""Which channels the pose branch takes beside the pose render, by `config.data.appearance`.
+
+""            none, as in the reference
+"coordinates" 6: where on the body each pixel lies
+"atlas"       4: the person's texture at that place, and its coverage
+"full"        20: atlas, three key frames, the room; see conditions.py for their order
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from anchor_jax.appearance.gather import KEY_FRAMES
+from anchor_jax.appearance.stored import Appearance
+from anchor_jax.models.conditions import (
+  ATLAS_CHANNELS,
+  COORDINATE_CHANNELS,
+  KEY_FRAME_CHANNELS,
+  PLATE_CHANNELS,
+  LookUpTables,
+  coordinates,
+  look_up,
+  look_up_tables,
+)
+from anchor_jax.models.controlnet import POSE_CHANNELS
+from anchor_jax.shapes import Array, Float, UInt8
+
+_GROUPS = {
+  "": (),
+  "coordinates": (COORDINATE_CHANNELS,),
+  "atlas": (ATLAS_CHANNELS,),
+  "full": (ATLAS_CHANNELS, *(KEY_FRAME_CHANNELS,) * KEY_FRAMES, PLATE_CHANNELS),
+}
+
+
+def condition_groups(kind: str) -> tuple[int, ...]:
+  """Number of channels of each group that is known or unknown as one: the atlas, each key frame, the room."""
+  return _GROUPS[kind]
+
+
+def conditioning_channels(kind: str) -> int:
+  """Channels that the pose branch takes, the pose render's three among them."""
+  return POSE_CHANNELS + sum(_GROUPS[kind])
+
+
+def needs_appearance(kind: str) -> bool:
+  """Whether the channels come from the appearance of a person (and not from the motion alone)."""
+  return kind in ("atlas", "full")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+  """Looks the channels up; a pytree, so that jitted functions can take it. `make_conditioning` makes one.
+
+  Attributes:
+    kind: value of `config.data.appearance`.
+    tables: the appearance of the person; None where the kind needs none.
+  """
+
+  kind: str = dataclasses.field(metadata={"static": True})
+  tables: LookUpTables | None = None
+
+  def __call__(self, surface: UInt8[Array, "T H W 3"]) -> UInt8[Array, "T H W C"]:
+    """The channels of each frame, which depend on its own surface map alone; 255 is 1.
+
+    Args:
+      surface: surface maps; as large as the pictures that the appearance was gathered from.
+
+    Raises:
+      ValueError: the kind has no channels, or the maps are of another size.
+    """
+    if self.kind == "coordinates":
+      values = coordinates(surface)
+    elif self.tables is not None:
+      values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
+    else:
+      raise ValueError(f'appearance "{self.kind}" has no channels to look up')
+    return jnp.rint(values * 255).astype(jnp.uint8)
+
+
+def make_conditioning(kind: str, appearance: Appearance | None = None) -> Conditioning:
+  """Prepares the look-up on the host, once a person (about 0.1 s a key frame).
+
+  Args:
+    kind: value of `config.data.appearance`.
+    appearance: of the person; only where `needs_appearance(kind)`.
+  """
+  if not needs_appearance(kind):
+    return Conditioning(kind)
+  if appearance is None:
+    raise ValueError(f'appearance "{kind}" needs the appearance of a person')
+  return Conditioning(kind, look_up_tables(appearance, KEY_FRAMES if kind == "full" else 0))
+
+
+def to_unit(conditions: UInt8[Array, "..."]) -> Float[Array, "..."]:
+  """Looked up channels in [0, 1], as `Networks.embed_pose` takes them."""
+  return conditions.astype(jnp.float32) / 255

@@ -1,0 +1,214 @@
+"""A body that also sees its person's appearance: looked up without its own block, trained, kept, animated alike."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from globes import globe
+from launched import losses
+
+from anchor_jax import parallel
+from anchor_jax.config import run_config
+from anchor_jax.data.encoded import EncodedSource
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import build, open_prepared
+from anchor_jax.errors import UserError
+from anchor_jax.models import conditions
+from anchor_jax.models.conditioning import condition_groups, conditioning_channels, make_conditioning
+from anchor_jax.motion import surface
+from anchor_jax.motion.clips import PosedClip
+from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.person import load
+from anchor_jax.store.weights import initial_weights
+from anchor_jax.store.workdir import DENSE_APPEARANCE
+from anchor_jax.train import train
+from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
+from anchor_jax.training.loss import drop_groups
+
+COUNT, SIZE = 20, 32
+KINDS = ("coordinates", "atlas", "full")
+
+
+def film(count=COUNT):
+  """A globe that turns; its charts are those of a cranium, which goes around, and of a chest."""
+  for i in range(count):
+    frame = globe(i / count, SIZE, np.sin(i))
+    chart = np.array([0, surface.chart("cranium"), surface.chart("chest")], np.uint8)[frame.surface[..., 0]]
+    where = np.dstack([chart, frame.surface[..., 1:]])
+    face = np.where(chart == surface.chart("cranium"), 255, 0).astype(np.uint8)
+    pose = np.where(frame.person_mask[..., None] > 0, where, 0)
+    points = np.array([(14, 11), (18, 11), (16, 13), (14, 15), (18, 15)], np.float32)
+    yield PosedFrame(frame.frame, pose, frame.person_mask, face, points, where)
+
+
+@pytest.fixture(scope="module")
+def globes(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data") / "globe"
+  build([PosedClip("clip", "ana", 4.0, film())], folder, SIZE)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def make_config(globes, tiny_runs):
+  def make(kind, **changes):
+    config = tiny_runs("body", steps=2, condition_dropout=0.1)
+    data = dataclasses.replace(config.data, path=str(globes), appearance=kind, cache=True)
+    return dataclasses.replace(config, data=data, **changes)
+
+  return make
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, make_config):
+  """A body of the kind "full" after two steps."""
+  folder = tmp_path_factory.mktemp("runs") / "ana"
+  train(make_config("full"), folder, jax.devices()[:1])
+  return folder
+
+
+def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path):
+  source = open_prepared(globes)
+  place = look_up_records("full", FilmAppearances(source), [tmp_path])
+  made = EncodedSource(source, place, (FIELD,)).read(9, (FIELD,))[FIELD]
+  gathered = FilmAppearances(source).of_person(0).gathered
+  block = int(gathered.blocks.of_frame[9])
+  near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
+  changed = [frame._replace(frame=255 - frame.frame) if i in near else frame for i, frame in enumerate(film())]
+  build([PosedClip("clip", "ana", 4.0, changed)], tmp_path / "changed", SIZE)
+  other = open_prepared(tmp_path / "changed")
+  again = look_up_records("full", FilmAppearances(other), [tmp_path])
+  assert again != place
+  np.testing.assert_array_equal(EncodedSource(other, again, (FIELD,)).read(9, (FIELD,))[FIELD], made)
+  assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
+  alone = look_up_records("full", FilmAppearances(source), [tmp_path], (0, 1))
+  assert alone == place
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
+  source = open_prepared(globes)
+  place = look_up_records(kind, FilmAppearances(source), [tmp_path])
+  made = EncodedSource(source, place, (FIELD,)).read(3, (FIELD,))[FIELD]
+  assert made.shape == (SIZE, SIZE, conditioning_channels(kind) - 3) and made.dtype == np.uint8
+  wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
+  if kind == "coordinates":
+    truth = conditions.coordinates(wanted)
+  else:
+    appearance = FilmAppearances(source).of_person(0).gathered.appearance(FilmAppearances(source).block_of(3)[1])
+    truth = jax.jit(conditions.look_up)(conditions.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
+  np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_starts_as_the_network_without(make_config, kind):
+  config = dataclasses.replace(make_config(kind), init="studio")
+  plain = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance=""))
+  (networks, weights), (old, before) = initial_weights(config), initial_weights(plain)
+  assert networks.model.controlnet.conditioning_channels == conditioning_channels(kind)
+  assert old.model.controlnet.conditioning_channels == 3
+  rng = np.random.default_rng(0)
+  pose = rng.integers(0, 256, (1, 2, 32, 32, 3), np.uint8)
+  seen = jnp.asarray(rng.random((1, 2, 32, 32, conditioning_channels(kind) - 3), np.float32))
+  made = jax.jit(networks.embed_pose)(weights, pose, seen)
+  assert np.abs(made).max() > 0
+  np.testing.assert_array_equal(made, jax.jit(old.embed_pose)(before, pose))
+
+
+def test_groups_are_dropped_as_one():
+  groups = condition_groups("full")
+  kept = np.asarray(drop_groups(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
+  assert (kept == kept[:, :1, :1, :1]).all()
+  of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)
+  assert (of_group == of_group[..., :1]).all()
+  assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
+  assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
+  np.testing.assert_array_equal(drop_groups(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
+
+
+def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path):
+  person = load(workdir)
+  gathered = FilmAppearances(open_prepared(globes)).of_person(0).gathered
+  person.save(tmp_path / "saved")
+  for read in (person, load(tmp_path / "saved")):
+    for field in ("atlas", "coverage", "plate", "key_frames", "key_surfaces"):
+      np.testing.assert_array_equal(getattr(read.body.dense_appearance, field), getattr(gathered.appearance(), field))
+    assert read.body.networks.model.controlnet.conditioning_channels == 23
+  stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
+  assert np.abs(stem[:, :, 3:]).max() > 0
+  with pytest.raises(UserError, match="a bundle can't hold"):
+    person.export(tmp_path / "bundle")
+  (tmp_path / "saved" / "body" / DENSE_APPEARANCE).unlink()
+  with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
+    load(tmp_path / "saved")
+  for name in ("config.json", "step.json", "appearance.png"):
+    (tmp_path / "saved" / "body" / name).unlink()
+  with pytest.raises(UserError, match="23 channels"):
+    load(tmp_path / "saved")
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path):
+  config = make_config("full", steps=4, preview_every=4)
+  train(config, tmp_path / "whole", jax.devices()[:1])
+  train(dataclasses.replace(config, steps=2), tmp_path / "parts", jax.devices()[:1])
+  train(config, tmp_path / "parts", jax.devices()[:1])
+  assert losses(tmp_path / "whole", "body") == losses(tmp_path / "parts", "body")
+  previews = [(tmp_path / run / "body" / "preview.png").read_bytes() for run in ("whole", "parts")]
+  assert previews[0] == previews[1]
+
+
+def lively(person):
+  """With a pose branch that matters, as if trained for long."""
+  stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+  weights = {**person.body.weights, "controlnet": jax.tree.map(stir, person.body.weights["controlnet"])}
+  return dataclasses.replace(person, body=dataclasses.replace(person.body, weights=weights))
+
+
+def test_stream_whole_clip_resume_and_mesh_agree(workdir, globes):
+  person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=12)
+  frames = np.stack(list(person.animate(motion)))
+  assert np.std(frames, axis=0).max() > 2
+  np.testing.assert_array_equal(list(person.animate(motion, start=7)), frames[7:])
+  agree = lambda made: np.abs(np.stack(list(made)).astype(int) - frames).max() <= 1  # rounding to grey levels
+  assert agree(person.with_sampling(whole_clip=True).animate(motion))
+  assert agree(person.animate(motion, mesh=parallel.sampling_mesh(4, 2)))
+  # The appearance reaches the pictures.
+  negative = dataclasses.replace(person.body.dense_appearance, atlas=255 - person.body.dense_appearance.atlas)
+  other = dataclasses.replace(person, body=dataclasses.replace(person.body, dense_appearance=negative))
+  assert not agree(other.animate(motion))
+
+
+def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
+  appearance = load(workdir).body.dense_appearance
+  surfaces = np.stack([open_prepared(globes).read(i, ("surface",))["surface"] for i in range(8)])
+  looked_up = jax.jit(lambda conditioning, surface: conditioning(surface))
+  one = looked_up(make_conditioning("full", appearance), surfaces)
+  mesh = parallel.sampling_mesh(8, 1)
+  over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+  tables = jax.device_put(make_conditioning("full", appearance), parallel.replicated(mesh))
+  many = looked_up(tables, jax.device_put(surfaces, over))
+  assert len(many.sharding.device_set) == 8
+  np.testing.assert_array_equal(many, one)
+
+
+def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, globes, tmp_path):
+  person, motion = load(workdir), read_motion(globes, size=SIZE)
+  bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
+  with pytest.raises(UserError, match="prepare its video again"):
+    next(person.animate(bare))
+  with pytest.raises(UserError, match="size=32"):
+    next(person.animate(dataclasses.replace(motion, size=64)))
+  other = make_config("atlas", init=str(workdir))
+  with pytest.raises(UserError, match="takes 23 channels"):
+    train(other, tmp_path / "other")
+  old = tiny_runs("body")
+  old = dataclasses.replace(old, data=dataclasses.replace(old.data, appearance="coordinates"))
+  with pytest.raises(UserError, match="prepare the videos again"):
+    train(old, tmp_path / "old")
+  for values in ({"part": "head"}, {"part": "vae"}, {"part": "body", "lora": {"rank": 4}}):
+    with pytest.raises(UserError, match=r"data\.appearance"):
+      run_config({**values, "data": {"appearance": "full"}})
+  with pytest.raises(UserError, match="coordinates"):
+    run_config({"data": {"appearance": "photo"}})
