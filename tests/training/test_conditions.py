@@ -149,8 +149,10 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path):
+@pytest.mark.parametrize("clip_frames", [1, 2])
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path, clip_frames):
   config = make_config("full", steps=4, preview_every=4)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, clip_frames=clip_frames))
   train(config, tmp_path / "whole", jax.devices()[:1])
   train(dataclasses.replace(config, steps=2), tmp_path / "parts", jax.devices()[:1])
   train(config, tmp_path / "parts", jax.devices()[:1])
