@@ -48,7 +48,6 @@ def standing_track():
 # The files that take longest start first, so that no worker is left alone with one of them at the end.
 LONGEST = (
   "test_generate",
-  "test_quickstart",
   "test_faults",
   "test_train",
   "test_verify",
