@@ -29,7 +29,7 @@ test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cor
 test-slow: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that are too long for `make test` (fetches the TPU compiler, 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m slow --durations=10
 
-test-wheel: $(STAMPS)/venv ## build the wheel, and run every stage of the demo from it in an environment of its own
+test-wheel: $(STAMPS)/venv ## build the wheel, and run the demo (tiny) and the notebook from it in an environment of its own
 	PYTHON=$(abspath $(RUN)) .ci/test-wheel
 
 check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
