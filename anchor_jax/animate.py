@@ -62,13 +62,16 @@ def animate_parts(
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
   frames, again = itertools.tee(motion.frames(begin))
-  bodies = _paint_body(_Painter(body, mesh, motion.size, body_key), frames, motion, appearance, head_start)
+  painter = _Painter(body, mesh, motion.size, body_key, appearance)
+  bodies = _paint_body(painter, frames, motion, appearance, head_start)
   if head is None:
     yield from ((frame, frame) for frame in bodies)
     return
   moves = itertools.islice(again, head_start - begin, None)
   pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
-  yield from _paint_heads(_Painter(head, mesh, head.size, head_key), pairs, motion.length, appearance, start)
+  yield from _paint_heads(
+    _Painter(head, mesh, head.size, head_key, appearance), pairs, motion.length, appearance, start
+  )
 
 
 def _first_needed(part: Part, mesh: Any, start: int) -> int:
@@ -87,16 +90,24 @@ def _paint_body(
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
   items = ({"pose": frame.pose} for frame in frames)
-  kind = painter.part.config.data.appearance
-  if kind:
-    tables = painter.conditioning.tables
+  conditioning = painter.conditioning
+  if conditioning.kind:
+    tables = conditioning.tables
     if tables is not None and tables.plate.shape[:2] != (motion.size, motion.size):
-      raise UserError(
-        f"the motion has {motion.size} pixels and the person was trained at {tables.plate.shape[0]}: read it with"
-        f" size={tables.plate.shape[0]}"
-      )
-    items = ({"pose": frame.pose, "surface": _surface(frame)} for frame in frames)
+      raise UserError(_other_size(motion.size, tables.plate.shape[0], painter.part))
+    if conditioning.nothing_known and (appearance is None or appearance.gather is None):
+      log.info("nothing is known of the person's texture: give a prepared folder of her as appearance to show it")
+    unseen = np.zeros((motion.size, motion.size, 3), np.uint8)
+    surface = lambda frame: unseen if conditioning.nothing_known else _surface(frame)
+    items = ({"pose": frame.pose, "surface": surface(frame)} for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
+
+
+def _other_size(motion: int, known: int, part: Part) -> str:
+  """What to say where the appearance is of another size than the motion, in pixels."""
+  if motion == part.size:
+    return f"the appearance has {known} pixels and the motion {motion}: prepare its film again with --size={motion}"
+  return f"the motion has {motion} pixels and the person's appearance {known}: read it with size={known}"
 
 
 def _surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
@@ -186,9 +197,9 @@ class _Denoise:
 class _Painter:
   """One part that paints one video: from what is known of each frame to its picture."""
 
-  def __init__(self, part: Part, mesh: Any, size: int, key: Key[Array, ""]):
+  def __init__(self, part: Part, mesh: Any, size: int, key: Key[Array, ""], reference: Reference | None = None):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
-    self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh)
+    self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.vae.stride

@@ -12,8 +12,9 @@ from anchor_jax.appearance.stored import Appearance
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.errors import UserError, suggestion
-from anchor_jax.models.conditioning import Conditioning, make_conditioning
+from anchor_jax.models.conditioning import Conditioning, make_conditioning, needs_appearance
 from anchor_jax.models.networks import Networks
+from anchor_jax.reference import Reference
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 
 _CAST = ("kernel", "taps")  # names of the parameters that every layer multiplies by in its compute type
@@ -31,7 +32,8 @@ class Part:
     size: side of its pictures (the head's: of its face crops) in pixels.
     step: of the training.
     appearance: a reference picture kept while training; None where weights come without one.
-    dense_appearance: texture, key frames and room of the person, where config.data.appearance needs them.
+    dense_appearance: texture, key frames and room of the person, where config.data.appearance needs them; None where
+      weights come without a person.
   """
 
   config: RunConfig
@@ -59,12 +61,19 @@ class Part:
       self._placed[mesh] = jax.device_put(weights, None if mesh is None else parallel.replicated(mesh))
     return self._placed[mesh]
 
-  def placed_conditioning(self, mesh: Any = None) -> Conditioning:
-    """The look-up of what the pose branch takes beside the pose render, replicated; placed once for each mesh."""
+  def placed_conditioning(self, mesh: Any = None, reference: Reference | None = None) -> Conditioning:
+    """The look-up of what the pose branch takes beside the pose render, replicated.
+
+    Args:
+      mesh: the devices; None is the default one.
+      reference: a film of the person replaces the appearance kept from training, which is placed once for each mesh.
+    """
+    kind, replicated = self.config.data.appearance, None if mesh is None else parallel.replicated(mesh)
+    if reference is not None and reference.gather is not None and needs_appearance(kind):
+      return jax.device_put(make_conditioning(kind, reference.dense_appearance), replicated)
     place = "conditioning", mesh
     if place not in self._placed:
-      made = make_conditioning(self.config.data.appearance, self.dense_appearance)
-      self._placed[place] = jax.device_put(made, None if mesh is None else parallel.replicated(mesh))
+      self._placed[place] = jax.device_put(make_conditioning(kind, self.dense_appearance), replicated)
     return self._placed[place]
 
   def sampler(self, mesh: Any = None) -> Sampler:

@@ -40,7 +40,7 @@ class Person:
   def animate(
     self,
     motion: Motion,
-    appearance: UInt8[NdArray, "H W 3"] | Reference | None = None,
+    appearance: UInt8[NdArray, "H W 3"] | Reference | str | Path | None = None,
     seed: int = 0,
     start: int = 0,
     mesh: Any = None,
@@ -51,9 +51,10 @@ class Person:
     Args:
       motion: what the person does.
       appearance: the reference in place of the one kept from training: a picture of any size, of which the central
-        square counts, or what `read_reference` returns. The head takes the face crop of an `Reference`; where the
-        position of the face is not known, it keeps its own reference. What config.data.appearance gives the networks
-        beside it stays that of the training.
+        square counts, a prepared folder, or what `read_reference` returns of either. The head takes the face crop of a
+        `Reference`; where the position of the face is not known, it keeps its own reference. Where the person was
+        trained with config.data.appearance, texture and room are those of the prepared folder; with a picture they stay
+        those of the training, and are left out where there are none, as for "studio".
       seed: of the noise, 0 to 2**63 - 1.
       start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
       mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
@@ -63,9 +64,12 @@ class Person:
       An iterator over frames, uint8 [H W 3], or over pairs of such.
 
     Raises:
-      UserError: the seed is out of range, here; what is wrong with the motion, while frames are made.
+      UserError: the seed is out of range or the appearance can't be read, here; what is wrong with the motion, while
+        frames are made.
     """
     check_seed(seed)
+    if isinstance(appearance, (str, Path)):
+      appearance = read_reference(appearance)
     if appearance is not None and not isinstance(appearance, Reference):
       appearance = Reference(appearance)
     pairs = animate_parts(self.body, self.head, motion, appearance, seed, start, mesh)

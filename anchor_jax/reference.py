@@ -1,33 +1,54 @@
-"""The picture of a person that the networks take as the reference of her appearance."""
+"""The picture or film of a person that the networks take as the reference of her appearance."""
 
 import dataclasses
+import functools
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from anchor_jax.appearance.stored import Appearance
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import crop_image, face_transform
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.shapes import NdArray, UInt8
 
+log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """A reference picture.
+  """A reference picture, or a film.
 
   Attributes:
     picture: of the person, for the body; any size.
     face: the aligned face crop (`motion.face`), for the head; None where the position of the face is not known. The
       head then takes the reference it was trained with.
+    gather: of a film, returns texture, key frames and room of the person (seconds for each minute), or None where they
+      are not known. Without it, a person trained with config.data.appearance keeps those of her training.
   """
 
   picture: UInt8[NdArray, "H W 3"]
   face: UInt8[NdArray, "S S 3"] | None = None
+  gather: Callable[[], Appearance | None] | None = None
+
+  @functools.cached_property
+  def dense_appearance(self) -> Appearance | None:
+    """Texture, key frames and room, gathered when they are first asked for; None where they are not known.
+
+    Raises:
+      UserError: a record of the film can't be read.
+    """
+    return None if self.gather is None else self.gather()
 
 
 def read_reference(path: str | Path) -> Reference:
-  """The reference in a picture file, or in a prepared folder: its first frame that shows a face, with the face crop.
+  """The reference in a picture file or in a prepared folder.
+
+  Of a folder the picture is the first frame that shows a face, with the face crop, and the person in it is the one
+  whose texture, key frames and room are gathered where a network needs them.
 
   Raises:
     UserError: there is nothing that can be read, or no frame of the folder shows a face.
@@ -35,15 +56,25 @@ def read_reference(path: str | Path) -> Reference:
   path = Path(path)
   if not path.is_dir():
     return Reference(read_picture(path))
-  from anchor_jax.data.records import open_prepared  # TensorFlow Datasets takes seconds to import
+  # TensorFlow Datasets takes seconds to import.
+  from anchor_jax.data.appearances import gather_person
+  from anchor_jax.data.records import open_prepared
 
   source = open_prepared(path)
   with_face = np.flatnonzero(source.has_landmarks)
   if not len(with_face):
     raise UserError(f"no frame of {path} shows a face: give another prepared folder, or a picture")
-  record = source.read(int(with_face[0]), ("frame", "landmarks"))
+  first = int(with_face[0])
+  record, person = source.read(first, ("frame", "landmarks")), int(source.people[first])
   to_crop = face_transform(record["landmarks"], source.size)
-  return Reference(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True))
+
+  def gather() -> Appearance | None:
+    if not source.has_surface[source.people == person].any():
+      log.info("%s does not say where on the body its pixels lie: prepare it again, its texture is left out", path)
+      return None
+    return gather_person(source, person).gathered.appearance()
+
+  return Reference(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True), gather)
 
 
 def square(image: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "{size} {size} 3"]:

@@ -44,6 +44,21 @@ def conditioning_channels(kind: str) -> int:
   return POSE_CHANNELS + sum(_GROUPS[kind])
 
 
+def kind_of(channels: int) -> str | None:
+  """The value of `config.data.appearance` for which a pose branch takes so many channels; None where there is none."""
+  return next((kind for kind in _GROUPS if conditioning_channels(kind) == channels), None)
+
+
+def can_start_from(kind: str, channels: int) -> bool:
+  """Whether training with `kind` can start from a pose branch that takes `channels` channels; see `fit_stem`.
+
+  From one that takes the pose render alone, from one of its own kind, and from one whose first channels are its own.
+  Training drops the channels of some examples, so a branch works without those that are left out.
+  """
+  before = kind_of(channels)
+  return before in ("", kind) or (before is not None and (kind == "" or (kind, before) == ("atlas", "full")))
+
+
 def needs_appearance(kind: str) -> bool:
   """Whether the channels come from the appearance of a person (and not from the motion alone)."""
   return kind in ("atlas", "full")
@@ -56,14 +71,21 @@ class Conditioning:
 
   Attributes:
     kind: value of `config.data.appearance`.
-    tables: the appearance of the person; None where the kind needs none.
+    tables: the appearance of the person; None where the kind needs none, or where nothing is known of her.
   """
 
   kind: str = dataclasses.field(metadata={"static": True})
   tables: LookUpTables | None = None
 
+  @property
+  def nothing_known(self) -> bool:
+    """Whether all channels are zero, since they would need an appearance and there is none."""
+    return needs_appearance(self.kind) and self.tables is None
+
   def __call__(self, surface: UInt8[Array, "T H W 3"]) -> UInt8[Array, "T H W C"]:
     """The channels of each frame, which depend on its own surface map alone; 255 is 1.
+
+    All are 0 where an appearance is needed and nothing is known of it, as they are when training drops conditions.
 
     Args:
       surface: surface maps; as large as the pictures that the appearance was gathered from.
@@ -73,10 +95,12 @@ class Conditioning:
     """
     if self.kind == "coordinates":
       values = coordinates(surface)
-    elif self.tables is not None:
-      values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
-    else:
+    elif not _GROUPS[self.kind]:
       raise ValueError(f'appearance "{self.kind}" has no channels to look up')
+    elif self.tables is None:
+      return jnp.zeros((*surface.shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
+    else:
+      values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
     return jnp.rint(values * 255).astype(jnp.uint8)
 
 
@@ -85,12 +109,10 @@ def make_conditioning(kind: str, appearance: Appearance | None = None) -> Condit
 
   Args:
     kind: value of `config.data.appearance`.
-    appearance: of the person; only where `needs_appearance(kind)`.
+    appearance: of the person; None where nothing is known of it, or where `needs_appearance(kind)` is False.
   """
-  if not needs_appearance(kind):
+  if appearance is None or not needs_appearance(kind):
     return Conditioning(kind)
-  if appearance is None:
-    raise ValueError(f'appearance "{kind}" needs the appearance of a person')
   return Conditioning(kind, look_up_tables(appearance, KEY_FRAMES if kind == "full" else 0))
 
 

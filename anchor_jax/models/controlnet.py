@@ -144,23 +144,18 @@ class ControlNet(nn.Module):
     return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale
 
 
-def widen_stem(params: PyTree, channels: int) -> PyTree:
-  """Parameters of a pose branch whose stem takes `channels` channels, from those of one that takes fewer.
+def fit_stem(params: PyTree, channels: int) -> PyTree:
+  """Parameters of a pose branch whose stem takes `channels` channels, from those of one that takes fewer or more.
 
-  The weights of new channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold.
+  The weights of new channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold. Where
+  there are too many channels the first ones stay: outputs are those of a branch whose other channels are zero.
 
   Args:
     params: of `ControlNet`; not changed. Arrays of numpy stay on the host.
-    channels: `conditioning_channels` of the configuration that the result is for.
-
-  Raises:
-    ValueError: the stem takes more channels already.
+    channels: `conditioning_channels` of the configuration that the result is for; at least the pose render's 3.
   """
   stem = params["controlnet_cond_embedding"]
-  kernel = stem["conv_in"]["kernel"]
-  more = channels - kernel.shape[2]
-  if more < 0:
-    raise ValueError(f"the pose branch takes {kernel.shape[2]} channels, which is more than {channels}")
+  kernel = stem["conv_in"]["kernel"][:, :, :channels]
   pad = np.pad if isinstance(kernel, np.ndarray) else jnp.pad
-  wider = pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
-  return {**params, "controlnet_cond_embedding": {**stem, "conv_in": {**stem["conv_in"], "kernel": wider}}}
+  fitted = pad(kernel, ((0, 0), (0, 0), (0, channels - kernel.shape[2]), (0, 0)))
+  return {**params, "controlnet_cond_embedding": {**stem, "conv_in": {**stem["conv_in"], "kernel": fitted}}}

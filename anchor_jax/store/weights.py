@@ -4,6 +4,7 @@ That is a workdir, a folder of adapters, a folder of models (see roles.py), or "
 """
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import jax
 import numpy as np
 
 from anchor_jax.appearance.stored import Appearance
-from anchor_jax.config import LoRAConfig, ModelConfig, RunConfig
+from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import conditioning_channels
-from anchor_jax.models.controlnet import POSE_CHANNELS, widen_stem
+from anchor_jax.models.conditioning import can_start_from, conditioning_channels, kind_of
+from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import NdArray, PyTree, UInt8
@@ -56,12 +57,13 @@ class StoredPart:
 
   Attributes:
     config: the settings it was trained with. In a folder of diffusers models, which has none, the defaults with the
-      sizes found.
+      sizes found, and data.appearance by the number of channels that the pose branch takes.
     networks: modules of config.model's sizes.
     weights: every network's parameters by its name, numpy, float32; adapters are merged in.
     step: optimiser steps it was trained for; 0 where that is unknown.
     appearance: a picture of the person; None in a folder of diffusers models.
-    dense_appearance: her texture, key frames and room, where config.data.appearance needs them.
+    dense_appearance: her texture, key frames and room, where config.data.appearance needs them; None in a folder of
+      diffusers models.
   """
 
   config: RunConfig
@@ -138,7 +140,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
       sizes[name], weights[name] = model.config, model.params
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
-    weights["controlnet"] = widen_stem(weights["controlnet"], model.controlnet.conditioning_channels)
+    weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels)
   networks = Networks(model, config.dtype)
   missing = set(_NETWORKS) - weights.keys()
   if missing:
@@ -156,7 +158,7 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
     UserError: the pose branch has been trained for other channels.
   """
   kind, branch = config.data.appearance, config.model.controlnet
-  if branch.conditioning_channels not in (POSE_CHANNELS, conditioning_channels(kind)):
+  if not can_start_from(kind, branch.conditioning_channels):
     raise UserError(
       f"the pose branch that training starts from takes {branch.conditioning_channels} channels, and"
       f' config.data.appearance="{kind}" gives {conditioning_channels(kind)}: set it as when that branch was trained'
@@ -240,7 +242,9 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart
     raise UserError(f"{folder} holds no {part}, it lacks {', '.join(missing)}: {adds}")
   sizes, weights = read_models(folder, part)
   saved = (folder / part / STEP).exists()  # else there are no settings: vae/config.json is the network's
-  config = read_settings(folder / part) if saved else RunConfig(part=part)
+  config = (
+    read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(appearance=_kind(part, sizes)))
+  )
   config = dataclasses.replace(config, model=dataclasses.replace(ModelConfig(), **sizes))
   step = read_json(folder / part / STEP).get("step") if saved else 0
   if type(step) is not int:
@@ -249,11 +253,17 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart
   return _stored_part(folder / part, config, Networks(config.model, config.dtype), weights, step, appearance)
 
 
+def _kind(part: str, sizes: Mapping[str, Any]) -> str:
+  """config.data.appearance of models that come without settings, by the channels that their pose branch takes."""
+  branch = sizes.get("controlnet")
+  return "" if part == "vae" or branch is None else kind_of(branch.conditioning_channels) or ""
+
+
 def _stored_part(
   folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, appearance: NdArray | None
 ) -> StoredPart:
   kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
-  if channels != conditioning_channels(kind):
+  if config.part != "vae" and channels != conditioning_channels(kind):
     raise UserError(
       f"the pose branch in {folder} takes {channels} channels, and nothing there says of what: save the person again"
       " from her workdir"

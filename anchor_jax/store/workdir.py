@@ -96,14 +96,16 @@ def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
 
 
 def read_dense_appearance(folder: Path, kind: str) -> Appearance | None:
-  """Returns the texture, key frames and room of the person; None where config.data.appearance (`kind`) needs none.
+  """Returns the texture, key frames and room of the person.
+
+  None where config.data.appearance (`kind`) needs none, or where the folder knows no person: it has no picture either.
 
   Raises:
     UserError: they are missing or damaged.
   """
-  if not needs_appearance(kind):
-    return None
   path = folder / DENSE_APPEARANCE
+  if not needs_appearance(kind) or not (path.exists() or (folder / APPEARANCE).exists()):
+    return None
   if not path.exists():
     raise UserError(f"{path} is missing, which this person needs: start her training again to write it")
   return stored.read_appearance(path, CHARTS)

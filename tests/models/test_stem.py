@@ -9,7 +9,7 @@ import pytest
 from tiny import tiny_model
 
 from anchor_jax.models.conditions import condition_channels
-from anchor_jax.models.controlnet import ControlNet, PoseStem, widen_stem
+from anchor_jax.models.controlnet import ControlNet, PoseStem, fit_stem
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.diffusers import load_model, save_model
 
@@ -30,7 +30,7 @@ def test_new_channels_change_no_bit(random_params, dtype):
   stem = PoseStem(64, (16, 32), dtype)
   pose, conditions = uniform(0, 1, 2, 32, 32, 3), uniform(1, 1, 2, 32, 32, MORE)
   params = random_params(stem, pose)["params"]
-  wide = widen_stem({"controlnet_cond_embedding": params}, 3 + MORE)["controlnet_cond_embedding"]
+  wide = fit_stem({"controlnet_cond_embedding": params}, 3 + MORE)["controlnet_cond_embedding"]
   assert wide["conv_in"]["kernel"].shape == (3, 3, 3 + MORE, 16)
   run = jax.jit(stem.apply)
   narrow, widened = (
@@ -55,12 +55,10 @@ def test_channels_are_in_the_kernel_s_order(random_params):
 
 def test_arrays_on_the_host_stay_there():
   params = {"controlnet_cond_embedding": {"conv_in": {"kernel": np.ones((3, 3, 3, 4), np.float32)}}, "other": 1}
-  wide = widen_stem(params, 5)
+  wide = fit_stem(params, 5)
   kernel = wide["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert isinstance(kernel, np.ndarray) and kernel.shape == (3, 3, 5, 4) and not kernel[:, :, 3:].any()
   assert params["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2] == 3 and wide["other"] == 1
-  with pytest.raises(ValueError, match="more than 3"):
-    widen_stem(wide, 3)
 
 
 def test_networks_learn_from_conditions():
@@ -102,3 +100,14 @@ def test_files_of_diffusers_keep_the_channels(tmp_path):
   again = load_model(tmp_path)
   assert again.config == config and config.conditioning_channels == 3 + MORE
   assert jax.tree.all(jax.tree.map(np.array_equal, params, again.params))
+
+
+def test_a_narrower_stem_is_the_wide_one_whose_other_channels_are_zero(random_params):
+  stem = PoseStem(8, (4, 4))
+  channels = jnp.concatenate([uniform(0, 1, 1, 16, 16, 7), jnp.zeros((1, 1, 16, 16, MORE - 4))], axis=-1)
+  params = random_params(stem, channels)["params"]
+  narrow = fit_stem({"controlnet_cond_embedding": params}, 7)["controlnet_cond_embedding"]
+  run = jax.jit(stem.apply)
+  wanted = run({"params": params}, channels)
+  assert np.abs(wanted).max() > 0.1
+  np.testing.assert_allclose(run({"params": narrow}, channels[..., :7]), wanted, atol=1e-6)

@@ -1,6 +1,7 @@
 """A body that also sees its person's appearance: looked up without its own block, trained, kept, animated alike."""
 
 import dataclasses
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,20 @@ from globes import globe
 from launched import losses
 
 from anchor_jax import parallel
-from anchor_jax.config import run_config
+from anchor_jax.config import RunConfig, run_config
+from anchor_jax.convert import to_diffusers
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.models import conditions
 from anchor_jax.models.conditioning import condition_groups, conditioning_channels, make_conditioning
+from anchor_jax.models.controlnet import fit_stem
+from anchor_jax.models.networks import Networks
 from anchor_jax.motion import surface
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
-from anchor_jax.person import load
+from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
@@ -142,10 +146,6 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
   (tmp_path / "saved" / "body" / DENSE_APPEARANCE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "saved")
-  for name in ("config.json", "step.json", "appearance.png"):
-    (tmp_path / "saved" / "body" / name).unlink()
-  with pytest.raises(UserError, match="23 channels"):
-    load(tmp_path / "saved")
 
 
 @pytest.mark.slow
@@ -182,6 +182,82 @@ def test_stream_whole_clip_resume_and_mesh_agree(workdir, globes):
   assert not agree(other.animate(motion))
 
 
+@pytest.fixture(scope="module")
+def models(workdir, tmp_path_factory):
+  """The person's networks as a folder of models that knows nothing of her, as the shipped weights are."""
+  folder = tmp_path_factory.mktemp("models") / "any"
+  to_diffusers(workdir, folder)
+  return folder
+
+
+def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, workdir, globes, tmp_path, caplog):
+  anyone, motion = lively(load(models)), read_motion(globes, size=SIZE, frames=6)
+  own = load(workdir).body
+  anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
+  assert anyone.body.config.data.appearance == "full" and anyone.body.dense_appearance is None
+  given = read_reference(globes)
+  np.testing.assert_array_equal(given.dense_appearance.atlas, own.dense_appearance.atlas)
+  her = lively(load(workdir)).animate(motion, Reference(given.picture))
+  at_once = np.stack(list(anyone.animate(motion, str(globes))))
+  np.testing.assert_array_equal(at_once, list(her))
+  # A picture tells nothing of the texture: channels are zero, and the motion needs no surface maps.
+  with caplog.at_level(logging.INFO):
+    by_picture = list(anyone.animate(motion, given.picture))
+  assert "nothing is known of the person's texture" in caplog.text
+  bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
+  np.testing.assert_array_equal(list(anyone.animate(bare, given.picture)), by_picture)
+  branch = fit_stem(anyone.body.weights["controlnet"], 3)
+  model = dataclasses.replace(
+    anyone.body.networks.model,
+    controlnet=dataclasses.replace(anyone.body.networks.model.controlnet, conditioning_channels=3),
+  )
+  plain = dataclasses.replace(
+    anyone.body,
+    config=RunConfig(),
+    networks=Networks(model),
+    weights={**anyone.body.weights, "controlnet": branch},
+  )
+  np.testing.assert_array_equal(list(Person(plain, None).animate(motion, given.picture)), by_picture)
+  assert np.abs(at_once.astype(int) - by_picture).max() > 2
+  anyone.save(tmp_path / "saved")  # nothing is missing there: it knows no person either
+  assert load(tmp_path / "saved").body.dense_appearance is None
+
+
+def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
+  person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=4)
+  negative = [frame._replace(frame=255 - frame.frame) for frame in film(8)]
+  build([PosedClip("clip", "ana", 4.0, negative)], tmp_path / "negative", SIZE)
+  other = read_reference(tmp_path / "negative")
+  assert other.gather is not None
+  made = np.stack(list(person.animate(motion, other)))
+  her_own = np.stack(list(person.animate(motion, Reference(other.picture))))
+  assert np.abs(made.astype(int) - her_own).max() > 2
+  changed = dataclasses.replace(person.body, dense_appearance=other.dense_appearance)
+  np.testing.assert_array_equal(made, list(Person(changed, None).animate(motion, other.picture)))
+  build([PosedClip("clip", "ana", 4.0, [f._replace(surface=None) for f in film(4)])], tmp_path / "old", SIZE)
+  with caplog.at_level(logging.INFO):
+    next(person.animate(motion, tmp_path / "old"))
+  assert "prepare it again" in caplog.text
+  small = [
+    PosedFrame(
+      *(leaf[::2, ::2] for leaf in (f.frame, f.pose, f.person_mask, f.face_mask)), f.landmarks / 2, f.surface[::2, ::2]
+    )
+    for f in film(4)
+  ]
+  build([PosedClip("clip", "ana", 4.0, small)], tmp_path / "small", SIZE // 2)
+  with pytest.raises(UserError, match=r"the appearance has 16 pixels and the motion 32: .* --size=32"):
+    next(person.animate(motion, tmp_path / "small"))
+
+
+@pytest.mark.parametrize("kind,channels", [("", 3), ("atlas", 7)])
+def test_training_can_start_from_a_branch_that_sees_more(models, make_config, kind, channels):
+  config = make_config(kind, init=str(models))
+  networks, weights = initial_weights(config)
+  kernel = lambda weights: weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
+  assert networks.model.controlnet.conditioning_channels == channels
+  np.testing.assert_array_equal(kernel(weights), kernel(load(models).body.weights)[:, :, :channels])
+
+
 def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
   appearance = load(workdir).body.dense_appearance
   surfaces = np.stack([open_prepared(globes).read(i, ("surface",))["surface"] for i in range(8)])
@@ -202,7 +278,7 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, 
     next(person.animate(bare))
   with pytest.raises(UserError, match="size=32"):
     next(person.animate(dataclasses.replace(motion, size=64)))
-  other = make_config("atlas", init=str(workdir))
+  other = make_config("coordinates", init=str(workdir))
   with pytest.raises(UserError, match="takes 23 channels"):
     train(other, tmp_path / "other")
   old = tiny_runs("body")
