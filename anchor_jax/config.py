@@ -302,7 +302,7 @@ class RunConfig:
 
   def _check_lora(self) -> None:
     excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
-    excluded |= {"train_image_encoder": self.train_image_encoder, "data.appearance": self.data.appearance}
+    excluded |= {"train_image_encoder": self.train_image_encoder}
     excluded |= {"optimizer.clip_networks": self.optimizer.clip_networks}
     for name, given in excluded.items():
       if self.lora.rank and given:

@@ -11,6 +11,7 @@ from PIL import Image
 from anchor_jax.appearance.stored import write_appearance
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, new_folder
+from anchor_jax.models.conditioning import needs_appearance
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import write_json
 from anchor_jax.store.folders import ModelFolder, check_target, read_models, stored_models, write_models
@@ -53,8 +54,10 @@ def write_adapters(
 ) -> None:
   """Writes what a run with config.lora learned to TARGET/PART, without the networks that the adapters change.
 
+  Settings, appearance.png and, where the part needs it, appearance.safetensors are copied.
+
   Raises:
-    UserError: the part was not trained with adapters, or has no appearance.png.
+    UserError: the part was not trained with adapters, or one of those files is missing.
   """
   config = read_settings(workdir / part)
   if not config.lora.rank:
@@ -67,7 +70,7 @@ def write_adapters(
   stored = lora.Adapters(scaled, trained.get("null_context"), lora.weights_hash(frozen), step)
   lora.save_adapters(target / part / lora.FILE, stored, dtype)
   write_settings(target / part, config)
-  picture = workdir / part / APPEARANCE
-  if not picture.exists():
-    raise UserError(f"{picture} is missing: train this part again")
-  shutil.copyfile(picture, target / part / APPEARANCE)
+  for name in (APPEARANCE, *(DENSE_APPEARANCE,) * needs_appearance(config.data.appearance)):
+    if not (workdir / part / name).exists():
+      raise UserError(f"{workdir / part / name} is missing: train this part again")
+    shutil.copyfile(workdir / part / name, target / part / name)

@@ -129,7 +129,8 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   With config.lora.rank, "lora" holds new adapters.
 
   Raises:
-    UserError: config.init names no folder, or holds nothing for this part.
+    UserError: config.init names no folder, holds nothing for this part, or a pose branch that config.data.appearance
+      does not go with.
   """
   sizes, weights = {}, {}
   if config.init:
@@ -140,6 +141,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
       sizes[name], weights[name] = model.config, model.params
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
+    _check_seen(weights["controlnet"], model, config)
     weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels)
   networks = Networks(model, config.dtype)
   missing = set(_NETWORKS) - weights.keys()
@@ -165,6 +167,18 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
     )
   branch = dataclasses.replace(branch, conditioning_channels=conditioning_channels(kind))
   return dataclasses.replace(config.model, controlnet=branch)
+
+
+def _check_seen(branch: PyTree, model: ModelConfig, config: RunConfig) -> None:
+  """Raises UserError where adapters are to be trained and none could make a branch see channels that are new to it."""
+  stem = "/controlnet_cond_embedding/conv_in"
+  adapted = "controlnet" in config.lora.networks and any(stem.endswith(f"/{name}") for name in config.lora.targets)
+  channels = branch["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
+  if config.lora.rank and not adapted and channels < model.controlnet.conditioning_channels:
+    raise UserError(
+      f'config.data.appearance="{config.data.appearance}" gives the pose branch channels that it has not been trained'
+      f' with, and adapters leave its stem as it is: set it to "{kind_of(channels) or ""}", or start from other weights'
+    )
 
 
 def kept_weights(folder: Path) -> PyTree:

@@ -11,8 +11,8 @@ from globes import globe
 from launched import losses
 
 from anchor_jax import parallel
-from anchor_jax.config import RunConfig, run_config
-from anchor_jax.convert import to_diffusers
+from anchor_jax.config import LoRAConfig, RunConfig, run_config
+from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
@@ -258,6 +258,21 @@ def test_training_can_start_from_a_branch_that_sees_more(models, make_config, ki
   np.testing.assert_array_equal(kernel(weights), kernel(load(models).body.weights)[:, :, :channels])
 
 
+def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
+  config = make_config("full", init=str(models), lora=LoRAConfig(rank=2, targets=("to_q", "conv1")))
+  train(config, tmp_path / "ana", jax.devices()[:1])
+  assert to_adapters(tmp_path / "ana", tmp_path / "few") == ["body"]
+  whole, few = load(tmp_path / "ana").body, load(tmp_path / "few").body
+  jax.tree.map(np.testing.assert_array_equal, few.weights, whole.weights)
+  gathered = FilmAppearances(open_prepared(globes)).of_person(0).gathered.appearance()
+  np.testing.assert_array_equal(few.dense_appearance.atlas, gathered.atlas)
+  np.testing.assert_array_equal(few.dense_appearance.key_surfaces, gathered.key_surfaces)
+  assert few.networks.model.controlnet.conditioning_channels == 23
+  (tmp_path / "few/body" / DENSE_APPEARANCE).unlink()
+  with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
+    load(tmp_path / "few")
+
+
 def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
   appearance = load(workdir).body.dense_appearance
   surfaces = np.stack([open_prepared(globes).read(i, ("surface",))["surface"] for i in range(8)])
@@ -285,7 +300,9 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, 
   old = dataclasses.replace(old, data=dataclasses.replace(old.data, appearance="coordinates"))
   with pytest.raises(UserError, match="prepare the videos again"):
     train(old, tmp_path / "old")
-  for values in ({"part": "head"}, {"part": "vae"}, {"part": "body", "lora": {"rank": 4}}):
+  with pytest.raises(UserError, match="adapters leave its stem as it is"):
+    train(make_config("full", init="studio", lora=LoRAConfig(rank=2)), tmp_path / "blind")
+  for values in ({"part": "head"}, {"part": "vae"}):
     with pytest.raises(UserError, match=r"data\.appearance"):
       run_config({**values, "data": {"appearance": "full"}})
   with pytest.raises(UserError, match="coordinates"):
