@@ -4,8 +4,10 @@ Each pixel stands for a square of the surface, as large as the coordinates chang
 pixels fills its 64 texels too.
 """
 
+import functools
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 
 from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, inner_pixels, nearest, positions
@@ -26,8 +28,15 @@ def inverse_table(
   """For each texel x and y where the picture shows it, and how well: the number of pixels that it spends on the texel.
 
   x and y are in pixels, the centre of the first pixel is (0, 0). Pixels beside another chart count less. 0 pixels
-  where the texel is not seen.
+  where the texel is not seen. The last few tables are kept, since the blocks of a film share most of their key frames;
+  do not write to the result.
   """
+  return _inverse_table(surface.tobytes(), surface.shape, tuple(map(bool, wraps)))
+
+
+@functools.lru_cache(maxsize=16)
+def _inverse_table(data: bytes, shape: tuple[int, ...], periodic: tuple[bool, ...]) -> NdArray:
+  surface, wraps = np.frombuffer(data, np.uint8).reshape(shape), np.array(periodic)
   places = len(wraps) * CHART_TEXELS
   sums = np.zeros((4, places), np.float64)  # weight, x, y, pixels
   for place, x, y, weight, view in _samples(surface, wraps):
@@ -40,6 +49,7 @@ def inverse_table(
   for chart, count in zip(charts, pixels):
     if 0 < chart < len(wraps):
       _fill(table[chart], bool(wraps[chart]), int(count))
+  table.flags.writeable = False
   return table
 
 
@@ -114,11 +124,9 @@ def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool, pixels: int) ->
       return
     values = np.concatenate([table * known[..., None], known[..., None]], axis=-1)
     padded = np.pad(values, ((0, 0), (1, 1), (0, 0)), mode="wrap" if wraps else "constant")
-    padded = np.pad(padded, ((1, 1), (0, 0), (0, 0)))
-    total = np.zeros_like(values)
-    for dy in (0, 1, 2):
-      for dx in (0, 1, 2):
-        total += padded[dy : dy + TEXELS, dx : dx + TEXELS]
+    total = cv2.boxFilter(
+      padded.astype(np.float32), cv2.CV_32F, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT
+    )[:, 1:-1]
     new = ~known & (total[..., 3] > 0)
     mean = total[new][:, :3] / total[new][:, 3:]
     table[new] = mean
