@@ -174,8 +174,16 @@ def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decode(networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"]) -> UInt8[Array, "F H W 3"]:
-  return jnp.round(networks.decode(weights, latents) * 255).astype(jnp.uint8)
+def _decode(
+  networks: Networks, weights: PyTree, conditioning: Conditioning, latents: Float[Array, "F h w C"], known: PyTree
+) -> UInt8[Array, "F H W 3"]:
+  """Pictures of latents; `known` are the frames' items where there is a refiner, which sees them, else {}."""
+  if networks.refiner is None:
+    pictures = networks.decode(weights, latents)
+  else:
+    conditions = to_unit(conditioning(known["surface"])) if "surface" in known else None
+    pictures = networks.paint(weights, latents, known["pose"], conditions)
+  return jnp.round(pictures * 255).astype(jnp.uint8)
 
 
 @jax.jit
@@ -192,6 +200,14 @@ class _Denoise:
 
   def __call__(self, weights: PyTree, *inputs: Any) -> Array:
     return self.networks.denoise(weights, *inputs, conditioning_scale=self.conditioning_scale)
+
+
+def _remembered(items: Iterable[PyTree], wanted: bool) -> tuple[Iterable[PyTree], Iterator[PyTree]]:
+  """The items, and another iterator over them; the second is empty, and nothing is kept, unless it is `wanted`."""
+  if not wanted:
+    return items, iter(())
+  first, second = itertools.tee(items)
+  return first, second
 
 
 class _Painter:
@@ -212,6 +228,8 @@ class _Painter:
     with parallel.use_mesh(self.sampler.mesh):
       contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
     make_block = lambda block: prepare(self.networks, self.weights, self.conditioning, self.noise, block)
+    items, known = _remembered(items, self.networks.refiner is not None)
+    begin = _first_needed(self.part, self.sampler.mesh, start)
     if _in_memory(self.part):
       pieces, place = self._whole_clip(make_block, items, contexts), self._over_devices
     else:
@@ -219,14 +237,20 @@ class _Painter:
       place = self.sampler.place_block
     size = _PIECE if _in_memory(self.part) else self.sampler.layout.block
     for first, latents in pieces:
+      shown = list(itertools.islice(known, max(0, first - begin), max(0, first - begin) + len(latents)))
+      begin = first + len(latents)
       if first + len(latents) > start:
-        yield from self._decoded(latents, size, place)[max(0, start - first) : len(latents)]
+        yield from self._decoded(latents, shown, size, place)[max(0, start - first) : len(latents)]
 
-  def _decoded(self, latents: Array, size: int, place: Callable[[Array], Array]) -> UInt8[NdArray, "F H W 3"]:
+  def _decoded(
+    self, latents: Array, shown: list[PyTree], size: int, place: Callable[[PyTree], PyTree]
+  ) -> UInt8[NdArray, "F H W 3"]:
     if len(latents) < size:  # always the same number of frames, so that nothing compiles twice
       latents = jnp.pad(latents, [(0, size - len(latents))] + [(0, 0)] * 3, mode="edge")
+    shown += shown[-1:] * (size - len(shown))
+    known = jax.tree.map(lambda *leaves: np.stack(leaves), *shown) if shown else {}
     with parallel.use_mesh(self.sampler.mesh):
-      return np.asarray(_decode(self.networks, self.weights, place(latents)))
+      return np.asarray(_decode(self.networks, self.weights, self.conditioning, *place((latents, known))))
 
   def _over_devices(self, frames: PyTree) -> PyTree:
     """Frames of a whole clip, shared among the devices as far as they divide."""

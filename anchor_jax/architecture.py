@@ -218,6 +218,37 @@ class VAEConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class RefinerConfig(Config):
+  """The refiner of decoded pictures; see models/refiner.py. diffusers has no such network.
+
+  Attributes:
+    conditioning_channels: the pose render's three and the looked-up ones.
+    patch_size: side in pixels of the patches that its finest level works on.
+    block_out_channels: channels of each level, finest first.
+    norm_num_groups: groups of the normalisations.
+  """
+
+  class_name: ClassVar[str] = "AnchorRefiner"
+
+  conditioning_channels: int = 23
+  patch_size: int = 2
+  block_out_channels: tuple[int, ...] = (48, 64, 96)
+  norm_num_groups: int = 16
+
+  def __post_init__(self) -> None:
+    self._require(len(self.block_out_channels) > 0, "block_out_channels is empty")
+    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
+    self._require(self.conditioning_channels >= 3, f"{self.conditioning_channels} channels hold no pose render")
+    for width in self.block_out_channels:
+      self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
+
+  @property
+  def stride(self) -> int:
+    """Side in pixels of a cell of the coarsest level; pictures are multiples of it."""
+    return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class _CLIPTower(Config):
   """Fields that CLIP's image and text towers share."""
 

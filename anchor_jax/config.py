@@ -14,7 +14,14 @@ from typing import Any
 
 import ml_collections
 
-from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.architecture import (
+  CLIPVisionConfig,
+  ControlNetConfig,
+  RefinerConfig,
+  ScheduleConfig,
+  UNetConfig,
+  VAEConfig,
+)
 from anchor_jax.errors import UserError, suggestion
 
 PARTS = ("vae", "body", "head")
@@ -66,13 +73,17 @@ _DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at l
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`."""
+  """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`.
+
+  The refiner is optional (body only): None is without one, as in the reference.
+  """
 
   unet: UNetConfig = UNetConfig()
   controlnet: ControlNetConfig = ControlNetConfig()
   vae: VAEConfig = VAEConfig()
   image_encoder: CLIPVisionConfig = CLIPVisionConfig()
   schedule: ScheduleConfig = ScheduleConfig()
+  refiner: RefinerConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +267,7 @@ class RunConfig:
     train_image_encoder: also train the image tower (pre-training of the small one).
     only_temporal: train the temporal blocks alone, and keep the weights of the 2D network as they are.
     condition_dropout: probability that an example trains the null branch.
+    refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
@@ -270,6 +282,7 @@ class RunConfig:
   train_image_encoder: bool = False
   only_temporal: bool = False
   condition_dropout: float = 0.1
+  refined: int = 2
   snr_gamma: float = 0.0
   max_skipped: int = 10
   log_every: int = 20
@@ -287,7 +300,7 @@ class RunConfig:
     _check_choice(self, "part", PARTS)
     _check_choice(self, "dtype", DTYPES)
     _check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
-    _check_counts(self, "steps max_skipped keep", 1)
+    _check_counts(self, "steps max_skipped keep refined", 1)
     _check_counts(self, "log_every checkpoint_every preview_every", 0)
     _check(self, "condition_dropout", lambda value: 0 <= value <= 1, "between 0 and 1")
     _check(self, "snr_gamma", *_NOT_NEGATIVE)

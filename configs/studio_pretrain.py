@@ -14,7 +14,14 @@ run also trains the image tower. The later runs keep autoencoder and image tower
 
 import ml_collections
 
-from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.architecture import (
+  CLIPVisionConfig,
+  ControlNetConfig,
+  RefinerConfig,
+  ScheduleConfig,
+  UNetConfig,
+  VAEConfig,
+)
 from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 TOKEN_WIDTH = 128
@@ -62,6 +69,7 @@ def model(part: str) -> ModelConfig:
       scaling_factor=1.0,  # the end of training rescales the latents to unit mean square
     ),
     image_encoder=IMAGE_ENCODER,
+    refiner=RefinerConfig() if part == "body" else None,
     schedule=ScheduleConfig(
       prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True
     ),
@@ -82,7 +90,13 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       checkpoint_every=2000,
       preview_every=1000,
       model=model(part),
-      data=DataConfig(batch_size=64 if part == "vae" else 128, crop=64, in_memory=True, cache=part == "head"),
+      data=DataConfig(
+        batch_size=64 if part == "vae" else 128,
+        crop=64,
+        in_memory=True,
+        cache=part == "head",
+        appearance="full" if part == "body" else "",
+      ),
       optimizer=OptimizerConfig(
         learning_rate=1e-3 if part == "vae" else 5e-4,
         schedule="cosine" if part == "vae" else "constant",  # the weight average replaces a decaying rate

@@ -7,13 +7,14 @@ from anchor_jax.architecture import (
   CLIPTextConfig,
   CLIPVisionConfig,
   ControlNetConfig,
+  RefinerConfig,
   ScheduleConfig,
   UNetConfig,
   VAEConfig,
 )
 from anchor_jax.errors import UserError
 
-CONFIGS = (UNetConfig, ControlNetConfig, VAEConfig, CLIPVisionConfig, CLIPTextConfig, ScheduleConfig)
+CONFIGS = (UNetConfig, ControlNetConfig, VAEConfig, RefinerConfig, CLIPVisionConfig, CLIPTextConfig, ScheduleConfig)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from anchor_jax.diffusion.predict import Denoise
-from anchor_jax.diffusion.schedule import Schedule, add_noise, signal_and_noise, training_target
+from anchor_jax.diffusion.schedule import Schedule, add_noise, clean_estimate, signal_and_noise, training_target
 from anchor_jax.shapes import Array, Float, Int, PyTree
 
 
@@ -17,9 +17,23 @@ def denoising_loss(
   condition: PyTree,
   snr_gamma: float = 0.0,
 ) -> Float[Array, "B"]:
-  """The mean squared error of the prediction for each clip (DDPM, eq. 14), float32.
+  """The mean squared error of the prediction for each clip (DDPM, eq. 14), float32; see `loss_and_estimate`."""
+  return loss_and_estimate(denoise, schedule, clean, noise, timesteps, context, condition, snr_gamma)[0]
 
-  With `snr_gamma` above 0 it is weighted by min-SNR (Hang et al. 2023): the error of the clean latent, times
+
+def loss_and_estimate(
+  denoise: Denoise,
+  schedule: Schedule,
+  clean: Float[Array, "B T H W C"],
+  noise: Float[Array, "B T H W C"],
+  timesteps: Int[Array, "B"],
+  context: Float[Array, "B N D"],
+  condition: PyTree,
+  snr_gamma: float = 0.0,
+) -> tuple[Float[Array, "B"], Float[Array, "B T H W C"]]:
+  """(`denoising_loss`, the clean latents as the prediction estimates them), float32.
+
+  With `snr_gamma` above 0 the loss is weighted by min-SNR (Hang et al. 2023): the error of the clean latent, times
   min(SNR, snr_gamma).
   """
   noisy = add_noise(schedule, clean, noise, timesteps)
@@ -27,7 +41,9 @@ def denoising_loss(
   prediction = denoise(noisy, timesteps, context, condition, mask)
   error = prediction.astype(jnp.float32) - training_target(schedule, clean, noise, timesteps)
   losses = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
-  return losses if snr_gamma <= 0 else losses * snr_weight(schedule, timesteps, snr_gamma)
+  if snr_gamma > 0:
+    losses = losses * snr_weight(schedule, timesteps, snr_gamma)
+  return losses, clean_estimate(schedule, noisy, prediction.astype(jnp.float32), timesteps)
 
 
 def snr_weight(schedule: Schedule, timesteps: Int[Array, "B"], gamma: float) -> Float[Array, "B"]:

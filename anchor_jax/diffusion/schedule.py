@@ -107,3 +107,15 @@ def training_target(
     return clean
   alpha, sigma = signal_and_noise(schedule, timesteps, clean.ndim)
   return alpha * noise - sigma * clean
+
+
+def clean_estimate(
+  schedule: Schedule, noisy: Float[Array, "B ..."], prediction: Float[Array, "B ..."], timesteps: Int[Array, "B"]
+) -> Float[Array, "B ..."]:
+  """The clean latent that a prediction stands for; predicted noise says nothing of it where there is no signal."""
+  if schedule.prediction_type == "sample":
+    return prediction
+  alpha, sigma = signal_and_noise(schedule, timesteps, noisy.ndim)
+  if schedule.prediction_type == "epsilon":
+    return (noisy - sigma * prediction) / jnp.maximum(alpha, 1e-3)
+  return alpha * noisy - sigma * prediction

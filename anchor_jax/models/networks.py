@@ -1,7 +1,7 @@
 """The networks of one part (body or head), and the functions of them that training and sampling share.
 
-Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}; the trainer decides which of them
-are trained.
+Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}, and "refiner" where there is one;
+the trainer decides which of them are trained.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from anchor_jax.config import ModelConfig
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.vae import AutoencoderKL
 from anchor_jax.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 
@@ -45,6 +46,11 @@ class Networks:
     """The CLIP image tower, whose tokens are the appearance context."""
     return CLIPVision(self.model.image_encoder, jnp.dtype(self.dtype))
 
+  @functools.cached_property
+  def refiner(self) -> Refiner | None:
+    """The refiner of decoded pictures; None where the part has none."""
+    return None if self.model.refiner is None else Refiner(self.model.refiner, jnp.dtype(self.dtype))
+
   @property
   def inpaints(self) -> bool:
     """Whether the UNet takes the inpainting channels beside the noisy latents, as the head's does."""
@@ -52,7 +58,7 @@ class Networks:
 
   def init(self, key: Key[Array, ""]) -> PyTree:
     """Randomly initialised weights, float32."""
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, 4)  # of all but the refiner, which came later and must not change them
     unet, controlnet, vae, image = (self.model.unet, self.model.controlnet, self.model.vae, self.model.image_encoder)
     side = 2 ** len(unet.block_out_channels)
     latents = jnp.zeros((1, 1, side, side, unet.out_channels))
@@ -76,6 +82,10 @@ class Networks:
     made["vae"] = init_params(self.vae, autoencoder, keys[1])
     clip_pixels = jnp.zeros((1, image.image_size, image.image_size, 3))
     made["image_encoder"] = self.image_encoder.init(keys[2], clip_pixels)["params"]
+    if self.refiner is not None:
+      side = self.refiner.config.stride
+      inputs = (jnp.zeros((1, side, side, c)) for c in (3, self.refiner.config.conditioning_channels))
+      made["refiner"] = self.refiner.init(jax.random.fold_in(key, 4), *inputs)["params"]
     made["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
     return made
 
@@ -137,6 +147,38 @@ class Networks:
   def decode_unscaled(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
     """Images of unscaled latents, nominally in [-1, 1], not clipped."""
     return _apply(self.vae, weights["vae"], latents, method="decode")
+
+  def refine(
+    self,
+    weights: PyTree,
+    pictures: Float[Array, "B H W 3"],
+    pose: UInt8[Array, "B H W 3"],
+    conditions: Float[Array, "B H W D"] | None = None,
+  ) -> Float[Array, "B H W 3"]:
+    """Decoded pictures in [0, 1] as the refiner improves them, not clipped; the pictures themselves without a refiner.
+
+    Args:
+      weights: of the part.
+      pictures: as `decode` gives them.
+      pose: RGB renders.
+      conditions: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0).
+    """
+    if self.refiner is None:
+      return pictures
+    given = [pose.astype(jnp.float32) / 255] + ([] if conditions is None else [conditions])
+    missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in given)
+    channels = jnp.pad(jnp.concatenate(given, axis=-1), ((0, 0),) * 3 + ((0, missing),))
+    return _apply(self.refiner, weights["refiner"], pictures, channels)
+
+  def paint(
+    self,
+    weights: PyTree,
+    latents: Float[Array, "B h w C"],
+    pose: UInt8[Array, "B H W 3"],
+    conditions: Float[Array, "B H W D"] | None = None,
+  ) -> Float[Array, "B H W 3"]:
+    """Pictures in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
+    return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, conditions), 0, 1)
 
   def inpaint_condition(
     self,

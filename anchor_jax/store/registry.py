@@ -12,12 +12,14 @@ from anchor_jax.architecture import (
   CLIPVisionConfig,
   Config,
   ControlNetConfig,
+  RefinerConfig,
   UNetConfig,
   VAEConfig,
 )
 from anchor_jax.errors import UserError
 from anchor_jax.models.clip import CLIPText, CLIPVision
 from anchor_jax.models.controlnet import ControlNet
+from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.unet import UNet
 from anchor_jax.models.vae import AutoencoderKL
 from anchor_jax.store.names import Path, flatten
@@ -28,6 +30,7 @@ _CONFIGS: dict[str, type[Config]] = {
   "ControlNetModel": ControlNetConfig,
   "FlaxControlNetModel": ControlNetConfig,
   "AutoencoderKL": VAEConfig,
+  "AnchorRefiner": RefinerConfig,
   "FlaxAutoencoderKL": VAEConfig,
   "CLIPVisionModel": CLIPVisionConfig,
   "CLIPVisionModelWithProjection": CLIPVisionConfig,
@@ -41,6 +44,7 @@ _MODULES: dict[type[Config], Any] = {
   UNetConfig: UNet,
   ControlNetConfig: ControlNet,
   VAEConfig: AutoencoderKL,
+  RefinerConfig: Refiner,
   CLIPVisionConfig: CLIPVision,
   CLIPTextConfig: CLIPText,
 }
@@ -87,6 +91,8 @@ def example_inputs(config: Config) -> tuple[Any, ...]:
     return (*inputs, jnp.zeros((1, 1, side, side, config.block_out_channels[0])))
   if isinstance(config, VAEConfig):
     return (jnp.zeros((1, config.stride, config.stride, config.in_channels)),)
+  if isinstance(config, RefinerConfig):
+    return tuple(jnp.zeros((1, config.stride, config.stride, c)) for c in (3, config.conditioning_channels))
   if isinstance(config, CLIPVisionConfig):
     return (jnp.zeros((1, config.image_size, config.image_size, config.num_channels)),)
   return (jnp.zeros((1, 1), jnp.int32),)

@@ -5,7 +5,7 @@ top is for body and head alike; one below body/ or head/ is for that part alone,
 top:
 
     vae/  image_encoder/  text_encoder/  scheduler/       shared
-    body/unet/  body/controlnet/                          the body's own
+    body/unet/  body/controlnet/  body/refiner/           the body's own; not every body has a refiner
     head/unet/  head/controlnet/                          the head's own
     null_context.safetensors                              shared, or body/... and head/... where the two differ
 
@@ -23,6 +23,7 @@ from anchor_jax.architecture import (
   CLIPVisionConfig,
   Config,
   ControlNetConfig,
+  RefinerConfig,
   ScheduleConfig,
   UNetConfig,
   VAEConfig,
@@ -61,6 +62,7 @@ class Role:
 ROLES: dict[str, Role] = {
   "unet": Role(Kind.NETWORK, UNetConfig, "unet", per_part=True),
   "controlnet": Role(Kind.NETWORK, ControlNetConfig, "controlnet", per_part=True),
+  "refiner": Role(Kind.NETWORK, RefinerConfig, "refiner", per_part=True),
   "vae": Role(Kind.NETWORK, VAEConfig, "vae"),
   "image_encoder": Role(Kind.NETWORK, CLIPVisionConfig, "image_encoder"),
   "text_encoder": Role(Kind.NETWORK, CLIPTextConfig),

@@ -137,14 +137,15 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     folder = shipped() if config.init == "studio" else Path(config.init)
     sizes, weights = _read_trained(folder, config.part) if is_workdir(folder) else read_models(folder, config.part)
     for name in sizes.keys() & weights.keys():  # a run may choose remat, temporal layers, ...
-      model = with_own_fields(Model(sizes[name], weights[name]), getattr(config.model, name))
+      asked = getattr(config.model, name) or sizes[name]
+      model = with_own_fields(Model(sizes[name], weights[name]), asked)
       sizes[name], weights[name] = model.config, model.params
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
     _check_seen(weights["controlnet"], model, config)
     weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels)
   networks = Networks(model, config.dtype)
-  missing = set(_NETWORKS) - weights.keys()
+  missing = set(_needed(model)) - weights.keys()
   if missing:
     # XLA's optimiser would take a minute over a program that runs once.
     quick = {"xla_backend_optimization_level": 0}
@@ -203,14 +204,20 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
   if config.part == "vae":
     return ("vae",)
   networks = ("lora",) if config.lora.rank else ("unet", "controlnet")
+  if config.model.refiner is not None and not config.lora.rank and not config.only_temporal:
+    networks += ("refiner",)
   # Without dropout the null branch gets no gradient, and weight decay alone would shrink it.
   return networks + ("null_context",) * (config.condition_dropout > 0) + ("image_encoder",) * config.train_image_encoder
 
 
 def frozen_names(config: RunConfig) -> tuple[str, ...]:
   """Names of the networks that a run needs and doesn't train."""
-  needed = ("vae",) if config.part == "vae" else _NETWORKS
+  needed = ("vae",) if config.part == "vae" else _needed(config.model)
   return tuple(name for name in needed if name not in trained_keys(config))
+
+
+def _needed(model: ModelConfig) -> tuple[str, ...]:
+  return _NETWORKS + ("refiner",) * (model.refiner is not None)
 
 
 def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,8 @@ def check_sizes(config: RunConfig, size: int) -> None:
   model = config.model
   side = config.data.crop if config.part == "head" else size
   multiple = model.vae.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
+  if model.refiner is not None and config.part == "body":
+    multiple = math.lcm(multiple, model.refiner.stride)
   if side % multiple:
     raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
   if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:

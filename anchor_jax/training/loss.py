@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.config import RunConfig
-from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.loss import loss_and_estimate
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.shapes import Array, Float, Key, PyTree
+from anchor_jax.store.weights import trained_keys
 
 Batch = dict[str, Any]
 Loss = Callable[[PyTree, PyTree, Batch, Key[Array, ""]], tuple[Float[Array, ""], dict[str, Array]]]
@@ -39,7 +40,8 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   if not config.data.cache:
     return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
-  return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up), (reference,)
+  refined = ("frame",) * ("refiner" in trained_keys(config))
+  return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up, *refined), (reference,)
 
 
 def encode_batch(
@@ -100,14 +102,41 @@ def _autoencoder_loss(networks: Networks) -> Loss:
     latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
     made = networks.decode_unscaled(trained, latents)
     error = made - images
-    absolute = jnp.mean(jnp.abs(error))
-    edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+    absolute, edges = _pixel_errors(error)
     kl = 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
     psnr = -10 * jnp.log10(jnp.mean(jnp.square(jnp.clip(made, -1, 1) - images) / 4))
     metrics = {"absolute": absolute, "psnr": psnr, "kl": kl, "latent_std": jnp.std(mean)}
     return absolute + EDGE_WEIGHT * edges + KL_WEIGHT * kl, metrics
 
   return loss
+
+
+def _pixel_errors(error: Float[Array, "B H W 3"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Mean absolute error of pixels, and of differences between neighbouring pixels."""
+  edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+  return jnp.mean(jnp.abs(error)), edges
+
+
+def _refiner_loss(
+  networks: Networks,
+  weights: PyTree,
+  target: dict[str, Array],
+  latents: Float[Array, "B T h w C"],
+  conditions: Float[Array, "B T H W D"] | None,
+  count: int,
+) -> Float[Array, ""]:
+  """The error of refined pictures of the first frames of at most `count` examples, in the units of the autoencoder's.
+
+  The pictures are decoded from what the denoiser estimated from noise, with all its faults: those are what the refiner
+  sees when videos are sampled. No gradient reaches the denoiser.
+  """
+  chosen = slice(None, None, -(-len(latents) // count))
+  first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[chosen]
+  decoded = jax.lax.stop_gradient(networks.decode(weights, first(latents)))
+  conditions = None if conditions is None else first(conditions)
+  made = networks.refine(weights, decoded, first(target["pose"]), conditions)
+  absolute, edges = _pixel_errors(2 * made - 1 - to_signed(first(target["frame"])))
+  return absolute + EDGE_WEIGHT * edges
 
 
 def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
@@ -140,7 +169,13 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
 
-    losses = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma)
-    return jnp.mean(losses), {}
+    losses, estimate = loss_and_estimate(
+      denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma
+    )
+    denoising = jnp.mean(losses)
+    if "refiner" not in trained:
+      return denoising, {}
+    refining = _refiner_loss(networks, weights, batch["target"], estimate, looked_up, config.refined)
+    return denoising + refining, {"denoising": denoising, "refining": refining}
 
   return loss

@@ -72,7 +72,7 @@ def _sample(networks, weights, target, references, config):
       return networks.denoise(weights, *inputs, conditioning_scale=config.sample.conditioning_scale)
 
     latents = sampler.clip(denoise, noise, condition, context, weights["null_context"])
-    return networks.decode(weights, latents)[0]
+    return networks.paint(weights, latents, pose[None], None if conditions is None else conditions[0])[0]
 
   keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
   return jax.lax.map(

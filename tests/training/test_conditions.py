@@ -11,6 +11,7 @@ from globes import globe
 from launched import losses
 
 from anchor_jax import parallel
+from anchor_jax.architecture import RefinerConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
 from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.data.encoded import EncodedSource
@@ -59,14 +60,16 @@ def make_config(globes, tiny_runs):
   def make(kind, **changes):
     config = tiny_runs("body", steps=2, condition_dropout=0.1)
     data = dataclasses.replace(config.data, path=str(globes), appearance=kind, cache=True)
-    return dataclasses.replace(config, data=data, **changes)
+    refiner = RefinerConfig(23, 2, (8, 8), 4) if kind == "full" else None
+    model = dataclasses.replace(config.model, refiner=refiner)
+    return dataclasses.replace(config, data=data, **{"model": model, **changes})
 
   return make
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_config):
-  """A body of the kind "full" after two steps."""
+  """A body of the kind "full", with a refiner, after two steps."""
   folder = tmp_path_factory.mktemp("runs") / "ana"
   train(make_config("full"), folder, jax.devices()[:1])
   return folder
@@ -139,6 +142,8 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
     for field in ("atlas", "coverage", "plate", "key_frames", "key_surfaces"):
       np.testing.assert_array_equal(getattr(read.body.dense_appearance, field), getattr(gathered.appearance(), field))
     assert read.body.networks.model.controlnet.conditioning_channels == 23
+    np.testing.assert_array_equal(*(who.body.weights["refiner"]["conv_out"]["kernel"] for who in (read, person)))
+  assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it started at zero
   stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert np.abs(stem[:, :, 3:]).max() > 0
   with pytest.raises(UserError, match="a bundle can't hold"):
@@ -162,9 +167,11 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path, clip
 
 
 def lively(person):
-  """With a pose branch that matters, as if trained for long."""
-  stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
-  weights = {**person.body.weights, "controlnet": jax.tree.map(stir, person.body.weights["controlnet"])}
+  """With a pose branch and a refiner that matter, as if trained for long."""
+  stir = lambda scale: lambda leaf: leaf + scale * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+  weights = dict(person.body.weights)
+  for name, scale in (("controlnet", 0.3), ("refiner", 0.03)):
+    weights[name] = jax.tree.map(stir(scale), weights[name])
   return dataclasses.replace(person, body=dataclasses.replace(person.body, weights=weights))
 
 

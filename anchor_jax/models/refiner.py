@@ -1,0 +1,83 @@
+"""The refiner: improves decoded pictures by what is known of the person at full resolution.
+
+The autoencoder loses detail and the denoiser blurs what it is not sure of, but the key frames of the film show most of
+it. Diffusion works on latents, where a warped photograph is as coarse as everything else; the refiner sees its pixels.
+It answers in one pass, frame by frame, so it keeps streams exact and adds little time.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.architecture import RefinerConfig
+from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
+from anchor_jax.models.resnet import ResBlock
+from anchor_jax.shapes import Array, Float
+
+_EPSILON = 1e-6
+
+
+class Refiner(nn.Module):
+  """A small UNet over patches of pixels whose output is added to the picture; it starts as the identity.
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: RefinerConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype, widths = self.config, self.dtype, self.config.block_out_channels
+    block = lambda width: ResBlock(width, config.norm_num_groups, _EPSILON, dtype=dtype)
+    self.conv_in = Conv(widths[0], dtype=dtype)
+    self.down_blocks = [block(width) for width in widths]
+    self.downsamplers = [Downsample(width, dtype=dtype) for width in widths[1:]]
+    self.mid_block = block(widths[-1])
+    self.upsamplers = [Upsample(width, dtype) for width in widths[:-1]]
+    self.up_blocks = [block(width) for width in widths[:-1]]
+    self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
+    self.conv_out = Conv(3 * config.patch_size**2, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
+
+  def __call__(self, pictures: Float[Array, "B H W 3"], conditions: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
+    """Improved pictures, float32, nominally in [0, 1], not clipped.
+
+    Args:
+      pictures: in [0, 1]; height and width are multiples of `config.stride`.
+      conditions: pose render and looked-up channels, in [0, 1].
+
+    Raises:
+      ValueError: another number of channels, or pictures of a size that is no such multiple.
+    """
+    config = self.config
+    if conditions.shape[-1] != config.conditioning_channels:
+      raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {conditions.shape[-1]}")
+    if any(side % config.stride for side in pictures.shape[1:3]):
+      raise ValueError(f"pictures of {pictures.shape[1:3]} pixels: the refiner takes multiples of {config.stride}")
+    x = self.conv_in(_to_patches(jnp.concatenate([2 * pictures - 1, conditions], axis=-1), config.patch_size)[:, None])
+    skips = []
+    for level, block in enumerate(self.down_blocks):
+      if level:
+        x = self.downsamplers[level - 1](x)
+      x = block(x)
+      skips.append(x)
+    x = self.mid_block(x)
+    for level in range(len(self.up_blocks) - 1, -1, -1):
+      x = self.up_blocks[level](self.upsamplers[level](x) + skips[level])
+    x = self.conv_out(nn.silu(self.conv_norm_out(x)))
+    return pictures + _from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+
+
+def _to_patches(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B h w D"]:
+  """The pixels of each patch side by side as channels."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // side, side, width // side, side, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, side * side * channels)
+
+
+def _from_patches(x: Float[Array, "B h w D"], side: int) -> Float[Array, "B H W C"]:
+  """The inverse of `_to_patches`."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height, width, side, side, channels // side**2)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, channels // side**2)

@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from anchor_jax.architecture import RefinerConfig
+from anchor_jax.models.refiner import Refiner, _from_patches, _to_patches
+
+CONFIG = RefinerConfig(conditioning_channels=5, patch_size=2, block_out_channels=(8, 8), norm_num_groups=4)
+RNG = np.random.default_rng(0)
+PICTURES, CONDITIONS = (jnp.asarray(RNG.random((2, 16, 12, channels), np.float32)) for channels in (3, 5))
+
+
+@pytest.fixture(scope="module")
+def params():
+  return jax.jit(Refiner(CONFIG).init)(jax.random.key(0), PICTURES, CONDITIONS)["params"]
+
+
+def apply(params, pictures, conditions):
+  return Refiner(CONFIG).apply({"params": params}, pictures, conditions)
+
+
+def test_a_new_one_changes_nothing(params):
+  np.testing.assert_array_equal(apply(params, PICTURES, CONDITIONS), PICTURES)
+
+
+def test_it_learns_from_what_it_is_given(params):
+  def loss(params, conditions):
+    return jnp.mean(jnp.abs(apply(params, PICTURES, conditions) - conditions[..., :3]))
+
+  gradient = jax.jit(jax.grad(loss))(params, CONDITIONS)
+  assert np.abs(gradient["conv_out"]["kernel"]).max() > 0
+  step = {**params, "conv_out": jax.tree.map(lambda p, g: p - 0.3 * g, params["conv_out"], gradient["conv_out"])}
+  assert loss(step, CONDITIONS) < loss(params, CONDITIONS)
+  assert np.abs(apply(step, PICTURES, CONDITIONS) - apply(step, PICTURES, 1 - CONDITIONS)).max() > 1e-4
+
+
+def test_frames_do_not_mix(params):
+  live = jax.tree.map(lambda leaf: leaf + 0.1, params)
+  both, alone = (apply(live, PICTURES[:n], CONDITIONS[:n]) for n in (2, 1))
+  np.testing.assert_allclose(both[:1], alone, atol=1e-5)
+
+
+def test_patches_are_put_back():
+  np.testing.assert_array_equal(_from_patches(_to_patches(PICTURES, 2), 2), PICTURES)
+  assert _to_patches(PICTURES, 2).shape == (2, 8, 6, 12)
+
+
+def test_what_does_not_fit_is_refused(params):
+  with pytest.raises(ValueError, match="takes 5 channels"):
+    apply(params, PICTURES, CONDITIONS[..., :4])
+  with pytest.raises(ValueError, match="multiples of 4"):
+    apply(params, PICTURES[:, :14], CONDITIONS[:, :14])
