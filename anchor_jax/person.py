@@ -109,14 +109,13 @@ class Person:
       platforms: some of `store.bundle.PLATFORMS`; every program runs on all of them.
 
     Raises:
-      UserError: an unknown platform, a folder that holds something else or can't be written, or a person trained with
-        config.data.appearance.
+      UserError: an unknown platform, or a folder that holds something else or can't be written.
     """
-    kind = self.body.config.data.appearance
-    if kind:
-      raise UserError(f"a bundle can't hold a person trained with config.data.appearance={kind}: train one without it")
     content = lambda part: Content(part.networks, part.weights, part.sample, part.size, part.step)
-    write_bundle(Path(folder), {name: content(part) for name, part in self.parts.items()}, platforms)
+    parts = {name: content(part) for name, part in self.parts.items()}
+    if self.body.config.data.appearance:
+      parts["body"] = dataclasses.replace(parts["body"], conditioning=self.body.placed_conditioning())
+    write_bundle(Path(folder), parts, platforms)
     return list(self.parts)
 
 

@@ -11,6 +11,7 @@ of any size; the number of frames in a window and the picture's size are fixed.
 """
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -31,8 +32,11 @@ from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import new_folder
+from anchor_jax.models.conditioning import Conditioning, to_unit
+from anchor_jax.models.conditions import LookUpTables
+from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import NdArray, PyTree
+from anchor_jax.shapes import Array, NdArray, PyTree, UInt8
 from anchor_jax.store import names, run_bundle
 from anchor_jax.store.tensors import Tensor, write_safetensors
 
@@ -48,6 +52,8 @@ class Content:
     sample: sampling settings.
     size: height and width of its pictures in pixels.
     step: optimiser steps it was trained for.
+    conditioning: of the body, the look-up of what its pose branch takes beside the pose render; None where it takes
+      nothing. A head's is not looked up here: its pose branch takes a crop of such channels.
   """
 
   networks: Networks
@@ -55,6 +61,13 @@ class Content:
   sample: SampleConfig
   size: int
   step: int
+  conditioning: Conditioning | None = None
+
+  @property
+  def bundled(self) -> PyTree:
+    """All arrays that the bundle holds: the weights, and the tables of the look-up, if any, as "appearance"."""
+    tables = None if self.conditioning is None else self.conditioning.tables
+    return self.weights if tables is None else {**self.weights, "appearance": tables._asdict()}
 
 
 def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence[str]) -> None:
@@ -100,12 +113,14 @@ def check_target(folder: Path, platforms: Sequence[str]) -> None:
 def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
   """Returns {name: (function, shapes of its inputs after the weights)} of a part; shapes are without the batch axis.
 
-  pose_stem    pose render uint8 [H W 3] -> features [h w C0], once a frame
+  look_up      (where the pose branch takes more than the render) surface map uint8 [H W 3] -> channels uint8 [H W D]
+  pose_stem    pose render uint8 [H W 3], with `look_up` also its channels -> features [h w C0], once a frame
   denoiser     latents [T h w C], timestep int32, context [N D], {"pose": [T h w C0]} (for the head also "inpaint"
                [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the conditioning
                scale is that of the settings
   encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
   decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3]
+  refiner      (where there is one) such a picture, and what `pose_stem` takes -> the picture refined
   image_tower  picture uint8 [H W 3] -> context [N D]
   inpainting   (head) picture in [-1, 1], mask of its pixels to keep bool [H W] -> channels [h w 1+C]
   """
@@ -118,24 +133,44 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
   if networks.inpaints:
     condition["inpaint"] = clip(model.unet.in_channels - model.unet.out_channels)
 
-  def pose_stem(weights, pose):
-    return networks.embed_pose(weights, pose[:, None])[:, 0]
+  more = model.controlnet.conditioning_channels - POSE_CHANNELS
+  # Nothing is known of a person's texture where there is none: those channels are zero, and need no surface map.
+  conditioning = content.conditioning
+  unseen = conditioning is not None and conditioning.nothing_known
+
+  def refiner(weights, decoded, pose, *seen):
+    return jnp.clip(networks.refine(weights, decoded, pose, *(to_unit(channels) for channels in seen)), 0, 1)
+
+  def pose_stem(weights, pose, *seen):
+    if unseen:
+      seen = (jnp.zeros((*pose.shape[:-1], more), jnp.uint8),)
+    return networks.embed_pose(weights, pose[:, None], *(to_unit(channels)[:, None] for channels in seen))[:, 0]
 
   def denoiser(weights, *inputs):
     return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
 
   flags = array((sample.window,), jnp.bool_)
   pixels, image, latents = array(picture, jnp.float32), array(picture, jnp.uint8), array(latent, jnp.float32)
+  seen = (image, array((*picture[:2], more), jnp.uint8)) if more and not unseen else (image,)
   functions = {
-    "pose_stem": (pose_stem, (image,)),
+    "pose_stem": (pose_stem, seen),
     "denoiser": (denoiser, (clip(latent[2]), array((), jnp.int32), context, condition, flags)),
     "encoder": (networks.encode, (pixels,)),
     "decoder": (networks.decode, (latents,)),
     "image_tower": (networks.encode_appearance, (image,)),
   }
+  if networks.refiner is not None:
+    functions["refiner"] = (refiner, (pixels, *seen))
+  if conditioning is not None and not unseen:
+    functions["look_up"] = (functools.partial(_look_up, conditioning.kind), (image,))
   if networks.inpaints:
     functions["inpainting"] = (networks.inpaint_condition, (pixels, array(picture[:2], jnp.bool_)))
   return functions
+
+
+def _look_up(kind: str, weights: PyTree, surface: UInt8[Array, "T H W 3"]) -> UInt8[Array, "T H W C"]:
+  tables = LookUpTables(**weights["appearance"]) if "appearance" in weights else None
+  return Conditioning(kind, tables)(surface)
 
 
 def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence[str]) -> export.Exported:
@@ -159,7 +194,7 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
 def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dict[str, Any]:
   """Writes a part's weights and programs; returns its settings, for config.json."""
   folder.mkdir()
-  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.weights).items()}
+  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.bundled).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
   shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
   signatures = {}

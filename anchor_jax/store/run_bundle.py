@@ -1,6 +1,7 @@
 """Generates a clip with the bundle that this file is in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
 
-In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3], and `noise` float32 [h w C] to replace the seed's.
+In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3]; where there is a body/look_up.stablehlo also `surface` uint8
+[T H W 3], the surface maps; and `noise` float32 [h w C] to replace the seed's.
 Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body alone, without the head's repainted face.
 """
 
@@ -31,7 +32,7 @@ def open_bundle(folder):
   if jax.__version_info__ < tuple(config["jax_at_least"]):
     raise ValueError(f"jax {jax.__version__} is too old for this bundle, which {config['made_by']} made")
   read = lambda name: export.deserialize(bytearray((folder / f"body/{name}.stablehlo").read_bytes())).call
-  call = {name: jax.jit(read(name)) for name in ("pose_stem", "image_tower", "denoiser", "decoder")}
+  call = {name: jax.jit(read(name)) for name in config["parts"]["body"]["programs"]}
   return config["parts"]["body"], jax.device_put(load_file(folder / "body/weights.safetensors")), call
 
 
@@ -53,11 +54,15 @@ def main(folder, source, target, seed="0"):
   body, weights, call = open_bundle(folder)
   given, noise = np.load(source), jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
   pose, appearance, noise = given["pose"], given["appearance"], given.get("noise", noise)
-  if not pose.size or [*pose.shape[1:]] != body["picture"] or [*noise.shape] != body["latent"]:
+  surface = given["surface"] if "look_up" in call else pose
+  shapes = [*pose.shape[1:], *noise.shape]
+  if not pose.size or surface.shape != pose.shape or shapes != body["picture"] + body["latent"]:
     raise ValueError(f"{source}: pictures must be {body['picture']} and noise {body['latent']}")
-  pieces = lambda name, x: jnp.concatenate([call[name](weights, x[i : i + 8]) for i in range(0, len(x), 8)])
+  eights = lambda *frames: (tuple(x[i : i + 8] for x in frames) for i in range(0, len(pose), 8))
+  pieces = lambda name, *frames: jnp.concatenate([call[name](weights, *eight) for eight in eights(*frames)])
+  seen = [pose, pieces("look_up", surface)] if "look_up" in call else [pose]
   contexts = jnp.stack([call["image_tower"](weights, appearance[None])[0], weights["null_context"]])
-  contexts, features, at = contexts[: body["branches"]], pieces("pose_stem", pose), body["solver"]
+  contexts, features, at = contexts[: body["branches"]], pieces("pose_stem", *seen), body["solver"]
   x = before = jnp.broadcast_to(noise, (len(pose), *noise.shape))
   for i, timestep in enumerate(at["timesteps"]):
     total = jnp.zeros((len(contexts), *x.shape))
@@ -68,7 +73,8 @@ def main(folder, source, target, seed="0"):
     guided = total[-1] + at["guidance"][i] * (total[0] - total[-1])
     clean = at["clean_from_sample"][i] * x + at["clean_from_prediction"][i] * guided
     x, before = at["from_sample"][i] * x + at["from_clean"][i] * clean + at["from_previous"][i] * before, clean
-  np.savez(Path(target).with_suffix(".partial.npz"), latents=x, frames=np.uint8(jnp.round(pieces("decoder", x) * 255)))
+  frames = pieces("refiner", pieces("decoder", x), *seen) if "refiner" in call else pieces("decoder", x)
+  np.savez(Path(target).with_suffix(".partial.npz"), latents=x, frames=np.uint8(jnp.round(frames * 255)))
   Path(target).with_suffix(".partial.npz").replace(target)
 
 

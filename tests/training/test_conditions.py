@@ -26,6 +26,7 @@ from anchor_jax.motion import surface
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.person import Person, Reference, load, read_reference
+from anchor_jax.store import run_bundle
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
@@ -146,8 +147,6 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
   assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it started at zero
   stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert np.abs(stem[:, :, 3:]).max() > 0
-  with pytest.raises(UserError, match="a bundle can't hold"):
-    person.export(tmp_path / "bundle")
   (tmp_path / "saved" / "body" / DENSE_APPEARANCE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "saved")
@@ -278,6 +277,39 @@ def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
   (tmp_path / "few/body" / DENSE_APPEARANCE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "few")
+
+
+def run_bundle_of(person, folder, **arrays):
+  """The frames that an exported person's own script makes."""
+  person.export(folder, ("cpu",))
+  np.savez(folder.with_suffix(".npz"), **arrays)
+  run_bundle.main(folder, folder.with_suffix(".npz"), folder.with_suffix(".out.npz"), "3")
+  return np.load(folder.with_suffix(".out.npz"))["frames"]
+
+
+def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
+  person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=9)
+  pose, surfaces = (np.stack([getattr(frame, name) for frame in motion.frames(0)]) for name in ("pose", "surface"))
+  wanted = np.stack(list(person.with_sampling(whole_clip=True).animate(motion, seed=3)))
+  given = {"pose": pose, "appearance": person.body.appearance}
+  made = run_bundle_of(person, tmp_path / "ana", surface=surfaces, **given)
+  assert np.abs(made.astype(int) - wanted).max() <= 1
+  with np.load(tmp_path / "ana.npz") as arrays, pytest.raises(KeyError, match="surface"):
+    np.savez(tmp_path / "less.npz", **{name: arrays[name] for name in ("pose", "appearance")})
+    run_bundle.main(tmp_path / "ana", tmp_path / "less.npz", tmp_path / "out.npz")
+  other = run_bundle_of(person, tmp_path / "ana", surface=np.roll(surfaces, 8, axis=1), **given)
+  assert np.abs(other.astype(int) - wanted).max() > 2  # the surface tells
+
+
+def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes, tmp_path):
+  sample, motion = load(workdir).body.sample, read_motion(globes, size=SIZE, frames=5)
+  anyone = lively(load(models))
+  anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=sample, size=SIZE))
+  picture = load(workdir).body.appearance
+  wanted = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, picture, seed=3)))
+  pose = np.stack([frame.pose for frame in motion.frames(0)])
+  made = run_bundle_of(anyone, tmp_path / "any", pose=pose, appearance=picture)
+  assert np.abs(made.astype(int) - wanted).max() <= 1
 
 
 def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
