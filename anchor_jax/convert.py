@@ -78,7 +78,8 @@ def to_diffusers(
 ) -> ModelFolder | None:
   """Writes folders that diffusers and transformers load; returns what is in them (None for a single model).
 
-  What body and head have alike is written once; where they differ, null contexts too, each has its own.
+  What body and head have alike is written once; where they differ, null contexts too, each has its own. Networks are
+  written alone, not what is known of the person: her picture, and texture and room (config.data.appearance).
 
   Args:
     source: a workdir, a folder of adapters, a folder of models or one model's.
@@ -190,6 +191,8 @@ def main() -> None:
   args = _parser().parse_args()
   if args.way == "to-diffusers":
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
+    if any((args.source / part / "appearance.safetensors").exists() for part in PARTS):
+      print("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)
     size = sum(file.stat().st_size for file in args.target.rglob("*") if file.is_file())

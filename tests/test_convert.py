@@ -156,6 +156,14 @@ def test_a_trained_person_goes_out(weights, body, tmp_path):
   assert (tmp_path / "out/null_context.safetensors").exists()
 
 
+def test_what_is_left_out_of_a_person_is_told(body, tmp_path, capsys, monkeypatch):
+  write_workdir(tmp_path / "ana", "body", *body)
+  for told in (False, True):
+    code, printed = run(capsys, monkeypatch, "to-diffusers", tmp_path / "ana", tmp_path / "out")
+    assert code == 0 and ("--appearance=PREPARED_FOLDER" in printed.out) is told
+    (tmp_path / "ana/body/appearance.safetensors").touch()
+
+
 @pytest.mark.parametrize("same", [True, False], ids=("same", "different"))
 def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp_path):
   """Bit for bit, out to diffusers and back in: the head's replaced the body's."""
