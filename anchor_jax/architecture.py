@@ -222,7 +222,7 @@ class RefinerConfig(Config):
   """The refiner of decoded pictures; see models/refiner.py. diffusers has no such network.
 
   Attributes:
-    conditioning_channels: the pose render's three and the looked-up ones.
+    conditioning_channels: the pose render's three, and four of each looked-up picture.
     patch_size: side in pixels of the patches that its finest level works on.
     block_out_channels: channels of each level, finest first.
     norm_num_groups: groups of the normalisations.
@@ -238,9 +238,16 @@ class RefinerConfig(Config):
   def __post_init__(self) -> None:
     self._require(len(self.block_out_channels) > 0, "block_out_channels is empty")
     self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
-    self._require(self.conditioning_channels >= 3, f"{self.conditioning_channels} channels hold no pose render")
+    self._require(
+      self.conditioning_channels % 4 == 3, f"conditioning_channels {self.conditioning_channels} is not 3 + 4n"
+    )
     for width in self.block_out_channels:
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
+
+  @property
+  def candidates(self) -> int:
+    """Number of looked-up pictures: atlas, key frames and room."""
+    return self.conditioning_channels // 4
 
   @property
   def stride(self) -> int:

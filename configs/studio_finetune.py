@@ -8,9 +8,9 @@ The last 32 frames are held out: their loss is printed with every checkpoint, an
 With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained (under 1 MB);
 `python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
 
-With --config.data.appearance=full (body only) the networks also see the person's texture, key frames of the film and
-the empty room, looked up for each pose; runs/ana/body/appearance.safetensors keeps them. The film must have been
-prepared by a version that writes surface maps; such a person can't be exported as a bundle yet.
+The body also sees the person's texture, key frames of the film and the empty room, looked up for each pose, and its
+refiner paints details from them; runs/ana/body/appearance.safetensors keeps them. The film must have been prepared by
+version 0.2 or later, which writes surface maps; --config.data.appearance="" goes without.
 """
 
 import ml_collections
@@ -32,7 +32,14 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       log_every=10,
       checkpoint_every=50,
       preview_every=100,
-      data=DataConfig(batch_size=8, crop=64, in_memory=True, cache=True, validation=32),
+      data=DataConfig(
+        batch_size=8,
+        crop=64,
+        in_memory=True,
+        cache=True,
+        validation=32,
+        appearance="full" if part == "body" else "",
+      ),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=head if part == "head" else body,
     )

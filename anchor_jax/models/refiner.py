@@ -3,6 +3,9 @@
 The autoencoder loses detail and the denoiser blurs what it is not sure of, but the key frames of the film show most of
 it. Diffusion works on latents, where a warped photograph is as coarse as everything else; the refiner sees its pixels.
 It answers in one pass, frame by frame, so it keeps streams exact and adds little time.
+
+For each pixel it predicts how far to go from the decoded colour towards each looked-up one, and what to add. Copying a
+known pixel is then one number, which is learned in a few hundred steps and holds for people it never saw.
 """
 
 import flax.linen as nn
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.architecture import RefinerConfig
+from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
 from anchor_jax.models.resnet import ResBlock
 from anchor_jax.shapes import Array, Float
@@ -18,7 +22,7 @@ _EPSILON = 1e-6
 
 
 class Refiner(nn.Module):
-  """A small UNet over patches of pixels whose output is added to the picture; it starts as the identity.
+  """A small UNet over patches of pixels; it starts as the identity.
 
   Attributes:
     config: the architecture.
@@ -38,14 +42,15 @@ class Refiner(nn.Module):
     self.upsamplers = [Upsample(width, dtype) for width in widths[:-1]]
     self.up_blocks = [block(width) for width in widths[:-1]]
     self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
-    self.conv_out = Conv(3 * config.patch_size**2, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
+    outputs = (3 + config.candidates) * config.patch_size**2
+    self.conv_out = Conv(outputs, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
 
   def __call__(self, pictures: Float[Array, "B H W 3"], conditions: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
     """Improved pictures, float32, nominally in [0, 1], not clipped.
 
     Args:
       pictures: in [0, 1]; height and width are multiples of `config.stride`.
-      conditions: pose render and looked-up channels, in [0, 1].
+      conditions: pose render and looked-up channels, in [0, 1]: of each candidate RGB, then 0 where it is not known.
 
     Raises:
       ValueError: another number of channels, or pictures of a size that is no such multiple.
@@ -66,7 +71,12 @@ class Refiner(nn.Module):
     for level in range(len(self.up_blocks) - 1, -1, -1):
       x = self.up_blocks[level](self.upsamplers[level](x) + skips[level])
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
-    return pictures + _from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+    x = _from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+    added, weights = x[..., :3], x[..., 3:]
+    candidates = conditions[..., POSE_CHANNELS:].reshape(*conditions.shape[:3], config.candidates, 4)
+    weights = jnp.where(candidates[..., 3] > 0, weights, 0)
+    moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
+    return pictures + moved + added
 
 
 def _to_patches(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B h w D"]:

@@ -6,9 +6,9 @@ import pytest
 from anchor_jax.architecture import RefinerConfig
 from anchor_jax.models.refiner import Refiner, _from_patches, _to_patches
 
-CONFIG = RefinerConfig(conditioning_channels=5, patch_size=2, block_out_channels=(8, 8), norm_num_groups=4)
+CONFIG = RefinerConfig(conditioning_channels=11, patch_size=2, block_out_channels=(8, 8), norm_num_groups=4)
 RNG = np.random.default_rng(0)
-PICTURES, CONDITIONS = (jnp.asarray(RNG.random((2, 16, 12, channels), np.float32)) for channels in (3, 5))
+PICTURES, CONDITIONS = (jnp.asarray(RNG.random((2, 16, 12, channels), np.float32)) for channels in (3, 11))
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,22 @@ def test_a_new_one_changes_nothing(params):
 
 def test_it_learns_from_what_it_is_given(params):
   def loss(params, conditions):
-    return jnp.mean(jnp.abs(apply(params, PICTURES, conditions) - conditions[..., :3]))
+    return jnp.mean(jnp.abs(apply(params, PICTURES, conditions) - conditions[..., 3:6]))
 
   gradient = jax.jit(jax.grad(loss))(params, CONDITIONS)
   assert np.abs(gradient["conv_out"]["kernel"]).max() > 0
   step = {**params, "conv_out": jax.tree.map(lambda p, g: p - 0.3 * g, params["conv_out"], gradient["conv_out"])}
   assert loss(step, CONDITIONS) < loss(params, CONDITIONS)
   assert np.abs(apply(step, PICTURES, CONDITIONS) - apply(step, PICTURES, 1 - CONDITIONS)).max() > 1e-4
+
+
+def test_a_candidate_that_is_not_known_lends_no_colour(params):
+  live = jax.tree.map(lambda leaf: leaf + 0.1, params)
+  unknown = CONDITIONS.at[..., 6].set(0)
+  colours = unknown.at[..., 3:6].set(5.0)
+  weights = {**live, "conv_in": jax.tree.map(jnp.zeros_like, live["conv_in"])}
+  np.testing.assert_array_equal(apply(weights, PICTURES, unknown), apply(weights, PICTURES, colours))
+  assert np.abs(apply(weights, PICTURES, CONDITIONS) - apply(weights, PICTURES, colours)).max() > 1e-3
 
 
 def test_frames_do_not_mix(params):
@@ -47,7 +56,7 @@ def test_patches_are_put_back():
 
 
 def test_what_does_not_fit_is_refused(params):
-  with pytest.raises(ValueError, match="takes 5 channels"):
-    apply(params, PICTURES, CONDITIONS[..., :4])
+  with pytest.raises(ValueError, match="takes 11 channels"):
+    apply(params, PICTURES, CONDITIONS[..., :7])
   with pytest.raises(ValueError, match="multiples of 4"):
     apply(params, PICTURES[:, :14], CONDITIONS[:, :14])
