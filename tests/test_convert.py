@@ -126,14 +126,14 @@ def write_workdir(workdir, part, config, trained, frozen, ema=None):
   number, folder = jax.numpy.zeros((), jax.numpy.int32), workdir / part
   trained = jax.tree.map(jax.numpy.asarray, trained)
   with Checkpoints(folder) as checkpoints:
-    state = State(number + 3, trained, optax.adam(1.0).init(trained), ema, number, number)
+    state = State(number + 3, trained, optax.sgd(1.0).init(trained), ema, number, number)
     checkpoints.save(3, state, {"position": 0})
   write_settings(folder, config)
   write_folder(folder / "base", Networks(config.model), frozen, tuple(frozen), "float32")
   cv2.imwrite(str(folder / "appearance.png"), np.full((8, 8, 3), len(part), np.uint8))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def body():
   """(config, trained, frozen) of a body."""
   roles = ("unet", "controlnet", "vae", "image_encoder")

@@ -125,8 +125,8 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
 def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   """Returns the networks and weights that a run starts from, by config.init.
 
-  Networks found there keep their sizes, which replace those in config.model; all others are random, by config.seed.
-  With config.lora.rank, "lora" holds new adapters.
+  Networks found there keep their sizes, which replace those in config.model; all others that the run needs are random,
+  by config.seed. With config.lora.rank, "lora" holds new adapters.
 
   Raises:
     UserError: config.init names no folder, holds nothing for this part, or a pose branch that config.data.appearance
@@ -145,12 +145,16 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     _check_seen(weights["controlnet"], model, config)
     weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels)
   networks = Networks(model, config.dtype)
-  missing = set(_needed(model)) - weights.keys()
+  missing = [name for name in _needed(config.part, model) if name not in weights]
   if missing:
+
+    def random_weights(key):
+      made = networks.init(key)
+      return {name: made[name] for name in missing}
+
     # XLA's optimiser would take a minute over a program that runs once.
     quick = {"xla_backend_optimization_level": 0}
-    random = jax.jit(networks.init, compiler_options=quick)(jax.random.key(config.seed))
-    weights |= {name: random[name] for name in missing}
+    weights |= jax.jit(random_weights, compiler_options=quick)(jax.random.key(config.seed))
   return networks, with_adapters(weights, config)
 
 
@@ -212,12 +216,12 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
 
 def frozen_names(config: RunConfig) -> tuple[str, ...]:
   """Names of the networks that a run needs and doesn't train."""
-  needed = ("vae",) if config.part == "vae" else _needed(config.model)
-  return tuple(name for name in needed if name not in trained_keys(config))
+  return tuple(name for name in _needed(config.part, config.model) if name not in trained_keys(config))
 
 
-def _needed(model: ModelConfig) -> tuple[str, ...]:
-  return _NETWORKS + ("refiner",) * (model.refiner is not None)
+def _needed(part: str, model: ModelConfig) -> tuple[str, ...]:
+  """Names of the networks that a run has weights of; the autoencoder is trained without any other."""
+  return ("vae",) if part == "vae" else _NETWORKS + ("refiner",) * (model.refiner is not None)
 
 
 def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:

@@ -25,7 +25,8 @@ def write_config(folder, config):
 
 
 def start(config_file, workdir, devices=1, **more):
-  environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+  flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+  environment = {**os.environ, "XLA_FLAGS": flags}
   command = [sys.executable, "-m", "anchor_jax.train", f"--config={config_file}", f"--workdir={workdir}"]
   return subprocess.Popen(
     command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more

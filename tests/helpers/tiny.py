@@ -1,7 +1,11 @@
 """Networks small enough to train in a test: eight channels, for pictures of 32 pixels."""
 
+import jax
+import numpy as np
+
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.config import ModelConfig
+from anchor_jax.models.networks import Networks
 
 
 def tiny_model(latent: int = 2, inpaint: bool = False) -> ModelConfig:
@@ -25,3 +29,16 @@ def tiny_model(latent: int = 2, inpaint: bool = False) -> ModelConfig:
     ),
     ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True),
   )
+
+
+def drawn_weights(networks: Networks, seed: int = 0):
+  """Weights as of `networks.init`, but none is zero, and no program is compiled to draw them: that takes 15 seconds."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    noise = rng.normal(size=leaf.shape).astype(np.float32)
+    if path[-1].key == "kernel":
+      return noise * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+    return np.float32(0.1) * noise + np.float32(path[-1].key == "scale")
+
+  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(networks.init, jax.random.key(0)))

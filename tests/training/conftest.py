@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 from people import make_posed_frames
-from tiny import tiny_model
+from tiny import drawn_weights, tiny_model
 
 from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig
 from anchor_jax.data.records import build
+from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
+from anchor_jax.store.weights import write_folder
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +35,22 @@ def tiny_runs(prepared):
       sample=SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=1.5, conditioning_scale=1.0),
     )
     return dataclasses.replace(config, **changes)
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def begun_runs(tiny_runs, tmp_path_factory):
+  """tiny_runs whose config.init is a folder of weights, so that no program is compiled to draw them."""
+  folders = {}
+
+  def make(part: str, **changes) -> RunConfig:
+    if part not in folders:
+      folders[part] = tmp_path_factory.mktemp("init") / part
+      networks = Networks(tiny_runs(part).model)
+      weights = drawn_weights(networks)
+      write_folder(folders[part], networks, weights, tuple(weights), "float32")
+    return tiny_runs(part, **{"init": str(folders[part]), **changes})
 
   return make
 

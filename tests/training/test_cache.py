@@ -19,8 +19,8 @@ from anchor_jax.training.cache import cache_key, encode_records, encoded_names
 
 
 @pytest.fixture(scope="module")
-def made(tiny_runs):
-  return initial_weights(tiny_runs("head"))
+def made(begun_runs):
+  return initial_weights(begun_runs("head"))
 
 
 @pytest.fixture

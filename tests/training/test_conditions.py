@@ -57,9 +57,9 @@ def globes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_config(globes, tiny_runs):
+def make_config(globes, begun_runs):
   def make(kind, **changes):
-    config = tiny_runs("body", steps=2, condition_dropout=0.1)
+    config = begun_runs("body", steps=2, condition_dropout=0.1)
     data = dataclasses.replace(config.data, path=str(globes), appearance=kind, cache=True)
     refiner = RefinerConfig(23, 2, (8, 8), 4) if kind == "full" else None
     model = dataclasses.replace(config.model, refiner=refiner)

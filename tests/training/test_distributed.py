@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import drawn_weights
 
 from anchor_jax import parallel
 from anchor_jax.diffusion.sampler import Sampler
@@ -22,7 +23,7 @@ def run(tiny_runs):
   """run(mesh) -> latents of a clip with temporal blocks and a pose branch that matters."""
   config = tiny_runs("body")
   networks = Networks(config.model)
-  weights = jax.jit(networks.init)(jax.random.key(0))
+  weights = jax.device_put(drawn_weights(networks))
   stir = lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   weights["controlnet"] = jax.tree.map(stir, weights["controlnet"])
   sampler = Sampler(make_solver("ddim", config.model.schedule, 2), WindowRule(4, 1), 8, guidance=2.0)

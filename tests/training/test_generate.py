@@ -29,11 +29,11 @@ from anchor_jax.train import train
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory, tiny_runs):
+def person(tmp_path_factory, begun_runs):
   """A workdir with a body and a head of one step."""
   workdir = tmp_path_factory.mktemp("person")
   for part in ("body", "head"):
-    train(tiny_runs(part, steps=1), workdir, jax.devices()[:1])
+    train(begun_runs(part, steps=1), workdir, jax.devices()[:1])
   return workdir
 
 

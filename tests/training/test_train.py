@@ -45,6 +45,7 @@ def trained(tmp_path_factory):
 def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny_run):
   config = tiny_run("vae", steps=12, preview_every=12, checkpoint_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
+  assert initial_weights(config)[1].keys() == {"vae"}  # no other network is drawn, which takes long
   train(config, trained, profile=True)
   assert list((trained / "vae/profile").rglob("*.xplane.pb"))
   seen = losses(trained, "vae")
