@@ -63,15 +63,17 @@ def animate_parts(
   begin = _first_needed(body, mesh, head_start)
   frames, again = itertools.tee(motion.frames(begin))
   painter = _Painter(body, mesh, motion.size, body_key, appearance)
+  head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, appearance)
+  unknown = any(each is not None and each.conditioning.nothing_known for each in (painter, head_painter))
+  if unknown and (appearance is None or appearance.gather is None):
+    log.info("nothing is known of the person's texture: give a prepared folder of her as appearance to show it")
   bodies = _paint_body(painter, frames, motion, appearance, head_start)
-  if head is None:
+  if head_painter is None:
     yield from ((frame, frame) for frame in bodies)
     return
   moves = itertools.islice(again, head_start - begin, None)
   pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
-  yield from _paint_heads(
-    _Painter(head, mesh, head.size, head_key, appearance), pairs, motion.length, appearance, start
-  )
+  yield from _paint_heads(head_painter, pairs, motion, appearance, start)
 
 
 def _first_needed(part: Part, mesh: Any, start: int) -> int:
@@ -90,38 +92,44 @@ def _paint_body(
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
   items = ({"pose": frame.pose} for frame in frames)
-  conditioning = painter.conditioning
-  if conditioning.kind:
-    tables = conditioning.tables
-    if tables is not None and tables.plate.shape[:2] != (motion.size, motion.size):
-      raise UserError(_other_size(motion.size, tables.plate.shape[0], painter.part))
-    if conditioning.nothing_known and (appearance is None or appearance.gather is None):
-      log.info("nothing is known of the person's texture: give a prepared folder of her as appearance to show it")
-    unseen = np.zeros((motion.size, motion.size, 3), np.uint8)
-    surface = lambda frame: unseen if conditioning.nothing_known else _surface(frame)
+  if painter.conditioning.kind:
+    surface = _surfaces(painter, motion)
     items = ({"pose": frame.pose, "surface": surface(frame)} for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
 
 
-def _other_size(motion: int, known: int, part: Part) -> str:
-  """What to say where the appearance is of another size than the motion, in pixels."""
-  if motion == part.size:
-    return f"the appearance has {known} pixels and the motion {motion}: prepare its film again with --size={motion}"
-  return f"the motion has {motion} pixels and the person's appearance {known}: read it with size={known}"
+def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UInt8[NdArray, "H W 3"]]:
+  """Returns what gives a frame's surface map; where nothing is known of the person, all maps are 0.
 
-
-def _surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
-  if frame.surface is None:
+  Raises:
+    UserError: the person's appearance is of another size than the motion, here; a frame has no map, when it is asked
+      for.
+  """
+  conditioning, size = painter.conditioning, motion.size
+  known = size if conditioning.tables is None else conditioning.tables.plate.shape[0]
+  if known != size:
     raise UserError(
-      "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
+      f"the appearance has {known} pixels and the motion {size}: read the motion with size={known}, or prepare the film"
+      f" of the appearance again with --size={size}"
     )
-  return frame.surface
+  unseen = np.zeros((size, size, 3), np.uint8)
+
+  def surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
+    if conditioning.nothing_known:
+      return unseen
+    if frame.surface is None:
+      raise UserError(
+        "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
+      )
+    return frame.surface
+
+  return surface
 
 
 def _paint_heads(
   painter: "_Painter",
   pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
-  length: int | None,
+  motion: Motion,
   appearance: Reference | None,
   start: int,
 ) -> Iterator[tuple[Picture, Picture]]:
@@ -133,6 +141,7 @@ def _paint_heads(
     log.info("the position of the face in the given appearance is not known: the head keeps its own reference")
   if picture is None:
     raise UserError("the head has no picture of the face: give a prepared folder as appearance, or leave the head out")
+  surface = _surfaces(painter, motion) if painter.conditioning.kind else None
   waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
 
   def crops():
@@ -142,9 +151,12 @@ def _paint_heads(
       if number >= start:
         waiting.append((frame, to_crop, keep))
       crop = face.crop_image(frame, to_crop, size, extend=True)
-      yield {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
+      item = {"pose": face.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
+      if surface is not None:
+        item |= {"surface": surface(move), "places": face.crop_places(to_crop, size, (motion.size, motion.size))}
+      yield item
 
-  for repainted in painter.pictures(_head_block, crops(), square(picture, size), length, start):
+  for repainted in painter.pictures(_head_block, crops(), square(picture, size), motion.length, start):
     frame, to_crop, keep = waiting.popleft()
     yield face.paste_face(frame, repainted, to_crop, keep), frame
 
@@ -154,7 +166,7 @@ def _body_block(
   networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
 ):
   pose = block["pose"]
-  conditions = to_unit(conditioning(block["surface"]))[None] if "surface" in block else None
+  conditions = to_unit(conditioning(block["surface"], block.get("places")))[None] if "surface" in block else None
   condition = {"pose": networks.embed_pose(weights, pose[None], conditions)[0]}
   return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition
 
@@ -181,7 +193,7 @@ def _decode(
   if networks.refiner is None:
     pictures = networks.decode(weights, latents)
   else:
-    conditions = to_unit(conditioning(known["surface"])) if "surface" in known else None
+    conditions = to_unit(conditioning(known["surface"], known.get("places"))) if "surface" in known else None
     pictures = networks.paint(weights, latents, known["pose"], conditions)
   return jnp.round(pictures * 255).astype(jnp.uint8)
 

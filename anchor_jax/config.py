@@ -102,9 +102,9 @@ class DataConfig:
     cache: encode every record once before training (the mean of the latent, and the tokens of references if the image
       tower is frozen) instead of at each step (a sample of the latent, as the reference does).
     workers: reader processes; 0 reads in threads of the training process.
-    appearance: what the pose branch takes beside the pose render (body only), one of `APPEARANCES`: "" nothing, as in
-      the reference; "coordinates" where on the body each pixel lies; "atlas" the person's texture there; "full" also
-      key frames of the film, warped to the pose, and the empty room. Needs surface maps in the prepared folder.
+    appearance: what the pose branch of body or head takes beside the pose render, one of `APPEARANCES`: "" nothing, as
+      in the reference; "coordinates" where on the body each pixel lies; "atlas" the person's texture there; "full"
+      also key frames of the film, warped to the pose, and the empty room. Needs surface maps in the prepared folder.
   """
 
   path: str = ""
@@ -312,8 +312,8 @@ class RunConfig:
     self._check_lora()
     if self.model.refiner is not None and self.data.appearance == "coordinates":
       raise SettingError("data.appearance", 'is "coordinates": the refiner takes "atlas", "full" or nothing')
-    if self.data.appearance and self.part != "body":
-      raise SettingError("data.appearance", f"is {self.data.appearance!r}: the {self.part} takes none, leave it empty")
+    if self.data.appearance and self.part == "vae":
+      raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
 
   def _check_lora(self) -> None:
     excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}

@@ -10,7 +10,8 @@ With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in
 
 The body also sees the person's texture, key frames of the film and the empty room, looked up for each pose, and its
 refiner paints details from them; runs/ana/body/appearance.safetensors keeps them. The film must have been prepared by
-version 0.2 or later, which writes surface maps; --config.data.appearance="" goes without.
+version 0.2 or later, which writes surface maps; --config.data.appearance="" goes without, and
+--config.data.appearance=full lets the head see its crop of them too.
 """
 
 import ml_collections

@@ -20,11 +20,13 @@ from anchor_jax.models.conditions import (
   PLATE_CHANNELS,
   LookUpTables,
   coordinates,
+  crop_looked_up,
+  crop_surface,
   look_up,
   look_up_tables,
 )
 from anchor_jax.models.controlnet import POSE_CHANNELS
-from anchor_jax.shapes import Array, Float, UInt8
+from anchor_jax.shapes import Array, Float, Int, UInt8
 
 _GROUPS = {
   "": (),
@@ -82,26 +84,30 @@ class Conditioning:
     """Whether all channels are zero, since they would need an appearance and there is none."""
     return needs_appearance(self.kind) and self.tables is None
 
-  def __call__(self, surface: UInt8[Array, "T H W 3"]) -> UInt8[Array, "T H W C"]:
-    """The channels of each frame, which depend on its own surface map alone; 255 is 1.
+  def __call__(
+    self, surface: UInt8[Array, "T H W 3"], places: Int[Array, "T S S 2"] | None = None
+  ) -> UInt8[Array, "T h w C"]:
+    """The channels of each frame, or of its face crop, which depend on its own surface map alone; 255 is 1.
 
     All are 0 where an appearance is needed and nothing is known of it, as they are when training drops conditions.
 
     Args:
       surface: surface maps; as large as the pictures that the appearance was gathered from.
+      places: of `motion.face.crop_places`, for the face crops of the frames; None for whole frames.
 
     Raises:
       ValueError: the kind has no channels, or the maps are of another size.
     """
     if self.kind == "coordinates":
-      values = coordinates(surface)
+      values = coordinates(surface if places is None else jax.vmap(crop_surface)(surface, places))
     elif not _GROUPS[self.kind]:
       raise ValueError(f'appearance "{self.kind}" has no channels to look up')
     elif self.tables is None:
-      return jnp.zeros((*surface.shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
+      return jnp.zeros((*(surface if places is None else places).shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
     else:
       values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
-    return jnp.rint(values * 255).astype(jnp.uint8)
+    made = jnp.rint(values * 255).astype(jnp.uint8)
+    return made if places is None or self.kind == "coordinates" else jax.vmap(crop_looked_up)(made, places)
 
 
 def make_conditioning(kind: str, appearance: Appearance | None = None) -> Conditioning:

@@ -11,6 +11,7 @@ clips can be divided, resumed and sharded anywhere. They are equal bit for bit h
 are whole multiples of small powers of two, so that sums have no rounding and their order does not matter.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ import numpy as np
 from anchor_jax.appearance.inverse import inverse_table
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.appearance.texels import CHART_TEXELS, LEVELS, TEXELS
+from anchor_jax.motion.face import PLACE_STEPS
 from anchor_jax.shapes import Array, Bool, Float, Int, UInt8
 
 ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
@@ -31,7 +33,7 @@ _GUESSED_STEP = 8
 _SHARES = 2 * LEVELS // TEXELS  # u and v lie on this fraction of a texel, and so do bilinear weights
 _LEAST_QUALITY = 1 / 64  # of a view; below it is a guess from the edge of what the key frame shows
 _VIEW, _LARGEST_VIEW = 4096, 2**17  # pixels a texel are multiples of 1 / _VIEW
-_STEPS = 16  # places in key frames are multiples of this fraction of a pixel
+_STEPS = PLACE_STEPS  # places in pictures are multiples of this fraction of a pixel
 
 
 class LookUpTables(NamedTuple):
@@ -89,6 +91,35 @@ def look_up(tables: LookUpTables, surface: UInt8[Array, "T H W 3"]) -> Float[Arr
   if tables.plate.shape[:2] != surface.shape[1:3]:
     raise ValueError(f"a plate of {tables.plate.shape[:2]} pixels for surface maps of {surface.shape[1:3]}")
   return jax.vmap(_look_up_frame, (None, 0))(tables, surface)
+
+
+def crop_looked_up(channels: UInt8[Array, "H W C"], places: Int[Array, "S S 2"]) -> UInt8[Array, "S S C"]:
+  """The face crop of looked up channels, bilinear; all arithmetic is of whole numbers, so that crops are exact.
+
+  Looking a magnified surface map up instead would leave gaps: neighbouring pixels with the same place on the body tell
+  nothing of how large they are there.
+
+  Args:
+    channels: what `look_up` gives, 255 is 1; groups of RGB and coverage. Colours count by their coverage.
+    places: of `motion.face.crop_places`.
+  """
+  groups = channels.reshape(*channels.shape[:2], -1, 4)
+  total = jnp.zeros((*places.shape[:2], *groups.shape[2:]), jnp.int32)
+  for corner, share in _bilinear(channels.shape[:2], places):
+    sample = groups[corner[..., 1], corner[..., 0]].astype(jnp.int32)
+    coverage = share[..., None, None] * sample[..., 3:]
+    total += jnp.concatenate([coverage * sample[..., :3], coverage], axis=-1)
+  colour, coverage = total[..., :3], total[..., 3:]
+  divided = lambda values, by: (2 * values + by) // (2 * by)  # and rounded
+  made = jnp.concatenate([divided(colour, jnp.maximum(coverage, 1)), divided(coverage, _STEPS**2)], axis=-1)
+  made = jnp.where(made[..., 3:] > 0, made, 0)
+  return made.reshape(*places.shape[:2], -1).astype(jnp.uint8)
+
+
+def crop_surface(surface: UInt8[Array, "H W 3"], places: Int[Array, "S S 2"]) -> UInt8[Array, "S S 3"]:
+  """The face crop of a surface map: each pixel is the nearest one of the frame's."""
+  nearest = (places + _STEPS // 2) // _STEPS
+  return surface[nearest[..., 1], nearest[..., 0]]
 
 
 def coordinates(surface: UInt8[Array, "*T H W 3"]) -> Float[Array, "*T H W 6"]:
@@ -208,15 +239,22 @@ def _from_key_frame(
 
 def _sample(picture: UInt8[Array, "h w 3"], at: Int[Array, "H W 2"]) -> Float[Array, "H W 3"]:
   """Bilinear samples of a picture in [0, 1], at places in sixteenths of a pixel; its edge repeats."""
-  height, width = picture.shape[:2]
-  flat, corner, part = picture.reshape(-1, 3), at // _STEPS, at % _STEPS
-  total = jnp.zeros((*at.shape[:2], 3))
+  flat, total = picture.reshape(-1, 3), jnp.zeros((*at.shape[:2], 3))
+  for corner, share in _bilinear(picture.shape[:2], at):
+    sample = flat[corner[..., 1] * picture.shape[1] + corner[..., 0]]
+    total += share.astype(jnp.float32)[..., None] * sample.astype(jnp.float32)
+  return total / (255 * _STEPS**2)
+
+
+def _bilinear(size: Sequence[int], at: Int[Array, "H W 2"]) -> Iterator[tuple[Int[Array, "H W 2"], Int[Array, "H W"]]]:
+  """The four pixels (column, row) around places in sixteenths of a pixel, and their shares, which sum to 256.
+
+  `size` is the picture's, (height, width); its edge repeats.
+  """
+  part, last = at % _STEPS, jnp.array(tuple(size)[::-1]) - 1
   for down in (0, 1):
     for across in (0, 1):
-      row = jnp.clip(corner[..., 1] + down, 0, height - 1)
-      column = jnp.clip(corner[..., 0] + across, 0, width - 1)
+      corner = jnp.clip(at // _STEPS + jnp.array([across, down]), 0, last)
       share_down = part[..., 1] if down else _STEPS - part[..., 1]
       share_across = part[..., 0] if across else _STEPS - part[..., 0]
-      share = (share_down * share_across).astype(jnp.float32)
-      total += share[..., None] * flat[row * width + column].astype(jnp.float32)
-  return total / (255 * _STEPS**2)
+      yield corner, share_down * share_across

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 
 from anchor_jax.errors import UserError
-from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
+from anchor_jax.shapes import Float, Int, NdArray, Shaped, UInt8
 
 # Where the five landmarks of an aligned FFHQ face of 512 x 512 pixels are, as face restorers use it.
 TEMPLATE_512 = np.array(
   [(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)], np.float64
 )
+PLACE_STEPS = 16  # of `crop_places`
 _ERODE_512, _BLUR_512 = 40, 41  # pixels; see `blend_weight`
 
 
@@ -100,6 +101,25 @@ def crop_surface(
   matrix = np.array(transform)
   matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV's pixel centres are at whole numbers
   return cv2.warpAffine(surface, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+
+
+def crop_places(transform: Float[NdArray, "2 3"], size: int, frame_size: tuple[int, int]) -> Int[NdArray, "S S 2"]:
+  """Where in the frame each pixel of its face crop is taken from, for cropping on the device what lies there.
+
+  Args:
+    transform, size: as for `crop_image`.
+    frame_size: height and width of the frame, in pixels.
+
+  Returns:
+    x and y in sixteenths of a pixel (1 / PLACE_STEPS), 0 at the centre of the first pixel. Beyond the frame they are
+    mirrored, as by `crop_image` with `extend`.
+  """
+  x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+  back = _inverse(transform)
+  places = np.stack([x, y], axis=-1) @ back[:, :2].T + back[:, 2] - 0.5
+  last = np.maximum(np.array(frame_size[::-1]) - 1, 1)
+  mirrored = np.abs((places + last) % (2 * last) - last)
+  return np.rint(np.minimum(mirrored, np.array(frame_size[::-1]) - 1) * PLACE_STEPS).astype(np.int32)
 
 
 def keep_mask(

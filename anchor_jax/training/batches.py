@@ -147,13 +147,13 @@ def open_training_data(
       missing.
   """
   target, reference = batch_fields(config)
-  pictures: Source = head_source(records, config.data.crop) if config.part == "head" else records
+  crop = config.data.crop if config.part == "head" else None
+  pictures: Source = records if crop is None else head_source(records, crop)
   with_context = not config.train_image_encoder
   encoded = encoded_names(networks, with_context) if config.data.cache and config.part != "vae" else ()
   place = None
   processes, folders = (jax.process_index(), jax.process_count()), (records.folder, folder)
   if encoded:
-    crop = config.data.crop if config.part == "head" else None
     key = cache_key(records, networks, weights, with_context, crop)
     place = encode_records(pictures, networks, weights, folders, key, with_context, processes)
   source = pictures
@@ -165,7 +165,7 @@ def open_training_data(
   if not kind:
     return TrainingData(config, pictures, source, share)
   appearances = FilmAppearances(records)
-  place = look_up_records(kind, appearances, folders, processes)
+  place = look_up_records(kind, appearances, folders, processes, crop)
   pictures, source = (EncodedSource(inner, place, (FIELD,)) for inner in (pictures, source))
   return TrainingData(config, pictures, source, share, appearances if needs_appearance(kind) else None)
 

@@ -1,5 +1,7 @@
 """The channels that the pose branch takes beside the pose render, looked up for every record before training.
 
+For the body they are as large as the frames, for the head as its face crops.
+
 A record's channels come from the film without its own block and that block's neighbours (appearance/blocks.py), so that
 the network cannot learn to copy what it should paint.
 """
@@ -9,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,8 +24,9 @@ from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import read_all
 from anchor_jax.errors import UserError
 from anchor_jax.models.conditioning import Conditioning, make_conditioning, needs_appearance
+from anchor_jax.motion.face import crop_places, face_transform
 from anchor_jax.motion.surface import CHARTS
-from anchor_jax.shapes import Array, NdArray, UInt8
+from anchor_jax.shapes import Array, Int, NdArray, UInt8
 from anchor_jax.training.cache import complete_folder, hash_records
 
 FIELD = "conditions"  # uint8 [H W C]; 255 is 1
@@ -58,7 +62,11 @@ def check_surface(kind: str, records: PreparedSource) -> None:
 
 
 def look_up_records(
-  kind: str, appearances: FilmAppearances, folders: Sequence[Path], share: tuple[int, int] = (0, 1)
+  kind: str,
+  appearances: FilmAppearances,
+  folders: Sequence[Path],
+  share: tuple[int, int] = (0, 1),
+  crop: int | None = None,
 ) -> Path:
   """The folder with the channels of every record as the array `FIELD`, looked up now or by an earlier run.
 
@@ -67,46 +75,69 @@ def look_up_records(
     appearances: of the people in the folder that is trained on.
     folders: where the result may be kept; the first that has it, or else the first that can be written, is used.
     share: (index, count) of this process among those of the run.
+    crop: size in pixels of the head's face crops, of the records that `head_source` takes; None for whole frames.
 
   Raises:
     UserError: a person has no surface map.
   """
   records = appearances.records
+  chosen = np.arange(len(records)) if crop is None else np.flatnonzero(records.has_landmarks)
 
   @functools.lru_cache(maxsize=1)  # consecutive records are of one block
   def conditioning(person: int, block: int) -> Conditioning:
     return make_conditioning(kind, appearances.of_person(person).gathered.appearance(block))
 
-  def chosen(record: int) -> Conditioning:
+  def of_record(record: int) -> Conditioning:
     return conditioning(*appearances.block_of(record)) if needs_appearance(kind) else make_conditioning(kind)
 
   def write(folder: Path, blocks: Sequence[int]) -> None:
     for block in tqdm(blocks, "look up", unit="block"):
-      numbers = block_records(block, len(records))
-      surfaces = np.stack([record["surface"] for record in read_all(records, numbers, ("surface",))])
+      numbers = chosen[block_records(block, len(chosen))].tolist()
+      surfaces, places = _read(records, numbers, crop)
       keys = [appearances.block_of(number) if needs_appearance(kind) else 0 for number in numbers]
       starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
       ends = [*starts[1:], len(keys)]
-      made = [_look_up(chosen(numbers[i]), surfaces[i:j]) for i, j in zip(starts, ends, strict=True)]
+      made = [
+        _look_up(of_record(numbers[i]), surfaces[i:j], None if places is None else places[i:j])
+        for i, j in zip(starts, ends, strict=True)
+      ]
       write_block(folder, block, {FIELD: np.concatenate(made)})
 
-  facts = {"format": _FORMAT, "kind": kind, "key_frames": KEY_FRAMES, "charts": CHARTS}
+  facts: dict[str, Any] = {"format": _FORMAT, "kind": kind, "key_frames": KEY_FRAMES, "charts": CHARTS}
+  facts |= {} if crop is None else {"part": "head", "crop": crop}
   digest = hashlib.sha256(json.dumps(facts).encode())
   hash_records(digest, records)
   name = f"conditions-{digest.hexdigest()[:16]}"
-  return complete_folder(folders, name, (FIELD,), len(records), write, share)
+  return complete_folder(folders, name, (FIELD,), len(chosen), write, share)
+
+
+def _read(
+  records: PreparedSource, numbers: Sequence[int], crop: int | None
+) -> tuple[UInt8[NdArray, "N H W 3"], Int[NdArray, "N S S 2"] | None]:
+  """Surface maps of some records, and with `crop` the places in them of the pixels of the face crops."""
+  if crop is None:
+    return np.stack([record["surface"] for record in read_all(records, numbers, ("surface",))]), None
+  read = list(read_all(records, numbers, ("surface", "landmarks")))
+  frame_size = records.size, records.size
+  places = [crop_places(face_transform(record["landmarks"], crop), crop, frame_size) for record in read]
+  return np.stack([record["surface"] for record in read]), np.stack(places)
 
 
 @jax.jit
-def _look_up_chunk(conditioning: Conditioning, surface: UInt8[Array, "N H W 3"]) -> UInt8[Array, "N H W C"]:
-  return conditioning(surface)
+def _look_up_chunk(
+  conditioning: Conditioning, surface: UInt8[Array, "N H W 3"], places: Int[Array, "N S S 2"] | None
+) -> UInt8[Array, "N h w C"]:
+  return conditioning(surface, places)
 
 
-def _look_up(conditioning: Conditioning, surfaces: UInt8[NdArray, "N H W 3"]) -> UInt8[NdArray, "N H W C"]:
+def _look_up(
+  conditioning: Conditioning, surfaces: UInt8[NdArray, "N H W 3"], places: Int[NdArray, "N S S 2"] | None
+) -> UInt8[NdArray, "N h w C"]:
   """The channels of records of one block, always so many in a call that nothing compiles twice."""
   made = []
   for start in range(0, len(surfaces), _CHUNK):
-    chunk = surfaces[start : start + _CHUNK]
-    padded = np.pad(chunk, [(0, _CHUNK - len(chunk))] + [(0, 0)] * 3, mode="edge")
-    made.append(np.asarray(_look_up_chunk(conditioning, padded))[: len(chunk)])
+    count = min(_CHUNK, len(surfaces) - start)
+    rows = start + np.minimum(np.arange(_CHUNK), count - 1)
+    chunk = _look_up_chunk(conditioning, surfaces[rows], None if places is None else places[rows])
+    made.append(np.asarray(chunk)[:count])
   return np.concatenate(made)

@@ -3,6 +3,8 @@
 import numpy as np
 
 from anchor_jax.appearance.gather import FilmFrame
+from anchor_jax.motion import surface
+from anchor_jax.motion.sidecar import PosedFrame
 
 CHARTS = (("none", False), ("globe", True), ("face", False))
 STAND = (200, 30, 30)
@@ -44,3 +46,15 @@ def globe(turn, size=48, shift=0.0):
 def globe_film(count=40, size=48):
   """A globe that turns once and moves a few pixels to and fro."""
   return [globe(i / count, size, 4 * np.sin(i)) for i in range(count)]
+
+
+def film(count=20, size=32):
+  """A globe that turns; its charts are those of a cranium, which goes around, and of a chest."""
+  for i in range(count):
+    frame = globe(i / count, size, np.sin(i))
+    chart = np.array([0, surface.chart("cranium"), surface.chart("chest")], np.uint8)[frame.surface[..., 0]]
+    where = np.dstack([chart, frame.surface[..., 1:]])
+    face = np.where(chart == surface.chart("cranium"), 255, 0).astype(np.uint8)
+    pose = np.where(frame.person_mask[..., None] > 0, where, 0)
+    points = np.array([(14, 11), (18, 11), (16, 13), (14, 15), (18, 15)], np.float32)
+    yield PosedFrame(frame.frame, pose, frame.person_mask, face, points, where)

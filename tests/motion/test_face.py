@@ -76,3 +76,14 @@ def test_paste_returns_the_picture_and_stays_inside():
   assert changed.any() and not (changed & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)).any()
   centre = landmarks.mean(0).astype(int)
   assert (painted[centre[1], centre[0]] > 240).all()
+
+
+def test_crop_places_are_where_crop_image_reads():
+  y, x = np.mgrid[:50, :60]
+  ramps = np.stack([4 * x, 5 * y, 0 * x], axis=-1).astype(np.uint8)
+  for shift in (0.0, 18.0):  # the second crop reaches beyond the frame
+    to_crop = face.face_transform(face.face_template(24) @ [[0.9, 0.3], [-0.3, 0.9]] + [20 + shift, 12], 32)
+    places = face.crop_places(to_crop, 32, (50, 60))
+    assert places.min() >= 0 and (places.max(axis=(0, 1)) <= [59 * 16, 49 * 16]).all()
+    read = face.crop_image(ramps, to_crop, 32, extend=True)[..., :2] / [4, 5]
+    assert np.abs(places / 16 - read).max() < 0.3

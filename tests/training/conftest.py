@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from globes import film
 from people import make_posed_frames
 from tiny import drawn_weights, tiny_model
 
@@ -58,3 +59,10 @@ def begun_runs(tiny_runs, tmp_path_factory):
 @pytest.fixture
 def tiny_run(tiny_runs):
   return tiny_runs
+
+
+@pytest.fixture(scope="session")
+def globes(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data") / "globe"
+  build([PosedClip("clip", "ana", 4.0, film())], folder, 32)
+  return folder

@@ -1,28 +1,26 @@
-"""A body that also sees its person's appearance: looked up without its own block, trained, kept, animated alike."""
+"""Body and head that also see their person: looked up without its own block, trained, kept, animated alike."""
 
 import dataclasses
 import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from globes import globe
+from globes import film
 from launched import losses
 
 from anchor_jax import parallel
 from anchor_jax.architecture import RefinerConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
 from anchor_jax.convert import to_adapters, to_diffusers
-from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.errors import UserError
-from anchor_jax.models import conditions
 from anchor_jax.models.conditioning import condition_groups, conditioning_channels, make_conditioning
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion import surface
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.person import Person, Reference, load, read_reference
@@ -30,30 +28,11 @@ from anchor_jax.store import run_bundle
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
-from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
+from anchor_jax.training.conditions import FilmAppearances
 from anchor_jax.training.loss import drop_groups
 
-COUNT, SIZE = 20, 32
+SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
-
-
-def film(count=COUNT):
-  """A globe that turns; its charts are those of a cranium, which goes around, and of a chest."""
-  for i in range(count):
-    frame = globe(i / count, SIZE, np.sin(i))
-    chart = np.array([0, surface.chart("cranium"), surface.chart("chest")], np.uint8)[frame.surface[..., 0]]
-    where = np.dstack([chart, frame.surface[..., 1:]])
-    face = np.where(chart == surface.chart("cranium"), 255, 0).astype(np.uint8)
-    pose = np.where(frame.person_mask[..., None] > 0, where, 0)
-    points = np.array([(14, 11), (18, 11), (16, 13), (14, 15), (18, 15)], np.float32)
-    yield PosedFrame(frame.frame, pose, frame.person_mask, face, points, where)
-
-
-@pytest.fixture(scope="module")
-def globes(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("data") / "globe"
-  build([PosedClip("clip", "ana", 4.0, film())], folder, SIZE)
-  return folder
 
 
 @pytest.fixture(scope="module")
@@ -76,37 +55,16 @@ def workdir(tmp_path_factory, make_config):
   return folder
 
 
-def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path):
-  source = open_prepared(globes)
-  place = look_up_records("full", FilmAppearances(source), [tmp_path])
-  made = EncodedSource(source, place, (FIELD,)).read(9, (FIELD,))[FIELD]
-  gathered = FilmAppearances(source).of_person(0).gathered
-  block = int(gathered.blocks.of_frame[9])
-  near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
-  changed = [frame._replace(frame=255 - frame.frame) if i in near else frame for i, frame in enumerate(film())]
-  build([PosedClip("clip", "ana", 4.0, changed)], tmp_path / "changed", SIZE)
-  other = open_prepared(tmp_path / "changed")
-  again = look_up_records("full", FilmAppearances(other), [tmp_path])
-  assert again != place
-  np.testing.assert_array_equal(EncodedSource(other, again, (FIELD,)).read(9, (FIELD,))[FIELD], made)
-  assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
-  alone = look_up_records("full", FilmAppearances(source), [tmp_path], (0, 1))
-  assert alone == place
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
-  source = open_prepared(globes)
-  place = look_up_records(kind, FilmAppearances(source), [tmp_path])
-  made = EncodedSource(source, place, (FIELD,)).read(3, (FIELD,))[FIELD]
-  assert made.shape == (SIZE, SIZE, conditioning_channels(kind) - 3) and made.dtype == np.uint8
-  wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
-  if kind == "coordinates":
-    truth = conditions.coordinates(wanted)
-  else:
-    appearance = FilmAppearances(source).of_person(0).gathered.appearance(FilmAppearances(source).block_of(3)[1])
-    truth = jax.jit(conditions.look_up)(conditions.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
-  np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
+@pytest.fixture(scope="module")
+def with_head(tmp_path_factory, workdir, make_config, tiny_runs):
+  """The same person with a head of the kind "full"."""
+  folder = tmp_path_factory.mktemp("runs") / "ana"
+  shutil.copytree(workdir, folder)
+  config, head = make_config("full"), tiny_runs("head")
+  data = dataclasses.replace(config.data, crop=head.data.crop)
+  config = dataclasses.replace(config, part="head", model=head.model, data=data, preview_every=2)
+  train(config, folder, jax.devices()[:1])
+  return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,24 +126,42 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path, clip
 def lively(person):
   """With a pose branch and a refiner that matter, as if trained for long."""
   stir = lambda scale: lambda leaf: leaf + scale * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
-  weights = dict(person.body.weights)
-  for name, scale in (("controlnet", 0.3), ("refiner", 0.03)):
-    weights[name] = jax.tree.map(stir(scale), weights[name])
-  return dataclasses.replace(person, body=dataclasses.replace(person.body, weights=weights))
+  lively = {}
+  for name, part in person.parts.items():
+    weights = dict(part.weights)
+    for network, scale in (("controlnet", 0.3), ("refiner", 0.03)):
+      if network in weights:
+        weights[network] = jax.tree.map(stir(scale), weights[network])
+    lively[name] = dataclasses.replace(part, weights=weights)
+  return dataclasses.replace(person, **lively)
 
 
-def test_stream_whole_clip_resume_and_mesh_agree(workdir, globes):
-  person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=12)
-  frames = np.stack(list(person.animate(motion)))
-  assert np.std(frames, axis=0).max() > 2
-  np.testing.assert_array_equal(list(person.animate(motion, start=7)), frames[7:])
-  agree = lambda made: np.abs(np.stack(list(made)).astype(int) - frames).max() <= 1  # rounding to grey levels
-  assert agree(person.with_sampling(whole_clip=True).animate(motion))
-  assert agree(person.animate(motion, mesh=parallel.sampling_mesh(4, 2)))
+def test_stream_whole_clip_resume_and_mesh_agree(with_head, globes):
+  person, motion = lively(load(with_head)), read_motion(globes, size=SIZE, frames=12)
+  animate = lambda person, **options: np.stack(list(person.animate(motion, with_body=True, **options)))
+  frames = animate(person)  # with the face repainted, and as the body left them
+  assert np.std(frames[:, 1], axis=0).max() > 2
+  assert np.abs(frames[:, 0].astype(int) - frames[:, 1]).max() > 2
+  np.testing.assert_array_equal(animate(person, start=7), frames[7:])
+  agree = lambda made: np.abs(made.astype(int) - frames).max() <= 1  # rounding to grey levels
+  assert agree(animate(person.with_sampling(whole_clip=True).with_sampling("head", whole_clip=True)))
+  assert agree(animate(person, mesh=parallel.sampling_mesh(4, 2)))
   # The appearance reaches the pictures.
-  negative = dataclasses.replace(person.body.dense_appearance, atlas=255 - person.body.dense_appearance.atlas)
-  other = dataclasses.replace(person, body=dataclasses.replace(person.body, dense_appearance=negative))
-  assert not agree(other.animate(motion))
+  for name, part in person.parts.items():
+    negative = dataclasses.replace(part.dense_appearance, atlas=255 - part.dense_appearance.atlas)
+    other = animate(dataclasses.replace(person, **{name: dataclasses.replace(part, dense_appearance=negative)}))
+    assert not agree(other)
+    assert name == "body" or np.array_equal(other[:, 1], frames[:, 1])
+
+
+def test_the_head_keeps_the_appearance_too(with_head, globes, tmp_path):
+  person, motion = load(with_head), read_motion(globes, size=SIZE, frames=3)
+  person.save(tmp_path / "saved")
+  for read in (person, load(tmp_path / "saved")):
+    np.testing.assert_array_equal(read.head.dense_appearance.key_frames, person.body.dense_appearance.key_frames)
+  bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
+  with pytest.raises(UserError, match="prepare its video again"):
+    next(person.animate(bare))
 
 
 @pytest.fixture(scope="module")
@@ -341,8 +317,7 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, 
     train(old, tmp_path / "old")
   with pytest.raises(UserError, match="adapters leave its stem as it is"):
     train(make_config("full", init="studio", lora=LoRAConfig(rank=2)), tmp_path / "blind")
-  for values in ({"part": "head"}, {"part": "vae"}):
-    with pytest.raises(UserError, match=r"data\.appearance"):
-      run_config({**values, "data": {"appearance": "full"}})
+  with pytest.raises(UserError, match=r"data\.appearance"):
+    run_config({"part": "vae", "data": {"appearance": "full"}})
   with pytest.raises(UserError, match="coordinates"):
     run_config({"data": {"appearance": "photo"}})

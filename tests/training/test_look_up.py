@@ -1,0 +1,78 @@
+"""What body and head see of their person, looked up for every record of a film without its own block."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from globes import film
+
+from anchor_jax.data.encoded import EncodedSource
+from anchor_jax.data.faces import head_source
+from anchor_jax.data.records import build, open_prepared
+from anchor_jax.models import conditions
+from anchor_jax.models.conditioning import conditioning_channels
+from anchor_jax.motion.clips import PosedClip
+from anchor_jax.motion.face import crop_image, crop_places, face_transform
+from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
+
+COUNT, SIZE = 20, 32
+KINDS = ("coordinates", "atlas", "full")
+
+
+@pytest.mark.parametrize("crop", [None, 16])
+def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path, crop):
+  source = open_prepared(globes)
+  place = look_up_records("full", FilmAppearances(source), [tmp_path], crop=crop)
+  made = EncodedSource(source, place, (FIELD,)).read(9, (FIELD,))[FIELD]
+  gathered = FilmAppearances(source).of_person(0).gathered
+  block = int(gathered.blocks.of_frame[9])
+  near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
+  changed = [frame._replace(frame=255 - frame.frame) if i in near else frame for i, frame in enumerate(film())]
+  build([PosedClip("clip", "ana", 4.0, changed)], tmp_path / "changed", SIZE)
+  other = open_prepared(tmp_path / "changed")
+  again = look_up_records("full", FilmAppearances(other), [tmp_path], crop=crop)
+  assert again != place
+  np.testing.assert_array_equal(EncodedSource(other, again, (FIELD,)).read(9, (FIELD,))[FIELD], made)
+  assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
+  alone = look_up_records("full", FilmAppearances(source), [tmp_path], (0, 1), crop)
+  assert alone == place
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
+  source = open_prepared(globes)
+  place = look_up_records(kind, FilmAppearances(source), [tmp_path])
+  made = EncodedSource(source, place, (FIELD,)).read(3, (FIELD,))[FIELD]
+  assert made.shape == (SIZE, SIZE, conditioning_channels(kind) - 3) and made.dtype == np.uint8
+  wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
+  if kind == "coordinates":
+    truth = conditions.coordinates(wanted)
+  else:
+    appearance = FilmAppearances(source).of_person(0).gathered.appearance(FilmAppearances(source).block_of(3)[1])
+    truth = jax.jit(conditions.look_up)(conditions.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
+  np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_face_crop_is_the_crop_of_what_the_body_sees(globes, tmp_path, kind):
+  source, size = open_prepared(globes), 20
+  source.has_landmarks[2] = False
+  whole, faces = (look_up_records(kind, FilmAppearances(source), [tmp_path], (0, 1), crop) for crop in (None, size))
+  assert whole != faces
+  head = EncodedSource(head_source(source, size), faces, (FIELD,))
+  assert len(head) == COUNT - 1
+  record, made = EncodedSource(source, whole, (FIELD,)).read(3, (FIELD,)), head.read(2, (FIELD,))
+  to_crop = face_transform(source.read(3, ("landmarks",))["landmarks"], size)
+  if kind == "coordinates":
+    x, y = np.moveaxis((crop_places(to_crop, size, (SIZE, SIZE)) + 8) // 16, -1, 0)  # never between two charts
+    np.testing.assert_array_equal(made[FIELD], record[FIELD][y, x])
+    return
+  for group in range(0, made[FIELD].shape[-1], 4):
+    seen, crop = (fields[FIELD][..., group : group + 4].astype(np.float32) for fields in (record, made))
+    weighted = lambda channels: np.rint(channels[..., :3] * channels[..., 3:] / 255)
+    for before, after in ((seen[..., 3:].repeat(3, axis=-1), crop[..., 3:]), (weighted(seen), weighted(crop))):
+      cropped = crop_image(before.astype(np.uint8), to_crop, size, extend=True)
+      error = np.abs(
+        cropped - after
+      )  # OpenCV rounds places to 1/32 pixel, we to 1/16: at an edge up to 255 * 2 * 3 / 64
+      assert error.max() < 24 and error.mean() < 2
