@@ -25,7 +25,7 @@ from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store import run_bundle
-from anchor_jax.store.weights import initial_weights
+from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
 from anchor_jax.training.conditions import FilmAppearances
@@ -56,20 +56,30 @@ def workdir(tmp_path_factory, make_config):
 
 
 @pytest.fixture(scope="module")
-def with_head(tmp_path_factory, workdir, make_config, tiny_runs):
+def with_head(tmp_path_factory, workdir, globes, begun_runs):
   """The same person with a head of the kind "full"."""
   folder = tmp_path_factory.mktemp("runs") / "ana"
   shutil.copytree(workdir, folder)
-  config, head = make_config("full"), tiny_runs("head")
-  data = dataclasses.replace(config.data, crop=head.data.crop)
-  config = dataclasses.replace(config, part="head", model=head.model, data=data, preview_every=2)
-  train(config, folder, jax.devices()[:1])
+  config = begun_runs("head", steps=2, preview_every=2)
+  data = dataclasses.replace(config.data, path=str(globes), appearance="full")
+  train(dataclasses.replace(config, data=data), folder, jax.devices()[:1])
   return folder
 
 
+@pytest.fixture(scope="module")
+def blind(make_config, tmp_path_factory):
+  """A folder of models whose pose branch takes the render alone."""
+  networks, weights = initial_weights(make_config(""))
+  stem = weights["controlnet"]["controlnet_cond_embedding"]
+  weights["controlnet"]["controlnet_cond_embedding"] = jax.tree.map(lambda leaf: leaf + 0.1, stem)
+  folder = tmp_path_factory.mktemp("models") / "blind"
+  write_folder(folder, networks, weights, tuple(weights), "float32")
+  return str(folder)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_starts_as_the_network_without(make_config, kind):
-  config = dataclasses.replace(make_config(kind), init="studio")
+def test_training_starts_as_the_network_without(make_config, blind, kind):
+  config = dataclasses.replace(make_config(kind), init=blind)
   plain = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance=""))
   (networks, weights), (old, before) = initial_weights(config), initial_weights(plain)
   assert networks.model.controlnet.conditioning_channels == conditioning_channels(kind)
@@ -301,7 +311,7 @@ def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
   np.testing.assert_array_equal(many, one)
 
 
-def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, globes, tmp_path):
+def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny_runs, globes, tmp_path):
   person, motion = load(workdir), read_motion(globes, size=SIZE)
   bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
   with pytest.raises(UserError, match="prepare its video again"):
@@ -316,7 +326,7 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, tiny_runs, 
   with pytest.raises(UserError, match="prepare the videos again"):
     train(old, tmp_path / "old")
   with pytest.raises(UserError, match="adapters leave its stem as it is"):
-    train(make_config("full", init="studio", lora=LoRAConfig(rank=2)), tmp_path / "blind")
+    train(make_config("full", init=blind, lora=LoRAConfig(rank=2)), tmp_path / "blind")
   with pytest.raises(UserError, match=r"data\.appearance"):
     run_config({"part": "vae", "data": {"appearance": "full"}})
   with pytest.raises(UserError, match="coordinates"):
