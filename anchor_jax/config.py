@@ -310,8 +310,6 @@ class RunConfig:
         f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
       )
     self._check_lora()
-    if self.model.refiner is not None and self.data.appearance == "coordinates":
-      raise SettingError("data.appearance", 'is "coordinates": the refiner takes "atlas", "full" or nothing')
     if self.data.appearance and self.part == "vae":
       raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
 

@@ -174,11 +174,12 @@ def summary(report: dict) -> str:
     f"SSIM of the person  {ours['ssim']:.3f}     (nearest training frame {nearest['ssim']:.3f}, mean frame"
     f" {mean['ssim']:.3f})",
   ]
-  if "generated_without_head" in face:
-    lines.append(
-      f"PSNR of the face    {face['generated']['psnr']:.2f} dB  (without the head model"
-      f" {face['generated_without_head']['psnr']:.2f})"
-    )
+  if "generated" in face:
+    bare = face.get("generated_without_head")
+    compared = "" if bare is None else f"  (without the head model {bare['psnr']:.2f})"
+    lines.append(f"PSNR of the face    {face['generated']['psnr']:.2f} dB{compared}")
+  if "generated_without_head" in face and face["generated"]["psnr"] < face["generated_without_head"]["psnr"]:
+    lines.append("The head model lowers the face's PSNR: generate with --no-head.")
   return "\n".join(lines)
 
 

@@ -170,6 +170,8 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
       f"the pose branch that training starts from takes {branch.conditioning_channels} channels, and"
       f' config.data.appearance="{kind}" gives {conditioning_channels(kind)}: set it as when that branch was trained'
     )
+  if config.model.refiner is not None and kind == "coordinates":
+    raise UserError('config.data.appearance is "coordinates": a refiner takes "atlas", "full" or nothing')
   branch = dataclasses.replace(branch, conditioning_channels=conditioning_channels(kind))
   return dataclasses.replace(config.model, controlnet=branch)
 
