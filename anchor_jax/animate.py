@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
 # (networks, weights, look-up of further conditions, noise [h w C], a block of frames) -> (noise of the block, condition
-# of the block), jitted
-Prepare = Callable[[Networks, PyTree, Conditioning, Array, PyTree], tuple[Array, PyTree]]
+# of the block, what its refiner sees), jitted
+Prepare = Callable[[Networks, PyTree, Conditioning, Array, PyTree], tuple[Array, PyTree, PyTree]]
 _PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
 
 
@@ -166,18 +166,21 @@ def _body_block(
   networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
 ):
   pose = block["pose"]
-  conditions = to_unit(conditioning(block["surface"], block.get("places")))[None] if "surface" in block else None
-  condition = {"pose": networks.embed_pose(weights, pose[None], conditions)[0]}
-  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition
+  looked_up = conditioning(block["surface"], block.get("places")) if "surface" in block else None
+  condition = {
+    "pose": networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
+  }
+  shown = () if networks.refiner is None else (pose, looked_up)
+  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition, shown
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _head_block(
   networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
 ):
-  noise, condition = _body_block(networks, weights, conditioning, noise, block)
+  noise, condition, shown = _body_block(networks, weights, conditioning, noise, block)
   inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
-  return noise, {**condition, "inpaint": inpaint}
+  return noise, {**condition, "inpaint": inpaint}, shown
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -187,14 +190,14 @@ def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(
-  networks: Networks, weights: PyTree, conditioning: Conditioning, latents: Float[Array, "F h w C"], known: PyTree
+  networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"], shown: PyTree
 ) -> UInt8[Array, "F H W 3"]:
-  """Pictures of latents; `known` are the frames' items where there is a refiner, which sees them, else {}."""
+  """Pictures of latents; `shown` is what the refiner sees of the frames, () where there is none."""
   if networks.refiner is None:
     pictures = networks.decode(weights, latents)
   else:
-    conditions = to_unit(conditioning(known["surface"], known.get("places"))) if "surface" in known else None
-    pictures = networks.paint(weights, latents, known["pose"], conditions)
+    pose, looked_up = shown
+    pictures = networks.paint(weights, latents, pose, None if looked_up is None else to_unit(looked_up))
   return jnp.round(pictures * 255).astype(jnp.uint8)
 
 
@@ -214,14 +217,6 @@ class _Denoise:
     return self.networks.denoise(weights, *inputs, conditioning_scale=self.conditioning_scale)
 
 
-def _remembered(items: Iterable[PyTree], wanted: bool) -> tuple[Iterable[PyTree], Iterator[PyTree]]:
-  """The items, and another iterator over them; the second is empty, and nothing is kept, unless it is `wanted`."""
-  if not wanted:
-    return items, iter(())
-  first, second = itertools.tee(items)
-  return first, second
-
-
 class _Painter:
   """One part that paints one video: from what is known of each frame to its picture."""
 
@@ -239,30 +234,31 @@ class _Painter:
     """Frames from `start` on; `items` begin with the frame `_first_needed`."""
     with parallel.use_mesh(self.sampler.mesh):
       contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
-    make_block = lambda block: prepare(self.networks, self.weights, self.conditioning, self.noise, block)
-    items, known = _remembered(items, self.networks.refiner is not None)
-    begin = _first_needed(self.part, self.sampler.mesh, start)
-    if _in_memory(self.part):
+    layout = None if _in_memory(self.part) else self.sampler.layout
+    size, offset = (_PIECE, 0) if layout is None else (layout.block, layout.offset)
+    numbers = itertools.count(0 if layout is None else layout.first_block_needed(start))
+    shown: dict[int, PyTree] = {}  # by number of the block, from when it comes in until its pictures are made
+
+    def make_block(block: PyTree) -> tuple[Array, PyTree]:
+      noise, condition, shown[next(numbers)] = prepare(
+        self.networks, self.weights, self.conditioning, self.noise, block
+      )
+      return noise, condition
+
+    if layout is None:
       pieces, place = self._whole_clip(make_block, items, contexts), self._over_devices
     else:
       pieces = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
       place = self.sampler.place_block
-    size = _PIECE if _in_memory(self.part) else self.sampler.layout.block
     for first, latents in pieces:
-      shown = list(itertools.islice(known, max(0, first - begin), max(0, first - begin) + len(latents)))
-      begin = first + len(latents)
+      block, row = divmod(first + offset, size)
+      seen = shown.pop(block)
       if first + len(latents) > start:
-        yield from self._decoded(latents, shown, size, place)[max(0, start - first) : len(latents)]
-
-  def _decoded(
-    self, latents: Array, shown: list[PyTree], size: int, place: Callable[[PyTree], PyTree]
-  ) -> UInt8[NdArray, "F H W 3"]:
-    if len(latents) < size:  # always the same number of frames, so that nothing compiles twice
-      latents = jnp.pad(latents, [(0, size - len(latents))] + [(0, 0)] * 3, mode="edge")
-    shown += shown[-1:] * (size - len(shown))
-    known = jax.tree.map(lambda *leaves: np.stack(leaves), *shown) if shown else {}
-    with parallel.use_mesh(self.sampler.mesh):
-      return np.asarray(_decode(self.networks, self.weights, self.conditioning, *place((latents, known))))
+        # Whole blocks, so that nothing compiles twice.
+        padded = jnp.pad(latents, [(row, size - row - len(latents))] + [(0, 0)] * 3, mode="edge")
+        with parallel.use_mesh(self.sampler.mesh):
+          made = np.asarray(_decode(self.networks, self.weights, *place((padded, seen))))
+        yield from made[row + max(0, start - first) : row + len(latents)]
 
   def _over_devices(self, frames: PyTree) -> PyTree:
     """Frames of a whole clip, shared among the devices as far as they divide."""

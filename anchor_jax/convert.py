@@ -191,7 +191,9 @@ def main() -> None:
   args = _parser().parse_args()
   if args.way == "to-diffusers":
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
-    if any((args.source / part / "appearance.safetensors").exists() for part in PARTS):
+    from anchor_jax.store.workdir import DENSE_APPEARANCE
+
+    if any((args.source / part / DENSE_APPEARANCE).exists() for part in PARTS):
       print("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)

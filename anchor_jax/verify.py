@@ -222,7 +222,7 @@ def losses(golden: Golden) -> Arrays:
   }
   for name, part, extra in (("body", golden.body, {}), ("head", golden.head, {"inpaint": inpaint[:, None]})):
     condition = {"pose": part.embed_pose(pose), **extra}
-    loss = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, condition)
+    loss, _ = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, condition)
     found[f"l_loss_{name}"] = np.asarray(loss.mean())
   return found
 

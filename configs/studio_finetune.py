@@ -5,8 +5,8 @@ python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=ru
 python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
 The last 32 frames are held out: their loss is printed with every checkpoint, and runs/ana/body/preview.png shows some.
-With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained (under 1 MB);
-`python -m anchor_jax.convert lora runs/ana ana_lora` writes them.
+With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained;
+`python -m anchor_jax.convert lora runs/ana ana_lora` writes them (under 1 MB) and the appearance (1 MB).
 
 The body also sees the person's texture, key frames of the film and the empty room, looked up for each pose, and its
 refiner paints details from them; runs/ana/body/appearance.safetensors keeps them. The film must have been prepared by

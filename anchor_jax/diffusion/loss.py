@@ -16,25 +16,11 @@ def denoising_loss(
   context: Float[Array, "B N D"],
   condition: PyTree,
   snr_gamma: float = 0.0,
-) -> Float[Array, "B"]:
-  """The mean squared error of the prediction for each clip (DDPM, eq. 14), float32; see `loss_and_estimate`."""
-  return loss_and_estimate(denoise, schedule, clean, noise, timesteps, context, condition, snr_gamma)[0]
-
-
-def loss_and_estimate(
-  denoise: Denoise,
-  schedule: Schedule,
-  clean: Float[Array, "B T H W C"],
-  noise: Float[Array, "B T H W C"],
-  timesteps: Int[Array, "B"],
-  context: Float[Array, "B N D"],
-  condition: PyTree,
-  snr_gamma: float = 0.0,
 ) -> tuple[Float[Array, "B"], Float[Array, "B T H W C"]]:
-  """(`denoising_loss`, the clean latents as the prediction estimates them), float32.
+  """(mean squared error of the prediction for each clip, clean latents that the prediction stands for), float32.
 
-  With `snr_gamma` above 0 the loss is weighted by min-SNR (Hang et al. 2023): the error of the clean latent, times
-  min(SNR, snr_gamma).
+  The error is DDPM's, eq. 14. With `snr_gamma` above 0 it is weighted by min-SNR (Hang et al. 2023): the error of the
+  clean latent, times min(SNR, snr_gamma).
   """
   noisy = add_noise(schedule, clean, noise, timesteps)
   mask = jnp.ones(clean.shape[:2], bool)

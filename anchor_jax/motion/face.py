@@ -94,15 +94,6 @@ def crop_image(
   return _warp(image, transform, (size, size), cv2.BORDER_REFLECT_101 if extend else cv2.BORDER_CONSTANT)
 
 
-def crop_surface(
-  surface: UInt8[NdArray, "H W 3"], transform: Float[NdArray, "2 3"], size: int
-) -> UInt8[NdArray, "S S 3"]:
-  """The face crop of a surface map: each pixel is one of the frame's, (0, 0, 0) beyond the frame; see `crop_image`."""
-  matrix = np.array(transform)
-  matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV's pixel centres are at whole numbers
-  return cv2.warpAffine(surface, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-
-
 def crop_places(transform: Float[NdArray, "2 3"], size: int, frame_size: tuple[int, int]) -> Int[NdArray, "S S 2"]:
   """Where in the frame each pixel of its face crop is taken from, for cropping on the device what lies there.
 

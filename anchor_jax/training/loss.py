@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.config import RunConfig
-from anchor_jax.diffusion.loss import loss_and_estimate
+from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
@@ -169,9 +169,7 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
 
-    losses, estimate = loss_and_estimate(
-      denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma
-    )
+    losses, estimate = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma)
     denoising = jnp.mean(losses)
     if "refiner" not in trained:
       return denoising, {}

@@ -123,8 +123,8 @@ def test_the_loss_of_a_perfect_network_is_zero_and_of_none_is_the_target_s_power
   schedule = make_schedule(ScheduleConfig())
   clean, noise = jax.random.normal(jax.random.key(0), (2, 4, 1, 3, 3, 2))
   timesteps = jnp.array([0, 10, 500, 999])
-  perfect = denoising_loss(lambda *_: noise, schedule, clean, noise, timesteps, jnp.zeros((4, 1, 1)), {})
-  none = denoising_loss(lambda x, *_: 0 * x, schedule, clean, noise, timesteps, jnp.zeros((4, 1, 1)), {})
+  perfect, _ = denoising_loss(lambda *_: noise, schedule, clean, noise, timesteps, jnp.zeros((4, 1, 1)), {})
+  none, _ = denoising_loss(lambda x, *_: 0 * x, schedule, clean, noise, timesteps, jnp.zeros((4, 1, 1)), {})
   np.testing.assert_allclose(perfect, 0, atol=1e-12)
   np.testing.assert_allclose(none, jnp.mean(noise**2, axis=(1, 2, 3, 4)), rtol=1e-5)
 
@@ -137,7 +137,7 @@ def test_min_snr_weighs_the_error_of_the_clean_latent(kind):
   power = schedule.alphas_cumprod[np.array([10, 500, 990])]
   target = training_target(schedule, clean, noise, timesteps)
   wrong = lambda *_: target + 0.1
-  loss = denoising_loss(wrong, schedule, clean, noise, timesteps, jnp.zeros((3, 1, 1)), {}, snr_gamma=5.0)
+  loss, _ = denoising_loss(wrong, schedule, clean, noise, timesteps, jnp.zeros((3, 1, 1)), {}, snr_gamma=5.0)
   # The same error as one of the clean latent, which each kind of prediction implies.
   of_clean = {"epsilon": np.sqrt((1 - power) / power), "v_prediction": np.sqrt(1 - power), "sample": 1.0}[kind] * 0.1
   np.testing.assert_allclose(loss, np.minimum(power / (1 - power), 5.0) * of_clean**2, rtol=1e-4)

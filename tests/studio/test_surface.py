@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from anchor_jax import studio
-from anchor_jax.motion.face import crop_surface, face_transform
+from anchor_jax.models.conditions import crop_surface
+from anchor_jax.motion.face import crop_places, face_transform
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.skins import surface_map, surface_points
 from anchor_jax.motion.solids import Loft, draw, empty_surface
@@ -185,7 +187,8 @@ def test_photographed_skin_and_cloth_stay_on_their_texels():
 def test_crops_and_sizes_never_mix_charts():
   picture = studio.render(studio.make_identity(5), studio.make_motion(5), 1.0, 96)
   values = {tuple(value) for value in picture.surface.reshape(-1, 3)}
-  head = crop_surface(picture.surface, face_transform(picture.landmarks, 64), 64)
+  places = crop_places(face_transform(picture.landmarks, 64), 64, (96, 96))
+  head = np.asarray(crop_surface(jnp.asarray(picture.surface), jnp.asarray(places)))
   for other in (head, *(Square(10, 5, 80, size).surface(picture.surface) for size in (32, 80, 113))):
     assert other.dtype == np.uint8 and {tuple(value) for value in other.reshape(-1, 3)} <= values | {(0, 0, 0)}
   np.testing.assert_array_equal(Square(10, 5, 80, 80).surface(picture.surface), picture.surface[5:85, 10:90])
