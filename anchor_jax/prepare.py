@@ -23,6 +23,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video, read_clips
 from anchor_jax.motion.framing import Square, check_size
+from anchor_jax.motion.ticks import tick_count
 
 
 def prepare(
@@ -55,7 +56,7 @@ def prepare(
   check_output(output)
   checked = [check_video(video, landmarks, fps) for video in videos]
   infos = [video.info for video in checked]
-  total = sum(round(info.frames * fps / info.fps) if fps else info.frames for info in infos)
+  total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
   clips = read_clips(checked, size=size, person=name, fps=fps, square=square, progress=True)

@@ -13,6 +13,7 @@ from anchor_jax.motion import render
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
 from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
+from anchor_jax.motion.ticks import pick, tick_frames
 from anchor_jax.motion.tracks import SHOULDERS, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
 from anchor_jax.shapes import Float, NdArray
@@ -95,7 +96,7 @@ def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: floa
         f"{path} has {info.fps:g} frames per second by its time stamps, which no camera makes: say how many it has with"
         " --fps=25 (or another number)"
       )
-    info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps)
+    info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps, unit=None)
   if posed is None:
     require_mediapipe(path)
   return CheckedVideo(path, info, posed)
@@ -181,7 +182,9 @@ def read_clips(
         raise UserError(
           f"{video.path} is {info.width}x{info.height}: the square of the other folder does not fit into it"
         )
-    frames = poses.frames(used)
+    frames, ticks = poses.frames(used), tick_frames(info)
+    if ticks is not None:
+      frames = pick(frames, ticks)
     if fps is not None and fps != info.fps:
       frames = resample_frames(frames, info.fps, float(fps))
     where = (used.left, used.top, used.side)

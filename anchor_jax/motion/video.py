@@ -29,9 +29,10 @@ class VideoInfo:
     fps: frames per second, judged by the time stamps (see `frame_rate`).
     width, height: of the picture as it is shown (after rotation), in pixels.
     frames: number of frames, counted in the packets.
-    seconds: frames / fps.
+    seconds: from the first frame to the end of the last one, by the time stamps.
     has_audio: whether the file has a sound track.
-    times: [T] time stamps of the frames in order, in the file's own unit; None where the file has none.
+    times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none.
+    unit: of the time stamps, in seconds; None where they are not to be believed.
   """
 
   fps: float
@@ -41,6 +42,7 @@ class VideoInfo:
   seconds: float
   has_audio: bool
   times: Int[NdArray, " T"] | None = dataclasses.field(default=None, compare=False, repr=False)
+  unit: Fraction | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -138,7 +140,9 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
     width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
-  return VideoInfo(fps, width, height, count, count / fps, has_audio, times)
+  length = 0.0 if times is None or unit is None else float((times[-1] - times[0]) * unit)
+  seconds = length + 1 / fps if length > 0 else count / fps
+  return VideoInfo(fps, width, height, count, seconds, has_audio, times, unit)
 
 
 def read_frames(
