@@ -23,7 +23,6 @@ from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate, save_report, summary
 from anchor_jax.files import new_file, prepare_parent
 from anchor_jax.motion.video import VideoWriter, write_video
-from anchor_jax.person import load
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.studio import write_studio_video
@@ -87,6 +86,8 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
     train(config, output / "person")
     done(f"train_{part}")
 
+  from anchor_jax.person import load  # imports JAX
+
   print("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
   motion = read_motion(output / "unseen", frames=size.frames)
@@ -141,6 +142,9 @@ def main() -> None:
   parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
   parser.add_argument("--config", default="studio_finetune.py", metavar="FILE.py", help="fine-tuning settings")
   args = parser.parse_args()
+  from anchor_jax.runtime import enable_compilation_cache
+
+  enable_compilation_cache()
   report = demo(args.output, SMOKE if args.smoke else Size(), args.config)
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")

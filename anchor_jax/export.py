@@ -11,12 +11,8 @@ names the versions that made it and the hash of each file. Programs are exported
 import argparse
 from pathlib import Path
 
-import jax
-
 from anchor_jax.cli import Parser, command, person_flags
 from anchor_jax.files import refuse_overwriting
-from anchor_jax.person import load
-from anchor_jax.store.bundle import check_target
 
 
 def parse() -> argparse.Namespace:
@@ -34,6 +30,12 @@ def main() -> None:
   args = parse()
   inputs = [args.checkpoint / part for part in ("body", "head")]
   refuse_overwriting(args.output, inputs if args.checkpoint != args.output else [args.checkpoint])
+  # JAX takes seconds to import: everything above does without it.
+  import jax
+
+  from anchor_jax.person import load
+  from anchor_jax.store.bundle import check_target
+
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())

@@ -107,7 +107,9 @@ def generate(args: argparse.Namespace) -> int:
   from anchor_jax.motion.resumable import ResumableWriter
   from anchor_jax.person import load
   from anchor_jax.reference import read_reference
+  from anchor_jax.runtime import enable_compilation_cache
 
+  enable_compilation_cache()
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step

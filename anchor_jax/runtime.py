@@ -1,10 +1,20 @@
 """Sets up JAX before its first use: the other processes of a run, and the compilation cache on disk."""
 
+import contextlib
+import hashlib
+import logging
 import os
+import platform
+from pathlib import Path
 
+import filelock
 import jax
 
 from anchor_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
 def initialize_distributed(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -36,8 +46,69 @@ def _environment_has_several_processes() -> bool:
   return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
 
 
-def enable_compilation_cache() -> None:
-  """Makes JAX keep compiled programs in the user's cache folder, unless a folder is set already."""
-  if jax.config.jax_compilation_cache_dir is None:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(home, "anchor_jax", "programs"))
+def enable_compilation_cache() -> Path | None:
+  """Makes JAX keep compiled programs on disk, so that the next run loads them; returns the folder, None if it can't.
+
+  The folder is anchor_jax/programs/CPU below XDG_CACHE_HOME (default ~/.cache), where CPU names the instruction set
+  that programs for the CPU were compiled for: a home that several machines share has one folder for each. It takes at
+  most 2 GB; what was not used for longest goes first. JAX's own settings come first: JAX_COMPILATION_CACHE_DIR names
+  another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing, JAX_COMPILATION_CACHE_MAX_SIZE (in bytes) and
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS hold as they are given.
+
+  Loading a program runs code from its file, so a folder that others may write to is not used. Nor is one that can't be
+  written or locked; the programs are then compiled in every run.
+  """
+  set_default = lambda name, value: name.upper() in os.environ or jax.config.update(name, value)
+  set_default("jax_persistent_cache_min_compile_time_secs", 0.02)  # JAX's own 1.0 leaves most programs out
+  if jax.config.jax_compilation_cache_dir is not None:
+    return Path(jax.config.jax_compilation_cache_dir) if jax.config.jax_compilation_cache_dir else None
+  if not jax.config.jax_enable_compilation_cache:
+    return None
+  try:
+    folder = _cache_home() / "anchor_jax" / "programs" / _cpu()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_own(folder)
+    _remove_incomplete(folder)
+  except (OSError, RuntimeError, NotImplementedError) as error:  # Path.home and locks raise the last two
+    log.info("compiled programs are not kept: %s", error)
+    return None
+  set_default("jax_compilation_cache_max_size", _MOST_BYTES)
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  return folder
+
+
+def _cache_home() -> Path:
+  home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+  return home if home.is_absolute() else Path.home() / ".cache"
+
+
+def _cpu() -> str:
+  """A short name that differs between CPUs with different instruction sets."""
+  facts = {platform.machine(), platform.processor()}
+  with contextlib.suppress(OSError):  # Linux alone has this file
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+      name, _, value = line.partition(":")
+      if name.strip() in ("model name", "flags", "Features", "CPU implementer", "CPU part"):
+        facts.add(value.strip())
+  return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+
+
+def _check_own(folder: Path) -> None:
+  """Raises PermissionError for a folder that can't be written, or that someone else could have put a program into."""
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise PermissionError(f"{folder} can't be written")
+  status = folder.stat()
+  if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+    raise PermissionError(f"{folder} belongs to another user, or others may write to it")
+
+
+def _remove_incomplete(folder: Path) -> None:
+  """Removes programs whose writer was stopped half way, which JAX would find damaged in every run.
+
+  JAX writes a program first and its time of use second, both under this lock; a program without the second is not
+  complete, and makes JAX's own removal of old programs fail.
+  """
+  with filelock.FileLock(folder / ".lockfile", timeout=5):
+    for program in folder.glob("*-cache"):
+      if not program.with_name(f"{program.name.removesuffix('-cache')}-atime").exists():
+        program.unlink()

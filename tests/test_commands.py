@@ -4,12 +4,18 @@ import errno
 import importlib
 import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
 from absl import flags
 
+from anchor_jax import runtime
+from anchor_jax.errors import UserError
+
 COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export")
+
+SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # to import
 
 
 def run(command, *arguments):
@@ -23,6 +29,8 @@ def run(command, *arguments):
 @pytest.fixture
 def fresh_flags():
   """Abseil's flags are global: those that a command defines are taken away again."""
+  import grain.python  # noqa: F401  (defines flags of its own, which must stay)
+
   before = set(flags.FLAGS)
   yield
   for name in set(flags.FLAGS) - before:
@@ -38,6 +46,19 @@ def test_help_has_an_example(command, monkeypatch, capsys, fresh_flags):
   except SystemExit as left:
     assert not left.code
   assert f"python -m anchor_jax.{command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_that_is_slow(command):
+  code = (
+    f"import runpy, sys; sys.argv = ['x', '--help']\n"
+    f"try: runpy.run_module('anchor_jax.{command}', run_name='__main__')\n"
+    "except SystemExit as left: assert not left.code\n"
+    f"slow = {SLOW} & set(sys.modules)\n"
+    "assert not slow, slow"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -115,3 +136,21 @@ def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_
   monkeypatch.setattr("anchor_jax.cli.check_name", refused)
   assert run("prepare", "x.mp4", "--output=y") == 2
   assert capsys.readouterr().err == "error: cannot use data/ana: permission denied\n"
+
+
+@pytest.mark.parametrize(
+  "command,arguments",
+  [
+    ("generate", ["--checkpoint=OUT/x", "--motion=OUT/m", "--output=OUT/a.mp4"]),
+    ("train", ["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT"]),
+    ("demo", ["--output=OUT/x"]),
+  ],
+)
+def test_commands_that_compile_keep_their_programs(command, arguments, tmp_path, capfd, monkeypatch, fresh_flags):
+  def stop():
+    raise UserError("the cache was switched on")
+
+  monkeypatch.setattr(runtime, "enable_compilation_cache", stop)
+  configs = pathlib.Path(__file__).resolve().parents[1] / "configs"
+  assert run(command, *(text.replace("OUT", str(tmp_path)).replace("CONFIGS", str(configs)) for text in arguments)) == 2
+  assert "error: the cache was switched on" in capfd.readouterr().err

@@ -15,6 +15,7 @@ from anchor_jax import convert
 from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
+from anchor_jax.store import conversion
 from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.folders import read_models
 from anchor_jax.store.settings import write_settings
@@ -78,7 +79,7 @@ def test_a_pipeline_comes_in_and_goes_out_bit_identical(source, tmp_path, capsys
 
 def test_single_models_and_those_beside_a_pipeline(source, tmp_path):
   shutil.move(source / "image_encoder", tmp_path / "clip")
-  convert.from_diffusers(
+  conversion.from_diffusers(
     source, tmp_path / "in", tmp_path / "clip", REFERENCE / "body/controlnet", REFERENCE / "head", dtype="bfloat16"
   )
   assert (tmp_path / "in/null_context.safetensors").exists()
@@ -87,7 +88,7 @@ def test_single_models_and_those_beside_a_pipeline(source, tmp_path):
   after = load_file(tmp_path / "in/controlnet/diffusion_pytorch_model.safetensors")
   assert before.keys() == after.keys()
   assert {str(array.dtype) for array in after.values()} == {"bfloat16"}
-  convert.from_diffusers(source / "vae", tmp_path / "vae")
+  conversion.from_diffusers(source / "vae", tmp_path / "vae")
   assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").exists()
 
 
@@ -107,18 +108,18 @@ def test_what_is_wrong_with_all_models_is_told_and_nothing_written(source, tmp_p
 
 def test_targets_that_would_lose_something_are_refused(source, tmp_path):
   with pytest.raises(UserError, match="no folder"):
-    convert.from_diffusers(tmp_path / "none", tmp_path / "in")
+    conversion.from_diffusers(tmp_path / "none", tmp_path / "in")
   with pytest.raises(UserError, match="holds what is to be converted"):
-    convert.from_diffusers(source, source)
+    conversion.from_diffusers(source, source)
   with pytest.raises(UserError, match="holds what is to be converted"):
-    convert.from_diffusers(source, tmp_path)
+    conversion.from_diffusers(source, tmp_path)
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / "letter.txt").write_text("dear")
   with pytest.raises(UserError, match=r"letter\.txt"):
-    convert.from_diffusers(source, tmp_path / "mine")
+    conversion.from_diffusers(source, tmp_path / "mine")
   assert (tmp_path / "mine" / "letter.txt").exists()
   with pytest.raises(UserError, match="holds no model"):
-    convert.from_diffusers(tmp_path / "mine", tmp_path / "in")
+    conversion.from_diffusers(tmp_path / "mine", tmp_path / "in")
 
 
 def write_workdir(workdir, part, config, trained, frozen, ema=None):
@@ -147,7 +148,7 @@ def body():
 def test_a_trained_person_goes_out(weights, body, tmp_path):
   config, trained, frozen = body
   write_workdir(tmp_path / "ana", "body", config, trained, frozen, jax.tree.map(lambda x: x + 1, trained))
-  convert.to_diffusers(tmp_path / "ana", tmp_path / "out", weights, "float32")
+  conversion.to_diffusers(tmp_path / "ana", tmp_path / "out", weights, "float32")
   places = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("config.json")}
   assert places == {f"{place}/config.json" for place in ("body/unet", "body/controlnet", "vae", "image_encoder")}
   read = load_model(tmp_path / "out/body/unet").params["conv_in"]["bias"]
@@ -176,8 +177,8 @@ def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp
   write_workdir(tmp_path / "ana", "body", config, trained, frozen)
   write_workdir(tmp_path / "ana", "head", head_config, head, {**frozen, "image_encoder": tower})
 
-  convert.to_diffusers(tmp_path / "ana", tmp_path / "out")
-  convert.from_diffusers(tmp_path / "out", tmp_path / "back")
+  conversion.to_diffusers(tmp_path / "ana", tmp_path / "out")
+  conversion.from_diffusers(tmp_path / "out", tmp_path / "back")
   for folder in (tmp_path / "out", tmp_path / "back"):
     for part, null, image in (("body", trained["null_context"], frozen["image_encoder"]), ("head", head_null, tower)):
       sizes, read = read_models(folder, part)

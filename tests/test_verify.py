@@ -1,5 +1,6 @@
 """The golden numbers of the reference hold, without torch; broken ones are told."""
 
+import importlib
 import os
 import runpy
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchor_jax import verify
+from anchor_jax import golden as golden_numbers
 from anchor_jax.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden" / "reference"
@@ -17,21 +18,21 @@ GOLDEN = Path(__file__).parent / "golden" / "reference"
 
 @pytest.fixture(scope="module")
 def golden():
-  return verify.Golden(GOLDEN)
+  return golden_numbers.Golden(GOLDEN)
 
 
-@pytest.mark.parametrize("group", verify.GROUPS, ids=lambda group: group.__name__)
+@pytest.mark.parametrize("group", golden_numbers.GROUPS, ids=lambda group: group.__name__)
 def test_the_reference_s_numbers(golden, group):
   computed = group(golden)
   assert computed
   for name, array in computed.items():
-    row = verify.compare(name, golden.arrays[name], np.asarray(array))
+    row = golden_numbers.compare(name, golden.arrays[name], np.asarray(array))
     assert row.holds, str(row)
 
 
 def test_every_array_belongs_to_a_group_or_is_an_input():
   # The arrays that the groups compute, by name: what golden.npz holds beyond them would go unchecked.
-  names = set(np.load(GOLDEN / "golden.npz").files) - verify.INPUTS
+  names = set(np.load(GOLDEN / "golden.npz").files) - golden_numbers.INPUTS
   assert names == {
     *("clip_last_hidden_state null_context vae_mean vae_logvar vae_decoded f_mid f_eps f_eps_unet_alone h_eps").split(),
     *(f"f_down_{i:02d}" for i in range(8)),
@@ -42,26 +43,28 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
 
 def test_importing_it_chooses_no_platform(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-  monkeypatch.delitem(sys.modules, "anchor_jax.verify")  # so that it is imported once more
+  for name in ("anchor_jax.verify", "anchor_jax.golden"):
+    monkeypatch.delitem(sys.modules, name, raising=False)  # so that they are imported once more
   assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]
+  importlib.import_module("anchor_jax.golden")
   assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_a_wrong_array_fails():
   wanted = np.ones(3, np.float32)
-  assert verify.compare("f_eps", wanted, wanted + 1e-5).holds
-  assert not verify.compare("f_eps", wanted, wanted + 3e-5).holds
-  assert verify.compare("s_video", wanted, wanted + 3e-5).holds
-  assert not verify.compare("f_eps", wanted, wanted * np.nan).holds
-  assert not verify.compare("f_eps", wanted, wanted[:2]).holds
-  assert not verify.compare("f_eps", wanted, None).holds
-  assert not verify.compare("s_timesteps", np.arange(3), np.arange(3) + 1).holds
+  assert golden_numbers.compare("f_eps", wanted, wanted + 1e-5).holds
+  assert not golden_numbers.compare("f_eps", wanted, wanted + 3e-5).holds
+  assert golden_numbers.compare("s_video", wanted, wanted + 3e-5).holds
+  assert not golden_numbers.compare("f_eps", wanted, wanted * np.nan).holds
+  assert not golden_numbers.compare("f_eps", wanted, wanted[:2]).holds
+  assert not golden_numbers.compare("f_eps", wanted, None).holds
+  assert not golden_numbers.compare("s_timesteps", np.arange(3), np.arange(3) + 1).holds
 
 
 def test_a_damaged_folder_is_told(tmp_path):
   with pytest.raises(UserError, match="no folder"):
-    verify.Golden(tmp_path / "none")
+    golden_numbers.Golden(tmp_path / "none")
   shutil.copy(GOLDEN / "golden.json", tmp_path)
   (tmp_path / "golden.npz").write_bytes((GOLDEN / "golden.npz").read_bytes()[:1000])
   with pytest.raises(UserError, match=r"golden\.npz cannot be read"):
-    verify.Golden(tmp_path)
+    golden_numbers.Golden(tmp_path)

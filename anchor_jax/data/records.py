@@ -19,7 +19,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from anchor_jax.errors import UserError, one_line
@@ -30,7 +29,7 @@ from anchor_jax.shapes import NdArray, Shaped, UInt8
 FORMAT = 1
 IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1, "surface": 3}
 FIELDS = (*IMAGES, "landmarks", "person", "video", "index")
-_SPLIT = "frames"
+SPLIT = "frames"
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
 
 
@@ -44,40 +43,6 @@ def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
   if image is None:
     raise ValueError("not a picture")
   return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image[..., None]
-
-
-class PreparedFrames(tfds.core.GeneratorBasedBuilder):
-  """The builder of a prepared folder; `build` runs it."""
-
-  VERSION = tfds.core.Version("1.0.0")
-  code_path = None  # nothing is downloaded, so no list of checksums is to be looked for beside this file
-
-  def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
-    """Takes the encoded records, which are read once, in order."""
-    self._records, self._size = records, size
-    super().__init__(file_format="array_record", **kwargs)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    images = {
-      name: tfds.features.Image(shape=(self._size, self._size, channels), encoding_format="png")
-      for name, channels in IMAGES.items()
-    }
-    features = tfds.features.FeaturesDict(
-      {
-        **images,
-        "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
-        **{name: tfds.features.Scalar(np.int32) for name in ("person", "video", "index")},
-      }
-    )
-    return tfds.core.DatasetInfo(
-      builder=self, description="Frames of posed people.", features=features, disable_shuffling=True
-    )
-
-  def _split_generators(self, dl_manager):
-    return {_SPLIT: self._generate_examples()}
-
-  def _generate_examples(self):
-    yield from enumerate(self._records)
 
 
 class _Recorder:
@@ -199,6 +164,10 @@ def check_output(output: str | os.PathLike) -> None:
 
 def _run_builder(recorder: _Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
   """Writes the records into `folder`; `output` is the name for messages."""
+  import tensorflow_datasets as tfds  # takes a while to import, and only reading and writing records needs it
+
+  from anchor_jax.data.record_builder import PreparedFrames
+
   work = folder / "work"
   tfds.disable_progress_bar()  # ours counts the frames
   try:
@@ -252,10 +221,12 @@ class PreparedSource:
     self.has_surface[np.asarray(self.meta.get("without_surface", ()), np.int64)] = False
 
   def _open(self) -> None:
+    import tensorflow_datasets as tfds
+
     try:
       builder: Any = tfds.builder_from_directory(str(self.folder))
       raw = {name: tfds.decode.SkipDecoding() for name in IMAGES if name in builder.info.features}
-      self._records = builder.as_data_source(split=_SPLIT, decoders=raw)
+      self._records = builder.as_data_source(split=SPLIT, decoders=raw)
       count = len(self._records)
     except Exception as error:
       raise _damaged(self.folder, error) from error

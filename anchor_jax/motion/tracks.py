@@ -9,7 +9,6 @@ import dataclasses
 
 import cv2
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import Bool, Float, Int, NdArray, UInt8
@@ -151,6 +150,8 @@ def gaussian(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T
   """
   if sigma <= 0:
     return points
+  from scipy.ndimage import gaussian_filter1d  # takes a fifth of a second to import
+
   radius = int(np.ceil(3 * sigma))
   # SciPy has no point reflection of its own
   padded = np.pad(points.astype(np.float64), ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")

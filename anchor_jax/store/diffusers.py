@@ -25,9 +25,10 @@ from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
 from anchor_jax.shapes import PyTree
 from anchor_jax.store import names
 from anchor_jax.store.registry import parameter_shapes, read_config
+from anchor_jax.store.roles import WEIGHT_TYPES
 from anchor_jax.store.tensors import Tensor, read_tensors, write_safetensors
 
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+DTYPES: dict[str, Any] = dict(zip(WEIGHT_TYPES, (np.float32, np.float16, ml_dtypes.bfloat16), strict=True))
 # Buffers, and heads behind the towers' last hidden state: in the files, in none of our networks.
 _LEFT_OUT = ("position_ids", "visual_projection.weight", "text_projection.weight", "logit_scale")
 # The autoencoder's attention in files written before diffusers 0.18.

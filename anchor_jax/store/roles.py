@@ -31,6 +31,7 @@ from anchor_jax.architecture import (
 
 SHARED = ""  # the part of a model that is for body and head alike
 PARTS = ("body", "head")
+WEIGHT_TYPES = ("float32", "float16", "bfloat16")  # in which weights can be written
 
 
 class Kind(enum.Enum):

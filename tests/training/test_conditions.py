@@ -14,7 +14,6 @@ from launched import losses
 from anchor_jax import parallel
 from anchor_jax.architecture import RefinerConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
-from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.errors import UserError
@@ -25,6 +24,7 @@ from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store import run_bundle
+from anchor_jax.store.conversion import to_adapters, to_diffusers
 from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train

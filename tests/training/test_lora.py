@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from anchor_jax.config import LoRAConfig, run_config
-from anchor_jax.convert import to_adapters, to_diffusers
 from anchor_jax.errors import UserError
+from anchor_jax.store.conversion import to_adapters, to_diffusers
 from anchor_jax.store.folders import read_models
 from anchor_jax.store.settings import read_settings
 from anchor_jax.store.tensors import read_safetensors

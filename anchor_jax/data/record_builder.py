@@ -1,0 +1,43 @@
+"""The tensorflow-datasets builder that writes the records of a prepared folder."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from anchor_jax.data.records import IMAGES, SPLIT
+
+
+class PreparedFrames(tfds.core.GeneratorBasedBuilder):
+  """The builder of a prepared folder; `records.build` runs it."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  code_path = None  # nothing is downloaded, so no list of checksums is to be looked for beside this file
+
+  def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
+    """Takes the encoded records, which are read once, in order."""
+    self._records, self._size = records, size
+    super().__init__(file_format="array_record", **kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    images = {
+      name: tfds.features.Image(shape=(self._size, self._size, channels), encoding_format="png")
+      for name, channels in IMAGES.items()
+    }
+    features = tfds.features.FeaturesDict(
+      {
+        **images,
+        "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+        **{name: tfds.features.Scalar(np.int32) for name in ("person", "video", "index")},
+      }
+    )
+    return tfds.core.DatasetInfo(
+      builder=self, description="Frames of posed people.", features=features, disable_shuffling=True
+    )
+
+  def _split_generators(self, dl_manager):
+    return {SPLIT: self._generate_examples()}
+
+  def _generate_examples(self):
+    yield from enumerate(self._records)
