@@ -4,8 +4,9 @@ Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
 Poses, masks and landmarks are those of a video's sidecar (a folder NAME.anchor beside NAME.mp4, as the studio's videos
-have); without one the landmark model finds them (`make landmarks` installs it). Look at preview.png in the folder
-afterwards.
+have); without one the landmark model finds them (`make landmarks` installs it). Afterwards look at preview.png in the
+folder, and at appearance.png: the room without the person, the key frames, the texture of her body; what the film never
+shows is purple. These are kept in appearance.safetensors for `generate --appearance`, for up to 4 people a folder.
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from anchor_jax.cli import Parser, command, make_callable
+from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances, unseen_room
 from anchor_jax.data.records import build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
@@ -60,7 +62,7 @@ def prepare(
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
   clips = read_clips(checked, size=size, person=name, fps=fps, square=square, progress=True)
-  return build(clips, output, size, total=total, progress="prepare")
+  return build(clips, output, size, total=total, progress="prepare", finish=store_appearances)
 
 
 def prepare_studio(
@@ -84,7 +86,21 @@ def prepare_studio(
   rate = float(fps or 5)
   filmed = render_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
-  return build(clips, output, size, total=people * frames, progress="studio people")
+  return build(clips, output, size, total=people * frames, progress="studio people", finish=store_appearances)
+
+
+def appearance_lines(folder: str | os.PathLike) -> list[str]:
+  """What to tell of the appearances in a prepared folder: for each person the share of the room that was never seen."""
+  source, lines = open_prepared(folder), []
+  for number, name in enumerate(source.meta["people"]):
+    appearance = read_stored(source, number)
+    if appearance is not None:
+      unseen = unseen_room(appearance)
+      told = (
+        f"is never seen on {100 * unseen:.1f} % of the picture (purple" if unseen else "is seen everywhere (look at"
+      )
+      lines.append(f"the room behind {name} {told}{' in' if unseen else ''} {Path(folder) / PICTURE})")
+  return lines
 
 
 def _square_of(folder: str | os.PathLike, size: int) -> Square:
@@ -139,6 +155,8 @@ def main() -> None:
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
+  for line in appearance_lines(args.output):
+    print(line)
 
 
 make_callable(__name__)  # anchor_jax.prepare(...) is the function, also after `import anchor_jax.prepare`

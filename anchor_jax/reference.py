@@ -26,8 +26,9 @@ class Reference:
     picture: of the person, for the body; any size.
     face: the aligned face crop (`motion.face`), for the head; None where the position of the face is not known. The
       head then takes the reference it was trained with.
-    gather: of a film, returns texture, key frames and room of the person (seconds for each minute), or None where they
-      are not known. Without it, a person trained with config.data.appearance keeps those of her training.
+    gather: of a film, returns texture, key frames and room of the person (from the file that `prepare` stored, else in
+      seconds for each minute), or None where they are not known. Without it, a person trained with
+      config.data.appearance keeps those of her training.
   """
 
   picture: UInt8[NdArray, "H W 3"]
@@ -57,7 +58,7 @@ def read_reference(path: str | Path) -> Reference:
   if not path.is_dir():
     return Reference(read_picture(path))
   # TensorFlow Datasets takes seconds to import.
-  from anchor_jax.data.appearances import gather_person
+  from anchor_jax.data.appearances import person_appearance
   from anchor_jax.data.records import open_prepared
 
   source = open_prepared(path)
@@ -72,7 +73,7 @@ def read_reference(path: str | Path) -> Reference:
     if not source.has_surface[source.people == person].any():
       log.info("%s does not say where on the body its pixels lie: prepare it again, its texture is left out", path)
       return None
-    return gather_person(source, person).gathered.appearance()
+    return person_appearance(source, person)
 
   return Reference(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True), gather)
 

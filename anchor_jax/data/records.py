@@ -3,6 +3,8 @@
   *.array_record, dataset_info.json, features.json   the records, read by random access
   meta.json      size, fps, people, and the videos in order with their first record and number of frames
   preview.png    a contact sheet to look at before training
+  appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/appearances.py; may be
+                 missing
 
 A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and
 y in pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
@@ -13,7 +15,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,7 @@ def build(
   *,
   total: int | None = None,
   progress: str | None = None,
+  finish: Callable[["PreparedSource"], None] | None = None,
 ) -> dict[str, Any]:
   """Writes a prepared folder; it appears, or replaces an earlier one, only when it is complete.
 
@@ -118,6 +121,7 @@ def build(
     size: height and width of every frame, in pixels.
     total: number of frames to come, for the progress bar.
     progress: what the progress bar says; None for no bar.
+    finish: called with the folder before it appears, to write further files into it.
 
   Returns:
     What meta.json holds.
@@ -126,10 +130,10 @@ def build(
     UserError: no clip, a clip without frames, or the folder cannot be written.
   """
   check_output(output)
-  bar = tqdm(desc=progress, total=total, disable=progress is None, unit="frame")
-  with new_folder(output) as folder, bar:
-    recorder = _Recorder(clips, size, bar)
-    _run_builder(recorder, size, folder, output)
+  with new_folder(output) as folder:
+    with tqdm(desc=progress, total=total, disable=progress is None, unit="frame") as bar:
+      recorder = _Recorder(clips, size, bar)
+      _run_builder(recorder, size, folder, output)
     meta = dict(
       format=FORMAT,
       size=size,
@@ -142,9 +146,10 @@ def build(
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    (folder / "preview.png").write_bytes(
-      cv2.imencode(".png", record_sheet(PreparedSource(folder))[..., ::-1])[1].tobytes()
-    )
+    source = PreparedSource(folder)
+    (folder / "preview.png").write_bytes(cv2.imencode(".png", record_sheet(source)[..., ::-1])[1].tobytes())
+    if finish is not None:
+      finish(source)
   return meta
 
 

@@ -1,12 +1,19 @@
+import dataclasses
+import json
+
+import cv2
 import numpy as np
 import pytest
-from globes import globe
+from globes import film, globe
 
-from anchor_jax.data.appearances import gather_person
+from anchor_jax.appearance.stored import write_appearance
+from anchor_jax.data import appearances
+from anchor_jax.data.appearances import gather_person, person_appearance, read_stored, store_appearances, unseen_room
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.reference import read_reference
 
 SIZE = 32
 
@@ -48,3 +55,86 @@ def test_folders_without_known_surfaces_say_what_to_do(tmp_path):
     gather_person(folder(tmp_path, old=("ana", [posed(0, surface=False)])))
   with pytest.raises(UserError, match="another version"):
     gather_person(folder(tmp_path, new=("ana", [posed(0, chart_offset=200)])))
+
+
+def stored_folder(path, people=1, count=8):
+  clips = [PosedClip(f"{i}", f"person {i}", 4.0, film(count)) for i in range(people)]
+  build(clips, path, SIZE, finish=store_appearances)
+  return open_prepared(path)
+
+
+def same(one, other):
+  return all(np.array_equal(vars(one)[name], vars(other)[name]) for name in vars(one) if name != "charts")
+
+
+def test_what_is_stored_is_what_would_be_gathered_and_saves_the_gathering(tmp_path, monkeypatch):
+  source = stored_folder(tmp_path / "two", people=2)
+  names = {path.name for path in source.folder.iterdir() if "appearance" in path.name}
+  assert names == {"appearance.safetensors", "appearance_1.safetensors", "appearance.png"}
+  again = stored_folder(tmp_path / "again", people=2)
+  for person in (0, 1):
+    gathered = gather_person(source, person).gathered.appearance()
+    assert same(read_stored(source, person), gathered) and same(read_stored(again, person), gathered)
+  picture = cv2.imread(str(source.folder / "appearance.png"))
+  assert np.array_equal(picture[: len(picture) // 2], picture[len(picture) // 2 :])  # both people are the same globe
+  purple = (picture[:256, :256] == (90, 0, 90)).all(axis=-1).mean()  # the plate, smoothly enlarged
+  unseen = unseen_room(gathered)
+  assert unseen == (gathered.plate_coverage == 0).mean() and 0.2 < unseen < 0.9 and 0.6 * unseen < purple <= unseen
+  monkeypatch.setattr(appearances, "gather", None)  # nothing is gathered from here on
+  assert same(read_reference(source.folder).dense_appearance, gathered)
+
+
+def other_charts(appearance):
+  return dataclasses.replace(appearance, charts=tuple((name[::-1], wraps) for name, wraps in appearance.charts))
+
+
+def of_another_size(appearance):
+  small = {name: value[:16, :16] for name, value in vars(appearance).items() if name.startswith("plate")}
+  small |= {name: value[:, :16, :16] for name, value in vars(appearance).items() if name.startswith("key")}
+  return dataclasses.replace(appearance, **small)
+
+
+@pytest.mark.parametrize(
+  "harm",
+  [
+    lambda path, appearance: path.unlink(),  # a folder of an earlier version
+    lambda path, appearance: path.write_bytes(path.read_bytes()[:-100]),
+    lambda path, appearance: write_appearance(path, other_charts(appearance)),
+    lambda path, appearance: write_appearance(path, of_another_size(appearance)),
+  ],
+)
+def test_a_file_that_does_not_fit_is_not_used(tmp_path, harm):
+  source = stored_folder(tmp_path / "ana")
+  appearance = read_stored(source)
+  harm(source.folder / "appearance.safetensors", appearance)
+  assert read_stored(source) is None
+  assert same(person_appearance(source), appearance) and same(
+    read_reference(source.folder).dense_appearance, appearance
+  )
+
+
+def test_training_does_not_read_the_file(tmp_path):
+  """Its frames may not see their own block, which the stored appearance holds."""
+  source = stored_folder(tmp_path / "ana", count=12)
+  write_appearance(source.folder / "appearance.safetensors", dataclasses.replace(read_stored(source), charts=()))
+  assert len(gather_person(source).records) == 12
+
+
+def test_nothing_is_stored_for_many_people_or_without_surfaces(tmp_path):
+  many = stored_folder(tmp_path / "many", people=appearances.MOST_STORED + 1, count=1)
+  build([PosedClip("old", "ana", 4.0, [posed(0, surface=False)])], tmp_path / "old", SIZE, finish=store_appearances)
+  other = [PosedClip("new", "ana", 4.0, [posed(0, chart_offset=200)])]  # surfaces that this version does not know
+  build(other, tmp_path / "new", SIZE, finish=store_appearances)
+  for folder in (many.folder, tmp_path / "old", tmp_path / "new"):
+    assert not list(folder.glob("appearance*")) and json.loads((folder / "meta.json").read_text())["frames"]
+
+
+def test_a_folder_appears_with_its_appearance_or_not_at_all(tmp_path, monkeypatch):
+  def killed(path, appearance):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(appearances, "write_appearance", killed)
+    stored_folder(tmp_path / "ana")
+  assert not list(tmp_path.iterdir())
+  assert read_stored(stored_folder(tmp_path / "ana")) is not None
