@@ -11,9 +11,9 @@ from anchor_jax.config_files import load_config
 from anchor_jax.errors import UserError
 from anchor_jax.motion.motion import Motion
 from anchor_jax.part import Part
-from anchor_jax.reference import Reference, read_reference
+from anchor_jax.reference import Reference, read_reference, square
 from anchor_jax.shapes import NdArray, UInt8
-from anchor_jax.store.bundle import Content, write_bundle
+from anchor_jax.store.bundle import Content, check_target, write_bundle
 from anchor_jax.store.saving import write_person
 from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part
 
@@ -68,11 +68,7 @@ class Person:
         frames are made.
     """
     check_seed(seed)
-    if isinstance(appearance, (str, Path)):
-      appearance = read_reference(appearance)
-    if appearance is not None and not isinstance(appearance, Reference):
-      appearance = Reference(appearance)
-    pairs = animate_parts(self.body, self.head, motion, appearance, seed, start, mesh)
+    pairs = animate_parts(self.body, self.head, motion, _reference(appearance), seed, start, mesh)
     return pairs if with_body else (frame for frame, _ in pairs)
 
   def with_sampling(self, part: str = "body", **changes: Any) -> "Person":
@@ -101,22 +97,50 @@ class Person:
 
     write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
 
-  def export(self, folder: str | Path, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> list[str]:
+  def export(
+    self,
+    folder: str | Path,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    appearance: UInt8[NdArray, "H W 3"] | Reference | str | Path | None = None,
+  ) -> list[str]:
     """Writes an inference bundle, which runs without this package; returns the names of the parts in it.
 
     Args:
       folder: made, or replaced if it holds a bundle already.
       platforms: some of `store.bundle.PLATFORMS`; every program runs on all of them.
+      appearance: the reference in place of the one kept from training, as `animate` takes it.
 
     Raises:
-      UserError: an unknown platform, or a folder that holds something else or can't be written.
+      UserError: an unknown platform, a folder that holds something else or can't be written, or an appearance that
+        can't be read or has other pictures than the body.
     """
-    content = lambda part: Content(part.networks, part.weights, part.sample, part.size, part.step)
-    parts = {name: content(part) for name, part in self.parts.items()}
+    check_target(Path(folder), platforms)  # before a film is read, which takes longer
+    reference = _reference(appearance)
+    given = {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
+
+    def content(name: str, part: Part) -> Content:
+      picture = part.appearance if given[name] is None else given[name]
+      shown = None if picture is None else square(picture, part.size)
+      return Content(part.networks, part.weights, part.sample, part.size, part.step, shown)
+
+    parts = {name: content(name, part) for name, part in self.parts.items()}
     if self.body.config.data.appearance:
-      parts["body"] = dataclasses.replace(parts["body"], conditioning=self.body.placed_conditioning())
+      conditioning = self.body.placed_conditioning(reference=reference)
+      if conditioning.tables is not None and conditioning.tables.plate.shape[0] != self.size:
+        raise UserError(
+          f"the appearance has {conditioning.tables.plate.shape[0]} pixels and the body {self.size}: prepare its film"
+          f" again with --size={self.size}"
+        )
+      parts["body"] = dataclasses.replace(parts["body"], conditioning=conditioning)
     write_bundle(Path(folder), parts, platforms)
     return list(self.parts)
+
+
+def _reference(appearance: Any) -> Reference | None:
+  """What `animate` and `export` are given, read where it is a path."""
+  if isinstance(appearance, (str, Path)):
+    return read_reference(appearance)
+  return appearance if appearance is None or isinstance(appearance, Reference) else Reference(appearance)
 
 
 def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool = True) -> Person:

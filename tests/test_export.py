@@ -15,15 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from globes import film
 from tiny import tiny_model
 
-from anchor_jax.config import RunConfig, SampleConfig
+from anchor_jax import export
+from anchor_jax.architecture import RefinerConfig
+from anchor_jax.config import DataConfig, RunConfig, SampleConfig
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import build
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.person import load
+from anchor_jax.motion.clips import PosedClip
+from anchor_jax.person import Part, Person, load
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import Content, _sampling
 from anchor_jax.store.settings import write_settings
@@ -218,3 +224,52 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
     with pytest.raises(UserError, match=told):
       load(checkpoint).export(output, platforms)
   assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_a_bundle_shows_the_film_that_it_was_exported_with(tmp_path, monkeypatch, capsys):
+  """As `animate` does: texture, room and picture of the film, of a person who was trained without one."""
+  rng, model = np.random.default_rng(0), tiny_model()
+  controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
+  model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
+  networks, config = Networks(model), RunConfig("body", model=model, data=DataConfig(appearance="full"))
+  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
+  anyone = Person(Part(config, networks, weights, SAMPLE, 32, 1, None), None)
+  frames = list(film(9))
+  negative = [frame._replace(frame=255 - frame.frame) for frame in frames]
+  for name, clip in (("ana", frames), ("bea", negative)):
+    build([PosedClip("clip", name, 4.0, clip)], tmp_path / name, 32)
+  build([PosedClip("clip", "cleo", 4.0, film(4, 64))], tmp_path / "cleo", 64)
+  motion = read_motion(tmp_path / "ana", size=32, frames=6)
+  moves = list(motion.frames(0))
+  arrays = {"pose": np.stack([m.pose for m in moves]), "surface": np.stack([m.surface for m in moves])}
+  np.savez(tmp_path / "in.npz", **arrays)
+  made = {}
+  for name in ("ana", "bea"):
+    anyone.export(tmp_path / "bundle", ("cpu",), tmp_path / name)
+    run_bundle.main(tmp_path / "bundle", tmp_path / "in.npz", tmp_path / "out.npz", "3")
+    made[name] = np.load(tmp_path / "out.npz")["frames"].astype(int)
+    wanted = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, tmp_path / name, seed=3)))
+    assert np.abs(made[name] - wanted).max() <= 1
+  assert np.abs(made["ana"] - made["bea"]).max() > 2
+  with pytest.raises(UserError, match="appearance has 64 pixels and the body 32"):
+    anyone.export(tmp_path / "other", ("cpu",), tmp_path / "cleo")
+  assert not (tmp_path / "other").exists()
+  anyone.export(tmp_path / "bundle", ("cpu",))  # nobody: the picture has to be given
+  with pytest.raises(FileNotFoundError, match=r"appearance\.npy"):
+    run_bundle.main(tmp_path / "bundle", tmp_path / "in.npz", tmp_path / "out.npz", "3")
+
+
+def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
+  monkeypatch.setattr(
+    sys, "argv", ["export", f"--checkpoint={person}", f"--output={tmp_path / 'b'}", "--appearance=no"]
+  )
+  with pytest.raises(SystemExit):
+    export.main()
+  assert "no picture" in capsys.readouterr().err and not (tmp_path / "b").exists()
+  cv2.imwrite(str(tmp_path / "ana.png"), np.full((40, 48, 3), 7, np.uint8))
+  flags = [f"--appearance={tmp_path / 'ana.png'}", "--platforms=cpu"]
+  monkeypatch.setattr(sys, "argv", ["export", f"--checkpoint={person}", f"--output={tmp_path / 'b'}", *flags])
+  export.main()
+  assert (np.load(tmp_path / "b/body/appearance.npy") == np.full((32, 32, 3), 7)).all()
+  np.testing.assert_array_equal(np.load(tmp_path / "b/head/appearance.npy"), load(person).head.appearance)

@@ -3,6 +3,7 @@
     config.json                    versions that made it, hashes of the files, and each part's sizes and sampling tables
     generate.py                    run_bundle.py of this folder: reads arrays, writes an .npz
     body/weights.safetensors       one flat tree, "unet/conv_in/kernel"; float32
+    body/appearance.npy            a picture of the person for the image tower, uint8 [H W 3]; may be missing
     body/NAME.stablehlo            one for each entry of `programs`
     head/...                       the same for the head, with `inpainting`
 
@@ -52,6 +53,7 @@ class Content:
     sample: sampling settings.
     size: height and width of its pictures in pixels.
     step: optimiser steps it was trained for.
+    appearance: a picture of the person (the head's: of her face), as large as the part's; None where there is none.
     conditioning: of the body, the look-up of what its pose branch takes beside the pose render; None where it takes
       nothing. A head's is not looked up here: its pose branch takes a crop of such channels.
   """
@@ -61,6 +63,7 @@ class Content:
   sample: SampleConfig
   size: int
   step: int
+  appearance: UInt8[NdArray, "H W 3"] | None = None
   conditioning: Conditioning | None = None
 
   @property
@@ -196,6 +199,8 @@ def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dic
   folder.mkdir()
   flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.bundled).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
+  if content.appearance is not None:
+    np.save(folder / run_bundle.PICTURE, content.appearance)
   shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
   signatures = {}
   for name, (function, inputs) in programs(content).items():

@@ -1,7 +1,7 @@
 """Generates a clip with the bundle that this file is in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
 
-In: `pose` uint8 [T H W 3], `appearance` uint8 [H W 3]; where there is a body/look_up.stablehlo also `surface` uint8
-[T H W 3], the surface maps; and `noise` float32 [h w C] to replace the seed's.
+In: `pose` uint8 [T H W 3]; where there is a body/look_up.stablehlo also `surface` uint8 [T H W 3], the surface maps;
+`appearance` uint8 [H W 3] to replace body/appearance.npy, and `noise` float32 [h w C] to replace the seed's.
 Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body alone, without the head's repainted face.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax import export
 from safetensors.numpy import load_file
 
-FORMAT = "anchor_jax bundle 1"
+FORMAT, PICTURE = "anchor_jax bundle 1", "appearance.npy"
 
 
 def open_bundle(folder):
@@ -53,8 +53,8 @@ def main(folder, source, target, seed="0"):
   """Samples (mean of all windows' predictions, guidance, solver step; repeated), decodes and writes the clip."""
   body, weights, call = open_bundle(folder)
   given, noise = np.load(source), jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
-  pose, appearance, noise = given["pose"], given["appearance"], given.get("noise", noise)
-  surface = given["surface"] if "look_up" in call else pose
+  pose, surface, noise = given["pose"], given["surface" if "look_up" in call else "pose"], given.get("noise", noise)
+  appearance = given["appearance"] if "appearance" in given else np.load(folder / "body" / PICTURE)
   shapes = [*pose.shape[1:], *noise.shape]
   if not pose.size or surface.shape != pose.shape or shapes != body["picture"] + body["latent"]:
     raise ValueError(f"{source}: pictures must be {body['picture']} and noise {body['latent']}")
