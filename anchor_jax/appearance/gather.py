@@ -61,7 +61,7 @@ class Gathered:
   _plate: BlockSums
   _size: tuple[int, int]
   _key_frames: dict[int | None, tuple[int, ...]]
-  _pictures: dict[int, tuple[NdArray, NdArray]]
+  _pictures: dict[int, tuple[NdArray, NdArray, NdArray]]
 
   def key_frames(self, block: int | None = None) -> tuple[int, ...]:
     """Numbers in the film of the key frames that the frames of `block` may see, the most useful first."""
@@ -79,7 +79,8 @@ class Gathered:
     plate = self._plate.colours(seen)
     height, width = self._size
     pictures = [self._pictures[index] for index in self._key_frames[block]]
-    stack = lambda i: np.stack([p[i] for p in pictures]) if pictures else np.zeros((0, height, width, 3), np.uint8)
+    empty = [np.zeros((0, height, width, *last), np.uint8) for last in ((3,), (3,), ())]
+    key_frames, surfaces, masks = map(np.stack, zip(*pictures, strict=True)) if pictures else empty
     shape = (len(self.charts), TEXELS, TEXELS)
     return Appearance(
       charts=self.charts,
@@ -88,8 +89,9 @@ class Gathered:
       spread=_to_bytes(texture.spread).reshape(shape),
       plate=_to_bytes(plate.colour).reshape(height, width, 3),
       plate_coverage=np.where(plate.weight > 0, 255, 0).astype(np.uint8).reshape(height, width),
-      key_frames=stack(0),
-      key_surfaces=stack(1),
+      key_frames=key_frames,
+      key_surfaces=surfaces,
+      key_masks=masks,
     )
 
 
@@ -145,7 +147,7 @@ def gather(
   pictures = {}
   for index in sorted({index for numbers in chosen.values() for index in numbers}):
     sight = read(index)
-    pictures[index] = sight.frame, person_surface(sight, charts)
+    pictures[index] = sight.frame, person_surface(sight, charts), sight.person_mask
   return Gathered(blocks, tuple((name, bool(p)) for name, p in charts), texture, plate, size, chosen, pictures)
 
 

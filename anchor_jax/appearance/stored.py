@@ -36,6 +36,7 @@ class Appearance:
     plate_coverage: 255 where the room was seen, 0 in holes.
     key_frames: K frames of the film, the most useful first.
     key_surfaces: their surface maps; chart 0 where the person is not.
+    key_masks: 255 where they show the person, hair and clothes included; None in files of earlier versions.
   """
 
   charts: tuple[tuple[str, bool], ...]
@@ -46,9 +47,11 @@ class Appearance:
   plate_coverage: UInt8[NdArray, "H W"]
   key_frames: UInt8[NdArray, "K H W 3"]
   key_surfaces: UInt8[NdArray, "K H W 3"]
+  key_masks: UInt8[NdArray, "K H W"] | None = None
 
 
-_ARRAYS = tuple(field.name for field in dataclasses.fields(Appearance) if field.name != "charts")
+_OPTIONAL = ("key_masks",)
+_ARRAYS = tuple(field.name for field in dataclasses.fields(Appearance) if field.name not in ("charts", *_OPTIONAL))
 
 
 def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
@@ -57,7 +60,8 @@ def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
   Raises:
     UserError: `path` cannot be written.
   """
-  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in _ARRAYS}
+  kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(appearance, name) is not None]
+  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in kept}
   metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
   with new_file(path) as partial:
     save_file(arrays, partial, metadata=metadata)
@@ -87,7 +91,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
       shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
       if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
         raise ValueError("arrays of the wrong kind or size")
-      arrays = {name: opened.get_tensor(name) for name in _ARRAYS}
+      arrays = {name: opened.get_tensor(name) for name in shapes}
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
       raise ValueError("unknown charts")
   except (SafetensorError, OSError, ValueError, TypeError, RecursionError):
@@ -108,7 +112,7 @@ def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
 
 
 def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
-  if set(shapes) != set(_ARRAYS):
+  if set(shapes) - set(_OPTIONAL) != set(_ARRAYS):
     return False
   texels = (charts, TEXELS, TEXELS)
   plate, keys = shapes["plate"], shapes["key_frames"]
@@ -122,5 +126,7 @@ def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
     plate_coverage=plate[:2],
     key_frames=(*keys[:3], 3),
     key_surfaces=(*keys[:3], 3),
+    key_masks=keys[:3],
   )
+  wanted = {name: shape for name, shape in wanted.items() if name in shapes}
   return shapes == wanted and min(plate[:2]) > 0

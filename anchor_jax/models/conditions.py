@@ -3,7 +3,8 @@
 Channels of `look_up`, all in [0, 1], for K key frames (`condition_channels(K)` of them):
 
   0:3        atlas RGB            3          its coverage
-  4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here, 0 not at all
+  4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here, 0 not at all;
+                                             beside the pose at most 1/4: a guess, see beyond.py
   4+4K:7+4K  the room (plate)     7+4K       its coverage
 
 Where coverage is 0 colours are 0. A frame's channels depend on its own surface map and on the appearance alone, so
@@ -19,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.appearance.inverse import inverse_table
+from anchor_jax.appearance.outline import outline_table
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.appearance.texels import CHART_TEXELS, LEVELS, TEXELS
+from anchor_jax.models.beyond import NearestSkin, guess, nearest_skin, reach_inside
 from anchor_jax.motion.face import PLACE_STEPS
 from anchor_jax.shapes import Array, Bool, Float, Int, UInt8
 
@@ -45,6 +48,7 @@ class LookUpTables(NamedTuple):
     key_places: for each key frame, x and y in sixteenths of a pixel where it shows the texel, and the pixels that it
       spends on it, in 1/4096; whole numbers.
     key_frames: their pictures.
+    key_outlines: what they show beside their poses, from `outline_table`.
     plate: RGB of the room, and coverage.
   """
 
@@ -52,6 +56,7 @@ class LookUpTables(NamedTuple):
   atlas: UInt8[Array, "P 4"]
   key_places: Float[Array, "K P 3"]
   key_frames: UInt8[Array, "K h w 3"]
+  key_outlines: Int[Array, "K h w 3"]
   plate: UInt8[Array, "H W 4"]
 
 
@@ -70,15 +75,19 @@ def look_up_tables(appearance: Appearance, key_frames: int) -> LookUpTables:
   wraps = np.array([periodic for _, periodic in appearance.charts])
   pictures = np.zeros((key_frames, *appearance.key_frames.shape[1:]), np.uint8)
   places = np.zeros((key_frames, len(wraps) * CHART_TEXELS, 3), np.float32)
+  plate = np.concatenate([appearance.plate, appearance.plate_coverage[..., None]], axis=-1)
+  outlines = np.zeros(pictures.shape, np.int16)
   tables = [inverse_table(surface, wraps) for surface in appearance.key_surfaces[:key_frames]]
   for number, table in enumerate(tables):
     pictures[number] = appearance.key_frames[number]
+    mask = None if appearance.key_masks is None else appearance.key_masks[number]
+    surface, reach = appearance.key_surfaces[number], reach_inside(appearance.key_frames.shape[1])
+    outlines[number] = outline_table(surface, pictures[number], mask, plate, reach)
     seen = table[..., 2:] > 0
     places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * _STEPS).reshape(-1, 2)
     places[number, :, 2] = np.clip(np.ceil(table[..., 2] * _VIEW), 0, _LARGEST_VIEW).reshape(-1)
   atlas = np.concatenate([appearance.atlas, appearance.coverage[..., None]], axis=-1).reshape(-1, 4)
-  plate = np.concatenate([appearance.plate, appearance.plate_coverage[..., None]], axis=-1)
-  return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, plate)))
+  return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, outlines, plate)))
 
 
 def look_up(tables: LookUpTables, surface: UInt8[Array, "T H W 3"]) -> Float[Array, "T H W C"]:
@@ -139,9 +148,9 @@ def coordinates(surface: UInt8[Array, "*T H W 3"]) -> Float[Array, "*T H W 6"]:
 def _look_up_frame(tables: LookUpTables, surface: UInt8[Array, "H W 3"]) -> Float[Array, "H W C"]:
   index, weight = _corners(tables.wraps, surface)
   channels = [_from_atlas(tables.atlas, index, weight)]
-  key_frames = zip(tables.key_places, tables.key_frames, strict=True)
-  area = _texel_area(tables.wraps, surface)
-  channels += [_from_key_frame(places, picture, index, weight, area) for places, picture in key_frames]
+  key_frames = zip(tables.key_places, tables.key_frames, tables.key_outlines, strict=True)
+  area, skin = _texel_area(tables.wraps, surface), nearest_skin(surface, _STEPS)
+  channels += [_from_key_frame(*key_frame, index, weight, area, skin) for key_frame in key_frames]
   plate = tables.plate.astype(jnp.float32) / 255
   channels.append(jnp.concatenate([jnp.where(plate[..., 3:] > 0, plate[..., :3], 0), plate[..., 3:]], axis=-1))
   return jnp.concatenate(channels, axis=-1)
@@ -215,11 +224,13 @@ def _from_atlas(
 def _from_key_frame(
   places: Float[Array, "P 3"],
   picture: UInt8[Array, "h w 3"],
+  outline: Int[Array, "h w 3"],
   index: Int[Array, "4 H W"],
   weight: Float[Array, "4 H W"],
   area: Float[Array, "H W"],
+  skin: NearestSkin,
 ) -> Float[Array, "H W 4"]:
-  """Colour of the key frame where it shows the wanted surface, and how well it does.
+  """Colour of the key frame where it shows the wanted surface, or is guessed to beside the pose, and how well it does.
 
   That is the number of pixels that it spends on what one pixel of the wanted frame shows, at most 1: less where the key
   frame sees the surface at a flatter angle, from further away or mixed with another surface.
@@ -232,9 +243,11 @@ def _from_key_frame(
   share = jnp.where(near, share, 0)[..., None]
   total = share.sum(axis=0)
   at = jnp.rint((share * corners[..., :2]).sum(axis=0) / jnp.maximum(total, 1)).astype(jnp.int32)
-  quality = jnp.minimum((share * corners[..., 2:]).sum(axis=0) * area[..., None] / (_VIEW * _SHARES**2), 1)
-  seen = quality >= _LEAST_QUALITY
-  return jnp.concatenate([jnp.where(seen, _sample(picture, at), 0), jnp.where(seen, quality, 0)], axis=-1)
+  quality = jnp.minimum((share * corners[..., 2:]).sum(axis=0)[..., 0] * area / (_VIEW * _SHARES**2), 1)
+  quality = jnp.where(quality >= _LEAST_QUALITY, quality, 0)
+  at, quality = guess(skin, outline, at, quality, _STEPS)
+  quality = quality[..., None]
+  return jnp.concatenate([jnp.where(quality > 0, _sample(picture, at), 0), quality], axis=-1)
 
 
 def _sample(picture: UInt8[Array, "h w 3"], at: Int[Array, "H W 2"]) -> Float[Array, "H W 3"]:

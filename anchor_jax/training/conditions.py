@@ -30,7 +30,7 @@ from anchor_jax.shapes import Array, Int, NdArray, UInt8
 from anchor_jax.training.cache import complete_folder, hash_records
 
 FIELD = "conditions"  # uint8 [H W C]; 255 is 1
-_FORMAT = 1  # to be raised when the same records would be gathered or looked up differently
+_FORMAT = 2  # to be raised when the same records would be gathered or looked up differently
 _CHUNK = 16  # records per call of the look-up
 
 

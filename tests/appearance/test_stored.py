@@ -28,6 +28,13 @@ def test_written_and_read_is_equal(tmp_path, appearance):
   assert [path.name for path in tmp_path.iterdir()] == ["ana.appearance"]
 
 
+def test_files_of_earlier_versions_hold_no_masks(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  assert appearance.key_masks.shape == appearance.key_frames.shape[:3] and appearance.key_masks.any()
+  stored.write_appearance(file, dataclasses.replace(appearance, key_masks=None))
+  assert stored.read_appearance(file, CHARTS).key_masks is None
+
+
 def one_line(file, charts=None):
   with pytest.raises(UserError) as refused:
     stored.read_appearance(file, charts)
@@ -65,6 +72,7 @@ def spoil(name, value):
     spoil("plate", np.zeros((24, 23, 3), np.uint8)),
     spoil("key_surfaces", np.full((3, 24, 24, 3), 3, np.uint8)),
     spoil("key_frames", np.zeros(3, np.uint8)),
+    spoil("key_masks", np.zeros((3, 24, 24, 3), np.uint8)),
     spoil("more", np.zeros(3, np.uint8)),
     lambda arrays, metadata: arrays.pop("spread"),
     lambda arrays, metadata: metadata.clear(),
