@@ -266,7 +266,9 @@ class RunConfig:
     dtype: compute type, one of `DTYPES`; weights are kept in float32.
     train_image_encoder: also train the image tower (pre-training of the small one).
     only_temporal: train the temporal blocks alone, and keep the weights of the 2D network as they are.
-    condition_dropout: probability that an example trains the null branch.
+    condition_dropout: probability that an example trains the null branch; also that it loses, and that it sees
+      shifted, each group of looked-up channels.
+    condition_jitter: pixels by which such a group is shifted at most.
     refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
@@ -282,6 +284,7 @@ class RunConfig:
   train_image_encoder: bool = False
   only_temporal: bool = False
   condition_dropout: float = 0.1
+  condition_jitter: int = 0
   refined: int = 2
   snr_gamma: float = 0.0
   max_skipped: int = 10
@@ -301,7 +304,7 @@ class RunConfig:
     _check_choice(self, "dtype", DTYPES)
     _check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
     _check_counts(self, "steps max_skipped keep refined", 1)
-    _check_counts(self, "log_every checkpoint_every preview_every", 0)
+    _check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
     _check(self, "condition_dropout", lambda value: 0 <= value <= 1, "between 0 and 1")
     _check(self, "snr_gamma", *_NOT_NEGATIVE)
     if self.data.batch_size % self.optimizer.accumulate:

@@ -33,6 +33,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       log_every=10,
       checkpoint_every=50,
       preview_every=100,
+      condition_jitter=1,
       data=DataConfig(
         batch_size=8,
         crop=64,

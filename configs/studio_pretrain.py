@@ -89,6 +89,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       log_every=100,
       checkpoint_every=2000,
       preview_every=1000,
+      condition_jitter=1,
       model=model(part),
       data=DataConfig(
         batch_size=64 if part == "vae" else 128,

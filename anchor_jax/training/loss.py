@@ -17,7 +17,7 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.shapes import Array, Float, Key, PyTree
+from anchor_jax.shapes import Array, Float, Int, Key, PyTree
 from anchor_jax.store.weights import trained_keys
 
 Batch = dict[str, Any]
@@ -93,6 +93,36 @@ def drop_groups(
   return jnp.where(kept[:, None, None, None], conditions, 0)
 
 
+def jitter_groups(
+  conditions: Float[Array, "B T H W C"], groups: tuple[int, ...], most: int, rate: float, key: Key[Array, ""]
+) -> Float[Array, "B T H W C"]:
+  """The channels with some groups of them shifted by up to `most` pixels, for all frames of an example alike.
+
+  Real bodies never fit the pose's solids as well as they do in training data made from them, so the network learns to
+  repair small misfits.
+
+  Args:
+    conditions: looked up channels.
+    groups: number of channels of each group.
+    most: pixels; 0 changes nothing.
+    rate: probability with which each group of an example is shifted.
+    key: of the random choice.
+  """
+  if not most:
+    return conditions
+  keys = jax.random.split(key)
+  count = (len(conditions), len(groups))
+  ways = jax.random.randint(keys[0], (*count, 2), -most, most + 1)
+  ways = jnp.where(jax.random.bernoulli(keys[1], rate, count)[..., None], ways, 0)
+
+  def shift(group: Float[Array, "T H W D"], way: Int[Array, "2"]) -> Float[Array, "T H W D"]:
+    padded = jnp.pad(group, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    return jax.lax.dynamic_slice(padded, (0, most - way[0], most - way[1], 0), group.shape)
+
+  parts = jnp.split(conditions, np.cumsum(groups)[:-1], axis=-1)
+  return jnp.concatenate([jax.vmap(shift)(part, ways[:, index]) for index, part in enumerate(parts)], axis=-1)
+
+
 def _autoencoder_loss(networks: Networks) -> Loss:
   """Absolute error of pixels and of differences between neighbouring pixels, and a small KL term."""
 
@@ -156,10 +186,11 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     looked_up = batch["target"].get("conditions")
     if looked_up is not None:
       groups = condition_groups(config.data.appearance)
-      # not a sixth key of the split above, which would change the others
-      looked_up = drop_groups(
-        to_unit(as_clips(looked_up)), groups, config.condition_dropout, jax.random.fold_in(key, 5)
-      )
+      # not further keys of the split above, which would change the others
+      drop_key, jitter_key = (jax.random.fold_in(key, number) for number in (5, 6))
+      looked_up = to_unit(as_clips(looked_up))
+      looked_up = jitter_groups(looked_up, groups, config.condition_jitter, config.condition_dropout, jitter_key)
+      looked_up = drop_groups(looked_up, groups, config.condition_dropout, drop_key)
     condition = {"pose": networks.embed_pose(weights, as_clips(pose), looked_up)}
     if inpaint is not None:
       condition["inpaint"] = as_clips(inpaint)

@@ -29,7 +29,7 @@ from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
 from anchor_jax.training.conditions import FilmAppearances
-from anchor_jax.training.loss import drop_groups
+from anchor_jax.training.loss import drop_groups, jitter_groups
 
 SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
@@ -101,6 +101,28 @@ def test_groups_are_dropped_as_one():
   assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
   assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
   np.testing.assert_array_equal(drop_groups(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
+
+
+def test_jitter_shifts_whole_groups_by_few_pixels():
+  groups, most = (4, 2), 2
+  conditions = jnp.asarray(np.random.default_rng(0).random((300, 2, 9, 8, sum(groups)), np.float32))
+  found = np.asarray(jitter_groups(conditions, groups, most, 0.5, jax.random.key(0)))
+  shifted = []
+  for before, after in zip(np.asarray(conditions), found, strict=True):
+    padded = np.pad(before, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    ways = [(y, x) for y in range(2 * most + 1) for x in range(2 * most + 1)]
+    for channels in (slice(0, 4), slice(4, 6)):
+      equal = [
+        way for way in ways if (padded[:, way[0] :, way[1] :][:, :9, :8, channels] == after[..., channels]).all()
+      ]
+      assert len(equal) == 1
+      shifted.append(equal[0] != (most, most))
+  assert 0.4 < np.mean(shifted) < 0.56  # half of them, of which one in 25 draws no shift
+  for unchanged in (
+    jitter_groups(conditions, groups, 0, 0.5, jax.random.key(0)),
+    jitter_groups(conditions, groups, 1, 0.0, jax.random.key(0)),
+  ):
+    np.testing.assert_array_equal(unchanged, conditions)
 
 
 def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path):
