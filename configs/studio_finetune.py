@@ -34,6 +34,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       checkpoint_every=50,
       preview_every=100,
       condition_jitter=1,
+      detail_weight=4.0 if part == "body" else 1.0,
       data=DataConfig(
         batch_size=8,
         crop=64,

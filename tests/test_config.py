@@ -44,6 +44,7 @@ OUT_OF_RANGE = {
   "steps": (0,),
   "condition_dropout": (-0.1, 1.1, NAN),
   "snr_gamma": (-1.0, NAN, INFINITE),
+  "detail_weight": (0.5, NAN, INFINITE),
   "max_skipped": (0,),
   "keep": (0,),
   "log_every": (-1,),

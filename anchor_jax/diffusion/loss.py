@@ -16,16 +16,19 @@ def denoising_loss(
   context: Float[Array, "B N D"],
   condition: PyTree,
   snr_gamma: float = 0.0,
+  weights: Float[Array, "B T H W"] | None = None,
 ) -> tuple[Float[Array, "B"], Float[Array, "B T H W C"]]:
   """(mean squared error of the prediction for each clip, clean latents that the prediction stands for), float32.
 
   The error is DDPM's, eq. 14. With `snr_gamma` above 0 it is weighted by min-SNR (Hang et al. 2023): the error of the
-  clean latent, times min(SNR, snr_gamma).
+  clean latent, times min(SNR, snr_gamma). `weights` say how much each cell counts in the mean; None: all alike.
   """
   noisy = add_noise(schedule, clean, noise, timesteps)
   mask = jnp.ones(clean.shape[:2], bool)
   prediction = denoise(noisy, timesteps, context, condition, mask)
   error = prediction.astype(jnp.float32) - training_target(schedule, clean, noise, timesteps)
+  if weights is not None:
+    error = error * jnp.sqrt(weights / jnp.mean(weights, axis=(1, 2, 3), keepdims=True))[..., None]
   losses = jnp.mean(jnp.square(error), axis=tuple(range(1, error.ndim)))
   if snr_gamma > 0:
     losses = losses * snr_weight(schedule, timesteps, snr_gamma)

@@ -61,6 +61,9 @@ def _region(*names: str) -> UInt8[NdArray, " N"]:
 _HANDS = _region("palm", "hand_back", *FINGERS)
 _FACE = _region("face", "nose", "mouth", "upper_lip", "lower_lip", "eye", "upper_lid", "lower_lid")
 
+# For each chart whether it is one of face and hands, which are small, and which people look at most.
+DETAILS = (_HANDS | _FACE) > 0
+
 
 def hands_mask(surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W"]:
   """255 where a surface map shows a hand (palms, backs, fingers), 0 elsewhere."""

@@ -32,7 +32,7 @@ from anchor_jax.training.cache import cache_key, encode_records, encoded_names
 from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
 from anchor_jax.training.loss import batch_fields
 
-PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1}  # fields of type uint8, and their channels
+PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1, "surface": 3}  # fields of type uint8, and their channels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,8 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.shapes import Array, Float, Int, Key, PyTree
+from anchor_jax.motion.surface import DETAILS
+from anchor_jax.shapes import Array, Float, Int, Key, PyTree, UInt8
 from anchor_jax.store.weights import trained_keys
 
 Batch = dict[str, Any]
@@ -36,12 +37,28 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   """The fields of target and reference that the loss of config.part reads."""
   if config.part == "vae":
     return ("frame",), ()
-  looked_up = ("conditions",) * bool(config.data.appearance)
+  looked_up = ("conditions",) * bool(config.data.appearance) + ("surface",) * _weighs_details(config)
   if not config.data.cache:
     return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
   refined = ("frame",) * ("refiner" in trained_keys(config))
   return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up, *refined), (reference,)
+
+
+def _weighs_details(config: RunConfig) -> bool:
+  return config.part == "body" and bool(config.data.appearance) and config.detail_weight != 1
+
+
+def pixel_weights(surface: UInt8[Array, "B T H W 3"], detail_weight: float) -> Float[Array, "B T H W"]:
+  """How much each pixel counts: `detail_weight` where a surface map shows face or hands, 1 elsewhere."""
+  return jnp.where(jnp.asarray(DETAILS)[surface[..., 0]], detail_weight, 1.0)
+
+
+def _cell_means(pixels: Float[Array, "B T H W"], height: int) -> Float[Array, "B T h w"]:
+  """Means over the pixels of each cell of a latent of this height."""
+  side = pixels.shape[2] // height
+  squares = pixels.reshape(*pixels.shape[:2], height, side, pixels.shape[3] // side, side)
+  return squares.mean(axis=(3, 5))
 
 
 def encode_batch(
@@ -141,8 +158,12 @@ def _autoencoder_loss(networks: Networks) -> Loss:
   return loss
 
 
-def _pixel_errors(error: Float[Array, "B H W 3"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Mean absolute error of pixels, and of differences between neighbouring pixels."""
+def _pixel_errors(
+  error: Float[Array, "B H W 3"], weights: Float[Array, "B H W"] | None = None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Mean absolute error of pixels, and of differences between neighbouring pixels; weighted means with `weights`."""
+  if weights is not None:
+    error = error * (weights / jnp.mean(weights))[..., None]  # also the differences count more there
   edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
   return jnp.mean(jnp.abs(error)), edges
 
@@ -153,6 +174,7 @@ def _refiner_loss(
   target: dict[str, Array],
   latents: Float[Array, "B T h w C"],
   conditions: Float[Array, "B T H W D"] | None,
+  weights_of_pixels: Float[Array, "B T H W"] | None,
   count: int,
 ) -> Float[Array, ""]:
   """The error of refined pictures of the first frames of at most `count` examples, in the units of the autoencoder's.
@@ -165,7 +187,8 @@ def _refiner_loss(
   decoded = jax.lax.stop_gradient(networks.decode(weights, first(latents)))
   conditions = None if conditions is None else first(conditions)
   made = networks.refine(weights, decoded, first(target["pose"]), conditions)
-  absolute, edges = _pixel_errors(2 * made - 1 - to_signed(first(target["frame"])))
+  counted = None if weights_of_pixels is None else weights_of_pixels[chosen, 0]
+  absolute, edges = _pixel_errors(2 * made - 1 - to_signed(first(target["frame"])), counted)
   return absolute + EDGE_WEIGHT * edges
 
 
@@ -194,17 +217,22 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     condition = {"pose": networks.embed_pose(weights, as_clips(pose), looked_up)}
     if inpaint is not None:
       condition["inpaint"] = as_clips(inpaint)
+    surface = batch["target"].get("surface")
+    pixels = None if surface is None else pixel_weights(as_clips(surface), config.detail_weight)
+    cells = None if pixels is None else _cell_means(pixels, clean.shape[2])
     noise = jax.random.normal(keys[3], clean.shape)
     timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
 
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
 
-    losses, estimate = denoising_loss(denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma)
+    losses, estimate = denoising_loss(
+      denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma, cells
+    )
     denoising = jnp.mean(losses)
     if "refiner" not in trained:
       return denoising, {}
-    refining = _refiner_loss(networks, weights, batch["target"], estimate, looked_up, config.refined)
+    refining = _refiner_loss(networks, weights, batch["target"], estimate, looked_up, pixels, config.refined)
     return denoising + refining, {"denoising": denoising, "refining": refining}
 
   return loss

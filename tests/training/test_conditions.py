@@ -12,16 +12,19 @@ from globes import film
 from launched import losses
 
 from anchor_jax import parallel
-from anchor_jax.architecture import RefinerConfig
+from anchor_jax.architecture import RefinerConfig, ScheduleConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.errors import UserError
 from anchor_jax.models.conditioning import condition_groups, conditioning_channels, make_conditioning
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.motion.surface import chart
 from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store import run_bundle
 from anchor_jax.store.conversion import to_adapters, to_diffusers
@@ -29,7 +32,7 @@ from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
 from anchor_jax.training.conditions import FilmAppearances
-from anchor_jax.training.loss import drop_groups, jitter_groups
+from anchor_jax.training.loss import drop_groups, jitter_groups, pixel_weights
 
 SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
@@ -38,7 +41,7 @@ KINDS = ("coordinates", "atlas", "full")
 @pytest.fixture(scope="module")
 def make_config(globes, begun_runs):
   def make(kind, **changes):
-    config = begun_runs("body", steps=2, condition_dropout=0.1)
+    config = begun_runs("body", steps=2, condition_dropout=0.1, detail_weight=2.0)
     data = dataclasses.replace(config.data, path=str(globes), appearance=kind, cache=True)
     refiner = RefinerConfig(23, 2, (8, 8), 4) if kind == "full" else None
     model = dataclasses.replace(config.model, refiner=refiner)
@@ -123,6 +126,20 @@ def test_jitter_shifts_whole_groups_by_few_pixels():
     jitter_groups(conditions, groups, 1, 0.0, jax.random.key(0)),
   ):
     np.testing.assert_array_equal(unchanged, conditions)
+
+
+def test_face_and_hands_count_more():
+  charts = np.array([[chart("none"), chart("chest")], [chart("nose"), chart("palm", "left")]])
+  surface = jnp.zeros((1, 1, 2, 2, 3), jnp.uint8).at[0, 0, ..., 0].set(charts)
+  np.testing.assert_array_equal(pixel_weights(surface, 4.0)[0, 0], [[1, 1], [4, 4]])
+  weights = jnp.asarray([[[[1.0, 3.0]]]])
+  error = jnp.asarray([[[[[2.0], [1.0]]]]])
+  schedule = make_schedule(ScheduleConfig())
+  clean, noise = jnp.zeros_like(error), jnp.zeros_like(error)
+  loss, _ = denoising_loss(
+    lambda *_: error, schedule, clean, noise, jnp.array([500]), jnp.zeros((1, 1, 1)), {}, 0.0, weights
+  )
+  np.testing.assert_allclose(loss, [(1 * 4 + 3 * 1) / 4], rtol=1e-6)
 
 
 def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path):
