@@ -3,6 +3,7 @@
 `attention` picks an implementation by platform, dtype and size; its argument `implementation` forces one:
 
     "plain"    materialises the full logits matrix; for short sequences
+    "pieces"   loops over pieces of the logits matrix that fit in a core's cache; CPU
     "chunked"  scans over chunks of keys inside a scan over chunks of queries, with a running maximum and sum
                (Milakov & Gimelshein 2018; Rabe & Staats 2021); any platform
     "cudnn"    NVIDIA's flash attention through jax.nn; GPU, 16-bit types
@@ -19,8 +20,13 @@ from anchor_jax import parallel
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.shapes import Array, Float, Int
 
-IMPLEMENTATIONS = ("plain", "chunked", "cudnn", "flash")
+IMPLEMENTATIONS = ("plain", "pieces", "chunked", "cudnn", "flash")
 _PLAIN_LOGITS = 2**24  # up to this many logits "plain" is faster, and its matrix small
+_CPU_PLAIN_LOGITS = 2**17
+_PIECE_LOGITS, _PIECE_ROWS = (
+  2**17,
+  64,
+)  # logits of a piece (0.5 MB), and its fewest queries; docs/measurements.md, Speed
 _QUERIES, _KEYS = 1024, 2048  # per chunk
 _FLASH_BLOCK = 512
 _NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite
@@ -55,7 +61,8 @@ def attention(
   batch, length, heads, _ = q.shape
   if causal or implementation == "plain":
     return _plain(q, k, v, key_count, causal)
-  if implementation is None and batch * heads * length * k.shape[1] <= _PLAIN_LOGITS:
+  most = _CPU_PLAIN_LOGITS if parallel.platform() == "cpu" else _PLAIN_LOGITS
+  if implementation is None and batch * heads * length * k.shape[1] <= most:
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
     implementation = _best(q, k)
@@ -64,6 +71,8 @@ def attention(
 
 def _best(q: Array, k: Array) -> str:
   platform = parallel.platform()
+  if platform == "cpu":
+    return "pieces"
   sixteen_bits = q.dtype in (jnp.bfloat16, jnp.float16)
   if platform == "gpu" and sixteen_bits and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128:
     return "cudnn"
@@ -80,6 +89,36 @@ def _plain(q: Array, k: Array, v: Array, key_count: Array | None, causal: bool =
     logits = jnp.where(jnp.arange(k.shape[1]) < key_count[:, None, None, None], logits, _NEVER)
   weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
   return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
+
+
+def _pieces(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  batch, length, heads, _ = q.shape
+  keys, pairs = k.shape[1], batch * heads
+  rows = min(length, max(_PIECE_ROWS, _PIECE_LOGITS // keys))
+
+  # Rematerialised: keeping the weights would write the whole matrix to memory, which is what takes the time.
+  @jax.checkpoint
+  def attend(queries, key, value, count):
+    logits = jnp.einsum("nd,md->nm", queries, key, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    if key_count is not None:
+      logits = jnp.where(jnp.arange(keys) < count, logits, _NEVER)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+    weighted = jnp.einsum("nm,md->nd", weights.astype(v.dtype), value, preferred_element_type=jnp.float32)
+    return (weighted / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
+
+  def attend_pair(pair):
+    queries, *rest = pair
+    if rows == length:
+      return attend(queries, *rest)
+    pieces = _chunks(queries[None, :, None], rows)[:, 0, :, 0]
+    return jax.lax.map(lambda piece: attend(piece, *rest), pieces).reshape(-1, v.shape[-1])[:length]
+
+  by_pair = lambda x: jnp.moveaxis(x, 2, 1).reshape(pairs, x.shape[1], x.shape[3])
+  counts = jnp.full((batch,), keys) if key_count is None else key_count
+  together = max(1, _PIECE_LOGITS // (length * keys))  # short sequences: several pairs of example and head in a piece
+  operands = (by_pair(q), by_pair(k), by_pair(v), jnp.repeat(counts, heads))
+  out = jax.lax.map(attend_pair, operands, batch_size=together if together > 1 else None)
+  return jnp.moveaxis(out.reshape(batch, heads, length, -1), 1, 2)
 
 
 def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
@@ -148,4 +187,4 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   return jnp.moveaxis(out[..., :width], 1, 2)
 
 
-_KERNELS = {"chunked": _chunked, "cudnn": _cudnn, "flash": _flash}
+_KERNELS = {"pieces": _pieces, "chunked": _chunked, "cudnn": _cudnn, "flash": _flash}

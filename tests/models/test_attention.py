@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,13 +55,14 @@ def with_gradients(implementation, arrays, counts, jit):
   return out, *gradients
 
 
-@pytest.mark.parametrize("implementation", ["chunked", "flash"])
+@pytest.mark.parametrize("implementation", ["pieces", "chunked", "flash"])
 @pytest.mark.parametrize("width,counts", [(40, None), (40, (130, 640)), (160, (64, 500))])
 def test_kernels_equal_the_plain_matrix_and_so_do_their_gradients(implementation, width, counts, jit, monkeypatch):
   from anchor_jax.models import attention as module
 
   monkeypatch.setattr(module, "_QUERIES", 100)
   monkeypatch.setattr(module, "_KEYS", 150)
+  monkeypatch.setattr(module, "_PIECE_LOGITS", 300 * 640)  # 640 queries in three pieces, the last one padded
   arrays, counts = long_heads(width), counts and jnp.array(counts)
   plain = with_gradients("plain", arrays, counts, jit)
   with pltpu.force_tpu_interpret_mode():
@@ -71,28 +74,62 @@ def test_kernels_equal_the_plain_matrix_and_so_do_their_gradients(implementation
     np.testing.assert_allclose(got, wanted, atol=1e-5 * max(1, float(jnp.abs(wanted).max())))
 
 
+@pytest.mark.parametrize("shape", [(5, 33, 7, 3), (3, 64, 640, 2), (1, 129, 65, 4)])
+def test_pieces_hold_several_heads_of_short_sequences_and_equal_the_plain_matrix(shape, jit, monkeypatch):
+  from anchor_jax.models import attention as module
+
+  monkeypatch.setattr(module, "_PIECE_LOGITS", 1000)
+  batch, length, keys, count = shape
+  arrays = [
+    jax.random.normal(jax.random.key(i), (batch, n, count, 4)) for i, n in enumerate((length, keys, keys, length))
+  ]
+  for counts in (None, 1 + jnp.arange(batch) * 2):
+    pieces, plain = (with_gradients(name, arrays, counts, jit) for name in ("pieces", "plain"))
+    for got, wanted in zip(pieces, plain, strict=True):
+      np.testing.assert_allclose(got, wanted, atol=1e-5 * max(1, float(jnp.abs(wanted).max())))
+
+
+@pytest.mark.parametrize("platform,tokens,kernel", [
+  ("cpu", 256, "plain"), ("cpu", 2048, "pieces"), ("gpu", 2048, "plain"), ("tpu", 2048, "plain"),
+  ("gpu", 8192, "chunked"), ("tpu", 8192, "flash"),
+])  # fmt: skip
+def test_only_the_cpu_computes_in_pieces(platform, tokens, kernel, monkeypatch):
+  from anchor_jax.models import attention as module
+
+  taken = []
+  pick = lambda name: lambda q, *_: taken.append(name) or q
+  monkeypatch.setattr(parallel, "platform", lambda: platform)
+  monkeypatch.setattr(module, "_plain", pick("plain"))
+  monkeypatch.setattr(module, "_KERNELS", {name: pick(name) for name in module.IMPLEMENTATIONS})
+  q = jax.ShapeDtypeStruct((1, tokens, 2, 16), jnp.float32)
+  jax.eval_shape(lambda *x: attention(*x), q, q, q)  # a new function: traces are kept by function
+  assert taken == [kernel]
+
+
 def test_sixteen_bits_are_as_close_as_sixteen_bits_can_be(jit):
   arrays = long_heads(40)
   exact = attention(*arrays[:3], implementation="plain")
   half = [array.astype(jnp.bfloat16) for array in arrays[:3]]
   error = lambda name: float(jnp.abs(attention(*half, implementation=name).astype(jnp.float32) - exact).max())
-  assert error("chunked") <= 1.5 * error("plain")
+  assert max(error("chunked"), error("pieces")) <= 1.5 * error("plain")
 
 
 def test_a_long_sequence_takes_little_memory(jit):
   """65,536 tokens, 8 heads of 40: the matrix alone would take 137 GB in float32."""
   shape = jax.ShapeDtypeStruct((1, 65536, 8, 40), jnp.float32)
-  for function in (attention, jax.grad(lambda *x: attention(*x).sum(), (0, 1, 2))):
+  chunked = functools.partial(attention, implementation="chunked")
+  for function in (attention, *(jax.grad(lambda *x, f=f: f(*x).sum(), (0, 1, 2)) for f in (attention, chunked))):
     memory = jax.jit(function).lower(shape, shape, shape).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 2**30
 
 
+@pytest.mark.parametrize("implementation", ["pieces", "chunked"])
 @pytest.mark.parametrize("mesh", [MeshConfig(8, 1, 1), MeshConfig(2, 1, 4), MeshConfig(1, 2, 4)])
-def test_devices_share_the_batch_and_the_queries(mesh, jit):
+def test_devices_share_the_batch_and_the_queries(mesh, implementation, jit):
   q, k, v = (jnp.tile(array, (4, 1, 1, 1)) for array in long_heads(8, 64, 64)[:3])
   counts = jnp.arange(1, 9) * 8
   with parallel.use_mesh(parallel.make_mesh(mesh)):
-    shared = jax.jit(lambda *x: attention(*x, implementation="chunked"))(q, k, v, counts)
+    shared = jax.jit(lambda *x: attention(*x, implementation=implementation))(q, k, v, counts)
   np.testing.assert_allclose(shared, attention(q, k, v, counts, implementation="plain"), atol=1e-5)
 
 
