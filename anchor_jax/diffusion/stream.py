@@ -21,6 +21,9 @@ block, now one step cleaner, becomes the last block of level i + 1. Neighbouring
 clip, so all levels together hold R * steps blocks, none of them twice. The loop over levels skips those that hold no
 window of the clip yet, or no longer.
 
+Where no window overlaps another (single frames, such as the head's), nothing waits for anything: a tick runs all steps
+of its group at once, and gives it out. One level of one block is held then.
+
 Windows are predicted by the same function as in `Sampler.clip`, so the frames are the same up to rounding.
 """
 
@@ -51,7 +54,7 @@ class StreamLayout:
 
   Attributes:
     rule: how windows are laid over the clip.
-    steps: sampling steps, one level each.
+    steps: sampling steps.
     group_size: windows of a group, which one call of the network predicts.
   """
 
@@ -74,6 +77,16 @@ class StreamLayout:
     return self.rule.stride - 1 if self.rule.tail == "moved_back" else 0
 
   @property
+  def independent(self) -> bool:
+    """Whether no window overlaps another, so that a tick runs all steps."""
+    return self.rule.overlap + self.offset == 0
+
+  @property
+  def levels(self) -> int:
+    """Parts of the state: one for each step, or one that takes all steps."""
+    return 1 if self.independent else self.steps
+
+  @property
   def depth(self) -> int:
     """Blocks of a level, R above; also the ticks between two steps of a group."""
     return 1 + math.ceil((self.rule.overlap + self.offset) / self.block)
@@ -81,7 +94,7 @@ class StreamLayout:
   @property
   def frames_held(self) -> int:
     """Frames in the state, whatever the clip's length."""
-    return self.steps * self.depth * self.block
+    return self.levels * self.depth * self.block
 
   def first_frame(self, block: int) -> int:
     """Number of the frame that a block starts with; may be negative for block 0."""
@@ -99,7 +112,7 @@ class StreamLayout:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StreamState:
-  """The shift register; leading axis sampling steps (levels), then R blocks of F frames. A pytree.
+  """The shift register; leading axis levels (`StreamLayout.levels`), then R blocks of F frames. A pytree.
 
   Attributes:
     latents: of each level's frames, before its step.
@@ -118,7 +131,7 @@ def init_state(layout: StreamLayout, branches: int, noise: Any, condition: PyTre
   """A state of zeros for blocks like these (arrays or their shapes, leading axis `layout.block` frames)."""
 
   def empty(leaf, *axes: int):
-    return jnp.zeros((layout.steps, *axes, layout.depth, *leaf.shape), leaf.dtype)
+    return jnp.zeros((layout.levels, *axes, layout.depth, *leaf.shape), leaf.dtype)
 
   return StreamState(empty(noise), empty(noise), empty(noise, branches), jax.tree.map(empty, condition))
 
@@ -135,7 +148,7 @@ def advance_levels(
   plans: WindowPlan,
   levels: tuple[Any, Any],
 ) -> tuple[StreamState, Float[Array, "F H W C"]]:
-  """One tick: takes a block in, runs one step of the group on each level, and returns the block that is finished.
+  """One tick: takes a block in, runs the step of each level on its group, and returns the block that is finished.
 
   Args:
     denoise: the network.
@@ -143,12 +156,14 @@ def advance_levels(
     predict: `predict_level`, or one that shares the windows among devices.
     state: of the tick before; a jitted caller can donate it.
     noise, condition: the block that arrives, leading axis `layout.block`.
-    plans: each level's windows; one more leading axis [S], frames counted from the first of the level's blocks.
+    plans: each level's windows; one more leading axis [levels], frames counted from the first of the level's blocks.
     levels: (first, last + 1) of the levels that hold a group.
 
   Returns:
     The new state, and the last level's first block of clean latents.
   """
+  if layout.independent:
+    return state, _all_steps(denoise, solver, branches, predict, noise, condition, plans, levels)
   put = lambda leaf, new: leaf.at[0, -1].set(new)
   latents = put(state.latents, noise)
   conditions = jax.tree.map(put, state.condition, condition)
@@ -176,6 +191,31 @@ def advance_levels(
     jax.tree.map(lambda leaf: shift(leaf, leaf[:, 0]), conditions),
   )
   return state, cleaner[-1]
+
+
+def _all_steps(
+  denoise: Denoise,
+  solver: SolverTables,
+  branches: Branches,
+  predict: PredictLevel,
+  noise: Float[Array, "F H W C"],
+  condition: PyTree,
+  plans: WindowPlan,
+  levels: tuple[Any, Any],
+) -> Float[Array, "F H W C"]:
+  """Clean latents of a block whose windows overlap none of another; arguments as of `advance_levels`."""
+  windows = (plans.frames[0], plans.mask[0], plans.weights[0])
+  conditions = jax.tree.map(lambda leaf: leaf[None], condition)
+  nothing = jnp.zeros((len(branches), 1, *noise.shape), noise.dtype)
+
+  def step(i, carry):
+    latents, clean = carry
+    level = (latents[None], solver.timesteps[i], branches, conditions, nothing)
+    prediction = guide(predict(denoise, *level, *windows)[:, 0], branches.scale_at(solver, i))
+    return advance(solver, i, latents, prediction, clean)
+
+  first, last = levels
+  return jax.lax.fori_loop(0, jnp.where(first < last, len(solver), 0), step, (noise, jnp.zeros_like(noise)))[0]
 
 
 def predict_level(
@@ -226,6 +266,7 @@ def run_blocks(
   known, ended, taken = length, False, max(0, layout.first_frame(first_block))
   plans: dict[int, WindowPlan] = {}
   ready: list[tuple[int, Array]] = []
+  shown = False  # whether a block has been given out
   for arriving in itertools.count(first_block):  # number of the block that comes in on this tick
     block = None
     if not ended:
@@ -246,13 +287,13 @@ def run_blocks(
       local = np.clip(plan.frames - layout.first_frame(group), 0, layout.depth * layout.block - 1)
       plans[group] = dataclasses.replace(plan, frames=local.astype(np.int32))
     groups = math.inf if known is None else math.ceil(layout.rule.count(known) / size)
-    of_levels = [group - layout.depth * i for i in range(layout.steps)]
+    of_levels = [group - layout.depth * i for i in range(layout.levels)]
     busy = [i for i, g in enumerate(of_levels) if first_block <= g < groups]
     levels = (np.int32(busy[0]), np.int32(busy[-1] + 1)) if busy else (np.int32(0), np.int32(0))
     idle = next(iter(plans.values()), None) or plan_group(layout.rule, 0, size, None)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[plans.get(g, idle) for g in of_levels])
     finished = push(block, stacked, levels)
-    yield from ready  # one tick late: the device computes the next block while the caller uses this one
+    yield from ready
     ready = []
     leaving = of_levels[-1]
     plans.pop(leaving, None)
@@ -262,7 +303,11 @@ def run_blocks(
     if known is not None:
       stop = min(stop, known)
     if stop > max(0, start):
+      # One tick late: the device computes the next block while the caller uses this one. But the first is waited for.
       ready = [(max(0, start), jax.lax.slice_in_dim(finished, max(0, -start), stop - start))]
+      if not shown:
+        yield from ready
+        ready, shown = [], True
     if known is not None and stop >= known and ended:
       yield from ready
       return

@@ -107,9 +107,9 @@ def test_equals_the_whole_clip_for_every_layout(rule, group_size):
     np.testing.assert_allclose(streamed(*settings, length=length), whole_clip(*settings, length=length), atol=1e-5)
 
 
-@pytest.mark.parametrize("tail", ["ragged", "moved_back"])
-def test_goes_on_from_the_middle_bit_for_bit(tail):
-  settings = (WindowRule(5, 2, tail), 2, 3, "dpm++2m", 2.0)
+@pytest.mark.parametrize("rule", [WindowRule(5, 2), WindowRule(5, 2, "moved_back"), WindowRule(1, 0)])
+def test_goes_on_from_the_middle_bit_for_bit(rule):
+  settings = (rule, 2, 3, "dpm++2m", 2.0)
   whole = streamed(*settings, length=100)
   for start in (1, 33, 70, 99):
     np.testing.assert_array_equal(streamed(*settings, length=100, start=start), whole[start:])
@@ -128,6 +128,14 @@ def test_holds_few_frames_and_takes_in_no_more_than_it_must():
 
   for first, piece in small.stream(toy, live(), prepare, *CONTEXTS):
     assert len(taken) <= first + len(piece) + small.layout.frames_held
+
+
+@pytest.mark.parametrize("rule,blocks", [(WindowRule(4, 1), 6), (WindowRule(1, 0), 1), (WindowRule(4, 0), 1)])
+def test_the_first_block_is_given_out_as_soon_as_it_can_be(rule, blocks):
+  sampler, taken = sampler_of(rule, 2, 3, "dpm++2m", 1.0), []
+  live = (taken.append(frame) or frame for frame in frames(0, 60))
+  next(sampler.stream(toy, live, prepare, *CONTEXTS))
+  assert len(taken) == blocks * sampler.layout.block == sampler.layout.frames_held
 
 
 def test_empty_levels_cost_nothing():
