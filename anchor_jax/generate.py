@@ -103,13 +103,16 @@ def generate(args: argparse.Namespace) -> int:
   # JAX takes seconds to import: everything above does without it.
   from tqdm import tqdm
 
-  from anchor_jax.data.motions import read_motion
+  from anchor_jax.data.motions import check_motion, read_motion
   from anchor_jax.motion.resumable import ResumableWriter
   from anchor_jax.person import load
   from anchor_jax.reference import read_reference
   from anchor_jax.runtime import enable_compilation_cache
+  from anchor_jax.store.weights import parts_in
 
   enable_compilation_cache()
+  parts_in(args.checkpoint)
+  check_motion(args.motion, args.fps)  # a wrong path must not cost the seconds that reading a person takes
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step

@@ -66,7 +66,7 @@ def test_help_imports_nothing_that_is_slow(command):
   [
     ("generate", ["--checkpoint=OUT"], "--motion"),
     ("generate", ["--checkpoint=OUT/x", "--motion=OUT/m", "--output=OUT/a.mp4"], "no folder"),
-    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4"], "holds no trained part"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4"], "no video"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.avi"], "ends in .mp4"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/file/a.mp4"], "cannot write"),
@@ -81,6 +81,7 @@ def test_help_imports_nothing_that_is_slow(command):
       "overwrite an input",
     ),
     ("export", ["--checkpoint=OUT/x", "--output=OUT/b"], "no folder"),
+    ("export", ["--checkpoint=OUT", "--output=OUT/b"], "holds no trained part"),
     ("export", ["--checkpoint=OUT", "--output=OUT/b", "--platforms=gpu"], 'unknown platform "gpu"'),
     ("demo", ["--output=OUT/file/x"], "cannot write"),
     ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.clips import check_video
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.framing import check_size
 from anchor_jax.motion.motion import Motion, MotionFrame
@@ -53,6 +54,20 @@ def read_motion(
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
     return read_video_motion(path, size=SIZE if size is None else size, frames=frames, fps=fps)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
+
+
+def check_motion(path: str | os.PathLike, fps: float | int | None = None) -> None:
+  """Checks, before a person is read, that `read_motion` will find a motion; neither frames nor poses are read.
+
+  Raises:
+    UserError: no such file or folder, a damaged one, or a video that needs the landmark model where there is none.
+  """
+  if os.path.isdir(path):
+    from anchor_jax.data.records import open_prepared
+
+    open_prepared(path)
+  else:
+    check_video(path, fps=fps)
 
 
 def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:
