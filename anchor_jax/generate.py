@@ -9,6 +9,10 @@ landmark model, and its sound is copied. --appearance is a picture of the person
 reference kept from training. A prepared folder also shows networks that can see it (config.data.appearance) texture and
 room: other clothes, or a person straight after `prepare` (--checkpoint=studio).
 
+The motion of another person's video is mapped onto her own body and her place in the picture: shoulders, arms, hands,
+head. --no-retarget leaves it as it is. Prepared folders and sidecars, as the studio's videos have, are always left as
+they are. Her measures are known where she was prepared from videos without sidecars.
+
 While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
 --resume goes on from there.
 """
@@ -26,6 +30,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
 
 if TYPE_CHECKING:
+  from anchor_jax.motion.measures import BodyMeasures
   from anchor_jax.motion.motion import Motion
   from anchor_jax.person import Person
   from anchor_jax.reference import Reference
@@ -49,6 +54,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
   parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
   parser.add_argument("--no-audio", action="store_true", help="leave out the sound of the motion video")
+  parser.add_argument("--no-retarget", action="store_true", help="keep the build and place of the person in the video")
   parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
   parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
   parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices, their frames over F")
@@ -117,8 +123,10 @@ def generate(args: argparse.Namespace) -> int:
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
   person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
-  motion = read_motion(args.motion, size=person.size, frames=args.frames, fps=args.fps, video=args.video)
-  settings = settings_of(person, args, motion.fps)
+  measures = None if args.no_retarget else measures_of(person, reference, args.motion)
+  options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
+  motion = read_motion(args.motion, size=person.size, **options)
+  settings = settings_of(person, args, motion.fps) | ({} if measures is None else {"retarget": measures.to_json()})
   writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
   if args.preview and not writer.frames:
     write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
@@ -132,6 +140,18 @@ def generate(args: argparse.Namespace) -> int:
     tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
     writer.finish(tags, None if args.motion.is_dir() or args.no_audio else args.motion)
   return writer.frames
+
+
+def measures_of(person: "Person", reference: "Reference | None", motion: Path) -> "BodyMeasures | None":
+  """Returns the measures of the body that a motion is to be mapped onto; None where the motion stays as it is."""
+  from anchor_jax.motion.sidecar import has_sidecar
+
+  if motion.is_dir() or has_sidecar(motion):
+    return None
+  measures = person.measures if reference is None or reference.measures is None else reference.measures
+  if measures is None:
+    print("her body's measures are not known, so the motion keeps its own: prepare her videos again, then train again")
+  return measures
 
 
 def make_mesh(flag: str) -> Any:

@@ -9,6 +9,7 @@ from anchor_jax.animate import animate_parts
 from anchor_jax.config import check_seed
 from anchor_jax.config_files import load_config
 from anchor_jax.errors import UserError
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion
 from anchor_jax.part import Part
 from anchor_jax.reference import Reference, read_reference, square
@@ -36,6 +37,15 @@ class Person:
   def parts(self) -> dict[str, Part]:
     """The parts that there are, by name: "body", and perhaps "head"."""
     return {"body": self.body} if self.head is None else {"body": self.body, "head": self.head}
+
+  @property
+  def measures(self) -> BodyMeasures | None:
+    """Measures of her body, for `read_motion` to fit another person's motion to it.
+
+    They come from the folder she was trained on, with texture and room (config.data.appearance); None where they are
+    not known.
+    """
+    return None if self.body.dense_appearance is None else self.body.dense_appearance.measures
 
   def animate(
     self,

@@ -12,6 +12,7 @@ import numpy as np
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import crop_image, face_transform
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -29,11 +30,13 @@ class Reference:
     gather: of a film, returns texture, key frames and room of the person (from the file that `prepare` stored, else in
       seconds for each minute), or None where they are not known. Without it, a person trained with
       config.data.appearance keeps those of her training.
+    measures: of a film, those of her body, where they are known.
   """
 
   picture: UInt8[NdArray, "H W 3"]
   face: UInt8[NdArray, "S S 3"] | None = None
   gather: Callable[[], Appearance | None] | None = None
+  measures: BodyMeasures | None = None
 
   @functools.cached_property
   def dense_appearance(self) -> Appearance | None:
@@ -75,7 +78,8 @@ def read_reference(path: str | Path) -> Reference:
       return None
     return person_appearance(source, person)
 
-  return Reference(record["frame"], crop_image(record["frame"], to_crop, source.size, extend=True), gather)
+  crop = crop_image(record["frame"], to_crop, source.size, extend=True)
+  return Reference(record["frame"], crop, gather, source.measures[person])
 
 
 def square(image: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "{size} {size} 3"]:

@@ -187,6 +187,8 @@ def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
     (lambda meta: meta.pop("videos"), "meta.json: KeyError: 'videos'"),
     (lambda meta: meta["videos"][0].update(frames=2.5), "meta.json: TypeError"),
     (lambda meta: meta["videos"][0].update(frames=10**15), "meta.json: "),
+    (lambda meta: meta.update(measures=[{"neck": 0.2}]), "meta.json: KeyError"),
+    (lambda meta: meta.update(measures=[None, None]), "meta.json: ValueError"),
     (lambda meta: meta.update(videos=[]), "meta.json: ValueError"),
     (lambda meta: meta.update(without_landmarks=["x"]), "meta.json: ValueError"),
     (lambda meta: meta.update(without_landmarks=[99]), "meta.json: IndexError"),

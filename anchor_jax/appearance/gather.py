@@ -12,6 +12,7 @@ from anchor_jax.appearance.key_frames import Candidate, choose, is_candidate, ju
 from anchor_jax.appearance.robust import BlockSums, Colours
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.appearance.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.surface import CHARTS, FINGERS
 from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 
@@ -53,6 +54,7 @@ class Gathered:
   Attributes:
     blocks: of the film.
     charts: name and whether u is periodic, by number; the first is "none".
+    measures: of the person's body, where they are known.
   """
 
   blocks: Blocks
@@ -62,6 +64,7 @@ class Gathered:
   _size: tuple[int, int]
   _key_frames: dict[int | None, tuple[int, ...]]
   _pictures: dict[int, tuple[NdArray, NdArray, NdArray]]
+  measures: BodyMeasures | None = None
 
   def key_frames(self, block: int | None = None) -> tuple[int, ...]:
     """Numbers in the film of the key frames that the frames of `block` may see, the most useful first."""
@@ -92,6 +95,7 @@ class Gathered:
       key_frames=key_frames,
       key_surfaces=surfaces,
       key_masks=masks,
+      measures=self.measures,
     )
 
 

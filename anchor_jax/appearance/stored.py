@@ -1,7 +1,7 @@
 """A person's appearance, and the file that holds it (safetensors).
 
-The file's metadata: `format`, and `charts`, a JSON list of [name, periodic in u]. Everything is checked on reading;
-nothing in the file can be run.
+The file's metadata: `format`, `charts`, a JSON list of [name, periodic in u], and, where they are known, `measures` of
+her body as JSON. Everything is checked on reading; nothing in the file can be run.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from anchor_jax.appearance.texels import LEVELS, TEXELS
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.shapes import NdArray, UInt8
 
 FORMAT = "1"
@@ -37,6 +38,7 @@ class Appearance:
     key_frames: K frames of the film, the most useful first.
     key_surfaces: their surface maps; chart 0 where the person is not.
     key_masks: 255 where they show the person, hair and clothes included; None in files of earlier versions.
+    measures: of her body, in sides of the pictures; None where they are not known, as in files of earlier versions.
   """
 
   charts: tuple[tuple[str, bool], ...]
@@ -48,10 +50,13 @@ class Appearance:
   key_frames: UInt8[NdArray, "K H W 3"]
   key_surfaces: UInt8[NdArray, "K H W 3"]
   key_masks: UInt8[NdArray, "K H W"] | None = None
+  measures: BodyMeasures | None = None
 
 
 _OPTIONAL = ("key_masks",)
-_ARRAYS = tuple(field.name for field in dataclasses.fields(Appearance) if field.name not in ("charts", *_OPTIONAL))
+_ARRAYS = tuple(
+  field.name for field in dataclasses.fields(Appearance) if field.name not in ("charts", "measures", *_OPTIONAL)
+)
 
 
 def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
@@ -63,6 +68,8 @@ def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
   kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(appearance, name) is not None]
   arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in kept}
   metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
+  if appearance.measures is not None:
+    metadata["measures"] = json.dumps(appearance.measures.to_json())
   with new_file(path) as partial:
     save_file(arrays, partial, metadata=metadata)
 
@@ -87,6 +94,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
           f"{path} has format {metadata.get('format', 'unknown')[:20]!r}, this version reads {FORMAT!r}: prepare again"
         )
       own = _read_charts(metadata.get("charts", ""))
+      measures = BodyMeasures.from_json(json.loads(metadata["measures"])) if "measures" in metadata else None
       slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
       shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
       if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
@@ -94,11 +102,11 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
       arrays = {name: opened.get_tensor(name) for name in shapes}
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
       raise ValueError("unknown charts")
-  except (SafetensorError, OSError, ValueError, TypeError, RecursionError):
+  except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
     raise UserError(f"{path} is not an appearance or is damaged: prepare the person's film again") from None
   if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
     raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
-  return Appearance(charts=own, **arrays)
+  return Appearance(charts=own, measures=measures, **arrays)
 
 
 def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:

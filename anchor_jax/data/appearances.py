@@ -1,5 +1,6 @@
 """The appearance of a person in a prepared folder: gathered from its records, or read from the file beside them."""
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -67,7 +68,7 @@ def gather_person(
 
   with bar:
     gathered = gather(read, plan_blocks(source.videos[records], source.fps), CHARTS, key_frames)
-  return GatheredPerson(gathered, records)
+  return GatheredPerson(dataclasses.replace(gathered, measures=source.measures[person]), records)
 
 
 def person_appearance(source: PreparedSource, person: int = 0) -> Appearance:
@@ -93,8 +94,9 @@ def read_stored(source: PreparedSource, person: int = 0) -> Appearance | None:
   except UserError as error:
     log.warning("%s; until then it is gathered from the records", error)
     return None
+  appearance = dataclasses.replace(appearance, measures=source.measures[person])
   # A field that this version added is None in files of earlier ones: the records tell it.
-  complete = all(value is not None for value in vars(appearance).values())
+  complete = all(value is not None for name, value in vars(appearance).items() if name != "measures")
   return appearance if complete and appearance.plate.shape[0] == source.size else None
 
 

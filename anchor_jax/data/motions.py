@@ -11,6 +11,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion.clips import check_video
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.framing import check_size
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.motion.video_motion import read_video_motion
 from anchor_jax.shapes import Bool, Float, NdArray
@@ -26,6 +27,7 @@ def read_motion(
   frames: int | None = None,
   fps: float | int | None = None,
   video: int | None = None,
+  measures: BodyMeasures | None = None,
 ) -> Motion:
   """Returns the motion in a video, or that of one video of a prepared folder.
 
@@ -39,6 +41,9 @@ def read_motion(
     fps: frame rate of the motion; default that of the video or the folder.
     video: number of the video in a prepared folder, from 0; by default the first, and a warning is logged where the
       folder has others.
+    measures: of the person who is to make the motion (`Person.measures`): that of a video without a sidecar is mapped
+      onto her body and her place in the picture; see `read_video_motion`. Prepared folders and sidecars hold renders,
+      which stay as they are.
 
   Raises:
     UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
@@ -52,7 +57,7 @@ def read_motion(
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
-    return read_video_motion(path, size=SIZE if size is None else size, frames=frames, fps=fps)
+    return read_video_motion(path, size=SIZE if size is None else size, frames=frames, fps=fps, measures=measures)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 

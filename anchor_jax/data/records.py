@@ -1,7 +1,8 @@
 """Prepared folders: the records a model trains on, as a tensorflow-datasets builder with array_record files.
 
   *.array_record, dataset_info.json, features.json   the records, read by random access
-  meta.json      size, fps, people, and the videos in order with their first record and number of frames
+  meta.json      size, fps, people, their bodies' measures (null where not known; not in folders of earlier versions),
+                 and the videos in order with their first record and number of frames
   preview.png    a contact sheet to look at before training
   appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/appearances.py; may be
                  missing
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import FULL, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.motion.clips import PosedClip
+from anchor_jax.motion.measures import BodyMeasures, typical
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
 FORMAT = 1
@@ -53,6 +55,7 @@ class _Recorder:
   def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
     self._clips, self._size, self._progress = clips, size, progress
     self.people: list[str] = []
+    self.measured: list[list[tuple[BodyMeasures, int]]] = []  # of each person: measures and frames of her videos
     self.videos: list[dict[str, Any]] = []
     self.without_landmarks: list[int] = []
     self.without_surface: list[int] = []
@@ -70,6 +73,7 @@ class _Recorder:
     for number, clip in enumerate(self._clips):
       if clip.person not in self.people:
         self.people.append(clip.person)
+        self.measured.append([])
       person = self.people.index(clip.person)
       entry = dict(
         name=clip.name,
@@ -100,6 +104,8 @@ class _Recorder:
       if not frames:
         raise UserError(f"{clip.name} holds no frame: leave it out, or record it again")
       self.videos.append({**entry, "frames": frames})
+      if clip.measures is not None:
+        self.measured[person].append((clip.measures, frames))
     if not self.count:
       raise UserError("there is no frame to prepare: name at least one video")
 
@@ -140,6 +146,7 @@ def build(
       fps=recorder.videos[0]["fps"],
       frames=recorder.count,
       people=recorder.people,
+      measures=[typical(*zip(*videos)).to_json() if videos else None for videos in recorder.measured],
       videos=recorder.videos,
       without_landmarks=recorder.without_landmarks,
       without_surface=recorder.without_surface,
@@ -203,6 +210,7 @@ class PreparedSource:
     people, videos: for each record, the number of its person and of its video.
     has_landmarks: for each record, whether its five landmarks are known.
     has_surface: for each record, whether its surface map is known; where it is not, the map is 0.
+    measures: of each person's body; None where they are not known, as in folders of earlier versions.
   """
 
   def __init__(self, folder: str | os.PathLike):
@@ -219,6 +227,10 @@ class PreparedSource:
     self.size, self.fps = self.meta["size"], self.meta["fps"]
     self.people = np.concatenate([np.full(video["frames"], video["person"], np.int32) for video in self.meta["videos"]])
     self.videos = np.concatenate([np.full(v["frames"], n, np.int32) for n, v in enumerate(self.meta["videos"])])
+    stored = self.meta.get("measures") or [None] * len(self.meta["people"])
+    self.measures = [None if values is None else BodyMeasures.from_json(values) for values in stored]
+    if len(stored) != len(self.meta["people"]):
+      raise ValueError(f"measures of {len(stored)} people")
     self.has_landmarks = np.ones(len(self.people), bool)
     self.has_landmarks[np.asarray(self.meta["without_landmarks"], np.int64)] = False
     # folders of earlier versions have no surface maps, and do not say so

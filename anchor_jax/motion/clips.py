@@ -12,9 +12,10 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import render
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
+from anchor_jax.motion.measures import BodyMeasures, measure
 from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.motion.ticks import pick, tick_frames
-from anchor_jax.motion.tracks import SHOULDERS, mend, seen_landmarks
+from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
 from anchor_jax.shapes import Float, NdArray
 
@@ -33,6 +34,7 @@ class PosedClip(NamedTuple):
     fps: frames per second.
     frames: the frames with their poses, all of the prepared folder's size.
     square: left, top and side of the square of the video's picture, in its pixels; stored in meta.json.
+    measures: of the person's body in that square; None where they are not known.
   """
 
   name: str
@@ -40,6 +42,7 @@ class PosedClip(NamedTuple):
   fps: float
   frames: Iterable[Posed]
   square: tuple[int, int, int] | None = None
+  measures: BodyMeasures | None = None
 
 
 class CheckedVideo(NamedTuple):
@@ -65,12 +68,14 @@ class FoundPoses(NamedTuple):
     frames: function from a square to an iterator over the frames with their poses.
     poses: function from a square and a frame's number to an iterator over the pose sides from that frame on; the
       video's own picture is not decoded.
+    track: the person's points, mended; None where the poses are those of a sidecar.
   """
 
   anchors: Float[NdArray, "T N 2"]
   landmarks: Float[NdArray, "T 5 2"]
   frames: Callable[[Square], Iterator[PosedFrame]]
   poses: Callable[[Square, int], Iterator[PoseRender]]
+  track: Track | None = None
 
 
 def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None) -> CheckedVideo:
@@ -129,13 +134,9 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
     track = mend(track_video(video.path, video.info, frames=frames, progress=bar))
   except UserError as error:
     raise UserError(f"{video.path}: {error}" if str(video.path) not in str(error) else str(error)) from None
-
-  def poses(square: Square, first: int):
-    renderer = render.PoseRenderer(track, square)
-    return (renderer.render(number) for number in range(first, len(track)))
-
+  poses = lambda square, first: render.pose_renders(track, square, first)
   frames_in = lambda square: render.posed_frames(video.path, track, square)
-  return FoundPoses(track.body[:, SHOULDERS, :2], seen_landmarks(track), frames_in, poses)
+  return FoundPoses(track.body[:, SHOULDERS, :2], seen_landmarks(track), frames_in, poses, track)
 
 
 def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:
@@ -188,7 +189,8 @@ def read_clips(
     if fps is not None and fps != info.fps:
       frames = resample_frames(frames, info.fps, float(fps))
     where = (used.left, used.top, used.side)
-    clips.append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, where))
+    measures = None if poses.track is None else measure(poses.track, used)
+    clips.append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, where, measures))
   return clips
 
 

@@ -23,6 +23,7 @@ from anchor_jax.motion.body_skins import (
 )
 from anchor_jax.motion.face_mesh import BROWS, EYES, LIPS, MOUTH, OVAL, FaceMap, FaceMesh
 from anchor_jax.motion.framing import Square
+from anchor_jax.motion.measures import BodyMeasures, measure
 from anchor_jax.motion.sidecar import PosedFrame, PoseRender
 from anchor_jax.motion.skins import Ball, Tube, surface_map
 from anchor_jax.motion.solids import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterise, shade_pose
@@ -62,6 +63,14 @@ def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Itera
     )
 
 
+def pose_renders(
+  track: Track, square: Square, first: int = 0, measures: BodyMeasures | None = None
+) -> Iterator[PoseRender]:
+  """Yields the pose sides of a mended track from frame `first` on; see `PoseRenderer`."""
+  renderer = PoseRenderer(track, square, measures)
+  return (renderer.render(number) for number in range(first, len(track)))
+
+
 class PoseRenderer:
   """Renders the frames of a mended track, in a square of its video.
 
@@ -69,15 +78,21 @@ class PoseRenderer:
     unit: pixels of the square a metre.
   """
 
-  def __init__(self, track: Track, square: Square):
-    """Takes the sizes that do not change over a video (shoulders, palms, hips) from the track."""
+  def __init__(self, track: Track, square: Square, measures: BodyMeasures | None = None):
+    """Takes what is to be rendered.
+
+    Args:
+      track: mended.
+      square: of the track's video.
+      measures: in the square, for the sizes that do not change over a video (shoulders, palms, hips); by default those
+        of the track.
+    """
     self._track, self._square = track, square
-    self.unit = track.shoulder_width * square.scale / SHOULDER_METRES
-    palms = np.linalg.norm(track.hands[:, :, 9] - track.hands[:, :, 0], axis=-1)
+    measures = measure(track, square) if measures is None else measures
+    self._shoulders, self._hips = measures.shoulders * square.size, measures.hips * square.size
+    self.unit = self._shoulders / SHOULDER_METRES
     # of the landmark model's hands; a real one is about 0.09 m from wrist to middle knuckle
-    self._hand = float(np.clip(np.median(palms) * square.scale / 0.09, 0.8 * self.unit, 1.4 * self.unit))
-    hips = np.linalg.norm(track.body[:, HIPS[0], :2] - track.body[:, HIPS[1], :2], axis=-1)
-    self._hips = float(np.median(hips)) * square.scale
+    self._hand = float(np.clip(measures.palm * square.size / 0.09, 0.8 * self.unit, 1.4 * self.unit))
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
     self._face_map = FaceMap(track.triangles, track.face.shape[1])
 
@@ -123,7 +138,7 @@ class PoseRenderer:
       [side * np.cos(turn) - forward * np.sin(turn), up, side * np.sin(turn) + forward * np.cos(turn)], axis=1
     )
     middle = shoulders + 0.040 * u * up  # the root of the neck; the joints lie lower
-    half = self._track.shoulder_width * self._square.scale / 2 / 0.93
+    half = self._shoulders / 2 / 0.93
     waist = max(self._hips / 2 + 0.07 * u, 0.78 * half)
     y = np.linspace(-0.95, 0.13, 384)
     heights = [-0.95, -0.55, -0.40, -0.26, -0.14, -0.05, -0.012, 0.012, 0.034, 0.055, 0.075, 0.13]

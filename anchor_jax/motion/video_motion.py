@@ -8,25 +8,40 @@ import numpy as np
 
 from anchor_jax.motion.clips import CheckedVideo, check_video, find_poses, square_of
 from anchor_jax.motion.face import fill_missing
+from anchor_jax.motion.measures import BodyMeasures, measure
 from anchor_jax.motion.motion import Motion, MotionFrame
+from anchor_jax.motion.render import pose_renders
+from anchor_jax.motion.retarget import retarget
 from anchor_jax.motion.ticks import pick, tick_frames
+from anchor_jax.motion.tracks import seen_landmarks
 
 _MARGIN = 1.0  # seconds tracked beyond the last frame wanted, since gaps and smoothing look ahead
+_MEASURED = 10.0  # seconds from the beginning, over which the measures of a person are taken who drives another
 
 
 def read_video_motion(
-  path: str | os.PathLike, *, size: int, frames: int | None = None, fps: float | int | None = None
+  path: str | os.PathLike,
+  *,
+  size: int,
+  frames: int | None = None,
+  fps: float | int | None = None,
+  measures: BodyMeasures | None = None,
 ) -> Motion:
   """Returns the motion of a video, the same as that of a folder prepared from it alone at the same size.
 
   With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, and no further than its
   frames are taken. The landmark model runs now, over the frames that are needed for `frames`, and one second more.
 
+  With `measures` and without a sidecar, the motion is mapped onto that body and its place in the picture, unless the
+  person in the video has the same (motion/retarget.py). The driving person's measures are those of the first 10
+  seconds, over which the landmark model then runs in any case.
+
   Args:
     path: the video.
     size: height and width of the pose renders, in pixels.
     frames: only the first so many frames (at `fps`); default all.
     fps: frame rate of the motion; default the video's.
+    measures: of the person who is to make the motion; None leaves it as it is.
 
   Raises:
     UserError: see `check_video` and `find_poses`; or no face in any frame.
@@ -34,15 +49,26 @@ def read_video_motion(
   video = check_video(path, fps=fps)
   native, ticks = video.info.fps, tick_frames(video.info)
   needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
+  if needed is not None and measures is not None and video.posed is None:
+    needed = max(needed, math.ceil(_MEASURED * native))
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
-  return _motion_of(video, size, needed, ticks).at_fps(fps).first(frames)
+  return _motion_of(video, size, needed, ticks, measures).at_fps(fps).first(frames)
 
 
-def _motion_of(video: CheckedVideo, size: int, needed: int | None, ticks: list[int] | None) -> Motion:
+def _motion_of(
+  video: CheckedVideo, size: int, needed: int | None, ticks: list[int] | None, measures: BodyMeasures | None
+) -> Motion:
   found = find_poses(video, frames=needed, progress=True)
   square = square_of([found], video.info, size)
+  if measures is not None and found.track is not None:
+    driver = measure(found.track, square, math.ceil(_MEASURED * video.info.fps))
+    fitted = retarget(found.track, square, driver, measures)
+    if fitted is not None:
+      track, square = fitted
+      poses = lambda square, first: pose_renders(track, square, first, measures)
+      found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
   landmarks = fill_missing(square.points(found.landmarks))
 
   def frames(first: int) -> Iterator[MotionFrame]:

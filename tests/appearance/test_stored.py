@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from globes import CHARTS, globe_film
+from people import make_measures
 from safetensors.numpy import save_file
 
 from anchor_jax.appearance import stored
@@ -25,6 +26,9 @@ def test_written_and_read_is_equal(tmp_path, appearance):
   again = stored.read_appearance(file, CHARTS)
   for field in dataclasses.fields(appearance):
     assert np.array_equal(getattr(appearance, field.name), getattr(again, field.name))
+  measured = dataclasses.replace(appearance, measures=make_measures())
+  stored.write_appearance(file, measured)
+  assert again.measures is None and stored.read_appearance(file, CHARTS).measures == measured.measures
   assert [path.name for path in tmp_path.iterdir()] == ["ana.appearance"]
 
 
@@ -62,6 +66,9 @@ def spoil(name, value):
   [
     spoil("format", "2\n" * 1000),
     spoil("charts", "no json"),
+    spoil("measures", "no json"),
+    spoil("measures", "{}"),
+    spoil("measures", "[1]"),
     spoil("charts", json.dumps([["none", 1]])),
     spoil("charts", json.dumps([["none", False]] * 300)),
     spoil("charts", "[" * 100_000),

@@ -1,5 +1,6 @@
 """A motion of a video is that of the folder prepared from it, and is decoded only as far as it is taken."""
 
+import dataclasses
 import itertools
 import logging
 import sys
@@ -16,6 +17,8 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import clips, sidecar, video, video_motion
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import fill_missing
+from anchor_jax.motion.framing import Square
+from anchor_jax.motion.measures import measure
 from anchor_jax.motion.motion import live_motion
 
 COUNT = 60
@@ -170,10 +173,10 @@ def test_first_frames_of_a_live_motion_take_no_more_than_they_are(posed_frames):
   assert live.first(None) is live and live.at_fps(None) is live
 
 
-def test_the_landmark_model_runs_over_the_frames_wanted(film, tmp_path, monkeypatch, standing_track):
-  """Without a sidecar; the model is a stand-in that finds a standing person in every frame."""
-  path, runs = tmp_path / "clip.mp4", []
-  path.write_bytes(film.read_bytes())
+@pytest.fixture
+def model_runs(monkeypatch, standing_track):
+  """Frames of each run of a stand-in for the landmark model; it finds a standing person, 2 pixels lower each second."""
+  runs = []
 
   class Model:
     def __init__(self, **options):
@@ -187,9 +190,9 @@ def test_the_landmark_model_runs_over_the_frames_wanted(film, tmp_path, monkeypa
 
     def process(self, frame):
       runs[-1] += 1
-      person = standing_track(1, (80, 48))
+      person, lower = standing_track(1, (80, 48)), max(0, runs[-1] - 5) * 2 / 25
       at = lambda points: types.SimpleNamespace(
-        landmark=[types.SimpleNamespace(x=x / 80, y=y / 48, z=-z / 80) for x, y, z in points]
+        landmark=[types.SimpleNamespace(x=x / 80, y=(y + lower) / 48, z=-z / 80) for x, y, z in points]
       )
       return types.SimpleNamespace(
         pose_landmarks=at(person.body[0]),
@@ -205,11 +208,57 @@ def test_the_landmark_model_runs_over_the_frames_wanted(film, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
   monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
   monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
-  short = read_motion(path, size=32, frames=2, fps=5)
-  assert runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
-  command.prepare([path], tmp_path / "prepared", size=32)
-  same(read_motion(path, size=32).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0))
-  assert runs[1:] == [4 + COUNT] * 2
+  return runs
+
+
+@pytest.fixture
+def bare(film, tmp_path):
+  """The film without its sidecar."""
+  (tmp_path / "clip.mp4").write_bytes(film.read_bytes())
+  return tmp_path / "clip.mp4"
+
+
+def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_runs):
+  short = read_motion(bare, size=32, frames=2, fps=5)
+  assert model_runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
+  command.prepare([bare], tmp_path / "prepared", size=32)
+  same(read_motion(bare, size=32).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0))
+  assert model_runs[1:] == [4 + COUNT] * 2
+
+
+def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, model_runs):
+  command.prepare([bare], tmp_path / "prepared", size=32)
+  (own,) = open_prepared(tmp_path / "prepared").measures
+  assert own is not None and own.forearm is not None and own.face is not None
+  plain = list(read_motion(bare, size=32).frames(0))
+  same(read_motion(bare, size=32, measures=own).frames(0), plain)
+  hers = dataclasses.replace(
+    own, place=(0.3, 0.6), shoulders=own.shoulders * 0.8, neck=own.neck, face=tuple(0.7 * x for x in own.face)
+  )
+  motion = read_motion(bare, size=32, measures=hers)
+  fitted = list(motion.frames(0))
+  assert len(fitted) == motion.length == COUNT
+  spread = lambda frame: np.linalg.norm(frame.landmarks[0] - frame.landmarks[1])
+  middle = lambda frame: np.argwhere(frame.pose.any(axis=-1)).mean(axis=0)
+  for before, after in zip(plain, fitted, strict=True):
+    assert spread(after) == pytest.approx(0.7 * spread(before), rel=0.01)
+    assert middle(after)[1] < middle(before)[1] - 4  # columns: she stands to the left
+    assert after.surface.shape == after.pose.shape and after.face_mask.any()
+  # her movements in the picture are in proportion to her shoulders
+  moved = lambda frames: frames[-1].landmarks[0, 1] - frames[0].landmarks[0, 1]
+  assert moved(fitted) == pytest.approx(0.8 * moved(plain), rel=0.02) and moved(plain) > 2
+  # no frame depends on where reading begins or ends
+  same(motion.frames(17), fitted[17:])
+  model_runs.clear()
+  same(read_motion(bare, size=32, frames=3, measures=hers).frames(0), fitted[:3])
+  assert model_runs == [4 + COUNT]  # of the 250 frames of the first ten seconds there are no more
+  # renders alone can't be mapped
+  same(read_motion(tmp_path / "prepared", measures=hers).frames(0), plain)
+
+
+def test_a_sidecar_is_left_as_it_is(film, standing_track):
+  hers = measure(standing_track(), Square(20, 0, 120, 32))
+  same(read_motion(film, size=32, measures=hers).frames(0), read_motion(film, size=32).frames(0))
 
 
 def test_defaults_are_those_of_prepare(film):

@@ -66,9 +66,10 @@ def test_a_folder_of_an_earlier_version_has_no_surface_maps(clips, tmp_path, mon
     patch.delitem(IMAGES, "surface")
     meta = build(clips(), tmp_path / "old", 32)
   assert before == IMAGES
-  del meta["without_surface"]
+  del meta["without_surface"], meta["measures"]
   (tmp_path / "old" / "meta.json").write_text(json.dumps(meta))
   source = open_prepared(tmp_path / "old")
+  assert source.measures == [None] * len(meta["people"])
   assert not source.has_surface.any() and set(source[3]) == set(FIELDS)
   assert not source[3]["surface"].any() and source[3]["surface"].shape == (32, 32, 3)
   assert next(read_motion(tmp_path / "old", video=0).frames(0)).surface is None

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.sidecar import PosedFrame
 from anchor_jax.motion.tracks import Track
 
@@ -23,6 +24,11 @@ def make_posed_frames(count, size=32, seed=0, missing=()):
     landmarks = np.full((5, 2), np.nan) if i in missing else points
     person, face = (np.where(mask, 255, 0).astype(np.uint8) for mask in (body, head))
     yield PosedFrame(frame, pose, person, face, landmarks.astype(np.float32))
+
+
+def make_measures():
+  """Measures of a body, numbers that are exact in JSON."""
+  return BodyMeasures((0.5, 0.4), 0.3, 0.2, 0.5, 0.2, 0.08, 0.25, None, (0.125, 0.15))
 
 
 def make_track(frames=6, size=(160, 120), **changes):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from globes import film
-from people import make_posed_frames
+from people import make_measures, make_posed_frames
 from tiny import drawn_weights, tiny_model
 
 from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig
@@ -64,5 +64,5 @@ def tiny_run(tiny_runs):
 @pytest.fixture(scope="session")
 def globes(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data") / "globe"
-  build([PosedClip("clip", "ana", 4.0, film())], folder, 32)
+  build([PosedClip("clip", "ana", 4.0, film(), measures=make_measures())], folder, 32)
   return folder

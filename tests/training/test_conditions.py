@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from globes import film
 from launched import losses
+from people import make_measures
 
 from anchor_jax import parallel
 from anchor_jax.architecture import RefinerConfig, ScheduleConfig
@@ -147,6 +148,7 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
   gathered = FilmAppearances(open_prepared(globes)).of_person(0).gathered
   person.save(tmp_path / "saved")
   for read in (person, load(tmp_path / "saved")):
+    assert read.measures == make_measures() == read_reference(globes).measures
     for field in ("atlas", "coverage", "plate", "key_frames", "key_surfaces"):
       np.testing.assert_array_equal(getattr(read.body.dense_appearance, field), getattr(gathered.appearance(), field))
     assert read.body.networks.model.controlnet.conditioning_channels == 23

@@ -15,10 +15,13 @@ import av
 import jax
 import numpy as np
 import pytest
+from people import make_measures
 
 from anchor_jax import generate
 from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import build
 from anchor_jax.errors import UserError
+from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.motion import live_motion
 from anchor_jax.motion.resumable import ResumableWriter
 from anchor_jax.motion.sidecar import write_posed_video
@@ -154,6 +157,29 @@ def test_a_video_moves_the_person_as_the_folder_prepared_from_it(tmp_path, run, 
   prepare([film], tmp_path / "prepared", size=32)
   assert run(tmp_path / "by_folder.mp4", "--frames=3", motion=tmp_path / "prepared") == 3
   np.testing.assert_array_equal(frames[:3], frames[3:])
+
+
+def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
+  tmp_path, run, monkeypatch, prepared, posed_frames, capsys
+):
+  asked, bare = [], tmp_path / "bare.mp4"
+  write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
+  bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
+  read = lambda path, measures, **options: (asked.append(measures), read_motion(prepared, frames=2))[1]
+  monkeypatch.setattr("anchor_jax.data.motions.read_motion", read)
+  monkeypatch.setattr("anchor_jax.data.motions.check_motion", lambda *_: None)  # it would ask for the landmark model
+  measured = tmp_path / "measured"
+  build([PosedClip("clip", "ana", 10.0, posed_frames(2), measures=make_measures())], measured, 32)
+  run(tmp_path / "out.mp4", motion=bare)
+  assert asked.pop() is None and "prepare her videos again" in capsys.readouterr().out
+  run(tmp_path / "out.mp4", f"--appearance={measured}", motion=bare)
+  assert asked.pop() == make_measures()
+  with av.open(str(tmp_path / "out.mp4")) as file:
+    assert json.loads(file.metadata["comment"])["retarget"] == make_measures().to_json()
+  for flags, motion in ((["--no-retarget"], bare), ([], tmp_path / "posed.mp4"), ([], prepared)):
+    run(tmp_path / "out.mp4", f"--appearance={measured}", *flags, motion=motion)
+    assert asked.pop() is None
+  assert "prepare her videos again" not in capsys.readouterr().out
 
 
 def test_a_motion_that_is_still_being_filmed(person, prepared):

@@ -1,0 +1,143 @@
+"""Measures of a person's body and of her place in the picture, robust over a video.
+
+Lengths are shares of the side of the square that is cropped from the video (`framing.Square`), so that they do not
+depend on the size of the frames. The depth that a landmark model guesses is not to be trusted, so limbs are measured in
+the picture: the 95th percentile of their lengths, since a limb looks shortest when it points at the camera.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anchor_jax.motion.framing import Square
+from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
+from anchor_jax.shapes import Float, NdArray
+
+EARS = (7, 8)  # among the body points
+_LIMB_PERCENTILE = 95
+_LEAST_SEEN = 0.05  # of the frames: a limb that is within the picture in fewer is not measured
+_LARGEST = 10.0  # sides of the square: a stored measure beyond this is damaged
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyMeasures:
+  """What is known of a body; lengths in sides of the square.
+
+  Attributes:
+    place: x and y of the middle between the shoulders, the median over the video.
+    shoulders: between the shoulders, the 80th percentile, since a turned body looks narrower.
+    neck: from the middle between the shoulders to the middle between the ears, median.
+    torso: from the middle between the shoulders to that between the hips, median.
+    hips: between the hips, median.
+    palm: from the wrist to the knuckle of the middle finger, in three dimensions, median of both hands.
+    upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture.
+    forearm: from elbow to wrist, in the same way.
+    face: width and height of the face's mesh in three dimensions, median; None where no face was found.
+  """
+
+  place: tuple[float, float]
+  shoulders: float
+  neck: float
+  torso: float
+  hips: float
+  palm: float
+  upper_arm: float | None
+  forearm: float | None
+  face: tuple[float, float] | None
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the measures by name, rounded to a millionth of the side."""
+    rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)
+    return {name: rounded(value) for name, value in dataclasses.asdict(self).items()}
+
+  @classmethod
+  def from_json(cls, values: Any) -> "BodyMeasures":
+    """Returns the measures that `to_json` wrote.
+
+    Raises:
+      ValueError, KeyError or TypeError: they are not.
+    """
+    read: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+      if values[field.name] is None and field.name in ("upper_arm", "forearm", "face"):
+        read[field.name] = None
+        continue
+      pair = field.name in ("place", "face")
+      stored: Any = values[field.name]
+      numbers = [float(number) for number in (stored if pair else [stored])]
+      lowest = -_LARGEST if field.name == "place" else 1e-6
+      if len(numbers) != 1 + pair or not all(math.isfinite(n) and lowest <= n <= _LARGEST for n in numbers):
+        raise ValueError(f"body measure {field.name}")
+      read[field.name] = tuple(numbers) if pair else numbers[0]
+    return cls(**read)
+
+
+def measure(track: Track, square: Square, frames: int | None = None) -> BodyMeasures:
+  """Measures the person of a track.
+
+  Args:
+    track: mended.
+    square: the crop of her video.
+    frames: measure only the first so many.
+  """
+  body, face, hands = (points[:frames] for points in (track.body, track.face, track.hands))
+  middle = body[:, SHOULDERS, :2].mean(axis=1)
+  distance = lambda points: float(np.median(np.linalg.norm(points, axis=-1))) / square.side
+  width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
+  limb = lambda start, end: _limb(track, body[:, start, :2], body[:, end, :2], square)
+  has_face = bool(np.isfinite(face[:, 0, 0]).all())
+  x, y = (np.median(middle, axis=0) - (square.left, square.top)) / square.side
+  return BodyMeasures(
+    place=(float(x), float(y)),
+    shoulders=_positive(float(np.percentile(width, 80)) / square.side),
+    neck=_positive(distance(body[:, EARS, :2].mean(axis=1) - middle)),
+    torso=_positive(distance(body[:, HIPS, :2].mean(axis=1) - middle)),
+    hips=_positive(distance(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
+    palm=_positive(distance(hands[:, :, 9] - hands[:, :, 0])),
+    upper_arm=limb(SHOULDERS, ELBOWS),
+    forearm=limb(ELBOWS, WRISTS),
+    face=(_positive(distance(face[:, 454] - face[:, 234])), _positive(distance(face[:, 10] - face[:, 152])))
+    if has_face
+    else None,
+  )
+
+
+def _positive(length: float) -> float:
+  """The length, at least a thousandth of the side, so that it can be divided by."""
+  return max(length, 1e-3)
+
+
+def _limb(track: Track, start: Float[NdArray, "T 2 2"], end: Float[NdArray, "T 2 2"], square: Square) -> float | None:
+  """Length of a limb of both sides, where it is within the video's picture: beyond it the model guesses."""
+  picture = np.array([track.width, track.height])
+  seen = np.all([(points >= 0).all(axis=-1) & (points < picture).all(axis=-1) for points in (start, end)], axis=0)
+  if seen.sum() < max(1, _LEAST_SEEN * len(start)):
+    return None
+  lengths = np.linalg.norm(end - start, axis=-1)[seen]
+  return _positive(float(np.percentile(lengths, _LIMB_PERCENTILE)) / square.side)
+
+
+def typical(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
+  """Returns the measures of one person in several videos: for each the median, weighted by the videos' frames."""
+  joined: dict[str, Any] = {}
+  for field in dataclasses.fields(BodyMeasures):
+    known = [(getattr(one, field.name), count) for one, count in zip(measures, frames, strict=True)]
+    values, counts = zip(*[(value, count) for value, count in known if value is not None] or [(None, 0)])
+    if values[0] is None:
+      joined[field.name] = None
+    elif isinstance(values[0], tuple):
+      joined[field.name] = tuple(_weighted_median(column, counts) for column in zip(*values))
+    else:
+      joined[field.name] = _weighted_median(values, counts)
+  return BodyMeasures(**joined)
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
+  order = np.argsort(values)
+  reached = np.cumsum(np.asarray(weights)[order])
+  # where one half of the weight ends and the other begins between two values, their mean
+  middle = [np.searchsorted(2 * reached, reached[-1], side=side) for side in ("left", "right")]
+  return float(np.mean([values[order[min(int(place), len(values) - 1)]] for place in middle]))
