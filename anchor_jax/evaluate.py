@@ -1,32 +1,37 @@
-r"""Compares generated frames with the true ones, beside two baselines that need no network.
+r"""Compares generated frames with the true ones, beside baselines that need no network.
 
 Example:
   python -m anchor_jax.evaluate --generated=runs/ana/held_out.mp4 --truth=data/ana_held_out --training=data/ana \
     --output=runs/ana/report.json
 
-The figures are over the person's pixels of the truth. Baselines: the mean training frame, and for each frame the
-training frame whose pose render is nearest. Masks are used here only; `generate` never reads them.
+PSNR (dB), SSIM, flicker (grey levels) and sharpness (gradient energy over the truth's) of the person, her face and,
+where the folders say where on the body each pixel lies, her hands. Baselines: the mean training frame; for each frame
+the training frame whose pose render is nearest; and the texture alone, looked up in the training film for the wanted
+pose. Masks are used here only; `generate` never reads them.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from anchor_jax.cli import Parser, command, make_callable
-from anchor_jax.data.records import open_prepared
+from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
 from anchor_jax.metrics import VideoFigures
+from anchor_jax.motion.surface import hands_mask
 from anchor_jax.motion.video import probe, read_frames
 from anchor_jax.shapes import Int, NdArray, UInt8
 
+Figures = dict[str, dict[str, VideoFigures]]  # by region, then by name of the contender
 Frames = Iterable[UInt8[NdArray, "H W 3"]]
-_REGIONS = {"person": "person_mask", "face": "face_mask"}
+_REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask"}
 _BLOCK_BYTES = 2**28  # of float32 pose renders held at once, of the truth and of the training set each
+_LABEL, _COLUMN = 29, 30  # of the table, in characters
 
 
 def evaluate(
@@ -35,9 +40,11 @@ def evaluate(
   training: Source | str | os.PathLike,
   without_head: Frames | str | os.PathLike | None = None,
 ) -> dict:
-  """Returns the report: PSNR (dB), SSIM and flicker (grey levels) of each contender, over the person and the face.
+  """Returns the report: PSNR (dB), SSIM, flicker (grey levels) and sharpness of each contender, by region.
 
-  Reads one frame of everything at a time, so memory does not grow with the length of the videos.
+  Regions are "person", "face" and "hands"; a region without a pixel in any frame is missing, such as the hands where
+  the truth has no surface maps. Reads one frame of everything at a time, so memory does not grow with the length of
+  the videos.
 
   Args:
     generated: a video file, or frames (uint8 [H W 3]), in the order of the truth's first video.
@@ -54,26 +61,86 @@ def evaluate(
     "generated": _read(generated, filmed),
     **({} if without_head is None else {"generated_without_head": _read(without_head, filmed)}),
   }
-  figures: dict[str, dict[str, VideoFigures]] = {region: {} for region in _REGIONS}
+  figures: Figures = {region: {} for region in _REGIONS}
   for count, images in enumerate(_together(videos)):
-    record = truth.read(count, ("frame", *_REGIONS.values()))
-    _compare(figures, images, record)
+    _compare(figures, images, _read_truth(truth, count))
   mean, nearest = mean_frame(training), nearest_poses(truth, training, range(count + 1))
+  paint = texture_alone(truth, training, mean)
   for number, known in enumerate(nearest):
-    record = truth.read(number, ("frame", *_REGIONS.values()))
-    frame = training.read(int(known), ("frame",))["frame"]
-    _compare(figures, {"mean_training_frame": mean, "nearest_pose_training_frame": frame}, record)
+    record = _read_truth(truth, number)
+    images = {"mean_training_frame": mean}
+    images["nearest_pose_training_frame"] = training.read(int(known), ("frame",))["frame"]
+    if paint is not None:
+      images["texture_alone"] = paint(record["surface"])
+    _compare(figures, images, record)
   report: dict = {"frames": count + 1, "training_frames": len(training)}
   for region, contenders in figures.items():
-    report[region] = {
-      name: {figure: round(value, 4) for figure, value in found.figures().items()} for name, found in contenders.items()
-    }
-  person = report["person"]
-  baselines = [person["mean_training_frame"], person["nearest_pose_training_frame"]]
-  report["beats_both_baselines"] = all(
-    person["generated"][figure] > baseline[figure] for figure in ("psnr", "ssim") for baseline in baselines
+    if all(found.seen for found in contenders.values()):
+      report[region] = {
+        name: {figure: round(value, 4) for figure, value in found.figures().items()}
+        for name, found in contenders.items()
+      }
+  beats = {region: _beats_baselines(report[region]) for region in _REGIONS if region in report}
+  return report | {"beats_both_baselines": beats.get("person", False), "beats_both_baselines_in": beats}
+
+
+def _beats_baselines(contenders: dict[str, dict[str, float]]) -> bool:
+  """Whether PSNR and SSIM are above those of the mean frame and of the nearest one."""
+  baselines = [contenders["mean_training_frame"], contenders["nearest_pose_training_frame"]]
+  return all(
+    contenders["generated"][figure] > baseline[figure] for figure in ("psnr", "ssim") for baseline in baselines
   )
-  return report
+
+
+def texture_alone(
+  truth: Source, training: Source, unknown: UInt8[NdArray, "H W 3"]
+) -> Callable[[UInt8[NdArray, "H W 3"]], UInt8[NdArray, "H W 3"]] | None:
+  """Returns what makes the picture of a surface map from the texture, key frames and room of the training film.
+
+  None where either folder has no surface maps, or where their pictures are of different sizes.
+
+  Args:
+    truth, training: as `evaluate` takes them.
+    unknown: shown where the film tells nothing.
+  """
+  if not (isinstance(training, PreparedSource) and has_surface(truth) and has_surface(training)):
+    return None
+  if truth.read(0, ("surface",))["surface"].shape != unknown.shape:
+    return None
+  # Nothing else here needs JAX, which takes seconds to import.
+  import jax
+
+  from anchor_jax.data.appearances import person_appearance
+  from anchor_jax.models.composite import composite
+  from anchor_jax.models.conditioning import Conditioning, make_conditioning
+  from anchor_jax.shapes import Array
+
+  person = int(training.people[np.flatnonzero(training.has_surface)[0]])
+  conditioning = make_conditioning("full", person_appearance(training, person))
+
+  @jax.jit
+  def made(conditioning: Conditioning, surface: Array) -> Array:
+    return composite(conditioning(surface[None]))[0]
+
+  def paint(surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W 3"]:
+    picture = np.asarray(made(conditioning, surface))
+    return np.where(picture[..., 3:] > 0, np.round(255 * picture[..., :3]).astype(np.uint8), unknown)
+
+  return paint
+
+
+def has_surface(source: Source) -> bool:
+  """Whether the surface maps of some records are known."""
+  return isinstance(source, PreparedSource) and bool(source.has_surface.any())
+
+
+def _read_truth(truth: Source, number: int) -> dict[str, NdArray]:
+  """A true frame, the masks of all regions and, where it is known, the surface map."""
+  known = has_surface(truth)
+  record = truth.read(number, ("frame", "person_mask", "face_mask", *("surface",) * known))
+  # The solids of a pose may be wider than her hands.
+  hands = hands_mask(record["surface"])[..., None] if known else np.zeros_like(record["person_mask"])
+  return {**record, "hands_mask": np.minimum(hands, record["person_mask"])}
 
 
 def mean_frame(source: Source) -> UInt8[NdArray, "H W 3"]:
@@ -147,7 +214,7 @@ def _together(videos: dict[str, Iterator]) -> Iterator[dict[str, NdArray]]:
     raise UserError("there is no generated frame to compare")
 
 
-def _compare(figures: dict[str, dict[str, VideoFigures]], images: dict[str, NdArray], record: dict) -> None:
+def _compare(figures: Figures, images: dict[str, NdArray], record: dict) -> None:
   for name, image in images.items():
     if image.shape != record["frame"].shape:
       raise UserError(
@@ -165,22 +232,26 @@ def save_report(report: dict, path: Path) -> None:
 
 
 def summary(report: dict) -> str:
-  """Returns the three most important figures, one a line."""
-  person, face = report["person"], report["face"]
-  ours, mean, nearest = (person[name] for name in ("generated", "mean_training_frame", "nearest_pose_training_frame"))
-  lines = [
-    f"PSNR of the person  {ours['psnr']:.2f} dB  (nearest training frame {nearest['psnr']:.2f}, mean frame"
-    f" {mean['psnr']:.2f})",
-    f"SSIM of the person  {ours['ssim']:.3f}     (nearest training frame {nearest['ssim']:.3f}, mean frame"
-    f" {mean['ssim']:.3f})",
-  ]
-  if "generated" in face:
-    bare = face.get("generated_without_head")
-    compared = "" if bare is None else f"  (without the head model {bare['psnr']:.2f})"
-    lines.append(f"PSNR of the face    {face['generated']['psnr']:.2f} dB{compared}")
+  """Returns the figures as a table: a row for each contender, a column for each region."""
+  regions = [region for region in _REGIONS if region in report]
+  lines = ["".join([f"{'':{_LABEL}}", *(f"{region:<{_COLUMN}}" for region in regions)])]
+  lines.append(" " * _LABEL + f"{'PSNR   SSIM  flick. sharp.':<{_COLUMN}}" * len(regions))
+  names = {name: None for region in regions for name in report[region]}
+  for name in names:
+    cells = [_cell(report[region].get(name)) for region in regions]
+    lines.append("".join([f"{name.replace('_', ' '):<{_LABEL}}", *(f"{cell:<{_COLUMN}}" for cell in cells)]))
+  lines = [line.rstrip() for line in lines]
+  face = report.get("face", {})
   if "generated_without_head" in face and face["generated"]["psnr"] < face["generated_without_head"]["psnr"]:
     lines.append("The head model lowers the face's PSNR: generate with --no-head.")
   return "\n".join(lines)
+
+
+def _cell(figures: dict[str, float] | None) -> str:
+  if figures is None:
+    return ""
+  wanted = (("psnr", "5.2f"), ("ssim", "6.3f"), ("flicker", "6.2f"), ("sharpness", "6.2f"))
+  return " ".join(f"{figures[name]:{form}}" if name in figures else f"{'-':>{form[0]}}" for name, form in wanted)
 
 
 @command

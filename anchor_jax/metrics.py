@@ -1,4 +1,7 @@
-"""Measures of generated video over a region: PSNR, SSIM, flicker. Pictures are uint8; masks hold where above 127."""
+"""Measures of generated video over a region: PSNR, SSIM, flicker, sharpness.
+
+Pictures are uint8; masks hold where above 127.
+"""
 
 import cv2
 import numpy as np
@@ -67,16 +70,46 @@ def flicker(
   return float(np.abs(changes[0] - changes[1])[region[1:] | region[:-1]].mean())
 
 
-class VideoFigures:
-  """PSNR, SSIM and flicker of a video that comes frame by frame, over the pixels of a mask, in constant memory.
+def gradient_energy(image: UInt8[NdArray, "*T H W 3"], region: Bool[NdArray, "*T H W"]) -> float:
+  """Sum of squared differences between neighbouring pixels, both in the region; along rows and columns."""
+  values, total = image.astype(np.float64), 0.0
+  for axis in (-3, -2):
+    both = np.diff(region.astype(np.int8), axis=axis + 1) == 0
+    both &= np.take(region, np.arange(region.shape[axis + 1] - 1), axis + 1)
+    total += float(np.square(np.diff(values, axis=axis)[both]).sum())
+  return total
 
-  The figures equal those of `psnr`, `ssim` and `flicker` on the stacked frames.
+
+def sharpness(
+  images: UInt8[NdArray, "T H W 3"], truth: UInt8[NdArray, "T H W 3"], mask: UInt8[NdArray, "T H W 1"] | None = None
+) -> float:
+  """Gradient energy over the truth's, all frames together: below 1 for blurred pictures, above 1 for noisy ones.
+
+  It says nothing of whether details are in their place. Infinite where the truth is of one colour.
+  """
+  region = _region(mask, truth.shape[:-1])
+  return _ratio(gradient_energy(images, region), gradient_energy(truth, region))
+
+
+def _ratio(energy: float, of_truth: float) -> float:
+  return energy / of_truth if of_truth else float("inf")
+
+
+class VideoFigures:
+  """PSNR, SSIM, flicker and sharpness of a video that comes frame by frame, over a mask's pixels, in constant memory.
+
+  The figures equal those of `psnr`, `ssim`, `flicker` and `sharpness` on the stacked frames.
   """
 
   def __init__(self):
     self._pixels = self._changed = 0
-    self._squared = self._similar = self._flicker = 0.0
+    self._squared = self._similar = self._flicker = self._energy = self._energy_of_truth = 0.0
     self._previous: tuple[NdArray, NdArray] | None = None  # difference to the truth, region
+
+  @property
+  def seen(self) -> bool:
+    """Whether any pixel was in a mask."""
+    return self._pixels > 0
 
   def add(self, image: UInt8[NdArray, "H W 3"], truth: UInt8[NdArray, "H W 3"], mask: UInt8[NdArray, "H W 1"]) -> None:
     """Takes in the next frame; a frame with an empty mask counts only towards flicker."""
@@ -86,6 +119,8 @@ class VideoFigures:
     self._squared += float(np.square(difference[region].astype(np.float64)).sum())
     if region.any():
       self._similar += float(ssim_map(image, truth)[region].sum())
+      self._energy += gradient_energy(image, region)
+      self._energy_of_truth += gradient_energy(truth, region)
     if self._previous is not None:
       before, region_before = self._previous
       either = region | region_before
@@ -94,7 +129,9 @@ class VideoFigures:
     self._previous = difference, region
 
   def figures(self) -> dict[str, float]:
-    """{"psnr": dB, "ssim": -1 to 1, "flicker": grey levels}; without flicker for a single frame.
+    """{"psnr": dB, "ssim": -1 to 1, "flicker": grey levels, "sharpness": 1 is the truth's}.
+
+    Without flicker for a single frame, without sharpness where the truth is of one colour.
 
     Raises:
       ValueError: no pixel was in any mask.
@@ -106,4 +143,6 @@ class VideoFigures:
     figures["ssim"] = self._similar / self._pixels
     if self._changed:
       figures["flicker"] = self._flicker / (3 * self._changed)
+    if self._energy_of_truth:
+      figures["sharpness"] = self._energy / self._energy_of_truth
     return figures

@@ -4,11 +4,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from globes import film
 
 from anchor_jax import evaluate as module
 from anchor_jax import metrics
+from anchor_jax.data.records import build, open_prepared
 from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
+from anchor_jax.motion import surface
+from anchor_jax.motion.clips import PosedClip
 
 
 def source(posed_frames, count, seed=0, size=32):
@@ -33,9 +37,10 @@ def test_the_report_is_that_of_the_plain_formulas(posed_frames):
     "nearest_pose_training_frame": training.arrays["frame"][nearest],
   }
   assert report["frames"] == 5 and report["training_frames"] == 7
+  assert "hands" not in report and set(report["person"]) == set(contenders)  # without surface maps
   for region in ("person", "face"):
     for name, frames in contenders.items():
-      for figure in ("psnr", "ssim", "flicker"):
+      for figure in ("psnr", "ssim", "flicker", "sharpness"):
         wanted = getattr(metrics, figure)(frames, truth.arrays["frame"], truth.arrays[f"{region}_mask"])
         assert report[region][name][figure] == pytest.approx(wanted, abs=1e-4), (region, name, figure)
 
@@ -86,3 +91,65 @@ def test_wrong_input_is_one_line(posed_frames):
   ):
     with pytest.raises(UserError, match=line):
       module.evaluate(generated, truth, truth, without_head)
+
+
+def with_hand(frame):
+  """The globe's stand as a hand, in stripes."""
+  chart = np.where(
+    frame.surface[..., 0] == surface.chart("chest"), surface.chart("palm", "left"), frame.surface[..., 0]
+  )
+  hand = chart == surface.chart("palm", "left")
+  stripes = np.where(np.arange(len(hand)) % 2, 120, 40)[:, None, None]
+  picture = np.where(hand[..., None], stripes, frame.frame).astype(np.uint8)
+  where = np.dstack([chart.astype(np.uint8), frame.surface[..., 1:]])
+  return frame._replace(frame=picture, surface=where)
+
+
+def test_hands_and_the_texture_alone(tmp_path):
+  frames = [with_hand(frame) for frame in film(24)]
+  for name, chosen in (("film", frames[::2]), ("unseen", frames[1:12:2])):
+    build([PosedClip("clip", "ana", 4.0, chosen)], tmp_path / name, 32)
+  truth = open_prepared(tmp_path / "unseen")
+  records = [truth.read(i, ("frame", "surface", "person_mask")) for i in range(len(truth))]
+  frames, masks = (np.stack([record[name] for record in records]) for name in ("frame", "person_mask"))
+  hands = np.stack([surface.hands_mask(record["surface"]) for record in records])[..., None]
+  # The hand has half the contrast: stripes of 40 become 70, those of 120 become 110. Everything else is right.
+  generated = np.where(hands > 0, (frames.astype(int) - 80) // 2 + 90, frames).astype(np.uint8)
+  report = module.evaluate(generated, truth, tmp_path / "film")
+  hand, person = report["hands"]["generated"], report["person"]["generated"]
+  assert hand["sharpness"] == 0.25
+  dark = (frames[hands[..., 0] > 0] == 40).mean()
+  assert hand["psnr"] == pytest.approx(10 * np.log10(255**2 / (30**2 * dark + 10**2 * (1 - dark))), abs=1e-4)
+  share = (hands > 0).sum() / (masks > 0).sum()
+  assert person["psnr"] == pytest.approx(hand["psnr"] - 10 * np.log10(share), abs=1e-4)
+  for region in ("person", "face", "hands"):
+    texture, mean = report[region]["texture_alone"], report[region]["mean_training_frame"]
+    assert texture["ssim"] > mean["ssim"] and texture["psnr"] > mean["psnr"] + 1, region
+  assert hand["psnr"] < report["hands"]["mean_training_frame"]["psnr"]
+  assert report["beats_both_baselines_in"] == {"person": True, "face": True, "hands": False}
+  assert report["beats_both_baselines"]  # the person's
+  lines = module.summary(report).splitlines()
+  assert len(lines) == 2 + 4 and max(map(len, lines)) < 120 and lines[0].split() == ["person", "face", "hands"]
+  assert lines[2].startswith("generated") and f"{hand['psnr']:.2f}" in lines[2] and "0.25" in lines[2]
+  assert lines[-1].startswith("texture alone")
+
+
+def test_the_texture_alone_needs_surfaces_on_both_sides(tmp_path, posed_frames):
+  build([PosedClip("clip", "ana", 4.0, film(6))], tmp_path / "new", 32)
+  build([PosedClip("clip", "ana", 4.0, posed_frames(6))], tmp_path / "old", 32)
+  for truth, training in (("new", "old"), ("old", "new")):
+    source = open_prepared(tmp_path / truth)
+    generated = [source.read(i, ("frame",))["frame"] for i in range(6)]
+    report = module.evaluate(generated, source, tmp_path / training)
+    assert "texture_alone" not in report["person"] and "hands" not in report
+    assert report["person"]["generated"]["psnr"] == float("inf")
+    assert len(module.summary(report).splitlines()) == 2 + 3
+
+
+def test_the_summary_says_where_a_head_does_harm():
+  figures = {
+    name: {"psnr": value, "ssim": 0.5} for name, value in (("generated", 20.0), ("generated_without_head", 21.0))
+  }
+  assert "--no-head" in module.summary({"person": figures, "face": figures})
+  swapped = {"generated": figures["generated_without_head"], "generated_without_head": figures["generated"]}
+  assert "--no-head" not in module.summary({"person": swapped, "face": swapped})

@@ -51,6 +51,46 @@ def test_flicker():
   assert metrics.flicker(truth, moving) == pytest.approx(1)  # a still picture of something that moves
 
 
+def ramp(slope, height=8, width=12):
+  """Values that rise by `slope` a column and twice that a row."""
+  y, x = np.indices((height, width))
+  return (slope * (x + 2 * y))[..., None].repeat(3, axis=-1).astype(np.uint8)
+
+
+def test_gradient_energy_of_a_ramp():
+  whole = np.ones((8, 12), bool)
+  # 8 x 11 differences of 3 along rows, 7 x 12 of 6 along columns, in three channels
+  assert metrics.gradient_energy(ramp(3), whole) == 3 * (8 * 11 * 3**2 + 7 * 12 * 6**2)
+  region = np.zeros((8, 12), bool)
+  region[2:5, 3:7] = True
+  assert metrics.gradient_energy(ramp(3), region) == 3 * (3 * 3 * 3**2 + 2 * 4 * 6**2)
+  region[3, 4] = False  # four differences less
+  assert metrics.gradient_energy(ramp(3), region) == 3 * (7 * 3**2 + 6 * 6**2)
+
+
+def test_sharpness():
+  truth = np.stack([ramp(4), ramp(2)])
+  half = np.stack([ramp(2), ramp(1)])
+  assert metrics.sharpness(half, truth) == pytest.approx(1 / 4)  # half the contrast
+  assert metrics.sharpness(truth + np.uint8(9), truth) == 1 and metrics.sharpness(np.zeros_like(truth), truth) == 0
+  mask = np.zeros((2, 8, 12, 1), np.uint8)
+  mask[:, :, :6] = 255
+  noisy = half.copy()
+  noisy[:, :, 6:] = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3))  # beside the mask, to its very edge
+  assert metrics.sharpness(noisy, truth, mask) == pytest.approx(1 / 4)
+  mixed = np.stack([ramp(4), ramp(1)])  # all frames together: (16 + 1) / (16 + 4)
+  assert metrics.sharpness(mixed, truth) == pytest.approx(17 / 20)
+  plain = np.zeros_like(truth)
+  assert metrics.sharpness(truth, plain) == float("inf")
+
+
+def test_no_sharpness_where_the_truth_is_of_one_colour():
+  plain = np.zeros((8, 12, 3), np.uint8)
+  figures = metrics.VideoFigures()
+  figures.add(ramp(3), plain, np.full((8, 12, 1), 255, np.uint8))
+  assert set(figures.figures()) == {"psnr", "ssim"}
+
+
 def test_figures_frame_by_frame_are_those_of_the_clip():
   truth, image = pair((4, 16, 12, 3))
   mask = np.where(np.random.default_rng(1).random((4, 16, 12, 1)) < 0.4, 255, 0).astype(np.uint8)
@@ -58,7 +98,7 @@ def test_figures_frame_by_frame_are_those_of_the_clip():
   streamed = metrics.VideoFigures()
   for frames in zip(image, truth, mask):
     streamed.add(*frames)
-  expected = {name: getattr(metrics, name)(image, truth, mask) for name in ("psnr", "ssim", "flicker")}
+  expected = {name: getattr(metrics, name)(image, truth, mask) for name in ("psnr", "ssim", "flicker", "sharpness")}
   assert streamed.figures() == pytest.approx(expected, rel=1e-12)
   with pytest.raises(ValueError, match="empty"):
     metrics.VideoFigures().figures()
