@@ -12,13 +12,16 @@ WORKERS ?= 2
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo smoke test test-slow test-wheel check format parity landmarks test-landmarks lock clean
+.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity landmarks test-landmarks lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMPS)/package ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
+
+demo-256: $(STAMPS)/package ## the same at 256 pixels, in runs/demo-256 (about an hour)
+	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
 smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke

@@ -225,7 +225,7 @@ class _Painter:
     self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
-    side = size // self.networks.model.vae.stride
+    side = size // self.networks.model.stride
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(

@@ -226,18 +226,22 @@ class RefinerConfig(Config):
     patch_size: side in pixels of the patches that its finest level works on.
     block_out_channels: channels of each level, finest first.
     norm_num_groups: groups of the normalisations.
+    scale: how many times larger the frames are than the other networks see them; it does not change the weights.
   """
 
   class_name: ClassVar[str] = "AnchorRefiner"
+  own_fields: ClassVar[tuple[str, ...]] = ("scale",)
 
   conditioning_channels: int = 23
   patch_size: int = 2
   block_out_channels: tuple[int, ...] = (48, 64, 96)
   norm_num_groups: int = 16
+  scale: int = 1
 
   def __post_init__(self) -> None:
     self._require(len(self.block_out_channels) > 0, "block_out_channels is empty")
     self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
+    self._require(self.scale >= 1, f"scale {self.scale} is not at least 1")
     self._require(
       self.conditioning_channels % 4 == 3, f"conditioning_channels {self.conditioning_channels} is not 3 + 4n"
     )

@@ -85,6 +85,16 @@ class ModelConfig:
   schedule: ScheduleConfig = ScheduleConfig()
   refiner: RefinerConfig | None = None
 
+  @property
+  def scale(self) -> int:
+    """How many times larger frames are than the networks see them; above 1 the refiner makes the difference."""
+    return 1 if self.refiner is None else self.refiner.scale
+
+  @property
+  def stride(self) -> int:
+    """Side in pixels of the part of a frame that one latent cell stands for."""
+    return self.vae.stride * self.scale
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

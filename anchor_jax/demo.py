@@ -31,6 +31,8 @@ from anchor_jax.train import train
 # Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
+CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the size of the videos
+_WITH_HEAD = (128,)  # sizes for which there is a head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +142,18 @@ def main() -> None:
   parser = Parser("anchor_jax.demo", __doc__)
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
   parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
-  parser.add_argument("--config", default="studio_finetune.py", metavar="FILE.py", help="fine-tuning settings")
+  parser.add_argument("--size", type=int, choices=sorted(CONFIGS), default=Size.pixels, help="of the videos, in pixels")
+  parser.add_argument(
+    "--config", metavar="FILE.py", help="fine-tuning settings; studio_finetune.py, and studio_256.py for 256 pixels"
+  )
   args = parser.parse_args()
   from anchor_jax.runtime import enable_compilation_cache
 
   enable_compilation_cache()
-  report = demo(args.output, SMOKE if args.smoke else Size(), args.config)
+  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=args.size)
+  if args.size not in _WITH_HEAD:
+    size = dataclasses.replace(size, head_steps=0)
+  report = demo(args.output, size, args.config or CONFIGS[args.size])
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   print(f"At a glance:            {args.output / 'contact_sheet.png'}")

@@ -122,6 +122,7 @@ SHIPPED = [
   *((f"studio_{kind}", part) for kind in ("pretrain", "finetune") for part in ("vae", "body", "head")),
   *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
   ("sd15_temporal", None),
+  ("studio_256", None),
 ]
 SHIPPED.remove(("studio_finetune", "vae"))
 

@@ -226,6 +226,7 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
   assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
+@pytest.mark.slow
 def test_a_bundle_shows_the_film_that_it_was_exported_with(tmp_path, monkeypatch, capsys):
   """As `animate` does: texture, room and picture of the film, of a person who was trained without one."""
   rng, model = np.random.default_rng(0), tiny_model()

@@ -15,6 +15,7 @@ from anchor_jax.config import ModelConfig
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.denoiser import Denoiser
 from anchor_jax.models.refiner import Refiner
+from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
 from anchor_jax.models.vae import AutoencoderKL
 from anchor_jax.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 
@@ -96,13 +97,13 @@ class Networks:
 
     Args:
       weights: of the part.
-      pose: RGB renders.
+      pose: RGB renders, as large as the frames.
       conditions: the further channels that the pose branch takes, in [0, 1], see `models/conditions.py`; None for a
         branch that takes the render alone.
     """
-    pixels = pose.astype(jnp.float32) / 255
+    pixels = shrink(pose.astype(jnp.float32) / 255, self.model.scale)
     if conditions is not None:
-      pixels = jnp.concatenate([pixels, conditions], axis=-1)
+      pixels = jnp.concatenate([pixels, shrink_looked_up(conditions, self.model.scale)], axis=-1)
     return _apply(self.denoiser, _denoiser_params(weights), pixels, method="embed_pose")
 
   def denoise(
@@ -133,14 +134,14 @@ class Networks:
   def encode(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"], key: Key[Array, ""] | None = None
   ) -> Float[Array, "B h w C"]:
-    """Scaled latents of images in [-1, 1]: a sample of the posterior, or its mean if `key` is None."""
-    mean, logvar = self.encode_moments(weights, pixels)
+    """Scaled latents of frames in [-1, 1]: a sample of the posterior, or its mean if `key` is None."""
+    mean, logvar = self.encode_moments(weights, shrink(pixels, self.model.scale))
     if key is not None:
       mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
     return mean * self.model.vae.scaling_factor
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-    """Images of scaled latents, clipped to [0, 1]."""
+    """Images of scaled latents, clipped to [0, 1]; of the size that the networks see."""
     pixels = self.decode_unscaled(weights, latents / self.model.vae.scaling_factor)
     return jnp.clip(pixels / 2 + 0.5, 0, 1)
 
@@ -151,16 +152,16 @@ class Networks:
   def refine(
     self,
     weights: PyTree,
-    pictures: Float[Array, "B H W 3"],
+    pictures: Float[Array, "B h w 3"],
     pose: UInt8[Array, "B H W 3"],
     conditions: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
-    """Decoded pictures in [0, 1] as the refiner improves them, not clipped; the pictures themselves without a refiner.
+    """Frames in [0, 1] that the refiner makes of decoded pictures, not clipped; the pictures without a refiner.
 
     Args:
       weights: of the part.
       pictures: as `decode` gives them.
-      pose: RGB renders.
+      pose: RGB renders, as large as the frames.
       conditions: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0).
     """
     if self.refiner is None:
@@ -168,7 +169,7 @@ class Networks:
     given = [pose.astype(jnp.float32) / 255] + ([] if conditions is None else [conditions])
     missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in given)
     channels = jnp.pad(jnp.concatenate(given, axis=-1), ((0, 0),) * 3 + ((0, missing),))
-    return _apply(self.refiner, weights["refiner"], pictures, channels)
+    return _apply(self.refiner, weights["refiner"], enlarge(pictures, self.model.scale), channels)
 
   def paint(
     self,
@@ -177,7 +178,7 @@ class Networks:
     pose: UInt8[Array, "B H W 3"],
     conditions: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
-    """Pictures in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
+    """Frames in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
     return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, conditions), 0, 1)
 
   def inpaint_condition(

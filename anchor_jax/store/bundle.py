@@ -122,8 +122,8 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
                [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the conditioning
                scale is that of the settings
   encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
-  decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3]
-  refiner      (where there is one) such a picture, and what `pose_stem` takes -> the picture refined
+  decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3], or smaller by the refiner's scale
+  refiner      (where there is one) such a picture, and what `pose_stem` takes -> the picture refined [H W 3]
   image_tower  picture uint8 [H W 3] -> context [N D]
   inpainting   (head) picture in [-1, 1], mask of its pixels to keep bool [H W] -> channels [h w 1+C]
   """
@@ -163,7 +163,8 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
     "image_tower": (networks.encode_appearance, (image,)),
   }
   if networks.refiner is not None:
-    functions["refiner"] = (refiner, (pixels, *seen))
+    decoded = array((picture[0] // model.scale, picture[1] // model.scale, 3), jnp.float32)
+    functions["refiner"] = (refiner, (decoded, *seen))
   if conditioning is not None and not unseen:
     functions["look_up"] = (functools.partial(_look_up, conditioning.kind), (image,))
   if networks.inpaints:
@@ -258,7 +259,7 @@ def _picture(content: Content) -> tuple[int, int, int]:
 
 def _latent(content: Content) -> tuple[int, int, int]:
   model = content.networks.model
-  side = content.size // model.vae.stride
+  side = content.size // model.stride
   return (side, side, model.unet.out_channels)
 
 

@@ -180,7 +180,7 @@ def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str
   """
   model, count = config.model, config.data.batch_size
   side = config.data.crop if config.part == "head" else size
-  small = side // model.vae.stride
+  small = side // model.stride
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
   shapes[FIELD] = ((side, side, conditioning_channels(config.data.appearance) - POSE_CHANNELS), jnp.uint8)
@@ -232,7 +232,7 @@ def check_sizes(config: RunConfig, size: int) -> None:
   """
   model = config.model
   side = config.data.crop if config.part == "head" else size
-  multiple = model.vae.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
+  multiple = model.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
   if model.refiner is not None and config.part == "body":
     multiple = math.lcm(multiple, model.refiner.stride)
   if side % multiple:

@@ -125,6 +125,8 @@ def cache_key(
     "weights": weights_hash({name: weights[name] for name in used}),
     "records": records.meta,
   }
+  if networks.model.scale > 1:
+    facts["scale"] = networks.model.scale
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   _hash_files(digest, records)
   return digest.hexdigest()[:16]

@@ -65,7 +65,7 @@ def _sample(networks, weights, target, references, config):
     if networks.inpaints:
       condition["inpaint"] = networks.inpaint_condition(weights, image[None], keep[None] > 127)
     context = networks.encode_appearance(weights, reference[None])[0]
-    side = image.shape[0] // networks.model.vae.stride
+    side = image.shape[0] // networks.model.stride
     noise = jax.random.normal(jax.random.key(0), (1, side, side, networks.model.unet.out_channels))
 
     def denoise(*inputs):

@@ -50,12 +50,10 @@ MESHES = (
   (MeshConfig(data=4, tensor=2), SUM | GATHER, SWAP),
   (MeshConfig(data=2, fsdp=2, tensor=2), SUM | GATHER, SWAP),
 )
-FAST = MESHES[1]
 
 
-@pytest.mark.parametrize(
-  "mesh,wanted,allowed", [pytest.param(*row, marks=() if row is FAST else pytest.mark.slow) for row in MESHES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh,wanted,allowed", MESHES)
 def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, monkeypatch):
   monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 256)
   config = tiny_run("body", mesh=mesh, model=with_heads(2))

@@ -187,6 +187,24 @@ def lively(person):
   return dataclasses.replace(person, **lively)
 
 
+@pytest.mark.slow
+def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, globes, tmp_path):
+  """From frames of 32 pixels, of which the networks see 16, to such frames; the size is kept with the person."""
+  config = make_config("full", preview_every=2)
+  refiner = dataclasses.replace(config.model.refiner, scale=2)
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, refiner=refiner))
+  train(config, tmp_path / "run", jax.devices()[:1])
+  person, motion = lively(load(tmp_path / "run")), read_motion(globes, size=SIZE, frames=12)
+  assert person.body.networks.model.scale == 2
+  frames = np.stack(list(person.animate(motion)))
+  assert frames.shape == (12, SIZE, SIZE, 3)
+  differ = np.abs(np.diff(frames.astype(int), axis=2)).reshape(12, SIZE, -1, 3).mean(axis=(0, 1, 3))
+  assert differ[::2].mean() > 1  # pixels of one square differ: they are not made larger alone
+  np.testing.assert_array_equal(np.stack(list(person.animate(motion, start=7))), frames[7:])
+  person.save(tmp_path / "saved")
+  np.testing.assert_array_equal(np.stack(list(load(tmp_path / "saved").animate(motion))), frames)
+
+
 @pytest.mark.parametrize("parts", ["workdir", pytest.param("with_head", marks=pytest.mark.slow)])
 def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
   person, motion = lively(load(request.getfixturevalue(parts))), read_motion(globes, size=SIZE, frames=12)
@@ -333,6 +351,7 @@ def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
   assert np.abs(other.astype(int) - wanted).max() > 2  # the surface tells
 
 
+@pytest.mark.slow
 def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes, tmp_path):
   sample, motion = load(workdir).body.sample, read_motion(globes, size=SIZE, frames=5)
   anyone = lively(load(models))

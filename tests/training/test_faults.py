@@ -33,6 +33,7 @@ def config_file(tmp_path, config):
   return write_config(tmp_path, config)
 
 
+@pytest.mark.slow
 def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
   process = start(config_file, tmp_path / "whole")  # a process of one device, as the others are
   output = process.communicate(timeout=300)[0]

@@ -1,0 +1,36 @@
+"""Fine-tunes the shipped studio weights on one person at 256 pixels: half an hour on a laptop.
+
+python -m anchor_jax.prepare video.mp4 --output=data/ana --size=256
+python -m anchor_jax.train --config=configs/studio_256.py --workdir=runs/ana --config.data.path=data/ana
+
+The diffusion networks see the frames at 128 pixels, as those of studio_finetune.py do; the refiner paints 256 from
+what they make and from the person's texture and key frames, which are looked up at full size. No head is trained for
+this size. `make demo-256` shows the whole way, from a film of a studio person to a new video of her.
+"""
+
+import ml_collections
+
+from anchor_jax.architecture import RefinerConfig
+from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+from anchor_jax.errors import UserError
+
+
+def get_config(part: str = "body") -> ml_collections.ConfigDict:
+  """The settings of the run; the only part is "body"."""
+  if part != "body":
+    raise UserError(f'studio_256.py has no "{part}": it trains the body alone')
+  return to_config_dict(
+    RunConfig(
+      init="studio",
+      steps=400,
+      log_every=10,
+      checkpoint_every=100,
+      preview_every=200,
+      condition_jitter=1,
+      detail_weight=4.0,
+      model=ModelConfig(refiner=RefinerConfig(scale=2)),
+      data=DataConfig(batch_size=8, in_memory=True, cache=True, validation=32, appearance="full"),
+      optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
+      sample=SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0),
+    )
+  )
