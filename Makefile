@@ -12,7 +12,7 @@ WORKERS ?= 2
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity landmarks test-landmarks lock clean
+.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ format: $(STAMPS)/dev ## rewrite the sources the way `make check` wants them
 parity: $(STAMPS)/parity ## compare with torch, diffusers and transformers (installs them: 1 GB and more)
 	$(RUN) -m pytest -m parity
 
+bench: $(STAMPS)/parity ## time training, sampling and decoding beside torch, in runs/bench (about 10 minutes)
+	$(RUN) benchmarks/against_torch.py --output=runs/bench
+
 landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares real videos (Python 3.11 or 3.12)
 
 test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
@@ -59,7 +62,7 @@ lock: $(STAMPS)/dev ## pin requirements/*.txt anew from pyproject.toml
 
 clean: ## remove the environment, the runs and all caches
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .import_linter_cache anchor_jax.egg-info
-	find anchor_jax configs launch tests -name __pycache__ -prune -exec rm -rf {} +
+	find anchor_jax benchmarks configs launch tests -name __pycache__ -prune -exec rm -rf {} +
 
 # An environment is made once, and repaired if it was interrupted. A stamp is written only after its install succeeded,
 # and is older than its requirements file when that changes.

@@ -1,0 +1,246 @@
+"""Times training step, forward pass, sampling window and decoding beside torch with diffusers: `make bench`.
+
+    python benchmarks/against_torch.py --output=runs/bench
+
+The body of the studio weights, 8 frames of 128 pixels, float32, and the same with every width doubled (`_x2`, random
+weights), on the CPU; both sides read the same weights and inputs. Outputs are compared first; then both run in turn, so
+that what disturbs the machine disturbs both. Writes OUTPUT/bench.json: {"rows": [...], ...}; `rows.py` has the fields.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rows import Peer, Work, measure, table
+
+from anchor_jax.cli import Parser, command
+from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig
+from anchor_jax.models.networks import Networks
+from anchor_jax.shapes import PyTree
+from anchor_jax.store.diffusers import save_model
+from anchor_jax.store.names import flatten, to_torch, torch_name
+from anchor_jax.store.weights import initial_weights
+from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
+
+FRAMES, SIZE = 8, 128
+TRAINED = ("controlnet", "unet")
+NAMES = ("train_step", "forward", "window", "decode")
+_SECONDS = 480  # after which rounds are few; torch compiles in the first half
+_PRODUCT = 2048  # side of the matrices whose product tells what the machine can do
+
+
+def body(times: int) -> tuple[Networks, PyTree]:
+  """The shipped body, or one `times` as wide with random weights, none of them zero."""
+  networks, weights = initial_weights(RunConfig(init="studio", data=DataConfig(appearance="full")))
+  if times == 1:
+    return networks, weights
+  model = networks.model
+  wide = lambda config, *names: dataclasses.replace(
+    config, **{name: tuple(times * width for width in getattr(config, name)) for name in names}
+  )
+  model = dataclasses.replace(
+    model,
+    unet=wide(model.unet, "block_out_channels"),
+    controlnet=wide(model.controlnet, "block_out_channels", "conditioning_embedding_out_channels"),
+    vae=wide(model.vae, "block_out_channels"),
+    refiner=None,
+  )
+  networks = Networks(model)
+  rng = np.random.default_rng(0)
+
+  def draw(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+    noise = rng.normal(size=leaf.shape).astype(np.float32)
+    if len(leaf.shape) > 1:
+      return noise * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+    return 0.1 * noise + np.float32(path[-1].key == "scale")
+
+  return networks, jax.tree_util.tree_map_with_path(draw, jax.eval_shape(networks.init, jax.random.key(0)))
+
+
+def inputs(networks: Networks) -> dict[str, dict[str, np.ndarray]]:
+  """The arrays of each kind of work, channel-last; those of a window have a leading axis of one clip."""
+  rng = np.random.default_rng(1)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  model = networks.model
+  side, context = SIZE // model.vae.stride, (model.image_encoder.tokens, model.unet.cross_attention_dim)
+  latents = (FRAMES, side, side, model.unet.out_channels)
+  pose = rng.uniform(size=(FRAMES, SIZE, SIZE, model.controlnet.conditioning_channels)).astype(np.float32)
+  return {
+    "forward": {
+      "latents": draw(*latents),
+      "timesteps": rng.integers(0, 1000, FRAMES).astype(np.int32),
+      "context": draw(FRAMES, *context),
+      "pose": pose,
+      "target": draw(*latents),
+    },
+    "window": {
+      "latents": draw(1, *latents),
+      "timesteps": np.array([500], np.int32),
+      "context": draw(1, *context),
+      "pose": draw(1, *latents[:-1], model.controlnet.block_out_channels[0]),
+    },
+    "decode": {"latents": draw(*latents)},
+  }
+
+
+def compiled(function: Any, *arguments: Any, **options: Any) -> tuple[Any, float]:
+  """The compiled function and its cost in GFLOP as XLA counts it, bodies of loops once."""
+  made = (function if hasattr(function, "lower") else jax.jit(function, **options)).lower(*arguments).compile()
+  cost = made.cost_analysis()
+  return made, (cost or {}).get("flops", float("nan")) / 1e9
+
+
+def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
+  """The rows' work with every width `times` as large; writes weights and inputs into `folder` first."""
+  networks, weights = body(times)
+  model, arrays = networks.model, inputs(networks)
+  configs = {"unet": model.unet, "controlnet": model.controlnet, "vae": model.vae}
+  for name, config in configs.items():
+    save_model(folder / name, config, weights[name])
+  for name, given in arrays.items():
+    np.savez(folder / f"{name}.npz", allow_pickle=False, **given)
+  weights = jax.device_put({name: weights[name] for name in configs})
+  suffix = "" if times == 1 else f"_x{times}"
+
+  def predict(weights: PyTree, given: dict[str, Any]) -> Any:
+    """The prediction for frames, from poses that are embedded here as training does."""
+    params = {"params": {name: weights[name] for name in TRAINED}}
+    condition: Any = {"pose": networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose")}
+    return networks.denoise(weights, given["latents"][:, None], given["timesteps"], given["context"], condition)[:, 0]
+
+  def simple(kind: str, function: Any, output: str) -> Work:
+    given = jax.device_put(arrays[kind])
+    made, gflop = compiled(function, weights, given)
+    return Work(
+      name=kind + suffix,
+      kind=kind,
+      folder=folder,
+      outputs=lambda: {output: made(weights, given)},
+      run=lambda: jax.block_until_ready(made(weights, given)),
+      gflop=gflop,
+    )
+
+  if "train_step" + suffix in only:
+    yield _train_step("train_step" + suffix, folder, weights, jax.device_put(arrays["forward"]), predict)
+  if "forward" + suffix in only:
+    yield simple("forward", predict, "prediction")
+  if "window" + suffix in only:
+
+    def window(weights: PyTree, given: dict[str, Any]) -> Any:
+      condition = {"pose": given["pose"]}
+      return networks.denoise(weights, given["latents"], given["timesteps"], given["context"], condition)[0]
+
+    yield simple("window", window, "prediction")
+  if "decode" + suffix in only:
+    yield simple("decode", lambda weights, given: networks.decode_unscaled(weights, given["latents"]), "pictures")
+
+
+def _train_step(name: str, folder: Path, weights: PyTree, batch: dict[str, Any], predict: Any) -> Work:
+  """The trainer's own step, with the plain loss; the state that it donates is kept here."""
+
+  def loss(trained: PyTree, frozen: PyTree, batch: dict[str, Any], key: Any) -> Any:
+    del frozen, key
+    return jnp.mean(jnp.square(predict(trained, batch) - batch["target"])), {}
+
+  config = OptimizerConfig(warmup_steps=1)
+  optimizer = make_optimizer(config, 1000)
+  state = make_state(jax.tree.map(jnp.copy, {key: weights[key] for key in TRAINED}), optimizer, RunConfig())
+  key = jax.random.key(0)
+  made, gflop = compiled(jit_step(make_step(loss, optimizer, 0.0), state), state, {}, batch, key)
+  held = [state]
+
+  def step() -> dict[str, Any]:
+    held[0], metrics = made(held[0], {}, batch, key)
+    return jax.block_until_ready(metrics)
+
+  def outputs() -> dict[str, Any]:
+    """The loss, and the clipped gradients from the first moment that Adam keeps: (1 - b1) times them."""
+    metrics = step()
+    leaves = jax.tree.leaves(held[0].optimizer, is_leaf=_is_adam)
+    moments = next(leaf.mu for leaf in leaves if _is_adam(leaf))
+    moved = {
+      f"{network}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel() / (1 - config.b1)
+      for network in TRAINED
+      for path, leaf in flatten(moments[network]).items()
+    }
+    return {"loss": metrics["loss"], "gradients": np.concatenate([moved[key] for key in sorted(moved)])}
+
+  return Work(name, "train_step", folder, outputs, lambda: jax.block_until_ready((step(), held[0])) and None, gflop)
+
+
+def _is_adam(leaf: Any) -> bool:
+  return hasattr(leaf, "mu")
+
+
+def product_gflops(peer: Peer) -> dict[str, float]:
+  """What both sides reach on a matrix product, in GFLOP/s; the best of 8."""
+  a = jax.random.normal(jax.random.key(0), (_PRODUCT, _PRODUCT))
+  multiply = jax.jit(jnp.matmul)
+  jax.block_until_ready(multiply(a, a))
+  seconds = []
+  for _ in range(8):
+    started = time.perf_counter()
+    jax.block_until_ready(multiply(a, a))
+    seconds.append(time.perf_counter() - started)
+  work = 2 * _PRODUCT**3 / 1e9
+  return {"ours": work / min(seconds), "torch": work / peer.ask("product", size=_PRODUCT)["seconds"]}
+
+
+@command
+def main() -> None:
+  """The command line."""
+  parser = Parser("benchmarks.against_torch", __doc__)
+  names = [name + suffix for suffix in ("", "_x2") for name in NAMES]
+  parser.add_argument("--output", type=Path, default=Path("runs/bench"), metavar="DIR", help="where bench.json goes")
+  parser.add_argument("--rows", default=",".join(names), metavar="NAME,NAME", help="rows to measure (default: all)")
+  parser.add_argument("--rounds", type=int, default=9, help="runs of each side that the medians are of")
+  parser.add_argument("--peer-python", default=sys.executable, help="a Python with torch and diffusers")
+  parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="also torch.compile")
+  args = parser.parse_args()
+  only = set(args.rows.split(","))
+  if only - set(names):
+    parser.error(f"--rows={args.rows}: choose from {', '.join(names)}")
+
+  started, threads = time.monotonic(), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+  deadline, compile_until = started + _SECONDS, started + _SECONDS / 2
+  peer_command = [args.peer_python, str(Path(__file__).with_name("peer_torch.py")), f"--threads={threads}"]
+  rows = []
+  with Peer(peer_command) as peer, tempfile.TemporaryDirectory() as scratch:
+    for times in (1, 2):
+      folder = Path(scratch) / f"x{times}"
+      if not any(name.endswith("_x2") == (times == 2) for name in only):
+        continue
+      folder.mkdir()
+      for work in works(times, folder, only):
+        late = "left out, because the whole run may take 10 minutes" if time.monotonic() > compile_until else None
+        rows.append(measure(work, peer, args.rounds, late if args.compiled else "not asked for", deadline))
+        print(table(rows[-1:]).splitlines()[2], flush=True)
+    product = product_gflops(peer)
+  report = {
+    "rows": rows,
+    "matrix_product_gflops": product,
+    "threads": threads,
+    "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
+    "seconds": time.monotonic() - started,
+  }
+  args.output.mkdir(parents=True, exist_ok=True)
+  file = args.output / "bench.json"
+  file.write_text(json.dumps(report, indent=2) + "\n")
+  print(f"\n{table(rows)}")
+  print(f"matrix product: {product['ours']:.0f} GFLOP/s here, {product['torch']:.0f} in torch")
+  print(f"{file}, after {report['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+  main()
