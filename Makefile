@@ -20,7 +20,7 @@ help: ## this list
 demo: $(STAMPS)/package ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
 
-demo-256: $(STAMPS)/package ## the same at 256 pixels, in runs/demo-256 (about an hour)
+demo-256: $(STAMPS)/package ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
 smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)

@@ -1,4 +1,4 @@
-"""Fine-tunes the shipped studio weights on one person at 256 pixels: half an hour on a laptop.
+"""Fine-tunes the shipped studio weights on one person at 256 pixels: a quarter of an hour on a laptop.
 
 python -m anchor_jax.prepare video.mp4 --output=data/ana --size=256
 python -m anchor_jax.train --config=configs/studio_256.py --workdir=runs/ana --config.data.path=data/ana
