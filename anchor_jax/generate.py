@@ -123,10 +123,11 @@ def generate(args: argparse.Namespace) -> int:
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
   person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
-  measures = None if args.no_retarget else measures_of(person, reference, args.motion)
+  measures = measures_of(person, reference, args.motion, not args.no_retarget)
   options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
+  options |= {"mapped": not args.no_retarget}
   motion = read_motion(args.motion, size=person.size, **options)
-  settings = settings_of(person, args, motion.fps) | ({} if measures is None else {"retarget": measures.to_json()})
+  settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
   writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
   if args.preview and not writer.frames:
     write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
@@ -142,14 +143,30 @@ def generate(args: argparse.Namespace) -> int:
   return writer.frames
 
 
-def measures_of(person: "Person", reference: "Reference | None", motion: Path) -> "BodyMeasures | None":
-  """Returns the measures of the body that a motion is to be mapped onto; None where the motion stays as it is."""
+def settings_of_body(measures: "BodyMeasures | None", mapped: bool) -> dict[str, Any]:
+  """Returns what of the body decides on the pixels: all measures where the motion is mapped, else the widths alone."""
+  if measures is None:
+    return {}
+  if mapped:
+    return {"retarget": measures.to_json()}
+  return {} if measures.widths is None else {"widths": measures.widths.to_json()}
+
+
+def measures_of(person: "Person", reference: "Reference | None", motion: Path, mapped: bool) -> "BodyMeasures | None":
+  """Returns the measures of the body that makes a motion; None where it stays as it is, or they are not known.
+
+  Args:
+    person: who makes the motion.
+    reference: another film of her, whose measures are taken first; None for none.
+    motion: the video or the prepared folder.
+    mapped: whether the motion is to be mapped onto her body.
+  """
   from anchor_jax.motion.sidecar import has_sidecar
 
   if motion.is_dir() or has_sidecar(motion):
     return None
   measures = person.measures if reference is None or reference.measures is None else reference.measures
-  if measures is None:
+  if measures is None and mapped:
     print("her body's measures are not known, so the motion keeps its own: prepare her videos again, then train again")
   return measures
 

@@ -28,11 +28,12 @@ def read_motion(
   fps: float | int | None = None,
   video: int | None = None,
   measures: BodyMeasures | None = None,
+  mapped: bool = True,
 ) -> Motion:
   """Returns the motion in a video, or that of one video of a prepared folder.
 
   Frames are read or rendered when they are iterated; a motion of a video is the same as that of the folder prepared
-  from it at the same size.
+  from it at the same size, with the measures that the folder has of her.
 
   Args:
     path: a video (with a sidecar, or for the landmark model) or a prepared folder.
@@ -42,8 +43,9 @@ def read_motion(
     video: number of the video in a prepared folder, from 0; by default the first, and a warning is logged where the
       folder has others.
     measures: of the person who is to make the motion (`Person.measures`): that of a video without a sidecar is mapped
-      onto her body and her place in the picture; see `read_video_motion`. Prepared folders and sidecars hold renders,
-      which stay as they are.
+      onto her body and her place in the picture, and rendered with her solids; see `read_video_motion`. Prepared
+      folders and sidecars hold renders, which stay as they are.
+    mapped: whether the motion is mapped; otherwise only the widths of the solids are hers.
 
   Raises:
     UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
@@ -57,7 +59,9 @@ def read_motion(
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
-    return read_video_motion(path, size=SIZE if size is None else size, frames=frames, fps=fps, measures=measures)
+    return read_video_motion(
+      path, size=SIZE if size is None else size, frames=frames, fps=fps, measures=measures, mapped=mapped
+    )
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 

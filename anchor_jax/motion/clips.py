@@ -10,6 +10,7 @@ import numpy as np
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion import render
+from anchor_jax.motion.fit import fit_widths
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
 from anchor_jax.motion.measures import BodyMeasures, measure
@@ -65,7 +66,8 @@ class FoundPoses(NamedTuple):
   Attributes:
     anchors: points that say where the person is, NaN where missing.
     landmarks: five face landmarks, NaN where the face was not found.
-    frames: function from a square to an iterator over the frames with their poses.
+    frames: function from a square, and the person's measures in it where they are known, to an iterator over the frames
+      with their poses.
     poses: function from a square and a frame's number to an iterator over the pose sides from that frame on; the
       video's own picture is not decoded.
     track: the person's points, mended; None where the poses are those of a sidecar.
@@ -73,7 +75,7 @@ class FoundPoses(NamedTuple):
 
   anchors: Float[NdArray, "T N 2"]
   landmarks: Float[NdArray, "T 5 2"]
-  frames: Callable[[Square], Iterator[PosedFrame]]
+  frames: Callable[[Square, BodyMeasures | None], Iterator[PosedFrame]]
   poses: Callable[[Square, int], Iterator[PoseRender]]
   track: Track | None = None
 
@@ -123,7 +125,7 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
     return FoundPoses(
       posed.landmarks,
       posed.landmarks,
-      lambda square: (_in_square(item, square) for item in posed.frames()),
+      lambda square, _: (_in_square(item, square) for item in posed.frames()),
       lambda square, first: (
         PoseRender(square.image(item.pose), square.mask(item.face_mask), square.surface(item.surface))
         for item in posed.poses(first)
@@ -135,7 +137,7 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
   except UserError as error:
     raise UserError(f"{video.path}: {error}" if str(video.path) not in str(error) else str(error)) from None
   poses = lambda square, first: render.pose_renders(track, square, first)
-  frames_in = lambda square: render.posed_frames(video.path, track, square)
+  frames_in = lambda square, measures: render.posed_frames(video.path, track, square, measures)
   return FoundPoses(track.body[:, SHOULDERS, :2], seen_landmarks(track), frames_in, poses, track)
 
 
@@ -157,7 +159,8 @@ def read_clips(
   """Returns videos of one person as clips for `records.build`; their frames are made when they are iterated.
 
   The frames are the largest square around the person, resized; videos of the same picture size share one square, so
-  that the room does not move from one to the next.
+  that the room does not move from one to the next. The solids of the poses that the landmark model found are fitted to
+  the person's masks in all videos together (motion/fit.py).
 
   Args:
     videos: of `check_video`.
@@ -171,8 +174,8 @@ def read_clips(
     UserError: see `find_poses`; or `square` does not fit into a video.
   """
   found = [find_poses(video, progress=progress) for video in videos]
-  clips = []
-  for video, poses in zip(videos, found):
+  squares = []
+  for video in videos:
     info = video.info
     if square is None:
       same = [p for v, p in zip(videos, found) if (v.info.width, v.info.height) == (info.width, info.height)]
@@ -183,13 +186,19 @@ def read_clips(
         raise UserError(
           f"{video.path} is {info.width}x{info.height}: the square of the other folder does not fit into it"
         )
-    frames, ticks = poses.frames(used), tick_frames(info)
+    squares.append(used)
+  measured = [None if p.track is None else measure(p.track, used) for p, used in zip(found, squares)]
+  films = [(p.track, s, m) for p, s, m in zip(found, squares, measured) if p.track is not None and m is not None]
+  widths = fit_widths(films)
+  clips = []
+  for video, poses, used, body in zip(videos, found, squares, measured):
+    info, measures = video.info, None if body is None else dataclasses.replace(body, widths=widths)
+    frames, ticks = poses.frames(used, measures), tick_frames(info)
     if ticks is not None:
       frames = pick(frames, ticks)
     if fps is not None and fps != info.fps:
       frames = resample_frames(frames, info.fps, float(fps))
     where = (used.left, used.top, used.side)
-    measures = None if poses.track is None else measure(poses.track, used)
     clips.append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, where, measures))
   return clips
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
+from anchor_jax.motion.widths import Widths
 from anchor_jax.shapes import Float, NdArray
 
 EARS = (7, 8)  # among the body points
@@ -36,6 +37,8 @@ class BodyMeasures:
     upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture.
     forearm: from elbow to wrist, in the same way.
     face: width and height of the face's mesh in three dimensions, median; None where no face was found.
+    widths: of her solids, clothes and hair included (motion/fit.py); None for those of a standard body, as in files of
+      earlier versions.
   """
 
   place: tuple[float, float]
@@ -47,11 +50,14 @@ class BodyMeasures:
   upper_arm: float | None
   forearm: float | None
   face: tuple[float, float] | None
+  widths: Widths | None = None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the measures by name, rounded to a millionth of the side."""
     rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)
-    return {name: rounded(value) for name, value in dataclasses.asdict(self).items()}
+    named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "widths"}
+    numbers = {name: rounded(value) for name, value in named.items()}
+    return numbers if self.widths is None else numbers | {"widths": self.widths.to_json()}
 
   @classmethod
   def from_json(cls, values: Any) -> "BodyMeasures":
@@ -62,6 +68,10 @@ class BodyMeasures:
     """
     read: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
+      if field.name == "widths":
+        stored = values.get("widths")
+        read["widths"] = None if stored is None else Widths.from_json(stored)
+        continue
       if values[field.name] is None and field.name in ("upper_arm", "forearm", "face"):
         read[field.name] = None
         continue
@@ -124,6 +134,10 @@ def typical(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeas
   """Returns the measures of one person in several videos: for each the median, weighted by the videos' frames."""
   joined: dict[str, Any] = {}
   for field in dataclasses.fields(BodyMeasures):
+    if field.name == "widths":  # fitted to all of her videos at once; of those fitted apart, the longest's
+      fitted = [(count, one.widths) for one, count in zip(measures, frames, strict=True) if one.widths is not None]
+      joined["widths"] = max(fitted, key=lambda pair: pair[0])[1] if fitted else None
+      continue
     known = [(getattr(one, field.name), count) for one, count in zip(measures, frames, strict=True)]
     values, counts = zip(*[(value, count) for value, count in known if value is not None] or [(None, 0)])
     if values[0] is None:

@@ -7,7 +7,6 @@ metres of an average body, scaled by the person's shoulders.
 import itertools
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -31,30 +30,34 @@ from anchor_jax.motion.surface import SIDES, chart
 from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.motion.triangle_mesh import TriangleMesh
 from anchor_jax.motion.video import read_frames
+from anchor_jax.motion.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
 
 SUPERSAMPLE = 2
 SHOULDER_METRES = 0.36  # between the landmark model's shoulder points, of an average adult
 # Parts, for masks and for the lines on the face.
-_TORSO, _HEAD, _FACE, _ARM, _HAND = range(5)
+_TORSO, _HEAD, _FACE, _ARM, HAND = range(5)
 _BODY, _LEFT, _RIGHT = range(3)  # groups that melt together
 
 FINGERS = ((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 
 
-def posed_frames(path: str | os.PathLike, track: Track, square: Square) -> Iterator[PosedFrame]:
+def posed_frames(
+  path: str | os.PathLike, track: Track, square: Square, measures: BodyMeasures | None = None
+) -> Iterator[PosedFrame]:
   """Yields a video's frames with pose renders and masks from its track.
 
   Args:
     path: the video.
     track: of the whole video, mended.
     square: the crop of each frame.
+    measures: in the square; see `PoseRenderer`.
 
   Raises:
     UserError: the video cannot be read.
   """
-  body = PoseRenderer(track, square)
+  body = PoseRenderer(track, square, measures)
   points = seen_landmarks(track)  # the render shows a face in every frame, training wants those that were found
   for number, frame in enumerate(read_frames(path)):
     pose, face_mask, surface = body.render(number)
@@ -76,6 +79,7 @@ class PoseRenderer:
 
   Attributes:
     unit: pixels of the square a metre.
+    widths: of the solids; may be changed between renders.
   """
 
   def __init__(self, track: Track, square: Square, measures: BodyMeasures | None = None):
@@ -84,11 +88,12 @@ class PoseRenderer:
     Args:
       track: mended.
       square: of the track's video.
-      measures: in the square, for the sizes that do not change over a video (shoulders, palms, hips); by default those
-        of the track.
+      measures: in the square, for the sizes that do not change over a video (shoulders, palms, hips, and the widths
+        of the solids where they were fitted); by default those of the track, and standard widths.
     """
     self._track, self._square = track, square
     measures = measure(track, square) if measures is None else measures
+    self.widths = Widths() if measures.widths is None else measures.widths
     self._shoulders, self._hips = measures.shoulders * square.size, measures.hips * square.size
     self.unit = self._shoulders / SHOULDER_METRES
     # of the landmark model's hands; a real one is about 0.09 m from wrist to middle knuckle
@@ -98,11 +103,7 @@ class PoseRenderer:
 
   def render(self, number: int) -> PoseRender:
     """A frame's pose render, mask of the face (0 or 255; hands before it are left out) and surface map."""
-    body = self._square.points(self._track.body[number])
-    torso = self._torso(body)
-    solids = torso + self._head(number, body, torso[0][0].rotation)
-    for side in (0, 1):
-      solids += self._arm(number, side, body)
+    solids = self.torso(number) + self.head(number) + self.arms(number)
     drawn, kinds = [solid for solid, _ in solids], np.array([part for _, part in solids])
     surface = rasterise(drawn, self._square.size, SUPERSAMPLE)
     parts = np.append(kinds, -1)[surface.index]
@@ -123,9 +124,8 @@ class PoseRenderer:
 
   # ---- body ----------------------------------------------------------------------------------------------------------
 
-  def _torso(self, body: Float[NdArray, "33 3"]) -> list[tuple[Any, int]]:
-    """A loft from the neck down past the hips (the first), and the slopes of the shoulders."""
-    u = self.unit
+  def _torso_axes(self, body: Float[NdArray, "33 3"]) -> Float[NdArray, "3 3"]:
+    """Columns to the picture's right, up, and out of the chest."""
     left, right = (_flat(body[side], body) for side in SHOULDERS)
     shoulders = (left + right) / 2
     hips = (body[HIPS[0]] + body[HIPS[1]])[:2] / 2
@@ -134,9 +134,16 @@ class PoseRenderer:
     turn = np.clip(np.arctan2(right[2] - left[2], abs(left[0] - right[0]) + 1e-6), -0.9, 0.9)
     side = np.array([-up[1], up[0], 0.0])  # to the picture's right
     forward = np.array([0.0, 0.0, 1.0])
-    axes = np.stack(
+    return np.stack(
       [side * np.cos(turn) - forward * np.sin(turn), up, side * np.sin(turn) + forward * np.cos(turn)], axis=1
     )
+
+  def torso(self, number: int) -> list[tuple[Solid, int]]:
+    """A loft from the neck down past the hips (the first), and the slopes of the shoulders, each with its part."""
+    u, widths, body = self.unit, self.widths, self._body(number)
+    axes = self._torso_axes(body)
+    left, right = (_flat(body[side], body) for side in SHOULDERS)
+    shoulders, up = (left + right) / 2, axes[:, 1]
     middle = shoulders + 0.040 * u * up  # the root of the neck; the joints lie lower
     half = self._shoulders / 2 / 0.93
     waist = max(self._hips / 2 + 0.07 * u, 0.78 * half)
@@ -145,18 +152,29 @@ class PoseRenderer:
     wide = [waist * 1.08, waist * 1.08, waist, 0.5 * (waist + half), half * 0.93, half * 0.92, half * 0.80, half * 0.58,
             half * 0.38, 0.050 * u, 0.044 * u, 0.036 * u]  # fmt: skip
     deep = np.array([0.125, 0.120, 0.115, 0.115, 0.112, 0.100, 0.085, 0.074, 0.062, 0.050, 0.044, 0.036]) * u
+    wide = np.array(wide) * np.interp(heights, TORSO_HEIGHTS, widths.torso)
     width, depth = (_blurred(np.interp(y, heights, table)) for table in (wide, deep))
-    skin = torso_skin(middle, axes, half, u)
+    # wider than the standard, the charts are stretched with it, so that their edges stay at the sides
+    skin = torso_skin(middle, axes, half * max(1.0, *widths.torso[: len(TORSO_HEIGHTS) - 2]), u)
     loft = Loft(middle, axes, y[0] * u, y[-1] * u, width, depth, np.zeros_like(y), _BODY, 0.055 * u, skin)
-    solids: list[tuple[Any, int]] = [(loft, _TORSO)]
+    solids: list[tuple[Solid, int]] = [(loft, _TORSO)]
     for shoulder in (left, right):
       inner = middle + 0.45 * (shoulder - shoulders) + up * 0.010 * u
-      solids.append((RoundCone(inner, shoulder, 0.040 * u, 0.056 * u, _BODY, 0.055 * u, skin), _TORSO))
+      thick = 0.040 * widths.slope * u, 0.056 * widths.shoulder * u
+      solids.append((RoundCone(inner, shoulder, *thick, _BODY, 0.055 * u, skin), _TORSO))
     return solids
+
+  def arms(self, number: int) -> list[tuple[Solid, int]]:
+    """Upper arm, forearm, palm and fingers of her left side and of her right one, each with its part."""
+    body = self._body(number)
+    return self._arm(number, 0, body) + self._arm(number, 1, body)
+
+  def _body(self, number: int) -> Float[NdArray, "33 3"]:
+    return self._square.points(self._track.body[number])
 
   def _arm(self, number: int, side: int, body: Float[NdArray, "33 3"]) -> list[tuple[Solid, int]]:
     """Upper arm, forearm, palm and fingers of one side."""
-    u, group = self.unit, _LEFT + side
+    u, group, widths = self.unit, _LEFT + side, self.widths
     hand = self._square.points(self._track.hands[number, side])
     shoulder, elbow = _flat(body[SHOULDERS[side]], body), body[ELBOWS[side]].astype(np.float64)
     rest = (body[SHOULDERS[0], 2] + body[SHOULDERS[1], 2]) / 2
@@ -169,17 +187,18 @@ class PoseRenderer:
     upper_skin, fore_skin = arm_skins(
       SIDES[side], _hinge(side, shoulder, elbow, wrist, u), palm_normal(SIDES[side], across, along)
     )
+    upper, middle, lower = 0.057 * widths.shoulder * u, 0.044 * widths.elbow * u, 0.0265 * widths.wrist * u
     solids: list[tuple[Solid, int]] = [
-      (RoundCone(shoulder, elbow, 0.057 * u, 0.044 * u, _BODY, 0.02 * u, upper_skin), _ARM),
-      (RoundCone(elbow, wrist, 0.044 * u, 0.0265 * u, group, 0.012 * u, fore_skin), _ARM),
+      (RoundCone(shoulder, elbow, upper, middle, _BODY, 0.02 * u, upper_skin), _ARM),
+      (RoundCone(elbow, wrist, middle, lower, group, 0.012 * u, fore_skin), _ARM),
     ]
-    return solids + [(cone, _HAND) for cone in self._fingers(side, hand, across, along)]
+    return solids + [(cone, HAND) for cone in self._fingers(side, hand, across, along)]
 
   def _fingers(
     self, side: int, hand: Float[NdArray, "21 3"], across: Float[NdArray, "3"], along: Float[NdArray, "3"]
   ) -> list[Solid]:
     """Cones of palm and fingers; `across` to the thumb's side and `along` to the fingers, as `hand_skin` wants them."""
-    u, group, own = self._hand, _LEFT + side, SIDES[side]
+    u, group, own = self._hand * self.widths.fingers, _LEFT + side, SIDES[side]
     blend, wrist = 0.0045 * u, hand[0]
     skin = hand_skin(own, wrist, across, along, 0.015 * u)
     cones: list[Solid] = [
@@ -208,18 +227,17 @@ class PoseRenderer:
 
   # ---- head ----------------------------------------------------------------------------------------------------------
 
-  def _head(self, number: int, body: Float[NdArray, "33 3"], torso: Float[NdArray, "3 3"]) -> list[tuple[Solid, int]]:
-    """Face mesh, skull, ears and neck; without a face, a plain head on the body model's nose and ears.
-
-    The columns of `torso` are its axes.
-    """
-    u = self.unit
+  def head(self, number: int) -> list[tuple[Solid, int]]:
+    """Face mesh, skull, ears, neck, and hair that falls; without a face, a plain head on the body model's ears."""
+    u, widths, body = self.unit, self.widths, self._body(number)
+    torso = self._torso_axes(body)
     base = (_flat(body[SHOULDERS[0]], body) + _flat(body[SHOULDERS[1]], body)) / 2
     if not self._has_face:
       middle = np.array([*body[7:9, :2].mean(axis=0), 0.03 * u])
-      radii = np.array((0.078, 0.115, 0.10)) * u
+      radii = np.array((0.078 * widths.skull[0], 0.115 * widths.skull[1], 0.10)) * u
       skin = Ball(middle, np.diag([1, -1, 1]) / radii, chart("cranium"))
-      neck = RoundCone(base, middle, 0.060 * u, 0.055 * u, _BODY, 0.02 * u, Tube(chart("neck"), torso[:, 0], 1.0))
+      thick = 0.060 * widths.neck * u, 0.055 * widths.neck * u
+      neck = RoundCone(base, middle, *thick, _BODY, 0.02 * u, Tube(chart("neck"), torso[:, 0], 1.0))
       return [(Ellipsoid(middle, radii, group=_BODY, skin=skin), _HEAD), (neck, _HEAD)]
     face = self._square.points(self._track.face[number]).astype(np.float64)
     right, left, top, chin = face[[234, 454, 10, 152]]
@@ -240,8 +258,8 @@ class PoseRenderer:
     mesh = FaceMesh(TriangleMesh(points, self._face_map.triangles, _BODY, 0.015 * u, skin))
     # the skull goes on where the forehead of the mesh ends
     forehead = float(np.clip((face[10] - ears) @ z / half, 0.4, 1.2)) - 0.80 * 1.30
-    skull = (1.06 * half, 0.55 * tall, 1.30 * half)
-    jaw = (0.86 * half, 0.44 * tall, 0.62 * half)
+    skull = (1.06 * widths.skull[0] * half, 0.55 * widths.skull[1] * tall, 1.30 * half)
+    jaw = (0.86 * widths.jaw * half, 0.44 * tall, 0.62 * half)
     crown = place(0, eye_line + 0.11, forehead)
     skin = Ball(crown, (axes / skull).T, chart("cranium"))
     solids: list[tuple[Solid, int]] = [
@@ -256,7 +274,13 @@ class PoseRenderer:
       solids.append((Ellipsoid(ear, radii, axes, _BODY, 0.01 * u, skin=own), _HEAD))
     foot, top = base - (0, 0, 0.012 * u), place(0, eye_line - 0.30, -0.25)
     own = Tube(chart("neck"), torso[:, 0], 1.0, x)
-    return [*solids, (RoundCone(foot, top, 0.058 * u, 0.054 * u, _BODY, 0.03 * u, own), _HEAD)]
+    if widths.hair is not None:
+      wide, down = widths.hair
+      radii = np.array((wide * half, (0.45 + down / 2) * tall, 0.80 * half))
+      middle = place(0, eye_line + 0.11 - down / 2, -0.50)
+      solids.append((Ellipsoid(middle, radii, axes, _BODY, 0.03 * u, skin=skin), _HEAD))
+    thick = 0.058 * widths.neck * u, 0.054 * widths.neck * u
+    return [*solids, (RoundCone(foot, top, *thick, _BODY, 0.03 * u, own), _HEAD)]
 
   def _face_lines(self, face: Float[NdArray, "N 3"], surface: Surface) -> Float[NdArray, "h w"]:
     """Darkens what a relief of some pixels cannot show: lids, mouth, brows. A factor on the light, 0 to 1."""

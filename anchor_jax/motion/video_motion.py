@@ -1,5 +1,6 @@
 """The motion of a video, straight from its sidecar or the landmark model: nothing is written to disk."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterator
@@ -26,8 +27,11 @@ def read_video_motion(
   frames: int | None = None,
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
+  mapped: bool = True,
 ) -> Motion:
   """Returns the motion of a video, the same as that of a folder prepared from it alone at the same size.
+
+  For solids as wide as that folder's, `measures` must be those in its meta.json.
 
   With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, and no further than its
   frames are taken. The landmark model runs now, over the frames that are needed for `frames`, and one second more.
@@ -41,7 +45,9 @@ def read_video_motion(
     size: height and width of the pose renders, in pixels.
     frames: only the first so many frames (at `fps`); default all.
     fps: frame rate of the motion; default the video's.
-    measures: of the person who is to make the motion; None leaves it as it is.
+    measures: of the person who is to make the motion, whose solids have her widths; None leaves it as it is, with
+      solids of standard widths.
+    mapped: whether the motion is mapped onto that body; otherwise she lends it only the widths of her solids.
 
   Raises:
     UserError: see `check_video` and `find_poses`; or no face in any frame.
@@ -49,26 +55,33 @@ def read_video_motion(
   video = check_video(path, fps=fps)
   native, ticks = video.info.fps, tick_frames(video.info)
   needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
-  if needed is not None and measures is not None and video.posed is None:
+  if needed is not None and measures is not None and mapped and video.posed is None:
     needed = max(needed, math.ceil(_MEASURED * native))
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
-  return _motion_of(video, size, needed, ticks, measures).at_fps(fps).first(frames)
+  return _motion_of(video, size, needed, ticks, measures, mapped).at_fps(fps).first(frames)
 
 
 def _motion_of(
-  video: CheckedVideo, size: int, needed: int | None, ticks: list[int] | None, measures: BodyMeasures | None
+  video: CheckedVideo,
+  size: int,
+  needed: int | None,
+  ticks: list[int] | None,
+  measures: BodyMeasures | None,
+  mapped: bool,
 ) -> Motion:
   found = find_poses(video, frames=needed, progress=True)
   square = square_of([found], video.info, size)
   if measures is not None and found.track is not None:
     driver = measure(found.track, square, math.ceil(_MEASURED * video.info.fps))
-    fitted = retarget(found.track, square, driver, measures)
-    if fitted is not None:
-      track, square = fitted
-      poses = lambda square, first: pose_renders(track, square, first, measures)
-      found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
+    fitted = retarget(found.track, square, driver, measures) if mapped else None
+    if fitted is None:
+      track, body = found.track, dataclasses.replace(measure(found.track, square), widths=measures.widths)
+    else:
+      (track, square), body = fitted, measures
+    poses = lambda square, first: pose_renders(track, square, first, body)
+    found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
   landmarks = fill_missing(square.points(found.landmarks))
 
   def frames(first: int) -> Iterator[MotionFrame]:

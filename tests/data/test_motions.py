@@ -14,7 +14,7 @@ from anchor_jax.data import motions
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, build, open_prepared
 from anchor_jax.errors import UserError
-from anchor_jax.motion import clips, sidecar, video, video_motion
+from anchor_jax.motion import clips, fit, sidecar, video, video_motion
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.framing import Square
@@ -206,6 +206,7 @@ def model_runs(monkeypatch, standing_track):
   solutions = "mediapipe.python.solutions."
   for name in ("mediapipe", "mediapipe.python", solutions[:-1]):
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+  monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are no person's, so any fit does
   monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
   monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
   return runs
@@ -222,7 +223,10 @@ def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_ru
   short = read_motion(bare, size=32, frames=2, fps=5)
   assert model_runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
   command.prepare([bare], tmp_path / "prepared", size=32)
-  same(read_motion(bare, size=32).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0))
+  (own,) = open_prepared(tmp_path / "prepared").measures
+  same(
+    read_motion(bare, size=32, measures=own).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0)
+  )
   assert model_runs[1:] == [4 + COUNT] * 2
 
 
@@ -230,8 +234,7 @@ def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, mode
   command.prepare([bare], tmp_path / "prepared", size=32)
   (own,) = open_prepared(tmp_path / "prepared").measures
   assert own is not None and own.forearm is not None and own.face is not None
-  plain = list(read_motion(bare, size=32).frames(0))
-  same(read_motion(bare, size=32, measures=own).frames(0), plain)
+  plain = list(read_motion(bare, size=32, measures=own).frames(0))
   hers = dataclasses.replace(
     own, place=(0.3, 0.6), shoulders=own.shoulders * 0.8, neck=own.neck, face=tuple(0.7 * x for x in own.face)
   )
@@ -252,6 +255,13 @@ def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, mode
   model_runs.clear()
   same(read_motion(bare, size=32, frames=3, measures=hers).frames(0), fitted[:3])
   assert model_runs == [4 + COUNT]  # of the 250 frames of the first ten seconds there are no more
+  # her solids are as wide as they were fitted, mapped or not, and standard where they were not
+  lit = lambda **options: sum((frame.pose > 0).sum() for frame in read_motion(bare, size=32, **options).frames(0))
+  bare_body = dataclasses.replace(hers, widths=None)
+  assert own.widths is not None and max(own.widths.torso) > 1.2
+  assert lit(measures=hers) > 1.1 * lit(measures=bare_body)
+  assert lit(measures=hers, mapped=False) == lit(measures=own) > 1.1 * lit()
+  assert lit(measures=bare_body, mapped=False) == lit()
   # renders alone can't be mapped
   same(read_motion(tmp_path / "prepared", measures=hers).frames(0), plain)
 

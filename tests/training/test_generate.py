@@ -162,10 +162,15 @@ def test_a_video_moves_the_person_as_the_folder_prepared_from_it(tmp_path, run, 
 def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
   tmp_path, run, monkeypatch, prepared, posed_frames, capsys
 ):
-  asked, bare = [], tmp_path / "bare.mp4"
+  asked, was_mapped, bare = [], [], tmp_path / "bare.mp4"
   write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
   bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
-  read = lambda path, measures, **options: (asked.append(measures), read_motion(prepared, frames=2))[1]
+
+  def read(path, measures, mapped, **options):
+    asked.append(measures)
+    was_mapped.append(mapped)
+    return read_motion(prepared, frames=2)
+
   monkeypatch.setattr("anchor_jax.data.motions.read_motion", read)
   monkeypatch.setattr("anchor_jax.data.motions.check_motion", lambda *_: None)  # it would ask for the landmark model
   measured = tmp_path / "measured"
@@ -176,7 +181,9 @@ def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
   assert asked.pop() == make_measures()
   with av.open(str(tmp_path / "out.mp4")) as file:
     assert json.loads(file.metadata["comment"])["retarget"] == make_measures().to_json()
-  for flags, motion in ((["--no-retarget"], bare), ([], tmp_path / "posed.mp4"), ([], prepared)):
+  run(tmp_path / "out.mp4", f"--appearance={measured}", "--no-retarget", motion=bare)
+  assert asked.pop() == make_measures() and not was_mapped.pop()  # for the widths of her solids alone
+  for flags, motion in (([], tmp_path / "posed.mp4"), ([], prepared)):
     run(tmp_path / "out.mp4", f"--appearance={measured}", *flags, motion=motion)
     assert asked.pop() is None
   assert "prepare her videos again" not in capsys.readouterr().out

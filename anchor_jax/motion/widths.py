@@ -1,0 +1,63 @@
+"""How wide a person's solids are: factors on the widths of a standard body, kept with her measures."""
+
+import dataclasses
+import math
+from typing import Any
+
+# Heights of the torso's factors over the root of the neck, metres of an average body: from the hips to the collar.
+TORSO_HEIGHTS = (-0.55, -0.40, -0.26, -0.14, -0.05, 0.012, 0.075)
+LIMITS = (0.7, 1.7)  # of the factors that are measured
+_STORED = (0.1, 10.0)  # a stored factor beyond this is damaged
+_TORSO = len(TORSO_HEIGHTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Widths:
+  """Factors on the widths of the solids of `render.PoseRenderer`; clothes and hair count. The default is bare.
+
+  Attributes:
+    torso: at `TORSO_HEIGHTS`, linear between them, constant below.
+    slope: of the shoulder's slope at the neck.
+    shoulder, elbow, wrist: of both arms there, linear between them.
+    fingers: of fingers and palms.
+    neck: of the neck.
+    jaw: of the head's lower half behind the face.
+    skull: of its upper half across and, with hair, upwards.
+    hair: of hair that falls behind the face: half its breadth in half widths of the face, and how far it goes below the
+      head's middle in heights of the face; None where there is none.
+  """
+
+  torso: tuple[float, ...] = (1.0,) * _TORSO
+  slope: float = 1.0
+  shoulder: float = 1.0
+  elbow: float = 1.0
+  wrist: float = 1.0
+  fingers: float = 1.0
+  neck: float = 1.0
+  jaw: float = 1.0
+  skull: tuple[float, float] = (1.0, 1.0)
+  hair: tuple[float, float] | None = None
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the factors by name, rounded to a thousandth."""
+    rounded = lambda value: [round(v, 3) for v in value] if isinstance(value, tuple) else value and round(value, 3)
+    return {name: rounded(value) for name, value in dataclasses.asdict(self).items()}
+
+  @classmethod
+  def from_json(cls, values: Any) -> "Widths":
+    """Returns the factors that `to_json` wrote.
+
+    Raises:
+      ValueError, KeyError or TypeError: they are not.
+    """
+    read: dict[str, Any] = {}
+    for name, standard in dataclasses.asdict(cls()).items():
+      stored: Any = values[name]
+      if name == "hair" and stored is None:
+        continue
+      count = {"torso": _TORSO, "skull": 2, "hair": 2}.get(name)
+      numbers = [float(number) for number in ([stored] if count is None else stored)]
+      if len(numbers) != (count or 1) or not all(_STORED[0] <= n <= _STORED[1] and math.isfinite(n) for n in numbers):
+        raise ValueError(f"width {name}")
+      read[name] = numbers[0] if isinstance(standard, float) else tuple(numbers)
+    return cls(**read)
