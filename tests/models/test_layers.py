@@ -57,6 +57,31 @@ def test_upsample_follows_torch_s_nearest_rule_to_odd_sizes():
   np.testing.assert_array_equal(got[0, 0, :, :, 0], np.asarray(x)[0, 0, :, :, 0][rows][:, columns])
 
 
+def test_upsampling_on_the_cpu_is_a_convolution_of_the_doubled_input_with_less_work(jit):
+  x, wanted_gradient = normal(0, 2, 3, 5, 4, 6), normal(1, 2, 3, 10, 8, 7)
+  params = {"conv": {"kernel": normal(2, 3, 3, 6, 7), "bias": normal(3, 7)}}
+
+  def doubled_first(params, x):
+    doubled = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+    return Conv(7).apply({"params": params["conv"]}, doubled)
+
+  def run(upsample):
+    function = jit(
+      lambda *given: jax.value_and_grad(lambda *a: jnp.vdot(upsample(*a), wanted_gradient), (0, 1))(*given)
+    )
+    return jax.tree.leaves((jit(upsample)(params, x), function(params, x)[1]))
+
+  upsample = lambda params, x: Upsample(7).apply({"params": params}, x)
+  for got, wanted in zip(run(upsample), run(doubled_first), strict=True):
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-6 * float(jnp.abs(wanted).max()))
+  flops = lambda function: jax.jit(function).lower(params, x).cost_analysis()["flops"]
+  assert flops(upsample) < 0.6 * flops(doubled_first)
+  np.testing.assert_array_equal(
+    Upsample(7, jnp.bfloat16).apply({"params": params}, x),
+    Conv(7, dtype=jnp.bfloat16).apply({"params": params["conv"]}, jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)),
+  )
+
+
 def test_convolution_runs_frame_by_frame():
   x = normal(0, 2, 3, 5, 5, 2)
   conv = Conv(4, stride=2)
