@@ -230,6 +230,7 @@ def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_ru
   assert model_runs[1:] == [4 + COUNT] * 2
 
 
+@pytest.mark.slow
 def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, model_runs):
   command.prepare([bare], tmp_path / "prepared", size=32)
   (own,) = open_prepared(tmp_path / "prepared").measures

@@ -337,6 +337,7 @@ def run_bundle_of(person, folder, **arrays):
   return np.load(folder.with_suffix(".out.npz"))["frames"]
 
 
+@pytest.mark.slow
 def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
   person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=9)
   pose, surfaces = (np.stack([getattr(frame, name) for frame in motion.frames(0)]) for name in ("pose", "surface"))

@@ -61,6 +61,7 @@ def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, co
   jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, tiny_run, caplog):
   config = tiny_run("vae", steps=4)
   train(config, tmp_path, jax.devices()[:1])

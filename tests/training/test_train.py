@@ -42,6 +42,7 @@ def trained(tmp_path_factory):
   return tmp_path_factory.mktemp("runs")
 
 
+@pytest.mark.slow
 def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny_run):
   config = tiny_run("vae", steps=12, preview_every=12, checkpoint_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
