@@ -64,7 +64,7 @@ def test_body_and_head_on_eight_devices_give_the_frames_of_one(person, frames):
   assert agree(many[0], frames[0]) and agree(many[1], frames[1])
 
 
-@pytest.mark.parametrize("changes", [{"tail": "moved_back"}, {"tail": "loop"}])
+@pytest.mark.parametrize("changes", [{"tail": "moved_back"}, pytest.param({"tail": "loop"}, marks=pytest.mark.slow)])
 def test_every_way_to_sample_uses_the_mesh(person, changes, monkeypatch):
   # A strength of the pose that no other test has: else a program compiled before, which observes nothing, would run.
   alone = Person(person.body, None).with_sampling(conditioning_scale=0.9, **changes)

@@ -50,6 +50,7 @@ def test_untrained_they_change_nothing(unet_config, plain, clip, settings, jit):
     assert jnp.abs(module.apply(params, *clip) - temporal.apply(more, *clip)).max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_few_steps_make_them_matter_and_padded_frames_stay_out(unet_config, plain, clip, jit):
   module, params = plain
   temporal, more = switched_on(unet_config, plain, clip, SETTINGS[0] | SETTINGS[1])

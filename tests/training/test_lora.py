@@ -19,14 +19,10 @@ from anchor_jax.train import train
 
 
 @pytest.fixture(scope="module")
-def lora_run(tiny_runs, tmp_path_factory):
+def lora_run(begun_runs):
   """Starts from networks none of whose weights is zero: those made anew end in zeros, which let no gradient through."""
-  base, config, rng = tmp_path_factory.mktemp("base"), tiny_runs("body"), np.random.default_rng(0)
-  networks, weights = initial_weights(config)
-  weights = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), weights)
-  write_folder(base, networks, weights, tuple(weights), "float32")
   adapters = LoRAConfig(rank=2, alpha=4.0, targets=("to_q", "to_v", "conv1"))
-  return dataclasses.replace(config, init=str(base), lora=adapters, steps=3)
+  return dataclasses.replace(begun_runs("body"), lora=adapters, steps=3)
 
 
 @pytest.fixture(scope="module")
