@@ -26,6 +26,7 @@ from rows import Peer, Work, measure, table
 
 from anchor_jax.cli import Parser, command
 from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig
+from anchor_jax.files import new_file, prepare_parent
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
 from anchor_jax.store.diffusers import save_model
@@ -212,6 +213,8 @@ def main() -> None:
   if only - set(names):
     parser.error(f"--rows={args.rows}: choose from {', '.join(names)}")
 
+  file = args.output / "bench.json"
+  prepare_parent(file)
   started, threads = time.monotonic(), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
   deadline, compile_until = started + _SECONDS, started + _SECONDS / 2
   peer_command = [args.peer_python, str(Path(__file__).with_name("peer_torch.py")), f"--threads={threads}"]
@@ -234,9 +237,8 @@ def main() -> None:
     "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
     "seconds": time.monotonic() - started,
   }
-  args.output.mkdir(parents=True, exist_ok=True)
-  file = args.output / "bench.json"
-  file.write_text(json.dumps(report, indent=2) + "\n")
+  with new_file(file) as path:
+    path.write_text(json.dumps(report, indent=2) + "\n")
   print(f"\n{table(rows)}")
   print(f"matrix product: {product['ours']:.0f} GFLOP/s here, {product['torch']:.0f} in torch")
   print(f"{file}, after {report['seconds']:.0f} s")

@@ -125,7 +125,7 @@ def cache_key(
     "weights": weights_hash({name: weights[name] for name in used}),
     "records": records.meta,
   }
-  if networks.model.scale > 1:
+  if networks.model.scale > 1:  # caches of frames that the networks see as they are keep their names
     facts["scale"] = networks.model.scale
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   _hash_files(digest, records)
