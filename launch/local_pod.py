@@ -69,18 +69,22 @@ def stop(running: list[subprocess.Popen], number: int) -> None:
       os.killpg(process.pid, number)
 
 
-def watch(running: list[subprocess.Popen]) -> int:
-  """The exit code, after all processes have ended; the first failure, or a signal to this process, stops the rest."""
+def catch_signals() -> list[int]:
+  """A list to which the numbers of the signals that ask this process to stop are appended, from now on."""
+  caught: list[int] = []
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: caught.append(number))
+  return caught
+
+
+def watch(running: list[subprocess.Popen], caught: list[int]) -> int:
+  """The exit code, after all processes have ended; the first failure, or a caught signal, stops the rest."""
   code, deadline = 0, None
-
-  def leave(number: int, _) -> None:
-    nonlocal code, deadline
-    code, deadline = code or 128 + number, deadline or time.monotonic() + GRACE_S
-    stop(running, signal.SIGTERM)
-
-  signal.signal(signal.SIGINT, leave)
-  signal.signal(signal.SIGTERM, leave)
   while None in (codes := [process.poll() for process in running]):
+    while caught:
+      number = caught.pop(0)
+      code, deadline = code or 128 + number, deadline or time.monotonic() + GRACE_S
+      stop(running, signal.SIGTERM)
     failed = next((number for number in codes if number), 0)
     if failed and deadline is None:
       code, deadline = failed if failed > 0 else 128 - failed, time.monotonic() + GRACE_S
@@ -103,12 +107,13 @@ def main() -> int:
   options = parser.parse_args()
   if options.processes < 1 or options.devices < 1:
     parser.error("--processes and --devices must be 1 or more")
+  caught = catch_signals()  # before there is a process that a signal to this one alone would leave behind
   running = start(options.module, options.arguments, options.processes, options.devices)
   readers = [threading.Thread(target=echo, args=pair, daemon=True) for pair in enumerate(running)]
   for reader in readers:
     reader.start()
   try:
-    return watch(running)
+    return watch(running, caught)
   finally:
     stop(running, signal.SIGKILL)
     for reader in readers:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SUM_OVER_PROCESSES = """
@@ -40,11 +42,23 @@ time.sleep(60)
 """
 
 
-def start(folder: pathlib.Path, code: str, *arguments: str) -> subprocess.Popen:
+# The launcher on a machine so busy that its processes are up before it begins to watch them.
+SLOW_TO_WATCH = """
+import sys, time
+import local_pod
+watch = local_pod.watch
+local_pod.watch = lambda *arguments: (time.sleep(1), watch(*arguments))[1]
+sys.exit(local_pod.main())
+"""
+
+
+def start(
+  folder: pathlib.Path, code: str, *arguments: str, launcher: pathlib.Path = ROOT / "launch/local_pod.py"
+) -> subprocess.Popen:
   (folder / "trained.py").write_text(code, encoding="utf-8")
   return subprocess.Popen(
-    [sys.executable, ROOT / "launch/local_pod.py", "--processes=2", "--devices=2", "--module=trained", *arguments],
-    env={**os.environ, "PYTHONPATH": str(folder)},
+    [sys.executable, launcher, "--processes=2", "--devices=2", "--module=trained", *arguments],
+    env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'launch'}"},
     stdout=subprocess.PIPE,
     text=True,
   )
@@ -67,8 +81,11 @@ def test_failure_of_one_stops_all_and_is_the_exit_code(tmp_path):
   assert time.monotonic() - started < 20
 
 
-def test_signal_reaches_every_process(tmp_path):
-  pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP)
+@pytest.mark.parametrize("slow", [False, True])
+def test_signal_reaches_every_process(tmp_path, slow):
+  (tmp_path / "slow.py").write_text(SLOW_TO_WATCH)
+  options = {"launcher": tmp_path / "slow.py"} if slow else {}
+  pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP, **options)
   assert pod.stdout is not None
   assert sorted(pod.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
   pod.send_signal(signal.SIGTERM)
