@@ -217,6 +217,12 @@ def _on_tubes(
   return chart, (np.float32(0.5) + angle / _TURN) % 1, v
 
 
+def angles_around(cone: RoundCone, x: NdArray, y: NdArray, z: NdArray) -> Float[NdArray, "n"]:
+  """Angles -pi to pi around a cone with a `Tube` skin of n points of the picture; the seam is where u is 0."""
+  _, u, _ = _on_tubes([cone], np.zeros(len(x), np.int32), *(value.astype(np.float32) for value in (x, y, z)))
+  return (u - np.float32(0.5)) * _TURN
+
+
 def _square_to(axis: Float[NdArray, "K 3"], vector: Float[NdArray, "K 3"]) -> Float[NdArray, "K 3"]:
   """Unit vectors square to unit axes, as near to the given ones as they can be."""
   square = vector - axis * (axis * vector).sum(1, keepdims=True)

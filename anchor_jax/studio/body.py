@@ -48,7 +48,8 @@ class Scene:
 
   Attributes:
     core: head, neck and hands, seen in the frame and in the pose render alike.
-    nude: torso and arms of the pose render; dressed: torso, arms, clothes, hair of the frame.
+    nude: torso and arms of the pose render, as wide as the clothes over them.
+    dressed: torso, arms, clothes and hair of the frame.
     head, torso: frames in half head heights and metres.
   """
 
@@ -224,8 +225,8 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
     group = _LEFT + side
     inner = middle + torso @ np.array([(-1 if side == 0 else 1) * identity.shoulder * 0.45, 0.0, -0.01])
     neck_side = inner + torso @ np.array([0.0, 0.012, 0.0])
-    for nude, extra in ((1, 0.0), (2, identity.bulk)):
-      covered = identity.sleeve if nude == 2 else 0.0
+    for nude, covered in ((1, 0.0), (2, identity.sleeve)):
+      extra = identity.bulk
       part = SLEEVE if covered else ARM
       cones.append(
         _Cone(
@@ -242,8 +243,11 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
       )
       share = min(covered, 1.0) if covered else 1.0
       thick = 0.050 * limb, 0.037 * limb, 0.0235 * limb
+      if nude == 1:
+        # Under a sleeve the pose's arm is as wide as the sleeve, so that both show the same place of the surface.
+        thick = thick[0], thick[1] + extra * (identity.sleeve >= 1), thick[2] + 0.9 * extra * (identity.sleeve >= 1.9)
       cuff = shoulder + (elbow - shoulder) * share
-      loose = extra * (1.3 if covered < 1 else 1.0)
+      loose = 0.0 if nude == 1 else extra * (1.3 if covered < 1 else 1.0)
       cones.append(
         _Cone(
           shoulder,
@@ -272,6 +276,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
             _SLEEVE_LEFT + side,
             0.01,
             nude,
+            lower_skin,
           )
         )
       if share < 0.96:
@@ -323,8 +328,8 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   scene = Scene([], [], [], head, trunk)
   lists = (scene.core, scene.nude, scene.dressed)
   _head_solids(identity, state, head, scene)
-  for number, extra in ((1, 0.0), (2, identity.bulk)):
-    width, depth, offset = (table * trunk.unit for table in torso_profile(identity, extra))
+  width, depth, offset = (table * trunk.unit for table in torso_profile(identity, identity.bulk))
+  for number in (1, 2):
     loft = Loft(
       trunk.origin,
       trunk.axes,

@@ -11,6 +11,8 @@ from anchor_jax.studio.body import COLLAR
 from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.identity import Identity
 
+_SLEEVE_RADIUS = np.float32(0.05)  # metres of fabric a radian around the arm
+
 
 def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple[Solid, int]]:
   """Solids of a turtleneck's or hoodie's collar, in pixels; `neck` is the neck's upper end, picture coordinates."""
@@ -213,13 +215,13 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
   Args:
     identity: outfit, colours and pattern.
     along: [n] distance from the shoulder along the arm, metres.
-    around: [n] position around the arm, about -1..1.
+    around: [n] angle around the arm, which turns with it.
   """
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
   share = (
     np.zeros_like(along)
     if identity.pattern == "print"
-    else _pattern(identity, around * np.float32(0.06), -along - np.float32(0.04))
+    else _pattern(identity, around * _SLEEVE_RADIUS, -along - np.float32(0.04))
   )
   colour = base + (other - base) * share
   length = identity.arm * (1.90 if identity.sleeve >= 2 else identity.sleeve)
@@ -233,6 +235,8 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
     cuff = np.clip((along - np.float32(length - 0.014)) * 200, 0, 1)
   colour += (tone - colour) * cuff
   bend = np.exp(-(((along - np.float32(identity.arm)) / np.float32(0.07)) ** 2))
-  wave = np.cos(along * np.float32(115) + around * np.float32(1.9) + np.sin(along * np.float32(41)) * np.float32(1.7))
+  wave = np.cos(
+    along * np.float32(115) + np.sin(around) * np.float32(1.9) + np.sin(along * np.float32(41)) * np.float32(1.7)
+  )
   slope = wave * (np.float32(0.06) + np.float32(0.20) * bend) * (1 - cuff)
   return colour, slope

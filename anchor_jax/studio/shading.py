@@ -1,8 +1,11 @@
 """The RGB frame: colours and shades the visible points of the dressed person, and blends her over the background."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 
+from anchor_jax.motion.skins import angles_around
 from anchor_jax.motion.solids import Surface, downsample, occlusion
 from anchor_jax.shapes import NdArray
 from anchor_jax.studio.background import paint_background
@@ -172,13 +175,16 @@ def _sleeves(
     solid = dressed[int(k) - first]
     mine = sleeves[number == k]
     lower = solid.group > 2
-    share = min(identity.sleeve - 1, 0.97) * 0.9 if lower else min(identity.sleeve, 1.0)
-    place = ((1.0 if lower else 0.0) + along[number == k] * np.float32(share)) * np.float32(identity.arm)
-    run = np.asarray(solid.end) - np.asarray(solid.start)
+    share = min(identity.sleeve - 1, 0.97) if lower else min(identity.sleeve, 1.0)
+    place = ((1.0 if lower else 0.0) + along[number == k] * np.float32(share * (0.9 if lower else 1))) * np.float32(
+      identity.arm
+    )
+    start, run = np.asarray(solid.start), np.asarray(solid.end) - np.asarray(solid.start)
+    bone = dataclasses.replace(solid, end=start + run / share)  # the skin's twist is spread over the whole bone
+    around = angles_around(bone, points.x[mine], points.y[mine], points.z[mine])
     run = (run / max(float(np.sqrt(run @ run)), 1e-6)).astype(np.float32)
     side = np.array([-run[1], run[0], 0], np.float32)
     normal = points.normal[:, mine]
-    around = side[0] * normal[0] + side[1] * normal[1]
     colour[:, mine], slope = paint_sleeve(identity, place, around)
     points.normal[:, mine] = tilt_normals(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
