@@ -37,6 +37,7 @@ def prepare(
   fps: float | int | None = None,
   landmarks: str = "mediapipe",
   like: str | os.PathLike | None = None,
+  cut_off: bool = False,
 ) -> dict[str, Any]:
   """Prepares videos of one person; returns what the folder's meta.json holds.
 
@@ -48,6 +49,7 @@ def prepare(
     fps: frames per second; default each video's own. Also taken for the rate of a video that claims an absurd one.
     landmarks: the landmark model for videos without poses.
     like: an earlier prepared folder of the same camera, whose square of the picture is used again.
+    cut_off: take what is there of a video whose end is missing, instead of refusing it.
 
   Raises:
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
@@ -56,7 +58,7 @@ def prepare(
   _check_numbers(size, fps)
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
-  checked = [check_video(video, landmarks, fps) for video in videos]
+  checked = [check_video(video, landmarks, fps, cut_off) for video in videos]
   infos = [video.info for video in checked]
   total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name
@@ -131,6 +133,7 @@ def main() -> None:
     "--landmarks", default="mediapipe", metavar="MODEL", help=f"for videos without poses: {', '.join(LANDMARK_MODELS)}"
   )
   parser.add_argument("--like", type=Path, metavar="DIR", help="keep the same part of the picture as an earlier folder")
+  parser.add_argument("--cut-off", action="store_true", help="prepare what is there of videos whose end is missing")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
@@ -146,6 +149,7 @@ def main() -> None:
       "fps": args.fps,
       "landmarks": args.landmarks,
       "like": args.like,
+      "cut_off": args.cut_off,
     }
     meta = prepare(args.videos, args.output, **options)
   else:

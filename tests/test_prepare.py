@@ -14,7 +14,7 @@ from anchor_jax.data.appearances import read_stored
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
-from anchor_jax.motion.video import VideoWriter, read_frames
+from anchor_jax.motion.video import VideoWriter, probe, read_frames
 from anchor_jax.studio import write_studio_video
 
 
@@ -38,6 +38,17 @@ def test_a_studio_video(film, tmp_path):
   assert meta["videos"][0]["square"] == [0, 0, 64]
   again = command.prepare([film], tmp_path / "again", size=32, like=tmp_path / "ana", fps=5, person="Ana")
   assert again["frames"] == 2 and again["people"] == ["Ana"] and again["fps"] == 5
+
+
+def test_a_film_whose_end_is_missing(tmp_path, posed_frames):
+  film = tmp_path / "film.mkv"
+  write_posed_video(film, posed_frames(40), 25)
+  film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+  with pytest.raises(UserError, match="--cut-off"):
+    command.prepare(film, tmp_path / "ana", size=32)
+  run(film, f"--output={tmp_path / 'ana'}", "--size=32", "--cut-off")
+  there = probe(film, cut_off=True).frames
+  assert 5 <= there < 36 and len(open_prepared(tmp_path / "ana")) == there
 
 
 def test_studio_people(tmp_path):

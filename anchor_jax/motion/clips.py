@@ -80,13 +80,16 @@ class FoundPoses(NamedTuple):
   track: Track | None = None
 
 
-def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None) -> CheckedVideo:
+def check_video(
+  path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None, cut_off: bool = False
+) -> CheckedVideo:
   """Checks, before any long work, that the poses of a video can be found; each of its files is probed once.
 
   Args:
     path: the video.
     landmarks: the landmark model for a video without a sidecar.
     fps: the frame rate to take for that of a video which does not say a credible one.
+    cut_off: take what is there of a video whose end is missing.
 
   Raises:
     UserError: see `probe` and `open_posed_video`; the frame rate is not credible; or the landmark model is needed and
@@ -95,8 +98,8 @@ def check_video(path: str | os.PathLike, landmarks: str = "mediapipe", fps: floa
   path = Path(path)
   if landmarks not in LANDMARK_MODELS:
     raise UserError(f'there is no landmark model "{landmarks}": use {", ".join(LANDMARK_MODELS)}')
-  posed = open_posed_video(path) if has_sidecar(path) else None
-  info = probe(path) if posed is None else posed.info
+  posed = open_posed_video(path, cut_off) if has_sidecar(path) else None
+  info = probe(path, cut_off) if posed is None else posed.info
   if not FRAME_RATES[0] <= info.fps <= FRAME_RATES[1]:
     if fps is None:
       raise UserError(

@@ -18,6 +18,7 @@ from anchor_jax.motion.video import add_stream, even, picture_of
 from anchor_jax.shapes import NdArray, UInt8
 
 _TAG = "comment"  # of the file's metadata: the settings, as JSON
+_LEAD = 0.1  # seconds of sound kept from before the picture, which are not heard: decoders need a packet or two
 
 
 class ResumableWriter:
@@ -148,11 +149,12 @@ def _count(data: bytes, comment: str, path: Path) -> int:
 
 
 def _copy(source: Any, whole: Any, audio: Path | None, seconds: float) -> None:
-  """All packets of the picture, and those of the sound that begin before the picture ends."""
+  """All packets of the picture, and those of the sound that begin while its own picture and this one last."""
   picture = source.streams.video[0]
   stream = whole.add_stream_from_template(picture)
   sound = av.open(str(audio)) if audio is not None else None
   tracks = sound.streams.audio[:1] if sound is not None else ()
+  begins = _beginning(sound) if sound is not None else 0.0
   try:
     copies = {track: whole.add_stream_from_template(track) for track in tracks}
   except ValueError:  # mp4 holds no sound of that kind
@@ -164,7 +166,14 @@ def _copy(source: Any, whole: Any, audio: Path | None, seconds: float) -> None:
   if sound is not None:
     for track, copy in copies.items():
       for packet in sound.demux(track):
-        if packet.size and packet.pts is not None and packet.pts * packet.time_base < seconds:
-          packet.stream = copy
+        if packet.size and packet.pts is not None and -_LEAD <= packet.pts * packet.time_base - begins < seconds:
+          late = round(begins / packet.time_base)  # our picture begins at 0
+          packet.pts, packet.dts, packet.stream = packet.pts - late, (packet.dts or packet.pts) - late, copy
           whole.mux(packet)
     sound.close()
+
+
+def _beginning(film: Any) -> float:
+  """The time in seconds at which a film shows its first picture; 0 where it has none, or does not say."""
+  stream = next(iter(film.streams.video), None)
+  return 0.0 if stream is None or stream.start_time is None else float(stream.start_time * stream.time_base)

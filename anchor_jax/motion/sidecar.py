@@ -174,15 +174,14 @@ class PosedVideo:
     """
     height, width = self.info.height, self.info.width
     pictures = read_frames(self.path, first, self.info)
-    for frame, (pose, masks, surface), points in zip(
-      pictures, self._streams(first), self.landmarks[first:], strict=True
-    ):
+    streams = itertools.islice(self._streams(first), max(0, self.info.frames - first))
+    for frame, (pose, masks, surface), points in zip(pictures, streams, self.landmarks[first:], strict=True):
       frame = np.ascontiguousarray(frame[:height, :width])
       yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points, surface)
 
   def poses(self, first: int = 0) -> Iterator[PoseRender]:
     """Yields the pose side of the frames from number `first` on; the video itself is not decoded."""
-    for pose, masks, surface in self._streams(first):
+    for pose, masks, surface in itertools.islice(self._streams(first), max(0, self.info.frames - first)):
       yield PoseRender(pose, masks[..., 1].copy(), surface)
 
   def _streams(
@@ -196,22 +195,28 @@ class PosedVideo:
     return zip(poses, masks, read_frames(folder / _SURFACES, first, self.surface_info), strict=True)
 
 
-def open_posed_video(video: str | os.PathLike) -> PosedVideo:
+def open_posed_video(video: str | os.PathLike, cut_off: bool = False) -> PosedVideo:
   """Opens a video that has a sidecar, after comparing their sizes and lengths; each file is checked once.
+
+  Of a video whose end is missing, the poses of the frames that are there are taken.
+
+  Args:
+    video: the file.
+    cut_off: take what is there of it, however much is missing; see `probe`.
 
   Raises:
     UserError: they do not match, or either is damaged or missing.
   """
   video = Path(video)
-  info = probe(video)
+  info = probe(video, cut_off)
   folder = sidecar_path(video)
   if not has_sidecar(video):
     raise UserError(f"{video} has no sidecar: there is no {folder}")
   facts = _read_facts(video)
   for name, count in facts.items():
     # H.264 pads an odd picture by one row or column; the poses keep the true size
-    slack = 1 if name != "frames" else 0
-    if not 0 <= getattr(info, name) - count <= slack:
+    slack = range(2) if name != "frames" else range(-info.missing, 1)
+    if getattr(info, name) - count not in slack:
       raise _refuse(video, f"have {name} {count}, the video {getattr(info, name)}")
   streams = []
   for stream in (_POSES, _MASKS, *([_SURFACES] if (folder / _SURFACES).exists() else [])):
@@ -219,7 +224,7 @@ def open_posed_video(video: str | os.PathLike) -> PosedVideo:
     for name, count in facts.items():
       if getattr(streams[-1], name) != count:
         raise _refuse(video, f"have {stream} with {name} {getattr(streams[-1], name)} instead of {count}")
-  landmarks = _read_landmarks(video, facts["frames"])
+  landmarks = _read_landmarks(video, facts["frames"])[: info.frames]
   return PosedVideo(video, dataclasses.replace(info, width=facts["width"], height=facts["height"]), landmarks, *streams)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.files import check_name, new_file
+from anchor_jax.motion.hdr import is_hdr, to_sdr
 from anchor_jax.shapes import Int, NdArray, UInt8
 
 # A file counts as truncated when more than this share of the frames that its header claims is missing.
@@ -33,6 +34,9 @@ class VideoInfo:
     has_audio: whether the file has a sound track.
     times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none.
     unit: of the time stamps, in seconds; None where they are not to be believed.
+    missing: number of frames that its header claims beyond those that are there: the end is cut off.
+    rotation: quarter turns, counter-clockwise, by which its pictures are turned to stand upright.
+    hdr: whether its pictures are of high dynamic range; `read_frames` brings them down (motion/hdr.py).
   """
 
   fps: float
@@ -43,6 +47,9 @@ class VideoInfo:
   has_audio: bool
   times: Int[NdArray, " T"] | None = dataclasses.field(default=None, compare=False, repr=False)
   unit: Fraction | None = dataclasses.field(default=None, compare=False, repr=False)
+  missing: int = 0
+  rotation: int = 0
+  hdr: bool = False
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -83,13 +90,29 @@ def _check_complete(path: Path, seen: int, claimed: int) -> None:
   if not seen:
     raise UserError(f"{path} holds no frame: it is empty or cut off; record or copy it again")
   if claimed - seen > max(2, _MISSING_SHARE * claimed):
-    raise UserError(f"{path} is cut off: {seen} of {claimed} frames are there; copy it again")
+    raise UserError(
+      f"{path} is cut off: {seen} of {claimed} frames are there; copy it again, or prepare what is there with --cut-off"
+    )
 
 
-def _upright(image: UInt8[NdArray, "H W C"], rotation: int) -> UInt8[NdArray, "h w C"]:
-  """Returns the picture rotated as its file says (degrees, counter-clockwise); phones store portraits as landscapes."""
-  quarter_turns = round(rotation / 90) % 4
-  return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+def _quarter_turns(frame: av.VideoFrame) -> int:
+  """How often its file says to turn the picture, counter-clockwise; phones store portraits as landscapes."""
+  return round(frame.rotation / 90) % 4
+
+
+def _picture(frame: av.VideoFrame) -> UInt8[NdArray, "H W 3"]:
+  """The frame as RGB, upright."""
+  image = to_sdr(frame) if is_hdr(frame) else frame.to_ndarray(format="rgb24")
+  turns = _quarter_turns(frame)
+  return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _decode(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
+  """The frames of all whole packets: those that the decoder holds back come too where the last packet is torn."""
+  for packet in container.demux(stream):
+    if packet.size and not packet.is_corrupt:
+      yield from packet.decode()
+  yield from stream.decode(None)
 
 
 def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: Fraction | None) -> float | None:
@@ -113,11 +136,15 @@ def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: F
   return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # stamps may be rounded
 
 
-def probe(path: str | os.PathLike) -> VideoInfo:
+def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
   """Reads a video's facts: the packets are counted, only the first frame is decoded.
 
+  Args:
+    path: the video.
+    cut_off: take what is there of a file whose end is missing, however much that is.
+
   Raises:
-    UserError: no such file, empty, not a video, no picture, or cut off.
+    UserError: no such file, empty, not a video, no picture, or cut off (more than 5 percent and 2 frames are missing).
   """
   path = Path(path)
   with _open(path) as container:
@@ -135,14 +162,17 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     count, unit = len(stamps), stream.time_base
     times = None if None in stamps else np.sort(np.array(stamps, np.int64))
     fps = frame_rate(claim, times, unit)
-    _check_complete(path, count if first is not None else 0, _claimed_frames(stream, fps))
+    claimed = _claimed_frames(stream, fps)
+    _check_complete(path, count if first is not None else 0, 0 if cut_off else claimed)
     assert first is not None
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
-    width, height = (first.height, first.width) if round(first.rotation / 90) % 2 else (first.width, first.height)
+    turns = _quarter_turns(first)
+  width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
   length = 0.0 if times is None or unit is None else float((times[-1] - times[0]) * unit)
   seconds = length + 1 / fps if length > 0 else count / fps
-  return VideoInfo(fps, width, height, count, seconds, has_audio, times, unit)
+  missing = max(0, claimed - count)
+  return VideoInfo(fps, width, height, count, seconds, has_audio, times, unit, missing, turns, is_hdr(first))
 
 
 def read_frames(
@@ -153,7 +183,8 @@ def read_frames(
   Args:
     path: the video.
     first: number of the first frame wanted.
-    info: the video's facts, of `probe`: with them, decoding starts at the last key frame before `first`.
+    info: the video's facts, of `probe`: with them, decoding starts at the last key frame before `first`, and the frames
+      that are there are enough, also where the header claims more.
 
   Raises:
     UserError: no such file, empty, not a video, damaged or cut off (raised when the iteration gets there).
@@ -167,7 +198,7 @@ def read_frames(
       for frame in _from(container, stream, first, info):
         if frame.is_corrupt:
           raise UserError(f"{path} is damaged at frame {first + len(stamps)}: copy it again")
-        image = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+        image = _picture(frame)
         if image.shape != (shape or image.shape):
           raise UserError(f"{path} changes its picture size at frame {first + len(stamps)}: convert it to one size")
         shape = image.shape
@@ -177,7 +208,7 @@ def read_frames(
       raise UserError(f"{path} is damaged or cut off after frame {first + len(stamps)}: copy it again") from None
     times = None if None in stamps else np.array(stamps, np.int64)
     rate = frame_rate(stream.average_rate, times, stream.time_base)
-    _check_complete(path, first + len(stamps), _claimed_frames(stream, rate))
+    _check_complete(path, first + len(stamps), _claimed_frames(stream, rate) if info is None else info.frames)
 
 
 def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
@@ -186,14 +217,14 @@ def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> It
   if first and times is not None and first < len(times) and (np.diff(times) > 0).all():
     wanted = int(times[first])
     container.seek(wanted, stream=stream, backward=True)
-    frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, container.decode(stream))
+    frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
     found = next(frames, None)
     if found is not None and found.pts == wanted:
       yield found
       yield from frames
       return
     container.seek(int(times[0]), stream=stream, backward=True)  # stamps of packets and frames differ: count instead
-  yield from itertools.islice(container.decode(stream), first, None)
+  yield from itertools.islice(_decode(container, stream), first, None)
 
 
 def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:

@@ -196,3 +196,63 @@ def test_write_video_takes_frames_as_they_come(tmp_path):
   with pytest.raises(UserError, match="no frame"):
     write_video(tmp_path / "none.mp4", iter(()), 10)
   assert not (tmp_path / "none.mp4").exists()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_missing_end_is_counted(tmp_path, suffix):
+  noise = np.random.default_rng(0).integers(0, 256, (60, 8, 12, 3), np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+  whole = write(tmp_path / f"whole.{suffix}", noise)
+  frames, data, cut = list(read_frames(whole)), whole.read_bytes(), tmp_path / f"cut.{suffix}"
+  for share, options in ((0.98, {}), (0.5, {"cut_off": True})):
+    cut.write_bytes(data[: int(len(data) * share)])
+    info = probe(cut, **options)
+    assert info.frames + info.missing == 60 and info.missing > 0
+    found = list(read_frames(cut, info=info))  # as many as were counted, also those that the decoder holds back
+    assert len(found) == info.frames
+    assert np.abs(np.subtract(found, frames[: info.frames], dtype=float)).mean(axis=(1, 2, 3))[:-4].max() < 1
+  with pytest.raises(UserError, match="--cut-off"):
+    probe(cut)
+  assert probe(whole).missing == 0
+
+
+def filmed_with_ten_bits(path, signal, transfer):
+  """Eight grey columns with these levels (0 to 1), in BT.2020 colours with a transfer function; width 65, height 33."""
+  level = np.minimum(np.arange(65) // 8, 7)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("ffv1", rate=25)  # lossless, and takes odd sizes
+    stream.width, stream.height, stream.pix_fmt = 65, 33, "yuv420p10le"
+    colours = {"color_range": 1, "colorspace": 9, "color_primaries": 9, "color_trc": transfer}
+    picture = av.VideoFrame(65, 33, "yuv420p10le")
+    for name, value in colours.items():
+      setattr(stream.codec_context, name, value)
+      setattr(picture, name, value)
+    for plane, values in zip(
+      picture.planes, (64 + 876 * np.asarray(signal)[level], np.full(33, 512), np.full(33, 512))
+    ):
+      rows = np.frombuffer(plane, np.uint16).reshape(plane.height, -1)
+      rows[:, : len(values)] = np.round(values)
+    picture.pts, picture.time_base = 0, Fraction(1, 25)
+    container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
+  return path
+
+
+def test_ten_bits_and_high_dynamic_range(tmp_path):
+  shown = lambda *film: next(read_frames(filmed_with_ten_bits(tmp_path / "ten.mkv", *film)))
+  plain = shown(np.arange(8) / 7, 1)
+  assert plain.shape == (33, 65, 3) and not probe(tmp_path / "ten.mkv").hdr
+  assert (
+    np.abs(plain[16, 4::8].astype(float) - np.append(np.arange(8), 7)[: len(plain[16, 4::8]), None] * 255 / 7).max()
+    <= 2
+  )
+  # PQ (ITU-R BT.2100): black, 10, 50, 100, 203 (white paper), 400, 1,000 and 10,000 candela a square metre
+  light = np.array([0, 10, 50, 100, 203, 400, 1000, 10_000]) / 10_000
+  root = light ** (2610 / 16384)
+  pq = ((3424 / 4096 + 2413 / 128 * root) / (1 + 2392 / 128 * root)) ** (2523 / 32)
+  graded = shown(pq, 16)
+  grey = graded[16, 4:64:8].astype(int)
+  assert probe(tmp_path / "ten.mkv").hdr and np.ptp(grey, axis=-1).max() <= 1
+  # what is below six tenths of white looks as an ordinary display shows it (ITU-R BT.1886)
+  np.testing.assert_allclose(grey[:4, 0], 255 * (light[:4] * 10_000 / 203) ** (1 / 2.4), atol=2)
+  assert (np.diff(grey[:6, 0]) > 10).all() and 235 <= grey[4, 0] <= 242 and grey[7, 0] == 255
+  assert abs(int(shown([0.75] * 8, 18)[16, 16, 0]) - grey[4, 0]) <= 2  # HLG's white paper is at 75 % (BT.2408)

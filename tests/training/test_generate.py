@@ -207,7 +207,8 @@ def test_a_first_second_on_request(tmp_path, run):
   assert probe(tmp_path / "out.preview.mp4").frames == 10
 
 
-def filmed_with_a_tone(path, seconds=2.0):
+def filmed_with_a_tone(path, seconds=2.0, late=0.0):
+  """A film with a tone of 440 Hz; its picture begins `late` seconds after the sound, which is 880 Hz until then."""
   with VideoWriter(path.with_suffix(".silent.mp4"), 10) as writer:
     for _ in range(round(seconds * 10)):
       writer.write(np.zeros((32, 32, 3), np.uint8))
@@ -216,9 +217,11 @@ def filmed_with_a_tone(path, seconds=2.0):
     sound = file.add_stream("aac", rate=16000, layout="mono")
     for packet in silent.demux(silent.streams.video[0]):
       if packet.size:
-        packet.stream = picture
+        shift = round(late / packet.time_base)
+        packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, picture
         file.mux(packet)
-    tone = np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16000)) / 16000).astype(np.float32)
+    clock = np.arange(round((seconds + late) * 16000)) / 16000
+    tone = np.sin(2 * np.pi * np.where(clock < late, 880, 440) * clock).astype(np.float32)
     for start in range(0, len(tone), 1024):
       frame = av.AudioFrame.from_ndarray(tone[None, start : start + 1024], format="fltp", layout="mono")
       frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
@@ -239,6 +242,21 @@ def test_the_sound_comes_along_and_no_longer_than_the_picture(tmp_path):
   spectrum = np.abs(np.fft.rfft(sound[1600:14400]))
   assert abs(np.argmax(spectrum) * 16000 / 12800 - 440) < 5
   assert probe(tmp_path / "out.mp4").frames == 10
+
+
+def test_the_sound_begins_where_the_picture_begins(tmp_path):
+  film = filmed_with_a_tone(tmp_path / "film.mkv", late=0.5)
+  writer = ResumableWriter(tmp_path / "out.mp4", 10, {})
+  for _ in range(10):
+    writer.write(np.zeros((32, 32, 3), np.uint8))
+  writer.finish({}, film)
+  with av.open(str(tmp_path / "out.mp4")) as file:
+    heard = [frame for frame in file.decode(audio=0) if frame.time is not None and frame.time >= 0]
+    sound = np.concatenate([frame.to_ndarray()[0] for frame in heard])
+  assert 0.8 < len(sound) / 16000 < 1.2 and abs(heard[0].time) < 0.1
+  for start in (1600, 9600):  # the tone that goes with the picture, from its beginning
+    spectrum = np.abs(np.fft.rfft(sound[start : start + 3200]))
+    assert abs(np.argmax(spectrum) * 16000 / 3200 - 440) < 10
 
 
 _FILM = """
