@@ -15,23 +15,8 @@ import subprocess
 import sys
 import time
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from anchor_jax import parallel
 from anchor_jax.cli import Parser, command
-from anchor_jax.config import MeshConfig, RunConfig
-from anchor_jax.diffusion.sampler import Sampler
-from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import WindowRule, plan_group, plan_windows
 from anchor_jax.errors import UserError
-from anchor_jax.models.networks import Networks
-from anchor_jax.presets import stable_diffusion_15
-from anchor_jax.store.weights import initial_weights
-from anchor_jax.training.aot import topology_devices
-from anchor_jax.training.chips import chip_of
-from anchor_jax.training.hlo import collective_bytes
 
 _SIDE = 8  # cells of a latent of the small run
 
@@ -39,6 +24,16 @@ _SIDE = 8  # cells of a latent of the small run
 def one_length(mode: str, length: int) -> str:
   """A row of the table: mode, frames, time per frame, peak memory of this process."""
   import resource  # not on Windows
+
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from anchor_jax.config import RunConfig
+  from anchor_jax.diffusion.sampler import Sampler
+  from anchor_jax.diffusion.solvers import make_solver
+  from anchor_jax.diffusion.windows import WindowRule, plan_windows
+  from anchor_jax.store.weights import initial_weights
 
   networks, weights = initial_weights(RunConfig(init="studio"))
   weights = jax.device_put(weights)
@@ -86,6 +81,21 @@ def lengths(counts: list[int]) -> None:
 
 def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
   """Prints what the compiler reports of one tick at full size, per chip."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from anchor_jax import parallel
+  from anchor_jax.config import MeshConfig
+  from anchor_jax.diffusion.sampler import Sampler
+  from anchor_jax.diffusion.solvers import make_solver
+  from anchor_jax.diffusion.windows import WindowRule, plan_group
+  from anchor_jax.models.networks import Networks
+  from anchor_jax.presets import stable_diffusion_15
+  from anchor_jax.training.aot import topology_devices
+  from anchor_jax.training.chips import chip_of
+  from anchor_jax.training.hlo import collective_bytes
+
   devices = topology_devices(topology)
   if windows * frames != len(devices):
     raise UserError(f"--mesh={windows}x{frames} is not the {len(devices)} chips of {topology}")

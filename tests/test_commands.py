@@ -13,7 +13,7 @@ from absl import flags
 from anchor_jax import runtime
 from anchor_jax.errors import UserError
 
-COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export")
+COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench")
 
 SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # to import
 

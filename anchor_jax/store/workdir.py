@@ -7,10 +7,10 @@ WORKDIR/body/appearance.safetensors  texture, key frames and room of the person,
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
+import json
 import logging
 from pathlib import Path
 
-import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -25,6 +25,7 @@ from anchor_jax.store.damage import Outcome, judge, root_reason
 
 log = logging.getLogger(__name__)
 
+_ARRAYS = ("jax.Array", "np.ndarray")  # what orbax calls them
 METRIC = "validation_loss"
 PARTS = ("vae", "body", "head")  # what a run can train
 APPEARANCE = "appearance.png"
@@ -72,17 +73,29 @@ def _candidates(folder: Path, step: str) -> list[int]:
 
 
 def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
-  held = ocp.checkpointables_metadata(str(path)).metadata["state"]
+  held = _held(path / "state")
   name = "ema" if averaged and held.get("ema") else "weights"
-  # Orbax restores a leaf as numpy where a numpy array is asked for; a broadcast zero costs no memory.
-  wanted = jax.tree.map(
-    lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), {"step": held["step"], name: held[name]}
-  )
   context = ocp.Context()
   context.pytree.loading.partial_load = True
   with context:
-    state = ocp.load_checkpointables(str(path), {"state": wanted})["state"]
+    state = ocp.load_checkpointables(str(path), {"state": {"step": held["step"], name: held[name]}})["state"]
   return state[name], int(state["step"])
+
+
+def _held(state: Path) -> PyTree:
+  """The tree that a checkpoint holds, with numpy's array type at the leaves, which is what orbax then restores them as.
+
+  Read from orbax's own index: asked through its functions, it opens every array for its shape, the optimiser's too,
+  which takes longer than reading the weights.
+  """
+  tree: PyTree = {}
+  for leaf in json.loads((state / "_METADATA").read_text(errors="replace"))["tree_metadata"].values():
+    *folders, last = (part["key"] for part in leaf["key_metadata"])
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[last] = np.ndarray if leaf["value_metadata"]["value_type"] in _ARRAYS else None  # no average, for example
+  return tree
 
 
 def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:

@@ -49,6 +49,15 @@ def test_the_newest_and_the_best_stay(folder):
   assert float(read_weights(folder, step="4")[0]["vae"][0]) == 4
 
 
+def test_reading_weights_opens_nothing_else(folder, monkeypatch):
+  """Asking for shapes opened every array, the optimiser's too: most of the time that reading a person took."""
+  monkeypatch.setattr(ocp, "checkpointables_metadata", lambda path: pytest.fail("asked for the shapes of all arrays"))
+  weights, step = read_weights(folder)
+  assert step == 5 and float(weights["vae"][0]) == 5 and isinstance(weights["vae"], np.ndarray)
+  (folder / "checkpoints" / "5" / "state" / "_METADATA").write_bytes(b"\xff")  # damaged: the one before is read
+  assert read_weights(folder)[1] == 4
+
+
 def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
   with pytest.raises(UserError, match=r"no checkpoint of step 3: there are \[5, 4, 2\]"):
     read_weights(folder, step="3")
