@@ -281,6 +281,7 @@ class RunConfig:
     condition_jitter: pixels by which such a group is shifted at most.
     detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
       needs data.appearance, since surface maps tell where they are.
+    last_step: share of each batch that starts from pure noise, as one sampling step does; those refined come first.
     refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
@@ -298,6 +299,7 @@ class RunConfig:
   condition_dropout: float = 0.1
   condition_jitter: int = 0
   detail_weight: float = 1.0
+  last_step: float = 0.0
   refined: int = 2
   snr_gamma: float = 0.0
   max_skipped: int = 10
@@ -318,7 +320,7 @@ class RunConfig:
     _check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
     _check_counts(self, "steps max_skipped keep refined", 1)
     _check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
-    _check(self, "condition_dropout", lambda value: 0 <= value <= 1, "between 0 and 1")
+    _check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
     _check(self, "snr_gamma", *_NOT_NEGATIVE)
     _check(self, "detail_weight", lambda value: 1 <= value < math.inf, "a number of at least 1")
     if self.data.batch_size % self.optimizer.accumulate:

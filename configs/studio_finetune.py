@@ -21,7 +21,7 @@ from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConf
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:
   """The settings of the run for one part, "body" or "head"."""
-  body = SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0)
+  body = SampleConfig("dpm++2m", steps=1, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0)
   head = SampleConfig(
     "dpm++2m", steps=5, window=1, overlap=0, guidance=1.0, conditioning_scale=1.0, windows_per_batch=16
   )
@@ -35,6 +35,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       preview_every=100,
       condition_jitter=1,
       detail_weight=4.0 if part == "body" else 1.0,
+      last_step=0.5 if part == "body" else 0.0,
       data=DataConfig(
         batch_size=8,
         crop=64,

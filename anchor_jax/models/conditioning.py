@@ -51,14 +51,18 @@ def kind_of(channels: int) -> str | None:
   return next((kind for kind in _GROUPS if conditioning_channels(kind) == channels), None)
 
 
-def can_start_from(kind: str, channels: int) -> bool:
-  """Whether training with `kind` can start from a pose branch that takes `channels` channels; see `fit_stem`.
+def shared_channels(kind: str, channels: int) -> int | None:
+  """How many first channels mean the same to a pose branch of `kind` and to one that takes `channels`; see `fit_stem`.
 
-  From one that takes the pose render alone, from one of its own kind, and from one whose first channels are its own.
-  Training drops the channels of some examples, so a branch works without those that are left out.
+  The pose render's at least; coordinates and looked-up pictures have no others in common. Training drops the channels
+  of some examples, so a branch works without those that are left out. None where no kind has so many channels.
   """
   before = kind_of(channels)
-  return before in ("", kind) or (before is not None and (kind == "" or (kind, before) == ("atlas", "full")))
+  if before is None:
+    return None
+  if needs_appearance(kind) != needs_appearance(before):
+    return POSE_CHANNELS
+  return min(channels, conditioning_channels(kind))
 
 
 def needs_appearance(kind: str) -> bool:

@@ -144,7 +144,7 @@ class ControlNet(nn.Module):
     return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale
 
 
-def fit_stem(params: PyTree, channels: int) -> PyTree:
+def fit_stem(params: PyTree, channels: int, kept: int | None = None) -> PyTree:
   """Parameters of a pose branch whose stem takes `channels` channels, from those of one that takes fewer or more.
 
   The weights of new channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold. Where
@@ -153,9 +153,10 @@ def fit_stem(params: PyTree, channels: int) -> PyTree:
   Args:
     params: of `ControlNet`; not changed. Arrays of numpy stay on the host.
     channels: `conditioning_channels` of the configuration that the result is for; at least the pose render's 3.
+    kept: number of first channels that mean the same before and after; None: all that there are.
   """
   stem = params["controlnet_cond_embedding"]
-  kernel = stem["conv_in"]["kernel"][:, :, :channels]
+  kernel = stem["conv_in"]["kernel"][:, :, : channels if kept is None else min(kept, channels)]
   pad = np.pad if isinstance(kernel, np.ndarray) else jnp.pad
   fitted = pad(kernel, ((0, 0), (0, 0), (0, channels - kernel.shape[2]), (0, 0)))
   return {**params, "controlnet_cond_embedding": {**stem, "conv_in": {**stem["conv_in"], "kernel": fitted}}}

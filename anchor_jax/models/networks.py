@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from anchor_jax.config import ModelConfig
 from anchor_jax.models.clip import CLIPVision, preprocess
+from anchor_jax.models.conditions import COORDINATE_CHANNELS
 from anchor_jax.models.denoiser import Denoiser
 from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
@@ -162,10 +163,13 @@ class Networks:
       weights: of the part.
       pictures: as `decode` gives them.
       pose: RGB renders, as large as the frames.
-      conditions: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0).
+      conditions: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0). Coordinates
+        are no pictures: they are for the pose branch alone.
     """
     if self.refiner is None:
       return pictures
+    if conditions is not None and conditions.shape[-1] == COORDINATE_CHANNELS:
+      conditions = None
     given = [pose.astype(jnp.float32) / 255] + ([] if conditions is None else [conditions])
     missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in given)
     channels = jnp.pad(jnp.concatenate(given, axis=-1), ((0, 0),) * 3 + ((0, missing),))

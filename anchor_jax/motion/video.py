@@ -235,6 +235,15 @@ def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:
   return cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
 
 
+def default_crf(height: int, width: int) -> int:
+  """The quality of the H.264 stream of a video of this size, 0 (best) to 51.
+
+  Small videos are looked at enlarged: at 128 pixels 18 adds 1.5 grey levels of flicker, 12 adds 1.0 for half as many
+  bytes more. At 512 the compression of 18 is hard to see.
+  """
+  return 18 if min(height, width) >= 512 else 12
+
+
 def add_stream(
   container: Any, fps: Fraction, frame: UInt8[NdArray, "H W 3"], options: dict[str, str], lossless: bool = False
 ) -> Any:
@@ -274,7 +283,7 @@ class VideoWriter:
     size: tuple[int, int] | None = None,
     *,
     lossless: bool = False,
-    crf: int = 18,
+    crf: int | None = None,
     metadata: Mapping[str, str] | None = None,
   ):
     """Prepares the file; it is opened by the `with` statement.
@@ -284,7 +293,7 @@ class VideoWriter:
       fps: frames per second, above 0.
       size: (width, height) in pixels; by default that of the first frame.
       lossless: keep every value exactly.
-      crf: quality of the H.264 stream, 0 (best) to 51.
+      crf: quality of the H.264 stream, 0 (best) to 51; None: `default_crf`.
       metadata: free text tags of the file.
     """
     if not fps > 0:
@@ -316,7 +325,8 @@ class VideoWriter:
       raise ValueError(f"frame {self.frames} is {width}x{height}, the video {self._size[0]}x{self._size[1]}")
     frame = frame if self._lossless else even(frame)
     if self._stream is None:
-      options = {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(self._crf)}
+      crf = default_crf(height, width) if self._crf is None else self._crf
+      options = {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(crf)}
       self._stream = add_stream(self._container, self._fps, frame, options, lossless=self._lossless)
     self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
     self.frames += 1

@@ -15,7 +15,7 @@ import numpy as np
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import can_start_from, conditioning_channels, kind_of
+from anchor_jax.models.conditioning import conditioning_channels, kind_of, shared_channels
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
@@ -143,7 +143,9 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
     _check_seen(weights["controlnet"], model, config)
-    weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels)
+    before = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
+    kept = shared_channels(config.data.appearance, before)
+    weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels, kept)
   networks = Networks(model, config.dtype)
   missing = [name for name in _needed(config.part, model) if name not in weights]
   if missing:
@@ -165,13 +167,11 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
     UserError: the pose branch has been trained for other channels.
   """
   kind, branch = config.data.appearance, config.model.controlnet
-  if not can_start_from(kind, branch.conditioning_channels):
+  if shared_channels(kind, branch.conditioning_channels) is None:
     raise UserError(
-      f"the pose branch that training starts from takes {branch.conditioning_channels} channels, and"
-      f' config.data.appearance="{kind}" gives {conditioning_channels(kind)}: set it as when that branch was trained'
+      f"the pose branch that training starts from takes {branch.conditioning_channels} channels, which no value of"
+      f' config.data.appearance gives ("{kind}" gives {conditioning_channels(kind)}): start from other weights'
     )
-  if config.model.refiner is not None and kind == "coordinates":
-    raise UserError('config.data.appearance is "coordinates": a refiner takes "atlas", "full" or nothing')
   branch = dataclasses.replace(branch, conditioning_channels=conditioning_channels(kind))
   return dataclasses.replace(config.model, controlnet=branch)
 

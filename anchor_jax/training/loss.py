@@ -18,7 +18,7 @@ from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.motion.surface import DETAILS
-from anchor_jax.shapes import Array, Float, Int, Key, PyTree, UInt8
+from anchor_jax.shapes import Array, Bool, Float, Int, Key, NdArray, PyTree, UInt8
 from anchor_jax.store.weights import trained_keys
 
 Batch = dict[str, Any]
@@ -140,6 +140,11 @@ def jitter_groups(
   return jnp.concatenate([jax.vmap(shift)(part, ways[:, index]) for index, part in enumerate(parts)], axis=-1)
 
 
+def at_last_step(count: int, share: float) -> Bool[NdArray, "{count}"]:
+  """Which examples of a batch start from pure noise: every 1 / share-th, so that all devices have as many."""
+  return (np.arange(count) * share) % 1 < share
+
+
 def _autoencoder_loss(networks: Networks) -> Loss:
   """Absolute error of pixels and of differences between neighbouring pixels, and a small KL term."""
 
@@ -222,6 +227,7 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     cells = None if pixels is None else _cell_means(pixels, clean.shape[2])
     noise = jax.random.normal(keys[3], clean.shape)
     timesteps = jax.random.randint(keys[4], (count,), 0, len(schedule))
+    timesteps = jnp.where(at_last_step(count, config.last_step), len(schedule) - 1, timesteps)
 
     def denoise(latents, timesteps, context, condition, frame_mask):
       return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)

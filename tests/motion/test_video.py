@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion.video import VideoWriter, frame_rate, probe, read_frames, write_video
+from anchor_jax.motion.video import VideoWriter, default_crf, frame_rate, probe, read_frames, write_video
 
 
 def pictures(count=12, height=32, width=48):
@@ -20,6 +20,13 @@ def write(path, frames, **options):
     for frame in frames:
       writer.write(frame)
   return path
+
+
+def test_small_videos_are_compressed_less(tmp_path):
+  frames = pictures()
+  error = lambda path: np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(read_frames(path), frames)])
+  by_size, as_large = (write(tmp_path / f"{crf}.mp4", frames, crf=crf) for crf in (None, default_crf(512, 512)))
+  assert error(by_size) < 0.9 * error(as_large)
 
 
 def test_h264_round_trip(tmp_path):

@@ -13,19 +13,16 @@ from launched import losses
 from people import make_measures
 
 from anchor_jax import parallel
-from anchor_jax.architecture import RefinerConfig, ScheduleConfig
+from anchor_jax.architecture import RefinerConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared
-from anchor_jax.diffusion.loss import denoising_loss
-from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import condition_groups, conditioning_channels, make_conditioning
+from anchor_jax.models.conditioning import conditioning_channels, make_conditioning
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.sidecar import PosedFrame
-from anchor_jax.motion.surface import chart
 from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store import run_bundle
 from anchor_jax.store.conversion import to_adapters, to_diffusers
@@ -33,7 +30,6 @@ from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import DENSE_APPEARANCE
 from anchor_jax.train import train
 from anchor_jax.training.conditions import FilmAppearances
-from anchor_jax.training.loss import drop_groups, jitter_groups, pixel_weights
 
 SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
@@ -94,53 +90,6 @@ def test_training_starts_as_the_network_without(make_config, blind, kind):
   made = jax.jit(networks.embed_pose)(weights, pose, seen)
   assert np.abs(made).max() > 0
   np.testing.assert_array_equal(made, jax.jit(old.embed_pose)(before, pose))
-
-
-def test_groups_are_dropped_as_one():
-  groups = condition_groups("full")
-  kept = np.asarray(drop_groups(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
-  assert (kept == kept[:, :1, :1, :1]).all()
-  of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)
-  assert (of_group == of_group[..., :1]).all()
-  assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
-  assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
-  np.testing.assert_array_equal(drop_groups(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
-
-
-def test_jitter_shifts_whole_groups_by_few_pixels():
-  groups, most = (4, 2), 2
-  conditions = jnp.asarray(np.random.default_rng(0).random((300, 2, 9, 8, sum(groups)), np.float32))
-  found = np.asarray(jitter_groups(conditions, groups, most, 0.5, jax.random.key(0)))
-  shifted = []
-  for before, after in zip(np.asarray(conditions), found, strict=True):
-    padded = np.pad(before, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
-    ways = [(y, x) for y in range(2 * most + 1) for x in range(2 * most + 1)]
-    for channels in (slice(0, 4), slice(4, 6)):
-      equal = [
-        way for way in ways if (padded[:, way[0] :, way[1] :][:, :9, :8, channels] == after[..., channels]).all()
-      ]
-      assert len(equal) == 1
-      shifted.append(equal[0] != (most, most))
-  assert 0.4 < np.mean(shifted) < 0.56  # half of them, of which one in 25 draws no shift
-  for unchanged in (
-    jitter_groups(conditions, groups, 0, 0.5, jax.random.key(0)),
-    jitter_groups(conditions, groups, 1, 0.0, jax.random.key(0)),
-  ):
-    np.testing.assert_array_equal(unchanged, conditions)
-
-
-def test_face_and_hands_count_more():
-  charts = np.array([[chart("none"), chart("chest")], [chart("nose"), chart("palm", "left")]])
-  surface = jnp.zeros((1, 1, 2, 2, 3), jnp.uint8).at[0, 0, ..., 0].set(charts)
-  np.testing.assert_array_equal(pixel_weights(surface, 4.0)[0, 0], [[1, 1], [4, 4]])
-  weights = jnp.asarray([[[[1.0, 3.0]]]])
-  error = jnp.asarray([[[[[2.0], [1.0]]]]])
-  schedule = make_schedule(ScheduleConfig())
-  clean, noise = jnp.zeros_like(error), jnp.zeros_like(error)
-  loss, _ = denoising_loss(
-    lambda *_: error, schedule, clean, noise, jnp.array([500]), jnp.zeros((1, 1, 1)), {}, 0.0, weights
-  )
-  np.testing.assert_allclose(loss, [(1 * 4 + 3 * 1) / 4], rtol=1e-6)
 
 
 def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path):
@@ -305,13 +254,23 @@ def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
     next(person.animate(motion, tmp_path / "small"))
 
 
-@pytest.mark.parametrize("kind,channels", [("", 3), ("atlas", 7)])
-def test_training_can_start_from_a_branch_that_sees_more(models, make_config, kind, channels):
+@pytest.mark.parametrize("kind,channels,kept", [("", 3, 3), ("atlas", 7, 7), ("coordinates", 9, 3)])
+def test_training_can_start_from_a_branch_that_sees_other_channels(models, make_config, kind, channels, kept):
   config = make_config(kind, init=str(models))
   networks, weights = initial_weights(config)
   kernel = lambda weights: weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
-  assert networks.model.controlnet.conditioning_channels == channels
-  np.testing.assert_array_equal(kernel(weights), kernel(load(models).body.weights)[:, :, :channels])
+  assert networks.model.controlnet.conditioning_channels == channels == kernel(weights).shape[2]
+  np.testing.assert_array_equal(kernel(weights)[:, :, :kept], kernel(load(models).body.weights)[:, :, :kept])
+  assert not np.asarray(kernel(weights)[:, :, kept:]).any()
+
+
+def test_a_refiner_takes_coordinates_for_no_pictures(workdir):
+  body = load(workdir).body
+  pictures, pose = jnp.full((1, SIZE, SIZE, 3), 0.5), jnp.zeros((1, SIZE, SIZE, 3), jnp.uint8)
+  weights = {"refiner": jax.tree.map(lambda leaf: jnp.asarray(leaf) + 0.1, body.weights["refiner"])}
+  refine = lambda channels: body.networks.refine(weights, pictures, pose, channels)
+  np.testing.assert_array_equal(refine(jnp.ones((1, SIZE, SIZE, 6))), refine(None))
+  assert np.abs(refine(jnp.ones((1, SIZE, SIZE, 4))) - refine(None)).max() > 0
 
 
 def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
@@ -384,9 +343,10 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny
     next(person.animate(bare))
   with pytest.raises(UserError, match="size=32"):
     next(person.animate(dataclasses.replace(motion, size=64)))
-  other = make_config("coordinates", init=str(workdir))
-  with pytest.raises(UserError, match="takes 23 channels"):
-    train(other, tmp_path / "other")
+  other = make_config("full")
+  branch = dataclasses.replace(other.model.controlnet, conditioning_channels=5)
+  with pytest.raises(UserError, match="takes 5 channels"):
+    initial_weights(dataclasses.replace(other, init="", model=dataclasses.replace(other.model, controlnet=branch)))
   old = tiny_runs("body")
   old = dataclasses.replace(old, data=dataclasses.replace(old.data, appearance="coordinates"))
   with pytest.raises(UserError, match="prepare the videos again"):

@@ -1,0 +1,107 @@
+"""The losses: what is dropped, shifted and weighed, and which noise an example starts from."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import drawn_weights
+
+from anchor_jax.architecture import RefinerConfig, ScheduleConfig
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.conditioning import condition_groups
+from anchor_jax.models.networks import Networks
+from anchor_jax.motion.surface import chart
+from anchor_jax.training.loss import at_last_step, drop_groups, jitter_groups, make_loss, pixel_weights
+
+SIZE = 32
+
+
+def test_groups_are_dropped_as_one():
+  groups = condition_groups("full")
+  kept = np.asarray(drop_groups(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
+  assert (kept == kept[:, :1, :1, :1]).all()
+  of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)
+  assert (of_group == of_group[..., :1]).all()
+  assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
+  assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
+  np.testing.assert_array_equal(drop_groups(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
+
+
+def test_jitter_shifts_whole_groups_by_few_pixels():
+  groups, most = (4, 2), 2
+  conditions = jnp.asarray(np.random.default_rng(0).random((300, 2, 9, 8, sum(groups)), np.float32))
+  found = np.asarray(jitter_groups(conditions, groups, most, 0.5, jax.random.key(0)))
+  shifted = []
+  for before, after in zip(np.asarray(conditions), found, strict=True):
+    padded = np.pad(before, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    ways = [(y, x) for y in range(2 * most + 1) for x in range(2 * most + 1)]
+    for channels in (slice(0, 4), slice(4, 6)):
+      equal = [
+        way for way in ways if (padded[:, way[0] :, way[1] :][:, :9, :8, channels] == after[..., channels]).all()
+      ]
+      assert len(equal) == 1
+      shifted.append(equal[0] != (most, most))
+  assert 0.4 < np.mean(shifted) < 0.56  # half of them, of which one in 25 draws no shift
+  for unchanged in (
+    jitter_groups(conditions, groups, 0, 0.5, jax.random.key(0)),
+    jitter_groups(conditions, groups, 1, 0.0, jax.random.key(0)),
+  ):
+    np.testing.assert_array_equal(unchanged, conditions)
+
+
+def test_face_and_hands_count_more():
+  charts = np.array([[chart("none"), chart("chest")], [chart("nose"), chart("palm", "left")]])
+  surface = jnp.zeros((1, 1, 2, 2, 3), jnp.uint8).at[0, 0, ..., 0].set(charts)
+  np.testing.assert_array_equal(pixel_weights(surface, 4.0)[0, 0], [[1, 1], [4, 4]])
+  weights = jnp.asarray([[[[1.0, 3.0]]]])
+  error = jnp.asarray([[[[[2.0], [1.0]]]]])
+  schedule = make_schedule(ScheduleConfig())
+  clean, noise = jnp.zeros_like(error), jnp.zeros_like(error)
+  loss, _ = denoising_loss(
+    lambda *_: error, schedule, clean, noise, jnp.array([500]), jnp.zeros((1, 1, 1)), {}, 0.0, weights
+  )
+  np.testing.assert_allclose(loss, [(1 * 4 + 3 * 1) / 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("share,chosen", [(0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1, list(range(8)))])
+def test_a_share_of_a_batch_starts_from_pure_noise(share, chosen):
+  assert np.flatnonzero(at_last_step(8, share)).tolist() == chosen
+
+
+def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, monkeypatch):
+  config = tiny_run("body", last_step=0.25, refined=2)
+  branch = dataclasses.replace(config.model.controlnet, conditioning_channels=23)
+  networks = Networks(dataclasses.replace(config.model, controlnet=branch, refiner=RefinerConfig(23, 2, (8, 8), 4)))
+  weights, seen = jax.tree.map(jnp.asarray, drawn_weights(networks)), []
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance="full", cache=True))
+  predict, refine = Networks.denoise, Networks.refine
+
+  def denoise(self, weights, latents, timesteps, *rest):
+    seen.append(timesteps)
+    # what is decoded tells the example's number
+    return predict(self, weights, latents, timesteps, *rest) * 0 + jnp.arange(8.0)[:, None, None, None, None]
+
+  def refined(self, weights, pictures, *rest):
+    seen.append(pictures)
+    return refine(self, weights, pictures, *rest)
+
+  monkeypatch.setattr(Networks, "denoise", denoise)
+  monkeypatch.setattr(Networks, "refine", refined)
+  monkeypatch.setattr(
+    Networks, "decode", lambda self, weights, latents: jnp.ones((len(latents), SIZE, SIZE, 3)) * latents[:, :1, :1, :1]
+  )
+  shape = 8, SIZE, SIZE
+  vae = networks.model.vae
+  latent = jnp.zeros((8, SIZE // vae.stride, SIZE // vae.stride, vae.latent_channels))
+  target = {"pose": jnp.zeros((*shape, 3), jnp.uint8), "frame": jnp.zeros((*shape, 3), jnp.uint8), "latent": latent}
+  target |= {"conditions": jnp.zeros((*shape, 20), jnp.uint8), "surface": jnp.zeros((*shape, 3), jnp.uint8)}
+  context = jnp.zeros((8, *weights["null_context"].shape[-2:]))
+  batch = {"target": target, "reference": {"context": context}}
+  make_loss(config, networks)(weights, {}, batch, jax.random.key(0))
+  timesteps, pictures = seen
+  last = len(make_schedule(networks.model.schedule)) - 1
+  assert np.flatnonzero(np.asarray(timesteps) == last).tolist() == [0, 4]
+  assert len(pictures) == 2 and np.abs(pictures[0] - pictures[1]).min() > 0
