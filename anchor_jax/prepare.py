@@ -4,9 +4,11 @@ Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
 Poses, masks and landmarks are those of a video's sidecar (a folder NAME.anchor beside NAME.mp4, as the studio's videos
-have); without one the landmark model finds them (`make landmarks` installs it). Afterwards look at preview.png in the
-folder, and at appearance.png: the room without the person, the key frames, the texture of her body; what the film never
-shows is purple. These are kept in appearance.safetensors for `generate --appearance`, for up to 4 people a folder.
+have); without one the landmark model finds them (`make landmarks` installs it). Each shot becomes a clip of its own;
+dark and blurred stretches and those without a person are left out: report.html in the folder shows which and why, and
+docs/films.md has the rules. Afterwards look at preview.png too, and at appearance.png: the room without the person, the
+key frames, the texture of her body; what the film never shows is purple. These are kept in appearance.safetensors for
+`generate --appearance`, for up to 4 people a folder.
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
@@ -20,10 +22,12 @@ from typing import Any
 
 from anchor_jax.cli import Parser, command, make_callable
 from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances, unseen_room
-from anchor_jax.data.records import build, check_output, open_prepared
+from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_report
+from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
-from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video, read_clips
+from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video
+from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
 from anchor_jax.motion.ticks import tick_count
 
@@ -63,8 +67,16 @@ def prepare(
   total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
-  clips = read_clips(checked, size=size, person=name, fps=fps, square=square, progress=True)
-  return build(clips, output, size, total=total, progress="prepare", finish=store_appearances)
+  looks = [look_at(video, progress=True) for video in checked]
+  films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
+  clips = [clip for film in films for clip in film.clips]
+  facts = {"films": film_facts(films)}
+
+  def finish(source: PreparedSource) -> None:
+    store_appearances(source)
+    (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
+
+  return build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
 
 
 def prepare_studio(
@@ -159,7 +171,7 @@ def main() -> None:
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
-  for line in appearance_lines(args.output):
+  for line in [*film_lines(meta.get("films", ())), *appearance_lines(args.output)]:
     print(line)
 
 

@@ -4,6 +4,8 @@
   meta.json      size, fps, people, their bodies' measures (null where not known; not in folders of earlier versions),
                  and the videos in order with their first record and number of frames
   preview.png    a contact sheet to look at before training
+  report.html    what was found in the films, used, left out and why (data/film_report.py); also in meta.json, as
+                 "films"; not in folders of earlier versions
   appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/appearances.py; may be
                  missing
 
@@ -117,6 +119,7 @@ def build(
   *,
   total: int | None = None,
   progress: str | None = None,
+  facts: Mapping[str, Any] | None = None,
   finish: Callable[["PreparedSource"], None] | None = None,
 ) -> dict[str, Any]:
   """Writes a prepared folder; it appears, or replaces an earlier one, only when it is complete.
@@ -127,6 +130,7 @@ def build(
     size: height and width of every frame, in pixels.
     total: number of frames to come, for the progress bar.
     progress: what the progress bar says; None for no bar.
+    facts: more to keep in meta.json.
     finish: called with the folder before it appears, to write further files into it.
 
   Returns:
@@ -150,6 +154,7 @@ def build(
       videos=recorder.videos,
       without_landmarks=recorder.without_landmarks,
       without_surface=recorder.without_surface,
+      **(facts or {}),
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")

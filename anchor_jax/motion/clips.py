@@ -1,21 +1,20 @@
-"""From videos to square frames of one size with their poses: sidecar or landmark model, crop, frame rate."""
+"""The poses of a video, or of a stretch of it: from its sidecar, or from the landmark model."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion import render
-from anchor_jax.motion.fit import fit_widths
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import require_mediapipe, track_video
-from anchor_jax.motion.measures import BodyMeasures, measure
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
-from anchor_jax.motion.ticks import pick, tick_frames
 from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
 from anchor_jax.shapes import Float, NdArray
@@ -61,15 +60,15 @@ class CheckedVideo(NamedTuple):
 
 
 class FoundPoses(NamedTuple):
-  """The poses of a video, in pixels of the video; renders are made for a given square.
+  """The poses of a video or of a stretch of it, in pixels of the video; renders are made for a given square.
 
   Attributes:
     anchors: points that say where the person is, NaN where missing.
     landmarks: five face landmarks, NaN where the face was not found.
     frames: function from a square, and the person's measures in it where they are known, to an iterator over the frames
       with their poses.
-    poses: function from a square and a frame's number to an iterator over the pose sides from that frame on; the
-      video's own picture is not decoded.
+    poses: function from a square and a frame's number (from 0, the stretch's first) to an iterator over the pose sides
+      from that frame on; the video's own picture is not decoded.
     track: the person's points, mended; None where the poses are those of a sidecar.
   """
 
@@ -113,7 +112,7 @@ def check_video(
 
 
 def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
-  """Returns the poses of a video, from its sidecar, else from the landmark model, which runs now.
+  """Returns the poses of a whole video, from its sidecar, else from the landmark model, which runs now.
 
   Args:
     video: of `check_video`.
@@ -123,87 +122,57 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
   Raises:
     UserError: no person in the video, or it is damaged.
   """
-  if video.posed is not None:
-    posed = video.posed
+  return poses_of(video, None if video.posed is not None else find_track(video, frames=frames, progress=progress))
+
+
+def find_track(
+  video: CheckedVideo, *, frames: int | None = None, cuts: Sequence[int] = (), progress: bool = False
+) -> Track:
+  """Returns what the landmark model finds in a video, not mended; see `track_video`."""
+  bar = f"landmarks of {video.path.name}" if progress else None
+  return track_video(video.path, video.info, frames=frames, cuts=cuts, progress=bar)
+
+
+def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:
+  """Returns the poses of frames `first` to `last` (exclusive; default all) of a video.
+
+  Args:
+    video: of `check_video`.
+    track: of `find_track`, mended here over these frames alone; None for a video with a sidecar.
+    first, last: numbers of frames.
+
+  Raises:
+    UserError: no person in these frames.
+  """
+  posed = video.posed
+  if posed is not None:
+    end = len(posed.landmarks) if last is None else last
+    landmarks = posed.landmarks[first:end]
     return FoundPoses(
-      posed.landmarks,
-      posed.landmarks,
-      lambda square, _: (_in_square(item, square) for item in posed.frames()),
-      lambda square, first: (
+      landmarks,
+      landmarks,
+      lambda square, _: (_in_square(item, square) for item in itertools.islice(posed.frames(first), end - first)),
+      lambda square, number: (
         PoseRender(square.image(item.pose), square.mask(item.face_mask), square.surface(item.surface))
-        for item in posed.poses(first)
+        for item in itertools.islice(posed.poses(first + number), max(0, end - first - number))
       ),
     )
-  bar = f"landmarks of {video.path.name}" if progress else None
+  assert track is not None, "only a sidecar replaces the track"
   try:
-    track = mend(track_video(video.path, video.info, frames=frames, progress=bar))
+    mended = mend(track.part(first, len(track) if last is None else last))
   except UserError as error:
-    raise UserError(f"{video.path}: {error}" if str(video.path) not in str(error) else str(error)) from None
-  poses = lambda square, first: render.pose_renders(track, square, first)
-  frames_in = lambda square, measures: render.posed_frames(video.path, track, square, measures)
-  return FoundPoses(track.body[:, SHOULDERS, :2], seen_landmarks(track), frames_in, poses, track)
+    raise UserError(f"{video.path}: {error}") from None
+  poses = lambda square, number: render.pose_renders(mended, square, number)
+  frames_in = lambda square, measures: render.posed_frames(
+    video.path, mended, square, measures, first, video.info if first else None
+  )
+  return FoundPoses(mended.body[:, SHOULDERS, :2], seen_landmarks(mended), frames_in, poses, mended)
 
 
 def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:
   """Returns the square around the person in one or several videos of the same picture size."""
   anchors = np.concatenate([poses.anchors for poses in found])
   return square_around(info.width, info.height, centre_of(anchors, info.width, info.height), size)
-
-
-def read_clips(
-  videos: Sequence[CheckedVideo],
-  *,
-  size: int,
-  person: str,
-  fps: float | int | None = None,
-  square: Square | None = None,
-  progress: bool = False,
-) -> list[PosedClip]:
-  """Returns videos of one person as clips for `records.build`; their frames are made when they are iterated.
-
-  The frames are the largest square around the person, resized; videos of the same picture size share one square, so
-  that the room does not move from one to the next. The solids of the poses that the landmark model found are fitted to
-  the person's masks in all videos together (motion/fit.py).
-
-  Args:
-    videos: of `check_video`.
-    size: height and width of the clips' frames in pixels.
-    person: name of who is in them.
-    fps: frame rate of the clips; default that of each video.
-    square: use this square instead, such as an earlier folder's.
-    progress: show a bar while the landmark model runs.
-
-  Raises:
-    UserError: see `find_poses`; or `square` does not fit into a video.
-  """
-  found = [find_poses(video, progress=progress) for video in videos]
-  squares = []
-  for video in videos:
-    info = video.info
-    if square is None:
-      same = [p for v, p in zip(videos, found) if (v.info.width, v.info.height) == (info.width, info.height)]
-      used = square_of(same, info, size)
-    else:
-      used = Square(square.left, square.top, square.side, size)
-      if used.left + used.side > info.width or used.top + used.side > info.height:
-        raise UserError(
-          f"{video.path} is {info.width}x{info.height}: the square of the other folder does not fit into it"
-        )
-    squares.append(used)
-  measured = [None if p.track is None else measure(p.track, used) for p, used in zip(found, squares)]
-  films = [(p.track, s, m) for p, s, m in zip(found, squares, measured) if p.track is not None and m is not None]
-  widths = fit_widths(films)
-  clips = []
-  for video, poses, used, body in zip(videos, found, squares, measured):
-    info, measures = video.info, None if body is None else dataclasses.replace(body, widths=widths)
-    frames, ticks = poses.frames(used, measures), tick_frames(info)
-    if ticks is not None:
-      frames = pick(frames, ticks)
-    if fps is not None and fps != info.fps:
-      frames = resample_frames(frames, info.fps, float(fps))
-    where = (used.left, used.top, used.side)
-    clips.append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, where, measures))
-  return clips
 
 
 def _in_square(item: PosedFrame, square: Square) -> PosedFrame:
@@ -215,13 +184,3 @@ def _in_square(item: PosedFrame, square: Square) -> PosedFrame:
     square.points(item.landmarks),
     square.surface(item.surface),
   )
-
-
-def resample_frames(frames: Iterable[Any], fps: float | int, wanted: float | int) -> Iterator[Any]:
-  """Repeats or leaves out frames so that a clip of `fps` becomes one of `wanted` frames per second."""
-  due = 0
-  for number, frame in enumerate(frames):
-    # a frame stands until the next one comes, at (number + 1) / fps; frames are due at 0, 1 / wanted, 2 / wanted, ...
-    while due * fps < (number + 1) * wanted:
-      yield frame
-      due += 1

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,12 @@ def _quiet_stderr():
 
 
 def track_video(
-  path: str | os.PathLike, info: VideoInfo, *, frames: int | None = None, progress: str | None = None
+  path: str | os.PathLike,
+  info: VideoInfo,
+  *,
+  frames: int | None = None,
+  cuts: Sequence[int] = (),
+  progress: str | None = None,
 ) -> Track:
   """Finds body, face, hands and person mask in the frames of a video; nothing is filled in or smoothed yet.
 
@@ -74,6 +79,7 @@ def track_video(
     path: the video.
     info: its facts, of `probe`.
     frames: only the first so many frames; default all.
+    cuts: numbers of the frames that begin a new shot, where the model begins anew.
     progress: what the progress bar says; None for no bar.
 
   Raises:
@@ -95,12 +101,14 @@ def track_video(
     stack.enter_context(bar)
     with _quiet_stderr():
       model = stack.enter_context(holistic.Holistic(**options))
-    pictures = read_frames(path) if count == info.frames else itertools.islice(read_frames(path), count)
-    first = next(pictures)
-    with _quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
-      for _ in range(_WARM_UP):
-        model.process(first)
-    for frame in itertools.chain((first,), pictures):
+    pictures = read_frames(path, info=info)
+    for number, frame in enumerate(pictures if count == info.frames else itertools.islice(pictures, count)):
+      if number == 0 or number in cuts:
+        with _quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
+          if number:
+            model.reset()
+          for _ in range(_WARM_UP):
+            model.process(frame)
       found = model.process(frame)
       body.append(_points(found.pose_landmarks, _BODY, info.width, info.height))
       face.append(_points(found.face_landmarks, _FACE, info.width, info.height))

@@ -29,7 +29,7 @@ from anchor_jax.motion.solids import Ellipsoid, Loft, RoundCone, Solid, Surface,
 from anchor_jax.motion.surface import SIDES, chart
 from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.motion.triangle_mesh import TriangleMesh
-from anchor_jax.motion.video import read_frames
+from anchor_jax.motion.video import VideoInfo, read_frames
 from anchor_jax.motion.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.shapes import Float, NdArray, Shaped, UInt8
 
@@ -44,22 +44,29 @@ _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 
 
 def posed_frames(
-  path: str | os.PathLike, track: Track, square: Square, measures: BodyMeasures | None = None
+  path: str | os.PathLike,
+  track: Track,
+  square: Square,
+  measures: BodyMeasures | None = None,
+  first: int = 0,
+  info: VideoInfo | None = None,
 ) -> Iterator[PosedFrame]:
   """Yields a video's frames with pose renders and masks from its track.
 
   Args:
     path: the video.
-    track: of the whole video, mended.
+    track: mended.
     square: the crop of each frame.
     measures: in the square; see `PoseRenderer`.
+    first: number of the video's frame that is the track's first.
+    info: the video's facts; see `read_frames`.
 
   Raises:
     UserError: the video cannot be read.
   """
   body = PoseRenderer(track, square, measures)
   points = seen_landmarks(track)  # the render shows a face in every frame, training wants those that were found
-  for number, frame in enumerate(read_frames(path)):
+  for number, frame in enumerate(itertools.islice(read_frames(path, first, info), len(track))):
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
       square.image(frame), pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface

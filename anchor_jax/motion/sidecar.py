@@ -26,7 +26,7 @@ from tqdm import tqdm
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import SIDECAR, new_folder
 from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
-from anchor_jax.shapes import Float, NdArray, UInt8
+from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 
 FORMAT = 1
 _POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"
@@ -178,6 +178,11 @@ class PosedVideo:
     for frame, (pose, masks, surface), points in zip(pictures, streams, self.landmarks[first:], strict=True):
       frame = np.ascontiguousarray(frame[:height, :width])
       yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points, surface)
+
+  def shows_person(self, first: int, last: int) -> Bool[NdArray, " T"]:
+    """Returns for frames `first` to `last` (exclusive) whether the person's mask covers a thousandth of the picture."""
+    masks = itertools.islice(read_frames(sidecar_path(self.path) / _MASKS, first, self.mask_info), last - first)
+    return np.array([(mask[..., 0] > 127).mean() > 0.001 for mask in masks], bool)
 
   def poses(self, first: int = 0) -> Iterator[PoseRender]:
     """Yields the pose side of the frames from number `first` on; the video itself is not decoded."""

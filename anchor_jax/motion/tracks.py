@@ -57,6 +57,11 @@ class Track:
     assert share is not None
     return np.where(share > 127, 255, 0).astype(np.uint8)
 
+  def part(self, first: int, last: int) -> "Track":
+    """Returns the track of frames `first` to `last` (exclusive)."""
+    names = ("body", "face", "hands", "masks", "has_face")
+    return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in names})
+
   @property
   def shoulder_width(self) -> float:
     """Pixels between the shoulders: the 80th percentile over the video, since a turned body looks narrower."""
@@ -98,6 +103,12 @@ def mend(track: Track) -> Track:
     face = steady(interpolate(face - nose) + nose, track.fps, unit)
   hands = np.stack([_mend_hand(track, body, side, unit) for side in (0, 1)], axis=1)
   return dataclasses.replace(track, body=body, face=face, hands=hands)
+
+
+def guessed_hands(track: Track) -> Bool[NdArray, "T 2"]:
+  """Which hands of a track that was not mended are missing for longer than can be interpolated: `mend` guesses them."""
+  known = np.isfinite(track.hands[:, :, 0, 0])
+  return np.stack([~(side | gaps(side, _SHORT_GAP * track.fps)) for side in known.T], axis=1)
 
 
 def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:

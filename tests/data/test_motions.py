@@ -101,7 +101,7 @@ def test_a_folder_is_read_as_far_as_it_is_taken(folder, monkeypatch):
 def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
   probed, real = [], video.probe
   for module in (clips, sidecar):
-    monkeypatch.setattr(module, "probe", lambda path: (probed.append(path.name), real(path))[1])
+    monkeypatch.setattr(module, "probe", lambda path, *more: (probed.append(path.name), real(path, *more))[1])
   opened, load = [], np.load
   monkeypatch.setattr(np, "load", lambda *args, **options: (opened.append(args), load(*args, **options))[1])
   command.prepare([film], tmp_path / "out", size=32)

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion import clips, landmarks
+from anchor_jax.motion import clips, films, landmarks
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.video import VideoWriter, probe
 
 
+def read_clips(videos, **options):
+  return [
+    clip for film in films.read_films(videos, [films.look_at(v) for v in videos], **options) for clip in film.clips
+  ]
+
+
 def test_frame_rates():
   def picked(count, fps, wanted):
-    return list(clips.resample_frames(range(count), fps, wanted))
+    return list(films.resample_frames(range(count), fps, wanted))
 
   assert picked(6, 30, 15) == [0, 2, 4]
   assert picked(3, 10, 20) == [0, 0, 1, 1, 2, 2]
@@ -23,7 +29,7 @@ def test_frame_rates():
 def test_a_video_with_poses(tmp_path, posed_frames):
   write_posed_video(tmp_path / "a.mp4", posed_frames(4, (48, 80), missing=(2,)), 30)
   write_posed_video(tmp_path / "b.mp4", posed_frames(4, (48, 80), seed=1), 30)
-  first, second = clips.read_clips(
+  first, second = read_clips(
     [clips.check_video(tmp_path / name) for name in ("a.mp4", "b.mp4")], size=24, person="ann", fps=15
   )
   assert (first.name, first.person, first.fps) == ("a", "ann", 15.0)
@@ -32,10 +38,10 @@ def test_a_video_with_poses(tmp_path, posed_frames):
   assert len(frames) == 2 and np.isnan(frames[1].landmarks).all()
   np.testing.assert_allclose(frames[0].landmarks, (true[0].landmarks - [16, 0]) / 2, atol=1e-4)
   assert frames[0].pose.shape == (24, 24, 3) and set(np.unique(frames[0].face_mask)) == {0, 255}
-  given = clips.read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(0, 8, 40, 99))
+  given = read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(0, 8, 40, 99))
   assert given[0].square == (0, 8, 40) and next(iter(given[0].frames)).frame.shape == (24, 24, 3)
   with pytest.raises(UserError, match="does not fit"):
-    clips.read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(40, 0, 48, 24))
+    read_clips([clips.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(40, 0, 48, 24))
 
 
 def test_without_the_landmark_model(tmp_path, monkeypatch):
@@ -74,7 +80,7 @@ def test_the_landmark_model_finds_a_studio_person(tmp_path):
   again = landmarks.track_video(path, probe(path))
   np.testing.assert_array_equal(track.face, again.face)
   sidecar.sidecar_path(path).rename(tmp_path / "away")
-  clip = clips.read_clips([clips.check_video(path)], size=64, person="ann")[0]
+  clip = read_clips([clips.check_video(path)], size=64, person="ann")[0]
   for found, frame in zip(clip.frames, frames, strict=True):
     body = found.pose.max(axis=-1) > 0
     shown = np.array(frame.pose.max(axis=-1) > 0)[2::4, 2::4]
