@@ -94,6 +94,7 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> 
   from anchor_jax.presets import stable_diffusion_15
   from anchor_jax.training.aot import topology_devices
   from anchor_jax.training.chips import chip_of
+  from anchor_jax.training.estimate import estimate
   from anchor_jax.training.hlo import collective_bytes
 
   devices = topology_devices(topology)
@@ -135,6 +136,8 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> 
   print(f"temporaries {gb(memory.temp_size_in_bytes)}")
   for kind, count in collective_bytes(compiled.as_text() or "").items():
     print(f"{kind:20s}{gb(count)} (in the program's text; the loop over steps counts once)")
+  if chip and chip.clock:  # in steady state every level of the state holds a group, as does each round of the loop
+    print(estimate(compiled.as_text() or "", chip, unknown_trips=steps).table())
   print(f"compiled in {time.monotonic() - started:.0f} s")
 
 

@@ -16,6 +16,7 @@ from anchor_jax.shapes import PyTree
 from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters, with_conditioning
 from anchor_jax.training.batches import batch_shapes
 from anchor_jax.training.chips import chip_of
+from anchor_jax.training.estimate import Estimate, estimate
 from anchor_jax.training.hlo import collective_bytes
 from anchor_jax.training.step import jit_step, make_run_step, make_state, training_mesh
 
@@ -35,6 +36,8 @@ class Answer:
     flops: floating-point operations of a step, with the body of a loop counted once; 0 if the compiler does not say.
     collectives: bytes that a chip sends for each kind of collective in the program, the body of a loop counted once.
     seconds: compile time.
+    batch: images of a step, over all chips.
+    estimate: of a step's time; None for chips whose clock is not known.
   """
 
   devices: int
@@ -45,6 +48,8 @@ class Answer:
   flops: float
   collectives: dict[str, int]
   seconds: float
+  batch: int = 0
+  estimate: Estimate | None = None
 
   @property
   def total(self) -> int:
@@ -68,7 +73,11 @@ class Answer:
       *((name, gb(count)) for name, count in self.collectives.items()),
       ("compile time", f"{self.seconds:8.0f} s"),
     ]
-    return "\n".join(f"{name:40s}{value}" for name, value in rows)
+    text = "\n".join(f"{name:40s}{value}" for name, value in rows)
+    if self.estimate is None:
+      return text
+    rate = f"{'images a second, all chips':40s}{self.batch / self.estimate.seconds:8.1f}"
+    return f"{text}\n{rate}\n{self.estimate.table()}"
 
 
 def print_fit(topology: str, config: RunConfig) -> bool:
@@ -105,7 +114,7 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
         f"the step DOES NOT FIT {topology}{shortage(str(error))}: lower config.data.batch_size, or raise"
         " config.mesh.fsdp"
       ) from None
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis() or {}, compiled.as_text()
   chip = chip_of(devices[0])
   return Answer(
     len(devices),
@@ -114,8 +123,10 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
     memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
     chip.memory if chip else 0,
     float(cost.get("flops", 0)),
-    collective_bytes(compiled.as_text()),
+    collective_bytes(text),
     time.monotonic() - started,
+    config.data.batch_size,
+    estimate(text, chip, config.optimizer.accumulate) if chip and chip.clock else None,
   )
 
 
