@@ -147,7 +147,7 @@ def estimate(text: str, chip: Chip, unknown_trips: int = 1) -> Estimate:
       )
     elif not sent and i.op in ("fusion", "convolution", "copy"):
       notes["unestimated"] += 1
-  kinds: Counter[str] = Counter()
+  kinds: dict[str, float] = defaultdict(float)
   for (name, _), spent in groups.items():
     kinds[name] += spent
   return Estimate(dict(kinds), dict(groups), hidden, notes["loops"], notes["unestimated"])
