@@ -281,7 +281,7 @@ class RunConfig:
     condition_jitter: pixels by which such a group is shifted at most.
     detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
       needs data.appearance, since surface maps tell where they are.
-    last_step: share of each batch that starts from pure noise, as one sampling step does; those refined come first.
+    last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
     refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.

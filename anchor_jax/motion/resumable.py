@@ -30,9 +30,7 @@ class ResumableWriter:
     frames: number of frames that the file holds or was given; more than 0 at first when it continues one.
   """
 
-  def __init__(
-    self, path: str | os.PathLike, fps: float, settings: Mapping[str, Any], resume: bool = False, crf: int | None = None
-  ):
+  def __init__(self, path: str | os.PathLike, fps: float, settings: Mapping[str, Any], resume: bool = False):
     """Prepares the file.
 
     Args:
@@ -40,7 +38,6 @@ class ResumableWriter:
       fps: frames per second, above 0.
       settings: what the frames depend on, fit for JSON; stored in the file, and compared when continuing.
       resume: continue a partial file if there is one.
-      crf: quality of the H.264 stream, 0 (best) to 51; None: `video.default_crf`.
 
     Raises:
       UserError: the file can't be written, or the partial file was made with other settings.
@@ -48,9 +45,9 @@ class ResumableWriter:
     if not 0 < fps <= 1000:
       raise UserError(f"a video needs a frame rate above 0 and at most 1000, not {fps:g}")
     self.path, self.partial = Path(path), partial_path(path)
-    self._fps, self._crf = Fraction(fps).limit_denominator(1001), crf
+    self._fps = Fraction(fps).limit_denominator(1001)
     # A stream can't change its quality on the way, which was 18 for all sizes once.
-    self._comment = json.dumps({**settings, "crf": "by size" if crf is None else crf}, sort_keys=True)
+    self._comment = json.dumps({**settings, "crf": "by size"}, sort_keys=True)
     self._container: Any = None
     self._stream: Any = None
     prepare_parent(self.path)
@@ -76,8 +73,7 @@ class ResumableWriter:
     )
     self._container.metadata[_TAG] = self._comment
     second = str(max(1, round(self._fps)))
-    crf = default_crf(*frame.shape[:2]) if self._crf is None else self._crf
-    options = {"crf": str(crf), "g": second, "keyint_min": second, "sc_threshold": "0"}
+    options = {"crf": str(default_crf(*frame.shape[:2])), "g": second, "keyint_min": second, "sc_threshold": "0"}
     # Few frames wait inside the encoder, and none is sent out of turn: a later run can put its own right behind them.
     options |= {"rc-lookahead": "8", "threads": "1", "bf": "0"}
     self._stream = add_stream(self._container, self._fps, frame, options)

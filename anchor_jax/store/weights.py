@@ -142,9 +142,10 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
       sizes[name], weights[name] = model.config, model.params
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
-    _check_seen(weights["controlnet"], model, config)
-    before = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
-    kept = shared_channels(config.data.appearance, before)
+    channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
+    kept = shared_channels(config.data.appearance, channels)
+    if kept is not None and kept < model.controlnet.conditioning_channels:
+      _check_new_channels(config, kind_of(channels) or "")
     weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels, kept)
   networks = Networks(model, config.dtype)
   missing = [name for name in _needed(config.part, model) if name not in weights]
@@ -176,15 +177,14 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
   return dataclasses.replace(config.model, controlnet=branch)
 
 
-def _check_seen(branch: PyTree, model: ModelConfig, config: RunConfig) -> None:
-  """Raises UserError where adapters are to be trained and none could make a branch see channels that are new to it."""
+def _check_new_channels(config: RunConfig, before: str) -> None:
+  """Raises UserError where adapters are to be trained and none could make the pose branch see channels new to it."""
   stem = "/controlnet_cond_embedding/conv_in"
   adapted = "controlnet" in config.lora.networks and any(stem.endswith(f"/{name}") for name in config.lora.targets)
-  channels = branch["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
-  if config.lora.rank and not adapted and channels < model.controlnet.conditioning_channels:
+  if config.lora.rank and not adapted:
     raise UserError(
       f'config.data.appearance="{config.data.appearance}" gives the pose branch channels that it has not been trained'
-      f' with, and adapters leave its stem as it is: set it to "{kind_of(channels) or ""}", or start from other weights'
+      f' with, and adapters leave its stem as it is: set it to "{before}", or start from other weights'
     )
 
 

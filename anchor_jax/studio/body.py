@@ -225,8 +225,8 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
     group = _LEFT + side
     inner = middle + torso @ np.array([(-1 if side == 0 else 1) * identity.shoulder * 0.45, 0.0, -0.01])
     neck_side = inner + torso @ np.array([0.0, 0.012, 0.0])
+    extra = identity.bulk
     for nude, covered in ((1, 0.0), (2, identity.sleeve)):
-      extra = identity.bulk
       part = SLEEVE if covered else ARM
       cones.append(
         _Cone(
@@ -329,20 +329,20 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   lists = (scene.core, scene.nude, scene.dressed)
   _head_solids(identity, state, head, scene)
   width, depth, offset = (table * trunk.unit for table in torso_profile(identity, identity.bulk))
-  for number in (1, 2):
-    loft = Loft(
-      trunk.origin,
-      trunk.axes,
-      -0.62 * trunk.unit,
-      0.075 * trunk.unit,
-      width,
-      depth,
-      offset,
-      _BODY,
-      0.055 * trunk.unit,
-      bare,
-    )
-    lists[number].append((loft, TORSO if number == 1 else CLOTH))
+  loft = Loft(
+    trunk.origin,
+    trunk.axes,
+    -0.62 * trunk.unit,
+    0.075 * trunk.unit,
+    width,
+    depth,
+    offset,
+    _BODY,
+    0.055 * trunk.unit,
+    bare,
+  )
+  scene.nude.append((loft, TORSO))
+  scene.dressed.append((loft, CLOTH))
   starts, factors = camera.project(np.array([cone.start for cone in cones]))
   ends, factors_end = camera.project(np.array([cone.end for cone in cones]))
   for cone, a, b, fa, fb in zip(

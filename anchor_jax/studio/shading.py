@@ -175,10 +175,10 @@ def _sleeves(
     solid = dressed[int(k) - first]
     mine = sleeves[number == k]
     lower = solid.group > 2
-    share = min(identity.sleeve - 1, 0.97) if lower else min(identity.sleeve, 1.0)
-    place = ((1.0 if lower else 0.0) + along[number == k] * np.float32(share * (0.9 if lower else 1))) * np.float32(
-      identity.arm
+    before, length, share = (
+      (1.0, 0.9, min(identity.sleeve - 1, 0.97)) if lower else (0.0, 1.0, min(identity.sleeve, 1.0))
     )
+    place = (before + along[number == k] * np.float32(share * length)) * np.float32(identity.arm)
     start, run = np.asarray(solid.start), np.asarray(solid.end) - np.asarray(solid.start)
     bone = dataclasses.replace(solid, end=start + run / share)  # the skin's twist is spread over the whole bone
     around = angles_around(bone, points.x[mine], points.y[mine], points.z[mine])
