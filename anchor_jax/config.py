@@ -7,8 +7,6 @@ settings checks its own values when it is made, whether from a file, from the co
 
 import dataclasses
 import math
-import types
-import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +20,8 @@ from anchor_jax.architecture import (
   UNetConfig,
   VAEConfig,
 )
-from anchor_jax.errors import UserError, suggestion
+from anchor_jax.config_values import SettingError, check, check_choice, check_counts, from_values
+from anchor_jax.errors import UserError
 
 PARTS = ("vae", "body", "head")
 DTYPES = ("float32", "bfloat16")
@@ -33,38 +32,6 @@ TAILS = ("ragged", "moved_back", "loop")
 WINDOW_WEIGHTS = ("uniform", "tapered")
 # What the pose branch can take beside the pose render; see models/conditioning.py.
 APPEARANCES = ("", "coordinates", "atlas", "full")
-
-
-class SettingError(UserError):
-  """A setting whose value cannot be used.
-
-  Attributes:
-    setting: name of the setting, to which the reader of a config file adds the groups that it is in.
-    problem: the rest of the sentence.
-  """
-
-  def __init__(self, setting: str, problem: str):
-    super().__init__(f"{setting} {problem}")
-    self.setting, self.problem = setting, problem
-
-
-def _check(settings: Any, names: str, valid: Callable[[Any], bool], rule: str) -> None:
-  """Raises SettingError for the first of the named settings whose value is not valid."""
-  for name in names.split():
-    value = getattr(settings, name)
-    if not valid(value):
-      raise SettingError(name, f"is {value!r}: it must be {rule}")
-
-
-def _check_counts(settings: Any, names: str, least: int) -> None:
-  _check(settings, names, lambda value: value >= least, f"at least {least}")
-
-
-def _check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
-  value = getattr(settings, name)
-  if value not in known:
-    raise SettingError(name, f'is "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
-
 
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "finite and above 0")
 _NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < math.inf, "finite and at least 0")
@@ -129,9 +96,9 @@ class DataConfig:
   appearance: str = ""
 
   def __post_init__(self) -> None:
-    _check_counts(self, "batch_size size crop clip_frames", 1)
-    _check_counts(self, "validation workers", 0)
-    _check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
+    check_counts(self, "batch_size size crop clip_frames", 1)
+    check_counts(self, "validation workers", 0)
+    check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +132,13 @@ class OptimizerConfig:
   ema: float = 0.0
 
   def __post_init__(self) -> None:
-    _check(self, "learning_rate eps", *_POSITIVE)
-    _check_choice(self, "schedule", ("constant", "cosine"))
-    _check_counts(self, "warmup_steps", 0)
-    _check(self, "b1 b2 ema", *_DECAY)
-    _check(self, "weight_decay", *_NOT_NEGATIVE)
-    _check(self, "clip", lambda value: value > 0, "above 0")
-    _check_counts(self, "accumulate", 1)
+    check(self, "learning_rate eps", *_POSITIVE)
+    check_choice(self, "schedule", ("constant", "cosine"))
+    check_counts(self, "warmup_steps", 0)
+    check(self, "b1 b2 ema", *_DECAY)
+    check(self, "weight_decay", *_NOT_NEGATIVE)
+    check(self, "clip", lambda value: value > 0, "above 0")
+    check_counts(self, "accumulate", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +164,11 @@ class LoRAConfig:
     return self.alpha / self.rank if self.alpha else 1.0
 
   def __post_init__(self) -> None:
-    _check_counts(self, "rank", 0)
-    _check(self, "alpha", *_NOT_NEGATIVE)
+    check_counts(self, "rank", 0)
+    check(self, "alpha", *_NOT_NEGATIVE)
     known = ("unet", "controlnet")
-    _check(self, "networks", lambda names: names and set(names) <= set(known), "one or both of unet and controlnet")
-    _check(self, "targets", bool, "names of layers")
+    check(self, "networks", lambda names: names and set(names) <= set(known), "one or both of unet and controlnet")
+    check(self, "targets", bool, "names of layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +181,7 @@ class MeshConfig:
   frames: int = 1
 
   def __post_init__(self) -> None:
-    _check(
+    check(
       self, "data fsdp tensor frames", lambda size: size >= 1 or size == -1, "at least 1, or -1 for all that remain"
     )
     if [self.data, self.fsdp, self.tensor, self.frames].count(-1) > 1:
@@ -252,15 +219,15 @@ class SampleConfig:
   whole_clip: bool = False
 
   def __post_init__(self) -> None:
-    _check_choice(self, "solver", SOLVERS)
-    _check(self, "steps", lambda value: 1 <= value <= 1000, "between 1 and 1000")
-    _check_counts(self, "window windows_per_batch", 1)
-    _check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
-    _check_choice(self, "tail", TAILS)
-    _check_choice(self, "window_weights", WINDOW_WEIGHTS)
-    _check(self, "guidance conditioning_scale", math.isfinite, "a finite number")
+    check_choice(self, "solver", SOLVERS)
+    check(self, "steps", lambda value: 1 <= value <= 1000, "between 1 and 1000")
+    check_counts(self, "window windows_per_batch", 1)
+    check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
+    check_choice(self, "tail", TAILS)
+    check_choice(self, "window_weights", WINDOW_WEIGHTS)
+    check(self, "guidance conditioning_scale", math.isfinite, "a finite number")
     ordered = lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1
-    _check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")
+    check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,6 +250,8 @@ class RunConfig:
       needs data.appearance, since surface maps tell where they are.
     last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
     refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
+    sharpness: how much it counts in the refiner's loss that small squares have the contrast of the true ones, wherever
+      their details lie; without (0) the errors of pixels alone let it blur what it is not sure of.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
@@ -301,6 +270,7 @@ class RunConfig:
   detail_weight: float = 1.0
   last_step: float = 0.0
   refined: int = 2
+  sharpness: float = 0.0
   snr_gamma: float = 0.0
   max_skipped: int = 10
   log_every: int = 20
@@ -315,14 +285,14 @@ class RunConfig:
   sample: SampleConfig = SampleConfig()
 
   def __post_init__(self) -> None:
-    _check_choice(self, "part", PARTS)
-    _check_choice(self, "dtype", DTYPES)
-    _check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
-    _check_counts(self, "steps max_skipped keep refined", 1)
-    _check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
-    _check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
-    _check(self, "snr_gamma", *_NOT_NEGATIVE)
-    _check(self, "detail_weight", lambda value: 1 <= value < math.inf, "a number of at least 1")
+    check_choice(self, "part", PARTS)
+    check_choice(self, "dtype", DTYPES)
+    check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
+    check_counts(self, "steps max_skipped keep refined", 1)
+    check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
+    check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
+    check(self, "snr_gamma sharpness", *_NOT_NEGATIVE)
+    check(self, "detail_weight", lambda value: 1 <= value < math.inf, "a number of at least 1")
     if self.data.batch_size % self.optimizer.accumulate:
       raise SettingError(
         "optimizer.accumulate",
@@ -360,41 +330,3 @@ def to_plain(settings: Any) -> dict[str, Any]:
 def run_config(values: Any) -> RunConfig:
   """The frozen settings of a ConfigDict or of plain dictionaries. Raises UserError for what RunConfig doesn't know."""
   return from_values(RunConfig, values, "config")
-
-
-def from_values(kind: type, values: Any, where: str) -> Any:
-  """Builds dataclass `kind` from a mapping, refusing unknown keys and values of another type."""
-  if not hasattr(values, "items"):
-    raise UserError(f"{where} must be a group of settings, not {values!r}")
-  hints = typing.get_type_hints(kind)
-  fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-  made = {}
-  for key, value in values.items():
-    if key not in fields:
-      raise UserError(f'unknown setting "{where}.{key}".{suggestion(key, fields)}')
-    made[key] = _convert(fields[key], value, f"{where}.{key}")
-  try:
-    return kind(**made)
-  except SettingError as error:
-    raise SettingError(f"{where}.{error.setting}", error.problem) from None
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-  if dataclasses.is_dataclass(hint):
-    return from_values(typing.cast(type, hint), value, where)
-  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if origin in (typing.Union, types.UnionType):
-    for option in arguments:
-      try:
-        return _convert(option, value, where)
-      except UserError:
-        continue
-  elif origin is tuple:
-    if isinstance(value, list | tuple):
-      inner = arguments[0]
-      return tuple(_convert(inner, item, where) for item in value)
-  elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-    return float(value)
-  elif hint is Any or (hint in (int, str, bool, type(None)) and type(value) is hint):
-    return value
-  raise UserError(f"{where} is {value!r}: expected {getattr(hint, '__name__', hint)}")

@@ -29,6 +29,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       condition_jitter=1,
       detail_weight=4.0,
       last_step=0.5,
+      sharpness=1.0,
       model=ModelConfig(refiner=RefinerConfig(scale=2)),
       data=DataConfig(batch_size=8, in_memory=True, cache=True, validation=32, appearance="full"),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),

@@ -35,6 +35,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       preview_every=100,
       condition_jitter=1,
       detail_weight=4.0 if part == "body" else 1.0,
+      sharpness=1.0 if part == "body" else 0.0,
       last_step=0.5 if part == "body" else 0.0,
       data=DataConfig(
         batch_size=8,

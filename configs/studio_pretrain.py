@@ -91,6 +91,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       preview_every=1000,
       condition_jitter=1,
       detail_weight=4.0 if part == "body" else 1.0,
+      sharpness=1.0 if part == "body" else 0.0,
       model=model(part),
       data=DataConfig(
         batch_size=64 if part == "vae" else 128,

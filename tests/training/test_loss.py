@@ -14,7 +14,7 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.surface import chart
-from anchor_jax.training.loss import at_last_step, drop_groups, jitter_groups, make_loss, pixel_weights
+from anchor_jax.training.loss import at_last_step, contrast_error, drop_groups, jitter_groups, make_loss, pixel_weights
 
 SIZE = 32
 
@@ -71,13 +71,29 @@ def test_a_share_of_a_batch_starts_from_pure_noise(share, chosen):
   assert np.flatnonzero(at_last_step(8, share)).tolist() == chosen
 
 
-def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, monkeypatch):
-  config = tiny_run("body", last_step=0.25, refined=2)
+def refined_run(tiny_run, **settings):
+  """(config, networks, weights, batch of 8) of a tiny body with a refiner, all of whose targets are black."""
+  config = tiny_run("body", **settings)
   branch = dataclasses.replace(config.model.controlnet, conditioning_channels=23)
   networks = Networks(dataclasses.replace(config.model, controlnet=branch, refiner=RefinerConfig(23, 2, (8, 8), 4)))
-  weights, seen = jax.tree.map(jnp.asarray, drawn_weights(networks)), []
+  weights = jax.tree.map(jnp.asarray, drawn_weights(networks))
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance="full", cache=True))
-  predict, refine = Networks.denoise, Networks.refine
+  shape, vae = (8, SIZE, SIZE), networks.model.vae
+  latent = jnp.zeros((8, SIZE // vae.stride, SIZE // vae.stride, vae.latent_channels))
+  target = {"pose": jnp.zeros((*shape, 3), jnp.uint8), "frame": jnp.zeros((*shape, 3), jnp.uint8), "latent": latent}
+  target |= {"conditions": jnp.zeros((*shape, 20), jnp.uint8), "surface": jnp.zeros((*shape, 3), jnp.uint8)}
+  context = jnp.zeros((8, *weights["null_context"].shape[-2:]))
+  return config, networks, weights, {"target": target, "reference": {"context": context}}
+
+
+def plain_pictures(networks, weights, latents):
+  """Pictures of one colour, the first cell's."""
+  return jnp.ones((len(latents), SIZE, SIZE, 3)) * latents[:, :1, :1, :1]
+
+
+def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, monkeypatch):
+  config, networks, weights, batch = refined_run(tiny_run, last_step=0.25, refined=2)
+  seen, predict, refine = [], Networks.denoise, Networks.refine
 
   def denoise(self, weights, latents, timesteps, *rest):
     seen.append(timesteps)
@@ -90,18 +106,45 @@ def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, m
 
   monkeypatch.setattr(Networks, "denoise", denoise)
   monkeypatch.setattr(Networks, "refine", refined)
-  monkeypatch.setattr(
-    Networks, "decode", lambda self, weights, latents: jnp.ones((len(latents), SIZE, SIZE, 3)) * latents[:, :1, :1, :1]
-  )
-  shape = 8, SIZE, SIZE
-  vae = networks.model.vae
-  latent = jnp.zeros((8, SIZE // vae.stride, SIZE // vae.stride, vae.latent_channels))
-  target = {"pose": jnp.zeros((*shape, 3), jnp.uint8), "frame": jnp.zeros((*shape, 3), jnp.uint8), "latent": latent}
-  target |= {"conditions": jnp.zeros((*shape, 20), jnp.uint8), "surface": jnp.zeros((*shape, 3), jnp.uint8)}
-  context = jnp.zeros((8, *weights["null_context"].shape[-2:]))
-  batch = {"target": target, "reference": {"context": context}}
+  monkeypatch.setattr(Networks, "decode", plain_pictures)
   make_loss(config, networks)(weights, {}, batch, jax.random.key(0))
   timesteps, pictures = seen
   last = len(make_schedule(networks.model.schedule)) - 1
   assert np.flatnonzero(np.asarray(timesteps) == last).tolist() == [0, 4]
   assert len(pictures) == 2 and np.abs(pictures[0] - pictures[1]).min() > 0
+
+
+def test_the_contrast_of_squares_counts_as_much_as_is_set(tiny_run, monkeypatch):
+  drawn = jax.random.uniform(jax.random.key(1), (2, SIZE, SIZE, 3))
+  monkeypatch.setattr(Networks, "refine", lambda *_: drawn)
+  monkeypatch.setattr(Networks, "decode", plain_pictures)
+  config, networks, weights, batch = refined_run(tiny_run, refined=2)
+  plain, sharp = (
+    make_loss(dataclasses.replace(config, sharpness=value), networks)(weights, {}, batch, jax.random.key(0))[1]
+    for value in (0.0, 0.5)
+  )
+  expected = contrast_error(2 * drawn - 1, -jnp.ones_like(drawn))
+  np.testing.assert_allclose(sharp["refining"] - plain["refining"], 0.5 * expected, rtol=1e-4)
+
+
+def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
+  config, networks, weights, batch = refined_run(tiny_run, last_step=1.0, refined=1)
+  monkeypatch.setattr(Networks, "decode", plain_pictures)
+  monkeypatch.setattr(Networks, "refine", lambda self, weights, pictures, *_: pictures)
+  monkeypatch.setattr(
+    Networks, "denoise", lambda self, weights, latents, *_: 0 * latents + weights["null_context"].mean()
+  )
+  refining = lambda trained: make_loss(config, networks)(trained, {}, batch, jax.random.key(0))[1]["refining"]
+  assert np.abs(jax.grad(refining)(weights)["null_context"]).min() > 0
+
+
+def test_contrast_is_compared_square_by_square_wherever_its_details_lie():
+  stripes = jnp.tile(jnp.asarray([0.0, 1.0]), 8)[None, None, :, None] * jnp.ones((1, 17, 1, 3))
+  flat = jnp.zeros_like(stripes)
+  np.testing.assert_allclose(contrast_error(1 - stripes, stripes), 0, atol=1e-6)
+  # Three channels change by 1 at 8 of 8 columns of the left squares, and at 7 of the right ones.
+  np.testing.assert_allclose(contrast_error(flat, stripes), (3**0.5 + (3 * 7 / 8) ** 0.5) / 2, rtol=0.01)
+  right = stripes.at[:, :, :8].set(0)
+  weights = jnp.ones((1, 17, 16)).at[:, :, :8].set(3.0)
+  np.testing.assert_allclose(contrast_error(right, stripes, weights) / contrast_error(right, stripes), 1.5, rtol=0.01)
+  assert np.isfinite(jax.grad(contrast_error)(flat, flat)).all()
