@@ -3,7 +3,8 @@
 Example:
   python -m anchor_jax.demo --output=runs/demo
 
-Leaves anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png and report.json in the output folder.
+Leaves anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png, report.html and report.json in the
+output folder.
 Neither the person nor the motions are in the training set of the shipped weights.
 """
 
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from anchor_jax.cli import Parser, command
 from anchor_jax.config import RunConfig
 from anchor_jax.config_files import load_config
+from anchor_jax.data.comparison_page import ComparisonPage
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate, save_report, summary
@@ -103,7 +105,9 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   write_side_by_side(output / "side_by_side.mp4", truth, frames)
   with new_file(output / "contact_sheet.png") as path:
     cv2.imwrite(str(path), contact_sheet(truth, frames)[..., ::-1])
-  report = evaluate(frames, truth, training, without_head if size.head_steps != 0 else None)
+  with ComparisonPage(FPS) as page, new_file(output / "report.html") as path:
+    report = evaluate(frames, truth, training, without_head if size.head_steps != 0 else None, page)
+    path.write_text(page.text(report))
   done("report")
   report["seconds"] = {**stages, "total": round(time.monotonic() - clock, 1)}
   save_report(report, output / "report.json")
@@ -157,7 +161,7 @@ def main() -> None:
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   print(f"At a glance:            {args.output / 'contact_sheet.png'}")
-  print(f"All figures:            {args.output / 'report.json'}\n")
+  print(f"All figures, curves:    {args.output / 'report.html'} and report.json\n")
   print(summary(report))
 
 

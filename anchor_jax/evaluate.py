@@ -2,7 +2,8 @@ r"""Compares generated frames with the true ones, beside baselines that need no 
 
 Example:
   python -m anchor_jax.evaluate --generated=runs/ana/held_out.mp4 --truth=data/ana_held_out --training=data/ana \
-    --output=runs/ana/report.json
+    --output=runs/ana/report.json --page=runs/ana/report.html
+  python -m anchor_jax.evaluate --compare runs/ana/report.json runs/ana_longer/report.json
 
 PSNR (dB), SSIM, flicker (grey levels) and sharpness (gradient energy over the truth's) of the person, her face and,
 where the folders say where on the body each pixel lies, her hands. Baselines: the mean training frame; for each frame
@@ -18,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.cli import Parser, command, make_callable
+from anchor_jax.data.comparison_page import ComparisonPage
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
-from anchor_jax.metrics import VideoFigures
+from anchor_jax.metrics import Flow, FlowFinder, VideoFigures
 from anchor_jax.motion.surface import hands_mask
 from anchor_jax.motion.video import probe, read_frames
 from anchor_jax.shapes import Int, NdArray, UInt8
@@ -39,6 +41,7 @@ def evaluate(
   truth: Source | str | os.PathLike,
   training: Source | str | os.PathLike,
   without_head: Frames | str | os.PathLike | None = None,
+  page: ComparisonPage | None = None,
 ) -> dict:
   """Returns the report: PSNR (dB), SSIM, flicker (grey levels) and sharpness of each contender, by region.
 
@@ -51,6 +54,7 @@ def evaluate(
     truth: a prepared folder, or its records.
     training: the prepared folder that the person was trained on, or its records; for the baselines.
     without_head: the same frames before the head model repainted the faces.
+    page: takes in every generated frame.
 
   Raises:
     UserError: more generated frames than true ones, frames of another size, or nothing to compare.
@@ -62,17 +66,22 @@ def evaluate(
     **({} if without_head is None else {"generated_without_head": _read(without_head, filmed)}),
   }
   figures: Figures = {region: {} for region in _REGIONS}
+  flow = FlowFinder()
   for count, images in enumerate(_together(videos)):
-    _compare(figures, images, _read_truth(truth, count))
+    record = _read_truth(truth, count)
+    alone = _compare(figures, images, record, flow.next(record["frame"]))
+    if page is not None:
+      page.add(images["generated"], record, alone["generated"])
   mean, nearest = mean_frame(training), nearest_poses(truth, training, range(count + 1))
   paint = texture_alone(truth, training, mean)
+  flow = FlowFinder()
   for number, known in enumerate(nearest):
     record = _read_truth(truth, number)
     images = {"mean_training_frame": mean}
     images["nearest_pose_training_frame"] = training.read(int(known), ("frame",))["frame"]
     if paint is not None:
       images["texture_alone"] = paint(record["surface"])
-    _compare(figures, images, record)
+    _compare(figures, images, record, flow.next(record["frame"]))
   report: dict = {"frames": count + 1, "training_frames": len(training)}
   for region, contenders in figures.items():
     if all(found.seen for found in contenders.values()):
@@ -137,7 +146,7 @@ def has_surface(source: Source) -> bool:
 def _read_truth(truth: Source, number: int) -> dict[str, NdArray]:
   """A true frame, the masks of all regions and, where it is known, the surface map."""
   known = has_surface(truth)
-  record = truth.read(number, ("frame", "person_mask", "face_mask", *("surface",) * known))
+  record = truth.read(number, ("frame", "pose", "person_mask", "face_mask", *("surface",) * known))
   # The solids of a pose may be wider than her hands.
   hands = hands_mask(record["surface"])[..., None] if known else np.zeros_like(record["person_mask"])
   return {**record, "hands_mask": np.minimum(hands, record["person_mask"])}
@@ -214,7 +223,11 @@ def _together(videos: dict[str, Iterator]) -> Iterator[dict[str, NdArray]]:
     raise UserError("there is no generated frame to compare")
 
 
-def _compare(figures: Figures, images: dict[str, NdArray], record: dict) -> None:
+def _compare(
+  figures: Figures, images: dict[str, NdArray], record: dict, flow: Flow | None
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Adds a frame to the figures, and returns its own: by contender, then by region."""
+  alone: dict[str, dict[str, dict[str, float]]] = {}
   for name, image in images.items():
     if image.shape != record["frame"].shape:
       raise UserError(
@@ -222,7 +235,9 @@ def _compare(figures: Figures, images: dict[str, NdArray], record: dict) -> None
         f" {record['frame'].shape[1]}x{record['frame'].shape[0]}"
       )
     for region, mask in _REGIONS.items():
-      figures[region].setdefault(name, VideoFigures()).add(image, record["frame"], record[mask])
+      figure = figures[region].setdefault(name, VideoFigures())
+      alone.setdefault(name, {})[region] = figure.add(image, record["frame"], record[mask], flow)
+  return alone
 
 
 def save_report(report: dict, path: Path) -> None:
@@ -254,20 +269,69 @@ def _cell(figures: dict[str, float] | None) -> str:
   return " ".join(f"{figures[name]:{form}}" if name in figures else f"{'-':>{form[0]}}" for name, form in wanted)
 
 
+def compare(reports: dict[str, dict]) -> str:
+  """Returns a table of several runs: a row for each one's generated frames, a column for each region.
+
+  Args:
+    reports: by name, as `evaluate` returns them.
+  """
+  rows = {}
+  for region in _REGIONS:
+    found = {name: report[region]["generated"] for name, report in reports.items() if region in report}
+    rows |= {region: found} if found else {}
+  return summary(rows)
+
+
+def read_reports(paths: list[Path]) -> dict[str, dict]:
+  """Returns reports by the names of their files, and of the folders in which they are where files are named alike.
+
+  Raises:
+    UserError: a file is missing or is no report.
+  """
+  alike = len({path.stem for path in paths}) < len(paths)
+  reports = {}
+  for path in paths:
+    try:
+      report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise UserError(f"{path} cannot be read as a report: {error}") from None
+    if not (isinstance(report, dict) and "generated" in report.get("person", {})):
+      raise UserError(f"{path} is no report: give files that --output of this command wrote")
+    reports[f"{path.absolute().parent.name}/{path.stem}" if alike else path.stem] = report
+  return reports
+
+
 @command
 def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.evaluate", __doc__)
-  parser.add_argument("--generated", type=Path, required=True, metavar="VIDEO", help="what `generate` wrote")
-  parser.add_argument("--truth", type=Path, required=True, metavar="DIR", help="prepared folder of the true video")
-  parser.add_argument("--training", type=Path, required=True, metavar="DIR", help="prepared folder trained on")
+  parser.add_argument("--generated", type=Path, metavar="VIDEO", help="what `generate` wrote")
+  parser.add_argument("--truth", type=Path, metavar="DIR", help="prepared folder of the true video")
+  parser.add_argument("--training", type=Path, metavar="DIR", help="prepared folder trained on")
   parser.add_argument("--without-head", type=Path, metavar="VIDEO", help="the same with --no-head")
-  parser.add_argument("--output", type=Path, required=True, metavar="FILE.json")
+  parser.add_argument("--output", type=Path, metavar="FILE.json", help="all figures")
+  parser.add_argument("--page", type=Path, metavar="FILE.html", help="video, curves and the worst frames to look at")
+  parser.add_argument(
+    "--compare", type=Path, nargs="+", metavar="FILE.json", help="only show such reports in one table"
+  )
   args = parser.parse_args()
+  if args.compare:
+    print(compare(read_reports(args.compare)))
+    return
+  needed = {"--generated": args.generated, "--truth": args.truth, "--training": args.training, "--output": args.output}
+  if missing := [flag for flag, value in needed.items() if value is None]:
+    parser.error(f"give {', '.join(missing)}, or --compare")
   inputs = [args.generated, args.truth, args.training, *filter(None, [args.without_head])]
-  refuse_overwriting(args.output, inputs)
-  prepare_parent(args.output)  # a bad path must not cost the work
-  report = evaluate(args.generated, args.truth, args.training, args.without_head)
+  for output in filter(None, [args.output, args.page]):
+    refuse_overwriting(output, inputs)
+    prepare_parent(output)  # a bad path must not cost the work
+  if args.page is None:
+    report = evaluate(args.generated, args.truth, args.training, args.without_head)
+  else:
+    with ComparisonPage(probe(args.generated).fps) as page:
+      report = evaluate(args.generated, args.truth, args.training, args.without_head, page)
+      with new_file(args.page) as place:
+        place.write_text(page.text(report))
   save_report(report, args.output)
   print(summary(report))
 

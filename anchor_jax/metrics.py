@@ -1,7 +1,9 @@
-"""Measures of generated video over a region: PSNR, SSIM, flicker, sharpness.
+"""Measures of generated video over a region: PSNR, SSIM, flicker, sharpness, flow error.
 
 Pictures are uint8; masks hold where above 127.
 """
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from anchor_jax.shapes import Bool, Float, NdArray, UInt8
 PEAK = 255.0
 # Wang et al. 2004: an 11 x 11 Gaussian window of deviation 1.5, K1 = 0.01, K2 = 0.03.
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+_LEAST_SIDE = 16  # pixels: below it no optical flow is found
+_LOST = 1.0  # pixels between a point and where forward and backward flow lead it: it is hidden in one of the frames
 
 
 def _region(mask: UInt8[NdArray, "*T H W 1"] | None, shape: tuple[int, ...]) -> Bool[NdArray, "*T H W"]:
@@ -26,6 +30,11 @@ def psnr(
   """Peak signal to noise ratio in dB over the mask's pixels, all frames together; infinite for equal pictures."""
   region = _region(mask, truth.shape[:-1])
   error = np.square(image[region].astype(np.float64) - truth[region]).mean()
+  return _decibels(error)
+
+
+def _decibels(error: float) -> float:
+  """PSNR of a mean squared error."""
   return float(10 * np.log10(PEAK**2 / error)) if error else float("inf")
 
 
@@ -95,6 +104,53 @@ def _ratio(energy: float, of_truth: float) -> float:
   return energy / of_truth if of_truth else float("inf")
 
 
+class Flow(NamedTuple):
+  """Where each pixel of a frame was in the frame before.
+
+  Attributes:
+    places: (x, y) in the frame before, in pixels.
+    known: whether the pixel is seen in both frames.
+  """
+
+  places: Float[NdArray, "H W 2"]
+  known: Bool[NdArray, "H W"]
+
+
+class FlowFinder:
+  """Finds the optical flow of a video that comes frame by frame, by OpenCV's DIS (Kroeger et al. 2016)."""
+
+  def __init__(self):
+    self._finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    self._previous: NdArray | None = None
+
+  def next(self, frame: UInt8[NdArray, "H W 3"]) -> Flow | None:
+    """The flow from the next frame to the one before; None for the first, and below 16 pixels height or width."""
+    grey, before = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), self._previous
+    self._previous = grey
+    if before is None or min(grey.shape) < _LEAST_SIDE:
+      return None
+    back, forth = (
+      self._finder.calc(*pair, np.zeros((*grey.shape, 2), np.float32)) for pair in ((grey, before), (before, grey))
+    )
+    height, width = grey.shape
+    points = np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+    places = points + back
+    returned = back + _moved(forth, places)
+    inside = ((places >= 0) & (places <= (width - 1, height - 1))).all(axis=-1)
+    return Flow(places, inside & (np.square(returned).sum(axis=-1) < _LOST**2))
+
+
+def _moved(values: NdArray, places: NdArray) -> NdArray:
+  """Values at (x, y), between pixels too; 0 outside."""
+  x, y = np.ascontiguousarray(places.transpose(2, 0, 1))
+  return cv2.remap(values, x, y, cv2.INTER_LINEAR)
+
+
+def _followed(before: NdArray, flow: Flow) -> NdArray:
+  """The frame before, moved to where its pixels are now."""
+  return _moved(before, flow.places).astype(np.int16)
+
+
 class VideoFigures:
   """PSNR, SSIM, flicker and sharpness of a video that comes frame by frame, over a mask's pixels, in constant memory.
 
@@ -102,47 +158,79 @@ class VideoFigures:
   """
 
   def __init__(self):
-    self._pixels = self._changed = 0
+    self._pixels = self._changed = self._follows = 0
     self._squared = self._similar = self._flicker = self._energy = self._energy_of_truth = 0.0
-    self._previous: tuple[NdArray, NdArray] | None = None  # difference to the truth, region
+    self._flow_error = self._flow_error_of_truth = 0.0
+    self._previous: tuple[NdArray, NdArray, NdArray] | None = None  # image, truth, region
 
   @property
   def seen(self) -> bool:
     """Whether any pixel was in a mask."""
     return self._pixels > 0
 
-  def add(self, image: UInt8[NdArray, "H W 3"], truth: UInt8[NdArray, "H W 3"], mask: UInt8[NdArray, "H W 1"]) -> None:
-    """Takes in the next frame; a frame with an empty mask counts only towards flicker."""
-    region = mask[..., 0] > 127
+  def add(
+    self,
+    image: UInt8[NdArray, "H W 3"],
+    truth: UInt8[NdArray, "H W 3"],
+    mask: UInt8[NdArray, "H W 1"],
+    flow: Flow | None = None,
+  ) -> dict[str, float]:
+    """Takes in the next frame, and returns its own "psnr", "ssim" and "flicker", those that it has.
+
+    A frame with an empty mask counts only towards flicker.
+
+    Args:
+      image, truth: the frame.
+      mask: the region.
+      flow: of the truth, from this frame to the one before; None: the frame does not count towards flow error.
+    """
+    region, alone = mask[..., 0] > 127, {}
     difference = image.astype(np.int16) - truth
-    self._pixels += int(region.sum())
-    self._squared += float(np.square(difference[region].astype(np.float64)).sum())
-    if region.any():
-      self._similar += float(ssim_map(image, truth)[region].sum())
+    pixels = int(region.sum())
+    if pixels:
+      squared = float(np.square(difference[region].astype(np.float64)).sum())
+      similar = float(ssim_map(image, truth)[region].sum())
+      alone = {"psnr": _decibels(squared / (3 * pixels)), "ssim": similar / pixels}
+      self._pixels += pixels
+      self._squared += squared
+      self._similar += similar
       self._energy += gradient_energy(image, region)
       self._energy_of_truth += gradient_energy(truth, region)
     if self._previous is not None:
-      before, region_before = self._previous
+      image_before, truth_before, region_before = self._previous
       either = region | region_before
-      self._changed += int(either.sum())
-      self._flicker += float(np.abs(difference - before)[either].sum())
-    self._previous = difference, region
+      changed = int(either.sum())
+      if changed:
+        difference_before = image_before.astype(np.int16) - truth_before
+        flickers = float(np.abs(difference - difference_before)[either].sum())
+        alone["flicker"] = flickers / (3 * changed)
+        self._changed, self._flicker = self._changed + changed, self._flicker + flickers
+      if flow is not None and pixels:
+        known = region & flow.known
+        self._follows += int(known.sum())
+        self._flow_error += float(np.abs(image - _followed(image_before, flow))[known].sum())
+        self._flow_error_of_truth += float(np.abs(truth - _followed(truth_before, flow))[known].sum())
+    self._previous = image, truth, region
+    return alone
 
   def figures(self) -> dict[str, float]:
-    """{"psnr": dB, "ssim": -1 to 1, "flicker": grey levels, "sharpness": 1 is the truth's}.
+    """{"psnr": dB, "ssim": -1 to 1, "flicker": grey levels, "sharpness": 1 is the truth's, "flow_error": grey levels}.
 
-    Without flicker for a single frame, without sharpness where the truth is of one colour.
+    "flow_error" is the mean absolute change of a point along the true optical flow (of what moves with the person, only
+    what flickers is left); "flow_error_of_truth" is the truth's own. Both only where `add`
+    was given flow. Without flicker for a single frame, without sharpness where the truth is of one colour.
 
     Raises:
       ValueError: no pixel was in any mask.
     """
     if not self._pixels:
       raise ValueError("the mask is empty")
-    error = self._squared / (3 * self._pixels)
-    figures = {"psnr": float(10 * np.log10(PEAK**2 / error)) if error else float("inf")}
-    figures["ssim"] = self._similar / self._pixels
+    figures = {"psnr": _decibels(self._squared / (3 * self._pixels)), "ssim": self._similar / self._pixels}
     if self._changed:
       figures["flicker"] = self._flicker / (3 * self._changed)
     if self._energy_of_truth:
       figures["sharpness"] = self._energy / self._energy_of_truth
+    if self._follows:
+      figures["flow_error"] = self._flow_error / (3 * self._follows)
+      figures["flow_error_of_truth"] = self._flow_error_of_truth / (3 * self._follows)
     return figures

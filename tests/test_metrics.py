@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -102,3 +103,32 @@ def test_figures_frame_by_frame_are_those_of_the_clip():
   assert streamed.figures() == pytest.approx(expected, rel=1e-12)
   with pytest.raises(ValueError, match="empty"):
     metrics.VideoFigures().figures()
+
+
+def cloth(shift):
+  """A smooth random picture, moved to the right by whole pixels; what comes in at the left is new."""
+  cells = np.random.default_rng(7).integers(0, 256, (12, 24, 3), dtype=np.uint8)
+  return cv2.resize(cells, (192, 96), interpolation=cv2.INTER_CUBIC)[:, 64 - shift : 160 - shift]
+
+
+def test_flow_error_is_the_change_along_the_true_motion():
+  truth = [cloth(shift) for shift in (0, 3, 6)]
+  lit = [np.clip(frame.astype(int) + light, 0, 255).astype(np.uint8) for frame, light in zip(truth, (0, 8, 0))]
+  whole = np.full((96, 96, 1), 255, np.uint8)
+
+  def figures(frames):
+    finder, found = metrics.FlowFinder(), metrics.VideoFigures()
+    for frame, true in zip(frames, truth):
+      found.add(frame, true, whole, finder.next(true))
+    return found.figures()
+
+  moved, flickering, still = figures(truth), figures(lit), figures([truth[0]] * 3)
+  assert moved["flow_error"] == moved["flow_error_of_truth"] < 0.5
+  assert flickering["flow_error"] == pytest.approx(8, abs=1)  # but where 255 is the most
+  assert still["flow_error"] > 10 * moved["flow_error"]  # the cloth should have moved
+  assert np.abs(np.diff(np.stack(truth).astype(int), axis=0)).mean() > 10  # else nothing was shown
+
+
+def test_small_frames_have_no_flow():
+  finder = metrics.FlowFinder()
+  assert [finder.next(np.zeros((8, 32, 3), np.uint8)) for _ in range(2)] == [None, None]

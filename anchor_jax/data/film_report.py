@@ -1,10 +1,10 @@
 """What `prepare` tells of the films it was given: what was found, what is used, what is left out and why."""
 
-import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from anchor_jax.data.page import key, page, picture
 from anchor_jax.motion.films import Film
 from anchor_jax.motion.stretches import BLURRED, DARK, GONE, SHORT, USED, Stretch, count
 from anchor_jax.motion.ticks import tick_frames
@@ -20,36 +20,16 @@ _RULES = {
   BLURRED: "less than 30 % of the detail that is usual in the shot, for 0.2 s or more",
   SHORT: "less than half a second lies between two others, or between two cuts",
 }
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Films of {person}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d2430;
-  background: #fff; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.5rem; }}
-.bar {{ display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden; margin: .6rem 0; background: #eee; }}
-.bar span {{ min-width: 1px; border-right: 1px solid #fff; }}
-table {{ border-collapse: collapse; width: 100%; }}
-td, th {{ text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e3e6ea; vertical-align: middle; }}
-td img {{ display: block; border-radius: 3px; }}
-.key {{ display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .45rem; }}
-.note {{ background: #fff6e0; border-left: 4px solid #e0a020; padding: .35rem .7rem; margin: .4rem 0; }}
-</style>
-</head>
-<body>
-<h1>Films of {person}</h1>
-<p>{summary}</p>
+_STYLE = """
+.bar { display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden; margin: .6rem 0; background: #eee; }
+.bar span { min-width: 1px; border-right: 1px solid #fff; }
+"""
+_BODY = """<p>{summary}</p>
 {films}
 <h2>Rules</h2>
 <table><tbody>
 {rules}
-</tbody></table>
-</body>
-</html>
-"""
+</tbody></table>"""
 
 
 def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
@@ -133,11 +113,11 @@ def film_report(person: str, films: Sequence[Film]) -> str:
     f"<tr><td>{_key(reason)}{reason or 'used'}</td><td>{rule}</td></tr>" for reason, rule in _RULES.items()
   )
   parts = "\n".join(_section(film, known) for film, known in zip(films, facts))
-  return _PAGE.format(person=html.escape(person), summary=summary, films=parts, rules=rules)
+  return page(f"Films of {person}", _BODY.format(summary=summary, films=parts, rules=rules), _STYLE)
 
 
 def _key(reason: str) -> str:
-  return f'<span class="key" style="background:{_COLOURS[reason]}"></span>'
+  return key(_COLOURS[reason])
 
 
 def _section(film: Film, facts: Mapping[str, Any]) -> str:
@@ -183,5 +163,5 @@ def _thumbnail(film: Film, stretch: Stretch) -> str:
   if not inside:
     return ""
   middle = (stretch.first + stretch.last) / 2
-  data = base64.b64encode(film.survey.thumbnails[min(inside, key=lambda number: abs(number - middle))]).decode()
-  return f'<img alt="{_when(stretch, film.info.fps)}" src="data:image/jpeg;base64,{data}">'
+  nearest = min(inside, key=lambda number: abs(number - middle))
+  return picture(film.survey.thumbnails[nearest], "jpeg", _when(stretch, film.info.fps))
