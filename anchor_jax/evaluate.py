@@ -11,6 +11,7 @@ the training frame whose pose render is nearest; and the texture alone, looked u
 pose. Masks are used here only; `generate` never reads them.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
 from anchor_jax.metrics import Flow, FlowFinder, VideoFigures
+from anchor_jax.motion.fidelity import MotionComparison
 from anchor_jax.motion.surface import hands_mask
 from anchor_jax.motion.video import probe, read_frames
 from anchor_jax.shapes import Int, NdArray, UInt8
@@ -42,6 +44,7 @@ def evaluate(
   training: Source | str | os.PathLike,
   without_head: Frames | str | os.PathLike | None = None,
   page: ComparisonPage | None = None,
+  motion: MotionComparison | None = None,
 ) -> dict:
   """Returns the report: PSNR (dB), SSIM, flicker (grey levels) and sharpness of each contender, by region.
 
@@ -55,6 +58,7 @@ def evaluate(
     training: the prepared folder that the person was trained on, or its records; for the baselines.
     without_head: the same frames before the head model repainted the faces.
     page: takes in every generated frame.
+    motion: likewise; the report then has "motion", of `fidelity`.
 
   Raises:
     UserError: more generated frames than true ones, frames of another size, or nothing to compare.
@@ -72,6 +76,8 @@ def evaluate(
     alone = _compare(figures, images, record, flow.next(record["frame"]))
     if page is not None:
       page.add(images["generated"], record, alone["generated"])
+    if motion is not None:
+      motion.add(images["generated"], record["frame"])
   mean, nearest = mean_frame(training), nearest_poses(truth, training, range(count + 1))
   paint = texture_alone(truth, training, mean)
   flow = FlowFinder()
@@ -83,6 +89,10 @@ def evaluate(
       images["texture_alone"] = paint(record["surface"])
     _compare(figures, images, record, flow.next(record["frame"]))
   report: dict = {"frames": count + 1, "training_frames": len(training)}
+  if motion is not None:
+    report["motion"] = {
+      part: {name: round(value, 4) for name, value in found.items()} for part, found in motion.figures().items()
+    }
   for region, contenders in figures.items():
     if all(found.seen for found in contenders.values()):
       report[region] = {
@@ -259,7 +269,19 @@ def summary(report: dict) -> str:
   face = report.get("face", {})
   if "generated_without_head" in face and face["generated"]["psnr"] < face["generated_without_head"]["psnr"]:
     lines.append("The head model lowers the face's PSNR: generate with --no-head.")
-  return "\n".join(lines)
+  return "\n".join([*lines, *_motion_lines(report.get("motion", {}))])
+
+
+def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
+  """A line on the landmarks that were found again, where they were looked for."""
+  parts = [
+    f"{part} {found['error']:.1f} % ({100 * found['found']:.0f} % found)"
+    for part, found in motion.items()
+    if "error" in found
+  ]
+  mouth = motion.get("face", {}).get("mouth")
+  parts += [] if mouth is None else [f"mouth opening correlates {mouth:.2f}"]
+  return [f"Landmarks off by, in shoulder widths: {', '.join(parts)}"] if parts else []
 
 
 def _cell(figures: dict[str, float] | None) -> str:
@@ -314,22 +336,23 @@ def main() -> None:
   parser.add_argument(
     "--compare", type=Path, nargs="+", metavar="FILE.json", help="only show such reports in one table"
   )
+  parser.add_argument("--landmarks", action="store_true", help="also compare the motion (needs the landmark model)")
   args = parser.parse_args()
   if args.compare:
     print(compare(read_reports(args.compare)))
     return
-  needed = {"--generated": args.generated, "--truth": args.truth, "--training": args.training, "--output": args.output}
-  if missing := [flag for flag, value in needed.items() if value is None]:
-    parser.error(f"give {', '.join(missing)}, or --compare")
+  if missing := [name for name in ("generated", "truth", "training", "output") if getattr(args, name) is None]:
+    parser.error(f"give --{', --'.join(missing)}, or --compare")
   inputs = [args.generated, args.truth, args.training, *filter(None, [args.without_head])]
   for output in filter(None, [args.output, args.page]):
     refuse_overwriting(output, inputs)
     prepare_parent(output)  # a bad path must not cost the work
-  if args.page is None:
-    report = evaluate(args.generated, args.truth, args.training, args.without_head)
-  else:
-    with ComparisonPage(probe(args.generated).fps) as page:
-      report = evaluate(args.generated, args.truth, args.training, args.without_head, page)
+  with contextlib.ExitStack() as stack:
+    fps = probe(inputs[0]).fps
+    page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
+    motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
+    report = evaluate(args.generated, args.truth, args.training, args.without_head, page, motion)
+    if page is not None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))
   save_report(report, args.output)
