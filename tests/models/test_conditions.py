@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,3 +169,13 @@ def test_a_feature_one_pixel_high_is_seen_up_to_a_pixel_around():
   assert rows.tolist() == list(range(20, 44))  # v = 128 is row 32: the pixel's eight rows, and as many on each side
   assert np.abs(table[32, :, 0] - (4 + (np.arange(64) - 4) / 8)).max() < 1
   assert table[rows[0], 32, 2] < 0.5 * table[32, 32, 2]
+
+
+def test_quotients_are_rounded_as_whole_numbers_are():
+  rng = np.random.default_rng(0)
+  by = rng.integers(1, 65, 20000)
+  sums = rng.integers(0, 2048 * by)
+  sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many lie just between two
+  wanted = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
+  given = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
+  np.testing.assert_array_equal(jax.jit(conditions._divided)(*given)[0], wanted)
