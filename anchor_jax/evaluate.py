@@ -343,16 +343,17 @@ def main() -> None:
     return
   if missing := [name for name in ("generated", "truth", "training", "output") if getattr(args, name) is None]:
     parser.error(f"give --{', --'.join(missing)}, or --compare")
-  inputs = [args.generated, args.truth, args.training, *filter(None, [args.without_head])]
+  inputs = [path for path in (args.generated, args.truth, args.training, args.without_head) if path is not None]
   for output in filter(None, [args.output, args.page]):
     refuse_overwriting(output, inputs)
     prepare_parent(output)  # a bad path must not cost the work
   with contextlib.ExitStack() as stack:
-    fps = probe(inputs[0]).fps
+    truth, training = open_prepared(args.truth), open_prepared(args.training)
+    fps = probe(args.generated).fps
     page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
     motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
-    report = evaluate(args.generated, args.truth, args.training, args.without_head, page, motion)
-    if page is not None:
+    report = evaluate(args.generated, truth, training, args.without_head, page, motion)
+    if args.page is not None and page is not None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))
   save_report(report, args.output)

@@ -65,4 +65,4 @@ def test_a_still_picture_misses_the_motion_that_a_copy_has(tmp_path):
       found.append(comparison.figures())
   copy, still = found
   assert copy["body"]["error"] == 0 and copy["face"]["mouth"] == pytest.approx(1)
-  assert still["body"]["error"] > 2 and "mouth" not in still["face"]
+  assert still["body"]["error"] > 1 and still["face"].get("mouth", 0) < 0.9
