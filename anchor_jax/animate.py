@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax import parallel
+from anchor_jax.diffusion.ahead import in_thread, one_late
 from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
@@ -46,6 +47,7 @@ def animate_parts(
   seed: int = 0,
   start: int = 0,
   mesh: Any = None,
+  live: bool = False,
 ) -> Iterator[tuple[Picture, Picture]]:
   """Yields (frame with the face repainted by the head, frame as the body left it) from frame `start` on.
 
@@ -56,13 +58,19 @@ def animate_parts(
     seed: of the noise.
     start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
     mesh: of `parallel.sampling_mesh`, the devices to share the windows; None is one device.
+    live: give frames out as soon as they are there, and sample in a thread beside the one that decodes; without a head.
+
+  Raises:
+    ValueError: live, and with a head.
   """
+  if live and head is not None:
+    raise ValueError("the head is not for live video")
   body_key, head_key = jax.random.split(jax.random.key(seed))
   # Both streams begin where a run from 0 would have begun a block; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
   frames, again = itertools.tee(motion.frames(begin))
-  painter = _Painter(body, mesh, motion.size, body_key, appearance)
+  painter = _Painter(body, mesh, motion.size, body_key, appearance, live)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, appearance)
   unknown = any(each is not None and each.conditioning.nothing_known for each in (painter, head_painter))
   if unknown and (appearance is None or appearance.gather is None):
@@ -220,12 +228,21 @@ class _Denoise:
 class _Painter:
   """One part that paints one video: from what is known of each frame to its picture."""
 
-  def __init__(self, part: Part, mesh: Any, size: int, key: Key[Array, ""], reference: Reference | None = None):
+  def __init__(
+    self,
+    part: Part,
+    mesh: Any,
+    size: int,
+    key: Key[Array, ""],
+    reference: Reference | None = None,
+    live: bool = False,
+  ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
     self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.stride
+    self.ahead = in_thread if live else one_late
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(
@@ -250,7 +267,7 @@ class _Painter:
     else:
       pieces = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
       place = self.sampler.place_block
-    for first, latents in pieces:
+    for first, latents in self.ahead(pieces):
       block, row = divmod(first + offset, size)
       seen = shown.pop(block)
       if first + len(latents) > start:

@@ -260,6 +260,31 @@ class RefinerConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class LightDecoderConfig(Config):
+  """A small stand-in for an autoencoder's decoder; see models/light_decoder.py. diffusers has no such network.
+
+  Attributes:
+    latent_channels: of the autoencoder.
+    block_out_channels, layers_per_block: channels and residual blocks of each level, finest first.
+    patch_size: side in pixels of the patches that the finest level gives out.
+    autoencoder: hash of the autoencoder that it stands in for, see store/light.py.
+  """
+
+  class_name: ClassVar[str] = "AnchorLightDecoder"
+
+  latent_channels: int = 8
+  block_out_channels: tuple[int, ...] = (32, 64)
+  layers_per_block: tuple[int, ...] = (1, 1)
+  patch_size: int = 2
+  autoencoder: str = ""
+
+  def __post_init__(self) -> None:
+    levels = len(self.block_out_channels)
+    self._require(0 < levels == len(self.layers_per_block), "layers_per_block needs one entry for each width")
+    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class _CLIPTower(Config):
   """Fields that CLIP's image and text towers share."""
 

@@ -21,13 +21,14 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax.cli import Parser, command, mesh_shape, person_flags
 from anchor_jax.config import SOLVERS, TAILS, WINDOW_WEIGHTS, SampleConfig, check_seed
 from anchor_jax.errors import UserError
-from anchor_jax.files import partial_path, prepare_parent, refuse_overwriting
+from anchor_jax.files import new_file, partial_path, prepare_parent, refuse_overwriting
 
 if TYPE_CHECKING:
   from anchor_jax.motion.measures import BodyMeasures
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
   from anchor_jax.reference import Reference
 
 _SAMPLING = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
+
+# No window overlaps the next, so that a frame waits for the poses of its own window alone.
+LIVE = {"window": 4, "overlap": 0, "tail": "ragged"}
 
 
 def parse() -> argparse.Namespace:
@@ -58,6 +62,16 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
   parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
   parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices, their frames over F")
+  parser.add_argument(
+    "--decoder",
+    metavar="KIND",
+    help="exact (the autoencoder), light (faster, loses a little), or a folder that distil wrote (default: exact, with"
+    " --live light)",
+  )
+  parser.add_argument(
+    "--live", action="store_true", help="take poses at their rate, write frames as they come; no head"
+  )
+  parser.add_argument("--json", type=Path, metavar="FILE", help="with --live: latency and frames per second")
   body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
   body.add_argument("--steps", type=int, help="sampling steps")
   body.add_argument("--solver", choices=SOLVERS)
@@ -76,7 +90,23 @@ def parse() -> argparse.Namespace:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
   check_seed(args.seed)
   mesh_shape(args.mesh)
+  _check_live(args)
   return args
+
+
+def _check_live(args: argparse.Namespace) -> None:
+  """Fills in what --live decides on; raises UserError for flags that do not go with it."""
+  args.decoder = args.decoder or ("light" if args.live else "exact")
+  if args.json and not args.live:
+    raise UserError("--json is for --live: add it, or leave --json out")
+  if not args.live:
+    return
+  for flag in ("resume", "preview", "whole_clip", "mesh"):
+    if getattr(args, flag):
+      raise UserError(f"--{flag.replace('_', '-')} does not go with --live: leave one of them out")
+  args.no_head, args.whole_clip = True, False
+  for name, value in LIVE.items():
+    setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
 
 
 def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,25 +152,47 @@ def generate(args: argparse.Namespace) -> int:
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
-  person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
+  person = (
+    load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes).with_decoder(args.decoder)
+  )
   measures = measures_of(person, reference, args.motion, not args.no_retarget)
   options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
   options |= {"mapped": not args.no_retarget}
   motion = read_motion(args.motion, size=person.size, **options)
   settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
-  writer = ResumableWriter(args.output, motion.fps, settings, args.resume)
+  writer = ResumableWriter(args.output, motion.fps, settings, args.resume, args.live)
   if args.preview and not writer.frames:
     write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
   start = min(writer.frames, motion.length or writer.frames)
   bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
   with contextlib.closing(writer), bar:
-    if start != motion.length:
+    if args.live:
+      from anchor_jax.live import play
+
+      timing = play(
+        person,
+        motion,
+        lambda frame: (writer.write(watermarked(frame, args.watermark)), bar.update()),
+        reference,
+        args.seed,
+      )
+      _report(timing.to_json(), args.json)
+    elif start != motion.length:
       for frame in person.animate(motion, reference, args.seed, start, mesh):
         writer.write(watermarked(frame, args.watermark))
         bar.update()
     tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
     writer.finish(tags, None if args.motion.is_dir() or args.no_audio else args.motion)
   return writer.frames
+
+
+def _report(figures: dict[str, float], path: Path | None) -> None:
+  """Prints what --live measured, and writes it where --json says."""
+  shown = "{frames_per_second:.1f} frames/s, latency {latency_median:.3f} s (at most {latency_largest:.3f} s)"
+  print(shown.format(**figures), flush=True)
+  if path is not None:
+    with new_file(path) as place:
+      place.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def settings_of_body(measures: "BodyMeasures | None", mapped: bool) -> dict[str, Any]:
@@ -219,6 +271,7 @@ def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[
     "seed": args.seed,
     "fps": fps,
     "watermark": args.watermark,
+    **({} if args.decoder == "exact" else {"decoder": Path(args.decoder).name}),
     "body": {"step": body.step, **dataclasses.asdict(body.sample)},
     "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
   }

@@ -16,6 +16,7 @@ from anchor_jax.models.conditioning import Conditioning, make_conditioning, need
 from anchor_jax.models.networks import Networks
 from anchor_jax.reference import Reference
 from anchor_jax.shapes import NdArray, PyTree, UInt8
+from anchor_jax.store.light import LIGHT, LightDecoder
 
 _CAST = ("kernel", "taps")  # names of the parameters that every layer multiplies by in its compute type
 
@@ -75,6 +76,16 @@ class Part:
     if place not in self._placed:
       self._placed[place] = jax.device_put(make_conditioning(kind, self.dense_appearance), replicated)
     return self._placed[place]
+
+  def with_light_decoder(self, light: LightDecoder) -> "Part":
+    """The part with pictures decoded by a light decoder.
+
+    Raises:
+      UserError: it was made for another autoencoder.
+    """
+    light.check(self.weights["vae"])
+    networks = dataclasses.replace(self.networks, light=light.config)
+    return dataclasses.replace(self, networks=networks, weights={**self.weights, LIGHT: light.params})
 
   def sampler(self, mesh: Any = None) -> Sampler:
     """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""

@@ -15,6 +15,7 @@ from anchor_jax.part import Part
 from anchor_jax.reference import Reference, read_reference, square
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.store.bundle import Content, check_target, write_bundle
+from anchor_jax.store.light import LIGHT, read_light_decoder
 from anchor_jax.store.saving import write_person
 from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part
 
@@ -55,6 +56,7 @@ class Person:
     start: int = 0,
     mesh: Any = None,
     with_body: bool = False,
+    live: bool = False,
   ) -> Iterator[Any]:
     """The person in motion, frame by frame.
 
@@ -69,6 +71,7 @@ class Person:
       start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
       mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
       with_body: also yield each frame as it was before the head repainted the face.
+      live: yield each frame as soon as it is there, computing in two threads; the body alone. See `live.py`.
 
     Returns:
       An iterator over frames, uint8 [H W 3], or over pairs of such.
@@ -78,7 +81,9 @@ class Person:
         frames are made.
     """
     check_seed(seed)
-    pairs = animate_parts(self.body, self.head, motion, _reference(appearance), seed, start, mesh)
+    pairs = animate_parts(
+      self.body, None if live else self.head, motion, _reference(appearance), seed, start, mesh, live
+    )
     return pairs if with_body else (frame for frame, _ in pairs)
 
   def with_sampling(self, part: str = "body", **changes: Any) -> "Person":
@@ -90,6 +95,21 @@ class Person:
     if part not in self.parts:
       raise UserError(f'this person has no part "{part}": use {" or ".join(self.parts)}')
     return dataclasses.replace(self, **{part: self.parts[part].with_sampling(**changes)})
+
+  def with_decoder(self, decoder: str | Path) -> "Person":
+    """The person with pictures decoded in another way.
+
+    Args:
+      decoder: "exact" is the autoencoder, as without this; "light" the small decoder that comes with the package, which
+        takes a tenth of the time and loses a little; otherwise a folder that `python -m anchor_jax.distil` wrote.
+
+    Raises:
+      UserError: it can't be read, or it was made for another autoencoder than hers.
+    """
+    if str(decoder) == "exact":
+      return self
+    light = read_light_decoder(decoder)
+    return dataclasses.replace(self, **{name: part.with_light_decoder(light) for name, part in self.parts.items()})
 
   def save(self, folder: str | Path) -> None:
     """Writes the person as a folder of diffusers models, which `load` reads back bit for bit.
@@ -103,7 +123,8 @@ class Person:
 
     def stored(part: Part) -> StoredPart:
       config = dataclasses.replace(part.config, sample=part.sample)
-      return StoredPart(config, part.networks, part.weights, part.step, part.appearance, part.dense_appearance)
+      weights = {name: tree for name, tree in part.weights.items() if name != LIGHT}  # it is no part of the person
+      return StoredPart(config, part.networks, weights, part.step, part.appearance, part.dense_appearance)
 
     write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
 

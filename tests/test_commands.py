@@ -13,7 +13,7 @@ from absl import flags
 from anchor_jax import runtime
 from anchor_jax.errors import UserError
 
-COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench")
+COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench", "distil")
 
 SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # to import
 
@@ -70,6 +70,10 @@ def test_help_imports_nothing_that_is_slow(command):
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.avi"], "ends in .mp4"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--frames=0"], "at least 1"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/file/a.mp4"], "cannot write"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--json=OUT/j"], "--json is for --live"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--live", "--resume"], "with --live"),
+    ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "whole numbers"),
+    ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (
       "evaluate",
       ["--generated=OUT/x.mp4", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/r.json"],

@@ -11,14 +11,18 @@ from people import make_posed_frames
 from tiny import tiny_model
 
 from anchor_jax import parallel
+from anchor_jax.animate import animate_parts
+from anchor_jax.architecture import LightDecoderConfig
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.data.records import build
 from anchor_jax.errors import UserError
+from anchor_jax.live import play
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import crop_image, face_transform
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.person import Part, Person, Reference, load, read_reference
+from anchor_jax.store.light import LightDecoder, autoencoder_hash, write_light_decoder
 
 POSED = list(make_posed_frames(12))
 MOVES = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in POSED]
@@ -186,3 +190,34 @@ def test_the_shipped_weights_know_no_person():
   assert person.body.sample.window == 8 and person.head.sample.window == 1
   with pytest.raises(UserError, match="give one as appearance"):
     next(person.animate(MOTION))
+
+
+def test_live_video_has_the_frames_of_any_other(person, frames):
+  alone, written = Person(person.body, None), []
+  timing = play(alone, MOTION, written.append, rate=100.0)
+  np.testing.assert_array_equal(written, frames[1])
+  assert len(timing.written) == len(MOVES) == len(timing.latencies) and min(timing.latencies) > 0
+  assert timing.written[-1] >= len(MOVES) / 100 and timing.to_json()["latency_largest"] == max(timing.latencies)
+  with pytest.raises(ValueError, match="not for live"):
+    next(animate_parts(person.body, person.head, MOTION, live=True))
+
+
+def test_a_light_decoder_paints_other_pictures_of_the_same_latents_and_is_not_saved(person, frames, tmp_path):
+  shape = LightDecoderConfig(latent_channels=2, block_out_channels=(8,), layers_per_block=(0,), patch_size=4)
+  params = {
+    name: {"kernel": np.ones((3, 3, i, o), np.float32), "bias": np.zeros(o, np.float32)}
+    for name, i, o in (("conv_in", 2, 8), ("conv_out", 8, 48))
+  }
+  mine = dataclasses.replace(shape, autoencoder=autoencoder_hash(person.body.weights["vae"]))
+  write_light_decoder(tmp_path, LightDecoder(mine, params))
+  alone = Person(person.body, None)
+  assert alone.with_decoder("exact") is alone
+  light = alone.with_decoder(tmp_path)
+  made = next(light.animate(MOTION))
+  assert np.abs(made.astype(int) - frames[1][0]).max() > 10
+  light.save(tmp_path / "saved")
+  assert (
+    not (tmp_path / "saved" / "light_decoder").exists() and "light_decoder" not in load(tmp_path / "saved").body.weights
+  )
+  with pytest.raises(UserError, match="another autoencoder"):
+    alone.with_decoder("light")

@@ -246,7 +246,7 @@ def run_blocks(
   length: int | None = None,
   first_block: int = 0,
 ) -> Iterator[tuple[int, Float[Array, "n H W C"]]]:
-  """Runs ticks over frames as they come; yields (number of the first frame, finished latents), in order.
+  """Runs ticks over frames as they come; yields (number of the first frame, finished latents), in order and at once.
 
   Args:
     layout: sizes of the stream.
@@ -265,8 +265,6 @@ def run_blocks(
   source, size = iter(frames), layout.group_size
   known, ended, taken = length, False, max(0, layout.first_frame(first_block))
   plans: dict[int, WindowPlan] = {}
-  ready: list[tuple[int, Array]] = []
-  shown = False  # whether a block has been given out
   for arriving in itertools.count(first_block):  # number of the block that comes in on this tick
     block = None
     if not ended:
@@ -293,8 +291,6 @@ def run_blocks(
     idle = next(iter(plans.values()), None) or plan_group(layout.rule, 0, size, None)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[plans.get(g, idle) for g in of_levels])
     finished = push(block, stacked, levels)
-    yield from ready
-    ready = []
     leaving = of_levels[-1]
     plans.pop(leaving, None)
     if leaving < first_block:
@@ -303,13 +299,8 @@ def run_blocks(
     if known is not None:
       stop = min(stop, known)
     if stop > max(0, start):
-      # One tick late: the device computes the next block while the caller uses this one. But the first is waited for.
-      ready = [(max(0, start), jax.lax.slice_in_dim(finished, max(0, -start), stop - start))]
-      if not shown:
-        yield from ready
-        ready, shown = [], True
+      yield max(0, start), jax.lax.slice_in_dim(finished, max(0, -start), stop - start)
     if known is not None and stop >= known and ended:
-      yield from ready
       return
 
 

@@ -1,7 +1,7 @@
 """The networks of one part (body or head), and the functions of them that training and sampling share.
 
-Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}, and "refiner" where there is one;
-the trainer decides which of them are trained.
+Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}, and "refiner" and "light_decoder"
+where there are such; the trainer decides which of them are trained.
 """
 
 import dataclasses
@@ -11,10 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from anchor_jax.architecture import LightDecoderConfig
 from anchor_jax.config import ModelConfig
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.conditions import COORDINATE_CHANNELS
 from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
 from anchor_jax.models.vae import AutoencoderKL
@@ -28,10 +30,12 @@ class Networks:
   Attributes:
     model: the architecture of every network, and the noise schedule.
     dtype: compute dtype, "float32" or "bfloat16".
+    light: of the light decoder that decodes in place of the autoencoder's; None leaves it to the autoencoder.
   """
 
   model: ModelConfig
   dtype: str = "float32"
+  light: LightDecoderConfig | None = None
 
   @functools.cached_property
   def denoiser(self) -> Denoiser:
@@ -52,6 +56,11 @@ class Networks:
   def refiner(self) -> Refiner | None:
     """The refiner of decoded pictures; None where the part has none."""
     return None if self.model.refiner is None else Refiner(self.model.refiner, jnp.dtype(self.dtype))
+
+  @functools.cached_property
+  def light_decoder(self) -> LightDecoder | None:
+    """The light decoder; None where the autoencoder decodes."""
+    return None if self.light is None else LightDecoder(self.light, jnp.dtype(self.dtype))
 
   @property
   def inpaints(self) -> bool:
@@ -143,6 +152,8 @@ class Networks:
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
     """Images of scaled latents, clipped to [0, 1]; of the size that the networks see."""
+    if self.light_decoder is not None:
+      return jnp.clip(_apply(self.light_decoder, weights["light_decoder"], latents), 0, 1)
     pixels = self.decode_unscaled(weights, latents / self.model.vae.scaling_factor)
     return jnp.clip(pixels / 2 + 0.5, 0, 1)
 

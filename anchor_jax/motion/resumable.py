@@ -30,7 +30,9 @@ class ResumableWriter:
     frames: number of frames that the file holds or was given; more than 0 at first when it continues one.
   """
 
-  def __init__(self, path: str | os.PathLike, fps: float, settings: Mapping[str, Any], resume: bool = False):
+  def __init__(
+    self, path: str | os.PathLike, fps: float, settings: Mapping[str, Any], resume: bool = False, live: bool = False
+  ):
     """Prepares the file.
 
     Args:
@@ -38,13 +40,14 @@ class ResumableWriter:
       fps: frames per second, above 0.
       settings: what the frames depend on, fit for JSON; stored in the file, and compared when continuing.
       resume: continue a partial file if there is one.
+      live: write each frame before the next one comes, in a fragment of its own; the file is larger for it.
 
     Raises:
       UserError: the file can't be written, or the partial file was made with other settings.
     """
     if not 0 < fps <= 1000:
       raise UserError(f"a video needs a frame rate above 0 and at most 1000, not {fps:g}")
-    self.path, self.partial = Path(path), partial_path(path)
+    self.path, self.partial, self._live = Path(path), partial_path(path), live
     self._fps = Fraction(fps).limit_denominator(1001)
     # A stream can't change its quality on the way, which was 18 for all sizes once.
     self._comment = json.dumps({**settings, "crf": "by size"}, sort_keys=True)
@@ -67,6 +70,7 @@ class ResumableWriter:
   def _open(self, frame: UInt8[NdArray, "H W 3"]) -> None:
     """Begins the partial file anew, with the packets there were."""
     flags = "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"
+    flags += "+frag_every_frame" if self._live else ""
     beside = partial_path(self.path, "resuming")
     self._container = self._guard(
       lambda: av.open(str(beside), "w", format="mp4", options={"movflags": flags, "flush_packets": "1"})
@@ -76,6 +80,7 @@ class ResumableWriter:
     options = {"crf": str(default_crf(*frame.shape[:2])), "g": second, "keyint_min": second, "sc_threshold": "0"}
     # Few frames wait inside the encoder, and none is sent out of turn: a later run can put its own right behind them.
     options |= {"rc-lookahead": "8", "threads": "1", "bf": "0"}
+    options |= {"tune": "zerolatency"} if self._live else {}
     self._stream = add_stream(self._container, self._fps, frame, options)
     self._guard(self._container.start_encoding)
     if self._old:

@@ -12,6 +12,7 @@ from anchor_jax.architecture import (
   CLIPVisionConfig,
   Config,
   ControlNetConfig,
+  LightDecoderConfig,
   RefinerConfig,
   UNetConfig,
   VAEConfig,
@@ -19,6 +20,7 @@ from anchor_jax.architecture import (
 from anchor_jax.errors import UserError
 from anchor_jax.models.clip import CLIPText, CLIPVision
 from anchor_jax.models.controlnet import ControlNet
+from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.unet import UNet
 from anchor_jax.models.vae import AutoencoderKL
@@ -31,6 +33,7 @@ _CONFIGS: dict[str, type[Config]] = {
   "FlaxControlNetModel": ControlNetConfig,
   "AutoencoderKL": VAEConfig,
   "AnchorRefiner": RefinerConfig,
+  "AnchorLightDecoder": LightDecoderConfig,
   "FlaxAutoencoderKL": VAEConfig,
   "CLIPVisionModel": CLIPVisionConfig,
   "CLIPVisionModelWithProjection": CLIPVisionConfig,
@@ -45,6 +48,7 @@ _MODULES: dict[type[Config], Any] = {
   ControlNetConfig: ControlNet,
   VAEConfig: AutoencoderKL,
   RefinerConfig: Refiner,
+  LightDecoderConfig: LightDecoder,
   CLIPVisionConfig: CLIPVision,
   CLIPTextConfig: CLIPText,
 }
@@ -93,6 +97,8 @@ def example_inputs(config: Config) -> tuple[Any, ...]:
     return (jnp.zeros((1, config.stride, config.stride, config.in_channels)),)
   if isinstance(config, RefinerConfig):
     return tuple(jnp.zeros((1, config.stride, config.stride, c)) for c in (3, config.conditioning_channels))
+  if isinstance(config, LightDecoderConfig):
+    return (jnp.zeros((1, 1, 1, config.latent_channels)),)
   if isinstance(config, CLIPVisionConfig):
     return (jnp.zeros((1, config.image_size, config.image_size, config.num_channels)),)
   return (jnp.zeros((1, 1), jnp.int32),)

@@ -5,6 +5,7 @@ top is for body and head alike; one below body/ or head/ is for that part alone,
 top:
 
     vae/  image_encoder/  text_encoder/  scheduler/       shared
+    light_decoder/                                        shared; read on request alone, see light.py
     body/unet/  body/controlnet/  body/refiner/           the body's own; not every body has a refiner
     head/unet/  head/controlnet/                          the head's own
     null_context.safetensors                              shared, or body/... and head/... where the two differ
@@ -23,6 +24,7 @@ from anchor_jax.architecture import (
   CLIPVisionConfig,
   Config,
   ControlNetConfig,
+  LightDecoderConfig,
   RefinerConfig,
   ScheduleConfig,
   UNetConfig,
@@ -65,6 +67,7 @@ ROLES: dict[str, Role] = {
   "controlnet": Role(Kind.NETWORK, ControlNetConfig, "controlnet", per_part=True),
   "refiner": Role(Kind.NETWORK, RefinerConfig, "refiner", per_part=True),
   "vae": Role(Kind.NETWORK, VAEConfig, "vae"),
+  "light_decoder": Role(Kind.NETWORK, LightDecoderConfig),
   "image_encoder": Role(Kind.NETWORK, CLIPVisionConfig, "image_encoder"),
   "text_encoder": Role(Kind.NETWORK, CLIPTextConfig),
   "scheduler": Role(Kind.SCHEDULE, ScheduleConfig, "schedule"),

@@ -151,6 +151,14 @@ def test_empty_levels_cost_nothing():
   assert len(calls) == rule.count(length) * steps
 
 
+def test_a_block_is_given_out_before_the_next_frame_is_taken():
+  taken = []
+  coming = (taken.append(number) or frame for number, frame in enumerate(frames(0, 9)))
+  blocks = sampler_of(WindowRule(4, 0), 1, 2, "ddim", 1.0).stream(toy, coming, prepare, *CONTEXTS)
+  assert [(next(blocks)[0], len(taken)) for _ in range(2)] == [(0, 4), (4, 8)]
+  assert [first for first, _ in blocks] == [8]
+
+
 def test_a_second_stream_compiles_nothing():
   traced = []
 

@@ -202,6 +202,15 @@ def test_a_motion_that_is_still_being_filmed(person, prepared):
   assert first.shape == (32, 32, 3) and len(taken) < 60
 
 
+@pytest.mark.slow
+def test_live_video_and_its_figures(tmp_path, run):
+  assert run(tmp_path / "out.mp4", "--live", "--decoder=exact", f"--json={tmp_path / 'live.json'}") == 10
+  assert probe(tmp_path / "out.mp4").frames == 10 and not (tmp_path / "out.partial.mp4").exists()
+  figures = json.loads((tmp_path / "live.json").read_text())
+  assert figures["frames"] == 10 and figures["poses_per_second"] == 10.0
+  assert 0 < figures["latency_median"] <= figures["latency_largest"] < figures["start_up_seconds"]
+
+
 def test_a_first_second_on_request(tmp_path, run):
   run(tmp_path / "out.mp4", "--preview")
   assert probe(tmp_path / "out.preview.mp4").frames == 10

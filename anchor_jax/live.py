@@ -1,0 +1,99 @@
+"""Video as fast as it plays: poses come at their rate, frames are written as soon as they are there, and it is timed.
+
+Windows are short and do not overlap, so that no frame waits for poses far ahead; else it is the sampler and the stream
+of every other video (`animate.py`). A frame waits for the poses of its window, then for the network.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from anchor_jax.motion.motion import Motion, MotionFrame, live_motion
+from anchor_jax.person import Person, Reference
+from anchor_jax.shapes import NdArray, UInt8
+
+_WARM_UP = 3  # windows before the clock starts: the first compiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+  """What `play` measured.
+
+  Attributes:
+    fps: frames per second at which poses came.
+    start_up: seconds until the first pose was taken, programs being read or compiled.
+    written: of each frame, seconds from when the first pose was awaited until it was written.
+    latencies: of each frame, seconds from when its pose came until it was written.
+  """
+
+  fps: float
+  start_up: float
+  written: list[float]
+  latencies: list[float]
+
+  def to_json(self) -> dict[str, float]:
+    """The figures of `generate --live --json`; latency_95 is exceeded by one frame in twenty.
+
+    frames_per_second is the rate from the first frame to the last, of one frame 0; latency_last tells whether frames
+    are written as fast as poses come, or fall behind.
+    """
+    ordered, passed = sorted(self.latencies), self.written[-1] - self.written[0]
+    return {
+      "frames": len(ordered),
+      "poses_per_second": self.fps,
+      "frames_per_second": (len(ordered) - 1) / passed if passed else 0.0,
+      "start_up_seconds": self.start_up,
+      "latency_median": ordered[len(ordered) // 2],
+      "latency_95": ordered[min(len(ordered) - 1, len(ordered) * 19 // 20)],
+      "latency_largest": ordered[-1],
+      "latency_last": self.latencies[-1],
+    }
+
+
+def play(
+  person: Person,
+  motion: Motion,
+  write: Callable[[UInt8[NdArray, "H W 3"]], object],
+  appearance: Reference | None = None,
+  seed: int = 0,
+  rate: float | None = None,
+  clock: Callable[[], float] = time.monotonic,
+  sleep: Callable[[float], None] = time.sleep,
+) -> Timing:
+  """Animates a person (the body alone) while the motion comes, and times it.
+
+  Args:
+    person: with sampling settings for it, see `generate.LIVE`.
+    motion: what the person does; it is read as it comes, so that its length need not be known.
+    write: takes each frame.
+    appearance, seed: as of `Person.animate`.
+    rate: poses per second; by default the motion's. Infinity takes them as fast as they are used.
+    clock, sleep: of this machine.
+
+  Raises:
+    UserError: as `Person.animate`.
+  """
+  began, rate = clock(), motion.fps if rate is None else rate
+  for _ in person.animate(motion.first(_WARM_UP * person.body.sample.window), appearance, seed, live=True):
+    pass
+  start, taken, written = clock(), [], []
+  frames = _paced(motion.frames(0), rate, start, taken, clock, sleep)
+  for frame in person.animate(live_motion(motion.fps, motion.size, frames), appearance, seed, live=True):
+    write(frame)
+    written.append(clock())
+  latencies = [end - pose for end, pose in zip(written, taken, strict=False)]
+  return Timing(rate, start - began, [end - start for end in written], latencies)
+
+
+def _paced(
+  frames: Iterator[MotionFrame], rate: float, start: float, taken: list[float], clock: Any, sleep: Any
+) -> Iterator[MotionFrame]:
+  """The frames, each when it is due, which is noted in `taken`; late ones at once, but as of when they were due."""
+  for number, frame in zip(itertools.count(), frames):
+    due = start + (number + 1) / rate if rate < float("inf") else clock()
+    while (wait := due - clock()) > 0:
+      sleep(wait)
+    taken.append(due)
+    yield frame

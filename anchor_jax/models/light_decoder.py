@@ -1,0 +1,75 @@
+"""The light decoder: stands in for the autoencoder's where video must come as fast as it plays.
+
+Convolutions without attention and normalisation, so that each pixel depends on a few latent cells around it and one
+pass over memory is enough (as in madebyollin's TAESD). Most of its work is at the latent's resolution, where a
+convolution of many channels is a large matrix product; pixels come out as patches.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.models.layers import Conv, Upsample
+from anchor_jax.shapes import Array, Float
+
+_LARGEST_LATENT = 3.0  # spreads; beyond it nothing is decoded differently
+
+
+class Level(nn.Module):
+  """One resolution level: an upsampling convolution unless it is the coarsest, then `layers` residual blocks."""
+
+  features: int
+  layers: int
+  upsamples: bool
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    if self.upsamples:
+      self.upsampler = Upsample(self.features, self.dtype)
+    self.convs = [Conv(self.features, dtype=self.dtype) for _ in range(2 * self.layers)]
+
+  def __call__(self, x: Float[Array, "B 1 h w C"]) -> Float[Array, "B 1 H W {self.features}"]:
+    if self.upsamples:
+      x = nn.relu(self.upsampler(x))
+    for first, second in zip(self.convs[::2], self.convs[1::2], strict=True):
+      x = nn.relu(x + second(nn.relu(first(x))))
+    return x
+
+
+class LightDecoder(nn.Module):
+  """Scaled latents to pictures in [0, 1].
+
+  Attributes:
+    config: the architecture.
+    dtype: of the computation.
+  """
+
+  config: LightDecoderConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    config, dtype = self.config, self.dtype
+    widths = config.block_out_channels[::-1]
+    self.conv_in = Conv(widths[0], dtype=dtype)
+    self.up_blocks = [
+      Level(width, layers, level > 0, dtype)
+      for level, (width, layers) in enumerate(zip(widths, config.layers_per_block[::-1], strict=True))
+    ]
+    # Mid-grey at first: an error of both signs and of edges, met at full size, would silence all units for good.
+    self.conv_out = Conv(3 * config.patch_size**2, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
+
+  def __call__(self, latents: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
+    """Pictures, float32, nominally in [0, 1], not clipped.
+
+    Args:
+      latents: scaled, as the denoiser makes them.
+    """
+    bounded = _LARGEST_LATENT * jnp.tanh(latents / _LARGEST_LATENT)
+    x = nn.relu(self.conv_in(bounded[:, None]))
+    for block in self.up_blocks:
+      x = block(x)
+    x = 0.5 + self.conv_out(x)[:, 0].astype(jnp.float32)
+    batch, height, width, side = *x.shape[:3], self.config.patch_size
+    x = x.reshape(batch, height, width, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * side, width * side, 3)

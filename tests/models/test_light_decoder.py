@@ -1,0 +1,107 @@
+"""The light decoder: what it sees, how it learns from the autoencoder, and which autoencoder it goes with."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import drawn_weights, tiny_model
+
+from anchor_jax import metrics
+from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.data.sources import ArraySource
+from anchor_jax.errors import UserError
+from anchor_jax.models.light_decoder import LightDecoder as Module
+from anchor_jax.models.networks import Networks
+from anchor_jax.store.diffusers import load_model
+from anchor_jax.store.light import LightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
+from anchor_jax.store.weights import shipped
+from anchor_jax.training.distil import Teaching, distil, distillation_loss, fit
+
+CONFIG = LightDecoderConfig(latent_channels=2, block_out_channels=(8, 12), layers_per_block=(0, 1), patch_size=2)
+FLAT = LightDecoderConfig(latent_channels=2, block_out_channels=(16,), layers_per_block=(1,), patch_size=8)
+LATENTS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 9, 2)), jnp.float32)
+NETWORKS = Networks(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def params():
+  rng, shapes = np.random.default_rng(0), jax.eval_shape(Module(CONFIG).init, jax.random.key(0), LATENTS)["params"]
+  return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
+
+
+def test_a_pixel_depends_on_the_cells_around_it(params):
+  decode = lambda latents: Module(CONFIG).apply({"params": params}, latents)
+  pictures = decode(LATENTS)
+  assert pictures.shape == (2, 36, 36, 3) and pictures.dtype == jnp.float32
+  changed = np.abs(decode(LATENTS.at[0, 8, 8].add(1)) - pictures).max(axis=-1) > 0
+  assert changed[0, 32:, 32:].all() and not changed[0, :12].any() and not changed[1].any()
+
+
+def test_in_networks_it_takes_the_autoencoders_place(params):
+  light = dataclasses.replace(NETWORKS, light=CONFIG)
+  made = light.decode({"light_decoder": params}, LATENTS)
+  np.testing.assert_array_equal(made, jnp.clip(Module(CONFIG).apply({"params": params}, LATENTS), 0, 1))
+
+
+def test_the_loss_counts_decoded_pixels_more_than_true_ones():
+  black, white = jnp.zeros((1, 4, 4, 3)), jnp.ones((1, 4, 4, 3))
+  assert distillation_loss(black, black, black) == 0
+  assert distillation_loss(white, black, white) > distillation_loss(white, white, black) > 0
+  edges = black.at[:, :, ::2].set(0.5)
+  assert distillation_loss(edges, black, black) > distillation_loss(black + 0.25, black, black)
+
+
+def test_it_learns_what_is_shown_of_latents():
+  rng = np.random.default_rng(1)
+  latents = rng.normal(size=(24, 8, 8, 2)).astype(np.float32)
+  colours = 1 / (1 + np.exp(-np.stack([latents[..., 0], latents[..., 1], -latents[..., 0]], axis=-1)))
+  shown = np.rint(255 * np.repeat(np.repeat(colours, 8, axis=1), 8, axis=2)).astype(np.uint8)
+  params = fit(FLAT, Teaching(latents, shown, shown), steps=100, batch_size=8, seed=0)
+  made = Module(FLAT).apply({"params": params}, jnp.asarray(latents))
+  made = np.rint(255 * np.clip(made, 0, 1)).astype(np.uint8)
+  mean = np.broadcast_to(shown.mean(axis=(0, 1, 2)).astype(np.uint8), shown.shape)
+  assert metrics.psnr(made, shown) > metrics.psnr(mean, shown) + 6
+
+
+@pytest.mark.slow
+def test_distilled_from_an_autoencoder():
+  weights, rng = drawn_weights(NETWORKS), np.random.default_rng(1)
+  source = ArraySource({"frame": rng.integers(0, 256, (24, 32, 32, 3), np.uint8)}, np.zeros(24, int))
+  light, measured = distil(NETWORKS, weights, source, CONFIG, steps=2, batch_size=2)
+  assert light.config == dataclasses.replace(CONFIG, autoencoder=autoencoder_hash(weights["vae"]))
+  assert set(measured) == {"against_decoded", "against_truth", "autoencoder"}
+  weights["light_decoder"] = light.params
+  weights = jax.tree.map(jnp.asarray, weights)
+  networks = dataclasses.replace(NETWORKS, light=light.config)
+  assert networks.decode(weights, LATENTS).shape == (2, 36, 36, 3)
+
+
+def test_few_frames_and_many_levels_are_refused():
+  weights = {"vae": {}}
+  source = lambda count: ArraySource({"frame": np.zeros((count, 32, 32, 3), np.uint8)}, np.zeros(count, int))
+  with pytest.raises(UserError, match="at least 20"):
+    distil(NETWORKS, weights, source(4), CONFIG)
+  deep = LightDecoderConfig(block_out_channels=(8,) * 4, layers_per_block=(0,) * 4)
+  with pytest.raises(UserError, match="fewer widths"):
+    distil(NETWORKS, weights, source(30), deep)
+
+
+def test_there_and_back_through_a_folder_and_only_for_its_autoencoder(params, tmp_path):
+  vae = drawn_weights(NETWORKS)["vae"]
+  light = LightDecoder(dataclasses.replace(CONFIG, autoencoder=autoencoder_hash(vae)), params)
+  write_light_decoder(tmp_path, light, "float32")
+  read = read_light_decoder(tmp_path)
+  assert read.config == light.config
+  jax.tree.map(np.testing.assert_array_equal, read.params, params)
+  read.check(vae)
+  with pytest.raises(UserError, match="another autoencoder"):
+    read.check(jax.tree.map(lambda leaf: leaf + 1, vae))
+  with pytest.raises(UserError, match="no light decoder in"):
+    read_light_decoder(tmp_path / "nowhere")
+
+
+def test_the_one_in_the_package_goes_with_its_autoencoder_and_all_weights_fit_in_16_megabytes():
+  read_light_decoder("light").check(load_model(shipped() / "vae", dtype=np.float32).params)
+  assert sum(path.stat().st_size for path in shipped().rglob("*.safetensors")) < 16e6
