@@ -13,10 +13,9 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from globes import film
-from tiny import tiny_model
+from tiny import tiny_model, write_untrained
 
 from anchor_jax import export
 from anchor_jax.architecture import RefinerConfig
@@ -32,10 +31,6 @@ from anchor_jax.motion.clips import PosedClip
 from anchor_jax.person import Part, Person, load
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import Content, _sampling
-from anchor_jax.store.settings import write_settings
-from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
-from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.step import make_state
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)
@@ -61,16 +56,9 @@ def person(tmp_path_factory):
       unet = dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True)
       model = dataclasses.replace(model, unet=unet)
     config = RunConfig(part, model=model, sample=SAMPLE)
-    networks, folder = Networks(config.model), workdir / part
-    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    shapes = jax.eval_shape(Networks(config.model).init, jax.random.key(0))
     weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
-    folder.mkdir()
-    write_settings(folder, config)
-    write_folder(folder / "base", networks, weights, frozen_names(config), "float32")
-    trained = {name: weights[name] for name in trained_keys(config)}
-    with Checkpoints(folder) as checkpoints:
-      checkpoints.save(1, make_state(jax.device_put(trained), optax.sgd(1.0), config), {"position": 0})
-    cv2.imwrite(str(folder / "appearance.png"), rng.integers(0, 256, (size, size, 3), np.uint8))
+    write_untrained(workdir / part, config, weights, rng.integers(0, 256, (size, size, 3), np.uint8))
   return workdir
 
 

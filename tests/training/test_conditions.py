@@ -167,7 +167,8 @@ def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
   for part in person.parts:
     whole = whole.with_sampling(part, whole_clip=True)
   assert agree(animate(whole))
-  assert agree(animate(person, mesh=parallel.sampling_mesh(4, 2)))
+  if "head" in person.parts:  # that of the look-ups alone is below, that of frames without them in tests/test_person.py
+    assert agree(animate(person, mesh=parallel.sampling_mesh(4, 2)))
   # The appearance reaches the pictures.
   for name, part in person.parts.items():
     negative = dataclasses.replace(part.dense_appearance, atlas=255 - part.dense_appearance.atlas)

@@ -1,4 +1,4 @@
-"""The real networks over eight devices: windows, frames of a window, and both."""
+"""Latents of the real networks over eight devices, with attention in kernels; tests/test_person.py has the frames."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ LENGTH = 21
 
 @pytest.fixture(scope="module")
 def run(tiny_runs):
-  """run(mesh) -> latents of a clip with temporal blocks and a pose branch that matters."""
+  """run(mesh) -> latents of a clip with a pose branch that matters."""
   config = tiny_runs("body")
   networks = Networks(config.model)
   weights = jax.device_put(drawn_weights(networks))
@@ -43,7 +43,8 @@ def run(tiny_runs):
   return latents
 
 
-@pytest.mark.parametrize("windows,frames", [(2, 4), pytest.param(8, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("windows,frames", [(2, 4), (8, 1)])
 def test_eight_devices_give_the_frames_of_one(run, windows, frames, monkeypatch):
   alone = run(None)
   assert np.abs(alone).max() > 0.1

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 import pytest
 from people import make_measures
+from tiny import write_untrained
 
 from anchor_jax import generate
 from anchor_jax.data.motions import read_motion
-from anchor_jax.data.records import build
+from anchor_jax.data.records import build, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.motion import live_motion
@@ -28,15 +29,17 @@ from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.video import VideoWriter, probe, read_frames
 from anchor_jax.person import load
 from anchor_jax.prepare import prepare
+from anchor_jax.store.folders import read_models
 from anchor_jax.train import train
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory, begun_runs):
-  """A workdir with a body and a head of one step."""
-  workdir = tmp_path_factory.mktemp("person")
-  for part in ("body", "head"):
-    train(begun_runs(part, steps=1), workdir, jax.devices()[:1])
+  """A workdir with a body, and a head of one step."""
+  workdir, config = tmp_path_factory.mktemp("person"), begun_runs("body", steps=1)
+  record = open_prepared(config.data.path).read(0, ("frame",))
+  write_untrained(workdir / "body", config, read_models(pathlib.Path(config.init), "body")[1], record["frame"])
+  train(begun_runs("head", steps=1), workdir, jax.devices()[:1])
   return workdir
 
 
