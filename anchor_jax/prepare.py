@@ -6,8 +6,9 @@ Example:
 Poses, masks and landmarks are those of a video's sidecar (a folder NAME.anchor beside NAME.mp4, as the studio's videos
 have); without one the landmark model finds them (`make landmarks` installs it). Each shot becomes a clip of its own;
 dark and blurred stretches and those without a person are left out: report.html in the folder shows which and why, and
-docs/films.md has the rules. Afterwards look at preview.png too, and at appearance.png: the room without the person, the
-key frames, the texture of her body; what the film never shows is purple. These are kept in appearance.safetensors for
+docs/films.md has the rules. Of several people the largest is taken, or the one at --person-at=0.3,0.4 (shares of the
+picture, or pixels). Afterwards look at preview.png too, and at appearance.png: the room without the person, the key
+frames, the texture of her body; what the film never shows is purple. These are kept in appearance.safetensors for
 `generate --appearance`, for up to 4 people a folder.
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
@@ -29,6 +30,7 @@ from anchor_jax.files import refuse_overwriting
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video
 from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
+from anchor_jax.motion.people import parse_point
 from anchor_jax.motion.ticks import tick_count
 
 
@@ -42,6 +44,7 @@ def prepare(
   landmarks: str = "mediapipe",
   like: str | os.PathLike | None = None,
   cut_off: bool = False,
+  person_at: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
   """Prepares videos of one person; returns what the folder's meta.json holds.
 
@@ -54,20 +57,26 @@ def prepare(
     landmarks: the landmark model for videos without poses.
     like: an earlier prepared folder of the same camera, whose square of the picture is used again.
     cut_off: take what is there of a video whose end is missing, instead of refusing it.
+    person_at: a point (x, y) on the person when each film begins, of several people in it: shares of the picture's
+      width and height if both are at most 1, else pixels; default the largest person.
 
   Raises:
-    UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written.
+    UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written; nobody
+      is at `person_at`, or a sidecar says already who it is.
   """
   videos = [videos] if isinstance(videos, str | os.PathLike) else videos
   _check_numbers(size, fps)
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
   checked = [check_video(video, landmarks, fps, cut_off) for video in videos]
+  for video in checked:
+    if person_at is not None and video.posed is not None:
+      raise UserError(f"{video.path}: its sidecar says already who is meant: leave out --person-at")
   infos = [video.info for video in checked]
   total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
-  looks = [look_at(video, progress=True) for video in checked]
+  looks = [look_at(video, person_at=person_at, progress=True) for video in checked]
   films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
   clips = [clip for film in films for clip in film.clips]
   facts = {"films": film_facts(films)}
@@ -146,6 +155,7 @@ def main() -> None:
   )
   parser.add_argument("--like", type=Path, metavar="DIR", help="keep the same part of the picture as an earlier folder")
   parser.add_argument("--cut-off", action="store_true", help="prepare what is there of videos whose end is missing")
+  parser.add_argument("--person-at", metavar="X,Y", help="where she is when the film begins, of several people")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
@@ -162,6 +172,7 @@ def main() -> None:
       "landmarks": args.landmarks,
       "like": args.like,
       "cut_off": args.cut_off,
+      "person_at": None if args.person_at is None else parse_point(args.person_at),
     }
     meta = prepare(args.videos, args.output, **options)
   else:

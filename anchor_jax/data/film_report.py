@@ -4,19 +4,24 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
+
 from anchor_jax.data.page import key, page, picture
 from anchor_jax.motion.films import Film
-from anchor_jax.motion.stretches import BLURRED, DARK, GONE, SHORT, USED, Stretch, count
+from anchor_jax.motion.stretches import BLURRED, CROWDED, DARK, GONE, SHORT, USED, Stretch, count
 from anchor_jax.motion.ticks import tick_frames
+from anchor_jax.motion.tracks import only_columns
 
 REPORT = "report.html"
 _MOVES = 0.005  # of the picture's width: a camera that moves less stands still
 _MOST_ROWS = 200  # of a film in the page; meta.json has all stretches
-_COLOURS = {USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", BLURRED: "#8a63b8", SHORT: "#9aa3af"}
+_COLOURS = {USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", CROWDED: "#b5485d", BLURRED: "#8a63b8", SHORT: "#9aa3af"}
 _RULES = {
   USED: "a clip of its own; a cut begins a new one",
   DARK: "the brightest 5 % of the picture are below 40 of 255, for 0.2 s or more",
   GONE: "nobody is found for 0.4 s or more",
+  CROWDED: "somebody else is so near that no column of the picture parts them",
   BLURRED: "less than 30 % of the detail that is usual in the shot, for 0.2 s or more",
   SHORT: "less than half a second lies between two others, or between two cuts",
 }
@@ -53,6 +58,9 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
         "shots": film.stretches[-1].shot + 1,
         "used": sum(len(stretch) for stretch in film.stretches if stretch.used),
         "left_out": count(film.stretches),
+        "people": None
+        if film.people is None
+        else {"seen": film.people.count, "place": [round(part, 3) for part in film.people.place]},
         "guessed_hands": film.guessed and list(film.guessed),
         "camera": round(max(film.survey.camera(s.first, s.last) for s in film.stretches if s.used), 4),
         "stretches": stretches,
@@ -93,6 +101,12 @@ def _notes(film: Mapping[str, Any]) -> list[str]:
     notes.append(f"its frame rate varies: made {film['fps']:g} frames per second by its time stamps")
   if film["hdr"]:
     notes.append("its high dynamic range is brought down")
+  if film["people"]:
+    x, y = film["people"]["place"]
+    notes.append(
+      f"{film['people']['seen']} people are seen at one time: the one at {x:.2f},{y:.2f} is used (--person-at=x,y"
+      " chooses another), and nothing is taken from the columns of the others"
+    )
   if film["guessed_hands"] and any(film["guessed_hands"]):
     left, right = (100 * hands / film["used"] for hands in film["guessed_hands"])
     notes.append(
@@ -164,4 +178,16 @@ def _thumbnail(film: Film, stretch: Stretch) -> str:
     return ""
   middle = (stretch.first + stretch.last) / 2
   nearest = min(inside, key=lambda number: abs(number - middle))
-  return picture(film.survey.thumbnails[nearest], "jpeg", _when(stretch, film.info.fps))
+  return picture(_dimmed(film, nearest), "jpeg", _when(stretch, film.info.fps))
+
+
+def _dimmed(film: Film, number: int) -> bytes:
+  """The small picture of a frame as a JPEG file, in which the columns of other people are dark."""
+  file = film.survey.thumbnails[number]
+  if film.people is None:
+    return file
+  small = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+  assert small is not None
+  first, end = np.round(film.people.columns[number] * small.shape[1] / film.info.width).astype(int).tolist()
+  shown = np.where(only_columns(np.ones_like(small), first, end, 0), small, small // 4)
+  return cv2.imencode(".jpg", shown)[1].tobytes()

@@ -12,14 +12,16 @@ import numpy as np
 from anchor_jax.errors import UserError
 from anchor_jax.motion import render
 from anchor_jax.motion.framing import Square, centre_of, square_around
-from anchor_jax.motion.landmarks import require_mediapipe, track_video
+from anchor_jax.motion.landmarks import find_faces, require_mediapipe, track_video
 from anchor_jax.motion.measures import BodyMeasures
+from anchor_jax.motion.people import People, find_person
 from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
 from anchor_jax.motion.video import VideoInfo, probe
 from anchor_jax.shapes import Float, NdArray
 
 LANDMARK_MODELS = ("mediapipe",)
+_ROOM = 1.6  # widths of her shoulders: a square that is as wide shows her from the head to the waist
 
 
 FRAME_RATES = (1, 240)  # frames per second that cameras make
@@ -115,22 +117,36 @@ def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool
   """Returns the poses of a whole video, from its sidecar, else from the landmark model, which runs now.
 
   Args:
-    video: of `check_video`.
+    video: of `check_video`; of several people in it the largest is taken.
     frames: the landmark model runs over the first so many frames only, and only those are known; default all.
     progress: show a bar while the landmark model runs.
 
   Raises:
     UserError: no person in the video, or it is damaged.
   """
-  return poses_of(video, None if video.posed is not None else find_track(video, frames=frames, progress=progress))
+  return poses_of(video, None if video.posed is not None else find_track(video, frames=frames, progress=progress)[0])
 
 
 def find_track(
-  video: CheckedVideo, *, frames: int | None = None, cuts: Sequence[int] = (), progress: bool = False
-) -> Track:
-  """Returns what the landmark model finds in a video, not mended; see `track_video`."""
-  bar = f"landmarks of {video.path.name}" if progress else None
-  return track_video(video.path, video.info, frames=frames, cuts=cuts, progress=bar)
+  video: CheckedVideo,
+  *,
+  frames: int | None = None,
+  cuts: Sequence[int] = (),
+  person_at: tuple[float, float] | None = None,
+  progress: bool = False,
+) -> tuple[Track, People | None]:
+  """Returns what the landmark model finds of one person in a video, not mended, and who is beside her.
+
+  Of several people it is the largest, or the one at `person_at` when the film begins; see `find_person` and
+  `track_video`.
+  """
+  path, info = video.path, video.info
+  faces = find_faces(path, info, frames=frames)
+  count = info.frames if frames is None else min(frames, info.frames)
+  people = find_person(faces, count, info.fps, (info.width, info.height), cuts=cuts, at=person_at)
+  bar = f"landmarks of {path.name}" if progress else None
+  columns = None if people is None else people.columns
+  return track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar), people
 
 
 def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:
@@ -172,7 +188,23 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
 def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:
   """Returns the square around the person in one or several videos of the same picture size."""
   anchors = np.concatenate([poses.anchors for poses in found])
-  return square_around(info.width, info.height, centre_of(anchors, info.width, info.height), size)
+  centre = centre_of(anchors, info.width, info.height)
+  left, right = _common_columns([poses.track for poses in found if poses.track is not None], info.width)
+  square = square_around(right - left, info.height, (centre[0] - left, centre[1]), size)
+  return dataclasses.replace(square, left=left + square.left)
+
+
+def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
+  """The columns that are hers in all frames, where there is room for her between them; else all columns."""
+  columns = [track.columns for track in tracks if track.columns is not None]
+  if not columns:
+    return 0, width
+  left = max(int(part[:, 0].max()) for part in columns)
+  right = min(int(part[:, 1].min()) for part in columns)
+  shoulders = np.concatenate([track.body[:, SHOULDERS, 0].ravel() for track in tracks])
+  inside = left < np.nanmin(shoulders) and np.nanmax(shoulders) < right  # she may walk about herself
+  room = right - left >= _ROOM * max(track.shoulder_width for track in tracks)
+  return (left, right) if inside and room else (0, width)
 
 
 def _in_square(item: PosedFrame, square: Square) -> PosedFrame:

@@ -11,6 +11,7 @@ from anchor_jax.motion.clips import CheckedVideo, FoundPoses, PosedClip, find_tr
 from anchor_jax.motion.fit import fit_widths
 from anchor_jax.motion.framing import Square, centre_of
 from anchor_jax.motion.measures import measure
+from anchor_jax.motion.people import People
 from anchor_jax.motion.sidecar import PosedVideo
 from anchor_jax.motion.stretches import GONE, GONE_FOR, Stretch, count, divide, runs
 from anchor_jax.motion.survey import Survey, survey
@@ -28,10 +29,12 @@ class FilmLook(NamedTuple):
   Attributes:
     survey: its first look.
     track: what the landmark model found, not mended; None where a sidecar has the poses.
+    people: who is beside her; None where nobody is, or a sidecar has the poses.
   """
 
   survey: Survey
   track: Track | None
+  people: People | None = None
 
 
 class Film(NamedTuple):
@@ -45,6 +48,7 @@ class Film(NamedTuple):
     guessed: frames in use whose left and whose right hand was not found for more than 0.4 s; None where a sidecar has
       the poses.
     clips: of the stretches in use, in order; their frames are made when they are iterated.
+    people: who is beside her; None where nobody is.
   """
 
   name: str
@@ -53,17 +57,24 @@ class Film(NamedTuple):
   stretches: list[Stretch]
   guessed: tuple[int, int] | None
   clips: list[PosedClip]
+  people: People | None = None
 
 
-def look_at(video: CheckedVideo, *, progress: bool = False) -> FilmLook:
+def look_at(video: CheckedVideo, *, person_at: tuple[float, float] | None = None, progress: bool = False) -> FilmLook:
   """Returns a first look at a video and, where it has no sidecar, its landmarks, found by the model now.
 
+  Args:
+    video: of `check_video`.
+    person_at: where the person is when the film begins, if there are several; default the largest.
+    progress: show a bar while the model runs.
+
   Raises:
-    UserError: it is damaged.
+    UserError: it is damaged, or nobody is there.
   """
   film = survey(read_frames(video.path, info=video.info), video.info.fps)
-  cuts = film.cuts.tolist()
-  return FilmLook(film, None if video.posed is not None else find_track(video, cuts=cuts, progress=progress))
+  if video.posed is not None:
+    return FilmLook(film, None)
+  return FilmLook(film, *find_track(video, cuts=film.cuts.tolist(), person_at=person_at, progress=progress))
 
 
 def read_films(
@@ -111,7 +122,8 @@ def read_films(
     own = clips[id(video)]
     if len(own) > 1:
       own = [clip._replace(name=f"{clip.name} {number}") for number, clip in enumerate(own, start=1)]
-    films.append(Film(video.path.stem, video.info, look.survey, stretches, _guessed(look.track, stretches), own))
+    guessed = _guessed(look.track, stretches)
+    films.append(Film(video.path.stem, video.info, look.survey, stretches, guessed, own, look.people))
   return films
 
 
@@ -122,7 +134,7 @@ def _divide(video: CheckedVideo, look: FilmLook) -> list[Stretch]:
   else:
     assert video.posed is not None
     seen = _seen(video.posed, fps)
-  stretches = divide(look.survey, seen, fps)
+  stretches = divide(look.survey, seen, fps, None if look.people is None else look.people.crowded)
   if not any(stretch.used for stretch in stretches):
     left_out = count(stretches)
     if set(left_out) == {GONE}:

@@ -69,7 +69,8 @@ def posed_frames(
   for number, frame in enumerate(itertools.islice(read_frames(path, first, info), len(track))):
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
-      square.image(frame), pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface
+      square.image(track.own(number, frame)),
+      *(pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from anchor_jax.motion.survey import WINDOW, Survey
 from anchor_jax.shapes import Bool, Int, NdArray, Shaped
 
-USED, DARK, GONE, BLURRED, SHORT = "", "dark", "no person", "blurred", "short"
+USED, DARK, GONE, CROWDED, BLURRED, SHORT = "", "dark", "no person", "crowded", "blurred", "short"
 GONE_FOR = 0.4  # seconds: a person who is not found for less long is interpolated (motion/tracks.py)
 _SHORTEST = 0.5  # seconds of a clip
 
@@ -21,7 +21,7 @@ class Stretch:
   Attributes:
     first, last: numbers of frames.
     shot: number of the shot, from 0.
-    reason: why it is left out, one of `DARK`, `GONE`, `BLURRED`, `SHORT`; "" where it is used.
+    reason: why it is left out, one of `DARK`, `GONE`, `CROWDED`, `BLURRED`, `SHORT`; "" where it is used.
   """
 
   first: int
@@ -38,21 +38,26 @@ class Stretch:
     return self.last - self.first
 
 
-def divide(film: Survey, seen: Bool[NdArray, " T"], fps: float | int) -> list[Stretch]:
+def divide(
+  film: Survey, seen: Bool[NdArray, " T"], fps: float | int, crowded: Bool[NdArray, " T"] | None = None
+) -> list[Stretch]:
   """Divides a film into stretches: all its frames, in order.
 
-  A frame is left out where it is dark, where the person was not found for more than 0.4 s, or where it is blurred; the
-  first of these counts. Dark and blurred stretches of less than 0.2 s stay in. What is left of a shot in one piece is a
-  clip; pieces of less than half a second are left out too, unless the film has no longer one: then the longest stays.
+  A frame is left out where it is dark, where the person was not found for more than 0.4 s, where somebody else is too
+  near, or where it is blurred; the first of these counts. Dark and blurred stretches of less than 0.2 s stay in. What
+  is left of a shot in one piece is a clip; pieces of less than half a second are left out too, unless the film has no
+  longer one: then the longest stays.
 
   Args:
     film: of `survey`.
     seen: whether the person was found in each frame.
     fps: frames per second.
+    crowded: whether somebody else is too near in each frame; default in none.
   """
   shots, reasons = film.shots, np.full(len(film), USED, dtype="U16")
   for reason, here, shortest in (
     (BLURRED, film.blurred, WINDOW),
+    (CROWDED, np.zeros(len(film), bool) if crowded is None else crowded, 0.0),
     (GONE, ~seen, GONE_FOR),
     (DARK, film.dark, WINDOW),
   ):

@@ -36,6 +36,8 @@ class Track:
     triangles: [K 3] numbers of face points, the mesh of the face.
     masks: T PNG files (u8, 0 to 255) with the person's share of each pixel; see `mask`.
     has_face: [T] whether the face was found in a frame.
+    columns: [T 2] the columns of the picture that are hers, the first and the one after the last, where other people
+      are beside her; None where the whole picture is.
   """
 
   width: int
@@ -47,6 +49,7 @@ class Track:
   triangles: Int[NdArray, "K 3"]
   masks: tuple[bytes, ...]
   has_face: Bool[NdArray, " T"]
+  columns: Int[NdArray, "T 2"] | None = None
 
   def __len__(self) -> int:
     return len(self.body)
@@ -57,9 +60,13 @@ class Track:
     assert share is not None
     return np.where(share > 127, 255, 0).astype(np.uint8)
 
+  def own(self, frame: int, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "H W *C"]:
+    """A frame's picture with the columns of other people painted grey."""
+    return picture if self.columns is None else only_columns(picture, *self.columns[frame].tolist())
+
   def part(self, first: int, last: int) -> "Track":
     """Returns the track of frames `first` to `last` (exclusive)."""
-    names = ("body", "face", "hands", "masks", "has_face")
+    names = ("body", "face", "hands", "masks", "has_face", *(() if self.columns is None else ("columns",)))
     return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in names})
 
   @property
@@ -67,6 +74,13 @@ class Track:
     """Pixels between the shoulders: the 80th percentile over the video, since a turned body looks narrower."""
     left, right = (self.body[:, side, :2] for side in SHOULDERS)
     return float(np.nanpercentile(np.linalg.norm(left - right, axis=-1), 80))
+
+
+def only_columns(picture: UInt8[NdArray, "H W *C"], first: int, end: int, value: int = 128) -> NdArray:
+  """Returns the picture with all columns but `first` to `end` (exclusive) painted grey, or of another value."""
+  painted = np.full_like(picture, value)
+  painted[:, first:end] = picture[:, first:end]
+  return painted
 
 
 def five_landmarks(face: Float[NdArray, "T N 3"]) -> Float[NdArray, "T 5 2"]:
