@@ -47,7 +47,6 @@ def animate_parts(
   seed: int = 0,
   start: int = 0,
   mesh: Any = None,
-  live: bool = False,
 ) -> Iterator[tuple[Picture, Picture]]:
   """Yields (frame with the face repainted by the head, frame as the body left it) from frame `start` on.
 
@@ -58,19 +57,18 @@ def animate_parts(
     seed: of the noise.
     start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
     mesh: of `parallel.sampling_mesh`, the devices to share the windows; None is one device.
-    live: give frames out as soon as they are there, and sample in a thread beside the one that decodes; without a head.
-
-  Raises:
-    ValueError: live, and with a head.
   """
-  if live and head is not None:
-    raise ValueError("the head is not for live video")
   body_key, head_key = jax.random.split(jax.random.key(seed))
   # Both streams begin where a run from 0 would have begun a block; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
-  frames, again = itertools.tee(motion.frames(begin))
-  painter = _Painter(body, mesh, motion.size, body_key, appearance, live)
+  frames = again = motion.frames(begin)
+  if head is not None:
+    frames, again = itertools.tee(frames)
+  # A head reads the motion a second time, which no other thread may do meanwhile; and programs of several devices must
+  # not be started by two threads, each in its own order.
+  in_two_threads = head is None and mesh is None
+  painter = _Painter(body, mesh, motion.size, body_key, appearance, in_two_threads)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, appearance)
   unknown = any(each is not None and each.conditioning.nothing_known for each in (painter, head_painter))
   if unknown and (appearance is None or appearance.gather is None):
@@ -235,14 +233,14 @@ class _Painter:
     size: int,
     key: Key[Array, ""],
     reference: Reference | None = None,
-    live: bool = False,
+    in_two_threads: bool = False,
   ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
     self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.stride
-    self.ahead = in_thread if live else one_late
+    self.ahead = in_thread if in_two_threads else one_late
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(

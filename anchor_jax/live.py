@@ -75,12 +75,12 @@ def play(
   Raises:
     UserError: as `Person.animate`.
   """
-  began, rate = clock(), motion.fps if rate is None else rate
-  for _ in person.animate(motion.first(_WARM_UP * person.body.sample.window), appearance, seed, live=True):
+  began, rate, alone = clock(), motion.fps if rate is None else rate, Person(person.body, None)
+  for _ in alone.animate(motion.first(_WARM_UP * person.body.sample.window), appearance, seed):
     pass
   start, taken, written = clock(), [], []
   frames = _paced(motion.frames(0), rate, start, taken, clock, sleep)
-  for frame in person.animate(live_motion(motion.fps, motion.size, frames), appearance, seed, live=True):
+  for frame in alone.animate(live_motion(motion.fps, motion.size, frames), appearance, seed):
     write(frame)
     written.append(clock())
   latencies = [end - pose for end, pose in zip(written, taken, strict=False)]

@@ -56,7 +56,6 @@ class Person:
     start: int = 0,
     mesh: Any = None,
     with_body: bool = False,
-    live: bool = False,
   ) -> Iterator[Any]:
     """The person in motion, frame by frame.
 
@@ -71,7 +70,6 @@ class Person:
       start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
       mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
       with_body: also yield each frame as it was before the head repainted the face.
-      live: yield each frame as soon as it is there, computing in two threads; the body alone. See `live.py`.
 
     Returns:
       An iterator over frames, uint8 [H W 3], or over pairs of such.
@@ -81,9 +79,7 @@ class Person:
         frames are made.
     """
     check_seed(seed)
-    pairs = animate_parts(
-      self.body, None if live else self.head, motion, _reference(appearance), seed, start, mesh, live
-    )
+    pairs = animate_parts(self.body, self.head, motion, _reference(appearance), seed, start, mesh)
     return pairs if with_body else (frame for frame, _ in pairs)
 
   def with_sampling(self, part: str = "body", **changes: Any) -> "Person":

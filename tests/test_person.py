@@ -1,7 +1,9 @@
 """A person animated: on one device and on eight, where her weights are, her references, and what is refused."""
 
 import dataclasses
+import itertools
 import logging
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,6 @@ from people import make_posed_frames
 from tiny import tiny_model
 
 from anchor_jax import parallel
-from anchor_jax.animate import animate_parts
 from anchor_jax.architecture import LightDecoderConfig
 from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.data.records import build
@@ -193,13 +194,26 @@ def test_the_shipped_weights_know_no_person():
 
 
 def test_live_video_has_the_frames_of_any_other(person, frames):
-  alone, written = Person(person.body, None), []
-  timing = play(alone, MOTION, written.append, rate=100.0)
+  written = []
+  timing = play(person, MOTION, written.append, rate=100.0)
   np.testing.assert_array_equal(written, frames[1])
   assert len(timing.written) == len(MOVES) == len(timing.latencies) and min(timing.latencies) > 0
   assert timing.written[-1] >= len(MOVES) / 100 and timing.to_json()["latency_largest"] == max(timing.latencies)
-  with pytest.raises(ValueError, match="not for live"):
-    next(animate_parts(person.body, person.head, MOTION, live=True))
+
+
+def test_a_body_alone_remembers_no_pose_that_is_over(person):
+  kept = []
+
+  def moves(first):
+    for move in MOVES[first:]:
+      fresh = move._replace(pose=move.pose.copy())
+      kept.append(weakref.ref(fresh.pose))
+      yield fresh
+      del fresh
+
+  painted = Person(person.body, None).animate(dataclasses.replace(MOTION, frames=moves))
+  assert len(list(itertools.islice(painted, 10))) == 10
+  assert sum(pose() is not None for pose in kept[:6]) == 0
 
 
 def test_a_light_decoder_paints_other_pictures_of_the_same_latents_and_is_not_saved(person, frames, tmp_path):
