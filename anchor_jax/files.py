@@ -11,7 +11,7 @@ from anchor_jax.errors import UserError
 
 SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `motion.sidecar`
 # Words in the names under which outputs are written before they are complete, see `partial_path`.
-_UNFINISHED = ("partial", "preview", "resuming", "finishing")
+_UNFINISHED = ("partial", "preview", "resuming", "finishing", "looks")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
 

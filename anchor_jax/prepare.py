@@ -11,11 +11,14 @@ picture, or pixels). Afterwards look at preview.png too, and at appearance.png: 
 frames, the texture of her body; what the film never shows is purple. These are kept in appearance.safetensors for
 `generate --appearance`, for up to 4 people a folder.
 
+Landmarks of many videos are found by --workers=N processes; stopped anywhere, the same command goes on from there.
+
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
 """
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +29,11 @@ from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances,
 from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
 from anchor_jax.errors import UserError
-from anchor_jax.files import refuse_overwriting
+from anchor_jax.files import partial_path, refuse_overwriting
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video
 from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
+from anchor_jax.motion.looks import look_at_all
 from anchor_jax.motion.people import parse_point
 from anchor_jax.motion.ticks import tick_count
 
@@ -45,6 +49,7 @@ def prepare(
   like: str | os.PathLike | None = None,
   cut_off: bool = False,
   person_at: tuple[float, float] | None = None,
+  workers: int = 1,
 ) -> dict[str, Any]:
   """Prepares videos of one person; returns what the folder's meta.json holds.
 
@@ -59,6 +64,9 @@ def prepare(
     cut_off: take what is there of a video whose end is missing, instead of refusing it.
     person_at: a point (x, y) on the person when each film begins, of several people in it: shares of the picture's
       width and height if both are at most 1, else pixels; default the largest person.
+    workers: number of processes that look for landmarks, each in a video of its own. What is found in each of several
+      videos is kept beside the output until all is done (OUTPUT.looks): stopped anywhere, the same call goes on from
+      there, to the same bytes.
 
   Raises:
     UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written; nobody
@@ -66,6 +74,8 @@ def prepare(
   """
   videos = [videos] if isinstance(videos, str | os.PathLike) else videos
   _check_numbers(size, fps)
+  if workers < 1:
+    raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
   checked = [check_video(video, landmarks, fps, cut_off) for video in videos]
@@ -76,7 +86,11 @@ def prepare(
   total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name
   square = None if like is None else _square_of(like, size)
-  looks = [look_at(video, person_at=person_at, progress=True) for video in checked]
+  kept = partial_path(output, "looks")
+  if len(checked) == 1:
+    looks = [look_at(checked[0], person_at=person_at, progress=True)]
+  else:
+    looks = look_at_all(checked, kept, workers, person_at=person_at)
   films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
   clips = [clip for film in films for clip in film.clips]
   facts = {"films": film_facts(films)}
@@ -85,7 +99,10 @@ def prepare(
     store_appearances(source)
     (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
-  return build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
+  meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
+  if len(checked) > 1:
+    shutil.rmtree(kept, ignore_errors=True)
+  return meta
 
 
 def prepare_studio(
@@ -156,6 +173,7 @@ def main() -> None:
   parser.add_argument("--like", type=Path, metavar="DIR", help="keep the same part of the picture as an earlier folder")
   parser.add_argument("--cut-off", action="store_true", help="prepare what is there of videos whose end is missing")
   parser.add_argument("--person-at", metavar="X,Y", help="where she is when the film begins, of several people")
+  parser.add_argument("--workers", type=int, default=1, help="processes, each with a video of its own (default 1)")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
@@ -172,6 +190,7 @@ def main() -> None:
       "landmarks": args.landmarks,
       "like": args.like,
       "cut_off": args.cut_off,
+      "workers": args.workers,
       "person_at": None if args.person_at is None else parse_point(args.person_at),
     }
     meta = prepare(args.videos, args.output, **options)

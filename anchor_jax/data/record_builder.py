@@ -1,10 +1,12 @@
 """The tensorflow-datasets builder that writes the records of a prepared folder."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from anchor_jax.data.records import IMAGES, SPLIT
 
@@ -41,3 +43,20 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self):
     yield from enumerate(self._records)
+
+
+@contextlib.contextmanager
+def same_bytes() -> Iterator[None]:
+  """Within the block equal records are equal bytes in every process.
+
+  A record is a protobuf map, whose order is another one in each process unless it is asked to be sorted; the writer of
+  the datasets' library does not ask, and takes no serializer of ours.
+  """
+  theirs = ExampleSerializer.serialize_example
+  ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
+    deterministic=True
+  )
+  try:
+    yield
+  finally:
+    ExampleSerializer.serialize_example = theirs

@@ -183,12 +183,12 @@ def _run_builder(recorder: _Recorder, size: int, folder: Path, output: str | os.
   """Writes the records into `folder`; `output` is the name for messages."""
   import tensorflow_datasets as tfds  # takes a while to import, and only reading and writing records needs it
 
-  from anchor_jax.data.record_builder import PreparedFrames
+  from anchor_jax.data.record_builder import PreparedFrames, same_bytes
 
   work = folder / "work"
   tfds.disable_progress_bar()  # ours counts the frames
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # the builder talks of downloads; there are none
+    with contextlib.redirect_stdout(io.StringIO()), same_bytes():  # the builder talks of downloads; there are none
       builder = PreparedFrames(recorder, size, data_dir=str(work))
       builder.download_and_prepare()
   except Exception as error:

@@ -147,3 +147,19 @@ def test_a_damaged_record_names_itself_and_its_cause(folder, monkeypatch):
   with pytest.raises(UserError, match=r"damaged \(record 3: .*not a picture") as error:
     source.read(3, ("frame",))
   assert isinstance(error.value.__cause__, ValueError) and "\n" not in str(error.value)
+
+
+def test_records_are_the_same_bytes_in_every_process():
+  """Their fields are in the order of their names; without being asked, each process has an order of its own."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+  from anchor_jax.data.record_builder import same_bytes
+
+  names = [f"field_{letter}" for letter in "hgfedcba"]
+  features = tfds.features.FeaturesDict({name: tfds.features.Scalar(np.int32) for name in names})
+  serializer, theirs = ExampleSerializer(features.get_serialized_info()), ExampleSerializer.serialize_example
+  with same_bytes():
+    data = serializer.serialize_example(features.encode_example(dict.fromkeys(names, 1)))
+  assert sorted(names, key=lambda name: data.index(name.encode())) == sorted(names)
+  assert ExampleSerializer.serialize_example is theirs
