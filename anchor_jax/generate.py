@@ -13,6 +13,9 @@ The motion of another person's video is mapped onto her own body and her place i
 head. --no-retarget leaves it as it is. Prepared folders and sidecars, as the studio's videos have, are always left as
 they are. Her measures are known where she was prepared from videos without sidecars.
 
+--background puts her before a picture, a video or plain green instead of her room; with --background=transparent and
+--output=FILE.webm (for browsers) or FILE.mov (for editors) the room is left out, and so is the sound.
+
 While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
 --resume goes on from there.
 """
@@ -31,6 +34,8 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse_overwriting
 
 if TYPE_CHECKING:
+  from collections.abc import Callable
+
   from anchor_jax.motion.measures import BodyMeasures
   from anchor_jax.motion.motion import Motion
   from anchor_jax.person import Person
@@ -57,6 +62,9 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--resume", action="store_true", help="go on with FILE.partial.mp4 of a run that was stopped")
   parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
   parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
+  parser.add_argument(
+    "--background", metavar="PATH", help="in place of her room: a picture, a video, green or transparent (.webm, .mov)"
+  )
   parser.add_argument("--no-audio", action="store_true", help="leave out the sound of the motion video")
   parser.add_argument("--no-retarget", action="store_true", help="keep the build and place of the person in the video")
   parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
@@ -82,8 +90,7 @@ def parse() -> argparse.Namespace:
   body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
   body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
   args = parser.parse_args()
-  if args.output.suffix.lower() != ".mp4":
-    raise UserError(f"--output={args.output}: name a file that ends in .mp4")
+  check_output(args)
   if args.frames is not None and args.frames < 1:
     raise UserError(f"--frames={args.frames}: at least 1")
   if args.fps is not None and not 0 < args.fps <= 240:
@@ -101,12 +108,24 @@ def _check_live(args: argparse.Namespace) -> None:
     raise UserError("--json is for --live: add it, or leave --json out")
   if not args.live:
     return
-  for flag in ("resume", "preview", "whole_clip", "mesh"):
+  for flag in ("resume", "preview", "whole_clip", "mesh", "background"):
     if getattr(args, flag):
       raise UserError(f"--{flag.replace('_', '-')} does not go with --live: leave one of them out")
   args.no_head, args.whole_clip = True, False
   for name, value in LIVE.items():
     setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+
+
+def check_output(args: argparse.Namespace) -> None:
+  """Checks that the output's name is one that the video can have. Raises UserError otherwise."""
+  suffix = args.output.suffix.lower()
+  if args.background != "transparent":
+    if suffix != ".mp4":
+      raise UserError(f"--output={args.output}: name a file that ends in .mp4")
+  elif suffix not in (".webm", ".mov"):
+    raise UserError(f"--output={args.output}: a transparent video needs a name that ends in .webm or .mov")
+  elif args.resume or args.preview or args.watermark:
+    raise UserError("--background=transparent goes without --resume, --preview and --watermark")
 
 
 def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,6 +152,11 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 def generate(args: argparse.Namespace) -> int:
   """Writes the video; returns its number of frames."""
   inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *filter(None, [args.appearance])]
+  if args.background:
+    from anchor_jax.motion.backgrounds import check_background
+
+    check_background(args.background)
+    inputs.append(Path(args.background))
   refuse_overwriting(args.output, inputs)
   changes = sampling_changes(args)
   prepare_parent(args.output)
@@ -141,6 +165,7 @@ def generate(args: argparse.Namespace) -> int:
 
   from anchor_jax.data.motions import check_motion, read_motion
   from anchor_jax.motion.resumable import ResumableWriter
+  from anchor_jax.motion.transparent import TransparentWriter
   from anchor_jax.person import load
   from anchor_jax.reference import read_reference
   from anchor_jax.runtime import enable_compilation_cache
@@ -160,10 +185,15 @@ def generate(args: argparse.Namespace) -> int:
   options |= {"mapped": not args.no_retarget}
   motion = read_motion(args.motion, size=person.size, **options)
   settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
-  writer = ResumableWriter(args.output, motion.fps, settings, args.resume, args.live)
+  tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
+  if args.background == "transparent":
+    writer = TransparentWriter(args.output, motion.fps, {**tags, "comment": json.dumps(settings, sort_keys=True)})
+  else:
+    writer = ResumableWriter(args.output, motion.fps, settings, args.resume, args.live)
   if args.preview and not writer.frames:
     write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
   start = min(writer.frames, motion.length or writer.frames)
+  motion, placed = before_background(args, person, reference, motion, start)
   bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
   with contextlib.closing(writer), bar:
     if args.live:
@@ -179,9 +209,8 @@ def generate(args: argparse.Namespace) -> int:
       _report(timing.to_json(), args.json)
     elif start != motion.length:
       for frame in person.animate(motion, reference, args.seed, start, mesh):
-        writer.write(watermarked(frame, args.watermark))
+        writer.write(watermarked(placed(frame), args.watermark))
         bar.update()
-    tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
     writer.finish(tags, None if args.motion.is_dir() or args.no_audio else args.motion)
   return writer.frames
 
@@ -223,6 +252,19 @@ def measures_of(person: "Person", reference: "Reference | None", motion: Path, m
   return measures
 
 
+def before_background(
+  args: argparse.Namespace, person: "Person", reference: "Reference | None", motion: "Motion", start: int = 0
+) -> "tuple[Motion, Callable[[Any], Any]]":
+  """Returns the motion to animate once, and what puts each of its frames, from `start` on, before --background."""
+  if not args.background:
+    return motion, lambda frame: frame
+  from anchor_jax.appearance.backdrop import Backdrop
+
+  appearance = None if reference is None else reference.dense_appearance
+  backdrop = Backdrop(args.background, appearance or person.body.dense_appearance, start)
+  return backdrop.watch(motion), backdrop.behind
+
+
 def make_mesh(flag: str) -> Any:
   """Returns the mesh that --mesh asks for; without the flag all devices share the windows, None where there is one."""
   import jax
@@ -238,7 +280,8 @@ def write_preview(person: "Person", motion: "Motion", reference: "Reference | No
   from anchor_jax.motion.video import write_video
 
   path = partial_path(args.output, "preview")
-  frames = (watermarked(frame, args.watermark) for frame in person.animate(motion, reference, args.seed))
+  motion, placed = before_background(args, person, reference, motion)
+  frames = (watermarked(placed(frame), args.watermark) for frame in person.animate(motion, reference, args.seed))
   write_video(
     path, frames, motion.fps, metadata={"comment": "synthetic: a preview"}, total=motion.length, progress="preview"
   )
@@ -272,6 +315,7 @@ def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[
     "fps": fps,
     "watermark": args.watermark,
     **({} if args.decoder == "exact" else {"decoder": Path(args.decoder).name}),
+    **({"background": Path(args.background).name} if args.background else {}),
     "body": {"step": body.step, **dataclasses.asdict(body.sample)},
     "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
   }

@@ -94,6 +94,29 @@ def test_the_watermark_is_in_the_picture_and_nowhere_else(tmp_path, run, monkeyp
   assert changed[20:, :16].any() and not changed[:16].any()
 
 
+def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, globes):
+  frames = encoded(monkeypatch)
+  run(tmp_path / "plain.mp4", "--no-head", "--frames=2", f"--appearance={globes}", motion=globes)
+  run(tmp_path / "green.mp4", "--no-head", "--frames=2", f"--appearance={globes}", "--background=green", motion=globes)
+  for before, after in zip(frames[:2], frames[2:], strict=True):
+    assert (after[:2, :2] == (0, 177, 64)).all()
+    np.testing.assert_array_equal(after[12:15, 15:17], before[12:15, 15:17])  # well inside the body
+  clear = ["--no-head", "--frames=2", f"--appearance={globes}", "--background=transparent"]
+  assert run(tmp_path / "clear.webm", *clear, motion=globes) == 2
+  with av.open(str(tmp_path / "clear.webm")) as file:
+    told = {key.lower(): value for key, value in file.metadata.items()}
+    assert file.streams.video[0].metadata["alpha_mode"] == "1"
+  assert told["synthetic"] == "true" and json.loads(told["comment"])["background"] == "transparent"
+  for output, flags, message in (
+    ("out.mp4", ["--background=green"], "needs to know the room behind her"),
+    ("out.mp4", ["--background=transparent"], r"ends in \.webm or \.mov"),
+    ("out.webm", ["--background=transparent", "--resume"], "goes without --resume"),
+    ("out.mp4", ["--background=beach.png"], "no such file"),
+  ):
+    with pytest.raises(UserError, match=message):
+      run(tmp_path / output, "--frames=2", *flags)
+
+
 def test_goes_on_where_it_was_stopped(tmp_path, run, monkeypatch):
   frames = encoded(monkeypatch)
   run(tmp_path / "whole.mp4")

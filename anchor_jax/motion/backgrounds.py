@@ -1,0 +1,78 @@
+"""Pictures to put behind a person: a plain colour, a picture file, or a video, which begins anew when it ends."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from anchor_jax.errors import UserError
+from anchor_jax.motion.picture import read_picture
+from anchor_jax.motion.video import probe, read_frames
+from anchor_jax.shapes import NdArray, UInt8
+
+GREEN, TRANSPARENT = "green", "transparent"
+_GREEN = (0, 177, 64)  # the colour of studio cloth
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def check_background(name: str) -> None:
+  """Checks that `backgrounds` will find something. Raises UserError otherwise."""
+  if name not in (GREEN, TRANSPARENT):
+    _check_file(Path(name))
+
+
+def backgrounds(name: str, size: int, fps: float | int, start: int = 0) -> Iterator[UInt8[NdArray, "S S 3"]]:
+  """Yields a background for each frame from number `start` on, without end: the central square, resized.
+
+  Args:
+    name: "green", or a picture or a video; of a video the frame that it shows at that time.
+    size: height and width in pixels.
+    fps: frames per second.
+    start: number of the first frame.
+
+  Raises:
+    UserError: the file can't be read.
+  """
+  if name == GREEN:
+    still = np.full((size, size, 3), _GREEN, np.uint8)
+  elif Path(name).suffix.lower() in _PICTURES:
+    still = cover(read_picture(name), size)
+  else:
+    yield from _film(Path(name), size, fps, start)
+    return
+  while True:
+    yield still
+
+
+def cover(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S 3"]:
+  """Returns the central square of a picture, resized to `size` x `size` pixels."""
+  side = min(picture.shape[:2])
+  top, left = ((length - side) // 2 for length in picture.shape[:2])
+  square = picture[top : top + side, left : left + side]
+  how = cv2.INTER_AREA if size <= side else cv2.INTER_CUBIC
+  return np.ascontiguousarray(cv2.resize(square, (size, size), interpolation=how))
+
+
+def _check_file(path: Path) -> None:
+  if not os.path.isfile(path):
+    raise UserError(f"--background={path}: no such file; give a picture, a video, {GREEN} or {TRANSPARENT}")
+  if path.suffix.lower() not in _PICTURES:
+    probe(path)
+
+
+def _film(path: Path, size: int, fps: float | int, start: int) -> Iterator[UInt8[NdArray, "S S 3"]]:
+  info = probe(path)
+  pictures, there, made = iter(()), -1, np.zeros((size, size, 3), np.uint8)
+  for number in itertools.count(start):
+    wanted = int(number * info.fps / fps + 1e-6) % info.frames
+    if wanted < there or there < 0:
+      pictures, there = enumerate(read_frames(path, wanted, info), start=wanted), -1
+    if wanted != there:
+      for found, frame in pictures:
+        if found >= wanted:
+          there, made = wanted, cover(frame, size)
+          break
+    yield made
