@@ -140,11 +140,13 @@ def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
 
 
 def test_contrast_is_compared_square_by_square_wherever_its_details_lie():
-  stripes = jnp.tile(jnp.asarray([0.0, 1.0]), 8)[None, None, :, None] * jnp.ones((1, 17, 1, 3))
+  stripes = jnp.tile(jnp.asarray([0.0, 0.0, 1.0, 1.0]), 4)[None, None, :, None] * jnp.ones((1, 17, 1, 3))
   flat = jnp.zeros_like(stripes)
   np.testing.assert_allclose(contrast_error(1 - stripes, stripes), 0, atol=1e-6)
-  # Three channels change by 1 at 8 of 8 columns of the left squares, and at 7 of the right ones.
-  np.testing.assert_allclose(contrast_error(flat, stripes), (3**0.5 + (3 * 7 / 8) ** 0.5) / 2, rtol=0.01)
+  # Means of neighbours change by 1/2 in three channels: at 8 of 8 columns of the left squares, at 6 of the right ones.
+  np.testing.assert_allclose(contrast_error(flat, stripes), (0.75**0.5 + (0.75 * 6 / 8) ** 0.5) / 2, rtol=0.01)
+  chequered = jnp.asarray(np.indices((17, 17)).sum(axis=0) % 2, jnp.float32)[None, ..., None] * jnp.ones(3)
+  np.testing.assert_allclose(contrast_error(chequered, 0 * chequered), 0, atol=1e-6)
   right = stripes.at[:, :, :8].set(0)
   weights = jnp.ones((1, 17, 16)).at[:, :, :8].set(3.0)
   np.testing.assert_allclose(contrast_error(right, stripes, weights) / contrast_error(right, stripes), 1.5, rtol=0.01)
