@@ -1,5 +1,6 @@
 """A motion of a video is that of the folder prepared from it, and is decoded only as far as it is taken."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -209,6 +210,9 @@ def model_runs(monkeypatch, standing_track):
   monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are no person's, so any fit does
   monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
   monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
+  nobody_else = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=None)))
+  detection = types.SimpleNamespace(FaceDetection=lambda **options: nobody_else)
+  monkeypatch.setitem(sys.modules, solutions + "face_detection", detection)
   return runs
 
 
