@@ -63,7 +63,9 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
   parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
   parser.add_argument(
-    "--background", metavar="PATH", help="in place of her room: a picture, a video, green or transparent (.webm, .mov)"
+    "--background",
+    metavar="PATH",
+    help="in place of her room: a picture, a video, green, transparent (.webm, .mov; no sound)",
   )
   parser.add_argument("--no-audio", action="store_true", help="leave out the sound of the motion video")
   parser.add_argument("--no-retarget", action="store_true", help="keep the build and place of the person in the video")

@@ -271,6 +271,20 @@ class Upsample(nn.Module):
     return Conv(self.features, dtype=self.dtype, name="conv")(x)
 
 
+def to_patches(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B h w D"]:
+  """Returns the pixels of each patch of `side` x `side` pixels side by side as channels."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height // side, side, width // side, side, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, side * side * channels)
+
+
+def from_patches(x: Float[Array, "B h w D"], side: int) -> Float[Array, "B H W C"]:
+  """Returns the pixels of patches: the inverse of `to_patches`."""
+  batch, height, width, channels = x.shape
+  x = x.reshape(batch, height, width, side, side, channels // side**2)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, channels // side**2)
+
+
 def gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
   """The exact GELU (error function), as in torch; JAX's default is the tanh approximation."""
   return nn.gelu(x, approximate=False)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.architecture import LightDecoderConfig
-from anchor_jax.models.layers import Conv, Upsample
+from anchor_jax.models.layers import Conv, Upsample, from_patches
 from anchor_jax.shapes import Array, Float
 
 _LARGEST_LATENT = 3.0  # spreads; beyond it nothing is decoded differently
@@ -69,7 +69,4 @@ class LightDecoder(nn.Module):
     x = nn.relu(self.conv_in(bounded[:, None]))
     for block in self.up_blocks:
       x = block(x)
-    x = 0.5 + self.conv_out(x)[:, 0].astype(jnp.float32)
-    batch, height, width, side = *x.shape[:3], self.config.patch_size
-    x = x.reshape(batch, height, width, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height * side, width * side, 3)
+    return 0.5 + from_patches(self.conv_out(x)[:, 0].astype(jnp.float32), self.config.patch_size)

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from anchor_jax.architecture import RefinerConfig
 from anchor_jax.models.controlnet import POSE_CHANNELS
-from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
+from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample, from_patches, to_patches
 from anchor_jax.models.resnet import ResBlock
 from anchor_jax.shapes import Array, Float
 
@@ -60,7 +60,7 @@ class Refiner(nn.Module):
       raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {conditions.shape[-1]}")
     if any(side % config.stride for side in pictures.shape[1:3]):
       raise ValueError(f"pictures of {pictures.shape[1:3]} pixels: the refiner takes multiples of {config.stride}")
-    x = self.conv_in(_to_patches(jnp.concatenate([2 * pictures - 1, conditions], axis=-1), config.patch_size)[:, None])
+    x = self.conv_in(to_patches(jnp.concatenate([2 * pictures - 1, conditions], axis=-1), config.patch_size)[:, None])
     skips = []
     for level, block in enumerate(self.down_blocks):
       if level:
@@ -71,23 +71,9 @@ class Refiner(nn.Module):
     for level in range(len(self.up_blocks) - 1, -1, -1):
       x = self.up_blocks[level](self.upsamplers[level](x) + skips[level])
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
-    x = _from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+    x = from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
     added, weights = x[..., :3], x[..., 3:]
     candidates = conditions[..., POSE_CHANNELS:].reshape(*conditions.shape[:3], config.candidates, 4)
     weights = jnp.where(candidates[..., 3] > 0, weights, 0)
     moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
     return pictures + moved + added
-
-
-def _to_patches(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B h w D"]:
-  """The pixels of each patch side by side as channels."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // side, side, width // side, side, channels)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, side * side * channels)
-
-
-def _from_patches(x: Float[Array, "B h w D"], side: int) -> Float[Array, "B H W C"]:
-  """The inverse of `_to_patches`."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height, width, side, side, channels // side**2)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, channels // side**2)

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.framing import square_around
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.motion.video import probe, read_frames
 from anchor_jax.shapes import NdArray, UInt8
@@ -39,7 +39,7 @@ def backgrounds(name: str, size: int, fps: float | int, start: int = 0) -> Itera
   if name == GREEN:
     still = np.full((size, size, 3), _GREEN, np.uint8)
   elif Path(name).suffix.lower() in _PICTURES:
-    still = cover(read_picture(name), size)
+    still = _central(read_picture(name), size)
   else:
     yield from _film(Path(name), size, fps, start)
     return
@@ -47,13 +47,9 @@ def backgrounds(name: str, size: int, fps: float | int, start: int = 0) -> Itera
     yield still
 
 
-def cover(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S 3"]:
-  """Returns the central square of a picture, resized to `size` x `size` pixels."""
-  side = min(picture.shape[:2])
-  top, left = ((length - side) // 2 for length in picture.shape[:2])
-  square = picture[top : top + side, left : left + side]
-  how = cv2.INTER_AREA if size <= side else cv2.INTER_CUBIC
-  return np.ascontiguousarray(cv2.resize(square, (size, size), interpolation=how))
+def _central(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S 3"]:
+  height, width = picture.shape[:2]
+  return square_around(width, height, (width / 2, height / 2), size).image(picture)
 
 
 def _check_file(path: Path) -> None:
@@ -73,6 +69,6 @@ def _film(path: Path, size: int, fps: float | int, start: int) -> Iterator[UInt8
     if wanted != there:
       for found, frame in pictures:
         if found >= wanted:
-          there, made = wanted, cover(frame, size)
+          there, made = wanted, _central(frame, size)
           break
     yield made

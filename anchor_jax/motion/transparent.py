@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
-import numpy as np
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.motion.video import Format, add_stream, even, picture_of
 from anchor_jax.shapes import NdArray, UInt8
 
-_ENCODERS = {
-  ".webm": ("libvpx-vp9", "yuva420p", {"crf": "16", "b": "0", "auto-alt-ref": "0", "cpu-used": "3"}),
-  ".mov": ("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "16"}),
+_FORMATS = {
+  ".webm": Format("libvpx-vp9", "yuva420p", {"crf": "16", "b": "0", "auto-alt-ref": "0", "cpu-used": "3"}),
+  ".mov": Format("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "16"}),
 }
-SUFFIXES = tuple(_ENCODERS)
+SUFFIXES = tuple(_FORMATS)
 
 
 class TransparentWriter:
@@ -40,7 +39,7 @@ class TransparentWriter:
       UserError: another ending, or the file can't be written.
     """
     self.path, self.frames = Path(path), 0
-    if self.path.suffix.lower() not in _ENCODERS:
+    if self.path.suffix.lower() not in _FORMATS:
       raise UserError(f"{self.path}: a transparent video is written to a name that ends in {' or '.join(SUFFIXES)}")
     self._fps, self._metadata = Fraction(fps).limit_denominator(1001), dict(metadata)
     self._file = new_file(self.path)
@@ -49,20 +48,11 @@ class TransparentWriter:
 
   def write(self, frame: UInt8[NdArray, "H W 4"]) -> None:
     """Appends a frame with its transparency, not multiplied; all have the first one's size."""
-    height, width = frame.shape[:2]
-    frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    codec, pixels, options = _ENCODERS[self.path.suffix.lower()]
+    frame = even(frame)
     if self._stream is None:
       self._container.metadata.update(self._metadata)
-      self._stream = self._container.add_stream(codec, rate=self._fps)
-      self._stream.height, self._stream.width, self._stream.pix_fmt = *frame.shape[:2], pixels
-      self._stream.codec_context.time_base = 1 / self._fps
-      context = self._stream.codec_context
-      context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
-      self._stream.options = options
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgba")
-    picture.pts, picture.time_base = self.frames, 1 / self._fps
-    self._container.mux(self._stream.encode(picture))
+      self._stream = add_stream(self._container, self._fps, frame, {}, _FORMATS[self.path.suffix.lower()])
+    self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
     self.frames += 1
 
   def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:

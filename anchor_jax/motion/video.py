@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -20,6 +20,18 @@ from anchor_jax.shapes import Int, NdArray, UInt8
 
 # A file counts as truncated when more than this share of the frames that its header claims is missing.
 _MISSING_SHARE = 0.05
+
+
+class Format(NamedTuple):
+  """How a video stream is encoded: encoder, pixel format, and the encoder's options, all by FFmpeg's names."""
+
+  codec: str
+  pixels: str
+  options: Mapping[str, str]
+
+
+H264 = Format("libx264", "yuv420p", {"preset": "medium"})
+LOSSLESS = Format("libx264rgb", "rgb24", {"preset": "ultrafast", "qp": "0"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +239,7 @@ def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> It
   yield from itertools.islice(_decode(container, stream), first, None)
 
 
-def even(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w 3"]:
+def even(frame: UInt8[NdArray, "H W C"]) -> UInt8[NdArray, "h w C"]:
   """Returns the frame with an odd width or height padded by a repeated row or column, since yuv420p needs even ones."""
   height, width = frame.shape[:2]
   if not (height % 2 or width % 2):
@@ -245,23 +257,23 @@ def default_crf(height: int, width: int) -> int:
 
 
 def add_stream(
-  container: Any, fps: Fraction, frame: UInt8[NdArray, "H W 3"], options: dict[str, str], lossless: bool = False
+  container: Any, fps: Fraction, frame: UInt8[NdArray, "H W C"], options: Mapping[str, str], format: Format = H264
 ) -> Any:
-  """Adds an H.264 stream for frames of this size; `options` are the encoder's (crf, preset, g, ...)."""
-  codec, pixels = ("libx264rgb", "rgb24") if lossless else ("libx264", "yuv420p")
-  stream = container.add_stream(codec, rate=fps)
-  stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixels
+  """Adds a stream for frames of this size; `options` go before those of the format."""
+  stream = container.add_stream(format.codec, rate=fps)
+  stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], format.pixels
   stream.codec_context.time_base = 1 / fps
-  if not lossless:  # players guess the colours of a stream that does not name them: ITU-R BT.601, limited range
+  if format.pixels.startswith("yuv"):
+    # Players guess the colours of a stream that does not name them: ITU-R BT.601, limited range.
     context = stream.codec_context
     context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
-  stream.options = {"preset": "medium", **options}
+  stream.options = {**format.options, **options}
   return stream
 
 
-def picture_of(frame: UInt8[NdArray, "H W 3"], number: int, fps: Fraction) -> av.VideoFrame:
-  """Returns frame `number` with its time stamp, for the encoder."""
-  picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+def picture_of(frame: UInt8[NdArray, "H W C"], number: int, fps: Fraction) -> av.VideoFrame:
+  """Returns frame `number`, RGB or RGBA, with its time stamp, for the encoder."""
+  picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24" if frame.shape[2] == 3 else "rgba")
   picture.pts, picture.time_base = number, 1 / fps
   return picture
 
@@ -326,8 +338,8 @@ class VideoWriter:
     frame = frame if self._lossless else even(frame)
     if self._stream is None:
       crf = default_crf(height, width) if self._crf is None else self._crf
-      options = {"qp": "0", "preset": "ultrafast"} if self._lossless else {"crf": str(crf)}
-      self._stream = add_stream(self._container, self._fps, frame, options, lossless=self._lossless)
+      options, kind = ({}, LOSSLESS) if self._lossless else ({"crf": str(crf)}, H264)
+      self._stream = add_stream(self._container, self._fps, frame, options, kind)
     self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
     self.frames += 1
 

@@ -23,6 +23,7 @@ from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.scale import shrink
 from anchor_jax.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.store.light import LightDecoder, autoencoder_hash
+from anchor_jax.training.loss import EDGE_WEIGHT, pixel_errors
 
 TRUTH_WEIGHT = 0.3  # of the true pixels' error beside that of the decoded ones
 _CHUNK = 16  # frames in one call of the autoencoder
@@ -118,8 +119,8 @@ def distillation_loss(
   """Absolute error of pixels and of differences between neighbouring pixels, against decoded and true pictures."""
 
   def error(wanted: Float[Array, "B H W 3"]) -> Float[Array, ""]:
-    off = made - wanted
-    return sum((jnp.mean(jnp.abs(jnp.diff(off, axis=axis))) for axis in (1, 2)), jnp.mean(jnp.abs(off)))
+    absolute, edges = pixel_errors(made - wanted)
+    return absolute + EDGE_WEIGHT * edges
 
   return error(decoded) + TRUTH_WEIGHT * error(frames)
 

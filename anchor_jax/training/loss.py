@@ -156,7 +156,7 @@ def _autoencoder_loss(networks: Networks) -> Loss:
     latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
     made = networks.decode_unscaled(trained, latents)
     error = made - images
-    absolute, edges = _pixel_errors(error)
+    absolute, edges = pixel_errors(error)
     kl = 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
     psnr = -10 * jnp.log10(jnp.mean(jnp.square(jnp.clip(made, -1, 1) - images) / 4))
     metrics = {"absolute": absolute, "psnr": psnr, "kl": kl, "latent_std": jnp.std(mean)}
@@ -165,10 +165,10 @@ def _autoencoder_loss(networks: Networks) -> Loss:
   return loss
 
 
-def _pixel_errors(
+def pixel_errors(
   error: Float[Array, "B H W 3"], weights: Float[Array, "B H W"] | None = None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Mean absolute error of pixels, and of differences between neighbouring pixels; weighted means with `weights`."""
+  """Returns mean absolute errors of pixels and of differences between neighbouring ones, weighted with `weights`."""
   if weights is not None:
     error = error * (weights / jnp.mean(weights))[..., None]  # also the differences count more there
   edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
@@ -231,7 +231,7 @@ def _refiner_loss(
   made = networks.refine(weights, decoded, first(target["pose"]), conditions)
   counted = None if weights_of_pixels is None else weights_of_pixels[chosen, 0]
   made, truth = 2 * made - 1, to_signed(first(target["frame"]))
-  absolute, edges = _pixel_errors(made - truth, counted)
+  absolute, edges = pixel_errors(made - truth, counted)
   contrast = config.sharpness * contrast_error(made, truth, counted) if config.sharpness else 0
   return absolute + EDGE_WEIGHT * edges + contrast
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from anchor_jax.architecture import RefinerConfig
-from anchor_jax.models.refiner import Refiner, _from_patches, _to_patches
+from anchor_jax.models.layers import from_patches, to_patches
+from anchor_jax.models.refiner import Refiner
 
 CONFIG = RefinerConfig(conditioning_channels=11, patch_size=2, block_out_channels=(8, 8), norm_num_groups=4)
 RNG = np.random.default_rng(0)
@@ -51,8 +52,8 @@ def test_frames_do_not_mix(params):
 
 
 def test_patches_are_put_back():
-  np.testing.assert_array_equal(_from_patches(_to_patches(PICTURES, 2), 2), PICTURES)
-  assert _to_patches(PICTURES, 2).shape == (2, 8, 6, 12)
+  np.testing.assert_array_equal(from_patches(to_patches(PICTURES, 2), 2), PICTURES)
+  assert to_patches(PICTURES, 2).shape == (2, 8, 6, 12)
 
 
 def test_what_does_not_fit_is_refused(params):
