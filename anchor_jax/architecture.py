@@ -104,6 +104,8 @@ class UNetConfig(_DownPath):
 
   Attributes that diffusers does not have:
     all_frame_attention: self-attention over all frames of a clip as one sequence; the same for a single frame.
+    attended_frames: how many frames each frame of a clip then attends to: itself, a neighbour, and others spread out;
+      0 is all. Fewer are faster and another result.
     mid_gets_last_residual: the middle block's input is the last skip feature with its ControlNet residual added, a bug
       of the reference that weights trained with it need.
     temporal_kernel: temporal extent in frames of the residual blocks' convolutions; odd, 1 is the 2D network.
@@ -113,7 +115,7 @@ class UNetConfig(_DownPath):
 
   class_name: ClassVar[str] = "UNet2DConditionModel"
   own_fields: ClassVar[tuple[str, ...]] = (
-    *("all_frame_attention", "mid_gets_last_residual", "remat"),
+    *("all_frame_attention", "attended_frames", "mid_gets_last_residual", "remat"),
     *("temporal_kernel", "temporal_attention"),
   )
   layer_fields: ClassVar[tuple[str, ...]] = ("temporal_kernel", "temporal_attention")
@@ -122,12 +124,14 @@ class UNetConfig(_DownPath):
   out_channels: int = 4
   up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
   all_frame_attention: bool = True
+  attended_frames: int = 0
   mid_gets_last_residual: bool = False
   temporal_kernel: int = 1
   temporal_attention: bool = False
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    self._require(self.attended_frames >= 0, f"attended_frames {self.attended_frames} is below 0")
     self._require(self.temporal_kernel % 2 == 1, f"temporal_kernel {self.temporal_kernel} is not odd")
     self._require_blocks(self.up_block_types, ("CrossAttnUpBlock2D", "UpBlock2D"), "up_block_types")
 
@@ -139,6 +143,7 @@ class ControlNetConfig(_DownPath):
   class_name: ClassVar[str] = "ControlNetModel"
   own_fields: ClassVar[tuple[str, ...]] = ("remat",)
   all_frame_attention: ClassVar[bool] = False
+  attended_frames: ClassVar[int] = 0
   temporal_kernel: ClassVar[int] = 1
   temporal_attention: ClassVar[bool] = False
 
@@ -215,73 +220,6 @@ class VAEConfig(Config):
     """A configuration with one level per entry of `block_out_channels`, finest first; `fields` are of the class."""
     down, up = (("DownEncoderBlock2D",) * len(block_out_channels), ("UpDecoderBlock2D",) * len(block_out_channels))
     return cls(block_out_channels=block_out_channels, down_block_types=down, up_block_types=up, **fields)
-
-
-@dataclasses.dataclass(frozen=True)
-class RefinerConfig(Config):
-  """The refiner of decoded pictures; see models/refiner.py. diffusers has no such network.
-
-  Attributes:
-    conditioning_channels: the pose render's three, and four of each looked-up picture.
-    patch_size: side in pixels of the patches that its finest level works on.
-    block_out_channels: channels of each level, finest first.
-    norm_num_groups: groups of the normalisations.
-    scale: how many times larger the frames are than the other networks see them; it does not change the weights.
-  """
-
-  class_name: ClassVar[str] = "AnchorRefiner"
-  own_fields: ClassVar[tuple[str, ...]] = ("scale",)
-
-  conditioning_channels: int = 23
-  patch_size: int = 2
-  block_out_channels: tuple[int, ...] = (48, 64, 96)
-  norm_num_groups: int = 16
-  scale: int = 1
-
-  def __post_init__(self) -> None:
-    self._require(len(self.block_out_channels) > 0, "block_out_channels is empty")
-    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
-    self._require(self.scale >= 1, f"scale {self.scale} is not at least 1")
-    self._require(
-      self.conditioning_channels % 4 == 3, f"conditioning_channels {self.conditioning_channels} is not 3 + 4n"
-    )
-    for width in self.block_out_channels:
-      self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
-
-  @property
-  def candidates(self) -> int:
-    """Number of looked-up pictures: atlas, key frames and room."""
-    return self.conditioning_channels // 4
-
-  @property
-  def stride(self) -> int:
-    """Side in pixels of a cell of the coarsest level; pictures are multiples of it."""
-    return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class LightDecoderConfig(Config):
-  """A small stand-in for an autoencoder's decoder; see models/light_decoder.py. diffusers has no such network.
-
-  Attributes:
-    latent_channels: of the autoencoder.
-    block_out_channels, layers_per_block: channels and residual blocks of each level, finest first.
-    patch_size: side in pixels of the patches that the finest level gives out.
-    autoencoder: hash of the autoencoder that it stands in for, see store/light.py.
-  """
-
-  class_name: ClassVar[str] = "AnchorLightDecoder"
-
-  latent_channels: int = 8
-  block_out_channels: tuple[int, ...] = (32, 64)
-  layers_per_block: tuple[int, ...] = (1, 1)
-  patch_size: int = 2
-  autoencoder: str = ""
-
-  def __post_init__(self) -> None:
-    levels = len(self.block_out_channels)
-    self._require(0 < levels == len(self.layers_per_block), "layers_per_block needs one entry for each width")
-    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

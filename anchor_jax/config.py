@@ -12,14 +12,8 @@ from typing import Any
 
 import ml_collections
 
-from anchor_jax.architecture import (
-  CLIPVisionConfig,
-  ControlNetConfig,
-  RefinerConfig,
-  ScheduleConfig,
-  UNetConfig,
-  VAEConfig,
-)
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.config_values import SettingError, check, check_choice, check_counts, from_values
 from anchor_jax.errors import UserError
 

@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
   """The command line."""
   args = parse()
-  from anchor_jax.architecture import LightDecoderConfig
+  from anchor_jax.architecture_pixels import LightDecoderConfig
 
   config = LightDecoderConfig(block_out_channels=args.widths, layers_per_block=args.layers)
   prepare_parent(args.output)

@@ -41,10 +41,11 @@ if TYPE_CHECKING:
   from anchor_jax.person import Person
   from anchor_jax.reference import Reference
 
-_SAMPLING = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "whole_clip")
+_SAMPLING = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "guidance_interval")
+_SAMPLING += ("whole_clip",)
 
-# No window overlaps the next, so that a frame waits for the poses of its own window alone.
-LIVE = {"window": 4, "overlap": 0, "tail": "ragged"}
+# No window overlaps the next: no frame is predicted twice, and with --live it waits for the poses of its window alone.
+SHORT_WINDOWS = {"window": 4, "overlap": 0, "tail": "ragged"}
 
 
 def parse() -> argparse.Namespace:
@@ -76,7 +77,10 @@ def parse() -> argparse.Namespace:
     "--decoder",
     metavar="KIND",
     help="exact (the autoencoder), light (faster, loses a little), or a folder that distil wrote (default: exact, with"
-    " --live light)",
+    " --fast or --live light)",
+  )
+  parser.add_argument(
+    "--fast", action="store_true", help="short windows and the light decoder: twice the speed, loses a little"
   )
   parser.add_argument(
     "--live", action="store_true", help="take poses at their rate, write frames as they come; no head"
@@ -90,6 +94,18 @@ def parse() -> argparse.Namespace:
   body.add_argument("--tail", choices=TAILS, help="how the last windows end")
   body.add_argument("--window-weights", choices=WINDOW_WEIGHTS, help="weights of the frames of a window in the mean")
   body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
+  body.add_argument(
+    "--guidance-interval",
+    type=_interval,
+    metavar="LO,HI",
+    help="noise levels, 0 to 1, at which guidance acts; the null branch does not run at the others",
+  )
+  body.add_argument(
+    "--attended-frames",
+    type=int,
+    metavar="N",
+    help="frames that each frame of a window attends to: itself, a neighbour, others spread out; 0 is all (exact)",
+  )
   body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
   args = parser.parse_args()
   check_output(args)
@@ -99,13 +115,16 @@ def parse() -> argparse.Namespace:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
   check_seed(args.seed)
   mesh_shape(args.mesh)
-  _check_live(args)
+  _fill_in(args)
   return args
 
 
-def _check_live(args: argparse.Namespace) -> None:
-  """Fills in what --live decides on; raises UserError for flags that do not go with it."""
-  args.decoder = args.decoder or ("light" if args.live else "exact")
+def _fill_in(args: argparse.Namespace) -> None:
+  """Fills in what --fast and --live decide on; raises UserError for flags that do not go with --live."""
+  short = args.fast or args.live
+  args.decoder = args.decoder or ("light" if short else "exact")
+  for name, value in SHORT_WINDOWS.items() if short else ():
+    setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
   if args.json and not args.live:
     raise UserError("--json is for --live: add it, or leave --json out")
   if not args.live:
@@ -114,8 +133,13 @@ def _check_live(args: argparse.Namespace) -> None:
     if getattr(args, flag):
       raise UserError(f"--{flag.replace('_', '-')} does not go with --live: leave one of them out")
   args.no_head, args.whole_clip = True, False
-  for name, value in LIVE.items():
-    setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+
+
+def _interval(text: str) -> tuple[float, ...]:
+  try:
+    return tuple(float(number) for number in text.split(","))
+  except ValueError:
+    raise argparse.ArgumentTypeError(f"{text} is not two noise levels, such as 0.2,0.8") from None
 
 
 def check_output(args: argparse.Namespace) -> None:
@@ -179,9 +203,10 @@ def generate(args: argparse.Namespace) -> int:
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
-  person = (
-    load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes).with_decoder(args.decoder)
-  )
+  person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
+  person = person.with_decoder(args.decoder)
+  if args.attended_frames is not None:
+    person = person.with_attended_frames(args.attended_frames)
   measures = measures_of(person, reference, args.motion, not args.no_retarget)
   options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
   options |= {"mapped": not args.no_retarget}
@@ -317,6 +342,7 @@ def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[
     "fps": fps,
     "watermark": args.watermark,
     **({} if args.decoder == "exact" else {"decoder": Path(args.decoder).name}),
+    **({} if args.attended_frames is None else {"attended_frames": args.attended_frames}),
     **({"background": Path(args.background).name} if args.background else {}),
     "body": {"step": body.step, **dataclasses.asdict(body.sample)},
     "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},

@@ -65,7 +65,7 @@ def play(
   """Animates a person (the body alone) while the motion comes, and times it.
 
   Args:
-    person: with sampling settings for it, see `generate.LIVE`.
+    person: with sampling settings for it, see `generate.SHORT_WINDOWS`.
     motion: what the person does; it is read as it comes, so that its length need not be known.
     write: takes each frame.
     appearance, seed: as of `Person.animate`.

@@ -247,7 +247,7 @@ def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..
   """`function` of diffusion/distributed.py under shard_map over the data axis; XLA partitions over the frames axis.
 
   Args:
-    function: (latents, timestep, contexts, condition, total, mask, weights) -> total. Latents and condition are
+    function: (latents, step, contexts, condition, total, mask, weights) -> total. Latents and condition are
       sharded along axis 1 (frames of a block), total along axis 2, mask and weights along axis 0 (windows).
     mesh: of `sampling_mesh`.
   """

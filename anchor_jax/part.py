@@ -87,6 +87,18 @@ class Part:
     networks = dataclasses.replace(self.networks, light=light.config)
     return dataclasses.replace(self, networks=networks, weights={**self.weights, LIGHT: light.params})
 
+  def with_attended_frames(self, count: int) -> "Part":
+    """The part whose frames attend to `count` frames of their window (0: all); the placed weights are shared.
+
+    Raises:
+      UserError: the count is negative.
+    """
+    model = self.networks.model
+    model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, attended_frames=count))
+    part = dataclasses.replace(self, networks=dataclasses.replace(self.networks, model=model))
+    part._placed.update(self._placed)
+    return part
+
   def sampler(self, mesh: Any = None) -> Sampler:
     """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""
     return Sampler.of(self.sample, self.networks.model.schedule, mesh)

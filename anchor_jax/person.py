@@ -107,6 +107,17 @@ class Person:
     light = read_light_decoder(decoder)
     return dataclasses.replace(self, **{name: part.with_light_decoder(light) for name, part in self.parts.items()})
 
+  def with_attended_frames(self, count: int) -> "Person":
+    """The person whose body's frames attend to `count` frames of their window instead of all, which is faster.
+
+    Args:
+      count: itself, a neighbour, and others spread over the window; 0 is all of them, as trained.
+
+    Raises:
+      UserError: the count is negative.
+    """
+    return dataclasses.replace(self, body=self.body.with_attended_frames(count))
+
   def save(self, folder: str | Path) -> None:
     """Writes the person as a folder of diffusers models, which `load` reads back bit for bit.
 

@@ -10,7 +10,7 @@ this size. `make demo-256` shows the whole way, from a film of a studio person t
 
 import ml_collections
 
-from anchor_jax.architecture import RefinerConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 from anchor_jax.errors import UserError
 

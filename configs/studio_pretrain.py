@@ -14,14 +14,8 @@ run also trains the image tower. The later runs keep autoencoder and image tower
 
 import ml_collections
 
-from anchor_jax.architecture import (
-  CLIPVisionConfig,
-  ControlNetConfig,
-  RefinerConfig,
-  ScheduleConfig,
-  UNetConfig,
-  VAEConfig,
-)
+from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 TOKEN_WIDTH = 128

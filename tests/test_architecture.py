@@ -7,11 +7,11 @@ from anchor_jax.architecture import (
   CLIPTextConfig,
   CLIPVisionConfig,
   ControlNetConfig,
-  RefinerConfig,
   ScheduleConfig,
   UNetConfig,
   VAEConfig,
 )
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.errors import UserError
 
 CONFIGS = (UNetConfig, ControlNetConfig, VAEConfig, RefinerConfig, CLIPVisionConfig, CLIPTextConfig, ScheduleConfig)

@@ -18,7 +18,7 @@ from globes import film
 from tiny import tiny_model, write_untrained
 
 from anchor_jax import export
-from anchor_jax.architecture import RefinerConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.config import DataConfig, RunConfig, SampleConfig
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build

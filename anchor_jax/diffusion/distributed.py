@@ -98,7 +98,7 @@ def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
 
       return jax.lax.map(one, arguments)
 
-    def local(latents, timestep, contexts, condition, total, mask, weights):
+    def local(latents, step, contexts, condition, total, mask, weights):
       """What one device does: leaves [R part ...], windows [m/devices T]."""
       is_first = jax.lax.axis_index(parallel.DATA) == 0
 
@@ -108,7 +108,8 @@ def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
         own_first = jnp.where(is_first & (leaf.shape[0] > 1), leaf[-1], leaf[0])[:overlap]
         return jnp.concatenate([leaf[0], parallel.from_next_device(own_first)])
 
-      own_branches = Branches(contexts, branches.scale, branches.interval)
+      timestep, guided = step
+      own_branches = Branches(contexts, branches.scale, branches.interval, guided)
       starts = jnp.arange(mask.shape[0]) * rule.stride
       rows = starts[:, None] + jnp.arange(rule.window)
       inputs, conditions = jax.tree.map(extended, (latents, condition))
@@ -123,6 +124,7 @@ def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
       return total
 
     run = parallel.shard_map_windows(local, mesh)
-    return run(latents, timestep, branches.contexts, condition, total, mask, weights)
+    step = (timestep, branches.guided)
+    return run(latents, step, branches.contexts, condition, total, mask, weights)
 
   return predict

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.diffusion.solvers import SolverTables
-from anchor_jax.shapes import Array, Float, Int
+from anchor_jax.shapes import Array, Bool, Float, Int
 
 
 @jax.tree_util.register_dataclass
@@ -18,11 +18,13 @@ class Branches:
     contexts: tokens of the conditional branch, then of the null branch if there are two.
     scale: guidance scale.
     interval: noise levels (sigma, 0 clean to 1 pure noise) between which guidance acts; elsewhere its scale is 1.
+    guided: whether guidance acts at the step at hand, so that the null branch is needed (`at_step`); None: always.
   """
 
   contexts: Float[Array, "branch N D"]
   scale: float = dataclasses.field(metadata={"static": True})
   interval: tuple[float, ...] = dataclasses.field(metadata={"static": True})
+  guided: Bool[Array, ""] | None = None
 
   def __len__(self) -> int:
     return self.contexts.shape[0]
@@ -31,8 +33,17 @@ class Branches:
     """The guidance scale at sampling steps."""
     if self.interval == (0.0, 1.0):
       return self.scale
+    return jnp.where(self._acts(solver, step), self.scale, 1.0)
+
+  def at_step(self, solver: SolverTables, step: Int[Array, ""]) -> "Branches":
+    """The branches of one sampling step, which know whether the null branch is needed."""
+    if len(self) == 1 or self.interval == (0.0, 1.0):
+      return self
+    return dataclasses.replace(self, guided=self._acts(solver, step))
+
+  def _acts(self, solver: SolverTables, step: Int[Array, ""] | Int[Array, "S"]) -> Bool[Array, "..."]:
     sigma = solver.sigma[step]
-    return jnp.where((sigma >= self.interval[0]) & (sigma <= self.interval[1]), self.scale, 1.0)
+    return (sigma >= self.interval[0]) & (sigma <= self.interval[1])
 
 
 def make_branches(

@@ -27,6 +27,8 @@ def predict_windows(
 ) -> Float[Array, "branch F H W C"]:
   """Accumulates the weighted predictions of K windows into `total`; one call of the network for windows and branches.
 
+  Where guidance does not act, the null branch is not run and gets the conditional one's predictions.
+
   Args:
     denoise: the network.
     latents: noisy latents of F frames, all at `timestep`.
@@ -38,11 +40,31 @@ def predict_windows(
     constrain: sharding constraint for arrays whose leading axis is the batch of the call, branch * K.
   """
   constrain = constrain or (lambda leaf: leaf)
-  each_branch = lambda leaf: constrain(jnp.tile(leaf, (len(branches),) + (1,) * (leaf.ndim - 1)))
+  added = lambda contexts: _weighted(denoise, latents, timestep, contexts, condition, frames, mask, weights, constrain)
+  if branches.guided is None:
+    weighted = added(branches.contexts)
+  else:
+    alone = lambda contexts: jnp.broadcast_to(added(contexts[:1]), (len(contexts), *frames.shape, *latents.shape[1:]))
+    weighted = jax.lax.cond(branches.guided, added, alone, branches.contexts)
+  return total.at[:, frames.reshape(-1)].add(weighted.reshape(len(branches), -1, *latents.shape[1:]))
+
+
+def _weighted(
+  denoise: Denoise,
+  latents: Array,
+  timestep: Array,
+  contexts: Float[Array, "branch N D"],
+  condition: PyTree,
+  frames: Array,
+  mask: Array,
+  weights: Array,
+  constrain: Callable[[Array], Array],
+) -> Float[Array, "branch K T H W C"]:
+  """The windows' predictions with these contexts, times their weights; arguments as of `predict_windows`."""
+  each_branch = lambda leaf: constrain(jnp.tile(leaf, (len(contexts),) + (1,) * (leaf.ndim - 1)))
   inputs, conditions = jax.tree.map(lambda leaf: each_branch(leaf[frames]), (latents, condition))
   timesteps = jnp.full((inputs.shape[0],), timestep)
-  contexts = constrain(jnp.repeat(branches.contexts, frames.shape[0], axis=0))
-  prediction = constrain(denoise(inputs, timesteps, contexts, conditions, each_branch(mask)))
-  prediction = prediction.reshape(len(branches), -1, *latents.shape[1:])
-  weighted = prediction * weights.reshape(1, -1, *(1,) * (latents.ndim - 1))
-  return total.at[:, frames.reshape(-1)].add(weighted)
+  repeated = constrain(jnp.repeat(contexts, frames.shape[0], axis=0))
+  prediction = constrain(denoise(inputs, timesteps, repeated, conditions, each_branch(mask)))
+  prediction = prediction.reshape(len(contexts), *frames.shape, *latents.shape[1:])
+  return prediction * weights[..., None, None, None]

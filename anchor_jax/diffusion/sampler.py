@@ -120,20 +120,21 @@ class Sampler:
       constrain = distributed.over_all_devices(self.mesh)
     tables = _fill_last_batch(plan, batch)
 
-    def predict(latents, timestep):
-      """The averaged prediction of each branch, [branch T H W C]."""
+    def predict(latents, i):
+      """The averaged prediction of each branch at step i, [branch T H W C]."""
+      timestep, here = self.solver.timesteps[i], branches.at_step(self.solver, i)
 
       def window_batch(number, total):
         rows = lambda table: jax.lax.dynamic_slice_in_dim(table, number * batch, batch)
         windows = (rows(tables.frames), rows(tables.mask), rows(tables.weights))
-        return predict_windows(denoise, latents, timestep, branches, condition, total, *windows, constrain)
+        return predict_windows(denoise, latents, timestep, here, condition, total, *windows, constrain)
 
       total = jnp.zeros((len(branches), *latents.shape), latents.dtype)
       return jax.lax.fori_loop(0, -(-plan.count // batch), window_batch, total)
 
     def step(carry, i):
       latents, previous_clean = carry
-      prediction = guide(predict(latents, self.solver.timesteps[i]), branches.scale_at(self.solver, i))
+      prediction = guide(predict(latents, i), branches.scale_at(self.solver, i))
       return advance(self.solver, i, latents, prediction, previous_clean)
 
     return step

@@ -171,7 +171,8 @@ def advance_levels(
   def one_level(i, total):
     here = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False)
     windows = (here(plans.frames), here(plans.mask), here(plans.weights))
-    level = (here(latents), solver.timesteps[i], branches, jax.tree.map(here, conditions), here(total))
+    step = (solver.timesteps[i], branches.at_step(solver, i))
+    level = (here(latents), *step, jax.tree.map(here, conditions), here(total))
     return jax.lax.dynamic_update_index_in_dim(total, predict(denoise, *level, *windows), i, 0)
 
   total = jax.lax.fori_loop(*levels, one_level, state.total)
@@ -210,7 +211,7 @@ def _all_steps(
 
   def step(i, carry):
     latents, clean = carry
-    level = (latents[None], solver.timesteps[i], branches, conditions, nothing)
+    level = (latents[None], solver.timesteps[i], branches.at_step(solver, i), conditions, nothing)
     prediction = guide(predict(denoise, *level, *windows)[:, 0], branches.scale_at(solver, i))
     return advance(solver, i, latents, prediction, clean)
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.models.layers import Conv, Upsample, from_patches
 from anchor_jax.shapes import Array, Float
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.config import ModelConfig
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.conditions import COORDINATE_CHANNELS

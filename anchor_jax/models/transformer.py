@@ -1,12 +1,15 @@
 """The transformer of UNet and ControlNet, its layers, and the autoencoder's attention."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from anchor_jax.models.attention import attention
 from anchor_jax.models.layers import Conv, Dense, GroupNorm, Initializer, SplitDense, gelu, layer_norm
-from anchor_jax.shapes import Array, Bool, Float, Int
+from anchor_jax.shapes import Array, Bool, Float, Int, NdArray
 
 _lecun_normal = nn.initializers.lecun_normal()
 
@@ -19,6 +22,7 @@ def projected_attention(
   qkv_bias: bool,
   dtype: DTypeLike,
   out_init: Initializer = _lecun_normal,
+  keys_of: Callable[[Array], Array] = lambda projected: projected,
 ) -> Float[Array, "B N D"]:
   """Multi-head attention of `x` to `context`; its four projections become submodules of the calling compact module.
 
@@ -30,6 +34,7 @@ def projected_attention(
     qkv_bias: whether the query, key and value projections have a bias.
     dtype: of the computation.
     out_init: initialiser of the output projection's kernel.
+    keys_of: picks the keys and values [B M' heads D] that are attended to from the projected ones [B M heads D].
   """
   features = x.shape[-1]
 
@@ -37,7 +42,8 @@ def projected_attention(
     y = Dense(features, use_bias=qkv_bias, dtype=dtype, name=name)(y)
     return y.reshape(*y.shape[:2], heads, -1)
 
-  out = attention(project("to_q", x), project("to_k", context), project("to_v", context), key_count)
+  keys, values = keys_of(project("to_k", context)), keys_of(project("to_v", context))
+  out = attention(project("to_q", x), keys, values, key_count)
   return Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
 
 
@@ -58,9 +64,11 @@ class Attention(nn.Module):
     x: Float[Array, "B N D"],
     context: Float[Array, "B M E"] | None = None,
     key_count: Int[Array, "B"] | None = None,
+    keys_of: Callable[[Array], Array] = lambda projected: projected,
   ) -> Float[Array, "B N D"]:
-    """Attention of `x` to `context`; to `x` itself if `context` is None."""
-    return projected_attention(x, x if context is None else context, key_count, self.heads, False, self.dtype)
+    """Attention of `x` to `context`; to `x` itself if `context` is None. See `projected_attention`."""
+    context = x if context is None else context
+    return projected_attention(x, context, key_count, self.heads, False, self.dtype, keys_of=keys_of)
 
 
 class SpatialAttention(nn.Module):
@@ -112,11 +120,13 @@ class TransformerBlock(nn.Module):
   Attributes:
     heads: of both attentions.
     all_frames: whether self-attention runs over all T*N tokens of a clip as one sequence, or over each frame's N.
+    attended_frames: with `all_frames`, the frames that a frame attends to, see `attended`; 0 is all of the clip.
     dtype: of the computation.
   """
 
   heads: int
   all_frames: bool
+  attended_frames: int = 0
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -127,8 +137,18 @@ class TransformerBlock(nn.Module):
     frame_mask: Bool[Array, "B T"] | None = None,
   ) -> Float[Array, "B T N D"]:
     batch, frames, tokens, features = x.shape
-    key_count = None
-    if self.all_frames:
+    key_count, keys_of = None, lambda projected: projected
+    if self.all_frames and 0 < self.attended_frames < frames:
+      sequence, table = (batch * frames, tokens, features), attended(frames, self.attended_frames)
+
+      def keys_of(projected: Array) -> Array:
+        of_frames = projected.reshape(batch, frames, tokens, *projected.shape[2:])[:, table]
+        return of_frames.reshape(batch * frames, -1, *projected.shape[2:])
+
+      if frame_mask is not None:  # padded frames come last, in the table's rows too
+        seen = jnp.maximum(1, frame_mask[:, table].sum(axis=-1))
+        key_count = tokens * seen.reshape(-1)
+    elif self.all_frames:
       sequence = (batch, frames * tokens, features)
       if frame_mask is not None and frames > 1:
         key_count = tokens * frame_mask.sum(axis=1)
@@ -137,12 +157,25 @@ class TransformerBlock(nn.Module):
     clip = (batch, frames * tokens, features)
 
     h = layer_norm(1e-5, self.dtype, "norm1")(x).reshape(sequence)
-    x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, key_count=key_count).reshape(x.shape)
+    x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, None, key_count, keys_of).reshape(x.shape)
     # Cross-attention has no interaction between queries, so all frames of a clip can be one sequence.
     h = layer_norm(1e-5, self.dtype, "norm2")(x).reshape(clip)
     x = x + Attention(self.heads, dtype=self.dtype, name="attn2")(h, context).reshape(x.shape)
     h = layer_norm(1e-5, self.dtype, "norm3")(x).reshape(clip)
     return x + FeedForward(dtype=self.dtype, name="ff")(h).reshape(x.shape)
+
+
+def attended(frames: int, count: int) -> Int[NdArray, "T K"]:
+  """The numbers, ascending, of the `count` frames that each of `frames` frames attends to.
+
+  They are itself, the frame before it (the first frame: the one after), and others evenly spaced over the clip.
+  """
+  table = []
+  for frame in range(frames):
+    spaced = np.round(np.linspace(0, frames - 1, count)).astype(int).tolist()
+    wanted = dict.fromkeys((frame, frame - 1 if frame else 1, *spaced, *range(frames)))
+    table.append(sorted(list(wanted)[:count]))
+  return np.array(table)
 
 
 class Transformer(nn.Module):
@@ -155,7 +188,7 @@ class Transformer(nn.Module):
     groups: of the normalisation.
     depth: number of transformer blocks.
     linear_projection: whether the projections are dense layers (Stable Diffusion 2) or 1x1 convolutions.
-    all_frames: see `TransformerBlock`.
+    all_frames, attended_frames: see `TransformerBlock`.
     dtype: of the computation.
   """
 
@@ -164,6 +197,7 @@ class Transformer(nn.Module):
   depth: int = 1
   linear_projection: bool = False
   all_frames: bool = True
+  attended_frames: int = 0
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -183,6 +217,8 @@ class Transformer(nn.Module):
     h = project("proj_in", GroupNorm(self.groups, 1e-6, pool_frames=False, dtype=self.dtype, name="norm")(x))
     h = h.reshape(batch, frames, height * width, features)
     for i in range(self.depth):
-      block = TransformerBlock(self.heads, self.all_frames, dtype=self.dtype, name=f"transformer_blocks_{i}")
+      block = TransformerBlock(
+        self.heads, self.all_frames, self.attended_frames, dtype=self.dtype, name=f"transformer_blocks_{i}"
+      )
       h = block(h, context, frame_mask)
     return x + project("proj_out", h.reshape(x.shape))

@@ -145,7 +145,8 @@ def _transformers(
   config: UNetConfig | ControlNetConfig, heads: int, depth: int, count: int, dtype: DTypeLike
 ) -> list[nn.Module]:
   transformer = rematerialised(Transformer, config.remat)
-  settings = (heads, config.norm_num_groups, depth, config.use_linear_projection, config.all_frame_attention, dtype)
+  frames = (config.all_frame_attention, config.attended_frames)
+  settings = (heads, config.norm_num_groups, depth, config.use_linear_projection, *frames, dtype)
   return [transformer(*settings) for _ in range(count)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import PyTree
 from anchor_jax.store.adapters import weights_hash

@@ -7,16 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.architecture import (
-  CLIPTextConfig,
-  CLIPVisionConfig,
-  Config,
-  ControlNetConfig,
-  LightDecoderConfig,
-  RefinerConfig,
-  UNetConfig,
-  VAEConfig,
-)
+from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, Config, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig, RefinerConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.clip import CLIPText, CLIPVision
 from anchor_jax.models.controlnet import ControlNet

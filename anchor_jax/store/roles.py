@@ -24,12 +24,11 @@ from anchor_jax.architecture import (
   CLIPVisionConfig,
   Config,
   ControlNetConfig,
-  LightDecoderConfig,
-  RefinerConfig,
   ScheduleConfig,
   UNetConfig,
   VAEConfig,
 )
+from anchor_jax.architecture_pixels import LightDecoderConfig, RefinerConfig
 
 SHARED = ""  # the part of a model that is for body and head alike
 PARTS = ("body", "head")

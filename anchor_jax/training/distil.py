@@ -15,7 +15,7 @@ import optax
 from tqdm import tqdm
 
 from anchor_jax import metrics
-from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.models.light_decoder import LightDecoder as Module

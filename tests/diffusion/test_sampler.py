@@ -107,6 +107,30 @@ def test_a_guidance_interval_guides_its_steps_alone():
   assert np.abs(late - everywhere).max() > 0.01 and np.abs(late - nowhere).max() > 0.01
 
 
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_the_null_branch_runs_where_guidance_acts_alone(overlap):
+  noise, tokens, none = jnp.ones((3, 2, 2, 3)), jnp.ones((5, 6)), jnp.zeros((5, 6))
+  sampler = Sampler(make_solver("ddim", CONFIG, 4), WindowRule(3, overlap), 1, 3.0, (0.0, 0.9))
+  examples = []
+
+  def counted(latents, *rest):
+    jax.debug.callback(lambda: examples.append(len(latents)))
+    return toy(latents, *rest)
+
+  whole = jax.jit(lambda noise: sampler.clip(counted, noise, {"pose": noise}, tokens, none))(noise)
+  jax.block_until_ready(whole)
+  jax.effects_barrier()
+  expected = [2 if sigma <= 0.9 else 1 for sigma in sampler.solver.sigma for _ in range(sampler.rule.count(3))]
+  assert examples == expected and set(expected) == {1, 2}
+  examples.clear()
+  prepare = jax.jit(lambda items: (jnp.ones((len(items["pose"]), 2, 2, 3)), items))
+  frames = ({"pose": np.ones((2, 2, 3), np.float32)} for _ in range(3))
+  parts = list(sampler.stream(jax.tree_util.Partial(counted), frames, prepare, tokens, none))
+  jax.effects_barrier()
+  assert sorted(examples) == sorted(expected)
+  np.testing.assert_allclose(np.concatenate([part for _, part in parts]), whole, atol=1e-6)
+
+
 def test_calls_back_after_each_step_and_returns_them_all():
   calls, noise = [], jnp.ones((3, 2, 2, 1))
   sampler, tokens = Sampler(make_solver("ddim", CONFIG, 5), WindowRule(2, 1)), jnp.ones((5, 6))

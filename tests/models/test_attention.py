@@ -10,7 +10,7 @@ from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.attention import attention
-from anchor_jax.models.transformer import TransformerBlock
+from anchor_jax.models.transformer import TransformerBlock, attended
 
 
 def heads(seed, length):
@@ -148,3 +148,28 @@ def test_all_frames_are_one_sequence_or_each_its_own(random_params, jit):
   each = jnp.concatenate([jit(together.apply)(params, x[:, i : i + 1], context) for i in range(3)], axis=1)
   np.testing.assert_allclose(jit(apart.apply)(params, x, context), each, atol=1e-5)
   assert jnp.abs(jit(together.apply)(params, x, context) - each).max() > 1e-3
+
+
+def test_a_frame_attends_to_itself_its_neighbour_and_others_evenly_spaced():
+  assert attended(8, 1).ravel().tolist() == list(range(8))
+  assert attended(8, 3).tolist()[0] == [0, 1, 4] and attended(8, 3).tolist()[5] == [0, 4, 5]
+  rows = attended(8, 5)
+  assert rows.shape == (8, 5) and all(len(set(row)) == 5 and i in row for i, row in enumerate(rows.tolist()))
+
+
+def test_attention_to_some_frames(random_params, jit):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 3, 6))
+  context = jax.random.normal(jax.random.key(1), (2, 5, 7))
+  block = lambda count: TransformerBlock(2, all_frames=True, attended_frames=count)
+  params = random_params(block(0), x, context)
+  run = lambda count, *inputs: jit(block(count).apply)(params, *inputs)
+  np.testing.assert_array_equal(run(4, x, context), run(0, x, context))
+  apart = TransformerBlock(2, all_frames=False)
+  np.testing.assert_allclose(run(1, x, context), jit(apart.apply)(params, x, context), atol=1e-5)
+  # The third frame attends to the first three alone: as if the clip had no more.
+  np.testing.assert_allclose(run(3, x, context)[:, 2], run(0, x[:, :3], context)[:, 2], atol=1e-5)
+  padded = x.at[:, 3:].set(1e3)
+  mask = jnp.array([[True, True, True, False]] * 2)
+  expected = jnp.concatenate([run(0, x[:, :2], context)[:, :1], run(0, x[:, 1:3], context)[:, 1:]], axis=1)
+  got = run(2, padded, context, mask)
+  np.testing.assert_allclose(got[:, [0, 2]], expected, atol=1e-5)

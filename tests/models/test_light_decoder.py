@@ -9,7 +9,7 @@ import pytest
 from tiny import drawn_weights, tiny_model
 
 from anchor_jax import metrics
-from anchor_jax.architecture import LightDecoderConfig
+from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
 from anchor_jax.models.light_decoder import LightDecoder as Module

@@ -13,7 +13,7 @@ from launched import losses
 from people import make_measures
 
 from anchor_jax import parallel
-from anchor_jax.architecture import RefinerConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.config import LoRAConfig, RunConfig, run_config
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import build, open_prepared

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tiny import drawn_weights
 
-from anchor_jax.architecture import RefinerConfig, ScheduleConfig
+from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.architecture_pixels import RefinerConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups
