@@ -7,12 +7,14 @@ RUN := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
 WORKERS ?= 2
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks lock clean
+.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks app \
+  test-app lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -57,6 +59,12 @@ landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares rea
 test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
 	$(RUN) -m pytest -m landmarks
 
+app: $(STAMPS)/app ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
+	$(RUN) -m anchor_jax.app
+
+test-app: $(STAMPS)/browser ## the page's test in a real browser, chromium of the distribution (CHROMIUM=EXE names another)
+	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m app
+
 lock: $(STAMPS)/dev ## pin requirements/*.txt anew from pyproject.toml
 	UV=$(VENV)/bin/uv requirements/lock.sh
 
@@ -92,6 +100,14 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/package
 
 $(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/parity.txt
+	@touch $@
+
+$(STAMPS)/app: requirements/app.txt $(STAMPS)/package
+	$(PIP) install -q -r requirements/app.txt
+	@touch $@
+
+$(STAMPS)/browser: requirements/browser.txt $(STAMPS)/dev
+	$(PIP) install -q -r requirements/browser.txt
 	@touch $@
 
 # The TPU compiler stays out of the environment: wherever JAX finds it, it looks for a TPU first. It is made for Linux on

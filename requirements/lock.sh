@@ -32,3 +32,6 @@ for package in $(resolve --extra parity | sed -nE 's/^((nvidia|cuda)-[a-z0-9-]+|
   cuda_libraries+=(--no-emit-package "$package")
 done
 pin parity --extra parity --extra dev --constraint requirements/dev.txt "${cuda_libraries[@]}"
+# The page, and what its test needs beside it.
+pin app --extra app --constraint requirements/parity.txt
+pin browser --extra app --extra browser --extra dev --constraint requirements/parity.txt

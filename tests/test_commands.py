@@ -13,7 +13,7 @@ from absl import flags
 from anchor_jax import runtime
 from anchor_jax.errors import UserError
 
-COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench", "distil")
+COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench", "distil", "app")
 
 SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # to import
 
@@ -89,6 +89,8 @@ def test_help_imports_nothing_that_is_slow(command):
     ("export", ["--checkpoint=OUT", "--output=OUT/b"], "holds no trained part"),
     ("export", ["--checkpoint=OUT", "--output=OUT/b", "--platforms=gpu"], 'unknown platform "gpu"'),
     ("demo", ["--output=OUT/file/x"], "cannot write"),
+    ("app", ["--folder=OUT/x", "--port=0"], "1 to 65535"),
+    ("app", ["--folder=OUT/x", "--seconds=0"], "at least 1"),
     ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),
     ("demo", ["--smok"], "--smok"),
   ],

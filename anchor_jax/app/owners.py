@@ -54,3 +54,32 @@ def cookies_of(header: str) -> dict[str, str]:
 def cookie_header(token: str) -> str:
   """Returns the Set-Cookie header for a token: no script reads it, and no other site's page sends it."""
   return f"{COOKIE}={token}; Path=/; Max-Age={_YEAR}; HttpOnly; SameSite=Strict"
+
+
+class Gate:
+  """Who a browser is, by its cookies."""
+
+  def __init__(self, folder: Path, network: bool):
+    """Takes the folder of the page, and whether other machines can reach it."""
+    self.network, self.own = network, own_token(folder)
+
+  def owner(self, cookies: Mapping[str, str]) -> str | None:
+    """Returns the owner who a browser is; None where it has no token yet, and the page is open to a network."""
+    token = token_in(cookies) if self.network else self.own
+    return None if token is None else owner_of(token)
+
+  def new_cookie(self, cookies: Mapping[str, str], given: str) -> str | None:
+    """Returns the token that a browser is to be given: this machine's for the printed link, else a new one.
+
+    Args:
+      cookies: that it sent.
+      given: what its link names as the owner; "" where it names none.
+
+    Returns:
+      None where it has a token already, or needs none.
+    """
+    if not self.network:
+      return None
+    if given and secrets.compare_digest(given.encode(), self.own.encode()):
+      return self.own
+    return None if token_in(cookies) else new_token()

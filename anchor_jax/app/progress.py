@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from anchor_jax.app.uploads import without_paths
 
+BEGINS = "\n== "  # what stands in a log before the name of each command
 _TAIL = 8192  # bytes of a log that are looked at
 _BAR = re.compile(r"([^\r\n|%]*?):\s+\d+%\|[^|]*\|\s*(\d+)/(\d+) \[[^<\]]*<([\d:?]+)")
 
@@ -26,12 +27,12 @@ class Bar(NamedTuple):
 
 
 def tail(log: Path) -> str:
-  """Returns the end of a log; "" where there is none yet."""
+  """Returns the end of what the newest command wrote to a log; "" where there is none yet."""
   try:
     with log.open("rb") as file:
       file.seek(0, 2)
       file.seek(max(0, file.tell() - _TAIL))
-      return file.read().decode(errors="replace")
+      return file.read().decode(errors="replace").rpartition(BEGINS)[2]
   except FileNotFoundError:
     return ""
 
@@ -69,7 +70,7 @@ def told_in(text: str) -> list[str]:
   """Returns what `prepare` said at its end: how much it found, then a line for each thing worth knowing."""
   lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
   start = max((number for number, line in enumerate(lines) if line.startswith("prepared ")), default=len(lines))
-  told = [line for line in lines[start:] if line and not line.startswith("==")]
+  told = [line for line in lines[start:] if line]
   return [without_paths(re.sub(r"; look at .*|\((?:look at|purple in) [^)]*\)", "", line)).strip() for line in told]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from anchor_jax.app.commands import Command
 from anchor_jax.app.jobs import CANCELLED, DONE, FAILED, RUNNING, STOPPING, WAITING, Job, Jobs
-from anchor_jax.app.progress import error_in, tail
+from anchor_jax.app.progress import BEGINS, error_in, tail
 from anchor_jax.app.uploads import without_paths
 from anchor_jax.errors import UserError
 
@@ -95,6 +95,8 @@ class Worker:
     """Runs a command to its end, and returns its exit code; None where it was stopped, and the job's state says why."""
     log, lock = self._jobs.path(job, ".log"), self._jobs.path(job, ".lock")
     with log.open("ab") as output, lock.open("w") as held:
+      output.write(f"{BEGINS}{command.label}\n".encode())
+      output.flush()
       fcntl.flock(held, fcntl.LOCK_EX)
       process = subprocess.Popen(
         command.arguments, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,

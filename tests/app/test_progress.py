@@ -53,7 +53,9 @@ def test_the_curves_of_a_training_that_went_on_have_each_step_once(tmp_path):
   assert losses(tmp_path / "none") == {}
 
 
-def test_only_the_end_of_a_log_is_read(tmp_path):
+def test_only_the_end_of_the_newest_command_s_log_is_read(tmp_path):
+  (tmp_path / "log").write_bytes(f"{LOG}\n== next\n".encode() + b"x" * 20)
+  assert bar_in(tail(tmp_path / "log")) is None
   (tmp_path / "log").write_bytes(b"x" * 100_000 + "é end".encode())
   assert tail(tmp_path / "log").endswith("é end") and len(tail(tmp_path / "log")) < 9000
   assert tail(tmp_path / "none") == ""

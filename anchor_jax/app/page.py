@@ -1,0 +1,319 @@
+"""The page itself, in Gradio: what is typed and pressed goes to the workshop, what it tells comes back as HTML."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from anchor_jax.app import views
+from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, Job
+from anchor_jax.app.owners import Gate
+from anchor_jax.app.people import SIZES, STUDIO, NotFound, Person
+from anchor_jax.app.player import PLAY_LIVE
+from anchor_jax.app.studio import MOTIONS
+from anchor_jax.app.style import ON_CLICK
+from anchor_jax.app.uploads import FILMS, SIDECAR_FILES, landmark_model
+from anchor_jax.app.workshop import SECONDS, Workshop
+from anchor_jax.errors import UserError
+
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+_TICK = 1.0  # seconds between two looks at the jobs
+_UPLOAD = "upload"
+_SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, a quarter of an hour"}
+_CONSENT = "This is me, or the person in the film has agreed to be shown in videos that were never filmed."
+_FAST, _BEFORE = ("Fast, a little softer", "fast"), ("As before training", "before")
+_NO_MODEL = (
+  '<div class="note warn">The landmark model, which finds poses in films, is not installed here: run <code>make'
+  " landmarks</code> once. Until then take the studio person, a studio film, or films with their sidecars.</div>"
+)
+_HELP = (
+  "A minute of film, camera and light fixed, head to waist in view, hands moving. It stays on this machine. "
+  "Results are marked as synthetic in their files; leave the mark there."
+)
+
+
+class Page:
+  """The page of a workshop; `blocks` is what Gradio serves."""
+
+  def __init__(self, shop: Workshop, gate: Gate):
+    """Takes the workshop, and who decides who a browser is."""
+    self._shop, self._gate = shop, gate
+    self._gr: Any = importlib.import_module("gradio")
+    self.blocks = self._build()
+
+  # ---- layout --------------------------------------------------------------------------------------------------------
+
+  def _build(self) -> Any:
+    gr = self._gr
+    with gr.Blocks(title="Anchor", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+      gr.HTML(
+        "<h1>Anchor</h1><p>Film yourself for a minute; from then on any motion becomes a video of you.</p>",
+        elem_id="title",
+      )
+      self._line = self._html("line")
+      self._who = gr.Dropdown([], label="Who", elem_id="who", filterable=False)
+      with gr.Tabs():
+        with gr.Tab("Video"):
+          self._video_tab()
+        with gr.Tab("Training"):
+          self._person_tab()
+        with gr.Tab("New"):
+          self._new_tab()
+        with gr.Tab("Compare"):
+          self._compare_tab()
+        with gr.Tab("More"):
+          self._more_tab()
+      self._seen = gr.State({})
+      self._shown = [self._line, self._making, self._live, self._videos, self._found, self._training, self._bundle]
+      self._choices = [self._who, self._motion, self._how, self._left, self._right]
+      everything = [*self._shown, *self._choices, self._seen]
+      look = dict(inputs=[self._who, self._seen], outputs=everything, **_QUIET)
+      blocks.load(self._event(self._look), **look)
+      self._who.change(self._event(self._look), **look)
+      gr.Timer(_TICK).tick(self._event(self._look), **look, concurrency_limit=8)
+    return blocks
+
+  def _html(self, name: str) -> Any:
+    """A place for HTML, whose buttons work."""
+    place = self._gr.HTML("", elem_id=name, js_on_load=ON_CLICK)
+
+    def pressed(request: Any, event: Any) -> None:
+      self._pressed(request, event._data)
+
+    pressed.__annotations__ |= {"request": self._gr.Request, "event": self._gr.EventData}
+    place.click(pressed, **_QUIET)
+    return place
+
+  def _films(self, label: str, name: str) -> tuple[Any, Any]:
+    """Two ways to hand in a film: files, and the camera."""
+    gr = self._gr
+    kinds = [*FILMS, *sorted({Path(file).suffix for file in SIDECAR_FILES})]
+    files = gr.File(label=label, file_count="multiple", file_types=kinds, elem_id=name, height=140)
+    with gr.Accordion("or record with the camera", open=False):
+      camera = gr.Video(sources=["webcam"], show_label=False, webcam_options=gr.WebcamOptions(mirror=False))
+    return files, camera
+
+  def _video_tab(self) -> None:
+    gr = self._gr
+    self._motion = gr.Radio([], label="Motion", elem_id="motion")
+    with gr.Column(visible=False) as own:
+      files, camera = self._films("A film of the motion", "motion-film")
+    self._motion.change(lambda motion: gr.update(visible=motion == _UPLOAD), self._motion, own, **_QUIET)
+    with gr.Row():
+      seconds = gr.Slider(*SECONDS, value=4, step=1, label="Seconds, at most", elem_id="seconds")
+      self._how = gr.CheckboxGroup([], label="How", elem_id="how")
+    make = gr.Button("Make the video", variant="primary", elem_id="make")
+    self._making = self._html("making")
+    self._live = gr.HTML("", elem_id="live", js_on_load=PLAY_LIVE)
+    self._videos = self._html("videos")
+    inputs = [self._who, self._motion, seconds, self._how, files, camera]
+    self._on(make, self._make_video, inputs, [files, camera])
+
+  def _person_tab(self) -> None:
+    self._found = self._html("found")
+    train = self._gr.Button("Train, or go on with training", variant="primary", elem_id="train")
+    self._training = self._html("training")
+    self._on(train, self._train, [self._who], [])
+
+  def _new_tab(self) -> None:
+    gr = self._gr
+    gr.HTML("" if landmark_model() else _NO_MODEL)
+    gr.HTML(f'<p class="quiet">{_HELP}</p>')
+    label = gr.Textbox(label="Name", max_length=40, elem_id="name", placeholder="so that you find her again")
+    files, camera = self._films("Film (with its sidecar's files, if it has one)", "film")
+    size = gr.Radio([(text, size) for size, text in _SIZES.items()], value=SIZES[0], label="Size", elem_id="size")
+    consent = gr.Checkbox(label=_CONSENT, elem_id="consent")
+    add = gr.Button("Add this person", variant="primary", elem_id="add")
+    example = gr.Button("Try it with a studio film instead", elem_id="example")
+    cleared = [label, files, camera, consent, self._who]
+    self._on(add, self._add, [label, files, camera, size, consent], cleared)
+    self._on(example, self._add_example, [label, size], cleared)
+
+  def _compare_tab(self) -> None:
+    gr = self._gr
+    with gr.Row():
+      self._left = gr.Dropdown([], label="Left", elem_id="left", filterable=False)
+      self._right = gr.Dropdown([], label="Right", elem_id="right", filterable=False)
+    pair = gr.HTML(views.pair(Person("", "", "", "", 0), None, None), elem_id="pair")
+    for side in (self._left, self._right):
+      side.change(self._event(self._pair), [self._who, self._left, self._right], pair, **_QUIET)
+
+  def _more_tab(self) -> None:
+    gr = self._gr
+    gr.HTML('<p class="quiet">A bundle makes her videos elsewhere, with JAX alone and without this package.</p>')
+    export = gr.Button("Export a bundle", elem_id="export")
+    self._bundle = self._html("bundle")
+    gr.HTML('<p class="quiet">Deleting removes her films, what was learned, her videos and her bundle, for good.</p>')
+    sure = gr.Checkbox(label="Yes, delete this person and everything made of her", elem_id="sure")
+    delete = gr.Button("Delete", variant="stop", elem_id="delete")
+    self._on(export, self._export, [self._who], [])
+    self._on(delete, self._delete, [self._who, sure], [sure, self._who])
+
+  def _on(self, button: Any, act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+    """Does something when a button is pressed; a user's mistake is told in a box, and changes nothing."""
+    gr = self._gr
+
+    def guarded(request: Any, *values: Any) -> Any:
+      try:
+        return act(self._owner(request), *values)
+      except UserError as error:
+        gr.Warning(views.safe(str(error)), duration=12)
+        return [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
+
+    button.click(self._event(guarded), inputs, outputs or None, api_visibility="private")
+
+  def _event(self, act: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as Gradio is to call it, with the browser's request first: Gradio knows that by its type."""
+
+    def called(request: Any, *values: Any) -> Any:
+      return act(request, *values)
+
+    called.__annotations__["request"] = self._gr.Request
+    return called
+
+  # ---- what is pressed -----------------------------------------------------------------------------------------------
+
+  def _owner(self, request: Any) -> str:
+    owner = self._gate.owner(dict(request.cookies))
+    if owner is None:
+      raise UserError("this page needs a cookie to know you by: allow it, and load the page again")
+    return owner
+
+  def _make_video(self, owner: str, who: str, motion: str, seconds: float, how: list[str], *given: Any) -> Any:
+    uploaded = _given(*given) if motion == _UPLOAD else []
+    options = {"trained": "before" not in how, "fast": "fast" in how}
+    self._shop.make_video(owner, who or "", motion or "", seconds, uploaded=uploaded, **options)
+    return None, None
+
+  def _train(self, owner: str, who: str) -> None:
+    self._shop.train(owner, who or "")
+
+  def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, consent: bool) -> Any:
+    return self._added(owner, self._shop.add_person(owner, label, _given(files, camera), consent, size))
+
+  def _add_example(self, owner: str, label: str, size: int) -> Any:
+    return self._added(owner, self._shop.add_example(owner, label, size))
+
+  def _added(self, owner: str, person: Person) -> Any:
+    self._gr.Info(f"{views.safe(person.label)} is there: see Training")
+    return "", None, None, False, self._people(owner, person.name)
+
+  def _export(self, owner: str, who: str) -> None:
+    self._shop.export(owner, who or "")
+
+  def _delete(self, owner: str, who: str, sure: bool) -> Any:
+    if not sure:
+      raise UserError("tick the box first: what is deleted does not come back")
+    self._shop.remove_person(owner, who or "")
+    self._gr.Info("Deleted")
+    return False, self._people(owner, STUDIO)
+
+  def _pressed(self, request: Any, pressed: dict[str, Any]) -> None:
+    """A button inside our HTML was pressed."""
+    try:
+      act = self._shop.cancel if pressed.get("act") == "cancel" else self._shop.remove_video
+      act(self._owner(request), str(pressed.get("job")))
+    except UserError as error:
+      self._gr.Warning(views.safe(str(error)))
+
+  def _pair(self, request: Any, who: str, left: str, right: str) -> str:
+    try:
+      owner = self._owner(request)
+      person = self._shop.people.get(who or "", owner)
+    except UserError:
+      return ""
+    done = {job.name: job for job in self._done(owner, person)}
+    return views.pair(person, done.get(left or ""), done.get(right or ""))
+
+  # ---- what is shown -------------------------------------------------------------------------------------------------
+
+  def _look(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
+    """All that changes by itself; what is as it was when this browser last looked is left out."""
+    shop, gr = self._shop, self._gr
+    try:
+      owner = self._owner(request)
+      person = self._chosen(owner, who)
+    except UserError as error:
+      return [
+        f'<div class="note bad">{views.safe(str(error))}</div>',
+        *[gr.skip()] * (len(self._shown) + len(self._choices) - 1),
+        seen,
+      ]
+    places = [shop.place(job) for job in shop.jobs.line()]
+    people = shop.people.visible(owner)
+    videos = [shop.place(job) for job in shop.videos(owner, person)]
+    begun = [place.job for place in videos if place.job.open and self._has_begun(place.job)]
+    shown = {
+      "line": views.line(places, owner, {each.name: each.label for each in people}),
+      "making": views.making([place for place in reversed(videos) if place.job.open]),
+      "live": views.live(person, begun[-1] if begun else None),
+      "videos": views.videos([views.video_card(person, place) for place in videos if not place.job.open]),
+      "found": views.found(
+        person, shop.told(owner, person), shop.is_ready(person), self._newest(owner, person, PREPARE)
+      ),
+      "training": self._training_of(owner, person),
+      "bundle": self._bundle_of(owner, person),
+    }
+    others = [each for each in people if each.kind != "studio" and each.name != person.name and shop.is_ready(each)]
+    motions = [(motion.label, f"studio:{name}") for name, motion in MOTIONS.items()]
+    motions += [(f"As {each.label}", f"person:{each.name}") for each in others]
+    done = [(views.video_title(job), job.name) for job in self._done(owner, person)]
+    choices = {
+      "who": ([(each.label, each.name) for each in people], person.name),
+      "motion": ([*motions, ("A film of my own", _UPLOAD)], "studio:calm"),
+      "how": ([_FAST, *([_BEFORE] if shop.trained_steps(person) else [])], []),
+      "left": (done, done[-1][1] if done else None),
+      "right": (done, done[0][1] if done else None),
+    }
+    updates = [text if seen.get(name) != text else gr.skip() for name, text in shown.items()]
+    for name, (options, value) in choices.items():
+      stays = value == who if name == "who" else name == "motion" and name in seen  # what was chosen
+      if seen.get(name) == options and (stays or name != "who"):
+        updates.append(gr.skip())
+      elif stays:
+        updates.append(gr.update(choices=options))
+      else:
+        updates.append(gr.update(choices=options, value=value))
+    return [*updates, {**shown, **{name: options for name, (options, _) in choices.items()}}]
+
+  def _chosen(self, owner: str, who: str | None) -> Person:
+    """The person that is chosen; the studio person where she is not there (any more)."""
+    try:
+      return self._shop.people.get(who or STUDIO, owner)
+    except NotFound:
+      return self._shop.people.get(STUDIO, owner)
+
+  def _people(self, owner: str, chosen: str) -> Any:
+    people = self._shop.people.visible(owner)
+    return self._gr.update(choices=[(person.label, person.name) for person in people], value=chosen)
+
+  def _newest(self, owner: str, person: Person, kind: str) -> Any:
+    jobs = self._shop.jobs.of(person.name, owner, kind)
+    return self._shop.place(jobs[0]) if jobs else None
+
+  def _done(self, owner: str, person: Person) -> list[Job]:
+    return [job for job in self._shop.videos(owner, person) if job.state == DONE]
+
+  def _has_begun(self, job: Job) -> bool:
+    return self._shop.live(job.owner, job.person, job.name)[0].exists()
+
+  def _training_of(self, owner: str, person: Person) -> str:
+    shop = self._shop
+    try:
+      preview = shop.file(owner, person.name, "training").stat().st_mtime_ns // 10**6
+    except (NotFound, FileNotFoundError):
+      preview = 0
+    job = self._newest(owner, person, TRAIN)
+    return views.training(person, shop.curves(person), shop.trained_steps(person), job, preview)
+
+  def _bundle_of(self, owner: str, person: Person) -> str:
+    try:
+      ready = self._shop.file(owner, person.name, "bundle").is_file()
+    except NotFound:
+      ready = False
+    return views.export(person, self._newest(owner, person, EXPORT), ready)
+
+
+def _given(files: Any, camera: Any) -> list[str]:
+  """The paths of what was uploaded and recorded."""
+  return [*(files or []), *([camera] if camera else [])]
