@@ -7,7 +7,8 @@ The checkpoint is a --workdir of training, a folder of adapters or of diffusers 
 (with --appearance). The motion is a prepared folder, or a video: its poses come from its sidecar or else from the
 landmark model, and its sound is copied. --appearance is a picture of the person, or a prepared folder, and replaces the
 reference kept from training. A prepared folder also shows networks that can see it (config.data.appearance) texture and
-room: other clothes, or a person straight after `prepare` (--checkpoint=studio).
+room: other clothes, or a person straight after `prepare` (--checkpoint=studio). SMPL-X parameters as SHOW and TalkSHOW
+write them (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL.npz (docs/motions.md).
 
 The motion of another person's video is mapped onto her own body and her place in the picture: shoulders, arms, hands,
 head. --no-retarget leaves it as it is. Prepared folders and sidecars, as the studio's videos have, are always left as
@@ -52,7 +53,10 @@ def parse() -> argparse.Namespace:
   """Returns the flags, checked as far as they can be without reading a file."""
   parser = Parser("anchor_jax.generate", __doc__)
   person_flags(parser)
-  parser.add_argument("--motion", type=Path, required=True, metavar="PATH", help="a video or a prepared folder")
+  parser.add_argument(
+    "--motion", type=Path, required=True, metavar="PATH", help="a video, a prepared folder, or SMPL-X parameters"
+  )
+  parser.add_argument("--smplx-model", type=Path, metavar="FILE.npz", help="the body model that poses such parameters")
   parser.add_argument(
     "--video", type=int, metavar="N", help="which video of a prepared folder of several, from 0 (default: the first)"
   )
@@ -177,7 +181,8 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def generate(args: argparse.Namespace) -> int:
   """Writes the video; returns its number of frames."""
-  inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *filter(None, [args.appearance])]
+  given = filter(None, [args.appearance, args.smplx_model])
+  inputs = [args.motion, *(args.checkpoint / part for part in ("body", "head")), *given]
   if args.background:
     from anchor_jax.motion.backgrounds import check_background
 
@@ -199,7 +204,8 @@ def generate(args: argparse.Namespace) -> int:
 
   enable_compilation_cache()
   parts_in(args.checkpoint)
-  check_motion(args.motion, args.fps)  # a wrong path must not cost the seconds that reading a person takes
+  # a wrong path must not cost the seconds that reading a person takes
+  check_motion(args.motion, args.fps, args.smplx_model)
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
@@ -209,7 +215,7 @@ def generate(args: argparse.Namespace) -> int:
     person = person.with_attended_frames(args.attended_frames)
   measures = measures_of(person, reference, args.motion, not args.no_retarget)
   options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
-  options |= {"mapped": not args.no_retarget}
+  options |= {"mapped": not args.no_retarget, "smplx_model": args.smplx_model}
   motion = read_motion(args.motion, size=person.size, **options)
   settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
   tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
@@ -238,7 +244,8 @@ def generate(args: argparse.Namespace) -> int:
       for frame in person.animate(motion, reference, args.seed, start, mesh):
         writer.write(watermarked(placed(frame), args.watermark))
         bar.update()
-    writer.finish(tags, None if args.motion.is_dir() or args.no_audio else args.motion)
+    silent = args.no_audio or args.motion.is_dir() or args.smplx_model is not None
+    writer.finish(tags, None if silent else args.motion)
   return writer.frames
 
 
@@ -337,6 +344,7 @@ def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[
     "made_by": f"anchor_jax {importlib.metadata.version('anchor_jax')}",
     "checkpoint": args.checkpoint.resolve().name,
     "motion": args.motion.name,
+    **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     "appearance": args.appearance.name if args.appearance else None,
     "seed": args.seed,
     "fps": fps,

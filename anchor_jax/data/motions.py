@@ -1,4 +1,4 @@
-"""The motion in a video or in a prepared folder."""
+"""The motion in a video, in a prepared folder, or in a file of SMPL-X parameters."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.motion.video_motion import read_video_motion
 from anchor_jax.shapes import Bool, Float, NdArray
+from anchor_jax.smplx.parameters import is_parameters, read_parameters
 
 SIZE = 128  # pixels, of a video's pose renders where no size is given; that of `prepare` too
 _LOG = logging.getLogger(__name__)
@@ -29,14 +30,16 @@ def read_motion(
   video: int | None = None,
   measures: BodyMeasures | None = None,
   mapped: bool = True,
+  smplx_model: str | os.PathLike | None = None,
 ) -> Motion:
-  """Returns the motion in a video, or that of one video of a prepared folder.
+  """Returns the motion in a video, that of one video of a prepared folder, or that of SMPL-X parameters.
 
   Frames are read or rendered when they are iterated; a motion of a video is the same as that of the folder prepared
   from it at the same size, with the measures that the folder has of her.
 
   Args:
-    path: a video (with a sidecar, or for the landmark model) or a prepared folder.
+    path: a video (with a sidecar, or for the landmark model), a prepared folder, or a file of SMPL-X parameters
+      (.npz, .npy, .pkl) as SHOW and TalkSHOW write them.
     size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
     frames: only the first so many frames (at `fps`); default all.
     fps: frame rate of the motion; default that of the video or the folder.
@@ -46,6 +49,7 @@ def read_motion(
       onto her body and her place in the picture, and rendered with her solids; see `read_video_motion`. Prepared
       folders and sidecars hold renders, which stay as they are.
     mapped: whether the motion is mapped; otherwise only the widths of the solids are hers.
+    smplx_model: the body model that poses SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
 
   Raises:
     UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
@@ -59,24 +63,45 @@ def read_motion(
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
-    return read_video_motion(
-      path, size=SIZE if size is None else size, frames=frames, fps=fps, measures=measures, mapped=mapped
-    )
+    size = SIZE if size is None else size
+    if (model := _body_model(path, smplx_model)) is not None:
+      from anchor_jax.smplx.motion import read_smplx_motion  # imports JAX
+
+      return read_smplx_motion(path, model, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
+    return read_video_motion(path, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 
-def check_motion(path: str | os.PathLike, fps: float | int | None = None) -> None:
+def check_motion(
+  path: str | os.PathLike, fps: float | int | None = None, smplx_model: str | os.PathLike | None = None
+) -> None:
   """Checks, before a person is read, that `read_motion` will find a motion; neither frames nor poses are read.
 
   Raises:
-    UserError: no such file or folder, a damaged one, or a video that needs the landmark model where there is none.
+    UserError: no such file or folder, a damaged one, a video that needs the landmark model where there is none, or
+      SMPL-X parameters without a model.
   """
   if os.path.isdir(path):
     from anchor_jax.data.records import open_prepared
 
     open_prepared(path)
+  elif _body_model(path, smplx_model) is not None:
+    read_parameters(path)
   else:
     check_video(path, fps=fps)
+
+
+def _body_model(path: str | os.PathLike, given: str | os.PathLike | None) -> Path | None:
+  """The body model for a file of SMPL-X parameters; None where the path is named otherwise."""
+  if not is_parameters(path):
+    if given is not None:
+      raise UserError(f"smplx_model={given}: {path} holds no SMPL-X parameters, leave it out")
+    return None
+  if given is None:
+    raise UserError(f"{path} holds SMPL-X parameters: name the body model with --smplx-model=SMPLX_NEUTRAL.npz")
+  if not os.path.isfile(given):
+    raise UserError(f"there is no SMPL-X model {given}")
+  return Path(given)
 
 
 def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:

@@ -1,4 +1,4 @@
-"""The motion of a video, straight from its sidecar or the landmark model: nothing is written to disk."""
+"""The motion of a video or a track, straight from its sidecar or its landmarks: nothing is written to disk."""
 
 import dataclasses
 import math
@@ -9,12 +9,15 @@ import numpy as np
 
 from anchor_jax.motion.clips import CheckedVideo, check_video, find_poses, square_of
 from anchor_jax.motion.face import fill_missing
+from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.measures import BodyMeasures, measure
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.motion.render import pose_renders
 from anchor_jax.motion.retarget import retarget
+from anchor_jax.motion.sidecar import PoseRender
 from anchor_jax.motion.ticks import pick, tick_frames
-from anchor_jax.motion.tracks import seen_landmarks
+from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
+from anchor_jax.shapes import Float, NdArray
 
 _MARGIN = 1.0  # seconds tracked beyond the last frame wanted, since gaps and smoothing look ahead
 _MEASURED = 10.0  # seconds from the beginning, over which the measures of a person are taken who drives another
@@ -74,19 +77,13 @@ def _motion_of(
   found = find_poses(video, frames=needed, progress=True)
   square = square_of([found], video.info, size)
   if measures is not None and found.track is not None:
-    driver = measure(found.track, square, math.ceil(_MEASURED * video.info.fps))
-    fitted = retarget(found.track, square, driver, measures) if mapped else None
-    if fitted is None:
-      track, body = found.track, dataclasses.replace(measure(found.track, square), widths=measures.widths)
-    else:
-      (track, square), body = fitted, measures
+    track, square, body = fitted_track(found.track, square, video.info.fps, measures, mapped)
     poses = lambda square, first: pose_renders(track, square, first, body)
     found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
   landmarks = fill_missing(square.points(found.landmarks))
 
   def frames(first: int) -> Iterator[MotionFrame]:
-    for number, item in enumerate(found.poses(square, first), start=first):
-      yield MotionFrame(np.ascontiguousarray(item.pose), item.face_mask[..., None], landmarks[number], item.surface)
+    return _frames(found.poses(square, first), landmarks, first)
 
   if ticks is None:
     return Motion(video.info.fps, size, len(landmarks), frames)
@@ -96,3 +93,47 @@ def _motion_of(
     return pick(frames(wanted[0]), wanted, wanted[0]) if wanted else iter(())
 
   return Motion(video.info.fps, size, len(ticks), at_ticks)
+
+
+def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  """Returns the motion of landmarks that came without a video, as `read_video_motion` does that of a video.
+
+  Args:
+    track: not mended; its masks are not looked at.
+    size, measures, mapped: see `read_video_motion`.
+
+  Raises:
+    UserError: no person or no face in any frame.
+  """
+  track = mend(track)
+  centre = centre_of(track.body[:, SHOULDERS, :2], track.width, track.height)
+  square, body = square_around(track.width, track.height, centre, size), None
+  if measures is not None:
+    track, square, body = fitted_track(track, square, track.fps, measures, mapped)
+  landmarks = fill_missing(square.points(seen_landmarks(track)))
+  frames = lambda first: _frames(pose_renders(track, square, first, body), landmarks, first)
+  return Motion(track.fps, size, len(track), frames)
+
+
+def fitted_track(
+  track: Track, square: Square, fps: float, measures: BodyMeasures, mapped: bool
+) -> tuple[Track, Square, BodyMeasures]:
+  """Returns a mended track as another person makes the motion, its square, and the measures to render it with.
+
+  Args:
+    track: of the driving person.
+    square: the crop of the driving video, of the size of the renders.
+    fps: frames per second.
+    measures: of the person who is to make the motion.
+    mapped: whether it is mapped onto her body; otherwise she lends it only the widths of her solids.
+  """
+  driver = measure(track, square, math.ceil(_MEASURED * fps))
+  fitted = retarget(track, square, driver, measures) if mapped else None
+  if fitted is None:
+    return track, square, dataclasses.replace(measure(track, square), widths=measures.widths)
+  return *fitted, measures
+
+
+def _frames(poses: Iterator[PoseRender], landmarks: Float[NdArray, "T 5 2"], first: int) -> Iterator[MotionFrame]:
+  for number, item in enumerate(poses, start=first):
+    yield MotionFrame(np.ascontiguousarray(item.pose), item.face_mask[..., None], landmarks[number], item.surface)

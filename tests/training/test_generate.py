@@ -15,6 +15,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from bodies import doll_parameters, make_doll_file
 from people import make_measures
 from tiny import write_untrained
 
@@ -84,6 +85,17 @@ def test_writes_a_video_that_says_what_it_is(tmp_path, run):
     told = json.loads(file.metadata["comment"])
   assert told["synthetic"] is True and told["seed"] == 3 and told["body"]["window"] == 4
   assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.slow
+def test_smplx_parameters_are_a_motion_without_sound(tmp_path, run):
+  make_doll_file(tmp_path / "SMPLX_NEUTRAL.npz")
+  np.savez(tmp_path / "talk.npz", **doll_parameters(3))
+  flags = ["--no-head", "--no-retarget", f"--smplx-model={tmp_path / 'SMPLX_NEUTRAL.npz'}"]
+  assert run(tmp_path / "out.mp4", *flags, motion=tmp_path / "talk.npz") == 3
+  assert probe(tmp_path / "out.mp4").fps == 30
+  with pytest.raises(UserError, match="leave it out"):
+    run(tmp_path / "other.mp4", *flags, motion=tmp_path / "out.mp4")
 
 
 def test_the_watermark_is_in_the_picture_and_nowhere_else(tmp_path, run, monkeypatch):
