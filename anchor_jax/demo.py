@@ -22,9 +22,10 @@ from anchor_jax.config_files import load_config
 from anchor_jax.data.comparison_page import ComparisonPage
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, open_prepared
-from anchor_jax.evaluate import evaluate, save_report, summary
+from anchor_jax.evaluate import evaluate
+from anchor_jax.evaluation.tables import save_report, summary
 from anchor_jax.files import new_file, prepare_parent
-from anchor_jax.motion.video import VideoWriter, write_video
+from anchor_jax.motion.video import write_video
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.studio import write_studio_video
@@ -102,10 +103,9 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   done("generate")
 
   write_video(output / "anchor.mp4", frames, FPS, metadata={"comment": "synthetic: the anchor_jax demo"})
-  write_side_by_side(output / "side_by_side.mp4", truth, frames)
   with new_file(output / "contact_sheet.png") as path:
     cv2.imwrite(str(path), contact_sheet(truth, frames)[..., ::-1])
-  with ComparisonPage(FPS) as page, new_file(output / "report.html") as path:
+  with ComparisonPage(FPS, output / "side_by_side.mp4") as page, new_file(output / "report.html") as path:
     report = evaluate(frames, truth, training, without_head if size.head_steps != 0 else None, page)
     path.write_text(page.text(report))
   done("report")
@@ -119,15 +119,6 @@ def read_config(file: str, part: str, data: Path, steps: int | None) -> RunConfi
   config = load_config(f"{file}:{part}")
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
   return config if steps is None else dataclasses.replace(config, steps=steps)
-
-
-def write_side_by_side(path: Path, truth: PreparedSource, frames: UInt8[NdArray, "T H W 3"]) -> None:
-  """A video of pose, generated and truth, left to right, twice as large."""
-  with VideoWriter(path, FPS, metadata={"comment": "pose, generated (synthetic), truth"}) as writer:
-    for number, frame in enumerate(frames):
-      true = truth.read(number, ("pose", "frame"))
-      row = np.concatenate([true["pose"], frame, true["frame"]], axis=1)
-      writer.write(cv2.resize(row, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
 
 
 def contact_sheet(

@@ -174,6 +174,7 @@ class VideoFigures:
     truth: UInt8[NdArray, "H W 3"],
     mask: UInt8[NdArray, "H W 1"],
     flow: Flow | None = None,
+    similarity: Float[NdArray, "H W"] | None = None,
   ) -> dict[str, float]:
     """Takes in the next frame, and returns its own "psnr", "ssim" and "flicker", those that it has.
 
@@ -183,13 +184,14 @@ class VideoFigures:
       image, truth: the frame.
       mask: the region.
       flow: of the truth, from this frame to the one before; None: the frame does not count towards flow error.
+      similarity: of `ssim_map`, where it is known already.
     """
     region, alone = mask[..., 0] > 127, {}
     difference = image.astype(np.int16) - truth
     pixels = int(region.sum())
     if pixels:
       squared = float(np.square(difference[region].astype(np.float64)).sum())
-      similar = float(ssim_map(image, truth)[region].sum())
+      similar = float((ssim_map(image, truth) if similarity is None else similarity)[region].sum())
       alone = {"psnr": _decibels(squared / (3 * pixels)), "ssim": similar / pixels}
       self._pixels += pixels
       self._squared += squared

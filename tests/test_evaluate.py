@@ -12,6 +12,7 @@ from anchor_jax.data.comparison_page import ComparisonPage
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
+from anchor_jax.evaluation import baselines, tables
 from anchor_jax.motion import surface
 from anchor_jax.motion.clips import PosedClip
 
@@ -39,10 +40,11 @@ def test_the_report_is_that_of_the_plain_formulas(posed_frames):
   }
   assert report["frames"] == 5 and report["training_frames"] == 7
   assert "hands" not in report and set(report["person"]) == set(contenders)  # without surface maps
-  for region in ("person", "face"):
+  masks = {region: truth.arrays[f"{region}_mask"] for region in ("person", "face")} | {"whole": None}
+  for region, mask in masks.items():
     for name, frames in contenders.items():
       for figure in ("psnr", "ssim", "flicker", "sharpness"):
-        wanted = getattr(metrics, figure)(frames, truth.arrays["frame"], truth.arrays[f"{region}_mask"])
+        wanted = getattr(metrics, figure)(frames, truth.arrays["frame"], mask)
         assert report[region][name][figure] == pytest.approx(wanted, abs=1e-4), (region, name, figure)
 
 
@@ -56,21 +58,31 @@ def test_a_planted_bad_frame_is_the_worst_and_runs_are_compared(posed_frames, tm
     assert "<td>generated</td>" in page.text(report)
   for folder in ("a", "b"):
     (tmp_path / folder).mkdir()
-    module.save_report(report, tmp_path / folder / "report.json")
-  table = module.compare(module.read_reports([tmp_path / name / "report.json" for name in "ab"]))
-  rows = [line.split() for line in table.splitlines()[2:]]
-  assert [row[0] for row in rows] == ["a/report", "b/report"] and rows[0][1:] == rows[1][1:]
+    tables.save_report(report, tmp_path / folder / "report.json")
+  table = tables.compare(tables.read_reports([tmp_path / name / "report.json" for name in "ab"]))
+  rows = [line.split() for line in table.splitlines() if "report" in line]
+  assert [row[0] for row in rows] == ["a/report", "b/report"] * 2 and rows[0][1:] == rows[1][1:]
   assert float(rows[0][1]) == round(report["person"]["generated"]["psnr"], 2)
   with pytest.raises(UserError, match="no report"):
     (tmp_path / "c.json").write_text('{"person": {}}')
-    module.read_reports([tmp_path / "c.json"])
+    tables.read_reports([tmp_path / "c.json"])
+
+
+def test_the_true_flow_is_found_once_for_each_frame(posed_frames, monkeypatch):
+  found, truth = [], source(posed_frames, 5)
+  find = metrics.FlowFinder.next
+  monkeypatch.setattr(metrics.FlowFinder, "next", lambda self, frame: found.append(frame) or find(self, frame))
+  report = module.evaluate(truth.arrays["frame"], truth, truth)
+  assert len(found) == 5
+  for contender in report["person"].values():
+    assert contender["flow_error_of_truth"] == report["person"]["generated"]["flow_error"]
 
 
 def test_blocks_change_nothing(posed_frames, monkeypatch):
   truth, training = source(posed_frames, 6), source(posed_frames, 9, seed=2)
-  whole = module.nearest_poses(truth, training, range(6))
-  monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 32 * 32 * 3 * 2)  # two renders at a time
-  np.testing.assert_array_equal(module.nearest_poses(truth, training, range(6)), whole)
+  whole = list(baselines.nearest_poses(truth, training, range(6)))
+  monkeypatch.setattr(baselines, "_BLOCK_BYTES", 4 * 32 * 32 * 3 * 2)  # two renders at a time
+  assert list(baselines.nearest_poses(truth, training, range(6))) == whole
 
 
 class Endless(ArraySource):
@@ -85,7 +97,7 @@ class Endless(ArraySource):
 
 
 def test_memory_does_not_grow_with_the_length(posed_frames, monkeypatch):
-  monkeypatch.setattr(module, "_BLOCK_BYTES", 2**20)
+  monkeypatch.setattr(baselines, "_BLOCK_BYTES", 2**20)
   one = source(posed_frames, 1, size=64)
 
   def peak(count):
@@ -143,14 +155,16 @@ def test_hands_and_the_texture_alone(tmp_path):
   assert hand["psnr"] == pytest.approx(10 * np.log10(255**2 / (30**2 * dark + 10**2 * (1 - dark))), abs=1e-4)
   share = (hands > 0).sum() / (masks > 0).sum()
   assert person["psnr"] == pytest.approx(hand["psnr"] - 10 * np.log10(share), abs=1e-4)
-  for region in ("person", "face", "hands"):
+  for region in ("person", "face", "hands", "whole"):
     texture, mean = report[region]["texture_alone"], report[region]["mean_training_frame"]
     assert texture["ssim"] > mean["ssim"] and texture["psnr"] > mean["psnr"] + 1, region
   assert hand["psnr"] < report["hands"]["mean_training_frame"]["psnr"]
-  assert report["beats_both_baselines_in"] == {"person": True, "face": True, "hands": False}
+  assert report["beats_both_baselines_in"] == {
+    "person": True, "face": True, "hands": False, "whole": True,
+  }  # fmt: skip
   assert report["beats_both_baselines"]  # the person's
-  lines = module.summary(report).splitlines()
-  assert len(lines) == 2 + 4 and max(map(len, lines)) < 120 and lines[0].split() == ["person", "face", "hands"]
+  lines = tables.summary(report).splitlines()
+  assert len(lines) == 2 * (2 + 4) and max(map(len, lines)) < 120 and lines[0].split() == ["person", "face", "hands"]
   assert lines[2].startswith("generated") and f"{hand['psnr']:.2f}" in lines[2] and "0.25" in lines[2]
   assert lines[-1].startswith("texture alone")
 
@@ -164,13 +178,13 @@ def test_the_texture_alone_needs_surfaces_on_both_sides(tmp_path, posed_frames):
     report = module.evaluate(generated, source, tmp_path / training)
     assert "texture_alone" not in report["person"] and "hands" not in report
     assert report["person"]["generated"]["psnr"] == float("inf")
-    assert len(module.summary(report).splitlines()) == 2 + 3
+    assert len(tables.summary(report).splitlines()) == 2 * (2 + 3)
 
 
 def test_the_summary_says_where_a_head_does_harm():
   figures = {
     name: {"psnr": value, "ssim": 0.5} for name, value in (("generated", 20.0), ("generated_without_head", 21.0))
   }
-  assert "--no-head" in module.summary({"person": figures, "face": figures})
+  assert "--no-head" in tables.summary({"person": figures, "face": figures})
   swapped = {"generated": figures["generated_without_head"], "generated_without_head": figures["generated"]}
-  assert "--no-head" not in module.summary({"person": swapped, "face": swapped})
+  assert "--no-head" not in tables.summary({"person": swapped, "face": swapped})

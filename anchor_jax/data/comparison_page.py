@@ -15,7 +15,7 @@ from anchor_jax.motion.video import VideoWriter
 from anchor_jax.shapes import NdArray, UInt8
 
 WORST = 10  # frames shown
-_COLOURS = {"person": "#2f6fb3", "face": "#c98a2b", "hands": "#3a8f5c"}
+_COLOURS = {"person": "#2f6fb3", "face": "#c98a2b", "hands": "#3a8f5c", "whole": "#7d5ba6"}
 _CURVES = {
   "psnr": "PSNR, dB: more is better",
   "ssim": "SSIM: more is better",
@@ -31,7 +31,7 @@ _COLUMNS = {
 }
 _POINTS = 600  # of a curve; each is a mean where the video is longer
 _WIDTH, _HEIGHT = 600, 140  # of a curve
-_LARGEST = 640  # pixels: width of the video in the page, and of a strip of pictures
+_LARGEST = 768  # pixels: width of the video in the page, and of a strip of pictures
 _MOST_SECONDS = 60  # of video in the page
 _GAIN = 4  # of the difference that is shown
 _STYLE = """
@@ -45,20 +45,28 @@ svg text { font-size: 11px; fill: #5b6470; }
 class ComparisonPage:
   """Gathers a comparison frame by frame; a context manager. Memory holds the worst frames and three numbers a frame."""
 
-  def __init__(self, fps: float):
+  def __init__(self, fps: float, kept_video: Path | None = None):
+    """Takes the frame rate, and where to keep the video that the page shows; nowhere by default."""
     self._fps, self._worst, self._count = fps, [], 0
+    self._path, self._open = kept_video, False
     self._curves: dict[str, dict[str, list[float]]] = {}
 
   def __enter__(self) -> "ComparisonPage":
     self._folder = tempfile.TemporaryDirectory()
-    self._video = VideoWriter(Path(self._folder.name) / "side_by_side.mp4", self._fps)
+    self._path = self._path or Path(self._folder.name) / "side_by_side.mp4"
+    self._video = VideoWriter(self._path, self._fps, metadata={"comment": "pose, generated (synthetic), truth"})
     self._video.__enter__()
+    self._open = True
     return self
 
   def __exit__(self, kind, error, traceback) -> None:
-    if kind is not None:
+    with self._folder:
+      self._close(kind, error, traceback)
+
+  def _close(self, kind=None, error=None, traceback=None) -> None:
+    if self._open:
+      self._open = False
       self._video.__exit__(kind, error, traceback)
-    self._folder.cleanup()
 
   def add(
     self,
@@ -93,8 +101,9 @@ class ComparisonPage:
 
   def text(self, report: Mapping[str, Any]) -> str:
     """The HTML file, once all frames were added; the report is what `evaluate` returns."""
-    self._video.__exit__(None, None, None)
-    shown = (Path(self._folder.name) / "side_by_side.mp4").read_bytes()
+    self._close()
+    assert self._path is not None
+    shown = self._path.read_bytes()
     seconds = self._count / self._fps
     cut = f" Its first {_MOST_SECONDS} s:" if seconds > _MOST_SECONDS else ""
     curves = "\n".join(

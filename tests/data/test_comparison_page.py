@@ -20,7 +20,7 @@ def record(number):
 def test_the_worst_frames_are_shown_worst_first(tmp_path):
   decibels = np.random.default_rng(0).uniform(20, 30, 40)
   decibels[17], decibels[30] = 5.0, np.inf  # a planted bad frame, and a perfect one
-  with ComparisonPage(FPS) as page:
+  with ComparisonPage(FPS, tmp_path / "kept.mp4") as page:
     for number, value in enumerate(decibels):
       alone = {"person": {"psnr": value, "ssim": 0.5}} if number != 3 else {"person": {}, "face": {"psnr": 11.0}}
       page.add(255 - record(number)["frame"], record(number), alone)
@@ -31,8 +31,8 @@ def test_the_worst_frames_are_shown_worst_first(tmp_path):
   sources = re.findall(r'(?:src|href)="([^"]*)"', text)
   assert len(sources) == 1 + WORST and all(source.startswith("data:") for source in sources)
   data = [base64.b64decode(source.split(",")[1]) for source in sources]
-  (tmp_path / "page.mp4").write_bytes(data[0])
-  frames = list(read_frames(tmp_path / "page.mp4"))
+  assert (tmp_path / "kept.mp4").read_bytes() == data[0]
+  frames = list(read_frames(tmp_path / "kept.mp4"))
   assert len(frames) == 40 and frames[0].shape[1] > 3 * SIZE
   strip = cv2.imdecode(np.frombuffer(data[1], np.uint8), cv2.IMREAD_COLOR)
   side = strip.shape[1] // 3

@@ -1,0 +1,1 @@
+"""What `evaluate` measures generated videos with: baselines, measures and tables of figures."""

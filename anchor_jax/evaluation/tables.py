@@ -1,0 +1,142 @@
+"""Reports as JSON, and their figures as tables for the terminal."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+
+REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask", "whole": "whole_mask"}
+WHOLE = "whole"
+_LABEL, _COLUMN = 29, 30  # of the table, in characters
+_FIGURES = {"psnr": ("PSNR", 5, 2), "ssim": ("SSIM", 6, 3), "flicker": ("flick.", 6, 2), "sharpness": ("sharp.", 6, 2)}
+# Of whole frames, and of the faces in them, by the networks that were asked for.
+_LEARNED = {
+  "lpips": ("LPIPS", 7, 4),
+  "fid": ("FID", 8, 2),
+  "fvd": ("FVD", 9, 2),
+  "clip": ("CLIP", 7, 4),
+  "identity": ("identity", 9, 3),
+}
+
+
+def save_report(report: dict, path: Path) -> None:
+  """Writes a report as JSON."""
+  with new_file(path) as place:
+    place.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def summary(report: dict) -> str:
+  """Returns the figures as tables: a row for each contender, a column for each region; whole frames in another."""
+  regions = [region for region in REGIONS if region in report and region != WHOLE]
+  lines = ["".join([f"{'':{_LABEL}}", *(f"{region:<{_COLUMN}}" for region in regions)])]
+  lines.append(" " * _LABEL + f"{_heads(_FIGURES):<{_COLUMN}}" * len(regions))
+  lines += [
+    _row(name, [_cells(report[region].get(name), _FIGURES) for region in regions]) for name in _names(report, regions)
+  ]
+  lines += _whole_lines(report)
+  lines = [line.rstrip() for line in lines]
+  if advice := head_advice(report):
+    lines.append(advice)
+  return "\n".join([*lines, *_motion_lines(report.get("motion", {})), *_identity_lines(report)])
+
+
+def head_advice(report: Mapping) -> str:
+  """Returns what to do where the head model lowers the face's PSNR, "" where it does not or was not compared."""
+  face = report.get("face", {})
+  if "generated_without_head" not in face:
+    return ""
+  given, without = face["generated"]["psnr"], face["generated_without_head"]["psnr"]
+  if given >= without:
+    return ""
+  return (
+    f"The head model lowers the face's PSNR, {given:.2f} dB with it and {without:.2f} dB without:"
+    " generate with --no-head, or train the head longer."
+  )
+
+
+def _whole_lines(report: Mapping) -> list[str]:
+  """The table of whole frames."""
+  if WHOLE not in report:
+    return []
+  rows = {name: dict(figures) for name, figures in report[WHOLE].items()}
+  for name, figures in report.get("face", {}).items():
+    if "identity" in figures:
+      rows.setdefault(name, {})["identity"] = figures["identity"]
+  learned = {key: form for key, form in _LEARNED.items() if any(key in figures for figures in rows.values())}
+  columns = _FIGURES | learned
+  lines = [f"{'':{_LABEL}}whole frame", " " * _LABEL + _heads(columns)]
+  return lines + [_row(name, [_cells(figures, columns)]) for name, figures in rows.items()]
+
+
+def _heads(columns: Mapping[str, tuple[str, int, int]]) -> str:
+  first, *others = columns.values()
+  return " ".join([f"{first[0]:<{first[1]}}", *(f"{label:>{width}}" for label, width, _ in others)])
+
+
+def _names(report: Mapping, regions: Iterable[str]) -> list[str]:
+  return list({name: None for region in regions for name in report[region]})
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+  return "".join([f"{name.replace('_', ' '):<{_LABEL}}", *(f"{cell:<{_COLUMN}}" for cell in cells)])
+
+
+def _cells(figures: Mapping[str, float] | None, columns: Mapping[str, tuple[str, int, int]]) -> str:
+  if figures is None:
+    return ""
+  return " ".join(
+    f"{figures[key]:{width}.{digits}f}" if key in figures else f"{'-':>{width}}"
+    for key, (_, width, digits) in columns.items()
+  )
+
+
+def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
+  """A line on the landmarks that were found again, where they were looked for."""
+  parts = [
+    f"{part} {found['error']:.1f} % ({100 * found['found']:.0f} % found)"
+    for part, found in motion.items()
+    if "error" in found
+  ]
+  mouth = motion.get("face", {}).get("mouth")
+  parts += [] if mouth is None else [f"mouth opening correlates {mouth:.2f}"]
+  return [f"Landmarks off by, in shoulder widths: {', '.join(parts)}"] if parts else []
+
+
+def _identity_lines(report: Mapping) -> list[str]:
+  """A line on the spread of true faces, beside which their distance to generated ones is read."""
+  spread = report.get("measures", {}).get("identity", {}).get("of_truth")
+  return [] if spread is None else [f"Identity: true faces are {spread:.3f} from each other."]
+
+
+def compare(reports: dict[str, dict]) -> str:
+  """Returns tables of several runs: a row for each one's generated frames, a column for each region.
+
+  Args:
+    reports: by name, as `evaluate` returns them.
+  """
+  rows = {}
+  for region in REGIONS:
+    found = {name: report[region]["generated"] for name, report in reports.items() if region in report}
+    rows |= {region: found} if found else {}
+  return summary(rows)
+
+
+def read_reports(paths: list[Path]) -> dict[str, dict]:
+  """Returns reports by the names of their files, and of the folders in which they are where files are named alike.
+
+  Raises:
+    UserError: a file is missing or is no report.
+  """
+  alike = len({path.stem for path in paths}) < len(paths)
+  reports = {}
+  for path in paths:
+    try:
+      report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise UserError(f"{path} cannot be read as a report: {error}") from None
+    if not (isinstance(report, dict) and "generated" in report.get("person", {})):
+      raise UserError(f"{path} is no report: give files that --output of this command wrote")
+    reports[f"{path.absolute().parent.name}/{path.stem}" if alike else path.stem] = report
+  return reports
