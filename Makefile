@@ -48,8 +48,9 @@ format: $(STAMPS)/dev ## rewrite the sources the way `make check` wants them
 	$(RUN) -m ruff check --fix --exit-zero --quiet .
 	$(RUN) -m ruff format .
 
-parity: $(STAMPS)/parity ## compare with torch, diffusers and transformers (installs them: 1 GB and more)
+parity: $(STAMPS)/parity $(STAMPS)/measures ## compare with torch, diffusers and transformers (installs them: 1 GB and more)
 	$(RUN) -m pytest -m parity
+	PYTHONPATH=$(abspath $(VENV))/measures:$$PYTHONPATH $(RUN) -m pytest -m parity tests/parity/test_measures.py
 
 bench: $(STAMPS)/parity ## time training, sampling and decoding beside torch, in runs/bench (about 10 minutes)
 	$(RUN) benchmarks/against_torch.py --output=runs/bench
@@ -108,6 +109,13 @@ $(STAMPS)/app: requirements/app.txt $(STAMPS)/package
 
 $(STAMPS)/browser: requirements/browser.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/browser.txt
+	@touch $@
+
+# Published measures, for comparisons with ours. They stay out of the environment: transformers imports torchvision wherever
+# it finds it, and a torchvision that was built for another torch does not import. What they need else is in parity.txt.
+MEASURES := cd-fvd==0.1.1 lpips==0.1.4 pytorch-fid==0.3.0 torchvision==0.28.0
+$(STAMPS)/measures: $(STAMPS)/parity
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/measures $(MEASURES)
 	@touch $@
 
 # The TPU compiler stays out of the environment: wherever JAX finds it, it looks for a TPU first. It is made for Linux on

@@ -9,6 +9,9 @@ PSNR (dB), SSIM, flicker (grey levels) and sharpness (gradient energy over the t
 where the folders say where on the body each pixel lies, her hands. Baselines: the mean training frame; for each frame
 the training frame whose pose render is nearest; and the texture alone, looked up in the training film for the wanted
 pose. Masks are used here only; `generate` never reads them.
+
+LPIPS, FID, FVD and CLIP's similarity of whole frames are measured by networks whose weights are given as files; what is
+compared, and how such files are made, is in docs/evaluation.md.
 """
 
 import contextlib
@@ -24,8 +27,8 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.baselines import Baselines, has_surface
-from anchor_jax.evaluation.measure import Measure
-from anchor_jax.evaluation.tables import REGIONS, compare, read_reports, save_report, summary
+from anchor_jax.evaluation.measure import NETWORKS, Measure, open_measures
+from anchor_jax.evaluation.tables import REGIONS, compare, head_advice, read_reports, save_report, summary
 from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
 from anchor_jax.metrics import Flow, FlowFinder, VideoFigures, ssim_map
 from anchor_jax.motion.fidelity import MotionComparison
@@ -50,7 +53,7 @@ def evaluate(
 
   Regions are "person", "face", "hands" and "whole"; a region without a pixel in any frame is missing, such as the hands
   where the truth has no surface maps. Reads one frame of everything at a time, so memory does not grow with the length
-  of the videos.
+  of the videos. Where the head model lowers the face's PSNR, "advice" has a sentence that says so, and what to do.
 
   Args:
     generated: a video file, or frames (uint8 [H W 3]), in the order of the truth's first video.
@@ -101,6 +104,8 @@ def evaluate(
         report[measure.region][name][measure.name] = round(value, 4)
   if measures:
     report["measures"] = {measure.name: measure.details() for measure in measures}
+  if advice := head_advice(report):
+    report["advice"] = [advice]
   beats = {region: _beats_baselines(report[region]) for region in REGIONS if region in report}
   return report | {"beats_both_baselines": beats.get("person", False), "beats_both_baselines_in": beats}
 
@@ -197,6 +202,8 @@ def main() -> None:
     "--compare", type=Path, nargs="+", metavar="FILE.json", help="only show such reports in one table"
   )
   parser.add_argument("--landmarks", action="store_true", help="also compare the motion (needs the landmark model)")
+  for name, network in NETWORKS.items():
+    parser.add_argument(f"--{name}", type=Path, metavar="DIR" if name == "clip" else "FILE", help=network)
   args = parser.parse_args()
   if args.compare:
     print(compare(read_reports(args.compare)))
@@ -212,7 +219,9 @@ def main() -> None:
     fps = probe(args.generated).fps
     page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
     motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
-    report = evaluate(args.generated, truth, training, args.without_head, page, motion)
+    files = {name: file for name in NETWORKS if (file := getattr(args, name)) is not None}
+    measures = open_measures(files)
+    report = evaluate(args.generated, truth, training, args.without_head, page, motion, measures)
     if args.page is not None and page is not None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))

@@ -29,6 +29,13 @@ _COLUMNS = {
   "flow_error_of_truth": ("of the truth", ".2f"),
   "sharpness": ("sharpness", ".2f"),
 }
+_LEARNED = {  # shown where they were measured
+  "lpips": ("LPIPS", ".4f"),
+  "fid": ("FID", ".2f"),
+  "fvd": ("FVD", ".2f"),
+  "clip": ("CLIP", ".4f"),
+  "identity": ("identity", ".3f"),
+}
 _POINTS = 600  # of a curve; each is a mean where the video is longer
 _WIDTH, _HEIGHT = 600, 140  # of a curve
 _LARGEST = 768  # pixels: width of the video in the page, and of a strip of pictures
@@ -151,21 +158,26 @@ def _encoded(image: UInt8[NdArray, "H W 3"]) -> bytes:
 
 
 def _tables(report: Mapping[str, Any]) -> str:
-  """A table for each region."""
-  parts = []
+  """What the figures advise, a table for each region, and how measures by networks were taken."""
+  parts = [f'<p class="note">{html.escape(line)}</p>' for line in report.get("advice", ())]
   for region in _COLOURS:
     if region not in report:
       continue
-    heads = "".join(f"<th>{label}</th>" for label, _ in _COLUMNS.values())
+    learned = {key: form for key, form in _LEARNED.items() if any(key in found for found in report[region].values())}
+    columns = _COLUMNS | learned
+    heads = "".join(f"<th>{label}</th>" for label, _ in columns.values())
     rows = "".join(
       f"<tr><td>{html.escape(name.replace('_', ' '))}</td>"
       + "".join(
-        f"<td>{found[figure]:{form}}</td>" if figure in found else "<td></td>" for figure, (_, form) in _COLUMNS.items()
+        f"<td>{found[figure]:{form}}</td>" if figure in found else "<td></td>" for figure, (_, form) in columns.items()
       )
       + "</tr>"
       for name, found in report[region].items()
     )
     parts.append(f"<table><thead><tr><th>{region}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>")
+  for name, facts in report.get("measures", {}).items():
+    told = ", ".join(f"{fact.replace('_', ' ')} {value}" for fact, value in facts.items())
+    parts.append(f"<p>{_LEARNED[name][0]}: {html.escape(told)}.</p>")
   return "\n".join(parts)
 
 

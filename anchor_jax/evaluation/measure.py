@@ -1,9 +1,18 @@
 """What all measures of whole videos do: they take in frames one at a time, and have figures in the end."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from anchor_jax.shapes import NdArray, UInt8
+
+# The measures that need weights, with what those are.
+NETWORKS = {
+  "lpips": "LPIPS by these weights, safetensors of the lpips package (docs/evaluation.md)",
+  "fid": "FID by these weights, safetensors of pytorch-fid's InceptionV3",
+  "fvd": "FVD by these weights, safetensors of I3D",
+  "clip": "similarity by the CLIP model in this folder",
+}
 
 
 @runtime_checkable
@@ -34,3 +43,19 @@ class Measure(Protocol):
   def details(self) -> dict[str, Any]:
     """How it was measured, for the report: counts, sizes, the weights' file and its hash."""
     ...
+
+
+def open_measures(files: Mapping[str, str | Path]) -> list[Measure]:
+  """Returns measures by published networks.
+
+  Args:
+    files: of weights, by the names in `NETWORKS`; CLIP's is a folder.
+
+  Raises:
+    UserError: a file is missing, or holds other weights.
+  """
+  if not files:
+    return []
+  from anchor_jax.evaluation.networks import MEASURES  # imports JAX, which takes seconds
+
+  return [MEASURES[name](Path(file)) for name, file in files.items()]

@@ -1,4 +1,7 @@
-"""CLIP's image and text towers (Radford et al. 2021), up to the last hidden states, which the UNet cross-attends to."""
+"""CLIP's image and text towers (Radford et al. 2021), up to the last hidden states, which the UNet cross-attends to.
+
+`CLIPVision.embed` goes on to the embedding of a picture, for measuring how alike pictures are.
+"""
 
 import flax.linen as nn
 import jax
@@ -128,7 +131,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-  """The image tower. `post_layernorm` is created, because checkpoints hold it, but not applied."""
+  """The image tower. `post_layernorm`, which checkpoints hold, is applied to the class token by `pooled` only."""
 
   config: CLIPVisionConfig
   dtype: DTypeLike = jnp.float32
@@ -145,6 +148,10 @@ class VisionTransformer(nn.Module):
     if self.is_initializing():
       self.post_layernorm(x[:, 0])
     return x
+
+  def pooled(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
+    """The normalised last state of the class token."""
+    return self.post_layernorm(self(pixels)[:, 0])
 
 
 class CLIPVision(nn.Module):
@@ -171,6 +178,16 @@ class CLIPVision(nn.Module):
       N = `config.tokens` tokens of D = `config.hidden_size` features.
     """
     return self.vision_model(pixels).astype(jnp.float32)
+
+  def embed(self, pixels: Float[Array, "B H W 3"], projection: Float[Array, "E D"]) -> Float[Array, "B E"]:
+    """The embedding of pictures, of length one, whose products are CLIP's similarities.
+
+    Args:
+      pixels: output of `preprocess`.
+      projection: `visual_projection.weight` of the model, which is no part of the tower.
+    """
+    embedding = self.vision_model.pooled(pixels).astype(jnp.float32) @ projection.T
+    return embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True)
 
 
 class TextEmbeddings(nn.Module):

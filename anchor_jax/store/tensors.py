@@ -27,6 +27,7 @@ from anchor_jax.store.damage import root_reason
 
 _STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers call their weight files
 _FLAX_FILES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
+_PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 _DTYPES = {
   "F64": np.float64,
   "F32": np.float32,
@@ -90,7 +91,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
   Raises:
     UserError: there are none, they are damaged, or only pickled ones are there.
   """
-  files = _safetensors_files(folder)
+  files = weight_files(folder)
   if files:
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -99,15 +100,20 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
   for name in _FLAX_FILES:
     if (folder / name).exists():
       return _read_msgpack(folder / name)
-  pickled = sorted(path for pattern in ("*.bin", "*.ckpt", "*.pt", "*.pth") for path in folder.glob(pattern))
-  if pickled:
+  for path in sorted(folder.glob("*")):
+    refuse_pickled(path, folder / _safe_name(path))
+  raise UserError(f"{folder} has no diffusion_pytorch_model.safetensors, model.safetensors or Flax msgpack")
+
+
+def refuse_pickled(file: Path, safe: Path) -> None:
+  """Raises UserError where a file is pickled; it says how to make the file `safe` of it."""
+  if file.suffix in _PICKLED:
     raise UserError(
-      f"{pickled[0]} is pickled and may run code when opened, so it is never opened here; make it safe once with: "
+      f"{file} is pickled and may run code when opened, so it is never opened here; make it safe once with: "
       'python -c "import sys, torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
       "torch.load(sys.argv[1], weights_only=True, map_location='cpu').items()}, sys.argv[2])\" "
-      f"{pickled[0]} {folder / _safe_name(pickled[0])}"
+      f"{file} {safe}"
     )
-  raise UserError(f"{folder} has no diffusion_pytorch_model.safetensors, model.safetensors or Flax msgpack")
 
 
 def _safe_name(pickled: Path) -> str:
@@ -115,7 +121,8 @@ def _safe_name(pickled: Path) -> str:
   return f"{stem}.safetensors"
 
 
-def _safetensors_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+  """The safetensors files that `read_tensors` reads of a folder."""
   for stem in _STEMS:
     for variant in ("", ".fp16", ".bf16", ".non_ema"):
       single = folder / f"{stem}{variant}.safetensors"

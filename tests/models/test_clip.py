@@ -47,3 +47,17 @@ def test_preprocessing_keeps_the_middle():
   got = preprocess(image, 8)[0] * jnp.array(DEVIATION) + jnp.array(MEAN)
   assert got.shape == (8, 8, 3)
   np.testing.assert_allclose(got[:, 2:6], 1, atol=0.02)
+
+
+def test_embeddings_have_length_one_and_see_the_last_norm(random_params, jit):
+  config = CLIPVisionConfig(**TINY, image_size=8, patch_size=4)
+  tower, pixels = CLIPVision(config), jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  params = random_params(tower, pixels)
+  projection = jax.random.normal(jax.random.key(2), (5, 8))
+  found = jit(lambda *x: tower.apply(*x, method="embed"))(params, pixels, projection)
+  token = np.asarray(jit(tower.apply)(params, pixels))[:, 0]
+  norm = params["params"]["vision_model"]["post_layernorm"]
+  centred = token - token.mean(axis=-1, keepdims=True)
+  token = centred / np.sqrt(token.var(axis=-1, keepdims=True) + config.layer_norm_eps) * norm["scale"] + norm["bias"]
+  wanted = token @ projection.T
+  np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=-1, keepdims=True), atol=1e-5)

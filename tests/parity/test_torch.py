@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPVisionModel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPVisionModel
 from transformers import CLIPTextConfig as TorchTextConfig
 from transformers import CLIPVisionConfig as TorchVisionConfig
 
+from anchor_jax.evaluation.networks import clip_measure
 from anchor_jax.models.clip import DEVIATION, MEAN, preprocess
 from anchor_jax.store.diffusers import load_model, save_model
 from anchor_jax.store.names import flatten, unflatten
@@ -214,3 +215,33 @@ def test_preprocessing_of_pictures_is_within_a_grey_level(shape):
   got = jax.jit(preprocess)(jnp.asarray(image, jnp.float32)[None] / 255)[0]
   grey = lambda pixels: (np.asarray(pixels) * DEVIATION + np.asarray(MEAN)) * 255
   assert np.abs(grey(got) - grey(np.moveaxis(wanted, 0, -1))).max() < 1.01
+
+
+def test_clip_similarity(tmp_path):
+  rng = np.random.default_rng(12)
+  true = rng.integers(0, 256, (11, 48, 48, 3), dtype=np.uint8)
+  videos = np.clip(true + rng.normal(0, 40, true.shape), 0, 255).astype(np.uint8), true
+  tower = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+  text, vision = tower | {"vocab_size": 30}, tower | {"image_size": 32, "patch_size": 8}
+  module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).eval()
+  generator = torch.Generator().manual_seed(4)
+  with torch.no_grad():
+    for name, parameter in module.named_parameters():
+      scale = 0.3 if parameter.ndim > 1 else 0.1
+      offset = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+      parameter.copy_(offset + scale * torch.randn(parameter.shape, generator=generator))
+  module.save_pretrained(tmp_path)
+  with torch.no_grad():
+    made, true = (
+      module.get_image_features(
+        torch.from_numpy(np.moveaxis(np.asarray(preprocess(jnp.asarray(frames) / 255.0, 32)), -1, 1).copy())
+      )
+      for frames in videos
+    )
+    made, true = (getattr(found, "pooler_output", found) for found in (made, true))
+    wanted = torch.nn.functional.cosine_similarity(made, true).mean()
+  measure = clip_measure(tmp_path)
+  for one, other in zip(*videos):
+    measure.add({"generated": one}, {"frame": other})
+  assert measure.figures()["generated"] == pytest.approx(float(wanted), abs=1e-5)
+  assert measure.details()["weights"] == "model.safetensors" and float(wanted) < 0.999
