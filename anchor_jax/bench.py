@@ -2,18 +2,24 @@
 
 Examples:
   python -m anchor_jax.bench lengths --frames=50,200,1000,5000
+  python -m anchor_jax.bench lengths --frames=100,1000,5000 --checkpoint=runs/demo/person --motion=runs/demo/unseen
   python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
 
 `lengths` runs the shipped studio body at 32 pixels, as a stream and with the whole clip in memory, each length in a
-process of its own. `tpu` compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having
-one (tpu extra); a tick takes in one block of motion and runs one window group per sampling step.
+process of its own; with --checkpoint, it makes pictures of that person's body in a motion that is repeated. `tpu`
+compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having one (tpu extra); a tick
+takes in one block of motion and runs one window group per sampling step.
 """
 
 import argparse
+import dataclasses
+import itertools
 import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from anchor_jax.cli import Parser, command
 from anchor_jax.errors import UserError
@@ -23,8 +29,6 @@ _SIDE = 8  # cells of a latent of the small run
 
 def one_length(mode: str, length: int) -> str:
   """A row of the table: mode, frames, time per frame, peak memory of this process."""
-  import resource  # not on Windows
-
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -60,22 +64,51 @@ def one_length(mode: str, length: int) -> str:
       np.asarray(whole(denoise, plan_windows(sampler.rule, count), jnp.zeros((length, *cell))))
 
   run(min(length, 20) if mode == "stream" else length)  # compiles
+  return _row(mode, length, run, 3 if length <= 1000 else 1)
+
+
+def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
+  """A row of the table for a person's body; her motion is repeated to `length` frames, and pictures are thrown away."""
+  from anchor_jax.data.motions import read_motion
+  from anchor_jax.person import load
+
+  person = load(checkpoint, head=False)
+  motion = read_motion(motion_path, size=person.size, measures=person.measures)
+  again = lambda first: itertools.islice(
+    itertools.chain.from_iterable(motion.frames(0) for _ in itertools.count()), first, length
+  )
+
+  def run(count: int) -> None:
+    for _ in person.animate(dataclasses.replace(motion, length=length, frames=again).first(count)):
+      pass
+
+  run(min(length, 40))  # compiles
+  return _row("person", length, run, 1)
+
+
+def _row(mode: str, length: int, run: Callable[[int], None], rounds: int) -> str:
+  """The row of what `run(length)` takes in time, the best of some rounds, and in memory.
+
+  Other programs disturb the time on the clock; the CPU's time, of all threads, less so.
+  """
+  import resource  # not on Windows
+
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  seconds = math.inf
-  for _ in range(3 if length <= 1000 else 1):  # the best of some: other programs disturb
-    started = time.monotonic()
+  seconds = used = math.inf
+  for _ in range(rounds):
+    started, cpu = time.monotonic(), time.process_time()
     run(length)
-    seconds = min(seconds, time.monotonic() - started)
+    seconds, used = min(seconds, time.monotonic() - started), min(used, time.process_time() - cpu)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   memory = f"{peak / 1024:10.0f} MB peak{(peak - before) / 1024:8.0f} MB more than after compiling"
-  return f"{mode:8s}{length:8d}{1000 * seconds / length:10.2f} ms a frame{memory}"
+  return f"{mode:8s}{length:8d}{1000 * seconds / length:10.2f} ms a frame{1000 * used / length:10.2f} of CPU{memory}"
 
 
-def lengths(counts: list[int]) -> None:
-  """Prints the table of times and memory."""
-  for mode in ("stream", "whole"):
+def lengths(counts: list[int], person: list[str]) -> None:
+  """Prints the table of times and memory; `person` are the flags for her and her motion, empty for the small run."""
+  for mode in ("person",) if person else ("stream", "whole"):
     for count in counts:
-      command = [sys.executable, "-m", "anchor_jax.bench", "one", f"--mode={mode}", f"--frames={count}"]
+      command = [sys.executable, "-m", "anchor_jax.bench", "one", f"--mode={mode}", f"--frames={count}", *person]
       subprocess.run(command, check=True)
 
 
@@ -154,14 +187,20 @@ def main() -> None:
   parser = Parser("anchor_jax.bench", __doc__)
   parser.add_argument("what", choices=("lengths", "tpu", "one"))
   parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="lengths to measure")
-  parser.add_argument("--mode", default="stream", choices=("stream", "whole"), help="of `one`")
+  parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="of `one`")
+  parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a trained person, for `lengths`; needs --motion")
+  parser.add_argument("--motion", type=Path, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--topology", default="v5e:4x4")
   parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="chips for windows and for frames")
   parser.add_argument("--together", type=int, help="windows at a time (default: one for each chip that takes windows)")
   parser.add_argument("--steps", type=int, default=20, help="sampling steps")
   args = parser.parse_args()
   if args.what == "lengths":
-    lengths(args.frames)
+    if (args.checkpoint is None) != (args.motion is None):
+      raise UserError("give --checkpoint and --motion, or neither of them")
+    lengths(args.frames, [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else [])
+  elif args.what == "one" and args.mode == "person":
+    print(one_person(args.checkpoint, args.motion, args.frames[0]), flush=True)
   elif args.what == "one":
     print(one_length(args.mode, args.frames[0]), flush=True)
   else:
