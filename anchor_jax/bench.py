@@ -3,12 +3,14 @@
 Examples:
   python -m anchor_jax.bench lengths --frames=50,200,1000,5000
   python -m anchor_jax.bench lengths --frames=100,1000,5000 --checkpoint=runs/demo/person --motion=runs/demo/unseen
+  python -m anchor_jax.bench readers --data=runs/demo/film
   python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
 
 `lengths` runs the shipped studio body at 32 pixels, as a stream and with the whole clip in memory, each length in a
-process of its own; with --checkpoint, it makes pictures of that person's body in a motion that is repeated. `tpu`
-compiles one tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having one (tpu extra); a tick
-takes in one block of motion and runs one window group per sampling step.
+process of its own; with --checkpoint, it makes pictures of that person's body in a motion that is repeated. `readers`
+reads training batches of 8 from a prepared folder by 0, 1 and 2 processes (config.data.workers). `tpu` compiles one
+tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having one (tpu extra); a tick takes in one
+block of motion and runs one window group per sampling step.
 """
 
 import argparse
@@ -112,6 +114,24 @@ def lengths(counts: list[int], person: list[str]) -> None:
       subprocess.run(command, check=True)
 
 
+def readers(folder: Path, batches: int = 100) -> None:
+  """Prints how many images a second, each with its reference, are read by no, one and two processes."""
+  from anchor_jax.data.loader import make_loader
+  from anchor_jax.data.records import open_prepared
+
+  source = open_prepared(folder)
+  for workers in range(3):
+    fields = {"target": ("frame", "pose", "surface"), "reference": ("frame",)}
+    loader = make_loader(source, batch_size=8, seed=0, workers=workers, **fields)
+    next(loader)  # starts the processes
+    started = time.monotonic()
+    for _ in range(batches):
+      next(loader)
+    rate = 8 * batches / (time.monotonic() - started)
+    print(f"{workers} processes{rate:8.0f} images a second", flush=True)
+    del loader
+
+
 def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
   """Prints what the compiler reports of one tick at full size, per chip."""
   import jax
@@ -185,11 +205,12 @@ def _counts(text: str) -> list[int]:
 def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.bench", __doc__)
-  parser.add_argument("what", choices=("lengths", "tpu", "one"))
+  parser.add_argument("what", choices=("lengths", "readers", "tpu", "one"))
   parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="lengths to measure")
   parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="of `one`")
   parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a trained person, for `lengths`; needs --motion")
   parser.add_argument("--motion", type=Path, metavar="PATH", help="a video or a prepared folder")
+  parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared folder, for `readers`")
   parser.add_argument("--topology", default="v5e:4x4")
   parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="chips for windows and for frames")
   parser.add_argument("--together", type=int, help="windows at a time (default: one for each chip that takes windows)")
@@ -199,6 +220,10 @@ def main() -> None:
     if (args.checkpoint is None) != (args.motion is None):
       raise UserError("give --checkpoint and --motion, or neither of them")
     lengths(args.frames, [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else [])
+  elif args.what == "readers":
+    if args.data is None:
+      raise UserError("name a prepared folder: --data=DIR")
+    readers(args.data)
   elif args.what == "one" and args.mode == "person":
     print(one_person(args.checkpoint, args.motion, args.frames[0]), flush=True)
   elif args.what == "one":

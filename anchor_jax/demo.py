@@ -9,6 +9,7 @@ Neither the person nor the motions are in the training set of the shipped weight
 """
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 
@@ -142,13 +143,16 @@ def main() -> None:
     "--config", metavar="FILE.py", help="fine-tuning settings; studio_finetune.py, and studio_256.py for 256 pixels"
   )
   args = parser.parse_args()
-  from anchor_jax.runtime import enable_compilation_cache
+  from anchor_jax.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
   size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=args.size)
   if args.size not in _WITH_HEAD:
     size = dataclasses.replace(size, head_steps=0)
-  report = demo(args.output, size, args.config or CONFIGS[args.size])
+  config = args.config or CONFIGS[args.size]
+  parts = ("body", "head") if size.head_steps else ("body",)
+  divide_cpu(math.gcd(*(read_config(config, part, args.output, None).data.batch_size for part in parts)))
+  report = demo(args.output, size, config)
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   print(f"At a glance:            {args.output / 'contact_sheet.png'}")

@@ -1,4 +1,4 @@
-"""Sets up JAX before its first use: the other processes of a run, and the compilation cache on disk."""
+"""Sets up JAX before its first use: other processes of a run, CPU cores as devices, the compilation cache on disk."""
 
 import contextlib
 import hashlib
@@ -14,6 +14,7 @@ from anchor_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_MOST_CPU_DEVICES = 8
 _MOST_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
@@ -44,6 +45,32 @@ def _environment_has_several_processes() -> bool:
   hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
   tasks = os.environ.get("SLURM_NTASKS", "1")
   return len(hosts) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ or (tasks.isdigit() and int(tasks) > 1)
+
+
+def cpu_devices(batch_size: int, accumulate: int = 1, cores: int | None = None) -> int:
+  """Into how many devices to divide the CPU for training: at most its cores and 8, and so that they share a batch.
+
+  Args:
+    batch_size: images of a batch.
+    accumulate: equal parts that a batch is computed in, one after another.
+    cores: that this process may use; None asks the system.
+  """
+  if cores is None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  shared = lambda devices: batch_size % (devices * accumulate) == 0
+  return max(filter(shared, range(1, min(cores, _MOST_CPU_DEVICES) + 1)), default=1)
+
+
+def divide_cpu(batch_size: int, accumulate: int = 1) -> None:
+  """Makes JAX see the CPU as several devices, so that training uses all cores; call it before JAX is asked for devices.
+
+  XLA runs a convolution on one core. With a batch sharded over as many devices as there are cores, each convolves its
+  share. Does nothing where the number of devices is given (JAX_NUM_CPU_DEVICES, XLA_FLAGS), and leaves accelerators
+  as they are.
+  """
+  given = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if not given:
+    jax.config.update("jax_num_cpu_devices", cpu_devices(batch_size, accumulate))
 
 
 def enable_compilation_cache() -> Path | None:

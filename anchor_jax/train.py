@@ -94,9 +94,13 @@ def _train_and_report(
   prepare_parent(workdir / config.part / "checkpoints")  # before the seconds that importing JAX takes
 
   from anchor_jax import runtime
+  from anchor_jax.config import MeshConfig
   from anchor_jax.training.preemption import Preempted
 
   runtime.enable_compilation_cache()
+  # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.
+  if config.mesh == MeshConfig() and processes == (None, None, None):
+    runtime.divide_cpu(config.data.batch_size, config.optimizer.accumulate)
   runtime.initialize_distributed(*processes)
   try:
     metrics = train(config, workdir, profile=profile)

@@ -4,7 +4,9 @@
 
 The body of the studio weights, 8 frames of 128 pixels, float32, and the same with every width doubled (`_x2`, random
 weights), on the CPU; both sides read the same weights and inputs. Outputs are compared first; then both run in turn, so
-that what disturbs the machine disturbs both. Writes OUTPUT/bench.json: {"rows": [...], ...}; `rows.py` has the fields.
+that what disturbs the machine disturbs both. Batches are sharded over the cores as `train` does it; a window, one
+example, runs on one device as in `generate`, which decodes on the other core meanwhile. Writes OUTPUT/bench.json:
+{"rows": [...], ...}; `rows.py` has the fields.
 """
 
 import argparse
@@ -24,10 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from rows import Peer, Work, measure, table
 
+from anchor_jax import parallel
 from anchor_jax.cli import Parser, command
-from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig
+from anchor_jax.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig
 from anchor_jax.files import new_file, prepare_parent
 from anchor_jax.models.networks import Networks
+from anchor_jax.runtime import divide_cpu
 from anchor_jax.shapes import PyTree
 from anchor_jax.store.diffusers import save_model
 from anchor_jax.store.names import flatten, to_torch, torch_name
@@ -96,10 +100,11 @@ def inputs(networks: Networks) -> dict[str, dict[str, np.ndarray]]:
 
 
 def compiled(function: Any, *arguments: Any, **options: Any) -> tuple[Any, float]:
-  """The compiled function and its cost in GFLOP as XLA counts it, bodies of loops once."""
+  """The compiled function and its cost in GFLOP on all devices as XLA counts it, bodies of loops once."""
   made = (function if hasattr(function, "lower") else jax.jit(function, **options)).lower(*arguments).compile()
   cost = made.cost_analysis()
-  return made, (cost or {}).get("flops", float("nan")) / 1e9
+  devices = len(jax.tree.leaves(made.input_shardings)[0].device_set)
+  return made, devices * (cost or {}).get("flops", float("nan")) / 1e9
 
 
 def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
@@ -111,7 +116,9 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
     save_model(folder / name, config, weights[name])
   for name, given in arrays.items():
     np.savez(folder / f"{name}.npz", allow_pickle=False, **given)
-  weights = jax.device_put({name: weights[name] for name in configs})
+  mesh = parallel.make_mesh(MeshConfig())
+  on_one = jax.device_put({name: weights[name] for name in configs})
+  weights = jax.device_put(on_one, parallel.replicated(mesh))
   suffix = "" if times == 1 else f"_x{times}"
 
   def predict(weights: PyTree, given: dict[str, Any]) -> Any:
@@ -121,19 +128,25 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
     return networks.denoise(weights, given["latents"][:, None], given["timesteps"], given["context"], condition)[:, 0]
 
   def simple(kind: str, function: Any, output: str) -> Work:
-    given = jax.device_put(arrays[kind])
-    made, gflop = compiled(function, weights, given)
+    one = kind == "window"
+    given = jax.device_put(arrays[kind], None if one else parallel.batch_sharding(mesh))
+    own = on_one if one else weights
+    with parallel.use_mesh(None if one else mesh):
+      made, gflop = compiled(function, own, given)
     return Work(
       name=kind + suffix,
       kind=kind,
       folder=folder,
-      outputs=lambda: {output: made(weights, given)},
-      run=lambda: jax.block_until_ready(made(weights, given)),
+      outputs=lambda: {output: made(own, given)},
+      run=lambda: jax.block_until_ready(made(own, given)),
       gflop=gflop,
     )
 
   if "train_step" + suffix in only:
-    yield _train_step("train_step" + suffix, folder, weights, jax.device_put(arrays["forward"]), predict)
+    batch = jax.device_put(arrays["forward"], parallel.batch_sharding(mesh))
+    with parallel.use_mesh(mesh):
+      step = _train_step("train_step" + suffix, folder, weights, batch, predict)
+    yield step
   if "forward" + suffix in only:
     yield simple("forward", predict, "prediction")
   if "window" + suffix in only:
@@ -213,6 +226,7 @@ def main() -> None:
   if only - set(names):
     parser.error(f"--rows={args.rows}: choose from {', '.join(names)}")
 
+  divide_cpu(FRAMES)
   file = args.output / "bench.json"
   prepare_parent(file)
   started, threads = time.monotonic(), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()

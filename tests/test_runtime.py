@@ -102,3 +102,19 @@ print(json.dumps([float(value.sum()), seen["cache_hits"], seen["cache_misses"]])
   (first, hits, misses), (second, more_hits, more_misses) = (json.loads(start().stdout) for _ in range(2))
   assert first == second and hits == 0 and misses > 0
   assert more_hits == misses and more_misses == 0
+
+
+@pytest.mark.parametrize(
+  "batch, accumulate, cores, devices", [(8, 1, 2, 2), (8, 4, 4, 2), (6, 1, 4, 3), (64, 1, 96, 8), (5, 2, 4, 1)]
+)
+def test_the_cpu_is_divided_so_that_devices_share_a_batch(batch, accumulate, cores, devices):
+  assert runtime.cpu_devices(batch, accumulate, cores) == devices
+
+
+@pytest.mark.parametrize("flags, devices", [("", "2"), ("--xla_force_host_platform_device_count=3", "3")])
+def test_a_given_number_of_devices_is_left_alone(flags, devices, monkeypatch):
+  code = "from anchor_jax import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(8)\n"
+  code += "import jax; print(jax.device_count())"
+  environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+  done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == devices
