@@ -15,6 +15,9 @@ Landmarks of many videos are found by --workers=N processes; stopped anywhere, t
 
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
+
+With --reference, the lists of the paper's own implementation are read as they are (docs/motions.md):
+  python -m anchor_jax.prepare --reference=body_train.json --size=512 --output=data/ana_body
 """
 
 import os
@@ -129,6 +132,35 @@ def prepare_studio(
   return build(clips, output, size, total=people * frames, progress="studio people", finish=store_appearances)
 
 
+def prepare_reference(
+  path: str | os.PathLike,
+  output: str | os.PathLike,
+  *,
+  size: int = 128,
+  person: str | None = None,
+  fps: float | int | None = None,
+) -> dict[str, Any]:
+  """Prepares the pictures that a list of the paper's own implementation names; returns what meta.json holds.
+
+  Args:
+    path: body_train.json or head_train.json.
+    output: the folder.
+    size: height and width of the frames, in pixels.
+    person: name of who is in them, where the list does not say; default the folder's.
+    fps: frames per second of the videos that the pictures come from; default 30.
+
+  Raises:
+    UserError: the list or a picture is missing or damaged, or the output can't be written.
+  """
+  from anchor_jax.data.reference_lists import FPS, read_reference_list
+
+  _check_numbers(size, fps)
+  refuse_overwriting(output, [path])
+  check_output(output)
+  clips, total = read_reference_list(path, size, person or Path(output).absolute().name, fps or FPS)
+  return build(clips, output, size, total=total, progress="prepare")
+
+
 def appearance_lines(folder: str | os.PathLike) -> list[str]:
   """What to tell of the appearances in a prepared folder: for each person the share of the room that was never seen."""
   source, lines = open_prepared(folder), []
@@ -175,14 +207,17 @@ def main() -> None:
   parser.add_argument("--person-at", metavar="X,Y", help="where she is when the film begins, of several people")
   parser.add_argument("--workers", type=int, default=1, help="processes, each with a video of its own (default 1)")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
+  parser.add_argument("--reference", type=Path, metavar="FILE", help="body_train.json or head_train.json instead")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
-  if (args.studio is None) == (not args.videos):
-    raise UserError("name the videos to prepare, or give --studio=PEOPLE, not both (see --help)")
+  if sum([args.studio is not None, bool(args.videos), args.reference is not None]) != 1:
+    raise UserError("name the videos to prepare, or give --studio=PEOPLE or --reference=FILE, one of them (see --help)")
   if args.frames is not None and args.studio is None:
     raise UserError("--frames goes with --studio: videos are prepared whole")
   started = time.monotonic()
-  if args.studio is None:
+  if args.reference is not None:
+    meta = prepare_reference(args.reference, args.output, size=args.size, person=args.person, fps=args.fps)
+  elif args.studio is None:
     options = {
       "size": args.size,
       "person": args.person,
