@@ -48,8 +48,10 @@ def main() -> None:
   from anchor_jax.app.workshop import Workshop
 
   shop = Workshop(args.folder, Limits(megabytes=args.megabytes, seconds=args.seconds), args.smoke)
-  # Before Gradio is imported: uploads stay in our folder, and nothing is told to anybody.
-  os.environ |= {"GRADIO_TEMP_DIR": str(shop.uploads), "GRADIO_ANALYTICS_ENABLED": "False"}
+  # Before Gradio is imported: uploads stay in our folder, and nothing is told to anybody. Gradio tells browsers where
+  # it puts an upload: from inside the folder, that is no path of this machine.
+  os.chdir(shop.folder)
+  os.environ |= {"GRADIO_TEMP_DIR": shop.uploads.name, "GRADIO_ANALYTICS_ENABLED": "False"}
   from anchor_jax.app.server import serve
 
   shop.start()

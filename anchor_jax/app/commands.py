@@ -71,7 +71,7 @@ def _prepare(person: Person, folder: Path, smoke: bool) -> list[Command]:
   films = [str(folder / "films" / name) for name in person.films]
   steps = []
   if not person.real:
-    seconds = "2" if smoke else "12"
+    seconds = "2" if smoke and person.kind == "example" else "12"
     arguments = (f"--output={films[0]}", f"--person={person.kind}", f"--size={person.size}", f"--seconds={seconds}")
     steps.append(Command("filming a studio person", _module("app.studio", *arguments, "--fps=10")))
   prepared = (f"--output={folder / PREPARED}", f"--size={person.size}", f"--person={person.label}")

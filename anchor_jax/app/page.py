@@ -39,6 +39,10 @@ class Page:
     """Takes the workshop, and who decides who a browser is."""
     self._shop, self._gate = shop, gate
     self._gr: Any = importlib.import_module("gradio")
+    # Gradio refuses what its server has not offered, and after a restart that is everything on pages that are still
+    # open. What a value may be is the workshop's to say.
+    for kind in (self._gr.Dropdown, self._gr.Radio, self._gr.CheckboxGroup):
+      kind.preprocess = _as_given
     self.blocks = self._build()
 
   # ---- layout --------------------------------------------------------------------------------------------------------
@@ -64,7 +68,16 @@ class Page:
         with gr.Tab("More"):
           self._more_tab()
       self._seen = gr.State({})
-      self._shown = [self._line, self._making, self._live, self._videos, self._found, self._training, self._bundle]
+      self._shown = [
+        self._line,
+        self._making,
+        self._live,
+        self._videos,
+        self._found,
+        self._training,
+        self._bundle,
+        self._pair,
+      ]
       self._choices = [self._who, self._motion, self._how, self._left, self._right]
       everything = [*self._shown, *self._choices, self._seen]
       look = dict(inputs=[self._who, self._seen], outputs=everything, **_QUIET)
@@ -134,9 +147,9 @@ class Page:
     with gr.Row():
       self._left = gr.Dropdown([], label="Left", elem_id="left", filterable=False)
       self._right = gr.Dropdown([], label="Right", elem_id="right", filterable=False)
-    pair = gr.HTML(views.pair(Person("", "", "", "", 0), None, None), elem_id="pair")
+    self._pair = gr.HTML("", elem_id="pair")
     for side in (self._left, self._right):
-      side.change(self._event(self._pair), [self._who, self._left, self._right], pair, **_QUIET)
+      side.input(self._event(self._beside), [self._who, self._left, self._right], self._pair, **_QUIET)
 
   def _more_tab(self) -> None:
     gr = self._gr
@@ -216,7 +229,7 @@ class Page:
     except UserError as error:
       self._gr.Warning(views.safe(str(error)))
 
-  def _pair(self, request: Any, who: str, left: str, right: str) -> str:
+  def _beside(self, request: Any, who: str, left: str, right: str) -> str:
     try:
       owner = self._owner(request)
       person = self._shop.people.get(who or "", owner)
@@ -240,7 +253,7 @@ class Page:
         seen,
       ]
     places = [shop.place(job) for job in shop.jobs.line()]
-    people = shop.people.visible(owner)
+    people, done = shop.people.visible(owner), self._done(owner, person)
     videos = [shop.place(job) for job in shop.videos(owner, person)]
     begun = [place.job for place in videos if place.job.open and self._has_begun(place.job)]
     shown = {
@@ -253,17 +266,18 @@ class Page:
       ),
       "training": self._training_of(owner, person),
       "bundle": self._bundle_of(owner, person),
+      "pair": views.pair(person, *((done[-1], done[0]) if done else (None, None))),
     }
     others = [each for each in people if each.kind != "studio" and each.name != person.name and shop.is_ready(each)]
     motions = [(motion.label, f"studio:{name}") for name, motion in MOTIONS.items()]
     motions += [(f"As {each.label}", f"person:{each.name}") for each in others]
-    done = [(views.video_title(job), job.name) for job in self._done(owner, person)]
+    titles = [(views.video_title(job), job.name) for job in done]
     choices = {
       "who": ([(each.label, each.name) for each in people], person.name),
       "motion": ([*motions, ("A film of my own", _UPLOAD)], "studio:calm"),
       "how": ([_FAST, *([_BEFORE] if shop.trained_steps(person) else [])], []),
-      "left": (done, done[-1][1] if done else None),
-      "right": (done, done[0][1] if done else None),
+      "left": (titles, titles[-1][1] if titles else None),
+      "right": (titles, titles[0][1] if titles else None),
     }
     updates = [text if seen.get(name) != text else gr.skip() for name, text in shown.items()]
     for name, (options, value) in choices.items():
@@ -312,6 +326,11 @@ class Page:
     except NotFound:
       ready = False
     return views.export(person, self._newest(owner, person, EXPORT), ready)
+
+
+def _as_given(_: Any, value: Any) -> Any:
+  """The value that a component sent, unchecked."""
+  return value
 
 
 def _given(files: Any, camera: Any) -> list[str]:

@@ -71,6 +71,7 @@ def told_in(text: str) -> list[str]:
   lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
   start = max((number for number, line in enumerate(lines) if line.startswith("prepared ")), default=len(lines))
   told = [line for line in lines[start:] if line]
+  told = [re.sub(r"^film_(\d+):", r"film \1:", line) for line in told]  # as uploads are named
   return [without_paths(re.sub(r"; look at .*|\((?:look at|purple in) [^)]*\)", "", line)).strip() for line in told]
 
 

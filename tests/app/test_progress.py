@@ -32,7 +32,7 @@ def test_what_prepare_found_is_told_without_the_folders():
   )
   assert told_in(log) == [
     "prepared 90 frames of 1 person (88 with a face) in 3 s",
-    "film_1: 90 of 100 frames are used, in 1 clip of 1 shot; left out: 10 dark",
+    "film 1: 90 of 100 frames are used, in 1 clip of 1 shot; left out: 10 dark",
     "the room behind Ana is never seen on 3.0 % of the picture",
   ]
   assert told_in("still looking") == []
