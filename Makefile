@@ -13,7 +13,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks app \
+.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks test-identity app \
   test-app lock clean
 
 help: ## this list
@@ -59,6 +59,9 @@ landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares rea
 
 test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
 	$(RUN) -m pytest -m landmarks
+
+test-identity: $(STAMPS)/identity $(STAMPS)/dev ## the tests that need the models of faces (installs them: 130 MB)
+	$(RUN) -m pytest -m identity
 
 app: $(STAMPS)/app ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
 	$(RUN) -m anchor_jax.app
@@ -109,6 +112,10 @@ $(STAMPS)/app: requirements/app.txt $(STAMPS)/package
 
 $(STAMPS)/browser: requirements/browser.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/browser.txt
+	@touch $@
+
+$(STAMPS)/identity: requirements/identity.txt $(STAMPS)/package
+	$(PIP) install -q -r requirements/identity.txt
 	@touch $@
 
 # Published measures, for comparisons with ours. They stay out of the environment: transformers imports torchvision wherever

@@ -202,6 +202,7 @@ def main() -> None:
     "--compare", type=Path, nargs="+", metavar="FILE.json", help="only show such reports in one table"
   )
   parser.add_argument("--landmarks", action="store_true", help="also compare the motion (needs the landmark model)")
+  parser.add_argument("--identity", action="store_true", help="also compare the faces (needs the extra identity)")
   for name, network in NETWORKS.items():
     parser.add_argument(f"--{name}", type=Path, metavar="DIR" if name == "clip" else "FILE", help=network)
   args = parser.parse_args()
@@ -220,7 +221,7 @@ def main() -> None:
     page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
     motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
     files = {name: file for name in NETWORKS if (file := getattr(args, name)) is not None}
-    measures = open_measures(files)
+    measures = open_measures(files, args.identity)
     report = evaluate(args.generated, truth, training, args.without_head, page, motion, measures)
     if args.page is not None and page is not None:
       with new_file(args.page) as place:

@@ -25,6 +25,7 @@ pin cpu
 pin dev --extra dev --constraint requirements/cpu.txt
 pin tpu --extra tpu --constraint requirements/cpu.txt
 pin cuda --extra cuda --constraint requirements/cpu.txt
+pin identity --extra identity --constraint requirements/cpu.txt
 pin landmarks --extra landmarks --constraint requirements/cpu.txt
 # Torch names the libraries of its CUDA build itself, and its CPU build needs none: they stay out of the file.
 cuda_libraries=()

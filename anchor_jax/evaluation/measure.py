@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from anchor_jax.evaluation.identity import IdentityMeasure
 from anchor_jax.shapes import NdArray, UInt8
 
 # The measures that need weights, with what those are.
@@ -45,17 +46,19 @@ class Measure(Protocol):
     ...
 
 
-def open_measures(files: Mapping[str, str | Path]) -> list[Measure]:
+def open_measures(files: Mapping[str, str | Path], identity: bool = False) -> list[Measure]:
   """Returns measures by published networks.
 
   Args:
     files: of weights, by the names in `NETWORKS`; CLIP's is a folder.
+    identity: whether to measure identity too, by models that are installed.
 
   Raises:
-    UserError: a file is missing, or holds other weights.
+    UserError: a file is missing or holds other weights, or the models for identity are not installed.
   """
-  if not files:
-    return []
-  from anchor_jax.evaluation.networks import MEASURES  # imports JAX, which takes seconds
+  measures: list[Measure] = []
+  if files:
+    from anchor_jax.evaluation.networks import MEASURES  # imports JAX, which takes seconds
 
-  return [MEASURES[name](Path(file)) for name, file in files.items()]
+    measures += [MEASURES[name](Path(file)) for name, file in files.items()]
+  return [*measures, IdentityMeasure()] if identity else measures

@@ -107,7 +107,7 @@ def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
 def _identity_lines(report: Mapping) -> list[str]:
   """A line on the spread of true faces, beside which their distance to generated ones is read."""
   spread = report.get("measures", {}).get("identity", {}).get("of_truth")
-  return [] if spread is None else [f"Identity: true faces are {spread:.3f} from each other."]
+  return [] if spread is None else [f"Identity: true faces are {spread:.3f} from each other; nearer to that is better."]
 
 
 def compare(reports: dict[str, dict]) -> str:
