@@ -7,14 +7,15 @@
     "chunked"  scans over chunks of keys inside a scan over chunks of queries, with a running maximum and sum
                (Milakov & Gimelshein 2018; Rabe & Staats 2021); any platform
     "cudnn"    NVIDIA's flash attention through jax.nn; GPU, 16-bit types
-    "flash"    JAX's Pallas flash attention; TPU
+    "flash"    JAX's Pallas "splash" kernels, which keep one number a query for the backward pass; TPU
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import flash_attention as tpu
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
 from anchor_jax import parallel
 from anchor_jax.errors import UserError, suggestion
@@ -28,7 +29,7 @@ _PIECE_LOGITS, _PIECE_ROWS = (
   64,
 )  # logits of a piece (0.5 MB), and its fewest queries; docs/measurements.md, Speed
 _QUERIES, _KEYS = 1024, 2048  # per chunk
-_FLASH_BLOCK = 512
+_FLASH_BLOCK = 1024
 _NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite
 
 
@@ -165,26 +166,29 @@ def _cudnn(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
 
 
 def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
-  if q.shape[1] % 128 or k.shape[1] % 128:  # sharding the queries may leave lengths the kernel does not support
+  queries, keys, heads, width = q.shape[1], k.shape[1], q.shape[2], q.shape[3]
+  if queries % 128 or keys % 128:  # sharding the queries may leave lengths the kernel does not support
     return _chunked(q, k, v, key_count)
-  segments = None
-  if key_count is not None:  # the kernel has no key mask, but masks keys whose segment is not the query's
-    seen = (jnp.arange(k.shape[1]) < key_count[:, None]).astype(jnp.int32)
-    segments = tpu.SegmentIds(jnp.ones(q.shape[:2], jnp.int32), seen)
-  block = lambda length: next(size for size in (_FLASH_BLOCK, 256, 128) if length % size == 0)
-  queries, keys = block(q.shape[1]), block(k.shape[1])
-  sizes = tpu.BlockSizes(
-    block_q=queries, block_k_major=keys, block_k=keys, block_b=1,
-    block_q_major_dkv=queries, block_k_major_dkv=keys, block_k_dkv=keys, block_q_dkv=queries,
-    block_k_major_dq=keys, block_k_dq=keys, block_q_dq=queries,
+  block = lambda length: next(size for size in (_FLASH_BLOCK, 512, 256, 128) if length % size == 0)
+  rows, columns, inner = block(queries), block(keys), min(512, block(keys))
+  sizes = splash.BlockSizes(
+    block_q=rows, block_kv=columns, block_kv_compute=inner,
+    block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=inner,
+    block_q_dq=rows, block_kv_dq=columns,
   )  # fmt: skip
-  width, scale = q.shape[-1], q.shape[-1] ** -0.5
-  padding = (
-    0 if width <= 128 else -width % 128
-  )  # above 128 the kernel needs multiples of 128; zero padding leaves the logits unchanged
-  by_head = lambda x: jnp.pad(jnp.moveaxis(x, 2, 1), ((0, 0), (0, 0), (0, 0), (0, padding)))
-  out = tpu.flash_attention(by_head(q), by_head(k), by_head(v), segment_ids=segments, sm_scale=scale, block_sizes=sizes)
-  return jnp.moveaxis(out[..., :width], 1, 2)
+  full = splash_mask.FullMask((queries, keys))
+  attend = lambda count: splash.make_splash_mha_single_device(
+    splash_mask.MultiHeadMask([full] * count), block_sizes=sizes
+  )
+  by_head = lambda x: jnp.moveaxis(x, 2, 1)
+  operands = (by_head(q) * jnp.asarray(width**-0.5, q.dtype), by_head(k), by_head(v))
+  if key_count is None:  # without a mask, examples are more heads
+    flat = (x.reshape(-1, *x.shape[2:]) for x in operands)
+    return by_head(attend(len(q) * heads)(*flat).reshape(*operands[0].shape[:3], -1)).astype(v.dtype)
+  # The kernel has no count of keys, but masks keys whose segment is not the query's.
+  seen = (jnp.arange(keys) < key_count[:, None]).astype(jnp.int32)
+  segments = splash.SegmentIds(jnp.ones(q.shape[:2], jnp.int32), seen)
+  return by_head(jax.lax.map(lambda one: attend(heads)(*one), (*operands, segments))).astype(v.dtype)
 
 
 _KERNELS = {"pieces": _pieces, "chunked": _chunked, "cudnn": _cudnn, "flash": _flash}

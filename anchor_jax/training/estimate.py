@@ -13,6 +13,7 @@ So the sum is a model, not a measurement: it knows no stalls, no skew between ch
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ _LANES = 128
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2}
 _MOVES = {"copy", "transpose", "reshape", "bitcast", "slice", "concatenate", "pad", "broadcast", "convert"}
 _MOVES |= {"parameter", "constant", "tuple", "get-tuple-element", "dynamic-slice", "dynamic-update-slice", "iota"}
-_PRODUCTS = {"flash_attention": 2, "flash_mha_bwd_dkv": 4, "flash_mha_bwd_dq": 3}
+_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][\w-]*)\((.*)$")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _NO_MODULE = re.compile(
@@ -202,10 +203,12 @@ def _kernel_seconds(computations: Mapping[str, list[Instruction]], i: Instructio
   operands = _shapes(given[1] if given else "")
   moved = sum(_size(*shape) for shape in (*operands, *_shapes(i.result))) / chip.bandwidth
   products = next((count for name, count in _PRODUCTS.items() if i.name.startswith(name)), 0)
-  if not products or len(operands) < 2 or len(operands[0][1]) != 4:
+  # Queries, keys and so on, [... heads, length, width]; the kernel's tables of whole numbers come before them.
+  by_head = [axes for name, axes in operands if len(axes) > 2 and "f" in name]
+  if not products or len(by_head) < 2:
     return moved
-  (batch, heads, queries, width), keys = operands[0][1], operands[1][1][2]
-  logits = batch * heads * queries * keys
+  (*heads, queries, width), keys = by_head[0], by_head[1][-2]
+  logits = math.prod(heads) * queries * keys
   padded = -(-width // _LANES) * _LANES
   return max(moved, 2 * products * logits * padded / chip.flops, _VECTOR_OPS * logits / chip.vector)
 
@@ -225,7 +228,7 @@ def _size(name: str, axes: list[int]) -> int:
 def kind(i: Instruction, inside: list[Instruction]) -> str:
   """Which of `KINDS` an instruction belongs to, by what is in it and where it comes from."""
   names = [each.op_name for each in inside]
-  if "flash" in i.name or any(re.search(r"flash|/attn\d*/(?!to_)", name) for name in names):
+  if "splash" in i.name or any(re.search(r"splash|/attn\d*/(?!to_)", name) for name in names):
     return "attention"
   for each in inside:
     if each.op == "convolution":  # the compiler makes one of every matrix product

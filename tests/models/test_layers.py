@@ -9,6 +9,7 @@ from anchor_jax.models.layers import (
   GroupNorm,
   Upsample,
   gelu,
+  layer_norm,
   rematerialised,
   timestep_features,
 )
@@ -107,6 +108,18 @@ def test_remat_changes_no_name_and_no_gradient(remat, random_params, jit):
 def test_an_unknown_remat_policy_is_told():
   with pytest.raises(UserError, match='Did you mean "dots_saveable"'):
     rematerialised(ResBlock, "dots_savable")
+
+
+def test_sixteen_bits_are_normalised_as_well_as_in_two_passes():
+  exact, half = GroupNorm(4, 1e-5), GroupNorm(4, 1e-5, dtype=jnp.bfloat16)
+  x = (30 + jax.random.normal(jax.random.key(0), (2, 1, 16, 16, 8))).astype(jnp.bfloat16)  # the mean is 30 spreads
+  params = exact.init(jax.random.key(1), x)
+  wanted = exact.apply(params, x.astype(jnp.float32)).astype(jnp.bfloat16).astype(jnp.float32)
+  got = half.apply(params, x).astype(jnp.float32)
+  assert jnp.abs(got - wanted).max() <= 2**-6  # one step of the type at values up to 4
+  rows = x.reshape(-1, 8)
+  rounded = lambda dtype: layer_norm(1e-5, dtype).apply({"params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)}}, rows)
+  assert jnp.abs(rounded(jnp.bfloat16) - rounded(jnp.float32)).max() <= 2**-6
 
 
 def test_compute_in_bfloat16_keeps_float32_parameters():
