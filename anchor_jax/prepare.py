@@ -13,6 +13,10 @@ frames, the texture of her body; what the film never shows is purple. These are 
 
 Landmarks of many videos are found by --workers=N processes; stopped anywhere, the same command goes on from there.
 
+With --beam the films may be thousands, of as many people (of one with --person=NAME): an Apache Beam pipeline (extra
+beam), each film a shard of one folder; its text is Beam's own flags, which say where it runs (docs/films.md):
+  python -m anchor_jax.prepare films/*.mp4 --output=data/many --beam="--direct_num_workers=4"
+
 With --studio instead of videos, the folder holds procedural people for pre-training:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
 
@@ -21,6 +25,7 @@ With --reference, the lists of the paper's own implementation are read as they a
 """
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -190,6 +195,19 @@ def _check_numbers(size: int, fps: float | int | None) -> None:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
 
 
+def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict[str, Any]) -> dict[str, Any]:
+  from anchor_jax.data.many import prepare_with_beam
+
+  if options.pop("like") is not None or options.pop("workers") != 1:
+    raise UserError("--like and --workers do not go with --beam: leave them out (Beam's flags say how many workers)")
+  _check_numbers(options["size"], options["fps"])
+  refuse_overwriting(output, videos)
+  meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
+  for path, error in meta["left_out"].items():
+    print(f"left out: {error if path in error else f'{path}: {error}'}")
+  return meta
+
+
 @command
 def main() -> None:
   """The command line."""
@@ -206,6 +224,7 @@ def main() -> None:
   parser.add_argument("--cut-off", action="store_true", help="prepare what is there of videos whose end is missing")
   parser.add_argument("--person-at", metavar="X,Y", help="where she is when the film begins, of several people")
   parser.add_argument("--workers", type=int, default=1, help="processes, each with a video of its own (default 1)")
+  parser.add_argument("--beam", metavar="FLAGS", help="prepare thousands of films with Apache Beam and its own flags")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
   parser.add_argument("--reference", type=Path, metavar="FILE", help="body_train.json or head_train.json instead")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
@@ -228,7 +247,10 @@ def main() -> None:
       "workers": args.workers,
       "person_at": None if args.person_at is None else parse_point(args.person_at),
     }
-    meta = prepare(args.videos, args.output, **options)
+    if args.beam is None:
+      meta = prepare(args.videos, args.output, **options)
+    else:
+      meta = _prepare_many(args.videos, args.output, args.beam, options)
   else:
     meta = prepare_studio(args.studio, args.frames or 48, args.output, size=args.size, fps=args.fps)
   faces = meta["frames"] - len(meta["without_landmarks"])

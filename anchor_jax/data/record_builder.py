@@ -10,11 +10,27 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from anchor_jax.data.records import IMAGES, SPLIT
 
+VERSION = tfds.core.Version("1.0.0")
+
+
+def features_of(size: int) -> tfds.features.FeaturesDict:
+  """Returns what a record holds, for frames of `size` x `size` pixels."""
+  images = {
+    name: tfds.features.Image(shape=(size, size, channels), encoding_format="png") for name, channels in IMAGES.items()
+  }
+  return tfds.features.FeaturesDict(
+    {
+      **images,
+      "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+      **{name: tfds.features.Scalar(np.int32) for name in ("person", "video", "index")},
+    }
+  )
+
 
 class PreparedFrames(tfds.core.GeneratorBasedBuilder):
   """The builder of a prepared folder; `records.build` runs it."""
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = VERSION
   code_path = None  # nothing is downloaded, so no list of checksums is to be looked for beside this file
 
   def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
@@ -23,19 +39,8 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
     super().__init__(file_format="array_record", **kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    images = {
-      name: tfds.features.Image(shape=(self._size, self._size, channels), encoding_format="png")
-      for name, channels in IMAGES.items()
-    }
-    features = tfds.features.FeaturesDict(
-      {
-        **images,
-        "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
-        **{name: tfds.features.Scalar(np.int32) for name in ("person", "video", "index")},
-      }
-    )
     return tfds.core.DatasetInfo(
-      builder=self, description="Frames of posed people.", features=features, disable_shuffling=True
+      builder=self, description="Frames of posed people.", features=features_of(self._size), disable_shuffling=True
     )
 
   def _split_generators(self, dl_manager):

@@ -51,7 +51,7 @@ def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
   return np.ascontiguousarray(image[..., ::-1]) if channels == 3 else image[..., None]
 
 
-class _Recorder:
+class Recorder:
   """Iterates over the encoded records of clips, and collects what meta.json lists."""
 
   def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
@@ -142,7 +142,7 @@ def build(
   check_output(output)
   with new_folder(output) as folder:
     with tqdm(desc=progress, total=total, disable=progress is None, unit="frame") as bar:
-      recorder = _Recorder(clips, size, bar)
+      recorder = Recorder(clips, size, bar)
       _run_builder(recorder, size, folder, output)
     meta = dict(
       format=FORMAT,
@@ -159,7 +159,7 @@ def build(
     )
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
     source = PreparedSource(folder)
-    (folder / "preview.png").write_bytes(cv2.imencode(".png", record_sheet(source)[..., ::-1])[1].tobytes())
+    write_preview(source)
     if finish is not None:
       finish(source)
   return meta
@@ -179,7 +179,7 @@ def check_output(output: str | os.PathLike) -> None:
     raise UserError(f"{output} is a file: name a folder for the output")
 
 
-def _run_builder(recorder: _Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
+def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
   """Writes the records into `folder`; `output` is the name for messages."""
   import tensorflow_datasets as tfds  # takes a while to import, and only reading and writing records needs it
 
@@ -335,6 +335,12 @@ def open_prepared(folder: str | os.PathLike) -> PreparedSource:
     UserError: no such folder, not a prepared one, damaged, or of another format.
   """
   return PreparedSource(folder)
+
+
+def write_preview(source: PreparedSource) -> None:
+  """Writes the contact sheet of a folder into it."""
+  sheet = cv2.imencode(".png", record_sheet(source)[..., ::-1])[1]
+  (source.folder / "preview.png").write_bytes(sheet.tobytes())
 
 
 def record_sheet(source: PreparedSource, rows: int = 6) -> UInt8[NdArray, "h w 3"]:

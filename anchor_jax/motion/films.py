@@ -104,7 +104,7 @@ def read_films(
   Raises:
     UserError: a video has no stretch that can be used, or `square` does not fit into it.
   """
-  divided = [_divide(video, look) for video, look in zip(videos, looks)]
+  divided = [stretches_of(video, look) for video, look in zip(videos, looks)]
   used = [(video, look, s) for video, look, every in zip(videos, looks, divided) for s in every if s.used]
   found = [poses_of(video, look.track, stretch.first, stretch.last) for video, look, stretch in used]
   squares = _squares([video for video, _, _ in used], found, size, square)
@@ -127,7 +127,8 @@ def read_films(
   return films
 
 
-def _divide(video: CheckedVideo, look: FilmLook) -> list[Stretch]:
+def stretches_of(video: CheckedVideo, look: FilmLook) -> list[Stretch]:
+  """Returns all stretches of a film, in order; each in use becomes a clip. Raises UserError where none can be used."""
   fps = video.info.fps
   if look.track is not None:
     seen = np.isfinite(look.track.body[:, 0, 0])

@@ -65,6 +65,16 @@ def look_at_all(
   return [look for look in looks if look is not None]
 
 
+def kept_look(video: CheckedVideo, folder: str | os.PathLike, person_at: tuple[float, float] | None = None) -> FilmLook:
+  """Returns `look_at` of a video, from the file that an earlier call left in `folder`, else made now and kept there."""
+  place = Path(folder) / f"{_key(video, person_at)}.npz"
+  if _read(place) is None:
+    _look((place, video), person_at, False)
+  look = _read(place)
+  assert look is not None
+  return look
+
+
 def _look(item: tuple[Path, CheckedVideo], person_at: tuple[float, float] | None, progress: bool) -> None:
   place, video = item
   write_look(place, look_at(video, person_at=person_at, progress=progress))
