@@ -186,10 +186,10 @@ class Workshop:
     elif kind == "person":
       other = self.people.get(which, owner)
       self._check_ready(other)
-      label, fps = f"as {other.label}", probe(self.people.folder_of(which) / "films" / other.films[0]).fps
+      label, fps = f"As {other.label}", probe(self.people.folder_of(which) / "films" / other.films[0]).fps
     elif motion == "upload":
       taken = take_films(uploaded, folder / "motions", job, self.limits)[0]
-      motion, label, fps = f"upload:{taken}", "own motion", probe(folder / "motions" / taken).fps
+      motion, label, fps = f"upload:{taken}", "Own motion", probe(folder / "motions" / taken).fps
     else:
       raise UserError("choose a motion first")
     settings = {

@@ -291,7 +291,7 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   told(page, "Deleted")
   left = [path for path in files_in(tmp_path / "shop") if path.relative_to(tmp_path / "shop").parts[1:2] != ("studio",)]
   assert {path.parent.name for path in left if path.suffix == ".mp4"} <= {"motions"}
-  assert not person.exists() and not files_in(tmp_path / "shop/uploads")
+  assert not person.exists() and not any(path.stat().st_size for path in files_in(tmp_path / "shop/uploads"))
   assert not page.errors and "Traceback" not in (tmp_path / "shop.log").read_text()
 
 
