@@ -160,8 +160,7 @@ def quiet(page):
 def told(page, text):
   """Waits for a message, and takes it away."""
   page.get_by_text(text).first.wait_for(timeout=60_000)
-  for cross in page.query_selector_all(".toast-close"):
-    cross.click()
+  page.evaluate("document.querySelectorAll('.toast-close').forEach(cross => cross.click())")
 
 
 def picture(page, name, **options):
