@@ -15,6 +15,7 @@ TEMPLATE_512 = np.array(
   [(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)], np.float64
 )
 PLACE_STEPS = 16  # of `crop_places`
+UNBLURRED = 1.2  # a picture that shrinks by more is blurred first
 _ERODE_512, _BLUR_512 = 40, 41  # pixels; see `blend_weight`
 
 
@@ -69,7 +70,7 @@ def _warp(
 ) -> Shaped[NdArray, "h w ..."]:
   """Warps to (width, height) `size`; a picture that shrinks is blurred first, against aliasing."""
   shrink = 1 / np.sqrt(abs(np.linalg.det(transform[:, :2])))
-  if shrink > 1.2:
+  if shrink > UNBLURRED:
     image = cv2.GaussianBlur(image, (0, 0), 0.5 * float(np.sqrt(shrink**2 - 1)))
   matrix = np.array(transform)
   matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5  # OpenCV's pixel centres are at whole numbers
@@ -121,15 +122,20 @@ def keep_mask(
   return np.where(face > 127, 0, 255).astype(np.uint8)[..., None]
 
 
+def fade(size: int) -> tuple[int, Float[NdArray, " N"]]:
+  """How a crop's repainted region fades: the side in pixels of the square that erodes it, the kernel that blurs it."""
+  scale = size / 512
+  blur = max(3, round(_BLUR_512 * scale) // 2 * 2 + 1)
+  return max(1, round(_ERODE_512 * scale)), cv2.getGaussianKernel(blur, 0, cv2.CV_32F)[:, 0]
+
+
 def blend_weight(keep: UInt8[NdArray, "S S 1"]) -> Float[NdArray, "S S"]:
   """Weight of the repainted face in the crop, 0 to 1: eroded by 40 and blurred over 41 pixels of a 512 px crop."""
-  scale = keep.shape[0] / 512
-  side = max(1, round(_ERODE_512 * scale))
-  blur = max(3, round(_BLUR_512 * scale) // 2 * 2 + 1)
+  side, kernel = fade(keep.shape[0])
   # the face's mask may end at the crop's border, where the crop must fade out too
   repaint = cv2.copyMakeBorder(255 - keep[..., 0], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
   eroded = cv2.erode(repaint, np.ones((side, side), np.uint8))[1:-1, 1:-1]
-  return cv2.GaussianBlur(eroded.astype(np.float32) / 255, (blur, blur), 0, borderType=cv2.BORDER_CONSTANT)
+  return cv2.sepFilter2D(eroded.astype(np.float32) / 255, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
 def paste_face(
