@@ -54,7 +54,11 @@ def parse() -> argparse.Namespace:
   parser = Parser("anchor_jax.generate", __doc__)
   person_flags(parser)
   parser.add_argument(
-    "--motion", type=Path, required=True, metavar="PATH", help="a video, a prepared folder, or SMPL-X parameters"
+    "--motion",
+    type=Path,
+    required=True,
+    metavar="PATH",
+    help="a video, a prepared folder, SMPL-X parameters, keypoints",
   )
   parser.add_argument("--smplx-model", type=Path, metavar="FILE.npz", help="the body model that poses such parameters")
   parser.add_argument(
@@ -244,7 +248,7 @@ def generate(args: argparse.Namespace) -> int:
       for frame in person.animate(motion, reference, args.seed, start, mesh):
         writer.write(watermarked(placed(frame), args.watermark))
         bar.update()
-    silent = args.no_audio or args.motion.is_dir() or args.smplx_model is not None
+    silent = args.no_audio or args.motion.is_dir() or args.smplx_model is not None or args.motion.suffix == ".json"
     writer.finish(tags, None if silent else args.motion)
   return writer.frames
 
@@ -276,9 +280,10 @@ def measures_of(person: "Person", reference: "Reference | None", motion: Path, m
     motion: the video or the prepared folder.
     mapped: whether the motion is to be mapped onto her body.
   """
+  from anchor_jax.motion.keypoints import is_keypoints
   from anchor_jax.motion.sidecar import has_sidecar
 
-  if motion.is_dir() or has_sidecar(motion):
+  if (motion.is_dir() and not is_keypoints(motion)) or has_sidecar(motion):
     return None
   measures = person.measures if reference is None or reference.measures is None else reference.measures
   if measures is None and mapped:

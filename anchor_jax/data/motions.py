@@ -11,6 +11,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion.clips import check_video
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.framing import check_size
+from anchor_jax.motion.keypoints import is_keypoints, read_keypoint_motion, read_keypoints
 from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.motion.video_motion import read_video_motion
@@ -38,8 +39,8 @@ def read_motion(
   from it at the same size, with the measures that the folder has of her.
 
   Args:
-    path: a video (with a sidecar, or for the landmark model), a prepared folder, or a file of SMPL-X parameters
-      (.npz, .npy, .pkl) as SHOW and TalkSHOW write them.
+    path: a video (with a sidecar, or for the landmark model), a prepared folder, a file of SMPL-X parameters (.npz,
+      .npy, .pkl) as SHOW and TalkSHOW write them, or OpenPose's keypoints (.json, or a folder of such files).
     size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
     frames: only the first so many frames (at `fps`); default all.
     fps: frame rate of the motion; default that of the video or the folder.
@@ -60,6 +61,9 @@ def read_motion(
     raise UserError(f"frames={frames}: at least 1")
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
+  if is_keypoints(path) and not video and smplx_model is None:
+    options = {"size": SIZE if size is None else size, "frames": frames, "measures": measures, "mapped": mapped}
+    return read_keypoint_motion(path, fps=fps, **options)
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
@@ -81,7 +85,9 @@ def check_motion(
     UserError: no such file or folder, a damaged one, a video that needs the landmark model where there is none, or
       SMPL-X parameters without a model.
   """
-  if os.path.isdir(path):
+  if is_keypoints(path) and smplx_model is None:
+    read_keypoints(path, 25.0, 1000)
+  elif os.path.isdir(path):
     from anchor_jax.data.records import open_prepared
 
     open_prepared(path)

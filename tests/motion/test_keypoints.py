@@ -1,0 +1,78 @@
+"""Keypoints in OpenPose's format become the motion that they were taken from."""
+
+import json
+
+import numpy as np
+import pytest
+from people import make_track
+
+from anchor_jax.data.motions import check_motion, read_motion
+from anchor_jax.errors import UserError
+from anchor_jax.motion import keypoints
+from anchor_jax.motion.face_points import LANDMARKS_68, mean_face
+from anchor_jax.motion.keypoints import is_keypoints, read_keypoints
+
+
+@pytest.fixture
+def frames():
+  """Four frames of a person with the mean face, as OpenPose writes them, beside somebody who is half as wide."""
+  track = make_track(4)
+  face = mean_face()[0] * 10 + (80, 30, 0)
+  flat = lambda points: np.concatenate([points[:, :2], np.full((len(points), 1), 0.9)], axis=1)
+  written = []
+  for number in range(4):
+    pose = np.zeros((25, 3))
+    for ours, theirs in keypoints._BODY_25.items():
+      if ours < 25:
+        pose[theirs] = *(track.body[number, ours, :2] + (number, 0)), 0.9
+    marks = np.concatenate([face[list(LANDMARKS_68)], face[[468, 473]]]) + (number, 0, 0)
+    her = {"pose_keypoints_2d": pose.ravel().tolist(), "face_keypoints_2d": flat(marks).ravel().tolist()}
+    her["hand_left_keypoints_2d"] = flat(track.hands[number, 0]).ravel().tolist()
+    other = {"pose_keypoints_2d": (pose * (0.5, 0.5, 1)).ravel().tolist()}
+    written.append({"people": [other, her] if number % 2 else [her, other]})
+  return written, track, face
+
+
+def test_the_points_come_back(frames, tmp_path):
+  written, track, face = frames
+  for number, frame in enumerate(written):
+    (tmp_path / f"film_{number:012d}_keypoints.json").write_text(json.dumps(frame))
+  assert is_keypoints(tmp_path)
+  found = read_keypoints(tmp_path, 30.0)
+  assert (len(found), found.fps) == (4, 30.0) and found.has_face.all()
+  step = np.arange(4)[:, None, None] * np.array([1, 0])
+  for point in (0, 7, 11, 12, 15, 16, 23):
+    np.testing.assert_allclose(found.body[:, point, :2], track.body[:, point, :2] + step[:, 0], atol=1e-3)
+  np.testing.assert_allclose(found.face[..., :2], face[None, :, :2] + step, atol=0.05)
+  np.testing.assert_allclose(np.ptp(found.face[0, :, 2]), np.ptp(face[:, 2]), rtol=0.05)
+  np.testing.assert_allclose(found.hands[:, 0, :, :2], track.hands[:, 0, :, :2], atol=1e-3)
+  assert np.isnan(found.hands[:, 1]).all() and np.isfinite(found.body).all()
+
+
+def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path):
+  written, track, _ = frames
+  written[2] = {"people": []}
+  for frame in written:
+    frame |= {"canvas_width": 160, "canvas_height": 120}
+    for person in frame["people"]:
+      for name, values in person.items():
+        person[name] = (np.reshape(values, (-1, 3)) / (160, 120, 1)).ravel().tolist()
+  path = tmp_path / "film.json"
+  path.write_text(json.dumps(written))
+  found = read_keypoints(path, 25.0)
+  assert (found.width, found.height) == (160, 120) and np.isnan(found.body[2, :, :2]).all() and not found.has_face[2]
+  np.testing.assert_allclose(found.body[3, 11, :2], track.body[3, 11, :2] + (3, 0), atol=1e-3)
+  check_motion(path)
+  motion = read_motion(path, size=64, fps=10)
+  assert (motion.length, motion.fps) == (4, 10)
+  frame = next(motion.frames(2))
+  assert frame.pose.any() and frame.face_mask.any() and frame.surface.any()
+
+
+def test_what_holds_no_keypoints_is_told(tmp_path):
+  path = tmp_path / "x.json"
+  for text, told in (("{", "cannot read"), ('{"a": 1}', "no keypoints"), ('[{"people": []}]', "nobody"),
+                     ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "1 points instead of 25 or 18")):  # fmt: skip
+    path.write_text(text)
+    with pytest.raises(UserError, match=told):
+      check_motion(path)
