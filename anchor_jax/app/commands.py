@@ -112,5 +112,5 @@ def _video(job: Job, person: Person, people: People, motions: Path) -> list[Comm
   flags = [*_who(people.folder_of(person.name), wanted["trained"]), "--no-head", f"--motion={motion}", *sound]
   flags += [f"--output={video_path(job, people)}", "--resume", f"--frames={wanted['frames']}"]
   if wanted.get("fast"):
-    flags.append("--decoder=light")
+    flags.append("--fast")
   return [*steps, Command("making the video", _module("generate", *flags))]

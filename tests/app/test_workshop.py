@@ -79,7 +79,7 @@ def test_a_video_before_training_is_of_the_shipped_weights_and_after_it_of_her_o
   (shop.people.folder_of(person.name) / "trained/body/checkpoints/12").mkdir(parents=True)
   after = shop.make_video("a", person.name, "studio:calm", 2, fast=True)
   assert f"--checkpoint=P/{person.name}/trained --no-head" in lines(shop, after)[1]
-  assert "--decoder=light" in lines(shop, after)[1]
+  assert "--fast" in lines(shop, after)[1]
   again = shop.make_video("a", person.name, "studio:calm", 2, trained=False)
   assert "--checkpoint=studio" in lines(shop, again)[1]
 
