@@ -229,8 +229,10 @@ def main() -> None:
   parser.add_argument("--reference", type=Path, metavar="FILE", help="body_train.json or head_train.json instead")
   parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
   args = parser.parse_args()
-  if sum([args.studio is not None, bool(args.videos), args.reference is not None]) != 1:
-    raise UserError("name the videos to prepare, or give --studio=PEOPLE or --reference=FILE, one of them (see --help)")
+  given = sum([args.studio is not None, bool(args.videos), args.reference is not None])
+  if given != 1:
+    hint = "one of them, not both" if given else "see --help"
+    raise UserError(f"name the videos to prepare, or give --studio=PEOPLE or --reference=FILE ({hint})")
   if args.frames is not None and args.studio is None:
     raise UserError("--frames goes with --studio: videos are prepared whole")
   started = time.monotonic()

@@ -40,7 +40,7 @@ _RIGHT = {1: 4, 2: 5, 3: 6, 0: 0}  # of the points in `_USUAL`; all others are f
 def is_keypoints(path: str | os.PathLike) -> bool:
   """Whether a path is a JSON file, or a folder of JSON files that is no prepared folder."""
   path = Path(path)
-  if path.is_dir():
+  if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
     return not (path / "meta.json").exists() and any(path.glob("*.json"))
   return path.suffix.lower() == ".json"
 
