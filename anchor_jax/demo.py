@@ -151,7 +151,8 @@ def main() -> None:
     size = dataclasses.replace(size, head_steps=0)
   config = args.config or CONFIGS[args.size]
   parts = ("body", "head") if size.head_steps else ("body",)
-  divide_cpu(math.gcd(*(read_config(config, part, args.output, None).data.batch_size for part in parts)))
+  runs = [read_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
+  divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
   report = demo(args.output, size, config)
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")

@@ -15,6 +15,7 @@ from anchor_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 _MOST_CPU_DEVICES = 8
+_EARNS_BACK = 100  # steps; docs/measurements.md, One core or all
 _MOST_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
@@ -61,15 +62,15 @@ def cpu_devices(batch_size: int, accumulate: int = 1, cores: int | None = None) 
   return max(filter(shared, range(1, min(cores, _MOST_CPU_DEVICES) + 1)), default=1)
 
 
-def divide_cpu(batch_size: int, accumulate: int = 1) -> None:
+def divide_cpu(steps: int, batch_size: int, accumulate: int = 1) -> None:
   """Makes JAX see the CPU as several devices, so that training uses all cores; call it before JAX is asked for devices.
 
   XLA runs a convolution on one core. With a batch sharded over as many devices as there are cores, each convolves its
-  share. Does nothing where the number of devices is given (JAX_NUM_CPU_DEVICES, XLA_FLAGS), and leaves accelerators
-  as they are.
+  share. Does nothing for runs of less than 100 steps, which would not earn back the longer compilation, or where the
+  number of devices is given (JAX_NUM_CPU_DEVICES, XLA_FLAGS), and leaves accelerators as they are.
   """
   given = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-  if not given:
+  if steps >= _EARNS_BACK and not given:
     jax.config.update("jax_num_cpu_devices", cpu_devices(batch_size, accumulate))
 
 

@@ -100,7 +100,7 @@ def _train_and_report(
   runtime.enable_compilation_cache()
   # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.
   if config.mesh == MeshConfig() and processes == (None, None, None):
-    runtime.divide_cpu(config.data.batch_size, config.optimizer.accumulate)
+    runtime.divide_cpu(config.steps, config.data.batch_size, config.optimizer.accumulate)
   runtime.initialize_distributed(*processes)
   try:
     metrics = train(config, workdir, profile=profile)

@@ -226,7 +226,7 @@ def main() -> None:
   if only - set(names):
     parser.error(f"--rows={args.rows}: choose from {', '.join(names)}")
 
-  divide_cpu(FRAMES)
+  divide_cpu(1000, FRAMES)
   file = args.output / "bench.json"
   prepare_parent(file)
   started, threads = time.monotonic(), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()

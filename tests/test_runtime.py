@@ -111,10 +111,13 @@ def test_the_cpu_is_divided_so_that_devices_share_a_batch(batch, accumulate, cor
   assert runtime.cpu_devices(batch, accumulate, cores) == devices
 
 
-@pytest.mark.parametrize("flags, devices", [("", "2"), ("--xla_force_host_platform_device_count=3", "3")])
-def test_a_given_number_of_devices_is_left_alone(flags, devices, monkeypatch):
-  code = "from anchor_jax import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(8)\n"
+@pytest.mark.parametrize(
+  "flags, steps, devices", [("", 100, "2"), ("", 99, "1"), ("--xla_force_host_platform_device_count=3", 100, "3")]
+)
+def test_a_long_run_divides_the_cpu_unless_devices_are_given(flags, steps, devices):
+  code = "from anchor_jax import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(STEPS, 8)\n"
   code += "import jax; print(jax.device_count())"
+  code = code.replace("STEPS", str(steps))
   environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
   assert done.stdout.strip() == devices
