@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from anchor_jax.data.appearances import store_appearances
 from anchor_jax.data.film_report import film_facts
-from anchor_jax.data.records import FORMAT, SPLIT, PreparedSource, Recorder, check_output, write_preview
+from anchor_jax.data.record_format import FORMAT, SPLIT
+from anchor_jax.data.records import PreparedSource, Recorder, check_output, write_preview
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, new_folder, partial_path
 from anchor_jax.motion.clips import check_video

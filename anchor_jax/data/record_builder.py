@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from anchor_jax.data.records import IMAGES, SPLIT
+from anchor_jax.data.record_format import IMAGES, SPLIT
 
 VERSION = tfds.core.Version("1.0.0")
 

@@ -26,16 +26,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.data.record_format import FIELDS, FORMAT, IMAGES, SPLIT
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import FULL, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.measures import BodyMeasures, typical
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
-FORMAT = 1
-IMAGES = {"frame": 3, "pose": 3, "person_mask": 1, "face_mask": 1, "surface": 3}
-FIELDS = (*IMAGES, "landmarks", "person", "video", "index")
-SPLIT = "frames"
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
 
 

@@ -6,7 +6,8 @@ from films import FPS, disc_shot
 
 from anchor_jax import prepare as command
 from anchor_jax.data.many import join, look, prepare_with_beam, tasks_of, write_shard
-from anchor_jax.data.records import FIELDS, open_prepared
+from anchor_jax.data.record_format import FIELDS
+from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.sidecar import write_posed_video
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from anchor_jax.data.motions import read_motion
-from anchor_jax.data.records import FIELDS, IMAGES, PosedClip, build, is_prepared, open_prepared
+from anchor_jax.data.record_format import FIELDS, IMAGES
+from anchor_jax.data.records import PosedClip, build, is_prepared, open_prepared
 from anchor_jax.data.sources import JoinedSource, load
 from anchor_jax.errors import UserError
 
