@@ -42,8 +42,7 @@ if TYPE_CHECKING:
   from anchor_jax.person import Person
   from anchor_jax.reference import Reference
 
-_SAMPLING = ("steps", "solver", "window", "overlap", "tail", "window_weights", "guidance", "guidance_interval")
-_SAMPLING += ("whole_clip",)
+_SAMPLING = tuple("steps solver window overlap tail window_weights guidance guidance_interval whole_clip".split())
 
 # No window overlaps the next: no frame is predicted twice, and with --live it waits for the poses of its window alone.
 SHORT_WINDOWS = {"window": 4, "overlap": 0, "tail": "ragged"}

@@ -53,6 +53,20 @@ def test_eight_devices_give_the_frames_of_one(windows, frames):
 
 
 @pytest.mark.parametrize(
+  "rule,windows,frames", [(WindowRule(8, 3), 8, 1), (WindowRule(8, 3), 4, 2), (WindowRule(9, 3), 4, 2)]
+)
+def test_guidance_on_some_steps_on_eight_devices(rule, windows, frames):
+  sampler, mesh = Sampler(SOLVER, rule, 8, 2.0, (0.0, 0.9)), parallel.sampling_mesh(windows, frames)
+  acts = sampler.solver.sigma <= 0.9
+  assert acts.any() and not acts.all()
+  one = run(sampler, None)
+  np.testing.assert_allclose(run(sampler, mesh), one, atol=1e-5)
+  assert (
+    np.abs(run(dataclasses.replace(sampler, guidance_interval=(0.0, 1.0)), None) - one).max() > 1e-3
+  )  # 100 times the tolerance
+
+
+@pytest.mark.parametrize(
   "rule,windows,frames",
   [
     (WindowRule(8, 3, "moved_back"), 8, 1),
