@@ -12,7 +12,8 @@ write them (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL
 
 The motion of another person's video is mapped onto her own body and her place in the picture: shoulders, arms, hands,
 head. --no-retarget leaves it as it is. Prepared folders and sidecars, as the studio's videos have, are always left as
-they are. Her measures are known where she was prepared from videos without sidecars.
+they are. Her measures are known where she was prepared from videos without sidecars. Of several people in a video the
+largest is followed, or the one at --person-at=0.3,0.4 (shares of the picture, or pixels) when it begins.
 
 --background puts her before a picture, a video or plain green instead of her room; with --background=transparent and
 --output=FILE.webm (for browsers) or FILE.mov (for editors) the room is left out, and so is the sound.
@@ -62,6 +63,9 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--smplx-model", type=Path, metavar="FILE.npz", help="the body model that poses such parameters")
   parser.add_argument(
     "--video", type=int, metavar="N", help="which video of a prepared folder of several, from 0 (default: the first)"
+  )
+  parser.add_argument(
+    "--person-at", metavar="X,Y", help="who makes the motion when its video begins, of several people"
   )
   parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.mp4")
@@ -120,6 +124,10 @@ def parse() -> argparse.Namespace:
     raise UserError(f"--frames={args.frames}: at least 1")
   if args.fps is not None and not 0 < args.fps <= 240:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
+  if args.person_at is not None:
+    from anchor_jax.motion.people import parse_point
+
+    args.person_at = parse_point(args.person_at)
   check_seed(args.seed)
   mesh_shape(args.mesh)
   _fill_in(args)
@@ -208,7 +216,7 @@ def generate(args: argparse.Namespace) -> int:
   enable_compilation_cache()
   parts_in(args.checkpoint)
   # a wrong path must not cost the seconds that reading a person takes
-  check_motion(args.motion, args.fps, args.smplx_model)
+  check_motion(args.motion, args.fps, args.smplx_model, args.person_at)
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)
   head, step = not args.no_head, args.checkpoint_step
@@ -218,7 +226,7 @@ def generate(args: argparse.Namespace) -> int:
     person = person.with_attended_frames(args.attended_frames)
   measures = measures_of(person, reference, args.motion, not args.no_retarget)
   options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
-  options |= {"mapped": not args.no_retarget, "smplx_model": args.smplx_model}
+  options |= {"mapped": not args.no_retarget, "smplx_model": args.smplx_model, "person_at": args.person_at}
   motion = read_motion(args.motion, size=person.size, **options)
   settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
   tags = {"title": f"synthetic video of {settings['checkpoint']}", "synthetic": "true"}
@@ -349,6 +357,7 @@ def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[
     "checkpoint": args.checkpoint.resolve().name,
     "motion": args.motion.name,
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
+    **({} if args.person_at is None else {"person_at": args.person_at}),
     "appearance": args.appearance.name if args.appearance else None,
     "seed": args.seed,
     "fps": fps,

@@ -38,7 +38,7 @@ from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_rep
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, refuse_overwriting
-from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_video
+from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_no_point, check_video
 from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
 from anchor_jax.motion.looks import look_at_all
@@ -88,8 +88,7 @@ def prepare(
   check_output(output)
   checked = [check_video(video, landmarks, fps, cut_off) for video in videos]
   for video in checked:
-    if person_at is not None and video.posed is not None:
-      raise UserError(f"{video.path}: its sidecar says already who is meant: leave out --person-at")
+    check_no_point(video, person_at)
   infos = [video.info for video in checked]
   total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
   name = person or Path(output).absolute().name

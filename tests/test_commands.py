@@ -73,6 +73,7 @@ def test_help_imports_nothing_that_is_slow(command):
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--json=OUT/j"], "--json is for --live"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--live", "--resume"], "with --live"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--guidance-interval=x"], "two noise"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--person-at=left"], "give x,y"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "whole numbers"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion.clips import check_video
+from anchor_jax.motion.clips import check_no_point, check_video
 from anchor_jax.motion.face import fill_missing
 from anchor_jax.motion.framing import check_size
 from anchor_jax.motion.keypoints import is_keypoints, read_keypoint_motion, read_keypoints
@@ -32,6 +32,7 @@ def read_motion(
   measures: BodyMeasures | None = None,
   mapped: bool = True,
   smplx_model: str | os.PathLike | None = None,
+  person_at: tuple[float, float] | None = None,
 ) -> Motion:
   """Returns the motion in a video, that of one video of a prepared folder, or that of SMPL-X parameters.
 
@@ -51,9 +52,12 @@ def read_motion(
       folders and sidecars hold renders, which stay as they are.
     mapped: whether the motion is mapped; otherwise only the widths of the solids are hers.
     smplx_model: the body model that poses SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
+    person_at: a point (x, y) on who makes the motion when a video begins, of several people in it: shares of the
+      picture's width and height if both are at most 1, else pixels; default the largest.
 
   Raises:
-    UserError: no such file or folder, damaged, of another size, without a face in any frame, or a number out of range.
+    UserError: no such file or folder, damaged, of another size, without a face in any frame, a number out of range,
+      nobody at `person_at`, or something else than a video without a sidecar with it.
   """
   if size is not None:
     check_size(size)
@@ -61,6 +65,7 @@ def read_motion(
     raise UserError(f"frames={frames}: at least 1")
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
+  _check_point(path, person_at)
   if is_keypoints(path) and not video and smplx_model is None:
     options = {"size": SIZE if size is None else size, "frames": frames, "measures": measures, "mapped": mapped}
     return read_keypoint_motion(path, fps=fps, **options)
@@ -72,19 +77,24 @@ def read_motion(
       from anchor_jax.smplx.motion import read_smplx_motion  # imports JAX
 
       return read_smplx_motion(path, model, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
-    return read_video_motion(path, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
+    options = {"measures": measures, "mapped": mapped, "person_at": person_at}
+    return read_video_motion(path, size=size, frames=frames, fps=fps, **options)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 
 def check_motion(
-  path: str | os.PathLike, fps: float | int | None = None, smplx_model: str | os.PathLike | None = None
+  path: str | os.PathLike,
+  fps: float | int | None = None,
+  smplx_model: str | os.PathLike | None = None,
+  person_at: tuple[float, float] | None = None,
 ) -> None:
   """Checks, before a person is read, that `read_motion` will find a motion; neither frames nor poses are read.
 
   Raises:
     UserError: no such file or folder, a damaged one, a video that needs the landmark model where there is none, or
-      SMPL-X parameters without a model.
+      SMPL-X parameters without a model, or a point on a person where there can't be several.
   """
+  _check_point(path, person_at)
   if is_keypoints(path) and smplx_model is None:
     read_keypoints(path, 25.0, 1000)
   elif os.path.isdir(path):
@@ -94,7 +104,12 @@ def check_motion(
   elif _body_model(path, smplx_model) is not None:
     read_parameters(path)
   else:
-    check_video(path, fps=fps)
+    check_no_point(check_video(path, fps=fps), person_at)
+
+
+def _check_point(path: str | os.PathLike, person_at: tuple[float, float] | None) -> None:
+  if person_at is not None and (os.path.isdir(path) or is_keypoints(path) or is_parameters(path)):
+    raise UserError(f"{path} is no film of several people: leave out --person-at")
 
 
 def _body_model(path: str | os.PathLike, given: str | os.PathLike | None) -> Path | None:

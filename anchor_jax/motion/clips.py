@@ -113,18 +113,34 @@ def check_video(
   return CheckedVideo(path, info, posed)
 
 
-def find_poses(video: CheckedVideo, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
+def find_poses(
+  video: CheckedVideo,
+  *,
+  frames: int | None = None,
+  person_at: tuple[float, float] | None = None,
+  progress: bool = False,
+) -> FoundPoses:
   """Returns the poses of a whole video, from its sidecar, else from the landmark model, which runs now.
 
   Args:
-    video: of `check_video`; of several people in it the largest is taken.
+    video: of `check_video`.
     frames: the landmark model runs over the first so many frames only, and only those are known; default all.
+    person_at: where the person is when the film begins, of several people in it; default the largest.
     progress: show a bar while the landmark model runs.
 
   Raises:
-    UserError: no person in the video, or it is damaged.
+    UserError: no person in the video or at that point, a sidecar says already who is meant, or the video is damaged.
   """
-  return poses_of(video, None if video.posed is not None else find_track(video, frames=frames, progress=progress)[0])
+  if video.posed is None:
+    return poses_of(video, find_track(video, frames=frames, person_at=person_at, progress=progress)[0])
+  check_no_point(video, person_at)
+  return poses_of(video, None)
+
+
+def check_no_point(video: CheckedVideo, person_at: tuple[float, float] | None) -> None:
+  """Raises UserError where a point is given for a video whose sidecar says already who is meant."""
+  if person_at is not None and video.posed is not None:
+    raise UserError(f"{video.path}: its sidecar says already who is meant: leave out --person-at")
 
 
 def find_track(

@@ -31,6 +31,7 @@ def read_video_motion(
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
   mapped: bool = True,
+  person_at: tuple[float, float] | None = None,
 ) -> Motion:
   """Returns the motion of a video, the same as that of a folder prepared from it alone at the same size.
 
@@ -51,6 +52,7 @@ def read_video_motion(
     measures: of the person who is to make the motion, whose solids have her widths; None leaves it as it is, with
       solids of standard widths.
     mapped: whether the motion is mapped onto that body; otherwise she lends it only the widths of her solids.
+    person_at: who makes the motion, of several people: see `motion/people.py`; default the largest.
 
   Raises:
     UserError: see `check_video` and `find_poses`; or no face in any frame.
@@ -63,7 +65,7 @@ def read_video_motion(
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
-  return _motion_of(video, size, needed, ticks, measures, mapped).at_fps(fps).first(frames)
+  return _motion_of(video, size, needed, ticks, measures, mapped, person_at).at_fps(fps).first(frames)
 
 
 def _motion_of(
@@ -73,8 +75,9 @@ def _motion_of(
   ticks: list[int] | None,
   measures: BodyMeasures | None,
   mapped: bool,
+  person_at: tuple[float, float] | None,
 ) -> Motion:
-  found = find_poses(video, frames=needed, progress=True)
+  found = find_poses(video, frames=needed, person_at=person_at, progress=True)
   square = square_of([found], video.info, size)
   if measures is not None and found.track is not None:
     track, square, body = fitted_track(found.track, square, video.info.fps, measures, mapped)

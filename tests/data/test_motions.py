@@ -271,6 +271,27 @@ def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, mode
   same(read_motion(tmp_path / "prepared", measures=hers).frames(0), plain)
 
 
+def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs, monkeypatch):
+  face = lambda x: types.SimpleNamespace(xmin=x, ymin=0.2, width=0.1, height=0.14)
+  two = [types.SimpleNamespace(location_data=types.SimpleNamespace(relative_bounding_box=face(x))) for x in (0.1, 0.7)]
+  found = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=two)))
+  monkeypatch.setattr(sys.modules["mediapipe.python.solutions.face_detection"], "FaceDetection", lambda **_: found)
+  seen, track_video = [], clips.track_video
+  kept = lambda *given, columns, **options: seen.append(columns) or track_video(*given, columns=columns, **options)
+  monkeypatch.setattr(clips, "track_video", kept)
+  for at in ((0.17, 0.9), (0.78, 0.9)):
+    assert next(read_motion(bare, size=32, frames=2, person_at=at).frames(0)).pose.any()
+  (left, right), width = [columns[0].tolist() for columns in seen], video.probe(bare).width
+  assert left[0] == 0 and right[1] == width and abs(left[1] - right[0]) <= 1
+  with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
+    read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))
+  command.prepare([film], tmp_path / "prepared", size=32)
+  for path, told in ((film, "its sidecar says already"), (tmp_path / "prepared", "no film of several people")):
+    for ask in (read_motion, motions.check_motion):
+      with pytest.raises(UserError, match=told):
+        ask(path, person_at=(0.2, 0.3))
+
+
 def test_a_sidecar_is_left_as_it_is(film, standing_track):
   hers = measure(standing_track(), Square(20, 0, 120, 32))
   same(read_motion(film, size=32, measures=hers).frames(0), read_motion(film, size=32).frames(0))
