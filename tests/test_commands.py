@@ -74,6 +74,11 @@ def test_help_imports_nothing_that_is_slow(command):
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--live", "--resume"], "with --live"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--guidance-interval=x"], "two noise"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--person-at=left"], "give x,y"),
+    ("generate", ["--checkpoint=OUT", "--motion=camera", "--output=OUT/a.mp4"], "needs --live"),
+    ("generate", ["--checkpoint=OUT", "--motion=camera:", "--output=OUT/a.mp4", "--live"], "the number of a camera"),
+    ("generate", ["--checkpoint=OUT", "--motion=camera", "--live"], "--output=FILE.mp4 is missing"),
+    ("generate", ["--checkpoint=OUT", "--motion=camera", "--live", "--show", "--video=1"], "not go with a camera"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--live", "--show"], "--show is for a camera"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "whole numbers"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (

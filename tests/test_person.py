@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parts import make_part
 from people import make_posed_frames
-from tiny import tiny_model
 
 from anchor_jax import parallel
 from anchor_jax.architecture_pixels import LightDecoderConfig
-from anchor_jax.config import RunConfig, SampleConfig
 from anchor_jax.data.records import build
 from anchor_jax.errors import UserError
 from anchor_jax.live import play
@@ -22,23 +21,12 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import crop_image, face_transform
 from anchor_jax.motion.motion import Motion, MotionFrame
-from anchor_jax.person import Part, Person, Reference, load, read_reference
+from anchor_jax.person import Person, Reference, load, read_reference
 from anchor_jax.store.light import LightDecoder, autoencoder_hash, write_light_decoder
 
 POSED = list(make_posed_frames(12))
 MOVES = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in POSED]
 MOTION = Motion(10.0, 32, len(MOVES), lambda first: iter(MOVES[first:]))
-SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, conditioning_scale=1.0)
-
-
-def make_part(name: str, dtype: str = "float32") -> Part:
-  config = RunConfig(name, model=tiny_model(inpaint=name == "head"), dtype=dtype)
-  networks, rng = Networks(config.model, dtype), np.random.default_rng(len(name))
-  shapes = jax.eval_shape(networks.init, jax.random.key(0))
-  weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
-  sample = dataclasses.replace(SAMPLE, window=1, overlap=0, windows_per_batch=4) if name == "head" else SAMPLE
-  size = 16 if name == "head" else 32
-  return Part(config, networks, weights, sample, size, 1, rng.integers(0, 256, (size, size, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from anchor_jax.errors import UserError
 from anchor_jax.motion.tracks import Track, only_columns
 from anchor_jax.motion.video import VideoInfo, read_frames
-from anchor_jax.shapes import Float, Int, NdArray
+from anchor_jax.shapes import Float, Int, NdArray, UInt8
 
 _BODY, _FACE, _HAND = 33, 478, 21
 _WARM_UP = 4
@@ -35,7 +35,7 @@ def require_mediapipe(path: str | os.PathLike) -> Any:
   os.environ.setdefault("GLOG_minloglevel", "2")
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   try:
-    with _quiet_stderr():
+    with quiet_stderr():
       face_mesh_connections, holistic = (
         importlib.import_module(f"mediapipe.python.solutions.{name}") for name in ("face_mesh_connections", "holistic")
       )
@@ -52,7 +52,7 @@ def require_mediapipe(path: str | os.PathLike) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_stderr():
+def quiet_stderr():
   """Sends what C++ code writes to stderr to nowhere; not for long stretches, since bars are shown there too."""
   saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
   try:
@@ -62,6 +62,81 @@ def _quiet_stderr():
     os.dup2(saved, 2)
     os.close(saved)
     os.close(nowhere)
+
+
+class Found(NamedTuple):
+  """What the landmark model finds in one picture; points as in `Track`, NaN where there are none.
+
+  Attributes:
+    body: [33 3]; face: [478 3]; hands: [2 21 3].
+    share: the person's share of each pixel; None where it was not asked for.
+  """
+
+  body: Float[NdArray, "33 3"]
+  face: Float[NdArray, "478 3"]
+  hands: Float[NdArray, "2 21 3"]
+  share: UInt8[NdArray, "H W"] | None
+
+
+class LandmarkModel:
+  """The landmark model, which goes from picture to picture: it looks for the person where it has just found her.
+
+  A context manager.
+
+  Attributes:
+    triangles: the mesh of the face, as in `Track`.
+  """
+
+  def __init__(self, path: str | os.PathLike, masks: bool = True):
+    """Prepares the model.
+
+    Args:
+      path: what its pictures are those of, for the message where it is not installed.
+      masks: whether it also finds the person's share of each pixel.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    self._holistic, connections = require_mediapipe(path)
+    self.triangles, self._masks = mesh_triangles(connections.FACEMESH_TESSELATION), masks
+
+  def __enter__(self) -> "LandmarkModel":
+    # the model would smooth with a lag; `tracks.mend` smooths looking both ways, `following.py` less where it moves
+    options = {
+      "model_complexity": 1,
+      "refine_face_landmarks": True,
+      "enable_segmentation": self._masks,
+      "smooth_landmarks": False,
+    }
+    with quiet_stderr():
+      self._model = self._holistic.Holistic(**options).__enter__()
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    self._model.__exit__(*error)
+
+  def begin(self, frame: UInt8[NdArray, "H W 3"], anew: bool = False) -> None:
+    """Lets it find its way into a shot, whose first picture this is; `anew` forgets the one before."""
+    with quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
+      if anew:
+        self._model.reset()
+      for _ in range(_WARM_UP):
+        self._model.process(frame)
+
+  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Found:
+    """Finds a person in the next picture."""
+    (height, width), found = frame.shape[:2], self._model.process(frame)
+    hands = [_points(hand, _HAND, width, height) for hand in (found.left_hand_landmarks, found.right_hand_landmarks)]
+    share = found.segmentation_mask if self._masks else None
+    if share is not None:
+      share = (255 * np.clip(share, 0, 1)).astype(np.uint8)
+    elif self._masks:
+      share = np.zeros((height, width), np.uint8)
+    body, face = (
+      _points(points, count, width, height)
+      for points, count in ((found.pose_landmarks, _BODY), (found.face_landmarks, _FACE))
+    )
+    return Found(body, face, np.stack(hands), share)
 
 
 def track_video(
@@ -90,49 +165,27 @@ def track_video(
   """
   path = Path(path)
   count = info.frames if frames is None else min(frames, info.frames)
-  holistic, connections = require_mediapipe(path)
-  body, face, hands, masks = [], [], [], []
-  # the model would smooth with a lag; `tracks.mend` smooths looking both ways
-  options = {
-    "model_complexity": 1,
-    "refine_face_landmarks": True,
-    "enable_segmentation": True,
-    "smooth_landmarks": False,
-  }
+  seen, masks = [], []
   bar = tqdm(desc=progress, total=count, disable=progress is None, unit="frame", leave=False)
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(bar)
-    with _quiet_stderr():
-      model = stack.enter_context(holistic.Holistic(**options))
+  with bar, LandmarkModel(path) as model:
     pictures = read_frames(path, info=info)
     for number, frame in enumerate(pictures if count == info.frames else itertools.islice(pictures, count)):
       if columns is not None:
         frame = only_columns(frame, *columns[number].tolist())
       if number == 0 or number in cuts:
-        with _quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
-          if number:
-            model.reset()
-          for _ in range(_WARM_UP):
-            model.process(frame)
-      found = model.process(frame)
-      body.append(_points(found.pose_landmarks, _BODY, info.width, info.height))
-      face.append(_points(found.face_landmarks, _FACE, info.width, info.height))
-      both = (found.left_hand_landmarks, found.right_hand_landmarks)
-      hands.append([_points(hand, _HAND, info.width, info.height) for hand in both])
-      share = found.segmentation_mask
-      mask = (
-        np.zeros((info.height, info.width), np.uint8)
-        if share is None
-        else (255 * np.clip(share, 0, 1)).astype(np.uint8)
-      )
+        model.begin(frame, anew=number > 0)
+      found = model.find(frame)
+      seen.append(found[:3])
+      mask = found.share
+      assert mask is not None
       if columns is not None:
         mask = only_columns(mask, *columns[number].tolist(), value=0)
       masks.append(cv2.imencode(".png", mask)[1].tobytes())
       bar.update()
+  body, face, hands = (np.stack(points) for points in zip(*seen))
   return Track(
-    info.width, info.height, info.fps, np.stack(body), np.stack(face), np.asarray(hands, np.float32),
-    mesh_triangles(connections.FACEMESH_TESSELATION), tuple(masks), np.isfinite(np.stack(face)[:, 0, 0]),
-    None if columns is None else columns[: len(body)],
+    info.width, info.height, info.fps, body, face, hands, model.triangles, tuple(masks),
+    np.isfinite(face[:, 0, 0]), None if columns is None else columns[: len(body)],
   )  # fmt: skip
 
 
@@ -156,11 +209,11 @@ def find_faces(
   every, scale = max(1, round(info.fps / _FACES_A_SECOND)), np.array([info.width, info.height] * 2, np.float32)
   found: list[tuple[int, Float[NdArray, "_ 4"]]] = []
   with contextlib.ExitStack() as stack:
-    with _quiet_stderr():
+    with quiet_stderr():
       model = stack.enter_context(detection.FaceDetection(model_selection=_FAR_TOO, min_detection_confidence=_SURE))
     for number, frame in enumerate(itertools.islice(read_frames(path, info=info), frames)):
       if number % every == 0:
-        with _quiet_stderr() if number == 0 else contextlib.nullcontext():
+        with quiet_stderr() if number == 0 else contextlib.nullcontext():
           seen = model.process(frame).detections or ()
         boxes = [face.location_data.relative_bounding_box for face in seen]
         shares = np.array([(box.xmin, box.ymin, box.width, box.height) for box in boxes], np.float32)

@@ -4,6 +4,7 @@ Everything is built from the track alone; no pixel of the video gets in. Sizes t
 metres of an average body, scaled by the person's shoulders.
 """
 
+import copy
 import itertools
 import os
 from collections.abc import Iterator
@@ -108,6 +109,12 @@ class PoseRenderer:
     self._hand = float(np.clip(measures.palm * square.size / 0.09, 0.8 * self.unit, 1.4 * self.unit))
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
     self._face_map = FaceMap(track.triangles, track.face.shape[1])
+
+  def of(self, track: Track) -> "PoseRenderer":
+    """The same body in another track, in the same square of the same camera."""
+    other = copy.copy(self)
+    other._track = track
+    return other
 
   def render(self, number: int) -> PoseRender:
     """A frame's pose render, mask of the face (0 or 255; hands before it are left out) and surface map."""

@@ -59,12 +59,19 @@ class ResumableWriter:
     self._old = _whole_fragments(self.partial) if resume and self.partial.exists() else b""
     self.frames = _count(self._old, self._comment, self.partial) if self._old else 0
 
-  def write(self, frame: UInt8[NdArray, "H W 3"]) -> None:
-    """Appends a frame; all have the first one's size."""
+  def write(self, frame: UInt8[NdArray, "H W 3"], tick: int | None = None) -> None:
+    """Appends a frame; all have the first one's size.
+
+    It is shown from `tick` / fps seconds on, and ticks grow from frame to frame; by default right after the one before.
+    """
     frame = even(frame)
     if self._container is None:
       self._open(frame)
-    self._guard(lambda: self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps))))
+    self._guard(
+      lambda: self._container.mux(
+        self._stream.encode(picture_of(frame, self.frames if tick is None else tick, self._fps))
+      )
+    )
     self.frames += 1
 
   def _open(self, frame: UInt8[NdArray, "H W 3"]) -> None:

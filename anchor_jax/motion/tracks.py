@@ -18,9 +18,9 @@ PINKIES, INDEXES, THUMBS = (17, 18), (19, 20), (21, 22)  # knuckles, coarse, amo
 # Corners of both eyes (the eye on the picture's left is her right one), tip of the nose, corners of the mouth.
 _EYE_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
 
-_SHORT_GAP = 0.4  # seconds: over these a hand is interpolated, beyond them its fingers are unknown
-_SLOW, _FAST = 0.075, 0.022  # standard deviations of the smoothing in seconds, at rest and in motion
-_BRISK = 0.8  # shoulder widths a second from which on a point counts as moving
+SHORT_GAP = 0.4  # seconds: over these a hand is interpolated, beyond them its fingers are unknown
+SLOW, FAST = 0.075, 0.022  # standard deviations of the smoothing in seconds, at rest and in motion
+BRISK = 0.8  # shoulder widths a second from which on a point counts as moving
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ def mend(track: Track) -> Track:
 def guessed_hands(track: Track) -> Bool[NdArray, "T 2"]:
   """Which hands of a track that was not mended are missing for longer than can be interpolated: `mend` guesses them."""
   known = np.isfinite(track.hands[:, :, 0, 0])
-  return np.stack([~(side | gaps(side, _SHORT_GAP * track.fps)) for side in known.T], axis=1)
+  return np.stack([~(side | gaps(side, SHORT_GAP * track.fps)) for side in known.T], axis=1)
 
 
 def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:
@@ -161,10 +161,10 @@ def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[Nd
   """
   if len(points) < 3:
     return points
-  calm, quick = gaussian(points, _SLOW * fps), gaussian(points, _FAST * fps)
+  calm, quick = gaussian(points, SLOW * fps), gaussian(points, FAST * fps)
   speed = np.linalg.norm(np.gradient(quick[..., :2], axis=0), axis=-1, keepdims=True) * (fps / unit)
-  speed = gaussian(speed, _SLOW * fps)
-  share = np.clip(speed / _BRISK, 0, 1)
+  speed = gaussian(speed, SLOW * fps)
+  share = np.clip(speed / BRISK, 0, 1)
   return (calm + share * (quick - calm)).astype(np.float32)
 
 
@@ -190,26 +190,26 @@ def _mend_hand(track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: fl
   """One hand's points: found, interpolated, or relaxed."""
   wrist = body[:, WRISTS[side]]
   hand = track.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
-  known = _plausible(hand, wrist, unit)
+  known = plausible_hand(hand, wrist, unit)
   # in the frame of the forearm, so that over a gap the hand goes along with the arm
-  turn = _forearm_turn(body, side)
+  turn = forearm_turn(body, side)
   palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1))) if known.any() else 0.27 * unit
-  local = _rotate(hand - wrist[:, None], -turn)
+  local = rotate(hand - wrist[:, None], -turn)
   local[~known] = np.nan
-  relaxed = _rotate(_relaxed(body, side, palm) - wrist[:, None], -turn)
-  fill = known | gaps(known, _SHORT_GAP * track.fps)
+  relaxed = rotate(relaxed_hand(body, side, palm) - wrist[:, None], -turn)
+  fill = known | gaps(known, SHORT_GAP * track.fps)
   if known.any():
     bridged = interpolate(local)
     # a hand fades into the relaxed one over some frames instead of snapping
-    weight = gaussian(fill[:, None, None].astype(np.float32), _SLOW * track.fps)
+    weight = gaussian(fill[:, None, None].astype(np.float32), SLOW * track.fps)
     weight = np.where(fill[:, None, None], np.maximum(weight, known[:, None, None]), weight)
     local = weight * bridged + (1 - weight) * relaxed
   else:
     local = relaxed
-  return (_rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]).astype(np.float32)
+  return (rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]).astype(np.float32)
 
 
-def _plausible(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], unit: float) -> Bool[NdArray, " T"]:
+def plausible_hand(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], unit: float) -> Bool[NdArray, " T"]:
   """Which frames have a hand that hangs on its own wrist and is of a hand's size."""
   distance = np.linalg.norm(hand[:, 0, :2] - wrist[:, :2], axis=-1)
   palm = np.linalg.norm(hand[:, 9] - hand[:, 0], axis=-1)
@@ -217,18 +217,20 @@ def _plausible(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], uni
     return np.isfinite(palm) & (distance < 0.35 * unit) & (palm > 0.10 * unit) & (palm < 0.6 * unit)
 
 
-def _forearm_turn(body: Float[NdArray, "T 33 3"], side: int) -> Float[NdArray, " T"]:
+def forearm_turn(body: Float[NdArray, "T 33 3"], side: int) -> Float[NdArray, " T"]:
+  """The angle of a forearm in the picture, in radians."""
   forearm = body[:, WRISTS[side], :2] - body[:, ELBOWS[side], :2]
   return np.arctan2(forearm[:, 1], forearm[:, 0])
 
 
-def _rotate(points: Float[NdArray, "T N 3"], angle: Float[NdArray, " T"]) -> Float[NdArray, "T N 3"]:
+def rotate(points: Float[NdArray, "T N 3"], angle: Float[NdArray, " T"]) -> Float[NdArray, "T N 3"]:
+  """The points of each frame turned about the origin, in the picture, by an angle in radians."""
   c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
   x, y, z = np.moveaxis(points, -1, 0)
   return np.stack([c * x - s * y, s * x + c * y, z], axis=-1)
 
 
-def _relaxed(body: Float[NdArray, "T 33 3"], side: int, palm: float) -> Float[NdArray, "T 21 3"]:
+def relaxed_hand(body: Float[NdArray, "T 33 3"], side: int, palm: float) -> Float[NdArray, "T 21 3"]:
   """A hand with slightly bent fingers on the coarse knuckles of the body model; `palm` is wrist to middle knuckle."""
   wrist, index, pinky, elbow = (body[:, points[side], :2] for points in (WRISTS, INDEXES, PINKIES, ELBOWS))
   along = (index + pinky) / 2 - wrist + 0.3 * (wrist - elbow) / 3
