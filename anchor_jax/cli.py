@@ -5,6 +5,7 @@ import errno
 import functools
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 from anchor_jax.errors import UserError
 from anchor_jax.files import check_name
 
+COMPILING = "compile"  # the name of threads whose work nobody misses begins so
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
 
@@ -84,6 +86,22 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
       sys.exit(130)
 
   return wrapped
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a command as all that this process does, and ends the process with it.
+
+  Python waits for threads that are still at work. One that compiles (`COMPILING`) may take minutes after the line that
+  says what was wrong, and nothing can stop it.
+  """
+  try:
+    main()
+  except SystemExit as end:
+    if any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(end.code if isinstance(end.code, int) else 1)
+    raise
 
 
 class _CallableModule(types.ModuleType):

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.cli import Parser, command
+from anchor_jax.cli import Parser, command, run
 from anchor_jax.config import RunConfig
 from anchor_jax.config_files import load_config
 from anchor_jax.data.comparison_page import ComparisonPage
@@ -162,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":  # rendering starts processes that import this module again
-  main()
+  run(main)

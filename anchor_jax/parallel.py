@@ -75,6 +75,13 @@ def sampling_mesh(windows: int, frames: int) -> Mesh:
   return make_mesh(MeshConfig(windows, frames=frames), jax.devices()[: windows * frames])
 
 
+def own_devices(mesh: Mesh) -> Mesh:
+  """A mesh over the devices of this process alone, all of them on the data axis: for work that processes share out."""
+  return make_mesh(
+    MeshConfig(), [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+  )
+
+
 def use_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
   """A context in which `mesh` is the current mesh; without a mesh, a context that changes nothing."""
   return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)

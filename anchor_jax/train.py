@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax.cli import command, make_callable
+from anchor_jax.cli import command, make_callable, run
 from anchor_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,4 +113,4 @@ def _train_and_report(
 make_callable(__name__)  # anchor_jax.train(...) is the function, also after `import anchor_jax.train`
 
 if __name__ == "__main__":
-  main()
+  run(main)

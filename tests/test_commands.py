@@ -168,3 +168,20 @@ def test_commands_that_compile_keep_their_programs(command, arguments, tmp_path,
   configs = pathlib.Path(__file__).resolve().parents[1] / "configs"
   assert run(command, *(text.replace("OUT", str(tmp_path)).replace("CONFIGS", str(configs)) for text in arguments)) == 2
   assert "error: the cache was switched on" in capfd.readouterr().err
+
+
+def test_an_error_ends_the_process_though_a_thread_still_compiles():
+  code = """
+import threading, time
+from anchor_jax.cli import COMPILING, command, run
+from anchor_jax.errors import UserError
+
+@command
+def main():
+  threading.Thread(target=time.sleep, args=(60,), name=COMPILING).start()
+  raise UserError("damaged")
+
+run(main)
+"""
+  ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+  assert (ended.returncode, ended.stderr) == (2, "error: damaged\n")

@@ -5,6 +5,15 @@ import numpy as np
 from anchor_jax.data.sources import ArraySource, Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import crop_image, face_transform, keep_mask
+from anchor_jax.shapes import Int, NdArray
+
+
+def records_with_faces(source: Source) -> Int[NdArray, " N"]:
+  """Returns the numbers of the records whose landmarks are known. Raises UserError where there are none."""
+  records = np.flatnonzero(source.has_landmarks)
+  if not len(records):
+    raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
+  return records
 
 
 def head_source(source: Source, size: int) -> ArraySource:
@@ -21,9 +30,7 @@ def head_source(source: Source, size: int) -> ArraySource:
   Raises:
     UserError: no record has landmarks.
   """
-  records = np.flatnonzero(source.has_landmarks)
-  if not len(records):
-    raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
+  records = records_with_faces(source)
   frames = np.empty((len(records), size, size, 3), np.uint8)
   poses, masks = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
   names = ("frame", "pose", "face_mask", "landmarks")

@@ -56,9 +56,18 @@ def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> t
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")
 
 
+def newest_step(folder: Path) -> int:
+  """The step of the newest checkpoint in a part's folder, whether or not it can be read; 0 where there is none."""
+  return max(_steps(folder), default=0)
+
+
+def _steps(folder: Path) -> list[int]:
+  return [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()]
+
+
 def _candidates(folder: Path, step: str) -> list[int]:
   """Steps of the checkpoints to try, in this order."""
-  steps = sorted((int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal()), reverse=True)
+  steps = sorted(_steps(folder), reverse=True)
   if step == "newest" or not steps:
     return steps
   if step == "best":

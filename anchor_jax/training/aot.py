@@ -12,13 +12,12 @@ from anchor_jax import parallel
 from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
-from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters, with_conditioning
-from anchor_jax.training.batches import batch_shapes
+from anchor_jax.store.weights import with_adapters, with_conditioning
 from anchor_jax.training.chips import chip_of
+from anchor_jax.training.compiling import step_shapes
 from anchor_jax.training.estimate import Estimate, estimate
 from anchor_jax.training.hlo import collective_bytes
-from anchor_jax.training.step import jit_step, make_run_step, make_state, training_mesh
+from anchor_jax.training.step import training_mesh
 
 
 class DoesNotFit(UserError):
@@ -103,7 +102,7 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
   devices = topology_devices(topology)
   mesh = training_mesh(config, devices)
   started = time.monotonic()
-  step, arguments = step_shapes(config, mesh)
+  step, arguments = run_shapes(config, mesh)
   with parallel.use_mesh(mesh):
     try:
       compiled = step.lower(*arguments).compile()
@@ -153,19 +152,8 @@ def topology_devices(topology: str) -> list[Any]:
     ) from None
 
 
-def step_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
-  """The jitted step of a run on a mesh, and the shapes and shardings of its arguments."""
+def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
+  """`step_shapes` of a run on a mesh, without any file: frames are of config.data.size pixels."""
   networks = Networks(with_conditioning(config), config.dtype)
-  optimizer, step = make_run_step(config, networks)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
-  trained = {name: weights[name] for name in trained_keys(config)}
-  frozen = {name: weights[name] for name in frozen_names(config)}
-  state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
-  state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
-  batch = batch_shapes(config, config.data.size, parallel.batch_sharding(mesh))
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return jit_step(step, state), (state, frozen, batch, key)
-
-
-def _sharded(tree: PyTree, shardings: PyTree) -> PyTree:
-  return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, shardings)
+  return step_shapes(config, networks, weights, config.data.size, mesh)

@@ -10,6 +10,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
@@ -132,6 +133,7 @@ def open_training_data(
   weights: PyTree,
   folder: Path,
   share: tuple[int, int] = (0, 1),
+  mesh: Mesh | None = None,
 ) -> TrainingData:
   """The data of a run, encoded and loaded into memory as config.data asks for.
 
@@ -141,6 +143,7 @@ def open_training_data(
     networks, weights: which encode the records.
     folder: of the part, for encoded records that cannot be kept in the prepared folder.
     share: (index, count) of the equal part of each batch that this process reads.
+    mesh: the devices of this process, which share the encoding; None is JAX's default device.
 
   Raises:
     UserError: the head is to be trained and no face is known, or config.data.appearance needs surface maps that are
@@ -155,7 +158,7 @@ def open_training_data(
   processes, folders = (jax.process_index(), jax.process_count()), (records.folder, folder)
   if encoded:
     key = cache_key(records, networks, weights, with_context, crop)
-    place = encode_records(pictures, networks, weights, folders, key, with_context, processes)
+    place = encode_records(pictures, networks, weights, folders, key, with_context, processes, mesh)
   source = pictures
   if config.data.in_memory and not isinstance(pictures, ArraySource):
     source = load(records, sorted({*target, *reference} - {*encoded, FIELD}), progress="read")

@@ -16,8 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from tqdm import tqdm
 
+from anchor_jax import parallel
 from anchor_jax.config import to_plain
 from anchor_jax.data.encoded import Block, block_count, block_records, read_block, write_block
 from anchor_jax.data.records import PreparedSource
@@ -46,6 +48,7 @@ def encode_records(
   key: str,
   with_context: bool,
   share: tuple[int, int] = (0, 1),
+  mesh: Mesh | None = None,
 ) -> Path:
   """The folder with what the denoising loss needs of every record, encoded now or by an earlier run.
 
@@ -59,11 +62,12 @@ def encode_records(
     key: of `cache_key`.
     with_context: whether to encode the appearance tokens; not if the image tower is trained.
     share: (index, count) of this process among those of the run; see `complete_folder`.
+    mesh: `parallel.own_devices` of the run, which share each call's records; None is JAX's default device.
   """
-  encode = _make_encode(networks, with_context)
+  encode = _make_encode(networks, with_context, mesh)
 
   def write(folder: Path, blocks: Sequence[int]) -> None:
-    used = jax.device_put({name: weights[name] for name in _used(with_context)})
+    used = jax.device_put({name: weights[name] for name in _used(with_context)}, mesh and parallel.replicated(mesh))
     fields = ("frame", "keep_mask") if networks.inpaints else ("frame",)
     records = [record for block in blocks for record in block_records(block, len(source))]
     reading = iter(tqdm(read_all(source, records, fields), "encode", len(records), unit="frame"))
@@ -170,8 +174,9 @@ def _choose(folders: Sequence[Path], names: Sequence[str], records: int) -> Path
   return folders[-1]
 
 
-def _make_encode(networks: Networks, with_context: bool):
+def _make_encode(networks: Networks, with_context: bool, mesh: Mesh | None):
   """encode(weights, records) -> their arrays."""
+  size = _CHUNK if mesh is None else parallel.batch_divisor(mesh) * -(-_CHUNK // parallel.batch_divisor(mesh))
 
   @jax.jit
   def encode_chunk(weights, batch):
@@ -184,10 +189,12 @@ def _make_encode(networks: Networks, with_context: bool):
 
   def encode(weights: PyTree, records: list[Record]) -> Block:
     chunks = []
-    for start in range(0, len(records), _CHUNK):
-      chunk = records[start : start + _CHUNK]
-      full = chunk + chunk[-1:] * (_CHUNK - len(chunk))  # one shape for all, so that nothing compiles twice
-      made = encode_chunk(weights, {name: np.stack([record[name] for record in full]) for name in full[0]})
+    for start in range(0, len(records), size):
+      chunk = records[start : start + size]
+      full = chunk + chunk[-1:] * (size - len(chunk))  # one shape for all, so that nothing compiles twice
+      batch = {name: np.stack([record[name] for record in full]) for name in full[0]}
+      with parallel.use_mesh(mesh):
+        made = encode_chunk(weights, batch if mesh is None else jax.device_put(batch, parallel.batch_sharding(mesh)))
       chunks.append({name: _host(values)[: len(chunk)] for name, values in made.items()})
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 

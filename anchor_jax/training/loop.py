@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from anchor_jax import parallel
 from anchor_jax.appearance.stored import write_appearance
 from anchor_jax.config import RunConfig
+from anchor_jax.data.faces import records_with_faces
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent
@@ -20,17 +20,18 @@ from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
-from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE
-from anchor_jax.training.batches import batch_shapes, check_sizes, initial_model, open_training_data
+from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, newest_step
+from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.chips import chip_of, step_flops
+from anchor_jax.training.compiling import start_compiling
 from anchor_jax.training.conditions import check_surface
 from anchor_jax.training.loss import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
 from anchor_jax.training.preemption import Preempted, catch_sigterm
 from anchor_jax.training.preview import preview, save_appearance
 from anchor_jax.training.report import Report
-from anchor_jax.training.step import State, jit_step, make_run_step, make_state, training_mesh
+from anchor_jax.training.step import State, make_run_step, make_state, training_mesh
 from anchor_jax.training.trace import Trace
 from anchor_jax.training.validation import make_validation
 
@@ -58,6 +59,8 @@ def train(
   mesh = training_mesh(config, devices)
   share = parallel.process_shard(mesh)
   check_surface(config.data.appearance, records)
+  if config.part == "head":
+    records_with_faces(records)  # raises where there are none
   check_batch_memory(config, records.size, share[1])
   check_sizes(dataclasses.replace(config, model=initial_model(config)), records.size)
 
@@ -66,20 +69,23 @@ def train(
   weights |= kept_weights(folder)
   config = dataclasses.replace(config, model=networks.model)
   check_sizes(config, records.size)
-  data = open_training_data(config, records, networks, weights, folder, share)
+  step: Any = None
+  compiling = None
+  if newest_step(folder) < config.steps:
+    compiling = start_compiling(config, networks, weights, records.size, mesh)
+  data = open_training_data(config, records, networks, weights, folder, share, parallel.own_devices(mesh))
   batches, shown = data.training_batches(), data.preview_batch()
 
   def to_mesh(batch: dict[str, Any]) -> Batch:
     return parallel.shard_batch({side: batch[side] for side in ("target", "reference")}, mesh)
 
   # ---- state and step ------------------------------------------------------------------------------------------------
-  optimizer, step = make_run_step(config, networks)
+  optimizer, _ = make_run_step(config, networks)
   place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in trained_keys(config)}), optimizer, config))
   unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
   frozen, key = place(unchanged), jax.random.key(config.seed)
   del weights
-  step = jit_step(step, state)
   validate = None
   if len(data.held_out):
     validate = make_validation(config, networks, data.validation_batches(), to_mesh)
@@ -111,10 +117,10 @@ def train(
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
     if start < config.steps:
-      clock = time.monotonic()
-      step = step.lower(state, frozen, batch_shapes(config, records.size, parallel.batch_sharding(mesh)), key).compile()
+      compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size, mesh)
+      step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
-      report.compiled(time.monotonic() - clock, step_flops(step, config), chip_of(mesh.devices.flat[0]))
+      report.compiled(seconds, step_flops(step, config), chip_of(mesh.devices.flat[0]))
     logged: dict[str, float] = {}
     for number in range(start + 1, config.steps + 1):
       batch = to_mesh(next(batches))

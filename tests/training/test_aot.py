@@ -14,7 +14,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
 from anchor_jax.training import aot
-from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, shortage, step_shapes
+from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, run_shapes, shortage
 from anchor_jax.training.hlo import collective_bytes, collectives
 
 TEXT = """
@@ -59,7 +59,7 @@ def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, 
   config = tiny_run("body", mesh=mesh, model=with_heads(2))
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=128))
   made = parallel.make_mesh(config.mesh)
-  step, arguments = step_shapes(config, made)
+  step, arguments = run_shapes(config, made)
   with parallel.use_mesh(made):
     # Collectives are decided before machine code is made, which can therefore be the quickest to make.
     compiled = step.lower(*arguments).compile({"xla_backend_optimization_level": 0})

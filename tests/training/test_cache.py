@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from anchor_jax import parallel
+from anchor_jax.config import MeshConfig
 from anchor_jax.data import encoded
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
@@ -50,10 +52,10 @@ def written(monkeypatch):
   return numbers
 
 
-def encode(records, networks, weights, workdir, share=(0, 1), crop=16):
+def encode(records, networks, weights, workdir, share=(0, 1), crop=16, mesh=None):
   key = cache_key(records, networks, weights, True, crop)
   source = head_source(records, crop)
-  folder = encode_records(source, networks, weights, (records.folder, workdir), key, True, share)
+  folder = encode_records(source, networks, weights, (records.folder, workdir), key, True, share, mesh)
   return EncodedSource(source, folder, encoded_names(networks, True)), folder
 
 
@@ -61,21 +63,27 @@ def values(source):
   return [source.read(index, ("latent", "inpaint", "context")) for index in range(len(source))]
 
 
-def test_records_are_encoded_once_and_are_what_the_networks_give(records, networks, weights, tmp_path, written):
-  source, folder = encode(records, networks, weights, tmp_path)
-  assert written == [0, 1, 2] and folder.parent == records.folder
+def test_records_are_encoded_once_and_are_what_the_networks_give(
+  records, networks, weights, tmp_path, written, monkeypatch
+):
+  devices = set()
+  host = cache._host
+  monkeypatch.setattr(cache, "_host", lambda values: devices.add(len(values.sharding.device_set)) or host(values))
+  mesh = parallel.own_devices(parallel.make_mesh(MeshConfig(), jax.devices()[:2]))
+  source, folder = encode(records, networks, weights, tmp_path, mesh=mesh)
+  assert written == [0, 1, 2] and folder.parent == records.folder and devices == {2}
   frames = np.stack([source.read(index, ("frame",))["frame"] for index in range(10)])
   latents = jax.jit(lambda weights, frames: networks.encode(weights, to_signed(frames)))(weights, frames)
   np.testing.assert_allclose(np.stack([one["latent"] for one in values(source)]), latents, atol=1e-5)
 
   expected = values(source)
-  again, where = encode(records, networks, weights, tmp_path)
+  again, where = encode(records, networks, weights, tmp_path, mesh=mesh)
   assert written == [0, 1, 2] and where == folder
   jax.tree.map(np.testing.assert_array_equal, values(again), expected)
 
   path = folder / "context-00001.npy"
   path.write_bytes(path.read_bytes()[:-8])
-  mended, _ = encode(records, networks, weights, tmp_path)
+  mended, _ = encode(records, networks, weights, tmp_path, mesh=mesh)
   assert written == [0, 1, 2, 1]
   jax.tree.map(np.testing.assert_array_equal, values(mended), expected)
 

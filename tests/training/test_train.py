@@ -22,6 +22,7 @@ from anchor_jax.person import load
 from anchor_jax.store.weights import initial_weights, read_part
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train as train_on
+from anchor_jax.training import loop
 
 
 def train(config, workdir, **more):
@@ -123,6 +124,21 @@ def test_refuses_what_cannot_work(tmp_path, tiny_run):
   ):
     with pytest.raises(UserError, match=message):
       train(dataclasses.replace(config, **changes), tmp_path)
+
+
+def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_path, tiny_run, monkeypatch):
+  config, begun = tiny_run("body"), []
+
+  def read(*_):
+    raise UserError(f"reading, {len(begun)} begun")
+
+  monkeypatch.setattr(loop, "start_compiling", lambda *_: begun.append(True))
+  monkeypatch.setattr(loop, "open_training_data", read)
+  with pytest.raises(UserError, match="reading, 1 begun"):
+    train(config, tmp_path)
+  (tmp_path / "body/checkpoints" / str(config.steps)).mkdir(parents=True)
+  with pytest.raises(UserError, match="reading, 1 begun"):
+    train(config, tmp_path)
 
 
 @pytest.mark.slow
