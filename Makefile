@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
 WORKERS ?= 2
+ORT_WEB ?= $(VENV)/npm/onnxruntime-web-1.30.0.tgz
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
 .PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks test-identity app \
-  test-app lock clean
+  test-app web test-web lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -69,6 +70,11 @@ app: $(STAMPS)/app ## install the page (Gradio) and start it: people, training a
 test-app: $(STAMPS)/browser ## the page's test in a real browser, chromium of the distribution (CHROMIUM=EXE names another)
 	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m app
 
+web: $(STAMPS)/web ## install what `export --web` needs: a person as a page that draws her in a browser
+
+test-web: $(STAMPS)/web $(STAMPS)/dev $(ORT_WEB) ## the page for browsers, in chromium (npm fetches its runtime; CHROMIUM=EXE names another)
+	CHROMIUM=$(CHROMIUM) ORT_WEB=$(abspath $(ORT_WEB)) $(RUN) -m pytest -m web
+
 lock: $(STAMPS)/dev ## pin requirements/*.txt anew from pyproject.toml
 	UV=$(VENV)/bin/uv requirements/lock.sh
 
@@ -113,6 +119,17 @@ $(STAMPS)/app: requirements/app.txt $(STAMPS)/package
 $(STAMPS)/browser: requirements/browser.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/browser.txt
 	@touch $@
+
+# The converter asks for an older orbax than it runs with; requirements/web.txt has all that is needed.
+$(STAMPS)/web: requirements/web.txt $(STAMPS)/package
+	$(PIP) install -q --no-deps -r requirements/web.txt
+	@touch $@
+
+# The version that is tested; npm checks its hash.
+$(ORT_WEB): $(STAMPS)/venv
+	@command -v npm > /dev/null || { echo "error: npm is needed, which fetches onnxruntime-web (Debian: apt-get install" \
+	  "npm)" >&2; exit 2; }
+	mkdir -p $(@D) && npm pack --silent --pack-destination $(@D) onnxruntime-web@1.30.0
 
 $(STAMPS)/identity: requirements/identity.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/identity.txt

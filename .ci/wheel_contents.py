@@ -8,10 +8,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def expected_files() -> set[str]:
-  """Names in a wheel of the sources, the mean face, the shipped weights with their card, and the configs."""
+  """Names in a wheel: sources, the mean face, the page for browsers, the weights with their card, the configs."""
   package = [
     path
-    for kind in ("*.py", "motion/*.npz", "weights/**/*.safetensors", "weights/**/*.json", "weights/**/README.md")
+    for kind in (
+      "*.py",
+      "motion/*.npz",
+      "web/page/*",
+      "weights/**/*.safetensors",
+      "weights/**/*.json",
+      "weights/**/README.md",
+    )
     for path in (ROOT / "anchor_jax").rglob(kind)
   ]
   configs = {f"anchor_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}

@@ -1,8 +1,12 @@
-"""Writes a trained person as a bundle that generates with jax, numpy, safetensors and flatbuffers alone.
+"""Writes a trained person as a bundle that generates with jax, numpy, safetensors and flatbuffers alone, or as a page.
 
 Example:
   python -m anchor_jax.export --checkpoint=runs/ana --output=ana_bundle
   python ana_bundle/generate.py motion.npz frames.npz        # motion.npz: pose [T H W 3], surface [T H W 3]; uint8
+
+  npm pack onnxruntime-web                                   # once; with --web, which needs the extra `web`
+  python -m anchor_jax.export --checkpoint=runs/ana --web --onnxruntime=onnxruntime-web-1.30.0.tgz --output=ana_page
+  python ana_page/serve.py                                   # or any other server of files
 
 The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json, which
 names the versions that made it and the hash of each file. Programs are exported on the CPU for every platform.
@@ -10,13 +14,23 @@ names the versions that made it and the hash of each file. Programs are exported
 It also holds a picture of the person and, where the networks see them, the texture and the room of the film that she
 was trained on, or of the one that --appearance names: other clothes, or a person straight after `prepare`
 (--checkpoint=studio).
+
+The page (--web) is a folder of static files in which a browser draws her body, frame by frame, in the motions that
+--motion names, or else in motions of the studio; see docs/web.md. Whoever gets the folder has the person.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anchor_jax.cli import Parser, command, person_flags
+from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
+
+if TYPE_CHECKING:
+  from anchor_jax.person import Person, Reference
+
+_WEB_ALONE = ("onnxruntime", "motion", "seconds", "decoder")
 
 
 def parse() -> argparse.Namespace:
@@ -24,9 +38,31 @@ def parse() -> argparse.Namespace:
   parser = Parser("anchor_jax.export", __doc__)
   person_flags(parser)
   parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
-  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle")
+  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle, or the page's folder")
   parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what it can run on (default: cpu,cuda,tpu)")
-  return parser.parse_args()
+  parser.add_argument("--web", action="store_true", help="write a page for browsers instead of a bundle")
+  web = parser.add_argument_group("with --web")
+  web.add_argument(
+    "--onnxruntime", type=Path, metavar="PATH",
+    help="the file that `npm pack onnxruntime-web` leaves, or the package's folder (default: in node_modules)",
+  )  # fmt: skip
+  web.add_argument(
+    "--motion", type=Path, action="append", metavar="PATH",
+    help="a motion to choose on the page, as for `generate`; may be given several times (default: four of the studio)",
+  )  # fmt: skip
+  web.add_argument("--seconds", type=float, metavar="N", help="of each motion, at most (default: 4)")
+  web.add_argument(
+    "--decoder", metavar="NAME",
+    help="light, exact, or the folder of a light one (default: light, where it fits her autoencoder)",
+  )  # fmt: skip
+  args = parser.parse_args()
+  for name in () if args.web else _WEB_ALONE:
+    if getattr(args, name) is not None:
+      raise UserError(f"--{name} is for --web")
+  args.seconds = 4.0 if args.seconds is None else args.seconds
+  if not 0 < args.seconds <= 600:
+    raise UserError(f"--seconds={args.seconds:g}: give seconds above 0, at most 600")
+  return args
 
 
 @command
@@ -35,7 +71,8 @@ def main() -> None:
   args = parse()
   inputs = [args.checkpoint / part for part in ("body", "head")]
   inputs = inputs if args.checkpoint != args.output else [args.checkpoint]
-  refuse_overwriting(args.output, [*inputs, *filter(None, [args.appearance])])
+  given = [args.appearance, args.onnxruntime, *(args.motion or ())]
+  refuse_overwriting(args.output, [*inputs, *filter(None, given)])
   # JAX takes seconds to import: everything above does without it.
   import jax
 
@@ -45,11 +82,44 @@ def main() -> None:
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
-  check_target(args.output, platforms)  # before a person is read, which takes longer
+  # before a person is read, which takes longer
+  if args.web:
+    from anchor_jax.web.folder import check_web
+    from anchor_jax.web.motions import check_motions
+
+    check_web(args.output, args.onnxruntime)
+    check_motions(args.motion or ())
+  else:
+    check_target(args.output, platforms)
   reference = None if args.appearance is None else read_reference(args.appearance)
-  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base)
+  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=not args.web)
+  if args.web:
+    write_page(args, person, reference)
+    return
   parts = person.export(args.output, platforms, reference)
   print(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
+
+
+def write_page(args: argparse.Namespace, person: "Person", reference: "Reference | None") -> None:
+  """Writes the folder for browsers."""
+  from anchor_jax.web.folder import write_web
+  from anchor_jax.web.motions import own_motions, studio_motions
+
+  try:
+    person = person.with_decoder(args.decoder or "light")
+  except UserError:
+    if args.decoder:
+      raise
+    print("the light decoder does not fit her autoencoder, which decodes itself: slower, and equal otherwise")
+  measures = person.measures if reference is None or reference.measures is None else reference.measures
+  if args.motion:
+    motions = own_motions(args.motion, person.size, args.seconds, measures)
+  else:
+    motions = studio_motions(person.size, args.seconds)
+  print("converting her networks: some minutes", flush=True)
+  write_web(args.output, person.body, motions, reference, args.onnxruntime)
+  size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file()) / 1e6
+  print(f"wrote {args.output} ({size:.0f} MB): python {args.output / 'serve.py'}, and open the address it prints")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, Job
 from anchor_jax.app.owners import Gate
 from anchor_jax.app.people import SIZES, STUDIO, NotFound, Person
 from anchor_jax.app.player import PLAY_LIVE
-from anchor_jax.app.studio import MOTIONS
 from anchor_jax.app.style import ON_CLICK
 from anchor_jax.app.uploads import FILMS, SIDECAR_FILES, landmark_model
 from anchor_jax.app.workshop import SECONDS, Workshop
 from anchor_jax.errors import UserError
+from anchor_jax.studio.performances import MOTIONS
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _TICK = 1.0  # seconds between two looks at the jobs

@@ -7,28 +7,12 @@ It leaves the film with its sidecar, as a camera and the landmark model would.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 from anchor_jax.cli import Parser, command
 from anchor_jax.files import SIDECAR
+from anchor_jax.studio.performances import DRIVER, MOTIONS
 
-
-class StudioMotion(NamedTuple):
-  """A motion that comes with the page: what it is called, and the seed of the studio's motion."""
-
-  label: str
-  seed: int
-
-
-# Seeds from two million on are kept out of the training of the shipped weights, as are people from one million on.
-MOTIONS = {
-  "calm": StudioMotion("Calm talk", 2_000_037),
-  "lively": StudioMotion("Lively talk", 2_000_022),
-  "explaining": StudioMotion("Explaining", 2_000_057),
-  "wide": StudioMotion("Wide gestures", 2_000_033),
-}
 _PEOPLE = {"studio": (1_000_003, 2_000_003), "example": (1_000_011, 2_000_005)}  # identity, motion of the film
-_DRIVER = 1_000_020  # whose body makes the motions
 
 
 def motion_path(folder: Path, name: str, size: int, seconds: int) -> Path:
@@ -52,7 +36,7 @@ def main() -> None:
     return  # somebody wanted the same before
   from anchor_jax.studio import write_studio_video
 
-  identity, motion = _PEOPLE[args.person] if args.person else (_DRIVER, MOTIONS[args.motion].seed)
+  identity, motion = _PEOPLE[args.person] if args.person else (DRIVER, MOTIONS[args.motion].seed)
   write_studio_video(
     args.output,
     identity_seed=identity,

@@ -11,12 +11,12 @@ from anchor_jax.app.commands import BUNDLE, FPS, PREPARED, TRAINED, TRAINED_PART
 from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, VIDEO, Job, Jobs
 from anchor_jax.app.people import EVERYONE, SIZES, STUDIO, NotFound, People, Person, is_name, new_name
 from anchor_jax.app.progress import Bar, bar_in, losses, tail, told_in
-from anchor_jax.app.studio import MOTIONS
 from anchor_jax.app.uploads import Limits, take_films
 from anchor_jax.app.worker import Worker
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path
 from anchor_jax.motion.video import probe
+from anchor_jax.studio.performances import MOTIONS
 
 SECONDS = (1, 60)  # of a video
 _PICTURES = {"found": "preview.png", "appearance": "appearance.png", "report": "report.html"}  # of a prepared folder

@@ -2,9 +2,7 @@
 
 import os
 import pathlib
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,29 +10,20 @@ import urllib.request
 import zipfile
 
 import av
+import chromium
 import pytest
 
 pytestmark = pytest.mark.app
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "runs/test-app"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = (
-  "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()
-)
 LONG = 600_000  # milliseconds that a job may take on a busy machine
-
-
-def free_port():
-  with socket.socket() as place:
-    place.bind(("127.0.0.1", 0))
-    return place.getsockname()[1]
 
 
 class Server:
   """The page's own process, which can be killed and started again."""
 
   def __init__(self, folder, *flags):
-    self.folder, self.flags, self.port = folder, flags, free_port()
+    self.folder, self.flags, self.port = folder, flags, chromium.free_port()
     self.url = f"http://127.0.0.1:{self.port}/"
     self.start()
 
@@ -78,14 +67,8 @@ def serve(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-  if not CHROMIUM:
-    pytest.fail("no browser: install chromium (Debian: apt-get install chromium), or name one: CHROMIUM=/path")
-  from playwright.sync_api import sync_playwright
-
-  with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+  with chromium.started() as browser:
     yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

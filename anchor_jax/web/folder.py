@@ -1,0 +1,189 @@
+"""Writes a person as a folder of static files that animates her in a browser: any server of files can serve it.
+
+    index.html, style.css, *.js    the page, the same for everybody
+    person.json                    sizes, what the other files hold, the motions, and the versions that made it
+    frame.onnx                     the body: from a pose render and looked-up channels to a picture
+    tables.bin                     texture, key frames and room of the person, if her networks see them
+    motions/NUMBER.bin             pose renders and surface maps of a motion
+    ort/                           onnxruntime-web
+    serve.py                       a server for this machine, where a browser then computes with several threads
+
+Files named .bin are compressed by gzip.
+"""
+
+import dataclasses
+import gzip
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_folder
+from anchor_jax.models.conditioning import Conditioning, needs_appearance
+from anchor_jax.models.conditions import LookUpTables
+from anchor_jax.motion.motion import Motion, MotionFrame
+from anchor_jax.part import Part
+from anchor_jax.reference import Reference
+from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.web import serve
+from anchor_jax.web.npm import RUNTIME, read_package
+from anchor_jax.web.program import convert, frame_function, input_shapes, require_converter
+
+FORMAT = "anchor_jax web 1"
+_PAGE = Path(__file__).with_name("page")
+_KINDS = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "int32": np.int32}
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedMotion:
+  """A motion to choose on the page.
+
+  Attributes:
+    label: what it is called there.
+    motion: its frames, with pose renders as large as the person's pictures.
+  """
+
+  label: str
+  motion: Motion
+
+
+def check_web(folder: Path, runtime: Path | None) -> None:
+  """Checks what `write_web` needs, before a person is read; raises UserError for what is missing."""
+  if folder.is_dir() and any(folder.iterdir()) and not _is_web(folder):
+    raise UserError(f"{folder} holds something that is no page of a person: choose a new folder")
+  require_converter()
+  read_package(runtime, RUNTIME)
+
+
+def write_web(
+  folder: Path,
+  body: Part,
+  motions: Sequence[NamedMotion],
+  reference: Reference | None = None,
+  runtime: Path | None = None,
+  seed: int = 0,
+) -> None:
+  """Writes the folder beside `folder`, which it replaces once it is complete.
+
+  Args:
+    folder: made, or replaced where it holds a person's page already.
+    body: the body; the head is not used.
+    motions: at least one.
+    reference: of her appearance, in place of the one kept from training.
+    runtime: onnxruntime-web, see `read_package`.
+    seed: of the noise.
+
+  Raises:
+    UserError: something is missing, the person is of a kind that the page cannot show, or the folder can't be written.
+  """
+  check_web(folder, runtime)
+  picture = body.appearance if reference is None else reference.picture
+  if picture is None:
+    raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
+  kind = body.config.data.appearance
+  if kind == "coordinates":
+    raise UserError('--web: persons trained with config.data.appearance "coordinates" are not drawn in a browser')
+  conditioning = body.placed_conditioning(reference=reference)
+  if conditioning.tables is not None and conditioning.tables.plate.shape[0] != body.size:
+    raise UserError(
+      f"the appearance has {conditioning.tables.plate.shape[0]} pixels and the body {body.size}: prepare its film"
+      f" again with --size={body.size}"
+    )
+  version, files = read_package(runtime, RUNTIME)
+  program = convert(frame_function(body, picture, seed), input_shapes(body))
+  with new_folder(folder) as new:
+    for file in sorted(_PAGE.iterdir()):
+      shutil.copyfile(file, new / file.name)
+    shutil.copyfile(serve.__file__, new / "serve.py")
+    (new / "ort").mkdir()
+    for name, data in files.items():
+      (new / "ort" / name).write_bytes(data)
+    (new / "frame.onnx").write_bytes(program)
+    about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
+    about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0
+    about["tables"] = _write_tables(new / "tables.bin", conditioning)
+    (new / "motions").mkdir()
+    about["motions"] = [
+      _write_motion(new, number, named, body.size, bool(kind)) for number, named in enumerate(motions)
+    ]
+    packages = ("anchor_jax", "jax", "jax2onnx")
+    about["made_by"] = {name: importlib.metadata.version(name) for name in packages} | {RUNTIME.name: version}
+    (new / "person.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _write_tables(path: Path, conditioning: Conditioning) -> dict[str, Any] | None:
+  """Writes the look-up's tables; returns where in the file each is, None where there are none."""
+  if not needs_appearance(conditioning.kind) or conditioning.tables is None:
+    return None
+  arrays = web_tables(conditioning.tables)
+  about, parts, start = {}, [], 0
+  # Larger numbers first, so that each array starts at a multiple of its numbers' size.
+  for name, array in sorted(arrays.items(), key=lambda pair: -pair[1].itemsize):
+    about[name] = {"type": array.dtype.name, "start": start, "shape": list(array.shape)}
+    parts.append(array.tobytes())
+    start += array.nbytes
+  path.write_bytes(gzip.compress(b"".join(parts), mtime=0))
+  return about
+
+
+def web_tables(tables: LookUpTables) -> dict[str, NdArray]:
+  """Returns the tables as look_up.js takes them, in the smallest types that hold their whole numbers."""
+  as_type = lambda array, kind: np.ascontiguousarray(np.asarray(array), dtype=_KINDS[kind])
+  return {
+    "pixels": as_type(tables.key_places[..., 2], "int32"),
+    "places": as_type(tables.key_places[..., :2], "int16"),
+    "wraps": as_type(tables.wraps, "uint8"),
+    "atlas": as_type(tables.atlas, "uint8"),
+    "frames": as_type(tables.key_frames, "uint8"),
+    "outlines": as_type(tables.key_outlines, "int8"),
+    "plate": as_type(tables.plate, "uint8"),
+  }
+
+
+def _write_motion(folder: Path, number: int, named: NamedMotion, size: int, mapped: bool) -> dict[str, Any]:
+  """Writes a motion; returns what the page needs to know of it. `mapped`: with surface maps."""
+  file, count = f"motions/{number}.bin", 0
+
+  def counted() -> Iterator[MotionFrame]:
+    nonlocal count
+    for frame in named.motion.frames(0):
+      count += 1
+      yield frame
+
+  with gzip.GzipFile(folder / file, "wb", mtime=0) as packed:
+    for data in pack_frames(counted(), size, mapped):
+      packed.write(data.tobytes())
+  if not count:
+    raise UserError(f"the motion {named.label} has no frames: give one with at least one frame")
+  return {"label": named.label, "file": file, "frames": count, "fps": named.motion.fps}
+
+
+def pack_frames(frames: Iterable[MotionFrame], size: int, mapped: bool) -> Iterator[UInt8[NdArray, "P H W 3"]]:
+  """Yields each frame's pose render and surface map as differences from those of the frame before, modulo 256.
+
+  Raises:
+    UserError: frames of another size, or without the surface maps that the person needs.
+  """
+  before = np.zeros((1 + mapped, size, size, 3), np.uint8)
+  for frame in frames:
+    if frame.pose.shape[:2] != (size, size):
+      raise UserError(f"poses of {frame.pose.shape[0]} pixels, and the person has {size}: prepare the motion again")
+    if mapped and frame.surface is None:
+      raise UserError(
+        "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
+      )
+    here = np.stack([frame.pose, frame.surface] if mapped and frame.surface is not None else [frame.pose])
+    yield here - before
+    before = here
+
+
+def _is_web(folder: Path) -> bool:
+  try:
+    return str(json.loads((folder / "person.json").read_text())["format"]).startswith("anchor_jax web")
+  except (OSError, ValueError, KeyError, TypeError):
+    return False

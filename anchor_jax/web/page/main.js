@@ -1,0 +1,71 @@
+// The page: motions to choose, a picture, and how fast it goes. A worker draws the frames; each is drawn once and kept.
+import { Player } from "./player.js";
+
+const element = (name) => document.getElementById(name);
+const worker = new Worker(new URL(`worker.js${location.search}`, import.meta.url), { type: "module" });
+const waiting = new Map();
+let asked = 0;
+
+// Asks the worker; returns a promise of its answer.
+function ask(what, given = {}) {
+  const number = ++asked;
+  return new Promise((resolve, reject) => {
+    waiting.set(number, { resolve, reject });
+    worker.postMessage({ number, what, ...given });
+  });
+}
+
+worker.onmessage = ({ data }) => {
+  if (data.progress !== undefined) return loading(data.progress, data.share);
+  const { resolve, reject } = waiting.get(data.number);
+  waiting.delete(data.number);
+  if (data.error) reject(new Error(data.error));
+  else resolve(data.answer);
+};
+worker.onerror = (event) => failed(new Error(event.message || "the worker does not start"));
+
+function loading(text, share) {
+  element("loading").hidden = share >= 1;
+  element("what").textContent = text;
+  element("bar").style.width = `${100 * share}%`;
+}
+
+function failed(error) {
+  loading(error.message, 0);
+  element("loading").classList.add("bad");
+}
+
+function chooseFrom(labels, chosen) {
+  element("motions").replaceChildren(...labels.map((label, number) => {
+    const box = document.createElement("label"), input = document.createElement("input");
+    Object.assign(input, { type: "radio", name: "motion", checked: number === 0 });
+    input.addEventListener("change", () => chosen(number));
+    box.append(input, label);
+    return box;
+  }));
+}
+
+async function start() {
+  const person = await ask("load");
+  for (const name of ["picture", "pose"]) element(name).width = element(name).height = person.size;
+  const player = new Player(element("picture"), element("pose"), ask);
+  player.onspeed = (text) => (element("speed").textContent = text);
+  player.onerror = failed;
+  const choose = (number) => player.choose(number, person.motions[number]);
+  chooseFrom(person.motions.map((motion) => motion.label), choose);
+  element("show").addEventListener("change", (event) => (element("pose").hidden = !event.target.checked));
+  element("play").disabled = false;
+  element("play").addEventListener("click", () => {
+    player.playing = !player.playing;
+    element("play").textContent = player.playing ? "Pause" : "Play";
+  });
+  const by = Object.entries(person.made_by).map(([name, version]) => `${name} ${version}`).join(", ");
+  element("about").textContent = `${person.size} x ${person.size} pixels, on ${person.device}. Made by ${by}.`;
+  loading("", 1);
+  choose(0);
+  player.run();
+  // For tests and the curious: a frame's RGBA without playing.
+  window.anchor = { person, ask, player };
+}
+
+start().catch(failed);

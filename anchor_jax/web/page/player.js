@@ -1,0 +1,66 @@
+// Plays a motion: frames that were drawn before at the motion's own rate, the others as fast as they are drawn.
+
+const SPEED_OVER = 1000; // milliseconds
+
+export class Player {
+  playing = true;
+  onspeed = () => {};
+  onerror = () => {};
+
+  constructor(picture, pose, ask) {
+    this.size = picture.width;
+    this.picture = picture.getContext("2d");
+    this.pose = pose.getContext("2d");
+    this.ask = ask;
+    this.kept = new Map();
+    this.times = [];
+  }
+
+  choose(number, motion) {
+    this.number = number;
+    this.motion = motion;
+    this.frame = 0;
+    this.times = [];
+    if (!this.kept.has(number)) this.kept.set(number, new Array(motion.frames));
+  }
+
+  async run() {
+    let due = performance.now();
+    for (;;) {
+      if (!this.playing || document.hidden) {
+        await wait(100);
+        due = performance.now();
+        continue;
+      }
+      const { number, motion, frame } = this, kept = this.kept.get(number), drawn = kept[frame] === undefined;
+      try {
+        kept[frame] ??= await this.ask("frame", { motion: number, frame });
+      } catch (error) {
+        return this.onerror(error);
+      }
+      if (number !== this.number) continue; // another motion was chosen meanwhile
+      due = Math.max(due + 1000 / motion.fps, performance.now() - 1000 / motion.fps);
+      await wait(due - performance.now());
+      this.show(kept[frame]);
+      this.count(drawn, motion, kept);
+      this.frame = (frame + 1) % motion.frames;
+    }
+  }
+
+  show({ picture, pose }) {
+    this.picture.putImageData(new ImageData(picture, this.size, this.size), 0, 0);
+    this.pose.putImageData(new ImageData(pose, this.size, this.size), 0, 0);
+  }
+
+  count(drawn, motion, kept) {
+    const now = performance.now();
+    this.times.push(now);
+    while (now - this.times[0] > Math.max(SPEED_OVER, 4000 / motion.fps) && this.times.length > 5) this.times.shift();
+    if (this.times.length < 2) return;
+    const speed = ((this.times.length - 1) * 1000) / (now - this.times[0]);
+    const done = kept.reduce((total, frame) => total + (frame !== undefined), 0);
+    this.onspeed(drawn ? `drawing ${speed.toFixed(1)} frames/s, ${done} of ${motion.frames}` : `${speed.toFixed(1)} frames/s`);
+  }
+}
+
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));

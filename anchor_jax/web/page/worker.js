@@ -1,0 +1,124 @@
+// Draws frames in the background: unpacks motions, looks the person's appearance up, and runs her network.
+import { makeLookUp } from "./look_up.js";
+
+const FORMAT = "anchor_jax web 1";
+const TYPES = { uint8: Uint8Array, int8: Int8Array, int16: Int16Array, int32: Int32Array };
+let person, session, ort, lookUp;
+const motions = new Map();
+
+const say = (progress, share) => postMessage({ progress, share });
+
+async function fetched(name) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name} is missing (${response.status})`);
+  return response;
+}
+
+async function unpacked(name) {
+  const stream = (await fetched(name)).body.pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function download(name, text) {
+  const response = await fetched(name), total = Number(response.headers.get("Content-Length"));
+  const reader = response.body.getReader(), parts = [];
+  for (let held = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    held += value.length;
+    say(text, total ? (0.9 * held) / total : 0.5);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+// Starts the runtime on the graphics processor where the browser offers one, else on the processor.
+async function startSession(program) {
+  const wanted = new URLSearchParams(self.location.search).get("device");
+  const adapter = wanted === "wasm" ? null : await navigator.gpu?.requestAdapter().catch(() => null);
+  if (adapter) {
+    try {
+      return await onDevice("webgpu", program);
+    } catch (error) {
+      console.warn("WebGPU does not run her:", error);
+    }
+  }
+  return await onDevice("wasm", program);
+}
+
+async function onDevice(device, program) {
+  ort = await import(device === "webgpu" ? "./ort/ort.webgpu.min.mjs" : "./ort/ort.wasm.min.mjs");
+  ort.env.wasm.wasmPaths = new URL("ort/", self.location.href).href;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  ort.env.logLevel = "error";
+  session = await ort.InferenceSession.create(program, { executionProviders: [device] });
+  await run(new Uint8Array(person.size ** 2 * 3), new Uint8Array(person.size ** 2 * person.channels));
+  return device === "webgpu" ? "WebGPU" : `${ort.env.wasm.numThreads} thread${ort.env.wasm.numThreads > 1 ? "s" : ""}`;
+}
+
+async function load() {
+  say("Loading her", 0);
+  person = await (await fetched("person.json")).json();
+  if (person.format !== FORMAT) throw new Error("person.json is of another version: export her again");
+  if (person.tables) {
+    const data = await unpacked("tables.bin"), tables = {};
+    for (const [name, { type, start, shape }] of Object.entries(person.tables))
+      tables[name] = new TYPES[type](data.buffer, start, shape.reduce((a, b) => a * b, 1));
+    lookUp = makeLookUp(tables, person.size, person.tables.frames.shape[0], person.channels);
+  }
+  const program = await download("frame.onnx", "Loading her");
+  say("Starting", 0.95);
+  return { ...person, device: await startSession(program) };
+}
+
+async function run(pose, channels) {
+  const { size } = person, inputs = { pose: new ort.Tensor("uint8", pose, [1, size, size, 3]) };
+  if (person.channels) inputs.channels = new ort.Tensor("uint8", channels, [1, size, size, person.channels]);
+  return (await session.run(inputs)).picture.data;
+}
+
+// The frames of a motion, each stored as its difference from the one before.
+async function motion(number) {
+  if (!motions.has(number)) {
+    const data = await unpacked(person.motions[number].file), step = data.length / person.motions[number].frames;
+    for (let i = step; i < data.length; i++) data[i] += data[i - step];
+    motions.set(number, data);
+  }
+  return motions.get(number);
+}
+
+function opaque(pixels, count, scale) {
+  const made = new Uint8ClampedArray(4 * count);
+  for (let pixel = 0; pixel < count; pixel++) {
+    for (let i = 0; i < 3; i++) made[4 * pixel + i] = pixels[3 * pixel + i] * scale; // rounds to even, as JAX does
+    made[4 * pixel + 3] = 255;
+  }
+  return made;
+}
+
+async function frame({ motion: number, frame: which }) {
+  const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
+  const pose = data.slice(which * step, which * step + 3 * count);
+  const surface = data.subarray(which * step + 3 * count, (which + 1) * step);
+  const channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
+  const picture = opaque(await run(pose, channels), count, 255);
+  return { picture, pose: opaque(pose, count, 1) };
+}
+
+const channelsOf = async ({ motion: number, frame: which }) => {
+  const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
+  return lookUp(data.subarray(which * step + 3 * count, (which + 1) * step)).slice();
+};
+
+const actions = { load, frame, channels: channelsOf };
+let last = Promise.resolve();
+self.onmessage = ({ data: { number, what, ...given } }) => {
+  // One after another: the tables of the look-up are used again.
+  last = last.then(async () => {
+    try {
+      postMessage({ number, answer: await actions[what](given) });
+    } catch (error) {
+      postMessage({ number, error: String(error?.message ?? error) });
+    }
+  });
+};

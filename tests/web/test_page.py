@@ -1,0 +1,187 @@
+"""A person in a real browser: `make test-web`. Pictures of the page go to runs/test-web."""
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import chromium
+import jax
+import numpy as np
+import pytest
+from globes import film
+from tiny import drawn_weights, tiny_model
+
+from anchor_jax import export
+from anchor_jax.architecture_pixels import RefinerConfig
+from anchor_jax.config import DataConfig, RunConfig, SampleConfig
+from anchor_jax.data.motions import read_motion
+from anchor_jax.data.records import build
+from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks
+from anchor_jax.motion.clips import PosedClip
+from anchor_jax.person import Part, Person, load, read_reference
+from anchor_jax.web.folder import NamedMotion, write_web
+from anchor_jax.web.program import convert, frame_function, input_shapes
+
+pytestmark = pytest.mark.web
+PICTURES = pathlib.Path(__file__).resolve().parents[2] / "runs/test-web"
+RUNTIME = pathlib.Path(os.environ.get("ORT_WEB", "onnxruntime-web.tgz"))
+READY = "window.anchor || document.getElementById('loading').classList.contains('bad')"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+  """Somebody tiny who looks her appearance up, takes two steps with guidance, and has a refiner; and her film."""
+  model = tiny_model()
+  controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
+  model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
+  config = RunConfig("body", model=model, data=DataConfig(appearance="full"))
+  sample = SampleConfig("dpm++2m", 2, window=1, overlap=0, guidance=1.5, guidance_interval=(0.2, 1.0))
+  folder = tmp_path_factory.mktemp("tiny") / "film"
+  build([PosedClip("clip", "ana", 4.0, list(film(9)))], folder, 32)
+  networks = Networks(model)
+  body = Part(config, networks, drawn_weights(networks), sample, 32, 1, None)
+  return Person(body, None), folder
+
+
+def channels_of(part, reference, surface):
+  return np.asarray(part.placed_conditioning(reference=reference)(surface))
+
+
+def test_the_function_is_the_librarys_and_the_program_is_the_function(tiny):
+  person, folder = tiny
+  reference, motion = read_reference(folder), read_motion(folder, frames=3)
+  function = frame_function(person.body, reference.picture, seed=3)
+  library = list(person.animate(motion, folder, seed=3))
+  for move, wanted in zip(motion.frames(0), library, strict=True):
+    channels = channels_of(person.body, reference, move.surface[None])
+    made = np.asarray(jax.jit(function)(move.pose[None], channels)) * 255
+    assert np.abs(made[0] - wanted).max() < 0.51
+  assert np.abs(library[0].astype(int) - library[2]).max() > 5
+  assert len(convert(function, input_shapes(person.body))) > 10_000  # which compares with the function
+  with pytest.raises(UserError, match="cannot convert"):
+    convert(lambda pose, channels: jax.lax.top_k(pose.astype("float32"), 2)[0] @ jax.numpy.linalg.qr(channels[0, 0])[0],
+            input_shapes(person.body))  # fmt: skip
+
+
+@contextlib.contextmanager
+def served(folder):
+  port = chromium.free_port()
+  server = subprocess.Popen([sys.executable, folder / "serve.py", str(port)], stdout=subprocess.PIPE)
+  try:
+    server.stdout.readline()
+    yield f"http://127.0.0.1:{port}/"
+  finally:
+    server.kill()
+    server.wait()
+
+
+def opened(browser, address, **options):
+  page = browser.new_page(**options)
+  page.goto(address)
+  page.wait_for_function(READY, timeout=300_000)
+  assert page.evaluate("!!window.anchor"), page.inner_text("#what")
+  return page
+
+
+def frames_of(folder, number, size):
+  with gzip.open(folder / f"motions/{number}.bin") as file:
+    packed = np.frombuffer(file.read(), np.uint8).reshape(-1, 2, size, size, 3)
+  return np.cumsum(packed, axis=0, dtype=np.uint8)
+
+
+def asked(page, what, frame):
+  answer = "answer => Array.from(answer.picture ?? answer)"
+  return np.array(page.evaluate(f"anchor.ask('{what}', {{motion: 0, frame: {frame}}}).then({answer})"))
+
+
+def test_her_in_chromium(tmp_path, monkeypatch, capsys):
+  """The shipped weights with a film that they never saw, exported by the command; her frames are JAX's."""
+  import anchor_jax as aj
+  from anchor_jax.studio import write_studio_video
+
+  options = {"identity_seed": 1_000_011, "motion_seed": 2_000_005, "seconds": 2, "size": 128, "fps": 10}
+  write_studio_video(tmp_path / "ana.mp4", workers=1, progress=None, **options)
+  aj.prepare([tmp_path / "ana.mp4"], tmp_path / "ana", size=128)
+  flags = f"--checkpoint=studio --appearance={tmp_path / 'ana'} --output={tmp_path / 'page'} --web --seconds=1"
+  flags = [
+    *flags.split(),
+    f"--onnxruntime={RUNTIME}",
+    f"--motion={tmp_path / 'ana'}",
+    f"--motion={tmp_path / 'ana.mp4'}",
+  ]
+  monkeypatch.setattr(sys, "argv", ["export", *flags])
+  export.main()
+  assert "serve.py" in capsys.readouterr().out
+  about = json.loads((tmp_path / "page/person.json").read_text())
+  assert [(motion["label"], motion["frames"]) for motion in about["motions"]] == [("ana", 10)] * 2 and about[
+    "synthetic"
+  ]
+  assert str(tmp_path).encode() not in b"".join(p.read_bytes() for p in (tmp_path / "page").rglob("*") if p.is_file())
+
+  body, reference = load("studio", head=False).with_decoder("light").body, read_reference(tmp_path / "ana")
+  frames = frames_of(tmp_path / "page", 0, 128)
+  function = jax.jit(frame_function(body, reference.picture))
+  PICTURES.mkdir(parents=True, exist_ok=True)
+  with served(tmp_path / "page") as address, chromium.started() as browser:
+    page = opened(browser, address, viewport={"width": 760, "height": 1000})
+    page.evaluate("anchor.player.playing = false")
+    for number in (0, 7):
+      pose, surface = frames[number]
+      channels = channels_of(body, reference, surface[None])
+      np.testing.assert_array_equal(asked(page, "channels", number).reshape(128, 128, 20), channels[0])
+      picture = asked(page, "frame", number).reshape(128, 128, 4)
+      wanted = np.asarray(function(pose[None], channels))[0] * 255
+      assert np.abs(picture[..., :3] - wanted).max() < 1 and (picture[..., 3] == 255).all()
+      assert wanted.std() > 20
+    page.evaluate("anchor.player.playing = true")
+    page.check("#show")
+    page.wait_for_function(
+      "/^\\d/.test(document.getElementById('speed').textContent)", timeout=300_000
+    )  # all are drawn
+    assert page.inner_text("#mark") == "synthetic" and page.is_visible("#pose")
+    page.screenshot(path=PICTURES / "page.png")
+    page.click("#motions label >> nth=1")
+    page.wait_for_function("anchor.player.number === 1 && anchor.player.frame > 1", timeout=300_000)
+    page.click("#play")
+    shown = page.evaluate("anchor.player.frame")
+    time.sleep(1)
+    assert page.evaluate("anchor.player.frame") - shown <= 1 and page.inner_text("#play") == "Play"
+    phone = opened(browser, address, viewport={"width": 390, "height": 844})
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    phone.screenshot(path=PICTURES / "phone.png")
+
+
+def test_a_plain_server_will_do_and_a_broken_page_says_so(tiny, tmp_path):
+  person, film_folder = tiny
+  motions = [NamedMotion("<b>ana</b>", read_motion(film_folder, frames=2))]
+  write_web(tmp_path / "page", person.body, motions, read_reference(film_folder), RUNTIME)
+  write_web(tmp_path / "page", person.body, motions, read_reference(film_folder), RUNTIME)  # replaced
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other/file").write_text("mine")
+  with pytest.raises(UserError, match="no page of a person"):
+    write_web(tmp_path / "other", person.body, motions, read_reference(film_folder), RUNTIME)
+  port = chromium.free_port()
+  command = [sys.executable, "-m", "http.server", str(port), "--bind=127.0.0.1", f"--directory={tmp_path / 'page'}"]
+  server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  try:
+    with chromium.started() as browser:
+      time.sleep(2)
+      page = opened(browser, f"http://127.0.0.1:{port}/")
+      assert "1 thread" in page.inner_text("#about")
+      assert page.inner_text("#motions") == "<b>ana</b>"  # as text
+      assert asked(page, "frame", 1).shape == (32 * 32 * 4,)
+      (tmp_path / "page/frame.onnx").unlink()
+      page = browser.new_page()
+      page.goto(f"http://127.0.0.1:{port}/")
+      page.wait_for_function(READY)
+      assert page.inner_text("#what") == "frame.onnx is missing (404)"
+  finally:
+    server.kill()
+    server.wait()
