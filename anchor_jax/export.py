@@ -4,8 +4,9 @@ Example:
   python -m anchor_jax.export --checkpoint=runs/ana --output=ana_bundle
   python ana_bundle/generate.py motion.npz frames.npz        # motion.npz: pose [T H W 3], surface [T H W 3]; uint8
 
-  npm pack onnxruntime-web                                   # once; with --web, which needs the extra `web`
-  python -m anchor_jax.export --checkpoint=runs/ana --web --onnxruntime=onnxruntime-web-1.30.0.tgz --output=ana_page
+  npm pack onnxruntime-web @mediapipe/holistic               # once; for --web, which needs the extra `web`
+  python -m anchor_jax.export --checkpoint=runs/ana --web --onnxruntime=onnxruntime-web-1.30.0.tgz \
+    --landmarks=mediapipe-holistic-0.5.1675471629.tgz --output=ana_page
   python ana_page/serve.py                                   # or any other server of files
 
 The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json, which
@@ -16,7 +17,8 @@ was trained on, or of the one that --appearance names: other clothes, or a perso
 (--checkpoint=studio).
 
 The page (--web) is a folder of static files in which a browser draws her body, frame by frame, in the motions that
---motion names, or else in motions of the studio; see docs/web.md. Whoever gets the folder has the person.
+--motion names, or else in motions of the studio, and before a camera (--landmarks); see docs/web.md. Whoever gets the
+folder has the person.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from anchor_jax.files import refuse_overwriting
 if TYPE_CHECKING:
   from anchor_jax.person import Person, Reference
 
-_WEB_ALONE = ("onnxruntime", "motion", "seconds", "decoder")
+_WEB_ALONE = ("onnxruntime", "landmarks", "motion", "seconds", "decoder")
 
 
 def parse() -> argparse.Namespace:
@@ -45,6 +47,10 @@ def parse() -> argparse.Namespace:
   web.add_argument(
     "--onnxruntime", type=Path, metavar="PATH",
     help="the file that `npm pack onnxruntime-web` leaves, or the package's folder (default: in node_modules)",
+  )  # fmt: skip
+  web.add_argument(
+    "--landmarks", type=Path, metavar="PATH",
+    help="in the same way @mediapipe/holistic, the landmark model: she then also follows a camera",
   )  # fmt: skip
   web.add_argument(
     "--motion", type=Path, action="append", metavar="PATH",
@@ -71,7 +77,7 @@ def main() -> None:
   args = parse()
   inputs = [args.checkpoint / part for part in ("body", "head")]
   inputs = inputs if args.checkpoint != args.output else [args.checkpoint]
-  given = [args.appearance, args.onnxruntime, *(args.motion or ())]
+  given = [args.appearance, args.onnxruntime, args.landmarks, *(args.motion or ())]
   refuse_overwriting(args.output, [*inputs, *filter(None, given)])
   # JAX takes seconds to import: everything above does without it.
   import jax
@@ -87,7 +93,7 @@ def main() -> None:
     from anchor_jax.web.folder import check_web
     from anchor_jax.web.motions import check_motions
 
-    check_web(args.output, args.onnxruntime)
+    check_web(args.output, args.onnxruntime, args.landmarks)
     check_motions(args.motion or ())
   else:
     check_target(args.output, platforms)
@@ -117,7 +123,7 @@ def write_page(args: argparse.Namespace, person: "Person", reference: "Reference
   else:
     motions = studio_motions(person.size, args.seconds)
   print("converting her networks: some minutes", flush=True)
-  write_web(args.output, person.body, motions, reference, args.onnxruntime)
+  write_web(args.output, person.body, motions, reference, args.onnxruntime, args.landmarks, measures)
   size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file()) / 1e6
   print(f"wrote {args.output} ({size:.0f} MB): python {args.output / 'serve.py'}, and open the address it prints")
 

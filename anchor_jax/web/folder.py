@@ -6,6 +6,7 @@
     tables.bin                     texture, key frames and room of the person, if her networks see them
     motions/NUMBER.bin             pose renders and surface maps of a motion
     ort/                           onnxruntime-web
+    body.json, holistic/           what draws poses from landmarks, and the landmark model, where there is a camera
     serve.py                       a server for this machine, where a browser then computes with several threads
 
 Files named .bin are compressed by gzip.
@@ -26,12 +27,14 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
 from anchor_jax.models.conditioning import Conditioning, needs_appearance
 from anchor_jax.models.conditions import LookUpTables
+from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.part import Part
 from anchor_jax.reference import Reference
 from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.web import serve
-from anchor_jax.web.npm import RUNTIME, read_package
+from anchor_jax.web.body import body_description
+from anchor_jax.web.npm import LANDMARKS, RUNTIME, is_installed, read_package
 from anchor_jax.web.program import convert, frame_function, input_shapes, require_converter
 
 FORMAT = "anchor_jax web 1"
@@ -52,12 +55,14 @@ class NamedMotion:
   motion: Motion
 
 
-def check_web(folder: Path, runtime: Path | None) -> None:
+def check_web(folder: Path, runtime: Path | None, landmarks: Path | None = None) -> None:
   """Checks what `write_web` needs, before a person is read; raises UserError for what is missing."""
   if folder.is_dir() and any(folder.iterdir()) and not _is_web(folder):
     raise UserError(f"{folder} holds something that is no page of a person: choose a new folder")
   require_converter()
   read_package(runtime, RUNTIME)
+  if landmarks is not None:
+    read_package(landmarks, LANDMARKS)
 
 
 def write_web(
@@ -66,6 +71,8 @@ def write_web(
   motions: Sequence[NamedMotion],
   reference: Reference | None = None,
   runtime: Path | None = None,
+  landmarks: Path | None = None,
+  measures: BodyMeasures | None = None,
   seed: int = 0,
 ) -> None:
   """Writes the folder beside `folder`, which it replaces once it is complete.
@@ -76,12 +83,14 @@ def write_web(
     motions: at least one.
     reference: of her appearance, in place of the one kept from training.
     runtime: onnxruntime-web, see `read_package`.
+    landmarks: the landmark model, in the same way; None for a page without a camera, unless npm installed it.
+    measures: of her body, onto which the motion before a camera is mapped.
     seed: of the noise.
 
   Raises:
     UserError: something is missing, the person is of a kind that the page cannot show, or the folder can't be written.
   """
-  check_web(folder, runtime)
+  check_web(folder, runtime, landmarks)
   picture = body.appearance if reference is None else reference.picture
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
@@ -95,25 +104,35 @@ def write_web(
       f" again with --size={body.size}"
     )
   version, files = read_package(runtime, RUNTIME)
+  versions, camera = {RUNTIME.name: version}, landmarks is not None or is_installed(LANDMARKS)
   program = convert(frame_function(body, picture, seed), input_shapes(body))
   with new_folder(folder) as new:
     for file in sorted(_PAGE.iterdir()):
       shutil.copyfile(file, new / file.name)
     shutil.copyfile(serve.__file__, new / "serve.py")
-    (new / "ort").mkdir()
-    for name, data in files.items():
-      (new / "ort" / name).write_bytes(data)
+    _write_files(new / "ort", files)
+    if camera:
+      versions[LANDMARKS.name], model = read_package(landmarks, LANDMARKS)
+      _write_files(new / "holistic", model)
+      (new / "body.json").write_text(json.dumps(body_description()))
     (new / "frame.onnx").write_bytes(program)
     about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
     about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0
+    about |= {"camera": camera, "measures": None if measures is None else measures.to_json()}
     about["tables"] = _write_tables(new / "tables.bin", conditioning)
     (new / "motions").mkdir()
     about["motions"] = [
       _write_motion(new, number, named, body.size, bool(kind)) for number, named in enumerate(motions)
     ]
     packages = ("anchor_jax", "jax", "jax2onnx")
-    about["made_by"] = {name: importlib.metadata.version(name) for name in packages} | {RUNTIME.name: version}
+    about["made_by"] = {name: importlib.metadata.version(name) for name in packages} | versions
     (new / "person.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
+  folder.mkdir()
+  for name, data in files.items():
+    (folder / name).write_bytes(data)
 
 
 def _write_tables(path: Path, conditioning: Conditioning) -> dict[str, Any] | None:

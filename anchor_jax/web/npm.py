@@ -45,6 +45,32 @@ RUNTIME = Package(
   ),
 )
 
+LANDMARKS = Package(
+  "@mediapipe/holistic",
+  "--landmarks",
+  (
+    "holistic.js",
+    "holistic.binarypb",
+    "holistic_solution_packed_assets.data",
+    "holistic_solution_packed_assets_loader.js",
+    "holistic_solution_simd_wasm_bin.data",
+    "holistic_solution_simd_wasm_bin.js",
+    "holistic_solution_simd_wasm_bin.wasm",
+    "holistic_solution_wasm_bin.js",
+    "holistic_solution_wasm_bin.wasm",
+    "pose_landmark_full.tflite",
+  ),
+)
+
+
+def is_installed(package: Package) -> bool:
+  """Whether npm installed it in the working directory."""
+  return _installed(package).is_dir()
+
+
+def _installed(package: Package) -> Path:
+  return Path("node_modules", *package.name.split("/"))
+
 
 def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, bytes]]:
   """Returns the version of a package and its files by the last part of their names.
@@ -56,7 +82,7 @@ def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, by
   Raises:
     UserError: there is none, it is another package, or a file is missing.
   """
-  path = Path("node_modules", *package.name.split("/")) if path is None else path
+  path = _installed(package) if path is None else path
   how = f"get it with `npm pack {package.name}` and name the file: {package.flag}=FILE.tgz"
   if not path.exists():
     raise UserError(f"the page needs {package.name}, which is not in {path}: {how}")

@@ -1,4 +1,5 @@
 // The page: motions to choose, a picture, and how fast it goes. A worker draws the frames; each is drawn once and kept.
+import { Camera } from "./camera.js";
 import { Player } from "./player.js";
 
 const element = (name) => document.getElementById(name);
@@ -45,18 +46,41 @@ function chooseFrom(labels, chosen) {
   }));
 }
 
+let camera = null;
+
+async function live(person) {
+  camera ??= Camera.start(person);
+  try {
+    const landmarks = await (await camera).landmarks();
+    return landmarks && (await ask("draw", { landmarks }));
+  } catch (error) {
+    stopCamera();
+    throw error;
+  }
+}
+
+function stopCamera() {
+  camera?.then((started) => started.stop(), () => {});
+  camera = null;
+}
+
 async function start() {
   const person = await ask("load");
   for (const name of ["picture", "pose"]) element(name).width = element(name).height = person.size;
   const player = new Player(element("picture"), element("pose"), ask);
   player.onspeed = (text) => (element("speed").textContent = text);
   player.onerror = failed;
-  const choose = (number) => player.choose(number, person.motions[number]);
-  chooseFrom(person.motions.map((motion) => motion.label), choose);
+  const motions = [...person.motions, ...(person.camera ? [{ label: "My camera", live: () => live(person) }] : [])];
+  const choose = (number) => {
+    if (!motions[number].live) stopCamera();
+    player.choose(number, motions[number]);
+  };
+  chooseFrom(motions.map((motion) => motion.label), choose);
   element("show").addEventListener("change", (event) => (element("pose").hidden = !event.target.checked));
   element("play").disabled = false;
   element("play").addEventListener("click", () => {
     player.playing = !player.playing;
+    if (!player.playing) stopCamera();
     element("play").textContent = player.playing ? "Pause" : "Play";
   });
   const by = Object.entries(person.made_by).map(([name, version]) => `${name} ${version}`).join(", ");

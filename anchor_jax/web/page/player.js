@@ -21,7 +21,7 @@ export class Player {
     this.motion = motion;
     this.frame = 0;
     this.times = [];
-    if (!this.kept.has(number)) this.kept.set(number, new Array(motion.frames));
+    if (!motion.live && !this.kept.has(number)) this.kept.set(number, new Array(motion.frames));
   }
 
   async run() {
@@ -32,7 +32,12 @@ export class Player {
         due = performance.now();
         continue;
       }
-      const { number, motion, frame } = this, kept = this.kept.get(number), drawn = kept[frame] === undefined;
+      const { number, motion, frame } = this;
+      if (motion.live) {
+        await this.follow(motion);
+        continue;
+      }
+      const kept = this.kept.get(number), drawn = kept[frame] === undefined;
       try {
         kept[frame] ??= await this.ask("frame", { motion: number, frame });
       } catch (error) {
@@ -47,6 +52,20 @@ export class Player {
     }
   }
 
+  // A frame of a motion that is made while it is shown; `motion.live` gives null where there is nothing to show.
+  async follow(motion) {
+    try {
+      const frame = await motion.live();
+      if (motion !== this.motion) return;
+      if (!frame) return this.onspeed("Nobody is seen: show your upper body and face.");
+      this.show(frame);
+      this.count(true, motion);
+    } catch (error) {
+      if (motion === this.motion) this.onspeed(error.message);
+      await wait(1000);
+    }
+  }
+
   show({ picture, pose }) {
     this.picture.putImageData(new ImageData(picture, this.size, this.size), 0, 0);
     this.pose.putImageData(new ImageData(pose, this.size, this.size), 0, 0);
@@ -55,9 +74,10 @@ export class Player {
   count(drawn, motion, kept) {
     const now = performance.now();
     this.times.push(now);
-    while (now - this.times[0] > Math.max(SPEED_OVER, 4000 / motion.fps) && this.times.length > 5) this.times.shift();
+    while (now - this.times[0] > Math.max(SPEED_OVER, 4000 / (motion.fps ?? 1)) && this.times.length > 5) this.times.shift();
     if (this.times.length < 2) return;
     const speed = ((this.times.length - 1) * 1000) / (now - this.times[0]);
+    if (!kept) return this.onspeed(`${speed.toFixed(1)} frames/s`);
     const done = kept.reduce((total, frame) => total + (frame !== undefined), 0);
     this.onspeed(drawn ? `drawing ${speed.toFixed(1)} frames/s, ${done} of ${motion.frames}` : `${speed.toFixed(1)} frames/s`);
   }

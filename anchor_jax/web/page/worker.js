@@ -1,9 +1,10 @@
 // Draws frames in the background: unpacks motions, looks the person's appearance up, and runs her network.
+import { PoseRenderer } from "./body.js";
 import { makeLookUp } from "./look_up.js";
 
 const FORMAT = "anchor_jax web 1";
 const TYPES = { uint8: Uint8Array, int8: Int8Array, int16: Int16Array, int32: Int32Array };
-let person, session, ort, lookUp;
+let person, session, ort, lookUp, renderer, body;
 const motions = new Map();
 
 const say = (progress, share) => postMessage({ progress, share });
@@ -100,9 +101,23 @@ async function frame({ motion: number, frame: which }) {
   const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
   const pose = data.slice(which * step, which * step + 3 * count);
   const surface = data.subarray(which * step + 3 * count, (which + 1) * step);
-  const channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
+  return await painted(pose, surface);
+}
+
+// The picture of a pose render and a surface map.
+async function painted(pose, surface) {
+  const count = person.size ** 2, channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
   const picture = opaque(await run(pose, channels), count, 255);
   return { picture, pose: opaque(pose, count, 1) };
+}
+
+// The picture of landmarks in pixels; `measures` are those to draw the body with.
+async function draw({ landmarks: { measures, ...points } }) {
+  body ??= await (await fetched("body.json")).json();
+  const key = JSON.stringify(measures);
+  if (renderer?.key !== key) renderer = Object.assign(new PoseRenderer(body, person.size, measures), { key });
+  const { pose, surface } = renderer.render(points);
+  return { ...(await painted(pose, surface)), surface };
 }
 
 const channelsOf = async ({ motion: number, frame: which }) => {
@@ -110,7 +125,7 @@ const channelsOf = async ({ motion: number, frame: which }) => {
   return lookUp(data.subarray(which * step + 3 * count, (which + 1) * step)).slice();
 };
 
-const actions = { load, frame, channels: channelsOf };
+const actions = { load, frame, draw, channels: channelsOf };
 let last = Promise.resolve();
 self.onmessage = ({ data: { number, what, ...given } }) => {
   // One after another: the tables of the look-up are used again.

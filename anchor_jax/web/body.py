@@ -1,0 +1,35 @@
+"""What the page needs to know to draw poses from landmarks: charts, rings and triangles of the face, sizes."""
+
+from typing import Any
+
+from anchor_jax.motion.face_mesh import BROWS, EYES, LIPS, MOUTH, FaceMap
+from anchor_jax.motion.face_points import IRISES, mean_face
+from anchor_jax.motion.surface import CHARTS, FINGER_JOINTS, THUMB_JOINTS
+from anchor_jax.motion.widths import TORSO_HEIGHTS, Widths
+
+HOLES, RISE = (*EYES, MOUTH), (0.04, 0.04, -0.12)  # as `FaceMap.close` has them
+
+
+def body_description() -> dict[str, Any]:
+  """Returns the description as plain values, the same for every person."""
+  points, triangles = mean_face()
+  mesh = FaceMap(triangles, len(points))
+  return {
+    "charts": {chart.name: number for number, chart in enumerate(CHARTS)},
+    "torso_heights": list(TORSO_HEIGHTS),
+    "finger_joints": list(FINGER_JOINTS),
+    "thumb_joints": list(THUMB_JOINTS),
+    "widths": Widths().to_json(),
+    "mesh": {
+      "triangles": mesh.triangles.reshape(-1).tolist(),
+      "charts": mesh.charts.tolist(),
+      "corners": [round(value, 6) for value in mesh.corners.reshape(-1).tolist()],
+      "holes": HOLES,
+      "rise": RISE,
+      "eyes": EYES,
+      "brows": BROWS,
+      "lips": LIPS,
+      "mouth": MOUTH,
+      "irises": [iris[0] for iris in IRISES],
+    },
+  }

@@ -1,0 +1,90 @@
+// Light on what was drawn: `shade_pose` and `occlusion` of motion/solids.py.
+import { SUPERSAMPLE } from "./solids.js";
+
+const COLOUR = [0.8, 0.78, 0.9].map((value) => value * 255);
+
+// Returns the pose render, Uint8Array of 3 a pixel; `lines` are factors on the light of each sub-pixel, or null.
+export function shadePose(surface, lines) {
+  const { side, size, normal, index } = surface, shadow = occlusion(surface, size / 32);
+  const made = new Uint8Array(3 * size * size), sums = new Float32Array(3 * size * size);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      const place = y * side + x;
+      if (index[place] < 0) continue;
+      let nx = normal[3 * place], ny = normal[3 * place + 1], nz = normal[3 * place + 2];
+      const length = Math.max(Math.hypot(nx, ny, nz), 1e-6);
+      nx /= length;
+      ny /= length;
+      nz /= length;
+      let light = 0.16 + 0.62 * Math.max(-0.45 * nx - 0.55 * ny + 0.7 * nz, 0) + 0.22 * nz;
+      light += 0.12 * Math.max(0.8 * nx + 0.3 * nz, 0) + 0.1 * (-0.24 * nx - 0.3 * ny + 0.92 * nz) ** 16;
+      light *= (1 - 0.62 * shadow[place]) * (lines ? lines[place] : 1);
+      const to = 3 * ((y >> 1) * size + (x >> 1));
+      for (let i = 0; i < 3; i++) sums[to + i] += Math.floor(Math.min(Math.max(light * COLOUR[i], 0), 255));
+    }
+  }
+  for (let i = 0; i < made.length; i++) made[i] = roundEven(sums[i] / SUPERSAMPLE ** 2);
+  return made;
+}
+
+function roundEven(value) {
+  const low = Math.floor(value), rest = value - low;
+  return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
+}
+
+// How much of the surroundings of each sub-pixel lies in front of it, 0 to 1. Computed for pixels, of which each has two
+// sub-pixels either way, and spread linearly.
+function occlusion({ side, size, depth, index }, radius) {
+  const mask = new Float32Array(size * size), deep = new Float32Array(size * size);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      if (index[y * side + x] < 0) continue;
+      const to = (y >> 1) * size + (x >> 1);
+      mask[to] += 0.25;
+      deep[to] += depth[y * side + x] / 4;
+    }
+  }
+  let total = new Float32Array(size * size);
+  for (const share of [1, 0.4]) {
+    const wide = Math.max(Math.floor((radius * share * SUPERSAMPLE) / 2) * 2 + 1, 3);
+    const weight = blur(mask, size, wide), mean = blur(deep, size, wide);
+    for (let i = 0; i < total.length; i++) {
+      const centre = deep[i] / Math.max(mask[i], 1e-3);
+      const rise = Math.max(mean[i] / Math.max(weight[i], 1e-3) - centre, 0) / (radius * share);
+      total[i] += (0.5 * weight[i] * rise) / (rise + 0.7);
+    }
+  }
+  total = blur(total, size, 3);
+  const made = new Float32Array(side * side);
+  const clip = (value) => Math.min(Math.max(value, 0), size - 1);
+  for (let y = 0; y < side; y++) {
+    const top = (y >> 1) - 1 + (y & 1), below = y & 1 ? 0.25 : 0.75, row = clip(top) * size, next = clip(top + 1) * size;
+    for (let x = 0; x < side; x++) {
+      const left = (x >> 1) - 1 + (x & 1), right = x & 1 ? 0.25 : 0.75, a = clip(left), b = clip(left + 1);
+      made[y * side + x] = (1 - below) * ((1 - right) * total[row + a] + right * total[row + b]) +
+        below * ((1 - right) * total[next + a] + right * total[next + b]);
+    }
+  }
+  return made;
+}
+
+// The mean over squares of `wide` pixels; beyond its edge the picture is mirrored.
+function blur(values, size, wide) {
+  const half = wide >> 1, across = new Float32Array(values.length), made = new Float32Array(values.length);
+  const mirror = (place) => (place < 0 ? -place : place >= size ? 2 * size - 2 - place : place);
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      let sum = 0;
+      for (let step = -half; step <= half; step++) sum += values[y * size + mirror(x + step)];
+      across[y * size + x] = sum / wide;
+    }
+  }
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      let sum = 0;
+      for (let step = -half; step <= half; step++) sum += across[mirror(y + step) * size + x];
+      made[y * size + x] = sum / wide;
+    }
+  }
+  return made;
+}
