@@ -6,7 +6,8 @@
     tables.bin                     texture, key frames and room of the person, if her networks see them
     motions/NUMBER.bin             pose renders and surface maps of a motion
     ort/                           onnxruntime-web
-    body.json, holistic/           what draws poses from landmarks, and the landmark model, where there is a camera
+    body.json                      what draws poses from landmarks
+    holistic/                      the landmark model, where there is a camera
     serve.py                       a server for this machine, where a browser then computes with several threads
 
 Files named .bin are compressed by gzip.
@@ -114,7 +115,7 @@ def write_web(
     if camera:
       versions[LANDMARKS.name], model = read_package(landmarks, LANDMARKS)
       _write_files(new / "holistic", model)
-      (new / "body.json").write_text(json.dumps(body_description()))
+    (new / "body.json").write_text(json.dumps(body_description()))
     (new / "frame.onnx").write_bytes(program)
     about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
     about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from globes import film
+from people import make_track
 from tiny import drawn_weights, tiny_model
 
 from anchor_jax import export
@@ -26,11 +28,20 @@ from anchor_jax.data.records import build
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.clips import PosedClip
+from anchor_jax.motion.face_points import mean_face
+from anchor_jax.motion.framing import Square
+from anchor_jax.motion.measures import BodyMeasures, measure
+from anchor_jax.motion.render import PoseRenderer
+from anchor_jax.motion.retarget import retarget
+from anchor_jax.motion.widths import Widths
 from anchor_jax.person import Part, Person, load, read_reference
+from anchor_jax.web import serve
+from anchor_jax.web.body import body_description
 from anchor_jax.web.folder import NamedMotion, write_web
 from anchor_jax.web.program import convert, frame_function, input_shapes
 
 pytestmark = pytest.mark.web
+PAGE = pathlib.Path(serve.__file__).with_name("page")
 PICTURES = pathlib.Path(__file__).resolve().parents[2] / "runs/test-web"
 RUNTIME = pathlib.Path(os.environ.get("ORT_WEB", "onnxruntime-web.tgz"))
 READY = "window.anchor || document.getElementById('loading').classList.contains('bad')"
@@ -102,6 +113,54 @@ def asked(page, what, frame):
   return np.array(page.evaluate(f"anchor.ask('{what}', {{motion: 0, frame: {frame}}}).then({answer})"))
 
 
+DRAW = """async ({measures, ...points}) => {
+  const { PoseRenderer } = await import("/body.js"), body = await (await fetch("/body.json")).json();
+  const { pose, surface } = new PoseRenderer(body, SIZE, measures).render(points);
+  return { pose: Array.from(pose), surface: Array.from(surface) };
+}"""
+FOLLOW = """async ({points, hers, driver, size}) => {
+  const tracking = await import("/track.js");
+  Object.assign(window, { tracking, asked: { driver } });
+  const by = tracking.scales(driver, hers);
+  const [tracker, camera] = [0, 1].map(() => new tracking.Tracker(null, size));
+  const mapped = points.map((frame) => tracking.retarget(frame, driver, hers, by, size));
+  // Depths of hands start at their wrists in what the model gives.
+  const raw = ({ body, face, hands }) => ({ body, face, hands: hands.map((hand, side) =>
+    hand.map(([x, y, z]) => [x, y, z - body[15 + side][2]])) });
+  const measured = points.map((frame, i) => tracker.follow(raw(frame), size, size, 10 * i)).at(-1).measures;
+  const followed = Array.from({ length: 40 }, (_, i) => {
+    const found = raw(points[0]);
+    if (i > 2) found.hands[0] = null;
+    return camera.follow(found, size, size, i / 10);
+  });
+  return { mapped, measured, followed };
+}"""
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+  """Side of the pictures, landmarks of a body with a real face, and a browser with the page's modules."""
+  folder, size = tmp_path_factory.mktemp("modules"), 128
+  for file in PAGE.iterdir():
+    shutil.copyfile(file, folder / file.name)
+  shutil.copyfile(serve.__file__, folder / "serve.py")
+  (folder / "index.html").write_text("<!doctype html><title>modules</title>")
+  (folder / "body.json").write_text(json.dumps(body_description()))
+  track = make_track(3, (size, size))
+  points, triangles = mean_face()
+  face = np.array(track.face)
+  for number in range(3):
+    turn, half = 0.3 * (number - 1), 0.16 * size / 3.2 * 1.3
+    around = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+    face[number] = points @ around.T * half + [*track.body[number, 0, :2], 0]
+  track = dataclasses.replace(track, face=face.astype(np.float32), triangles=triangles)
+  with served(folder) as address, chromium.started() as browser:
+    page = browser.new_page()
+    page.add_init_script(f"globalThis.SIZE = {size};")
+    page.goto(address)
+    yield size, track, page
+
+
 def test_her_in_chromium(tmp_path, monkeypatch, capsys):
   """The shipped weights with a film that they never saw, exported by the command; her frames are JAX's."""
   import anchor_jax as aj
@@ -157,6 +216,46 @@ def test_her_in_chromium(tmp_path, monkeypatch, capsys):
     phone = opened(browser, address, viewport={"width": 390, "height": 844})
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     phone.screenshot(path=PICTURES / "phone.png")
+
+
+def test_poses_are_drawn_as_python_draws_them(drawn):
+  """Of a body that stands and turns its head, with a real face; lines of the face are drawn by another library."""
+  size, track, page = drawn
+  measures = dataclasses.replace(measure(track, Square(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3)))
+  renderer = PoseRenderer(track, Square(0, 0, size, size), measures)
+  for number in range(len(track)):
+    wanted = renderer.render(number)
+    landmarks = {name: getattr(track, name)[number].tolist() for name in ("body", "face", "hands")}
+    made = page.evaluate(DRAW, {**landmarks, "measures": measures.to_json()})
+    pose, surface = (np.array(made[name], np.uint8).reshape(size, size, -1) for name in ("pose", "surface"))
+    away = np.abs(pose[..., :3].astype(int) - wanted.pose).max(axis=-1)
+    assert (wanted.pose > 0).any(axis=-1).mean() > 0.2 and (away > 4).mean() < 0.01 and (away > 32).mean() < 0.001
+    assert (surface[..., 0] != wanted.surface[..., 0]).mean() < 0.002
+    same = surface[..., 0] == wanted.surface[..., 0]
+    place = np.abs(surface[..., 1:].astype(int) - wanted.surface[..., 1:])
+    assert (np.minimum(place, 256 - place).max(axis=-1)[same] > 2).mean() < 0.005
+
+
+def test_a_camera_is_followed_as_a_video_is(drawn):
+  """Measures and mapping onto her body are those of motion/; smoothing is not, since it looks ahead there."""
+  size, track, page = drawn
+  square = Square(0, 0, size, size)
+  driver = measure(track, square)
+  hers = dataclasses.replace(driver, place=(0.45, 0.5), shoulders=0.8 * driver.shoulders, neck=1.3 * driver.neck)
+  fitted = retarget(track, square, driver, hers)
+  points = [{name: getattr(track, name)[i].tolist() for name in ("body", "face", "hands")} for i in range(len(track))]
+  made = page.evaluate(FOLLOW, {"points": points, "hers": hers.to_json(), "driver": driver.to_json(), "size": size})
+  for name in ("body", "face", "hands"):
+    np.testing.assert_allclose([frame[name] for frame in made["mapped"]], getattr(fitted[0], name), atol=2e-3)
+  assert page.evaluate("tracking.scales(asked.driver, asked.driver)") is None
+  measured = BodyMeasures.from_json(made["measured"])
+  for name in ("shoulders", "neck", "torso", "hips", "palm"):
+    np.testing.assert_allclose(getattr(measured, name), getattr(driver, name), rtol=0.02)
+  still = made["followed"]  # the same frame, again and again, with a hand that is lost
+  np.testing.assert_allclose(still[0]["body"], still[-1]["body"], atol=1e-6)
+  held, relaxed = (np.array(still[i]["hands"][0]) for i in (4, -1))
+  np.testing.assert_allclose(held, still[0]["hands"][0], atol=1e-6)
+  assert np.abs(relaxed - held).max() > 1 and np.isfinite(relaxed).all()
 
 
 def test_a_plain_server_will_do_and_a_broken_page_says_so(tiny, tmp_path):
