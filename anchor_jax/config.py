@@ -243,9 +243,13 @@ class RunConfig:
     detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
       needs data.appearance, since surface maps tell where they are.
     last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
-    refined: examples of each batch whose decoded pictures the refiner learns from; at least 1.
-    sharpness: how much it counts in the refiner's loss that small squares have the contrast of the true ones, wherever
-      their details lie; without (0) the errors of pixels alone let it blur what it is not sure of.
+    zero_snr: whether the networks are to predict velocities on a noise schedule that ends at pure noise, as few steps
+      need it, whatever the schedule of `init` is. Those of Stable Diffusion 1.5, which predict noise, must learn that.
+    pixels: how much decoded pictures count in the loss of a part whose refiner is not trained, or that has none; 0 is
+      not at all. A refiner that is trained learns from them in any case.
+    refined: examples of each batch whose decoded pictures are learned from; at least 1.
+    sharpness: how much it counts in that loss that small squares have the contrast of the true ones, wherever their
+      details lie; without (0) the errors of pixels alone let it blur what it is not sure of.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
@@ -263,6 +267,8 @@ class RunConfig:
   condition_jitter: int = 0
   detail_weight: float = 1.0
   last_step: float = 0.0
+  zero_snr: bool = False
+  pixels: float = 0.0
   refined: int = 2
   sharpness: float = 0.0
   snr_gamma: float = 0.0
@@ -285,7 +291,7 @@ class RunConfig:
     check_counts(self, "steps max_skipped keep refined", 1)
     check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
     check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
-    check(self, "snr_gamma sharpness", *_NOT_NEGATIVE)
+    check(self, "snr_gamma sharpness pixels", *_NOT_NEGATIVE)
     check(self, "detail_weight", lambda value: 1 <= value < math.inf, "a number of at least 1")
     if self.data.batch_size % self.optimizer.accumulate:
       raise SettingError(
@@ -293,6 +299,8 @@ class RunConfig:
         f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
       )
     self._check_lora()
+    if self.part == "vae" and (self.pixels or self.zero_snr):
+      raise SettingError("pixels, zero_snr", "are for body and head: leave them out for the autoencoder")
     if self.data.appearance and self.part == "vae":
       raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
 

@@ -44,6 +44,7 @@ OUT_OF_RANGE = {
   "steps": (0,),
   "condition_dropout": (-0.1, 1.1, NAN),
   "snr_gamma": (-1.0, NAN, INFINITE),
+  "pixels": (-1.0, NAN, INFINITE),
   "detail_weight": (0.5, NAN, INFINITE),
   "max_skipped": (0,),
   "keep": (0,),
@@ -105,6 +106,12 @@ def test_values_at_the_ends_of_their_ranges_are_taken():
   run_config({"sample": {"window": 1, "overlap": 0, "steps": 1000, "guidance_interval": [0.3, 0.3], "guidance": -1}})
 
 
+def test_the_autoencoder_is_not_distilled():
+  for change in ({"pixels": 1.0}, {"zero_snr": True}):
+    with pytest.raises(UserError, match="pixels, zero_snr are for body and head"):
+      run_config({"part": "vae", **change})
+
+
 def test_only_one_mesh_axis_has_all_that_remain():
   with pytest.raises(UserError, match=r"config\.mesh\.data, fsdp, tensor, frames are -1 more than once"):
     run_config({"mesh": {"data": -1, "fsdp": -1}})
@@ -123,6 +130,7 @@ SHIPPED = [
   *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
   ("sd15_temporal", None),
   ("studio_256", None),
+  *((f"{size}_distil", part) for size in ("studio", "sd15") for part in ("body", "head")),
 ]
 SHIPPED.remove(("studio_finetune", "vae"))
 

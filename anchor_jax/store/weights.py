@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from anchor_jax.appearance.stored import Appearance
+from anchor_jax.architecture import ScheduleConfig
 from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.conditioning import conditioning_channels, kind_of, shared_channels
@@ -140,6 +141,8 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
       asked = getattr(config.model, name) or sizes[name]
       model = with_own_fields(Model(sizes[name], weights[name]), asked)
       sizes[name], weights[name] = model.config, model.params
+  if config.zero_snr:
+    sizes["schedule"] = ends_at_noise(sizes.get("schedule", config.model.schedule))
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   if "controlnet" in weights:
     channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
@@ -159,6 +162,17 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     quick = {"xla_backend_optimization_level": 0}
     weights |= jax.jit(random_weights, compiler_options=quick)(jax.random.key(config.seed))
   return networks, with_adapters(weights, config)
+
+
+def ends_at_noise(schedule: ScheduleConfig) -> ScheduleConfig:
+  """Returns the schedule of velocities with the same steps whose last one is pure noise (Lin et al. 2024)."""
+  return dataclasses.replace(
+    schedule,
+    prediction_type="v_prediction",
+    timestep_spacing="trailing",
+    rescale_betas_zero_snr=True,
+    set_alpha_to_one=True,
+  )
 
 
 def with_conditioning(config: RunConfig) -> ModelConfig:

@@ -4,7 +4,7 @@ A batch is {"target": {field: [B ...], or [B T ...] for clips}, "reference": {fi
 it; `batch_fields` says which fields.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import jax
@@ -43,8 +43,13 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   if not config.data.cache:
     return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
-  refined = ("frame",) * ("refiner" in trained_keys(config))
+  refined = ("frame",) * (_pixel_weight(config, trained_keys(config)) > 0)
   return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up, *refined), (reference,)
+
+
+def _pixel_weight(config: RunConfig, trained: Container[str]) -> float:
+  """How much decoded pictures count in the loss of body or head."""
+  return 1.0 if "refiner" in trained else config.pixels
 
 
 def _weighs_details(config: RunConfig) -> bool:
@@ -209,7 +214,7 @@ def contrast_error(
   return jnp.mean(error)
 
 
-def _refiner_loss(
+def _picture_loss(
   networks: Networks,
   weights: PyTree,
   target: dict[str, Array],
@@ -218,11 +223,11 @@ def _refiner_loss(
   weights_of_pixels: Float[Array, "B T H W"] | None,
   config: RunConfig,
 ) -> Float[Array, ""]:
-  """The error of refined pictures, in the units of the autoencoder's, of at most `config.refined` examples.
+  """The error of decoded pictures, in the units of the autoencoder's, of at most `config.refined` examples.
 
-  The pictures are decoded from what the denoiser estimated from noise, with all its faults: those are what the refiner
-  sees when videos are sampled. The gradient reaches the denoiser through the frozen decoder, so it also learns from
-  pixels, of which latents say too little where fingers are.
+  They are refined where the part has a refiner. They are decoded from what the denoiser estimated from noise, with all
+  its faults: those are what the refiner sees when videos are sampled. The gradient reaches the denoiser through the
+  frozen decoder, so it also learns from pixels, of which latents say too little where fingers are.
   """
   chosen = slice(None, None, -(-len(latents) // config.refined))
   first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[chosen]
@@ -275,9 +280,9 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
       denoise, schedule, clean, noise, timesteps, context, condition, config.snr_gamma, cells
     )
     denoising = jnp.mean(losses)
-    if "refiner" not in trained:
+    if not (weight := _pixel_weight(config, trained)):
       return denoising, {}
-    refining = _refiner_loss(networks, weights, batch["target"], estimate, looked_up, pixels, config)
-    return denoising + refining, {"denoising": denoising, "refining": refining}
+    shown = _picture_loss(networks, weights, batch["target"], estimate, looked_up, pixels, config)
+    return denoising + weight * shown, {"denoising": denoising, "refining": shown}
 
   return loss

@@ -15,7 +15,15 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.surface import chart
-from anchor_jax.training.loss import at_last_step, contrast_error, drop_groups, jitter_groups, make_loss, pixel_weights
+from anchor_jax.training.loss import (
+  at_last_step,
+  batch_fields,
+  contrast_error,
+  drop_groups,
+  jitter_groups,
+  make_loss,
+  pixel_weights,
+)
 
 SIZE = 32
 
@@ -138,6 +146,28 @@ def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
   )
   refining = lambda trained: make_loss(config, networks)(trained, {}, batch, jax.random.key(0))[1]["refining"]
   assert np.abs(jax.grad(refining)(weights)["null_context"]).min() > 0
+
+
+def test_decoded_pictures_count_as_much_as_is_set_without_a_refiner(tiny_run, monkeypatch):
+  config, networks, weights, batch = refined_run(tiny_run, last_step=1.0, refined=8)
+  networks = dataclasses.replace(networks, model=dataclasses.replace(networks.model, refiner=None))
+  config = dataclasses.replace(config, model=networks.model)
+  weights = {name: tree for name, tree in weights.items() if name != "refiner"}
+  monkeypatch.setattr(
+    Networks, "decode", lambda self, weights, latents: 0.25 + plain_pictures(self, weights, 0 * latents)
+  )
+  monkeypatch.setattr(Networks, "denoise", lambda self, weights, latents, *_: jnp.ones_like(latents))
+  losses = []
+  for weight in (0.0, 1.0, 3.0):
+    asked = dataclasses.replace(config, pixels=weight)
+    assert ("frame" in batch_fields(asked)[0]) == (weight > 0)
+    loss, metrics = make_loss(asked, networks)(weights, {}, batch, jax.random.key(0))
+    assert ("refining" in metrics) == (weight > 0)
+    losses.append(float(loss))
+  # The truth is black, -1 of -1 to 1: pixels are 0.5 off, edges not at all. At pure noise the velocity is the latent's
+  # negative, and the latent is 0.
+  np.testing.assert_allclose(np.diff(losses), [0.5, 1.0], rtol=1e-5)
+  np.testing.assert_allclose(losses[0], 1.0, rtol=0.02)
 
 
 def test_contrast_is_compared_square_by_square_wherever_its_details_lie():

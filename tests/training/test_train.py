@@ -15,11 +15,12 @@ from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import open_prepared
+from anchor_jax.diffusion.schedule import make_schedule, sampling_timesteps
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import to_signed
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.person import load
-from anchor_jax.store.weights import initial_weights, read_part
+from anchor_jax.store.weights import ends_at_noise, initial_weights, read_part
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train as train_on
 from anchor_jax.training import loop
@@ -158,3 +159,36 @@ def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays(tmp_path, 
       old = old[name]
     changed["temporal" if is_temporal(names) else "frame"] += bool(np.abs(leaf - np.asarray(old)).max() > 0)
   assert changed["temporal"] > 5 and changed["frame"] == 0
+
+
+def test_networks_turn_to_a_schedule_that_ends_at_noise(begun_runs):
+  found = initial_weights(begun_runs("head"))[0].model.schedule
+  assert make_schedule(found).alphas_cumprod[-1] > 0
+  schedule = initial_weights(begun_runs("head", zero_snr=True))[0].model.schedule
+  noise = dataclasses.replace(found, prediction_type="epsilon", timestep_spacing="leading", set_alpha_to_one=False)
+  assert schedule == ends_at_noise(found) == ends_at_noise(noise) and schedule.beta_end == found.beta_end
+  tables = make_schedule(schedule)
+  assert tables.alphas_cumprod[-1] == 0 and tables.prediction_type == "v_prediction"
+  assert sampling_timesteps(schedule, 1).tolist() == [len(tables) - 1]
+
+
+@pytest.mark.slow
+def test_a_trained_head_learns_to_answer_in_one_step(tmp_path, begun_runs):
+  train(begun_runs("head", last_step=0.0), tmp_path / "ana")
+  few = begun_runs(
+    "head",
+    init=str(tmp_path / "ana"),
+    steps=30,
+    checkpoint_every=0,
+    last_step=1.0,
+    zero_snr=True,
+    pixels=1.0,
+    sharpness=1.0,
+  )
+  few = dataclasses.replace(few, sample=dataclasses.replace(few.sample, steps=1, window=1, overlap=0))
+  train(few, tmp_path / "fast")
+  for name in ("denoising", "refining"):
+    seen = list(logged(tmp_path / "fast", "head", name).values())
+    assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:3]), name
+  part = read_part(tmp_path / "fast", "head")
+  assert part.config.sample.steps == 1 and part.networks.model.schedule.rescale_betas_zero_snr

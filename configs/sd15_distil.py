@@ -1,0 +1,43 @@
+"""Turns a part of Stable Diffusion's size, trained on one person, into one that answers in a single step.
+
+python -m anchor_jax.train --config=configs/sd15_distil.py:body --config.init=runs/ana --workdir=runs/ana_fast \
+  --config.data.path=data/ana
+
+`config.init` is the workdir of sd15_body_finetune.py or sd15_head_finetune.py. Its networks predict noise, on a
+schedule whose noisiest step still shows a little of the picture. There one step tells little: what it predicts is
+divided by that little. So config.zero_snr turns them to velocities, on the same schedule rescaled to end at pure noise
+(Lin et al. 2024), where the velocity is the picture's negative. No formula turns the one network into the other: they
+learn it here, from examples that all start from pure noise, which is why there are more steps than in
+studio_distil.py, which has the same loss. Guidance and the doubled pose branch of the reference are left out, as a step
+of training has neither. Cost and result: not measured.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from anchor_jax.config import to_config_dict
+from anchor_jax.errors import UserError
+from anchor_jax.presets import reference_run
+
+
+def get_config(part: str = "body") -> ml_collections.ConfigDict:
+  """The settings of the run for one part, "body" or "head"."""
+  if part not in ("body", "head"):
+    raise UserError(f'sd15_distil.py has no "{part}": give body or head')
+  run = reference_run(part)
+  return to_config_dict(
+    dataclasses.replace(
+      run,
+      init="runs/ana",
+      steps=2000,
+      checkpoint_every=500,
+      preview_every=500,
+      last_step=1.0,
+      zero_snr=True,
+      pixels=1.0,
+      refined=1,
+      sharpness=1.0,
+      sample=dataclasses.replace(run.sample, solver="dpm++2m", steps=1, guidance=1.0, conditioning_scale=1.0),
+    )
+  )
