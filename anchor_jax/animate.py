@@ -63,13 +63,12 @@ def animate_parts(
   # Both streams begin where a run from 0 would have begun a block; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
-  frames = again = motion.frames(begin)
+  frames = motion.frames(begin)
+  # The head needs each frame of the motion once more, when the body has made its picture, perhaps in another thread.
+  again: collections.deque[MotionFrame] = collections.deque()
   if head is not None:
-    frames, again = itertools.tee(frames)
-  # A head reads the motion a second time, which no other thread may do meanwhile; and programs of several devices must
-  # not be started by two threads, each in its own order.
-  in_two_threads = head is None and mesh is None
-  painter = _Painter(body, mesh, motion.size, body_key, appearance, in_two_threads)
+    frames = _kept(frames, again)
+  painter = _Painter(body, mesh, motion.size, body_key, appearance)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, appearance)
   unknown = any(each is not None and each.conditioning.nothing_known for each in (painter, head_painter))
   if unknown and (appearance is None or appearance.gather is None):
@@ -78,9 +77,26 @@ def animate_parts(
   if head_painter is None:
     yield from ((frame, frame) for frame in bodies)
     return
-  moves = itertools.islice(again, head_start - begin, None)
-  pairs = enumerate(zip(bodies, moves, strict=False), start=head_start)
+  pairs = enumerate(_with_moves(bodies, again, head_start - begin), start=head_start)
   yield from _paint_heads(head_painter, pairs, motion, appearance, start)
+
+
+def _kept(frames: Iterable[MotionFrame], kept: collections.deque[MotionFrame]) -> Iterator[MotionFrame]:
+  """The frames, each put into `kept` before it is given."""
+  for frame in frames:
+    kept.append(frame)
+    yield frame
+
+
+def _with_moves(
+  pictures: Iterable[Picture], kept: collections.deque[MotionFrame], skipped: int
+) -> Iterator[tuple[Picture, MotionFrame]]:
+  """Each picture with its frame of the motion, which is let go; the first picture's is the one after `skipped`."""
+  for number, picture in enumerate(pictures):
+    if number == 0:
+      for _ in range(skipped):
+        kept.popleft()
+    yield picture, kept.popleft()
 
 
 def _first_needed(part: Part, mesh: Any, start: int) -> int:
@@ -249,14 +265,14 @@ class _Painter:
     size: int,
     key: Key[Array, ""],
     reference: Reference | None = None,
-    in_two_threads: bool = False,
   ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
     self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.stride
-    self.ahead = in_thread if in_two_threads else one_late
+    # Programs of several devices must not be started by two threads, each in its own order.
+    self.ahead = in_thread if mesh is None else one_late
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(

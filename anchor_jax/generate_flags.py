@@ -61,8 +61,11 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
     "--fast", action="store_true", help="short windows and the light decoder: twice the speed, loses a little"
   )
   parser.add_argument(
-    "--live", action="store_true", help="take poses at their rate, write frames as they come; no head"
+    "--live",
+    action="store_true",
+    help="take poses at their rate, write frames as they come; without head",
   )
+  parser.add_argument("--head", action="store_true", help="with --live: the head model too, which takes longer")
   parser.add_argument("--show", action="store_true", help="with a camera: show the frames in a window, in which q ends")
   parser.add_argument("--json", type=Path, metavar="FILE", help="with --live: latency and frames per second")
   body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
@@ -115,12 +118,14 @@ def _fill_in(args: argparse.Namespace) -> None:
     setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
   if args.json and not args.live:
     raise UserError("--json is for --live: add it, or leave --json out")
+  if args.head and (args.no_head or not args.live):
+    raise UserError("--head is for --live, and not with --no-head: leave it out")
   if not args.live:
     return
   for flag in ("resume", "preview", "whole_clip", "mesh", "background"):
     if getattr(args, flag):
       raise UserError(f"--{flag.replace('_', '-')} does not go with --live: leave one of them out")
-  args.no_head, args.whole_clip = True, False
+  args.no_head, args.whole_clip = not args.head, False
 
 
 def _camera(motion: str) -> int | Path | None:

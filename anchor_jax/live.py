@@ -72,7 +72,7 @@ def play(
   clock: Callable[[], float] = time.monotonic,
   sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
-  """Animates a person (the body alone) while the motion comes, and times it.
+  """Animates a person while the motion comes, and times it; her head, where there is one, waits for no other faces.
 
   Args:
     person: with sampling settings for it, see `generate_flags.SHORT_WINDOWS`.
@@ -85,12 +85,12 @@ def play(
   Raises:
     UserError: as `Person.animate`.
   """
-  began, rate, alone = clock(), motion.fps if rate is None else rate, Person(person.body, None)
-  for _ in alone.animate(motion.first(_WARM_UP * person.body.sample.window), appearance, seed):
+  began, rate, person = clock(), motion.fps if rate is None else rate, prompt(person)
+  for _ in person.animate(motion.first(_WARM_UP * person.body.sample.window), appearance, seed):
     pass
   start, taken, written = clock(), [], []
   frames = _paced(motion.frames(0), rate, start, taken, clock, sleep)
-  for frame in alone.animate(live_motion(motion.fps, motion.size, frames), appearance, seed):
+  for frame in person.animate(live_motion(motion.fps, motion.size, frames), appearance, seed):
     write(frame)
     written.append(clock())
   latencies = [end - pose for end, pose in zip(written, taken, strict=False)]
@@ -109,12 +109,17 @@ def _paced(
     yield frame
 
 
+def prompt(person: Person) -> Person:
+  """The person whose head repaints the faces of one window of her body at a time, as soon as that is there."""
+  return person if person.head is None else person.with_sampling("head", windows_per_batch=person.body.sample.window)
+
+
 def warm_up(person: Person, appearance: Reference | None = None, seed: int = 0) -> None:
   """Compiles or reads the programs that `follow` runs; arguments as there."""
   empty = np.zeros((person.size, person.size, 3), np.uint8)
   blank = MotionFrame(empty, empty[..., :1], face_template(person.size).astype(np.float32), empty)
   frames = iter([blank] * (_WARM_UP * person.body.sample.window))
-  for _ in Person(person.body, None).animate(live_motion(1.0, person.size, frames), appearance, seed):
+  for _ in prompt(person).animate(live_motion(1.0, person.size, frames), appearance, seed):
     pass
 
 
@@ -128,7 +133,7 @@ def follow(
   frames: int | None = None,
   clock: Callable[[], float] = time.monotonic,
 ) -> Timing:
-  """Animates a person (the body alone) as somebody moves before a camera, and times it.
+  """Animates a person as somebody moves before a camera, and times it.
 
   While frames are made the next pose is drawn in another thread, and in a third one the landmarks after that are found,
   none further ahead. Beside what `play` tells, the figures are the share of pictures that were dropped between the
@@ -146,7 +151,7 @@ def follow(
   Raises:
     UserError: what `seen` raises, or as `Person.animate`, also where there was no pose at all.
   """
-  start, taken, written, alone = clock(), [], [], Person(person.body, None)
+  start, taken, written = clock(), [], []
 
   def drawn() -> Iterator[tuple[tuple[float, ...], MotionFrame]]:
     for item in itertools.islice(in_thread(seen), frames):
@@ -159,7 +164,7 @@ def follow(
       taken.append(facts)
       yield frame
 
-  for frame in alone.animate(live_motion(fps, person.size, moves()), appearance, seed):
+  for frame in prompt(person).animate(live_motion(fps, person.size, moves()), appearance, seed):
     write(frame, taken[len(written)][1])
     written.append(clock())
   numbers, times, finding, drawing = zip(*taken[: len(written)])

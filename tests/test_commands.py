@@ -79,6 +79,7 @@ def test_help_imports_nothing_that_is_slow(command):
     ("generate", ["--checkpoint=OUT", "--motion=camera", "--live"], "--output=FILE.mp4 is missing"),
     ("generate", ["--checkpoint=OUT", "--motion=camera", "--live", "--show", "--video=1"], "not go with a camera"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--live", "--show"], "--show is for a camera"),
+    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--head"], "--head is for --live"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "whole numbers"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (

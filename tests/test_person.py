@@ -183,10 +183,26 @@ def test_the_shipped_weights_know_no_person():
 
 def test_live_video_has_the_frames_of_any_other(person, frames):
   written = []
-  timing = play(person, MOTION, written.append, rate=100.0)
+  timing = play(Person(person.body, None), MOTION, written.append, rate=100.0)
   np.testing.assert_array_equal(written, frames[1])
   assert len(timing.written) == len(MOVES) == len(timing.latencies) and min(timing.latencies) > 0
   assert timing.written[-1] >= len(MOVES) / 100 and timing.to_json()["latency_largest"] == max(timing.latencies)
+
+
+@pytest.mark.slow
+def test_a_head_that_is_live_waits_for_no_other_faces(person):
+  quick = person.with_sampling(window=1, overlap=0, steps=1)
+  expected, written, ahead, taken = list(quick.animate(MOTION)), [], [], []
+  moves = lambda first: (taken.append(move) or move for move in MOVES[first:])
+
+  def write(frame):
+    written.append(frame)
+    ahead.append(len(taken) - 3 - len(written))  # three warm up
+
+  play(quick, dataclasses.replace(MOTION, frames=moves), write, rate=float("inf"))
+  assert max(ahead) <= 4  # the two parts' noise and pictures, one each
+  np.testing.assert_allclose(np.stack(written).astype(int), expected, atol=1)
+  assert np.abs(np.stack(written).astype(int) - list(Person(quick.body, None).animate(MOTION))).max() > 8
 
 
 def test_a_body_alone_remembers_no_pose_that_is_over(person):
