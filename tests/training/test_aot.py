@@ -10,6 +10,7 @@ from tiny import tiny_model
 from anchor_jax import parallel
 from anchor_jax.architecture import ControlNetConfig
 from anchor_jax.config import MeshConfig
+from anchor_jax.config_files import load_config
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.presets import stable_diffusion_15
@@ -132,3 +133,17 @@ def test_a_batch_that_the_chips_cannot_share_is_refused(tiny_run, monkeypatch):
   with pytest.raises(UserError, match="batch_size 9 must be a multiple of 8"):
     config = tiny_run("body", mesh=MeshConfig(data=8))
     compile_for("v5e:2x4", dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=9)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["body", "head"])
+def test_a_step_that_distils_at_stable_diffusion_s_size(part):
+  """Every shape fits, pixels included; nothing is compiled."""
+  config = load_config(f"sd15_distil.py:{part}")
+  config = dataclasses.replace(config, mesh=MeshConfig(data=1))
+  mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+  step, arguments = run_shapes(config, mesh)
+  assert "frame" in arguments[2]["target"]
+  state, metrics = jax.eval_shape(step, *arguments)
+  assert {"denoising", "refining"} <= metrics.keys()
+  assert jax.tree.map(lambda leaf: leaf.shape, state) == jax.tree.map(lambda leaf: leaf.shape, arguments[0])
