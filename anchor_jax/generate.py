@@ -75,6 +75,7 @@ def generate(args: argparse.Namespace) -> int:
 
   from anchor_jax.data.motions import check_motion, read_motion
   from anchor_jax.motion.camera import open_camera
+  from anchor_jax.motion.landmarks import require_mediapipe
   from anchor_jax.motion.resumable import ResumableWriter
   from anchor_jax.motion.transparent import TransparentWriter
   from anchor_jax.person import load
@@ -89,6 +90,7 @@ def generate(args: argparse.Namespace) -> int:
   if args.camera is None:
     check_motion(args.motion, args.fps, args.smplx_model, args.person_at)
   else:
+    require_mediapipe(args.motion)
     camera = open_camera(args.camera, args.fps)
   reference = None if args.appearance is None else read_reference(args.appearance)
   mesh = make_mesh(args.mesh)

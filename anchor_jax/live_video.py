@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -61,9 +62,8 @@ def film(
     warm_up(person, reference, args.seed)
     pictures = stack.enter_context(Newest(camera.read))
     stack.enter_context(ended_by_interrupt(pictures.stop))
-    seen = watch(
-      pictures.take, finder, size=person.size, measures=measures, mapped=not args.no_retarget, clock=time.monotonic
-    )
+    options = {"size": person.size, "measures": measures, "mapped": not args.no_retarget, "clock": time.monotonic}
+    seen = watch(pictures.take, finder, tell=functools.partial(print, flush=True), **options)
     write = Shown(camera.fps, marked, writer, show, pictures.stop)
     timing = follow(person, seen, camera.fps, write, reference, args.seed, args.frames)
     if writer is not None:

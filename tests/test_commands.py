@@ -140,6 +140,16 @@ def test_generate_never_replaces_the_motion_video(link, tmp_path, capsys):
   assert "overwrite an input" in capsys.readouterr().err and video.read_bytes() == b"a film"
 
 
+def test_a_camera_needs_the_landmark_model_before_anything_is_read(tmp_path, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, "mediapipe", None)
+  monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
+  (tmp_path / "body").mkdir()
+  flags = [f"--checkpoint={tmp_path}", "--live", "--motion=camera:96", f"--output={tmp_path / 'a.mp4'}"]
+  assert run("generate", *flags) == 2
+  error = capsys.readouterr().err
+  assert "landmark model" in error and "make landmarks" in error and error.count("\n") == 1
+
+
 def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_path, capsys, monkeypatch):
   odd = os.fsdecode(b"clip\xff.mp4")
   assert run("generate", f"--checkpoint={tmp_path}", f"--motion={odd}", "--output=a.mp4") == 2
