@@ -116,10 +116,10 @@ def write_web(
       versions[LANDMARKS.name], model = read_package(landmarks, LANDMARKS)
       _write_files(new / "holistic", model)
     (new / "body.json").write_text(json.dumps(body_description()))
-    (new / "frame.onnx").write_bytes(program)
+    (new / "frame.onnx").write_bytes(program.onnx)
     about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
     about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0
-    about |= {"camera": camera, "measures": None if measures is None else measures.to_json()}
+    about |= {"camera": camera, "check": program.check, "measures": None if measures is None else measures.to_json()}
     about["tables"] = _write_tables(new / "tables.bin", conditioning)
     (new / "motions").mkdir()
     about["motions"] = [

@@ -9,7 +9,8 @@ const LARGEST_JUMP = 4 * STEPS, LARGEST_STEP = 96, GUESSED_LEVELS = (8 * LEVELS 
 const VIEW = 4096, LEAST_QUALITY = 1 / 64;
 const REACH = 1 / 16, MOST = 64, GUESS = 1 / 4;
 const f = Math.fround;
-const SAMPLE_UNIT = f(1 / (255 * STEPS * STEPS)); // XLA multiplies where it is asked to divide by a constant
+// XLA multiplies by the inverse where it is asked to divide by a constant.
+const SAMPLE_UNIT = f(1 / (255 * STEPS * STEPS)), COVERAGE_UNIT = f(1 / (255 * SHARES * SHARES));
 const modulo = (value, by) => ((value % by) + by) % by;
 const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -99,7 +100,7 @@ export function makeLookUp(tables, size, keyFrames, channels) {
       made[to] = rint(f(f(red / by) * 255));
       made[to + 1] = rint(f(f(green / by) * 255));
       made[to + 2] = rint(f(f(blue / by) * 255));
-      made[to + 3] = rint(f(f(coverage / (255 * SHARES * SHARES)) * 255));
+      made[to + 3] = rint(f(f(coverage * COVERAGE_UNIT) * 255));
     }
   }
 
