@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from anchor_jax import parallel
 from anchor_jax.architecture import ControlNetConfig
-from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features
+from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features, to_patches
 from anchor_jax.models.unet import MiddleBlock, down_stages
 from anchor_jax.shapes import Array, Bool, Float, PyTree, Shaped
 
@@ -14,21 +15,23 @@ _zeros = nn.initializers.zeros_init()
 
 
 POSE_CHANNELS = 3
+_FOLD = 4  # side of the patches that the stem begins with on TPUs; docs/measurements.md, What a block costs
 
 
 class StemConv(Conv):
   """Conv that convolves the pose render and the channels beside it separately, with one kernel, and adds them.
 
   So channels whose weights are zero change no bit of the output; one convolution over all channels would sum in
-  another order.
+  another order. Where they come in patches, those of the render stand before those of the others.
   """
 
   def convolve(
-    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
-  ) -> Float[Array, "*frames _ _ O"]:
-    y = super().convolve(x[..., :POSE_CHANNELS], kernel[:, :, :POSE_CHANNELS], bias)
-    if x.shape[-1] > POSE_CHANNELS:
-      y += super().convolve(x[..., POSE_CHANNELS:], kernel[:, :, POSE_CHANNELS:], None)
+    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w _ O"], bias: Float[Array, " O"] | None
+  ) -> Float[Array, "*frames _ _ {self.features_made}"]:
+    border = POSE_CHANNELS * self.fold**2
+    y = super().convolve(x[..., :border], kernel[:, :, :POSE_CHANNELS], bias)
+    if x.shape[-1] > border:
+      y += super().convolve(x[..., border:], kernel[:, :, POSE_CHANNELS:], None)
     return y
 
 
@@ -48,14 +51,20 @@ class PoseStem(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    self.conv_in = StemConv(self.widths[0], dtype=self.dtype)
+    # Large pictures of few channels leave most of a TPU's matrix unit idle and most of its memory's lanes empty.
+    fold = self.fold = min(_FOLD, 2 ** (len(self.widths) - 1)) if parallel.platform() == "tpu" else 1
+    self.conv_in = StemConv(self.widths[0], fold=fold, dtype=self.dtype)
     blocks = []
     for before, after in zip(self.widths, self.widths[1:], strict=False):
-      blocks += [Conv(before, dtype=self.dtype), Conv(after, stride=2, dtype=self.dtype)]
+      blocks += [Conv(before, fold=fold, dtype=self.dtype), Conv(after, stride=2, fold=fold, dtype=self.dtype)]
+      fold = max(fold // 2, 1)
     self.blocks = blocks
     self.conv_out = Conv(self.features, kernel_init=_zeros, dtype=self.dtype)
 
   def __call__(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W {self.features}"]:
+    if self.fold > 1:
+      parts = (pose[..., :POSE_CHANNELS], pose[..., POSE_CHANNELS:])
+      pose = jnp.concatenate([to_patches(part, self.fold) for part in parts], axis=-1)
     x = nn.silu(self.conv_in(pose))
     for block in self.blocks:
       x = nn.silu(block(x))

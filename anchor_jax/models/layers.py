@@ -69,6 +69,8 @@ class Conv(nn.Module):
     padding: zeros (before, after), the same for height and width.
     kernel_init: initialiser of the kernel.
     use_bias: whether there is a bias.
+    fold: side of the patches (`to_patches`) that the input comes in; the output's are `fold // stride`. For 3x3 kernels
+      with one zero around, see `fold_kernel`. 1 is pixels.
     dtype: of the computation; the parameters are float32.
   """
 
@@ -78,21 +80,31 @@ class Conv(nn.Module):
   padding: tuple[int, int] = (1, 1)
   kernel_init: Initializer = nn.initializers.lecun_normal()
   use_bias: bool = True
+  fold: int = 1
   dtype: DTypeLike = jnp.float32
 
+  @property
+  def features_made(self) -> int:
+    """Channels of the output, with the pixels of a patch among them."""
+    return self.features if self.fold == 1 else self.features * (self.fold // self.stride) ** 2
+
   @nn.compact
-  def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features}"]:
-    size = self.kernel_size
-    kernel = self.param("kernel", self.kernel_init, (size, size, x.shape[-1], self.features), jnp.float32)
+  def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features_made}"]:
+    size, channels = self.kernel_size, x.shape[-1] // self.fold**2
+    kernel = self.param("kernel", self.kernel_init, (size, size, channels, self.features), jnp.float32)
     kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
     return self.convolve(x, kernel, bias)
 
   def convolve(
-    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
-  ) -> Float[Array, "*frames _ _ O"]:
+    self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w _ O"], bias: Float[Array, " O"] | None
+  ) -> Float[Array, "*frames _ _ {self.features_made}"]:
     """The convolution with its parameters given."""
-    return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
+    if self.fold == 1:
+      return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
+    if bias is not None:
+      bias = jnp.tile(bias, (self.fold // self.stride) ** 2)
+    return convolve(x, fold_kernel(kernel, self.fold, self.stride), bias, 1, (1, 1), self.dtype)
 
 
 def convolve(
@@ -114,6 +126,26 @@ def convolve(
   if bias is not None:
     y = y + bias.astype(dtype)
   return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def fold_kernel(kernel: Float[Array, "3 3 C O"], side: int, stride: int) -> Float[Array, "3 3 D P"]:
+  """The kernel that convolves patches of `side` x `side` pixels, stored as channels, as `kernel` convolves the pixels.
+
+  Pictures of few channels fill an eighth of a matrix unit's lanes, patches all of them. Most of the new kernel is zero.
+
+  Args:
+    kernel: of a convolution with one zero around the picture.
+    side: of the patches that come in, a multiple of `stride`.
+    stride: of that convolution, 1 or 2; patches that come out have a side of `side // stride`.
+  """
+  patch, before, after = np.arange(-1, 2), np.arange(side), np.arange(side // stride)
+  tap = side * patch[:, None, None] + before[:, None] - stride * after + 1  # which tap joins two pixels of patches
+  tap = np.where((tap >= 0) & (tap < 3), tap, 3)  # none
+  padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+  joined = padded[tap[:, :, :, None, None, None], tap]  # [patch, row, new row, patch, column, new column, C, O]
+  channels, features = kernel.shape[2:]
+  joined = joined.transpose(0, 3, 1, 4, 6, 2, 5, 7)
+  return joined.reshape(3, 3, side * side * channels, len(after) ** 2 * features)
 
 
 def convolve_doubled(
@@ -282,11 +314,11 @@ class Upsample(nn.Module):
     return Conv(self.features, dtype=self.dtype, name="conv")(x)
 
 
-def to_patches(x: Float[Array, "B H W C"], side: int) -> Float[Array, "B h w D"]:
+def to_patches(x: Float[Array, "*B H W C"], side: int) -> Float[Array, "*B h w D"]:
   """Returns the pixels of each patch of `side` x `side` pixels side by side as channels."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // side, side, width // side, side, channels)
-  return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, side * side * channels)
+  *batch, height, width, channels = x.shape
+  x = x.reshape(math.prod(batch), height // side, side, width // side, side, channels)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(*batch, height // side, width // side, side * side * channels)
 
 
 def from_patches(x: Float[Array, "B h w D"], side: int) -> Float[Array, "B H W C"]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
+from anchor_jax import parallel
 from anchor_jax.models.conditions import condition_channels
 from anchor_jax.models.controlnet import ControlNet, PoseStem, fit_stem
 from anchor_jax.models.networks import Networks
@@ -38,6 +39,21 @@ def test_new_channels_change_no_bit(random_params, dtype):
   )
   assert np.abs(narrow.astype(jnp.float32)).max() > 0.1
   assert np.array_equal(narrow, widened)
+
+
+def test_pixels_and_patches_give_the_same(random_params, monkeypatch):
+  stem, pose = PoseStem(8, (4, 6, 6, 8)), uniform(0, 2, 1, 24, 24, 5)
+  params = random_params(stem, pose)["params"]
+
+  def run():
+    value = lambda params: jnp.sin(stem.apply({"params": params}, pose)).sum()
+    return jax.jit(lambda params: (stem.apply({"params": params}, pose), jax.grad(value)(params)))
+
+  pixels = run()(params)
+  monkeypatch.setattr(parallel, "platform", lambda: "tpu")
+  assert jax.eval_shape(stem.init, jax.random.key(0), pose)["params"]["conv_in"]["kernel"].shape == (3, 3, 5, 4)
+  assert "tensor<2x6x6x48xf32>" in run().lower(params).as_text()  # 3 channels of 4 x 4 pixels
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), pixels, run()(params))
 
 
 def test_channels_are_in_the_kernel_s_order(random_params):
