@@ -127,8 +127,8 @@ def test_refuses_what_cannot_work(tmp_path, tiny_run):
       train(dataclasses.replace(config, **changes), tmp_path)
 
 
-def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_path, tiny_run, monkeypatch):
-  config, begun = tiny_run("body"), []
+def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_path, begun_runs, monkeypatch):
+  config, begun = begun_runs("body"), []
 
   def read(*_):
     raise UserError(f"reading, {len(begun)} begun")
