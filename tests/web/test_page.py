@@ -141,7 +141,14 @@ FOLLOW = """async ({points, hers, driver, size}) => {
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def browser():
+  """One for all tests: Playwright starts no second one in the same thread."""
+  with chromium.started() as started:
+    yield started
+
+
+@pytest.fixture(scope="module")
+def drawn(browser, tmp_path_factory):
   """Side of the pictures, landmarks of a body with a real face, and a browser with the page's modules."""
   folder, size = tmp_path_factory.mktemp("modules"), 128
   for file in PAGE.iterdir():
@@ -157,14 +164,14 @@ def drawn(tmp_path_factory):
     around = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     face[number] = points @ around.T * half + [*track.body[number, 0, :2], 0]
   track = dataclasses.replace(track, face=face.astype(np.float32), triangles=triangles)
-  with served(folder) as address, chromium.started() as browser:
+  with served(folder) as address:
     page = browser.new_page()
     page.add_init_script(f"globalThis.SIZE = {size};")
     page.goto(address)
     yield size, track, page
 
 
-def test_her_in_chromium(tmp_path, monkeypatch, capsys):
+def test_her_in_chromium(browser, tmp_path, monkeypatch, capsys):
   """The shipped weights with a film that they never saw, exported by the command; her frames are JAX's."""
   import anchor_jax as aj
   from anchor_jax.studio import write_studio_video
@@ -192,7 +199,7 @@ def test_her_in_chromium(tmp_path, monkeypatch, capsys):
   frames = frames_of(tmp_path / "page", 0, 128)
   function = jax.jit(frame_function(body, reference.picture))
   PICTURES.mkdir(parents=True, exist_ok=True)
-  with served(tmp_path / "page") as address, chromium.started() as browser:
+  with served(tmp_path / "page") as address:
     page = opened(browser, address, viewport={"width": 760, "height": 1000})
     page.evaluate("anchor.player.playing = false")
     for number in (0, 7):
@@ -261,7 +268,7 @@ def test_a_camera_is_followed_as_a_video_is(drawn):
   assert np.abs(relaxed - held).max() > 1 and np.isfinite(relaxed).all()
 
 
-def test_a_plain_server_will_do_and_a_broken_page_says_so(tiny, tmp_path):
+def test_a_plain_server_will_do_and_a_broken_page_says_so(browser, tiny, tmp_path):
   person, film_folder = tiny
   motions = [NamedMotion("<b>ana</b>", read_motion(film_folder, frames=2))]
   write_web(tmp_path / "page", person.body, motions, read_reference(film_folder), RUNTIME)
@@ -273,17 +280,16 @@ def test_a_plain_server_will_do_and_a_broken_page_says_so(tiny, tmp_path):
   command = [sys.executable, "-m", "http.server", str(port), "--bind=127.0.0.1", f"--directory={tmp_path / 'page'}"]
   server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   try:
-    with chromium.started() as browser:
-      time.sleep(2)
-      page = opened(browser, f"http://127.0.0.1:{port}/")
-      assert "1 thread" in page.inner_text("#about")
-      assert page.inner_text("#motions") == "<b>ana</b>"  # as text
-      assert asked(page, "frame", 1).shape == (32 * 32 * 4,)
-      (tmp_path / "page/frame.onnx").unlink()
-      page = browser.new_page()
-      page.goto(f"http://127.0.0.1:{port}/")
-      page.wait_for_function(READY)
-      assert page.inner_text("#what") == "frame.onnx is missing (404)"
+    time.sleep(2)
+    page = opened(browser, f"http://127.0.0.1:{port}/")
+    assert "1 thread" in page.inner_text("#about")
+    assert page.inner_text("#motions") == "<b>ana</b>"  # as text
+    assert asked(page, "frame", 1).shape == (32 * 32 * 4,)
+    (tmp_path / "page/frame.onnx").unlink()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.wait_for_function(READY)
+    assert page.inner_text("#what") == "frame.onnx is missing (404)"
   finally:
     server.kill()
     server.wait()
