@@ -22,8 +22,8 @@ LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17,
 MOUTH = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
 _IRISES, _SIDES = (468, 473), ("right", "left")
-_HOLES = (*EYES, MOUTH)
-_RISE = (0.04, 0.04, -0.12)  # of the holes' middles over their rings, in half widths of the face
+HOLES = (*EYES, MOUTH)
+RISE = (0.04, 0.04, -0.12)  # of the holes' middles over their rings, in half widths of the face
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,10 +124,10 @@ class FaceMap:
     """Takes the mesh's triangles, and how many points a face has."""
     fans = [
       np.array([(a, b, points + number) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)], np.int32)
-      for number, ring in enumerate(_HOLES)
+      for number, ring in enumerate(HOLES)
     ]
     self.triangles = np.concatenate([triangles.astype(np.int32), *fans])
-    flat = flatten(self.triangles, points + len(_HOLES))
+    flat = flatten(self.triangles, points + len(HOLES))
     self.charts = self._parts(flat, len(triangles))
     self.corners = flat[self.triangles].astype(np.float32)
     for number in np.unique(self.charts):
@@ -148,13 +148,13 @@ class FaceMap:
         charts[np.isin(self.triangles, points).any(axis=1)] = chart(name, side)
     names = (("eye", _SIDES[0]), ("eye", _SIDES[1]), ("mouth", None))
     for number, (name, side) in enumerate(names):
-      first = count + sum(len(ring) for ring in _HOLES[:number])
-      charts[first : first + len(_HOLES[number])] = chart(name, side)
+      first = count + sum(len(ring) for ring in HOLES[:number])
+      charts[first : first + len(HOLES[number])] = chart(name, side)
     return charts
 
   def close(self, face: Float[NdArray, "N 3"], forward: Float[NdArray, "3"]) -> Float[NdArray, "M 3"]:
     """The points of a face and those that close its holes; `forward` is half a face's width long."""
-    middles = [face[list(ring)].mean(axis=0) + rise * forward for ring, rise in zip(_HOLES, _RISE, strict=True)]
+    middles = [face[list(ring)].mean(axis=0) + rise * forward for ring, rise in zip(HOLES, RISE, strict=True)]
     return np.concatenate([face, middles])
 
   def skin(self, points: Float[NdArray, "M 3"], up: Float[NdArray, "3"]) -> MeshSkin:
@@ -169,7 +169,7 @@ class FaceMap:
       half = (outer - inner) / 2
       square = np.array([half[1], -half[0]])
       square *= 1.0 if square @ up[:2] > 0 else -1.0
-      refined = len(points) - len(_HOLES) > iris
+      refined = len(points) - len(HOLES) > iris
       middle = points[iris, :2] if refined else points[list(eye), :2].mean(axis=0)
       away = (points[self.triangles[mine], :2] - middle) / max(float(half @ half), 1e-6)
       corners[mine] = np.stack([away @ half * 0.3, away @ square * 0.45], axis=-1) + 0.5

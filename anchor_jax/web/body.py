@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from anchor_jax.motion.face_mesh import BROWS, EYES, LIPS, MOUTH, FaceMap
+from anchor_jax.motion.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
 from anchor_jax.motion.face_points import IRISES, mean_face
 from anchor_jax.motion.surface import CHARTS, FINGER_JOINTS, THUMB_JOINTS
 from anchor_jax.motion.widths import TORSO_HEIGHTS, Widths
-
-HOLES, RISE = (*EYES, MOUTH), (0.04, 0.04, -0.12)  # as `FaceMap.close` has them
 
 
 def body_description() -> dict[str, Any]:
