@@ -49,7 +49,7 @@ def cut_film(film, hole):
   with av.open(str(film)) as container:
     packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
   stamps, step = [packet.pts for packet in packets], sorted(packet.pts for packet in packets)[1]
-  there = [n for n in range(10, 30) if (max(stamps[:n]) > (n - 1) * step) == hole][0]
+  there = next(n for n in range(10, 30) if (max(stamps[:n]) > (n - 1) * step) == hole)
   film.write_bytes(film.read_bytes()[: packets[there].pos + 1])
   return there, max(stamps[:there]) // step + 1
 

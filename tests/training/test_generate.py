@@ -31,16 +31,16 @@ from anchor_jax.motion.video import VideoWriter, probe, read_frames
 from anchor_jax.person import load
 from anchor_jax.prepare import prepare
 from anchor_jax.store.folders import read_models
-from anchor_jax.train import train
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory, begun_runs):
-  """A workdir with a body, and a head of one step."""
-  workdir, config = tmp_path_factory.mktemp("person"), begun_runs("body", steps=1)
-  record = open_prepared(config.data.path).read(0, ("frame",))
-  write_untrained(workdir / "body", config, read_models(pathlib.Path(config.init), "body")[1], record["frame"])
-  train(begun_runs("head", steps=1), workdir, jax.devices()[:1])
+  """A workdir with a body and a head."""
+  workdir = tmp_path_factory.mktemp("person")
+  for part in ("body", "head"):
+    config = begun_runs(part, steps=1)
+    record = open_prepared(config.data.path).read(0, ("frame",))
+    write_untrained(workdir / part, config, read_models(pathlib.Path(config.init), part)[1], record["frame"])
   return workdir
 
 

@@ -116,8 +116,13 @@ def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, m
   monkeypatch.setattr(Networks, "denoise", denoise)
   monkeypatch.setattr(Networks, "refine", refined)
   monkeypatch.setattr(Networks, "decode", plain_pictures)
-  make_loss(config, networks)(weights, {}, batch, jax.random.key(0))
-  timesteps, pictures = seen
+
+  @jax.jit
+  def run(weights):
+    make_loss(config, networks)(weights, {}, batch, jax.random.key(0))
+    return seen
+
+  timesteps, pictures = run(weights)
   last = len(make_schedule(networks.model.schedule)) - 1
   assert np.flatnonzero(np.asarray(timesteps) == last).tolist() == [0, 4]
   assert len(pictures) == 2 and np.abs(pictures[0] - pictures[1]).min() > 0
@@ -145,7 +150,7 @@ def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
     Networks, "denoise", lambda self, weights, latents, *_: 0 * latents + weights["null_context"].mean()
   )
   refining = lambda trained: make_loss(config, networks)(trained, {}, batch, jax.random.key(0))[1]["refining"]
-  assert np.abs(jax.grad(refining)(weights)["null_context"]).min() > 0
+  assert np.abs(jax.jit(jax.grad(refining))(weights)["null_context"]).min() > 0
 
 
 def test_decoded_pictures_count_as_much_as_is_set_without_a_refiner(tiny_run, monkeypatch):
