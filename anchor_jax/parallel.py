@@ -233,21 +233,32 @@ def shard_map_attention(kernel: Callable[..., Array], q: Array, k: Array, v: Arr
   Returns:
     [B N heads D], sharded as q is.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
-  batch_axes = []
-  for axis in (DATA, FSDP):
-    shards = math.prod(free[a] for a in batch_axes) * free.get(axis, 1)
-    if free.get(axis, 1) > 1 and q.shape[0] % shards == 0:
-      batch_axes.append(axis)
+  free, batch, sequence = _attention_axes(q)
   if not free:
     return kernel(q, k, v, key_count)
-  sequence = FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
-  batch = tuple(batch_axes) or None
-  queries, all_keys = PartitionSpec(batch, sequence), PartitionSpec(batch)
+  queries, all_keys = PartitionSpec(batch or None, sequence), PartitionSpec(batch or None)
   specs = (queries, all_keys, all_keys, None if key_count is None else all_keys)
-  run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=set(free), check_vma=False)
+  run = jax.shard_map(kernel, in_specs=specs, out_specs=queries, axis_names=free, check_vma=False)
   return run(q, k, v, key_count)
+
+
+def attention_shards(q: Array) -> int:
+  """How many devices of the current mesh share queries [B N heads D], by examples and by frames."""
+  _, batch, sequence = _attention_axes(q)
+  sizes = jax.sharding.get_abstract_mesh().shape
+  return math.prod(sizes[axis] for axis in (*batch, *([sequence] if sequence else [])))
+
+
+def _attention_axes(q: Array) -> tuple[set[str], tuple[str, ...], str | None]:
+  """(axes that are not manual yet, those that shard the batch of q, the one that shards its sequence)."""
+  mesh = jax.sharding.get_abstract_mesh()
+  free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
+  batch: list[str] = []
+  for axis in (DATA, FSDP):
+    shards = math.prod(free[a] for a in batch) * free.get(axis, 1)
+    if free.get(axis, 1) > 1 and q.shape[0] % shards == 0:
+      batch.append(axis)
+  return set(free), tuple(batch), FRAMES if free.get(FRAMES, 1) > 1 and q.shape[1] % free[FRAMES] == 0 else None
 
 
 def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:

@@ -22,7 +22,8 @@ from anchor_jax.errors import UserError, suggestion
 from anchor_jax.shapes import Array, Float, Int
 
 IMPLEMENTATIONS = ("plain", "pieces", "chunked", "cudnn", "flash")
-_PLAIN_LOGITS = 2**24  # up to this many logits "plain" is faster, and its matrix small
+RESIDUALS = "attention"  # the name, for rematerialisation, of what a fused kernel leaves to its backward pass
+_PLAIN_LOGITS = 2**24  # up to this many logits on a device "plain" is faster, and its matrix small
 _CPU_PLAIN_LOGITS = 2**17
 _PIECE_LOGITS, _PIECE_ROWS = (
   2**17,
@@ -63,7 +64,7 @@ def attention(
   if causal or implementation == "plain":
     return _plain(q, k, v, key_count, causal)
   most = _CPU_PLAIN_LOGITS if parallel.platform() == "cpu" else _PLAIN_LOGITS
-  if implementation is None and batch * heads * length * k.shape[1] <= most:
+  if implementation is None and batch * heads * length * k.shape[1] <= most * parallel.attention_shards(q):
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
     implementation = _best(q, k)
@@ -171,14 +172,18 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
     return _chunked(q, k, v, key_count)
   block = lambda length: next(size for size in (_FLASH_BLOCK, 512, 256, 128) if length % size == 0)
   rows, columns, inner = block(queries), block(keys), min(512, block(keys))
+  # Rows of fewer than 128 numbers are padded to 128 in memory: tokens go along the rows then, which is also how the
+  # projections before lay them out, so that nothing is copied in between.
+  layout = splash.QKVLayout.SEQ_MINOR if width < 128 else splash.QKVLayout.HEAD_DIM_MINOR
   sizes = splash.BlockSizes(
     block_q=rows, block_kv=columns, block_kv_compute=inner,
     block_q_dkv=rows, block_kv_dkv=columns, block_kv_dkv_compute=inner,
     block_q_dq=rows, block_kv_dq=columns,
+    q_layout=layout, k_layout=layout, v_layout=layout,
   )  # fmt: skip
   full = splash_mask.FullMask((queries, keys))
   attend = lambda count: splash.make_splash_mha_single_device(
-    splash_mask.MultiHeadMask([full] * count), block_sizes=sizes
+    splash_mask.MultiHeadMask([full] * count), block_sizes=sizes, residual_checkpoint_name=RESIDUALS
   )
   by_head = lambda x: jnp.moveaxis(x, 2, 1)
   operands = (by_head(q) * jnp.asarray(width**-0.5, q.dtype), by_head(k), by_head(v))

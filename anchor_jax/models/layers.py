@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from anchor_jax import parallel
 from anchor_jax.errors import UserError, suggestion
+from anchor_jax.models.attention import RESIDUALS
 from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 Initializer = Callable[..., Array]
@@ -343,7 +344,9 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
 
   Args:
     module: class to wrap.
-    remat: False returns `module` itself; True saves nothing; a string names a policy in `jax.checkpoint_policies`.
+    remat: False returns `module` itself; True saves nothing; "attention" saves what a fused kernel of attention leaves
+      to its backward pass, its output and a number a query, so that it runs once; any other string names a policy in
+      `jax.checkpoint_policies`.
 
   Raises:
     UserError: no policy has that name.
@@ -352,6 +355,8 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
     return module
   if remat is True:
     return nn.remat(module)
+  if remat == RESIDUALS:
+    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(RESIDUALS))
   policy = getattr(jax.checkpoint_policies, remat, None)
   if policy is None:
     raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, dir(jax.checkpoint_policies))}")

@@ -107,6 +107,21 @@ def test_only_the_cpu_computes_in_pieces(platform, tokens, kernel, monkeypatch):
   assert taken == [kernel]
 
 
+def test_a_short_matrix_is_one_whose_share_of_a_device_is_short(monkeypatch):
+  from anchor_jax.models import attention as module
+
+  taken = []
+  pick = lambda name: lambda q, *_: taken.append(name) or q
+  monkeypatch.setattr(parallel, "platform", lambda: "tpu")
+  monkeypatch.setattr(module, "_plain", pick("plain"))
+  monkeypatch.setattr(module, "_KERNELS", {name: pick(name) for name in module.IMPLEMENTATIONS})
+  for examples, mesh in ((8, MeshConfig(2, 4)), (8, MeshConfig(2, 1, 4)), (6, MeshConfig(1, 4, 2))):
+    q = jax.ShapeDtypeStruct((examples, 2048, 2, 16), jnp.float32)  # 2**23 logits an example
+    with parallel.use_mesh(parallel.make_mesh(mesh)):
+      jax.eval_shape(lambda *x: attention(*x), q, q, q)
+  assert taken == ["plain", "flash", "flash"]  # 8 shards; 2, since heads are not counted; 1, since 4 doesn't divide 6
+
+
 def test_sixteen_bits_are_as_close_as_sixteen_bits_can_be(jit):
   arrays = long_heads(40)
   exact = attention(*arrays[:3], implementation="plain")
