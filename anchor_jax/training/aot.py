@@ -36,6 +36,7 @@ class Answer:
     collectives: bytes that a chip sends for each kind of collective in the program, the body of a loop counted once.
     seconds: compile time.
     batch: images of a step, over all chips.
+    peak: operations per second of a chip; 0 if not known.
     estimate: of a step's time; None for chips whose clock is not known.
   """
 
@@ -48,6 +49,7 @@ class Answer:
   collectives: dict[str, int]
   seconds: float
   batch: int = 0
+  peak: float = 0.0
   estimate: Estimate | None = None
 
   @property
@@ -76,7 +78,9 @@ class Answer:
     if self.estimate is None:
       return text
     rate = f"{'images a second, all chips':40s}{self.batch / self.estimate.seconds:8.1f}"
-    return f"{text}\n{rate}\n{self.estimate.table()}"
+    share = 100 * self.flops / self.peak / self.estimate.seconds
+    share = f"{'these operations, share of the peak':40s}{share:8.1f} %  (those of attention's kernels are not counted)"
+    return f"{text}\n{rate}\n{share}\n{self.estimate.table()}"
 
 
 def print_fit(topology: str, config: RunConfig) -> bool:
@@ -125,6 +129,7 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
     collective_bytes(text),
     time.monotonic() - started,
     config.data.batch_size,
+    chip.flops if chip else 0.0,
     estimate(text, chip, config.optimizer.accumulate) if chip and chip.clock else None,
   )
 

@@ -3,16 +3,19 @@
 XLA:TPU writes `estimated_cycles` beside every fusion that it has scheduled. What has none is estimated here:
 
 - A Pallas kernel of attention takes the longest of its matrix products (depth padded to 128 lanes) at the chip's peak,
-  `_VECTOR_OPS` operations a logit on the vector unit, and its operands and results once over the memory.
+  `_VECTOR_OPS` operations a logit on the vector unit, and its operands and results once over the memory. Transposing
+  blocks inside it is taken as free.
 - Any other kernel takes the last of these three.
 - A collective takes the bytes that a chip sends over the rate of its links along one axis of the torus. One that is
-  started and awaited apart, or fused with computation, is taken as hidden behind computation.
+  started and awaited apart, or fused with computation, is taken as hidden behind computation; its pieces, which share
+  a channel, count once.
 - Asynchronous copies are taken as hidden. A loop whose trip count the text does not give counts `unknown_trips` times.
 
 So the sum is a model, not a measurement: it knows no stalls, no skew between chips and no host.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -31,7 +34,7 @@ _PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][\w-]*)\((.*)$")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _NO_MODULE = re.compile(
-  r"^(jit|jvp|transpose|vmap|pjit|shard_map)\b|^(while|body|cond|closed_call|checkpoint|remat.*)$"
+  r"^(jit|jvp|transpose|vmap|pjit|shard_map)\b|^(while|body|cond|closed_call|checkpoint|remat.*|shard_map|static_sparsity_splash)$"
 )
 
 
@@ -102,6 +105,9 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
       entry = current if head[1] else entry
     elif current and (match := _LINE.match(line)):
       found[current].append(Instruction(*match.groups()))
+    elif current and found[current] and not re.match(r"\}(?!\})", line):  # a kernel's metadata goes over several lines
+      last = found[current][-1]
+      found[current][-1] = dataclasses.replace(last, rest=f"{last.rest} {line}")
   return found, entry
 
 
@@ -129,14 +135,16 @@ def estimate(text: str, chip: Chip, unknown_trips: int = 1) -> Estimate:
   computations, entry = parse(text)
   groups: dict[tuple[str, str], float] = defaultdict(float)
   notes: Counter[str] = Counter()
-  hidden = 0.0
+  hidden, first = 0.0, dict[str, str]()
   for i, times in _executed(computations, entry, unknown_trips, notes):
     inside = _inside(computations, i)
     sent = [each for each in inside if each.op.removesuffix("-start") in _COLLECTIVES]
     if sent:
       # An async operation is in a computation of its own, or ends in -start.
       beside = i not in sent or any(each.op.endswith("-start") for each in sent)
-      spent = times * sum(sum(c.sent for c in collectives(_line(each))) for each in sent) / chip.link
+      # The first piece of a channel that is met stands for all of them, as often as it runs.
+      counted = [each for each in sent if not beside or first.setdefault(_channel(each), i.name) == i.name]
+      spent = times * sum(sum(c.sent for c in collectives(_line(each))) for each in counted) / chip.link
       if beside:
         hidden += spent
       else:
@@ -185,6 +193,11 @@ def _inside(computations: Mapping[str, list[Instruction]], i: Instruction) -> li
   return found
 
 
+def _channel(i: Instruction) -> str:
+  found = re.search(r"channel_id=(\d+)", i.rest)
+  return found[1] if found else i.name
+
+
 def _line(i: Instruction) -> str:
   return f"  %{i.name} = {i.result} {i.op}({i.rest}"
 
@@ -200,15 +213,17 @@ def _seconds(computations: Mapping[str, list[Instruction]], i: Instruction, chip
 def _kernel_seconds(computations: Mapping[str, list[Instruction]], i: Instruction, chip: Chip) -> float:
   """The roofline of a Pallas kernel."""
   given = re.search(r"operand_layout_constraints=\{(.*?\})\}", i.rest)
-  operands = _shapes(given[1] if given else "")
-  moved = sum(_size(*shape) for shape in (*operands, *_shapes(i.result))) / chip.bandwidth
+  operands, results = _shapes(given[1] if given else ""), _shapes(i.result)
+  moved = sum(_size(*shape) for shape in (*operands, *results)) / chip.bandwidth
   products = next((count for name, count in _PRODUCTS.items() if i.name.startswith(name)), 0)
-  # Queries, keys and so on, [... heads, length, width]; the kernel's tables of whole numbers come before them.
-  by_head = [axes for name, axes in operands if len(axes) > 2 and "f" in name]
-  if not products or len(by_head) < 2:
+  # Queries, keys and so on, [... heads, length, width] or [... heads, width, length]; the kernel's tables of whole
+  # numbers come before them. The first result by heads has the width last.
+  by_head, results = ([axes for name, axes in some if len(axes) > 2 and "f" in name] for some in (operands, results))
+  if not products or len(by_head) < 2 or not results:
     return moved
-  (*heads, queries, width), keys = by_head[0], by_head[1][-2]
-  logits = math.prod(heads) * queries * keys
+  width = results[0][-1]
+  queries, keys = (math.prod(axes[-2:]) // width for axes in by_head[:2])
+  logits = math.prod(by_head[0][:-2]) * queries * keys
   padded = -(-width // _LANES) * _LANES
   return max(moved, 2 * products * logits * padded / chip.flops, _VECTOR_OPS * logits / chip.vector)
 
@@ -241,6 +256,12 @@ def kind(i: Instruction, inside: list[Instruction]) -> str:
 
 
 def module(op_name: str) -> str:
-  """The module of an operation's name, without JAX's own parts and the primitive, layer numbers replaced by *."""
+  """The module of an operation's name, layer numbers replaced by *.
+
+  Left out are JAX's own parts, the primitive, the methods of modules, and the way to the outermost module where
+  differentiation repeats it.
+  """
   parts = [part for part in op_name.split("/")[:-1] if not _NO_MODULE.match(part)]
-  return re.sub(r"_\d+", "_*", "/".join(parts)) or "(no module)"
+  parts = [re.sub(r"\.\w+$", "", part) for part in parts]
+  parts = parts[len(parts) - 1 - parts[::-1].index(parts[0]) :] if parts else []
+  return re.sub(r"_\d+", "_*", "/".join(part for part, _ in itertools.groupby(parts))) or "(no module)"
