@@ -6,7 +6,7 @@ from anchor_jax.architecture import ControlNetConfig, UNetConfig
 from anchor_jax.config import DataConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig
 
 
-def stable_diffusion_15(part: str, remat: bool | str = "attention", **unet_fields) -> ModelConfig:
+def stable_diffusion_15(part: str, remat: bool | str = "products", **unet_fields) -> ModelConfig:
   """Stable Diffusion 1.5 with a pose branch and CLIP ViT-B/32's image tower; for the head, the inpainting model.
 
   Args:

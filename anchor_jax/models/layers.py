@@ -7,12 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from anchor_jax import parallel
 from anchor_jax.errors import UserError, suggestion
 from anchor_jax.models.attention import RESIDUALS
 from anchor_jax.shapes import Array, Bool, Float, Shaped
+
+_PRODUCTS = "products"  # the name, for rematerialisation, of what convolutions and matrix products with kernels give
 
 Initializer = Callable[..., Array]
 
@@ -43,10 +46,10 @@ class Dense(nn.Module):
     kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     columns = jnp.split(kernel, count, axis=1)
     outputs = [jax.lax.dot_general(x.astype(self.dtype), own, (((x.ndim - 1,), (0,)), ((), ()))) for own in columns]
-    if not self.use_bias:
-      return outputs
-    bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(self.dtype)
-    return [y + own for y, own in zip(outputs, jnp.split(bias, count), strict=True)]
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(self.dtype)
+      outputs = [y + own for y, own in zip(outputs, jnp.split(bias, count), strict=True)]
+    return [checkpoint_name(y, _PRODUCTS) for y in outputs]
 
 
 class SplitDense(Dense):
@@ -126,7 +129,7 @@ def convolve(
   )
   if bias is not None:
     y = y + bias.astype(dtype)
-  return y.reshape(*x.shape[:-3], *y.shape[1:])
+  return checkpoint_name(y, _PRODUCTS).reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def fold_kernel(kernel: Float[Array, "3 3 C O"], side: int, stride: int) -> Float[Array, "3 3 D P"]:
@@ -345,8 +348,9 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
   Args:
     module: class to wrap.
     remat: False returns `module` itself; True saves nothing; "attention" saves what a fused kernel of attention leaves
-      to its backward pass, its output and a number a query, so that it runs once; any other string names a policy in
-      `jax.checkpoint_policies`.
+      to its backward pass, its output and a number a query, so that it runs once; "products" saves that and what
+      convolutions and dense layers give, so that only what is cheap is computed again, for more memory; any other
+      string names a policy in `jax.checkpoint_policies`.
 
   Raises:
     UserError: no policy has that name.
@@ -355,8 +359,9 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
     return module
   if remat is True:
     return nn.remat(module)
-  if remat == RESIDUALS:
-    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(RESIDUALS))
+  kept = {"attention": (RESIDUALS,), _PRODUCTS: (RESIDUALS, _PRODUCTS)}
+  if remat in kept:
+    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*kept[remat]))
   policy = getattr(jax.checkpoint_policies, remat, None)
   if policy is None:
     raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, dir(jax.checkpoint_policies))}")

@@ -95,7 +95,7 @@ def test_gelu_is_the_exact_one():
   assert float(gelu(jnp.array(1.0))) == pytest.approx(0.8413447, abs=1e-6)  # the tanh form gives 0.8411920
 
 
-@pytest.mark.parametrize("remat", [True, "attention", "dots_saveable"])
+@pytest.mark.parametrize("remat", [True, "attention", "products"])
 def test_remat_changes_no_name_and_no_gradient(remat, random_params, jit):
   inputs = normal(0, 1, 2, 4, 4, 4), normal(1, 1, 6)
   plain, saving = (rematerialised(ResBlock, kind)(8, 2) for kind in (False, remat))
