@@ -64,6 +64,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return from_values(typing.cast(type, hint), value, where)
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
+    if bool in arguments and value in ("True", "False"):  # a flag whose default is text gives text
+      return value == "True"
     for option in arguments:
       try:
         return _convert(option, value, where)

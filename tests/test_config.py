@@ -8,6 +8,7 @@ from anchor_jax import config as settings
 from anchor_jax.config import RunConfig, SampleConfig, run_config, to_config_dict, to_plain
 from anchor_jax.diffusion import solvers, windows
 from anchor_jax.errors import UserError
+from anchor_jax.presets import reference_run
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "configs"
@@ -104,6 +105,14 @@ def test_values_at_the_ends_of_their_ranges_are_taken():
     {"optimizer": {"clip": INFINITE, "b1": 0.0, "ema": 0.999, "accumulate": 4}, "mesh": {"data": 1, "fsdp": -1}}
   )
   run_config({"sample": {"window": 1, "overlap": 0, "steps": 1000, "guidance_interval": [0.3, 0.3], "guidance": -1}})
+
+
+@pytest.mark.parametrize("given,read", [("True", True), ("False", False), ("attention", "attention"), (True, True)])
+def test_a_flag_s_text_is_a_truth_value_where_the_setting_can_be_one(given, read):
+  values = to_plain(reference_run("body"))
+  values["model"]["unet"]["remat"] = given
+  found = run_config(values).model.unet.remat
+  assert found == read and type(found) is type(read)
 
 
 def test_the_autoencoder_is_not_distilled():

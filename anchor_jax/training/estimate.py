@@ -34,7 +34,7 @@ _PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dkv": 4, "splash_mha_dq": 3}
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.+?) ([a-z][\w-]*)\((.*)$")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _NO_MODULE = re.compile(
-  r"^(jit|jvp|transpose|vmap|pjit|shard_map)\b|^(while|body|cond|closed_call|checkpoint|remat.*|shard_map|static_sparsity_splash)$"
+  r"^(jit|jvp|transpose|vmap|pjit|shard_map)\b|^(while|body|cond|closed_call|checkpoint|remat.*|static_sparsity_splash)$"
 )
 
 
