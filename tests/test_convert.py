@@ -165,7 +165,7 @@ def test_what_is_left_out_of_a_person_is_told(body, tmp_path, capsys, monkeypatc
     (tmp_path / "ana/body/appearance.safetensors").touch()
 
 
-@pytest.mark.parametrize("same", [True, False], ids=("same", "different"))
+@pytest.mark.parametrize("same", [pytest.param(True, marks=pytest.mark.slow), False], ids=("same", "different"))
 def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp_path):
   """Bit for bit, out to diffusers and back in: the head's replaced the body's."""
   config, trained, frozen = body

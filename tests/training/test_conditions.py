@@ -274,6 +274,7 @@ def test_a_refiner_takes_coordinates_for_no_pictures(workdir):
   assert np.abs(refine(jnp.ones((1, SIZE, SIZE, 4))) - refine(None)).max() > 0
 
 
+@pytest.mark.slow
 def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
   config = make_config("full", init=str(models), lora=LoRAConfig(rank=2, targets=("to_q", "conv1")))
   train(config, tmp_path / "ana", jax.devices()[:1])
