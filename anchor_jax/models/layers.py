@@ -364,5 +364,5 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
     return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*kept[remat]))
   policy = getattr(jax.checkpoint_policies, remat, None)
   if policy is None:
-    raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, dir(jax.checkpoint_policies))}")
+    raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, (*kept, *dir(jax.checkpoint_policies)))}")
   return nn.remat(module, policy=policy)

@@ -108,6 +108,8 @@ def test_remat_changes_no_name_and_no_gradient(remat, random_params, jit):
 def test_an_unknown_remat_policy_is_told():
   with pytest.raises(UserError, match='Did you mean "dots_saveable"'):
     rematerialised(ResBlock, "dots_savable")
+  with pytest.raises(UserError, match='Did you mean "products"'):
+    rematerialised(ResBlock, "product")
 
 
 def test_sixteen_bits_are_normalised_as_well_as_in_two_passes():
