@@ -3,10 +3,18 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from anchor_jax.errors import UserError, suggestion
+from anchor_jax.errors import UserError, one_line, suggestion
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+  """Bounds of a number, as in `Annotated[int, Within(1, 4096)]`; NaN is within none."""
+
+  least: float
+  most: float
 
 
 class SettingError(UserError):
@@ -42,41 +50,80 @@ def check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
     raise SettingError(name, f'is "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
 
 
-def from_values(kind: type, values: Any, where: str) -> Any:
-  """Builds dataclass `kind` from a mapping, refusing unknown keys and values of another type."""
+def from_values(kind: type, values: Any, where: str, others: bool = False) -> Any:
+  """Builds dataclass `kind` from a mapping, refusing values of another type, and keys that are unknown or missing.
+
+  Fields may be numbers, texts, truth values, dataclasses, tuples, mappings from texts (`dict[str, ...]`), unions and
+  literals of these, and `Annotated` with bounds (`Within`).
+
+  Args:
+    kind: the dataclass.
+    values: by name of its fields.
+    where: name of the group, for messages.
+    others: leave out unknown keys, as of files that later versions write, instead of refusing them.
+  """
   if not hasattr(values, "items"):
-    raise UserError(f"{where} must be a group of settings, not {values!r}")
-  hints = typing.get_type_hints(kind)
-  fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    raise UserError(f"{where} must be a group of settings, not {one_line(repr(values))}")
+  hints = typing.get_type_hints(kind, include_extras=True)
+  fields = {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
   made = {}
   for key, value in values.items():
-    if key not in fields:
+    if key in fields:
+      made[key] = _convert(fields[key], value, f"{where}.{key}", others)
+    elif not others:
       raise UserError(f'unknown setting "{where}.{key}".{suggestion(key, fields)}')
-    made[key] = _convert(fields[key], value, f"{where}.{key}")
+  for field in dataclasses.fields(kind):
+    if field.init and field.name not in made and field.default is field.default_factory is dataclasses.MISSING:
+      raise UserError(f"{where}.{field.name} is missing")
   try:
     return kind(**made)
   except SettingError as error:
     raise SettingError(f"{where}.{error.setting}", error.problem) from None
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, others: bool) -> Any:
   if dataclasses.is_dataclass(hint):
-    return from_values(typing.cast(type, hint), value, where)
+    return from_values(typing.cast(type, hint), value, where, others)
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin is typing.Annotated:
+    return _within(_convert(arguments[0], value, where, others), arguments[1], where)
   if origin in (typing.Union, types.UnionType):
     if bool in arguments and value in ("True", "False"):  # a flag whose default is text gives text
       return value == "True"
+    optional = [option for option in arguments if option is not type(None)]
+    if len(optional) == 1 and value is not None and not isinstance(optional[0], type):
+      return _convert(optional[0], value, where, others)  # whose own message says what is wrong within it
     for option in arguments:
       try:
-        return _convert(option, value, where)
+        return _convert(option, value, where, others)
       except UserError:
         continue
   elif origin is tuple:
-    if isinstance(value, list | tuple):
-      inner = arguments[0]
-      return tuple(_convert(inner, item, where) for item in value)
+    if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
+      inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+      return tuple(_convert(kind, item, where, others) for kind, item in zip(inner, value, strict=True))
+  elif origin is dict:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+      return {key: _convert(arguments[1], item, f"{where}.{key}", others) for key, item in value.items()}
+  elif origin is typing.Literal:
+    if any(type(value) is type(known) and value == known for known in arguments):
+      return value
   elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-    return float(value)
+    return _float(value, where)
   elif hint is Any or (hint in (int, str, bool, type(None)) and type(value) is hint):
     return value
-  raise UserError(f"{where} is {value!r}: expected {getattr(hint, '__name__', hint)}")
+  raise UserError(f"{where} is {one_line(repr(value))}: expected {getattr(hint, '__name__', hint)}")
+
+
+def _float(value: float, where: str) -> float:
+  try:
+    return float(value)
+  except OverflowError:
+    raise UserError(f"{where} is a number of {len(str(value))} digits: it must be smaller") from None
+
+
+def _within(value: Any, bounds: Within, where: str) -> Any:
+  for number in value if isinstance(value, tuple) else (value,):
+    if number is not None and not bounds.least <= number <= bounds.most:
+      raise UserError(f"{where} is {one_line(number, 40)}: it must be {bounds.least:g} to {bounds.most:g}")
+  return value

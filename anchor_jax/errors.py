@@ -1,11 +1,33 @@
 """The exception for mistakes of users, and suggestions for misspelt names."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line."""
+  """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line.
+
+  Names of files and values are put into messages as they are; control characters in them are shown as escapes here.
+  """
+
+  def __init__(self, message: object = ""):
+    super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+  """Returns a text with control characters and the like as escapes: a terminal shows a file's name, and obeys none.
+
+  Also bytes of names that are not UTF-8, and marks that turn the direction of writing.
+  """
+  text = str(text)
+  if text.isascii() and text.isprintable():
+    return text
+  return "".join(one if _harmless(one) else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
+
+
+def _harmless(one: str) -> bool:
+  return one.isprintable() or unicodedata.category(one) == "Zs"
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -16,5 +38,5 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def one_line(cause: object, longest: int = 200) -> str:
   """Returns the text of an error or a value for use within a message: on one line, shortened, never empty."""
-  text = " ".join(str(cause).split()) or type(cause).__name__
+  text = printable(" ".join(str(cause).split())) or type(cause).__name__
   return text if len(text) <= longest else text[:longest] + "..."
