@@ -103,10 +103,17 @@ class StreamLayout:
   def first_block_needed(self, frame: int) -> int:
     """The block that a stream must start with, so that `frame` and all after it are those of a stream from block 0.
 
-    Each sampling step, wrong values at the beginning reach `windows_ahead` more windows.
+    Windows before that block never run: what they hold is wrong after the first step, and each further step carries
+    that `windows_ahead` windows on. From the second step on, a last window that was moved back may hold a wrong frame
+    where it would hold none at its own place; it counts with the farthest start it can be moved to, whatever the clip's
+    length.
     """
-    wrong = math.ceil(self.rule.windows_ahead * self.steps / self.group_size) + (self.offset > 0)
-    return max(0, (frame + self.offset) // self.block - wrong)
+    rule = self.rule
+    shared = rule.window - rule.windows_ahead * rule.stride  # frames of a window and the farthest one that it overlaps
+    moved = shared - 1 if self.offset and self.steps > 1 else 0
+    # From the start of the first window that runs.
+    wrong = rule.windows_ahead * rule.stride * self.steps + shared - rule.stride + moved
+    return max(0, (frame - wrong) // self.block)
 
 
 @jax.tree_util.register_dataclass

@@ -1,6 +1,7 @@
 """The stream gives the whole clip's frames: all lengths, tails, weights, solvers, groups, and from the middle on."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +114,42 @@ def test_goes_on_from_the_middle_bit_for_bit(rule):
   whole = streamed(*settings, length=100)
   for start in (1, 33, 70, 99):
     np.testing.assert_array_equal(streamed(*settings, length=100, start=start), whole[start:])
+
+
+def frames_wrong(layout, length):
+  """How many frames of a clip, from its first on, streams from block 0, 1, ... get wrong: the tables alone say."""
+  plan, blocks = plan_windows(layout.rule, length), np.arange(length // layout.block + 2)
+  holds = np.zeros((plan.count, length), bool)
+  np.put_along_axis(holds, plan.frames, True, axis=1)  # slots without a frame repeat the last one, which is held then
+  runs = np.arange(plan.count) // layout.group_size >= blocks[:, None]
+  # Frames whose latents are those of a stream from 0.
+  right = np.arange(length) >= blocks[:, None] * layout.block - layout.offset
+  for _ in range(layout.steps):
+    whole = runs & ~(holds & ~right[:, None]).any(axis=2)
+    right &= ~(holds & ~whole[:, :, None]).any(axis=1)
+  return length - np.cumprod(right[:, ::-1], axis=1).sum(axis=1)  # all that come before the last right ones
+
+
+def test_the_first_block_needed_is_far_enough_back_in_every_small_layout():
+  rules = [(window, overlap) for window in range(1, 6) for overlap in range(window)] + [(8, 4)]
+  for (window, overlap), tail, steps in itertools.product(rules, ("ragged", "moved_back"), (1, 2, 3)):
+    for group_size in (1, 2, 3):
+      layout = StreamLayout(WindowRule(window, overlap, tail), steps, group_size)
+      tight = set()  # starts for which a clip of some length needs that very block
+      for length in range(1, 24):
+        wrong = frames_wrong(layout, length)
+        for start in range(length):
+          needed = layout.first_block_needed(start)
+          assert wrong[needed] <= start, (layout, length, start)
+          tight |= {start} if needed + 1 == len(wrong) or wrong[needed + 1] > start else set()
+      assert tight == set(range(23)), layout  # and no earlier than it must
+
+
+def test_goes_on_bit_for_bit_where_a_window_moved_back_holds_a_wrong_frame():
+  settings = (WindowRule(8, 4, "moved_back"), 1, 2, "ddim", 1.0)
+  for length, start in ((15, 14), (19, 18), (39, 37)):
+    whole = streamed(*settings, length=length)
+    np.testing.assert_array_equal(streamed(*settings, length=length, start=start), whole[start:])
 
 
 def test_holds_few_frames_and_takes_in_no_more_than_it_must():
