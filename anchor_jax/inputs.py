@@ -137,7 +137,7 @@ def _missing(path: Path, what: str, error: Exception) -> UserError:
   if number == errno.ELOOP:
     return UserError(f"{path} is a link that leads back to itself: name the {what} itself")
   if number == errno.ENAMETOOLONG:
-    return UserError(f"the name {one_line(path, 40)} is longer than the system allows: give the path of a {what}")
+    return UserError(f"there is no {what} {one_line(path, 40)}: the name is longer than the system allows")
   if isinstance(error, ValueError):
     return UserError(f"{path} is no name of a file: give the path of a {what}")
   if number not in (errno.ENOENT, errno.ENOTDIR):
@@ -162,5 +162,5 @@ def _names(folder: Path) -> list[str]:
 
 def _irregular(path: Path, what: str, mode: int) -> UserError:
   kind = next((name for matches, name in _KINDS if matches(mode)), "no regular file")
-  save = f"name a {what}" if stat.S_ISDIR(mode) else f"save it as a file first, and name that {what}"
+  save = "name a file" if stat.S_ISDIR(mode) else f"save it as a file first, and name that {what}"
   return UserError(f"{path} is {kind}, not a {what}: {save}")

@@ -14,6 +14,7 @@ from av.bitstream import BitStreamFilterContext
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
+from anchor_jax.inputs import open_input
 from anchor_jax.motion.video import add_stream, default_crf, even, picture_of
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -56,8 +57,8 @@ class ResumableWriter:
     prepare_parent(self.path)
     if self.path.is_dir():
       raise UserError(f"{self.path} is a folder: name a file for the output")
-    self._old = _whole_fragments(self.partial) if resume and self.partial.exists() else b""
-    self.frames = _count(self._old, self._comment, self.partial) if self._old else 0
+    self._old = _whole_fragments(self.partial) if resume and os.path.lexists(self.partial) else 0
+    self.frames = _count(self.partial, self._old, self._comment) if self._old else 0
 
   def write(self, frame: UInt8[NdArray, "H W 3"], tick: int | None = None) -> None:
     """Appends a frame; all have the first one's size.
@@ -91,7 +92,7 @@ class ResumableWriter:
     self._stream = add_stream(self._container, self._fps, frame, options)
     self._guard(self._container.start_encoding)
     if self._old:
-      with av.open(io.BytesIO(self._old)) as old:
+      with _Beginning(self.partial, self._old) as file, av.open(file) as old:
         # An mp4 keeps packets in another form than encoders make them, and the muxer takes one form a stream.
         as_encoded = BitStreamFilterContext("h264_mp4toannexb", old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
@@ -99,7 +100,7 @@ class ResumableWriter:
             same.stream = self._stream
             self._guard(lambda packet=same: self._container.mux(packet))
     self._guard(lambda: os.replace(beside, self.partial))
-    self._old = b""
+    self._old = 0
 
   def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
     """Closes the partial file and makes the final one, index in front, with the sound of `audio` if it has any."""
@@ -131,24 +132,60 @@ class ResumableWriter:
       raise refuse(self.partial, error) from error
 
 
-def _whole_fragments(path: Path) -> bytes:
-  """The file up to the end of its last whole fragment: boxes of (size, kind, body), see ISO/IEC 14496-12, 4.2."""
-  data, at, whole = path.read_bytes(), 0, 0
-  while at + 8 <= len(data):
-    size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-    if size == 1:
-      size = int.from_bytes(data[at + 8 : at + 16], "big")
-    if size < 8 or at + size > len(data):
-      break
-    at += size
-    if kind == b"mdat":
-      whole = at
-  return data[:whole]
+class _Beginning(io.RawIOBase):
+  """The first bytes of a file, as a file of its own; they are read as they are needed."""
+
+  def __init__(self, path: Path, size: int):
+    self._file, self._size = open_input(path, "video"), size
+
+  def readinto(self, buffer: Any, /) -> int:
+    """Reads up to the end of those bytes."""
+    return self._file.readinto(memoryview(buffer)[: max(0, self._size - self._file.tell())])
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+    """Goes to a place."""
+    return self._file.seek(self._size + offset if whence == io.SEEK_END else offset, whence % io.SEEK_END)
+
+  def tell(self) -> int:
+    """The place of the next byte."""
+    return self._file.tell()
+
+  def readable(self) -> bool:
+    """It is."""
+    return True
+
+  def seekable(self) -> bool:
+    """It is."""
+    return True
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+    super().close()
 
 
-def _count(data: bytes, comment: str, path: Path) -> int:
+def _whole_fragments(path: Path) -> int:
+  """Bytes up to the end of the last whole fragment: boxes of (size, kind, body), see ISO/IEC 14496-12, 4.2."""
+  with open_input(path, "video") as file:
+    length, at, whole = os.fstat(file.fileno()).st_size, 0, 0
+    while at + 8 <= length:
+      file.seek(at)
+      head = file.read(16)
+      size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+      if size == 1:
+        size = int.from_bytes(head[8:], "big")
+      if size < 8 or at + size > length:
+        break
+      at += size
+      if kind == b"mdat":
+        whole = at
+  return whole
+
+
+def _count(path: Path, size: int, comment: str) -> int:
+  """The frames in the first `size` bytes of a file that was begun with settings `comment`."""
   try:
-    with av.open(io.BytesIO(data)) as old:
+    with _Beginning(path, size) as file, av.open(file) as old:
       found = old.metadata.get(_TAG)
       count = sum(packet.size > 0 for packet in old.demux(old.streams.video[0]))
   except (av.error.FFmpegError, IndexError):

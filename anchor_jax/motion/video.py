@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.files import check_name, new_file
+from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
+from anchor_jax.inputs import regular_file
 from anchor_jax.motion.hdr import is_hdr, to_sdr
 from anchor_jax.shapes import Int, NdArray, UInt8
 
@@ -65,14 +66,7 @@ class VideoInfo:
 
 
 def _open(path: Path) -> av.container.InputContainer:
-  check_name(path)
-  if not os.path.exists(path):
-    siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
-    raise UserError(f"there is no video {path}.{suggestion(path.name, siblings)}")
-  if os.path.isdir(path):
-    raise UserError(f"{path} is a folder, not a video: name a video file")
-  if not os.access(path, os.R_OK):
-    raise UserError(f"cannot read {path}: permission denied")
+  regular_file(path, "video")
   if path.stat().st_size == 0:
     raise UserError(f"{path} is empty (0 bytes): record or copy it again")
   try:

@@ -8,6 +8,7 @@ import pytest
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion.video import VideoWriter, default_crf, frame_rate, probe, read_frames, write_video
+from tests.helpers.strange import strange_files
 
 
 def pictures(count=12, height=32, width=48):
@@ -99,6 +100,10 @@ def test_what_is_not_a_video(tmp_path):
     probe(tmp_path / "text.mp4")
   with pytest.raises(UserError, match="is a folder"):
     probe(tmp_path)
+  for path, said in strange_files(tmp_path / "odd", ".mp4").items():
+    for read in (probe, lambda path: list(read_frames(path))):
+      with pytest.raises(UserError, match=said):
+        read(path)
 
 
 def test_rotation_is_undone(tmp_path):
