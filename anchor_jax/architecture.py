@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from anchor_jax.config_json import ANY, Config, ConfigT
+from anchor_jax import published
+from anchor_jax.config_json import Config, ConfigT
 from anchor_jax.errors import UserError
 
 
@@ -20,14 +21,7 @@ class _DownPath(Config):
   """Fields that UNet and ControlNet share: the down path and the middle block."""
 
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
-  ignored: ClassVar[Mapping[str, Any]] = {
-    **dict.fromkeys(("sample_size", "addition_embed_type_num_heads"), ANY),
-    **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
-    **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
-    **dict.fromkeys(("resnet_time_scale_shift", "attention_type"), ("default",)),
-    "dropout": (0,),
-    "time_embedding_type": ("positional",),
-  }
+  ignored: ClassVar[Mapping[str, Any]] = published.UNET
 
   in_channels: int = 4
   flip_sin_to_cos: bool = True
@@ -62,6 +56,11 @@ class _DownPath(Config):
     for width, heads in zip(self.block_out_channels, self.heads, strict=True):
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
       self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
+
+  @classmethod
+  def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
+    """As the base's; null for upcast_attention, which diffusers writes, is false."""
+    return super().from_json({**fields, "upcast_attention": fields.get("upcast_attention") or False})
 
   def _require_blocks(self, given: tuple[str, ...], known: tuple[str, ...], name: str) -> None:
     levels = len(self.block_out_channels)
@@ -185,7 +184,7 @@ class VAEConfig(Config):
     "layers_per_block": 1,
     "sample_size": 32,
   }
-  ignored: ClassVar[Mapping[str, Any]] = {"force_upcast": ANY}
+  ignored: ClassVar[Mapping[str, Any]] = published.VAE
 
   in_channels: int = 3
   out_channels: int = 3
@@ -227,15 +226,7 @@ class _CLIPTower(Config):
   """Fields that CLIP's image and text towers share."""
 
   model_type: ClassVar[str] = ""
-  # Fields for training or text generation, and those that transformers writes for every model.
-  ignored: ClassVar[Mapping[str, Any]] = dict.fromkeys(
-    "architectures attention_dropout dropout bos_token_id eos_token_id pad_token_id initializer_factor "
-    "initializer_range model_type torch_dtype dtype transformers_version top_k top_p temperature max_length min_length "
-    "num_beams num_beam_groups diversity_penalty repetition_penalty length_penalty num_return_sequences "
-    "encoder_no_repeat_ngram_size no_repeat_ngram_size chunk_size_feed_forward id2label label2id problem_type "
-    "return_dict typical_p use_return_dict pruned_heads".split(),
-    ANY,
-  )
+  ignored: ClassVar[Mapping[str, Any]] = published.CLIP
 
   hidden_size: int = 768
   intermediate_size: int = 3072
@@ -290,7 +281,10 @@ class CLIPTextConfig(_CLIPTower):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Config):
-  """The noise schedule (scheduler_config.json). PNDM files are read as DDIM, which has the same noise levels."""
+  """The noise schedule (scheduler_config.json): the noise levels, and where a sampler places its steps.
+
+  Files of other schedulers are read as DDIM's where the noise levels come from a table of betas as well.
+  """
 
   class_name: ClassVar[str] = "DDIMScheduler"
   file_defaults: ClassVar[Mapping[str, Any]] = {
@@ -300,9 +294,7 @@ class ScheduleConfig(Config):
     "set_alpha_to_one": True,
     "steps_offset": 0,
   }
-  ignored: ClassVar[Mapping[str, Any]] = dict.fromkeys(
-    "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps variance_type".split(), ANY
-  )
+  ignored: ClassVar[Mapping[str, Any]] = published.SCHEDULER
 
   num_train_timesteps: int = 1000
   beta_start: float = 0.00085
@@ -325,12 +317,17 @@ class ScheduleConfig(Config):
 
   @classmethod
   def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
-    """As the base's; also raises UserError for schedulers other than DDIM, DDPM and PNDM."""
-    kind = fields.get("_class_name", cls.class_name)
-    if kind not in ("DDIMScheduler", "PNDMScheduler", "DDPMScheduler"):
-      raise UserError(f"scheduler {kind!r} is not read here; save the pipeline with DDIMScheduler or PNDMScheduler")
-    absent = {"set_alpha_to_one": False} if kind == "PNDMScheduler" else {}
-    return super().from_json({**absent, **fields})
+    """As the base's; also raises UserError for schedulers without a table of betas, such as those of flow matching."""
+    kind = str(fields.get("_class_name", cls.class_name)).removeprefix("Flax")
+    if kind not in published.SCHEDULERS:
+      raise UserError(
+        f"scheduler {kind!r} has other noise levels than Stable Diffusion's: give a pipeline with one of"
+        f" {', '.join(published.SCHEDULERS)}"
+      )
+    values = {**published.SCHEDULERS[kind], **fields}
+    if values.pop("predict_epsilon", True) is False:  # the name of the field until 2022
+      values.setdefault("prediction_type", "sample")
+    return super().from_json(values)
 
   def to_json(self) -> dict[str, Any]:
     """As the base's."""

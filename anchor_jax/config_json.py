@@ -56,7 +56,9 @@ class Config:
     if name.startswith("_") or value is None or value is False:
       return True
     allowed = cls.ignored.get(name, ())
-    return allowed is ANY or value in allowed
+    if allowed is ANY or value in allowed:
+      return True
+    return isinstance(value, tuple) and bool(value) and all(cls._is_ignored(name, entry) for entry in value)
 
   def to_json(self) -> dict[str, Any]:
     """The dictionary of a config.json, which `from_json` turns back into this configuration."""

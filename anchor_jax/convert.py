@@ -29,7 +29,13 @@ def _summary(target: Path, models: "ModelFolder | None") -> str:
   lines = [f"wrote {target}: {', '.join(map(str, models.models))}"]
   if models.ignored:
     lines.append(f"left out, not needed here: {', '.join(models.ignored)}")
-  if not any(isinstance(model.config, CLIPVisionConfig) for model in models.models.values()):
+  towers = [model.config for model in models.models.values() if isinstance(model.config, CLIPVisionConfig)]
+  if towers and not any(place.role == "null_context" for place in models.models):
+    lines.append(
+      "no null context: there is no text tower with a position for each of the image tower's"
+      f" {max(tower.tokens for tower in towers)} tokens; training starts from a random one"
+    )
+  if not towers:
     lines.append(
       "no image tower is there: training starts a small one from random weights; give --image-encoder=DIR for CLIP's"
     )

@@ -83,7 +83,7 @@ def test_pndm_is_read_as_ddim():
     (ScheduleConfig, {"trained_betas": [0.1]}, "trained_betas"),
     (ScheduleConfig, {"clip_sample": True}, "clip_sample"),
     (ScheduleConfig, {"prediction_type": "flow"}, "flow"),
-    (ScheduleConfig, {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
+    (ScheduleConfig, {"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
     (UNetConfig, {"block_out_chanels": [320]}, 'Did you mean "block_out_channels"'),
   ],
 )

@@ -16,7 +16,7 @@ from anchor_jax.config import ModelConfig, RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.store import conversion
-from anchor_jax.store.diffusers import load_model
+from anchor_jax.store.diffusers import load_model, save_model
 from anchor_jax.store.folders import read_models
 from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import write_folder
@@ -190,3 +190,17 @@ def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp
       {"null_context.safetensors"} if same else {f"{part}/null_context.safetensors" for part in ("body", "head")}
     )
     assert places == expected and (folder / "vae").exists()
+
+
+def test_a_null_context_that_the_text_tower_is_too_short_for_is_left_to_training(source, tmp_path, capsys, monkeypatch):
+  tower = load_model(source / "image_encoder")
+  finer = dataclasses.replace(tower.config, patch_size=1)
+  embeddings = tower.params["vision_model"]["embeddings"]
+  embeddings["patch_embedding"]["kernel"] = embeddings["patch_embedding"]["kernel"][:1, :1]
+  embeddings["position_embedding"]["embedding"] = np.zeros((finer.tokens, finer.hidden_size), np.float32)
+  shutil.rmtree(source / "image_encoder")
+  save_model(source / "image_encoder", finer, tower.params)
+  code, printed = run(capsys, monkeypatch, "from-diffusers", source, tmp_path / "in", "--stem=4,4,8,8")
+  assert code == 0, printed.err
+  assert f"{finer.tokens} tokens; training starts from a random one" in printed.out
+  assert not (tmp_path / "in" / "null_context.safetensors").exists()

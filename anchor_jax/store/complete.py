@@ -19,7 +19,8 @@ from anchor_jax.store.tensors import Tensor
 def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_widths: tuple[int, ...]) -> None:
   """Adds pose branches, a head UNet and null contexts that can be derived from the models there are.
 
-  A null context is computed wherever there are a text encoder and an image encoder, and no null context.
+  A null context is computed wherever there are a text encoder and an image encoder, and no null context. It is left to
+  training where the image encoder gives more tokens (CLIP ViT-L/14: 257) than the text encoder has positions.
 
   Args:
     folder: changed in place.
@@ -28,7 +29,7 @@ def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_w
     stem_widths: channels of the new pose branches' stems, see `controlnet_from_unet`.
 
   Raises:
-    UserError: there is no UNet to make the head's from, or the text encoder has too few positions.
+    UserError: there is no UNet to make the head's from.
   """
   models = folder.models
   if make_head and Place("head", "unet") not in models:
@@ -45,6 +46,8 @@ def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_w
     text, image = models.get(Place(part, "text_encoder")), folder.find(part, "image_encoder")
     if folder.find(part, "null_context") is None and text is not None and image is not None:
       assert isinstance(text.config, CLIPTextConfig) and isinstance(image.config, CLIPVisionConfig)
+      if image.config.tokens > text.config.max_position_embeddings:
+        continue
       null = make_null_context(text.config, text.tensors, image.config.tokens)
       models[Place(part, "null_context")] = StoredModel(None, {("null_context",): Tensor.of(null)})
 
@@ -53,15 +56,7 @@ def null_ids(config: CLIPTextConfig, length: int) -> Int[NdArray, "1 {length}"]:
   """CLIP's tokens of the empty prompt, padded: the start token and then end tokens, the last two of its vocabulary.
 
   Stable Diffusion's text configurations name other ids, which are wrong.
-
-  Raises:
-    UserError: the text encoder has fewer than `length` positions.
   """
-  if length > config.max_position_embeddings:
-    raise UserError(
-      f"the image tower gives {length} tokens and the text tower has {config.max_position_embeddings} positions;"
-      " leave text_encoder out, the null context is then learned"
-    )
   ids = np.full((1, length), config.vocab_size - 1, np.int32)
   ids[0, 0] = config.vocab_size - 2
   return ids

@@ -35,6 +35,13 @@ _CONFIGS: dict[str, type[Config]] = {
   "FlaxCLIPTextModel": CLIPTextConfig,
 }
 
+# For files that name no class.
+_MODEL_TYPES = {
+  "clip": "CLIPModel",
+  CLIPVisionConfig.model_type: CLIPVisionConfig.class_name,
+  CLIPTextConfig.model_type: CLIPTextConfig.class_name,
+}
+
 _MODULES: dict[type[Config], Any] = {
   UNetConfig: UNet,
   ControlNetConfig: ControlNet,
@@ -56,11 +63,16 @@ def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
   Raises:
     UserError: the class is not known here.
   """
-  architectures = fields.get("architectures") or [""]
-  kind = fields.get("_class_name") or architectures[0]
+  architectures = fields.get("architectures")
+  named = architectures[0] if isinstance(architectures, list) and architectures else None
+  kind = str(fields.get("_class_name") or named or _MODEL_TYPES.get(str(fields.get("model_type")), ""))
   if kind == "CLIPModel":
     tower, config = ("text_config", CLIPTextConfig) if role == "text_encoder" else ("vision_config", CLIPVisionConfig)
-    return config.from_json(fields.get(tower) or {})
+    # Older files have the sizes in a second dictionary, whose values then count.
+    sizes = [fields.get(name) or {} for name in (tower, f"{tower}_dict")]
+    if not all(isinstance(part, Mapping) for part in sizes):
+      raise UserError(f"config.json holds no sizes of CLIP in {tower}; fetch it again")
+    return config.from_json({**sizes[0], **sizes[1]})
   if kind not in _CONFIGS:
     raise UserError(f"config.json names the class {kind!r}; known are {', '.join(sorted(_CONFIGS))}")
   return _CONFIGS[kind].from_json(fields)

@@ -1,11 +1,15 @@
 """Our solvers against diffusers' torch schedulers, for every schedule that Stable Diffusion 1.5 and 2.x ship."""
 
+import inspect
+
+import diffusers
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
+from anchor_jax import published
 from anchor_jax.diffusion.schedule import add_noise, make_schedule, training_target
 from anchor_jax.diffusion.solvers import advance, make_solver
 from anchor_jax.store.diffusers import load_schedule
@@ -81,3 +85,20 @@ def test_pndm_is_read_as_ddim(tmp_path):
   scheduler = DDIMScheduler.from_config(PNDMScheduler.from_pretrained(tmp_path / "pndm").config, clip_sample=False)
   scheduler.save_pretrained(tmp_path / "ddim")
   assert load_schedule(tmp_path / "pndm") == load_schedule(tmp_path / "ddim")
+
+
+@pytest.mark.parametrize("name", sorted(published.SCHEDULERS.keys() - {"DPMSolverSDEScheduler"}))  # needs torchsde
+def test_files_of_all_schedulers(name, tmp_path):
+  """Noise levels, and where the class has them what it predicts and where it places its steps."""
+  kind = getattr(diffusers, name)
+  known = inspect.signature(kind.__init__).parameters
+  changes = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "beta_end": 0.012}
+  for number, given in enumerate(({}, changes)):
+    folder = tmp_path / str(number)
+    scheduler = kind(**given, **({"clip_sample": False} if "clip_sample" in known else {}))
+    scheduler.save_pretrained(folder)
+    ours = load_schedule(folder)
+    np.testing.assert_allclose(make_schedule(ours).alphas_cumprod, scheduler.alphas_cumprod.numpy(), rtol=2e-5)
+    for field in ("prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one", "rescale_betas_zero_snr"):
+      if field in known:
+        assert getattr(ours, field) == scheduler.config[field], field
