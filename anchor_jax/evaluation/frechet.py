@@ -36,13 +36,21 @@ class Moments:
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-  """The squared Fréchet (2-Wasserstein) distance of the Gaussians with these moments (Dowson and Landau 1982).
+  """The squared Fréchet (2-Wasserstein) distance of the Gaussians with these moments, 0 and more.
 
-  |m - n|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2), by eigenvalues of symmetric matrices, which are exact also
-  where fewer vectors than dimensions leave the covariances singular.
+  |m - n|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2), of Dowson and Landau 1982. The last trace is the sum of the
+  singular values of A^1/2 B^1/2, which keeps all digits. Eigenvalues of A^1/2 B A^1/2 are their squares: where one
+  should be 0 (fewer vectors than dimensions), the root of its rounding error is 1e-8 of the covariance, not 1e-16.
   """
   a, b = one.covariance, other.covariance
-  values, vectors = np.linalg.eigh(a)
-  root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-  common = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0)).sum()
-  return float(np.square(one.mean - other.mean).sum() + np.trace(a) + np.trace(b) - 2 * common)
+  common = np.linalg.svd(_root(a) @ _root(b), compute_uv=False).sum()
+  distance = np.square(one.mean - other.mean).sum() + np.trace(a) + np.trace(b) - 2 * common
+  # Equal Gaussians leave what the sums were rounded by, of either sign.
+  return float(np.maximum(distance, 0))
+
+
+def _root(covariance: Float[NdArray, "D D"]) -> Float[NdArray, "D D"]:
+  """The symmetric square root; what rounding leaves of eigenvalues that are 0 counts as 0, of either sign."""
+  values, vectors = np.linalg.eigh(covariance)
+  least = len(values) * np.finfo(values.dtype).eps * values[-1]  # as in numpy.linalg.matrix_rank
+  return (vectors * np.sqrt(np.where(values > least, values, 0))) @ vectors.T

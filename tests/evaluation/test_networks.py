@@ -47,9 +47,13 @@ def test_distances_are_those_of_all_frames_or_of_whole_clips():
   found = stream(frames, plain=np.full_like(TRUE, 100), equal=TRUE)
   means = TRUE.mean(axis=(1, 2), dtype=np.float64)  # against one colour only means and the truth's own spread are left
   wanted = np.square(means.mean(axis=0) - 100).sum() + np.trace(np.cov(means, rowvar=False))
-  assert found["equal"] == pytest.approx(0, abs=1e-6) and found["plain"] == pytest.approx(wanted, rel=1e-5)
+  assert found["plain"] == pytest.approx(wanted, rel=1e-5)
+  spread = np.trace(np.cov(means, rowvar=False))  # equal features: the distance is what this was rounded by, some times
+  assert 0 <= found["equal"] <= 100 * np.finfo(float).eps * spread
   clips = FrechetMeasure("change", shifted, 3, {}, clip=8)
-  assert stream(clips, equal=TRUE)["equal"] == pytest.approx(0, abs=1e-9)
+  changes = [np.asarray(shifted(TRUE[first : first + 8]), float) for first in (0, 8)]
+  spread = np.square(changes[0] - changes[1]).sum() / 2
+  assert 0 <= stream(clips, equal=TRUE)["equal"] <= 100 * np.finfo(float).eps * spread
   assert clips.details() == {"frames": 16, "clips": 2, "clip_frames": 8}
   short = FrechetMeasure("change", shifted, 3, {}, clip=16)
   assert stream(short, equal=TRUE) == {} and short.details()["clips"] == 1
