@@ -56,5 +56,11 @@ def test_unseen_poses_of_a_person_and_her_room():
 @pytest.mark.slow
 def test_the_texture_alone_reaches_what_the_trial_did():
   poses, channels, _ = look_up(128, 150, 13)
-  decibels, similarity = figures(channels[..., :3], poses, covered(poses))
-  assert decibels > 20.61 and similarity > 0.690  # of a trial with simpler coordinates, also from 150 frames
+  here = covered(poses)
+  # SSIM's windows see 5 pixels around a pixel, and around the person the texture is black. Its pose once ended a pixel
+  # inside the clothes and now ends where they do, so that black weighs more (0.668 instead of 0.693, though the texture
+  # got better, 22.9 dB instead of 22.5). With the truth around the person, windows measure the texture alone.
+  picture = np.where(here[..., None], channels[..., :3], np.stack([pose.frame for pose in poses]) / 255)
+  decibels, similarity = figures(picture, poses, here)
+  assert decibels > 20.61  # of a trial with simpler coordinates, also from 150 frames
+  assert similarity > 0.832  # of patterns that faced the camera instead of turning with the sleeves; now 0.865
