@@ -135,14 +135,18 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
     word: part of its name until then, see `partial_path`.
 
   Raises:
-    UserError: `path` cannot be written, is a folder, or the disk is full.
+    UserError: `path` cannot be written, is a folder or a device, or the disk is full.
   """
   path = Path(path)
   if os.path.isdir(path):
     raise UserError(f"{path} is a folder: name a file for the output")
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise UserError(f"{path} is no regular file, which an output would replace: name another file for the output")
   prepare_parent(path)
   partial = partial_path(path, word)
   try:
+    with contextlib.suppress(FileNotFoundError):
+      partial.unlink()  # of an earlier run, or a link or pipe, through which a writer would write
     yield partial
     os.replace(partial, path)
   except OSError as error:

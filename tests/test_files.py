@@ -44,6 +44,22 @@ def test_what_the_system_refuses_takes_one_line(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_outputs_replace_no_device_and_are_written_through_no_link_or_pipe(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  (tmp_path / "null").symlink_to("/dev/null")
+  for name in ("pipe", "null"):
+    with pytest.raises(UserError, match="no regular file"), new_file(tmp_path / name):
+      pass
+  (tmp_path / "hers").write_text("hers")
+  (tmp_path / "a.partial.txt").symlink_to("hers")
+  os.mkfifo(tmp_path / "b.partial.txt")
+  for name in ("a.txt", "b.txt"):
+    with new_file(tmp_path / name) as partial:
+      partial.write_text("new")  # would wait for a reader of the pipe
+    assert (tmp_path / name).read_text() == "new"
+  assert (tmp_path / "hers").read_text() == "hers"
+
+
 def _linked(tmp_path):
   """A video with a sidecar, a prepared folder, and links to them."""
   for folder in ("film/clip.anchor", "film/prepared", "out"):
