@@ -3,6 +3,9 @@
 import enum
 import json
 from collections.abc import Iterator
+from pathlib import Path
+
+from anchor_jax.written import find_damage
 
 
 class Outcome(enum.IntEnum):
@@ -18,6 +21,16 @@ class Outcome(enum.IntEnum):
 _DAMAGE = ("DATA_LOSS", "OUT_OF_RANGE", "NOT_FOUND")
 
 
+class DamagedFiles(Exception):
+  """Files are not as they were written; says which."""
+
+
+def raise_damage(folder: Path, share: tuple[int, int] = (0, 1)) -> None:
+  """Raises DamagedFiles where files differ from the list that their writer left in `folder`, see `find_damage`."""
+  if damage := find_damage(folder, share):
+    raise DamagedFiles(damage)
+
+
 def judge(error: BaseException) -> Outcome:
   """What an error in reading a checkpoint says about it; DAMAGED only where one of its causes proves that."""
   causes = list(causes_of(error))
@@ -26,7 +39,7 @@ def judge(error: BaseException) -> Outcome:
   messages = [str(cause) for cause in causes]
   if any("tree structures do not match" in text or "with the stored shape" in text for text in messages):
     return Outcome.OTHER_SETTINGS
-  lost = any(isinstance(cause, json.JSONDecodeError | FileNotFoundError) for cause in causes)
+  lost = any(isinstance(cause, json.JSONDecodeError | FileNotFoundError | DamagedFiles) for cause in causes)
   lost |= any(text.startswith(_DAMAGE) for text in messages)
   lost |= any(isinstance(cause, KeyError) and "not found in the checkpoint" in str(cause) for cause in causes)
   return Outcome.DAMAGED if lost else Outcome.UNREADABLE

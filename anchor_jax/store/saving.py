@@ -14,9 +14,9 @@ from anchor_jax.files import new_file, new_folder
 from anchor_jax.models.conditioning import needs_appearance
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import write_json
-from anchor_jax.store.folders import ModelFolder, check_target, read_models, stored_models, write_models
+from anchor_jax.store.folders import ModelFolder, check_target, stored_models, write_models
 from anchor_jax.store.settings import read_settings, write_settings
-from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart
+from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart, read_base
 from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, read_weights
 
 
@@ -63,7 +63,7 @@ def write_adapters(
   if not config.lora.rank:
     raise UserError(f"{workdir / part} was trained without adapters: only a run with --config.lora.rank=N has adapters")
   trained, step = read_weights(workdir / part, choice.averaged, choice.step)
-  frozen = read_models(workdir / part / "base", part)[1]
+  frozen = read_base(workdir / part, config)
   scaled = jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf * np.float32(config.lora.scale) if path[-1].key == "up" else leaf, trained["lora"]
   )

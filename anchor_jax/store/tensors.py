@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import typing
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ _DTYPES = {
 }
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 _HEADER_ALIGNMENT = 8
+# In the metadata of a file: the CRC-32 of every tensor, eight hexadecimal digits each, in the order of `_in_file`.
+# Files of other programs have none, and are read unchecked.
+_CHECKSUMS = "crc32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,14 +158,19 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
   """
   try:
     opened = safe_open(file, "numpy")
-    tensors = {}
+    kinds = {}
     for name in opened.keys():  # noqa: SIM118 - it is no dictionary
       entry = opened.get_slice(name)
       code = entry.get_dtype()
       if code not in _DTYPES:
         raise UserError(f"{file}: {name} is of type {code}, which is not read here; save it as F16, BF16 or F32")
-      tensors[name] = Tensor(tuple(entry.get_shape()), np.dtype(_DTYPES[code]), functools.partial(_get, file, name))
-    return tensors
+      kinds[name] = (tuple(entry.get_shape()), np.dtype(_DTYPES[code]))
+    listed = (opened.metadata() or {}).get(_CHECKSUMS, "")
+    checksums = [listed[start : start + 8] for start in range(0, len(listed), 8)]
+    order = _in_file({name: dtype for name, (_, dtype) in kinds.items()})
+    known = dict(zip(order, checksums)) if len(order) == len(checksums) else {}  # else somebody added tensors
+    read = lambda name: functools.partial(_get, file, name, known.get(name))
+    return {name: Tensor(shape, dtype, read(name)) for name, (shape, dtype) in kinds.items()}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{file} is damaged or truncated ({error}); fetch it again") from None
 
@@ -175,13 +184,28 @@ def read_metadata(file: Path) -> dict[str, str]:
     raise UserError(f"{file} is damaged or truncated ({error}); fetch it again") from None
 
 
-def _get(file: Path, name: str) -> NdArray:
+def _get(file: Path, name: str, checksum: str | None) -> NdArray:
   # Opened for each tensor: an open file is mapped, and everything read of it would stay in memory.
   try:
     with safe_open(file, "numpy") as opened:
-      return opened.get_tensor(name)
+      array = opened.get_tensor(name)
   except (SafetensorError, OSError) as error:
     raise UserError(f"{file} is damaged ({error}); fetch it again") from None
+  if checksum is not None and _checksum(name, array) != checksum:
+    raise UserError(f"{file} is damaged ({name} is not as it was written); copy or make it again")
+  return array
+
+
+def _checksum(name: str, array: NdArray) -> str:
+  """CRC-32 of a tensor's bytes, after its name, type and shape: no other tensor stands for it."""
+  stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+  about = zlib.crc32(f"{name} {_CODES[array.dtype]} {list(array.shape)}".encode())
+  return f"{zlib.crc32(stored.reshape(-1).view(np.uint8).data, about):08x}"
+
+
+def _in_file(dtypes: Mapping[str, np.dtype]) -> list[str]:
+  """The order of tensors in a file that is written here: wide types first, so that all stay aligned."""
+  return sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
 
 
 def _read_msgpack(file: Path) -> dict[str, Tensor]:
@@ -207,19 +231,29 @@ def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-  """Writes a safetensors file, reading one tensor at a time; the file is renamed to `path` once it is complete."""
-  order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # wide types first: all stay aligned
-  header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-  offset = 0
+  """Writes a safetensors file, reading one tensor at a time; the file is renamed to `path` once it is complete.
+
+  The metadata also gets a checksum of every tensor, which `read_safetensors` compares.
+  """
+  order, checksums, offset = _in_file({name: tensor.dtype for name, tensor in tensors.items()}), [], 0
+  header: dict[str, Any] = {"__metadata__": {**(metadata or {}), _CHECKSUMS: "0" * 8 * len(order)}}
   for name in order:
     tensor = tensors[name]
     end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
     header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
     offset = end
-  text = json.dumps(header, separators=(",", ":")).encode()
-  text += b" " * (-len(text) % _HEADER_ALIGNMENT)
   with new_file(path) as partial, partial.open("wb") as out:
-    out.write(len(text).to_bytes(8, "little") + text)
+    out.write(_header(header))
     for name in tqdm(order, desc=f"write {path.parent.name}", unit="tensor", leave=False, disable=offset < 2**28):
-      array = np.ascontiguousarray(tensors[name].read())
+      array = np.ascontiguousarray(tensors[name].read()).reshape(tensors[name].shape)  # makes a number a list of one
+      checksums.append(_checksum(name, array))
       out.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
+    header["__metadata__"][_CHECKSUMS] = "".join(checksums)
+    out.seek(0)
+    out.write(_header(header))
+
+
+def _header(fields: Mapping[str, Any]) -> bytes:
+  text = json.dumps(fields, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+  return len(text).to_bytes(8, "little") + text

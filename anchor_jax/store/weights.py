@@ -27,6 +27,7 @@ from anchor_jax.store.folders import ModelFolder, find_place, read_models, store
 from anchor_jax.store.roles import ROLES, SHARED
 from anchor_jax.store.settings import read_settings
 from anchor_jax.store.workdir import PARTS, read_appearance, read_dense_appearance, read_weights
+from anchor_jax.written import find_damage, write_list
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # The networks of body and head: the keys of their weights.
@@ -118,7 +119,7 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
     if choice.base:
       raise UserError(f"--base={choice.base} is for adapters alone, and {folder} holds all weights: leave it out")
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
-    frozen = {} if part == "vae" else read_models(folder / part / "base", part)[1]
+    frozen = read_base(folder / part, config)
     networks, weights = Networks(config.model, config.dtype), _merge(frozen, trained, config.lora)
   return _stored_part(folder / part, config, networks, weights, step, read_appearance(folder / part))
 
@@ -202,14 +203,35 @@ def _check_new_channels(config: RunConfig, before: str) -> None:
     )
 
 
-def kept_weights(folder: Path) -> PyTree:
+def kept_weights(folder: Path, config: RunConfig) -> PyTree:
   """Returns the untrained networks that a part's run wrote when it first started; {} before that.
 
   They take precedence when a run is resumed: whatever was at config.init may have changed since.
+
+  Raises:
+    UserError: one of them is missing or damaged.
   """
   resumed = any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
-  written = any((folder / "base").glob("*/config.json"))
-  return read_models(folder / "base", folder.name)[1] if resumed and written else {}
+  return read_base(folder, config) if resumed and (folder / "base").is_dir() else {}
+
+
+def read_base(folder: Path, config: RunConfig) -> PyTree:
+  """Returns the networks that a part's run does not train, as it wrote them to FOLDER/base.
+
+  Raises:
+    UserError: one of them is missing or damaged.
+  """
+  base, names = folder / "base", frozen_names(config)
+  if not names:
+    return {}
+  again = "copy the workdir again, or train this part again"
+  if not base.is_dir():
+    raise UserError(f"{base} is missing, with the networks that were not trained: {again}")
+  if damage := find_damage(base):
+    raise UserError(f"{base} is damaged ({damage}): {again}")
+  if missing := [name for name in names if find_place(base, config.part, name) is None]:
+    raise UserError(f"{base} lacks {', '.join(missing)}: {again}")
+  return read_models(base, config.part)[1]
 
 
 def with_adapters(weights: PyTree, config: RunConfig) -> PyTree:
@@ -241,10 +263,11 @@ def _needed(part: str, model: ModelConfig) -> tuple[str, ...]:
 
 
 def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:
-  """Writes the named networks and the noise schedule as a folder of models, all of them shared."""
+  """Writes the named networks and the noise schedule as a folder of models, all of them shared, and a list of them."""
   folder.mkdir(parents=True, exist_ok=True)
   models = stored_models(networks.model, {name: weights[name] for name in names})
   write_models(folder, ModelFolder.of_parts({SHARED: models}), dtype)
+  write_list(folder, "base")
 
 
 def is_workdir(folder: Path) -> bool:

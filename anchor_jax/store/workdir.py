@@ -21,7 +21,7 @@ from anchor_jax.models.conditioning import needs_appearance
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.motion.surface import CHARTS
 from anchor_jax.shapes import NdArray, PyTree, UInt8
-from anchor_jax.store.damage import Outcome, judge, root_reason
+from anchor_jax.store.damage import Outcome, judge, raise_damage, root_reason
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def _candidates(folder: Path, step: str) -> list[int]:
 
 
 def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:
+  raise_damage(path)
   held = _held(path / "state")
   name = "ema" if averaged and held.get("ema") else "weights"
   context = ocp.Context()

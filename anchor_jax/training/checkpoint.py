@@ -13,8 +13,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.errors import UserError
-from anchor_jax.store.damage import Outcome, judge, root_reason
+from anchor_jax.store.damage import Outcome, judge, raise_damage, root_reason
 from anchor_jax.store.workdir import METRIC
+from anchor_jax.training.listing import Listing
 from anchor_jax.training.step import State
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Checkpoints:
   def __init__(self, folder: Path, keep: int = 2):
     """Opens or creates FOLDER/checkpoints, which keeps the newest `keep` checkpoints and the best."""
     self._folder = folder / "checkpoints"
+    self._listing = Listing(self._folder)
     # Orbax's own policies do not match the protocols that its v1 interface declares.
     policies = ocp.training.preservation_policies
     best: Any = policies.BestN(
@@ -47,11 +49,14 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, *_) -> None:
-    if kind is None:
-      self._run_write(self._manager.close)
-    else:
-      with contextlib.suppress(Exception):  # the user should read the error that ended the block
-        self._manager.close()
+    try:
+      if kind is None:
+        self._run_write(self._manager.close)
+      else:
+        with contextlib.suppress(Exception):  # the user should read the error that ended the block
+          self._manager.close()
+    finally:
+      self._listing.wait()
 
   def save(self, step: int, state: State, loader: dict, validation_loss: float | None = None) -> None:
     """Starts writing the state after `step`, once an earlier write is finished; returns at once.
@@ -68,11 +73,15 @@ class Checkpoints:
     metrics: Any = None
     if validation_loss is not None and math.isfinite(validation_loss):
       metrics = {METRIC: validation_loss}
+    self.wait()
     self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
+    if jax.process_index() == 0:
+      self._listing.begin(step)
 
   def wait(self) -> None:
-    """Waits for the write under way."""
+    """Waits for the write under way, and for its checksums."""
     self._run_write(self._manager.wait)
+    self._listing.wait()
 
   def _run_write(self, call: Callable[[], Any]) -> None:
     try:
@@ -135,6 +144,7 @@ class Checkpoints:
   def _load(self, step: int, like: dict) -> dict:
     """Loads a checkpoint in this process alone: in orbax's barriers a process would wait for one that failed."""
     context, process = ocp.Context(), jax.process_index()
+    raise_damage(self._folder / str(step), (process, jax.process_count()))
     if _several_processes():
       context.multiprocessing.primary_host = process
       context.multiprocessing.active_processes = {process}

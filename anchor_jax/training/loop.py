@@ -66,8 +66,8 @@ def train(
 
   # ---- input ---------------------------------------------------------------------------------------------------------
   networks, weights = initial_weights(config)
-  weights |= kept_weights(folder)
   config = dataclasses.replace(config, model=networks.model)
+  weights |= kept_weights(folder, config)
   check_sizes(config, records.size)
   step: Any = None
   compiling = None

@@ -18,6 +18,7 @@ from anchor_jax.training import checkpoint
 from anchor_jax.training.batches import evenly_spaced, split_records
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
+from anchor_jax.written import LIST
 
 LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
 
@@ -118,6 +119,24 @@ def test_a_damaged_checkpoint_is_known_as_such(folder, name, harm):
   with Checkpoints(folder) as checkpoints:
     assert int(checkpoints.restore(state(0), {"position": 0})[0].step) == 4
     assert checkpoints.newest() == 4  # so that step 5 can be written again
+
+
+def test_a_flipped_byte_is_noticed(folder, caplog):
+  """Orbax keeps no checksums of arrays: other numbers were read as if they were the run's."""
+  largest = max((folder / "checkpoints/5").rglob("ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(content)
+  assert read_weights(folder)[1] == 4
+  assert f"checkpoint 5 can't be read (state/ocdbt.process_0/d/{largest.name} has changed)" in caplog.text
+  with pytest.raises(UserError, match=r"checkpoint 5 .* has changed"):
+    read_weights(folder, step="5")
+  with Checkpoints(folder) as checkpoints:
+    assert int(checkpoints.restore(state(0), {"position": 0})[0].step) == 4
+    checkpoints.save(5, state(5), {"position": 5})  # orbax removes the damaged one with its list
+  assert read_weights(folder)[1] == 5
+  (folder / "checkpoints/5" / LIST).unlink()  # as an earlier version leaves it
+  assert read_weights(folder)[1] == 5
 
 
 def test_what_another_process_finds_damaged_is_skipped_by_all(folder, monkeypatch):
