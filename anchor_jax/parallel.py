@@ -147,6 +147,14 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
 
 
+def shard_examples(tree: PyTree) -> PyTree:
+  """Inside jit, arrays [B ...] with their leading axis sharded over data and fsdp, where the current mesh has these."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.shape.get(DATA, 1) * mesh.shape.get(FSDP, 1) == 1:
+    return tree
+  return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, PartitionSpec((DATA, FSDP))), tree)
+
+
 # Parameters
 
 

@@ -142,12 +142,12 @@ class Networks:
     return _apply(self.vae, weights["vae"], pixels, method="encode")
 
   def encode(
-    self, weights: PyTree, pixels: Float[Array, "B H W 3"], key: Key[Array, ""] | None = None
+    self, weights: PyTree, pixels: Float[Array, "B H W 3"], noise: Float[Array, "B h w C"] | None = None
   ) -> Float[Array, "B h w C"]:
-    """Scaled latents of frames in [-1, 1]: a sample of the posterior, or its mean if `key` is None."""
+    """Scaled latents of frames in [-1, 1]: samples of the posterior by normal `noise`, or its mean without."""
     mean, logvar = self.encode_moments(weights, shrink(pixels, self.model.scale))
-    if key is not None:
-      mean = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+    if noise is not None:
+      mean = mean + jnp.exp(0.5 * logvar) * noise
     return mean * self.model.vae.scaling_factor
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
@@ -201,7 +201,7 @@ class Networks:
     weights: PyTree,
     pixels: Float[Array, "B H W 3"],
     keep: Bool[Array, "B H W"],
-    key: Key[Array, ""] | None = None,
+    noise: Float[Array, "B h w C"] | None = None,
   ) -> Float[Array, "B h w D"]:
     """The head UNet's extra channels: the mask (1 keep, 0 repaint), then the latent of the masked image.
 
@@ -209,13 +209,13 @@ class Networks:
       weights: with "vae".
       pixels: images in [-1, 1].
       keep: False where the head repaints; those pixels are set to 0 (grey) before encoding.
-      key: samples the latent; None takes its mean.
+      noise: normal, samples the latent; None takes its mean.
 
     Returns:
       D = 1 + latent channels. The mask is downsampled by torch's nearest rule: the top left pixel of each latent cell.
     """
     stride = self.model.vae.stride
-    masked = self.encode(weights, jnp.where(keep[..., None], pixels, 0), key)
+    masked = self.encode(weights, jnp.where(keep[..., None], pixels, 0), noise)
     return jnp.concatenate([keep[:, ::stride, ::stride, None].astype(jnp.float32), masked], axis=-1)
 
 

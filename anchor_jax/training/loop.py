@@ -26,7 +26,7 @@ from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.chips import chip_of, step_flops
 from anchor_jax.training.compiling import start_compiling
 from anchor_jax.training.conditions import check_surface
-from anchor_jax.training.loss import Batch
+from anchor_jax.training.draws import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
 from anchor_jax.training.preemption import Preempted, catch_sigterm
 from anchor_jax.training.preview import preview, save_appearance

@@ -16,7 +16,9 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import Array, Key, PyTree
-from anchor_jax.training.loss import Batch, Loss, make_loss
+from anchor_jax.training.draws import Batch
+from anchor_jax.training.loss import make_loss
+from anchor_jax.training.parts import gradient_in_parts
 
 
 @jax.tree_util.register_dataclass
@@ -113,14 +115,14 @@ def make_run_step(config: RunConfig, networks: Networks) -> tuple[optax.Gradient
   return optimizer, make_step(make_loss(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
 
 
-def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
+def make_step(loss: Any, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
   """step(state, frozen, batch, key) -> (state, metrics).
 
   A step whose loss or gradient is not finite changes the counters alone. optax.apply_if_finite would nest the optimiser
   state, so that the checkpoints of existing runs could not be restored, and leaves the average to us.
 
   Args:
-    loss: of a batch.
+    loss: a `training.parts.Loss`; without parts any function of its arguments.
     optimizer: of `make_optimizer`.
     ema: decay of the averaged weights, if the state has them.
     accumulate: number of equal parts in which a batch is computed, one after another.
@@ -131,7 +133,7 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema: float, a
 
   def step(state, frozen, batch, key):
     key = jax.random.fold_in(key, state.step)
-    (value, metrics), gradients = _gradient(loss, accumulate)(state.weights, frozen, batch, key)
+    (value, metrics), gradients = gradient_in_parts(loss, accumulate)(state.weights, frozen, batch, key)
     norm = optax.global_norm(gradients)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
 
@@ -161,24 +163,3 @@ def jit_step(step: Step, state: State) -> Any:
   """The jitted step, which donates its state; its result has the shardings of `state` (arrays or their shapes)."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-
-
-def _gradient(loss: Loss, parts: int):
-  """((loss, metrics), gradients) of a batch, averaged over its parts."""
-  gradient = jax.value_and_grad(loss, has_aux=True)
-  if parts == 1:
-    return gradient
-
-  def averaged(weights, frozen, batch, key):
-    # Row i goes to part i modulo `parts`: each device's rows are spread over all parts, and none changes its device.
-    split = lambda leaf: jnp.swapaxes(leaf.reshape(-1, parts, *leaf.shape[1:]), 0, 1)
-    batches, keys = jax.tree.map(split, batch), jax.random.split(key, parts)
-    like = jax.eval_shape(lambda: gradient(weights, frozen, jax.tree.map(lambda leaf: leaf[0], batches), key))
-
-    def add(total, part):
-      return jax.tree.map(lambda x, y: x + y / parts, total, gradient(weights, frozen, *part)), None
-
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    return jax.lax.scan(add, zeros, (batches, keys))[0]
-
-  return averaged

@@ -11,7 +11,8 @@ import numpy as np
 from anchor_jax.config import RunConfig
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
-from anchor_jax.training.loss import Batch, make_loss
+from anchor_jax.training.draws import Batch
+from anchor_jax.training.loss import make_loss
 
 DRAWS = 4  # of noise and timesteps for each batch: with fewer, their variance hides the difference between weights
 

@@ -15,34 +15,42 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.conditioning import condition_groups
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.surface import chart
-from anchor_jax.training.loss import (
+from anchor_jax.training.draws import (
   at_last_step,
-  batch_fields,
-  contrast_error,
+  draw_kept,
+  draw_shifts,
   drop_groups,
-  jitter_groups,
-  make_loss,
   pixel_weights,
+  shift_groups,
 )
+from anchor_jax.training.loss import batch_fields, contrast_error, make_loss
 
 SIZE = 32
 
 
+def drop(conditions, groups, rate, key):
+  return drop_groups(conditions, groups, draw_kept(len(conditions), len(groups), rate, key))
+
+
+def jitter(conditions, groups, most, rate, key):
+  return shift_groups(conditions, groups, most, draw_shifts(len(conditions), len(groups), most, rate, key))
+
+
 def test_groups_are_dropped_as_one():
   groups = condition_groups("full")
-  kept = np.asarray(drop_groups(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
+  kept = np.asarray(drop(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
   assert (kept == kept[:, :1, :1, :1]).all()
   of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)
   assert (of_group == of_group[..., :1]).all()
   assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
   assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
-  np.testing.assert_array_equal(drop_groups(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
+  np.testing.assert_array_equal(drop(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
 
 
 def test_jitter_shifts_whole_groups_by_few_pixels():
   groups, most = (4, 2), 2
   conditions = jnp.asarray(np.random.default_rng(0).random((300, 2, 9, 8, sum(groups)), np.float32))
-  found = np.asarray(jitter_groups(conditions, groups, most, 0.5, jax.random.key(0)))
+  found = np.asarray(jitter(conditions, groups, most, 0.5, jax.random.key(0)))
   shifted = []
   for before, after in zip(np.asarray(conditions), found, strict=True):
     padded = np.pad(before, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
@@ -55,8 +63,8 @@ def test_jitter_shifts_whole_groups_by_few_pixels():
       shifted.append(equal[0] != (most, most))
   assert 0.4 < np.mean(shifted) < 0.56  # half of them, of which one in 25 draws no shift
   for unchanged in (
-    jitter_groups(conditions, groups, 0, 0.5, jax.random.key(0)),
-    jitter_groups(conditions, groups, 1, 0.0, jax.random.key(0)),
+    jitter(conditions, groups, 0, 0.5, jax.random.key(0)),
+    jitter(conditions, groups, 1, 0.0, jax.random.key(0)),
   ):
     np.testing.assert_array_equal(unchanged, conditions)
 
@@ -184,6 +192,6 @@ def test_contrast_is_compared_square_by_square_wherever_its_details_lie():
   chequered = jnp.asarray(np.indices((17, 17)).sum(axis=0) % 2, jnp.float32)[None, ..., None] * jnp.ones(3)
   np.testing.assert_allclose(contrast_error(chequered, 0 * chequered), 0, atol=1e-6)
   right = stripes.at[:, :, :8].set(0)
-  weights = jnp.ones((1, 17, 16)).at[:, :, :8].set(3.0)
+  weights = jnp.ones((1, 17, 16)).at[:, :, :8].set(3.0) / 2
   np.testing.assert_allclose(contrast_error(right, stripes, weights) / contrast_error(right, stripes), 1.5, rtol=0.01)
   assert np.isfinite(jax.grad(contrast_error)(flat, flat)).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.config import OptimizerConfig, RunConfig
+from anchor_jax.training.parts import Loss
 from anchor_jax.training.step import learning_rate, make_optimizer, make_state, make_step
 
 
@@ -61,7 +62,8 @@ def test_learning_rates_warm_up_and_stay_or_fall():
 def test_a_batch_in_parts_makes_the_step_of_the_whole():
   config = OptimizerConfig(learning_rate=0.1, warmup_steps=0)
   optimizer = make_optimizer(config, 10)
-  loss = lambda weights, frozen, batch, key: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"mean": batch["x"].mean()})
+  value = lambda weights, frozen, batch, *_: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"mean": batch["x"].mean()})
+  loss = Loss(lambda batch, key: {}, value)
   batch = {"x": jax.random.normal(jax.random.key(0), (8, 3))}
   made = []
   for parts in (1, 2, 4):
