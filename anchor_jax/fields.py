@@ -4,14 +4,20 @@ import os
 from typing import Any, TypeVar
 
 from anchor_jax.config_values import from_values
-from anchor_jax.errors import UserError
-from anchor_jax.inputs import read_json
+from anchor_jax.errors import UserError, one_line
+from anchor_jax.inputs import LARGEST_TEXT, parse_json, read_bytes
 
 FieldsT = TypeVar("FieldsT")
 
 
 def read_fields(
-  path: str | os.PathLike, kind: type[FieldsT], what: str = "file", remedy: str = "make it again", nan: bool = False
+  path: str | os.PathLike,
+  kind: type[FieldsT],
+  what: str = "file",
+  remedy: str = "make it again",
+  nan: bool = False,
+  most: int = LARGEST_TEXT,
+  version: int | str | None = None,
 ) -> FieldsT:
   """Returns dataclass `kind` of a JSON file; keys that it does not have are left out.
 
@@ -20,12 +26,17 @@ def read_fields(
     kind: its fields' types are checked, see `config_values.from_values`; what `__post_init__` raises as UserError or
       ValueError counts as damage too.
     what, remedy, nan: see `inputs.read_json`.
+    most: bytes that such a file has at most.
+    version: what its "format" must be; None: it has none.
 
   Raises:
     UserError: one line: there is no such regular file, it is no JSON, a field is missing, of another type or out of
       bounds.
   """
-  return fields_of(kind, read_json(path, what, remedy, nan), path, remedy)
+  values = parse_json(read_bytes(path, what, most), path, remedy, nan)
+  if version is not None and isinstance(values, dict) and "format" in values and values["format"] != version:
+    raise UserError(f"{path} has format {one_line(values['format'], 40)}, this version reads {version}: {remedy}")
+  return fields_of(kind, values, path, remedy)
 
 
 def fields_of(kind: type[FieldsT], values: Any, path: str | os.PathLike, remedy: str = "make it again") -> FieldsT:

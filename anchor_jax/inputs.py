@@ -103,6 +103,14 @@ def read_json(path: str | os.PathLike, what: str = "file", remedy: str = "make i
 
 def parse_json(text: str | bytes, path: str | os.PathLike, remedy: str = "make it again", nan: bool = False) -> Any:
   """Returns the value in a JSON text; `path` is its name for messages, the rest as of `read_json`."""
+  try:
+    return strict_json(text, nan)
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({one_line(error)}): {remedy}") from None
+
+
+def strict_json(text: str | bytes, nan: bool = False) -> Any:
+  """Returns the value in a JSON text. Raises ValueError where it is none; `nan` as of `read_json`."""
 
   def number(written: str) -> float:
     value = float(written)
@@ -117,8 +125,8 @@ def parse_json(text: str | bytes, path: str | os.PathLike, remedy: str = "make i
 
   try:
     return json.loads(text, parse_float=number, parse_constant=constant)
-  except (ValueError, RecursionError) as error:  # also of bytes that are no text
-    raise UserError(f"{path} is damaged ({one_line(error)}): {remedy}") from None
+  except RecursionError:
+    raise ValueError("it is nested too deep") from None
 
 
 def natural(path: str | os.PathLike) -> list[tuple[int, str]]:

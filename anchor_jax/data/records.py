@@ -26,13 +26,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.data.meta import META, read_meta
 from anchor_jax.data.record_format import FIELDS, FORMAT, IMAGES, SPLIT
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import FULL, check_name, new_folder, prepare_parent, refuse
+from anchor_jax.inputs import regular_file
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.measures import BodyMeasures, typical
 from anchor_jax.shapes import NdArray, Shaped, UInt8
 
+_DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
 
 
@@ -154,7 +157,7 @@ def build(
       **(facts or {}),
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
     source = PreparedSource(folder)
     write_preview(source)
     if finish is not None:
@@ -218,30 +221,28 @@ class PreparedSource:
   def __init__(self, folder: str | os.PathLike):
     """Reads meta.json and opens the records; see `open_prepared` for the errors."""
     self.folder = Path(folder)
-    self.meta = _read_meta(self.folder)
+    _check_folder(self.folder)
+    self.meta, fields = read_meta(self.folder)
+    self.size, self.fps = fields.size, fields.fps
+    counts = [video.frames for video in fields.videos]
+    self.people = np.repeat(np.array([video.person for video in fields.videos], np.int32), counts)
+    self.videos = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     try:
-      self._read_index()
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, MemoryError) as error:
-      raise _damaged(self.folder, f"meta.json: {type(error).__name__}: {error}") from error
-    self._open()
-
-  def _read_index(self) -> None:
-    self.size, self.fps = self.meta["size"], self.meta["fps"]
-    self.people = np.concatenate([np.full(video["frames"], video["person"], np.int32) for video in self.meta["videos"]])
-    self.videos = np.concatenate([np.full(v["frames"], n, np.int32) for n, v in enumerate(self.meta["videos"])])
-    stored = self.meta.get("measures") or [None] * len(self.meta["people"])
-    self.measures = [None if values is None else BodyMeasures.from_json(values) for values in stored]
-    if len(stored) != len(self.meta["people"]):
-      raise ValueError(f"measures of {len(stored)} people")
+      self.measures = fields.bodies()
+    except UserError as error:
+      raise _damaged(self.folder, error) from None
     self.has_landmarks = np.ones(len(self.people), bool)
-    self.has_landmarks[np.asarray(self.meta["without_landmarks"], np.int64)] = False
+    self.has_landmarks[np.asarray(fields.without_landmarks, np.int64)] = False
     # folders of earlier versions have no surface maps, and do not say so
-    self.has_surface = np.full(len(self.people), "without_surface" in self.meta)
-    self.has_surface[np.asarray(self.meta.get("without_surface", ()), np.int64)] = False
+    self.has_surface = np.full(len(self.people), fields.without_surface is not None)
+    self.has_surface[np.asarray(fields.without_surface or (), np.int64)] = False
+    self._open()
 
   def _open(self) -> None:
     import tensorflow_datasets as tfds
 
+    for name in _DESCRIBED:
+      regular_file(self.folder / name, "description of records")
     try:
       builder: Any = tfds.builder_from_directory(str(self.folder))
       raw = {name: tfds.decode.SkipDecoding() for name in IMAGES if name in builder.info.features}
@@ -298,7 +299,7 @@ def _damaged(folder: Path, cause: object) -> UserError:
   return UserError(f"the prepared folder {folder} is damaged ({one_line(cause)}): prepare it again")
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
+def _check_folder(folder: Path) -> None:
   check_name(folder)
   if not os.path.exists(folder):
     raise UserError(
@@ -306,23 +307,11 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     )
   if not is_prepared(folder):
     raise UserError(f"{folder} is not a prepared folder: make one with python -m anchor_jax.prepare VIDEO --output=DIR")
-  try:
-    meta = json.loads((folder / "meta.json").read_text())
-    version = meta["format"]
-    sizes = {name: (folder / name).stat().st_size for name in meta["files"]}
-  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-    raise _damaged(folder, f"meta.json: {one_line(error)}") from error
-  if version != FORMAT:
-    raise UserError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
-  if sizes != meta["files"]:
-    changed = next(name for name in sizes if sizes[name] != meta["files"][name])
-    raise _damaged(folder, f"{changed} has {sizes[changed]} bytes instead of {meta['files'][changed]}")
-  return meta
 
 
 def is_prepared(path: str | os.PathLike) -> bool:
   """Whether a path looks like a prepared folder (rather than a video)."""
-  return os.path.isfile(os.path.join(path, "meta.json"))
+  return os.path.isfile(os.path.join(path, META))
 
 
 def open_prepared(folder: str | os.PathLike) -> PreparedSource:

@@ -13,17 +13,18 @@ import dataclasses
 import itertools
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.array_files import read_arrays
+from anchor_jax.config_values import Within
 from anchor_jax.errors import UserError, one_line
+from anchor_jax.fields import read_fields
 from anchor_jax.files import SIDECAR, new_folder
 from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
 from anchor_jax.shapes import Bool, Float, NdArray, UInt8
@@ -145,7 +146,11 @@ def write_posed_video(
 
 
 def _refuse(video: Path, why: str) -> UserError:
-  return UserError(f"the poses of {video} in {sidecar_path(video)} {why}: write them again, or move that folder away")
+  return UserError(f"the poses of {video} in {sidecar_path(video)} {why}: {_remedy(video)}")
+
+
+def _remedy(video: Path) -> str:
+  return f"write the poses of {video} again, or move that folder away"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,40 +238,32 @@ def open_posed_video(video: str | os.PathLike, cut_off: bool = False) -> PosedVi
   return PosedVideo(video, dataclasses.replace(info, width=facts["width"], height=facts["height"]), landmarks, *streams)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+  """What sidecar.json holds."""
+
+  format: Literal[1]
+  frames: Annotated[int, Within(1, 2**40)]
+  height: Annotated[int, Within(1, 2**16)]
+  width: Annotated[int, Within(1, 2**16)]
+
+
 def _read_facts(video: Path) -> dict[str, int]:
   """Frames, width and height that a sidecar claims."""
   path = sidecar_path(video) / "sidecar.json"
-  try:
-    if path.stat().st_size > _LARGEST_FACTS:
-      raise _refuse(video, f"have a {path.name} of {path.stat().st_size} bytes")
-    facts = json.loads(path.read_text())
-    version, counts = facts["format"], {name: facts[name] for name in ("frames", "height", "width")}
-  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-    raise _refuse(video, f"are incomplete or damaged ({path.name}: {one_line(error)})") from error
-  if version != FORMAT:
-    raise _refuse(video, f"have format {one_line(version)}, this version reads {FORMAT}")
-  for name, count in counts.items():
-    if type(count) is not int or count < 1:
-      raise _refuse(
-        video, f"have {name} {one_line(json.dumps(count))} in {path.name} instead of a whole number above 0"
-      )
-  return counts
+  facts = read_fields(path, _Facts, "sidecar", _remedy(video), most=_LARGEST_FACTS, version=FORMAT)
+  return {name: getattr(facts, name) for name in ("frames", "height", "width")}
 
 
 def _read_landmarks(video: Path, frames: int) -> Float[NdArray, "T 5 2"]:
-  """The landmarks of a sidecar; the array's header is compared with `frames` before any of it is unpacked."""
-  path, member = sidecar_path(video) / "landmarks.npz", "landmarks.npy"
-  try:
-    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-      version = np.lib.format.read_magic(file)
-      read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-      shape, _, dtype = read_header(file)
-    if shape != (frames, 5, 2):
-      raise _refuse(video, f"have landmarks of shape {one_line(shape)} for {frames} frames")
-    if dtype.kind not in "fiu":
-      raise _refuse(video, f"have landmarks of type {one_line(dtype)} instead of real numbers")
-    with np.load(path, allow_pickle=False) as arrays:
-      return arrays["landmarks"].astype(np.float32)
-  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
-    # zipfile raises RuntimeError for encrypted members
-    raise _refuse(video, f"are incomplete or damaged ({path.name}: {one_line(error)})") from error
+  """The landmarks of a sidecar."""
+  path, name = sidecar_path(video) / "landmarks.npz", "landmarks"
+  arrays = read_arrays(path, "sidecar", _remedy(video), names=(name,))
+  if name not in arrays:
+    raise _refuse(video, f"have no {name} in {path.name}")
+  landmarks = arrays[name]
+  if landmarks.shape != (frames, 5, 2):
+    raise _refuse(video, f"have landmarks of shape {one_line(landmarks.shape)} for {frames} frames")
+  if landmarks.dtype.kind not in "fiu":
+    raise _refuse(video, f"have landmarks of type {one_line(landmarks.dtype)} instead of real numbers")
+  return landmarks.astype(np.float32)

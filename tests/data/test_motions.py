@@ -103,8 +103,8 @@ def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
   probed, real = [], video.probe
   for module in (clips, sidecar):
     monkeypatch.setattr(module, "probe", lambda path, *more: (probed.append(path.name), real(path, *more))[1])
-  opened, load = [], np.load
-  monkeypatch.setattr(np, "load", lambda *args, **options: (opened.append(args), load(*args, **options))[1])
+  opened, load = [], sidecar.read_arrays
+  monkeypatch.setattr(sidecar, "read_arrays", lambda *args, **more: (opened.append(args), load(*args, **more))[1])
   command.prepare([film], tmp_path / "out", size=32)
   assert sorted(probed) == ["clip.mp4", *STREAMS] and len(opened) == 1
   probed.clear()

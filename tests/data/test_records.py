@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -140,6 +142,52 @@ def test_what_is_not_a_prepared_folder(folder, clips, tmp_path):
   (path / "meta.json").write_text("{")
   with pytest.raises(UserError, match="damaged"):
     open_prepared(path)
+
+
+def _many(values):
+  values["videos"][-1]["frames"], values["frames"] = 10**11, 8 + 10**11
+
+
+HOSTILE = {
+  "size -4": (lambda values: values.update(size=-4), "meta.json.size is -4: it must be 1"),
+  "size text": (lambda values: values.update(size="32"), "size is '32': expected int"),
+  "fps nan": (lambda values: values.update(fps=float("nan")), "fps is nan: it must be"),
+  "no people": (lambda values: values.pop("people"), "people is missing"),
+  "people number": (lambda values: values.update(people=[3, 4]), "people is 3: expected str"),
+  "unknown person": (lambda values: values["videos"][0].update(person=7), "videos are not in order"),
+  "order": (lambda values: values["videos"].reverse(), "videos are not in order"),
+  "many frames": (_many, "frames is 100000000008, in files of"),
+  "no video": (lambda values: values.update(videos=[]), "frames is 12, and the videos have 0"),
+  "square": (lambda values: values["videos"][0].update(square=[0, 0, -1]), "square is -1: it must be"),
+  "negative record": (lambda values: values.update(without_landmarks=[-1]), "without_landmarks is -1"),
+  "far record": (lambda values: values.update(without_surface=[10**6]), "without_surface names a record beyond"),
+  "files": (lambda values: values["files"].update({"../meta.json": 3}), "files are in other folders"),
+  "measures": (lambda values: values.update(measures=[{"place": 3}, None]), "damaged .measures of a body"),
+  "one measure": (lambda values: values.update(measures=[None]), "measures are those of 1 people"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_field_of_meta_json_is_checked(folder, tmp_path, name):
+  change, said = HOSTILE[name]
+  path = tmp_path / "prepared"
+  shutil.copytree(folder, path)
+  values = json.loads((path / "meta.json").read_text())
+  change(values)
+  (path / "meta.json").write_text(json.dumps(values))
+  with pytest.raises(UserError, match=said) as error:
+    open_prepared(path)
+  assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_pipes_in_a_prepared_folder_are_not_waited_for(folder, tmp_path):
+  for name in ("meta.json", "dataset_info.json", "features.json", next(iter(open_prepared(folder).meta["files"]))):
+    path = tmp_path / name
+    shutil.copytree(folder, path)
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(UserError, match=r"is a pipe|is not a prepared folder"):
+      open_prepared(path)
 
 
 def test_a_damaged_record_names_itself_and_its_cause(folder, monkeypatch):

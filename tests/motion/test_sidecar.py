@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import zipfile
 
@@ -105,28 +106,40 @@ def _claims(folder, shape, kind="<f4"):
     file.write(bytes(64))
 
 
+def strange(folder, name):
+  (folder / name).unlink()
+  os.mkfifo(folder / name)
+
+
 HOSTILE = {
-  "no frames": (_without("frames"), "sidecar.json: 'frames'"),
-  "no format": (_without("format"), "sidecar.json: 'format'"),
-  "float count": (_facts(lambda facts: facts | {"frames": 6.0}), "frames 6.0 .* instead of a whole number"),
-  "text count": (_facts(lambda facts: facts | {"width": "41"}), 'width "41" .* instead of a whole number'),
-  "true count": (_facts(lambda facts: facts | {"height": True}), "height true .* instead of a whole number"),
-  "null count": (_facts(lambda facts: facts | {"height": None}), "height null .* instead of a whole number"),
-  "huge count": (_facts(lambda facts: facts | {"frames": 10**30}), "frames 10+, the video 6"),
-  "negative count": (_facts(lambda facts: facts | {"frames": -6}), "frames -6 .* above 0"),
-  "a list": (_facts(lambda facts: [facts]), "sidecar.json: list indices"),
-  "nested": (lambda folder: (folder / "sidecar.json").write_text("[" * 100_000), "sidecar.json: maximum recursion"),
-  "large": (lambda folder: (folder / "sidecar.json").write_text(" " * 2**21), "sidecar.json of 2097152 bytes"),
-  "bytes": (lambda folder: (folder / "sidecar.json").write_bytes(b"\xff{"), "sidecar.json: 'utf-8'"),
+  "no frames": (_without("frames"), "sidecar.json.frames is missing"),
+  "no format": (_without("format"), "sidecar.json.format is missing"),
+  "float count": (_facts(lambda facts: facts | {"frames": 6.0}), "frames is 6.0: expected int"),
+  "text count": (_facts(lambda facts: facts | {"width": "41"}), "width is '41': expected int"),
+  "true count": (_facts(lambda facts: facts | {"height": True}), "height is True: expected int"),
+  "null count": (_facts(lambda facts: facts | {"height": None}), "height is None: expected int"),
+  "huge count": (_facts(lambda facts: facts | {"frames": 10**30}), "frames is 10+: it must be"),
+  "negative count": (_facts(lambda facts: facts | {"frames": -6}), "frames is -6: it must be 1"),
+  "a list": (_facts(lambda facts: [facts]), "sidecar.json must be a group"),
+  "nested": (
+    lambda folder: (folder / "sidecar.json").write_text("[" * 100_000),
+    "sidecar.json is damaged .it is nested too deep",
+  ),
+  "large": (lambda folder: (folder / "sidecar.json").write_text(" " * 2**21), "sidecar.json has 2097152 bytes"),
+  "bytes": (lambda folder: (folder / "sidecar.json").write_bytes(b"\xff{"), "sidecar.json is damaged .'utf-8'"),
   "strings": (_arrays(landmarks=np.full((6, 5, 2), "x")), "type <U1 instead of real"),
-  "complex": (_arrays(landmarks=np.zeros((6, 5, 2), complex)), "type complex128 instead of real"),
-  "objects": (_arrays(landmarks=np.full((6, 5, 2), None)), "type object instead of real"),
-  "other name": (_arrays(points=np.zeros((6, 5, 2))), "landmarks.npz: .*landmarks.npy"),
+  "complex": (_arrays(landmarks=np.zeros((6, 5, 2), complex)), "type complex128"),
+  "objects": (_arrays(landmarks=np.full((6, 5, 2), None)), "landmarks.npz .* type object"),
+  "other name": (_arrays(points=np.zeros((6, 5, 2))), "no landmarks in landmarks.npz"),
   "shape": (_arrays(landmarks=np.zeros((7, 5, 2))), "shape .7, 5, 2. for 6 frames"),
-  "terabytes": (lambda folder: _claims(folder, (10**12, 5, 2)), "shape .1000000000000, 5, 2. for 6"),
-  "wide items": (lambda folder: _claims(folder, (6, 5, 2), "<U99999999"), "type <U99999999 instead of real"),
+  "terabytes": (lambda folder: _claims(folder, (10**12, 5, 2)), "shape .1000000000000, 5, 2. claims"),
+  "wide items": (lambda folder: _claims(folder, (6, 5, 2), "<U99999999"), "claims 23999999760"),
   "cut array": (lambda folder: _claims(folder, (6, 5, 2)), "landmarks.npz"),
-  "no zip": (lambda folder: (folder / "landmarks.npz").write_bytes(b"nonsense"), "landmarks.npz: File is not a zip"),
+  "a pipe": (lambda folder: strange(folder, "landmarks.npz"), "landmarks.npz is a pipe"),
+  "a pipe of facts": (lambda folder: strange(folder, "sidecar.json"), "sidecar.json is a pipe"),
+  "a pipe of poses": (lambda folder: strange(folder, "pose.mkv"), "pose.mkv is a pipe"),
+  "not a number": (_facts(lambda facts: facts | {"fps": float("nan")}), "NaN is no number"),
+  "no zip": (lambda folder: (folder / "landmarks.npz").write_bytes(b"nonsense"), "landmarks.npz .*damaged"),
   "a folder": (
     lambda folder: ((folder / "landmarks.npz").unlink(), (folder / "landmarks.npz").mkdir()),
     "landmarks.npz",
