@@ -86,7 +86,8 @@ def prepare(
     raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
-  checked = [check_video(video, landmarks, fps, cut_off) for video in videos]
+  # An earlier folder's square is one of the whole picture, its black bars included.
+  checked = [check_video(video, landmarks, fps, cut_off, bars=like is not None) for video in videos]
   for video in checked:
     check_no_point(video, person_at)
   infos = [video.info for video in checked]

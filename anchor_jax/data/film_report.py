@@ -53,7 +53,11 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
     facts.append(
       {
         "name": film.name,
-        **{name: getattr(info, name) for name in ("width", "height", "fps", "frames", "missing", "rotation", "hdr")},
+        **{name: getattr(info, name) for name in ("width", "height", "fps", "frames", "missing", "hdr", "interlaced")},
+        "rotation": info.geometry.turns,
+        "mirrored": info.geometry.mirrored,
+        "stored": list(info.geometry.stored),
+        "bars": list(info.geometry.bars),
         "uneven": tick_frames(info) is not None,
         "shots": film.stretches[-1].shot + 1,
         "used": sum(len(stretch) for stretch in film.stretches if stretch.used),
@@ -101,6 +105,11 @@ def _notes(film: Mapping[str, Any]) -> list[str]:
     notes.append(f"its frame rate varies: made {film['fps']:g} frames per second by its time stamps")
   if film["hdr"]:
     notes.append("its high dynamic range is brought down")
+  if film["interlaced"]:
+    notes.append("it is interlaced: whole pictures are made of its fields")
+  if any(film["bars"]):
+    left, top, right, bottom = film["bars"]
+    notes.append(f"black bars are cut off: {left} columns left, {right} right, {top} rows above, {bottom} below")
   if film["people"]:
     x, y = film["people"]["place"]
     notes.append(

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.framing import square_around
 from anchor_jax.motion.picture import read_picture
-from anchor_jax.motion.video import probe, read_frames
+from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import NdArray, UInt8
 
 GREEN, TRANSPARENT = "green", "transparent"
@@ -56,11 +57,11 @@ def _check_file(path: Path) -> None:
   if not os.path.isfile(path):
     raise UserError(f"--background={path}: no such file; give a picture, a video, {GREEN} or {TRANSPARENT}")
   if path.suffix.lower() not in _PICTURES:
-    probe(path)
+    probe_film(path)
 
 
 def _film(path: Path, size: int, fps: float | int, start: int) -> Iterator[UInt8[NdArray, "S S 3"]]:
-  info = probe(path)
+  info = probe_film(path)
   pictures, there, made = iter(()), -1, np.zeros((size, size, 3), np.uint8)
   for number in itertools.count(start):
     wanted = int(number * info.fps / fps + 1e-6) % info.frames

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import cv2
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.landmarks import quiet_stderr
-from anchor_jax.motion.video import probe, read_frames
+from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import NdArray, UInt8
 
 _WORD = "camera"
@@ -86,7 +87,7 @@ def open_camera(
     UserError: there is no such camera, it may not be used, or the film can't be read.
   """
   if isinstance(name, Path):
-    info = probe(name)
+    info = probe_film(name)
     rate = float(fps or info.fps)
     frames = _paced(read_frames(name, info=info), rate, clock, sleep)
     return Camera(rate, lambda: next(frames, None), lambda: None)

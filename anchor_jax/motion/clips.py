@@ -11,6 +11,7 @@ import numpy as np
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion import render
+from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.framing import Square, centre_of, square_around
 from anchor_jax.motion.landmarks import find_faces, require_mediapipe, track_video
 from anchor_jax.motion.measures import BodyMeasures
@@ -35,7 +36,8 @@ class PosedClip(NamedTuple):
     person: name of who is in it; clips with the same name are the same person.
     fps: frames per second.
     frames: the frames with their poses, all of the prepared folder's size.
-    square: left, top and side of the square of the video's picture, in its pixels; stored in meta.json.
+    square: left, top and side of the square of the video's picture with its black bars, in its pixels; stored in
+      meta.json.
     measures: of the person's body in that square; None where they are not known.
   """
 
@@ -82,7 +84,11 @@ class FoundPoses(NamedTuple):
 
 
 def check_video(
-  path: str | os.PathLike, landmarks: str = "mediapipe", fps: float | int | None = None, cut_off: bool = False
+  path: str | os.PathLike,
+  landmarks: str = "mediapipe",
+  fps: float | int | None = None,
+  cut_off: bool = False,
+  bars: bool = False,
 ) -> CheckedVideo:
   """Checks, before any long work, that the poses of a video can be found; each of its files is probed once.
 
@@ -91,6 +97,7 @@ def check_video(
     landmarks: the landmark model for a video without a sidecar.
     fps: the frame rate to take for that of a video which does not say a credible one.
     cut_off: take what is there of a video whose end is missing.
+    bars: keep black bars in the picture; they are always kept with a sidecar, whose poses are those of the whole one.
 
   Raises:
     UserError: see `probe` and `open_posed_video`; the frame rate is not credible; or the landmark model is needed and
@@ -100,7 +107,7 @@ def check_video(
   if landmarks not in LANDMARK_MODELS:
     raise UserError(f'there is no landmark model "{landmarks}": use {", ".join(LANDMARK_MODELS)}')
   posed = open_posed_video(path, cut_off) if has_sidecar(path) else None
-  info = probe(path, cut_off) if posed is None else posed.info
+  info = posed.info if posed is not None else probe(path, cut_off) if bars else probe_film(path, cut_off)
   if not FRAME_RATES[0] <= info.fps <= FRAME_RATES[1]:
     if fps is None:
       raise UserError(
@@ -157,9 +164,13 @@ def find_track(
   `track_video`.
   """
   path, info = video.path, video.info
-  faces = find_faces(path, info, frames=frames)
   count = info.frames if frames is None else min(frames, info.frames)
-  people = find_person(faces, count, info.fps, (info.width, info.height), cuts=cuts, at=person_at)
+  left, top, right, bottom = info.geometry.bars  # points that are said, given and shown are those of the whole picture
+  corner, whole = np.array([left, top, 0, 0], np.float32), (left + info.width + right, top + info.height + bottom)
+  faces = [(number, boxes + corner) for number, boxes in find_faces(path, info, frames=frames)]
+  people = find_person(faces, count, info.fps, whole, cuts=cuts, at=person_at)
+  if people is not None:
+    people = dataclasses.replace(people, columns=np.clip(people.columns - left, 0, info.width))
   bar = f"landmarks of {path.name}" if progress else None
   columns = None if people is None else people.columns
   return track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar), people
@@ -195,9 +206,7 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
   except UserError as error:
     raise UserError(f"{video.path}: {error}") from None
   poses = lambda square, number: render.pose_renders(mended, square, number)
-  frames_in = lambda square, measures: render.posed_frames(
-    video.path, mended, square, measures, first, video.info if first else None
-  )
+  frames_in = lambda square, measures: render.posed_frames(video.path, mended, square, measures, first, video.info)
   return FoundPoses(mended.body[:, SHOULDERS, :2], seen_landmarks(mended), frames_in, poses, mended)
 
 

@@ -99,7 +99,7 @@ def read_films(
     size: height and width of the clips' frames in pixels.
     person: name of who is in them.
     fps: frame rate of the clips; default that of each video.
-    square: use this square instead, such as an earlier folder's.
+    square: use this square instead, such as an earlier folder's; the videos must be checked with their bars then.
 
   Raises:
     UserError: a video has no stretch that can be used, or `square` does not fit into it.
@@ -115,7 +115,7 @@ def read_films(
   for (video, _, stretch), poses, where, body in zip(used, found, squares, measured):
     info, measures = video.info, None if body is None else dataclasses.replace(body, widths=widths)
     frames = _at_rate(poses.frames(where, measures), info, stretch, fps)
-    place = (where.left, where.top, where.side)
+    place = (where.left + info.geometry.bars[0], where.top + info.geometry.bars[1], where.side)
     clips[id(video)].append(PosedClip(video.path.stem, person, float(fps or info.fps), frames, place, measures))
   films = []
   for video, look, stretches in zip(videos, looks, divided):

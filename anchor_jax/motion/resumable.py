@@ -15,7 +15,7 @@ from av.bitstream import BitStreamFilterContext
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
 from anchor_jax.inputs import open_input
-from anchor_jax.motion.video import add_stream, default_crf, even, picture_of
+from anchor_jax.motion.encoding import add_stream, default_crf, even, picture_of
 from anchor_jax.shapes import NdArray, UInt8
 
 _TAG = "comment"  # of the file's metadata: the settings, as JSON

@@ -3,7 +3,7 @@
   pose.mkv        the pose render of every frame (lossless RGB)
   masks.mkv       the person's mask in the red channel, the face's in the green (lossless; 0 or 255)
   surface.mkv     the surface map of every frame (lossless; chart, u, v of motion/surface.py); older sidecars have none
-  landmarks.npz   five face landmarks a frame, x and y in pixels of the video, NaN where missing
+  landmarks.npz   five face landmarks a frame, x and y in pixels of the video as it is shown, NaN where missing
   sidecar.json    format version, frames, width, height, fps
 
 `prepare` and `read_motion` use it instead of the landmark model. The studio's videos have one.
@@ -223,6 +223,10 @@ def open_posed_video(video: str | os.PathLike, cut_off: bool = False) -> PosedVi
   if not has_sidecar(video):
     raise UserError(f"{video} has no sidecar: there is no {folder}")
   facts = _read_facts(video)
+  stored = info.geometry._replace(stretched=None)
+  if info.geometry.stretched is not None and stored.size == (facts["width"], facts["height"]):
+    # Made when pixels that are not square were taken for square ones.
+    info = dataclasses.replace(info, geometry=stored, width=facts["width"], height=facts["height"])
   for name, count in facts.items():
     # H.264 pads an odd picture by one row or column; the poses keep the true size
     slack = range(2) if name != "frames" else range(-info.missing, 1)

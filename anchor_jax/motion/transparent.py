@@ -10,7 +10,7 @@ import av
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
-from anchor_jax.motion.video import Format, add_stream, even, picture_of
+from anchor_jax.motion.encoding import Format, add_stream, even, picture_of
 from anchor_jax.shapes import NdArray, UInt8
 
 _FORMATS = {

@@ -1,12 +1,13 @@
 """Reads and writes video files with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import cv2
@@ -16,23 +17,18 @@ from tqdm import tqdm
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.inputs import regular_file
+from anchor_jax.motion.encoding import H264, LOSSLESS, add_stream, default_crf, even, picture_of
+from anchor_jax.motion.geometry import Geometry, geometry_of
 from anchor_jax.motion.hdr import is_hdr, to_sdr
+from anchor_jax.motion.interlaced import deinterlaced
+from anchor_jax.motion.stamps import claim_of, frame_rate, missing_frames, shown_stamps
+from anchor_jax.motion.streams import film_stream, sound_stream
 from anchor_jax.shapes import Int, NdArray, UInt8
 
 # A file counts as truncated when more than this share of the frames that its header claims is missing.
 _MISSING_SHARE = 0.05
-
-
-class Format(NamedTuple):
-  """How a video stream is encoded: encoder, pixel format, and the encoder's options, all by FFmpeg's names."""
-
-  codec: str
-  pixels: str
-  options: Mapping[str, str]
-
-
-H264 = Format("libx264", "yuv420p", {"preset": "medium"})
-LOSSLESS = Format("libx264rgb", "rgb24", {"preset": "ultrafast", "qp": "0"})
+# Seconds: without an index (MPEG's streams), a place is guessed, and may be after the key frame that is needed.
+_EARLIER = (2, 15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +37,16 @@ class VideoInfo:
 
   Attributes:
     fps: frames per second, judged by the time stamps (see `frame_rate`).
-    width, height: of the picture as it is shown (after rotation), in pixels.
-    frames: number of frames, counted in the packets.
+    width, height: of the picture as it is shown (see `geometry`), in pixels.
+    frames: number of frames that are shown, counted in the packets.
     seconds: from the first frame to the end of the last one, by the time stamps.
     has_audio: whether the file has a sound track.
     times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none.
     unit: of the time stamps, in seconds; None where they are not to be believed.
     missing: number of frames that its header claims beyond those that are there: the end is cut off.
-    rotation: quarter turns, counter-clockwise, by which its pictures are turned to stand upright.
     hdr: whether its pictures are of high dynamic range; `read_frames` brings them down (motion/hdr.py).
+    interlaced: whether it begins with interlaced pictures; `read_frames` makes whole ones (motion/interlaced.py).
+    geometry: how its stored pictures are shown: turned, mirrored, with square pixels.
   """
 
   fps: float
@@ -61,8 +58,9 @@ class VideoInfo:
   times: Int[NdArray, " T"] | None = dataclasses.field(default=None, compare=False, repr=False)
   unit: Fraction | None = dataclasses.field(default=None, compare=False, repr=False)
   missing: int = 0
-  rotation: int = 0
   hdr: bool = False
+  interlaced: bool = False
+  geometry: Geometry = Geometry()
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -75,42 +73,37 @@ def _open(path: Path) -> av.container.InputContainer:
     raise UserError(
       f"{path} is not a video that can be read, or it is cut off: give a complete mp4, mkv, mov or webm"
     ) from None
-  if not container.streams.video:
+  if film_stream(container) is None:
     container.close()
-    raise UserError(f"{path} has no picture in it, only sound or data: give a video")
+    raise UserError(f"{path} has no moving picture in it, only sound, a cover or data: give a video")
   return container
 
 
-def _claimed_frames(stream: Any, rate: float | None) -> int:
-  """How many frames the header says there are, 0 where it does not say (a live recording)."""
-  if stream.frames:
-    return stream.frames
-  clock = stream.metadata.get("DURATION", "")  # Matroska keeps each stream's length in a tag, h:m:s
-  if rate and clock.count(":") == 2:
-    hours, minutes, seconds = clock.split(":")
-    return int((int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * rate)
-  return 0
+def _film(container: Any) -> Any:
+  """The stream of an open file that has one."""
+  stream = film_stream(container)
+  assert stream is not None, "checked when the file was opened"
+  return stream
 
 
-def _check_complete(path: Path, seen: int, claimed: int) -> None:
+def _check_complete(path: Path, seen: int, missing: int) -> None:
   if not seen:
     raise UserError(f"{path} holds no frame: it is empty or cut off; record or copy it again")
-  if claimed - seen > max(2, _MISSING_SHARE * claimed):
+  claimed = seen + missing
+  if missing > max(2, _MISSING_SHARE * claimed):
     raise UserError(
       f"{path} is cut off: {seen} of {claimed} frames are there; copy it again, or prepare what is there with --cut-off"
     )
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-  """How often its file says to turn the picture, counter-clockwise; phones store portraits as landscapes."""
-  return round(frame.rotation / 90) % 4
-
-
 def _picture(frame: av.VideoFrame) -> UInt8[NdArray, "H W 3"]:
-  """The frame as RGB, upright."""
-  image = to_sdr(frame) if is_hdr(frame) else frame.to_ndarray(format="rgb24")
-  turns = _quarter_turns(frame)
-  return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+  """The stored picture as RGB; what is transparent is black, as players show it."""
+  if is_hdr(frame):
+    return to_sdr(frame)
+  if not any(component.is_alpha for component in frame.format.components):
+    return frame.to_ndarray(format="rgb24")
+  image = frame.to_ndarray(format="rgba")
+  return np.ascontiguousarray(cv2.multiply(image[..., :3], image[..., 3:].repeat(3, axis=2), scale=1 / 255))
 
 
 def _decode(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
@@ -119,27 +112,6 @@ def _decode(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
     if packet.size and not packet.is_corrupt:
       yield from packet.decode()
   yield from stream.decode(None)
-
-
-def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: Fraction | None) -> float | None:
-  """Returns the frames per second of a stream: what its header claims, unless the time stamps contradict it.
-
-  Args:
-    claim: of the header.
-    times: [T] time stamps in order, in units of `unit` seconds.
-
-  Returns:
-    The claim where it agrees with the stamps' mean distance up to 2 percent or one unit; else the rate of the usual
-    distance, which is the mean of those near the median. The claim where there are too few stamps; None if neither.
-  """
-  steps = np.diff(times) if times is not None else np.zeros(0)
-  if unit is None or not len(steps) or not steps.any():
-    return float(claim) if claim else None
-  if claim and abs(1 / float(claim * unit) - steps.mean()) <= max(0.02 * steps.mean(), 1 / len(steps)):
-    return float(claim)
-  middle = np.median(steps[steps > 0])
-  usual = steps[(steps > 0.5 * middle) & (steps < 1.5 * middle)]
-  return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # stamps may be rounded
 
 
 def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
@@ -154,37 +126,49 @@ def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
   """
   path = Path(path)
   with _open(path) as container:
-    stream = container.streams.video[0]
-    claim = stream.average_rate or stream.guessed_rate
-    has_audio, stamps, first = bool(container.streams.audio), [], None
+    stream = _film(container)
+    rate = stream.average_rate or stream.guessed_rate
+    claim, has_audio, stamps, first = claim_of(container, stream), sound_stream(container) is not None, [], None
     try:
       for packet in container.demux(stream):
-        if packet.size and not packet.is_corrupt:
+        if packet.size and not packet.is_corrupt and not packet.is_discard:
           stamps.append(packet.pts)
         if first is None:
           first = next(iter(packet.decode()), None)
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {len(stamps)}: copy it again") from None
-    count, unit = len(stamps), stream.time_base
+    if first is not None and first.interlaced_frame and None in stamps:
+      stamps = _decoded_stamps(path)  # each field may have a packet of its own, of which the second has no stamp
+    unit = stream.time_base
     times = None if None in stamps else np.sort(np.array(stamps, np.int64))
-    fps = frame_rate(claim, times, unit)
-    claimed = _claimed_frames(stream, fps)
-    _check_complete(path, count if first is not None else 0, 0 if cut_off else claimed)
+    missing = missing_frames(claim, len(stamps), times, unit, frame_rate(rate, times, unit))
+    _check_complete(path, 0 if first is None else len(stamps), 0 if cut_off else missing)
     assert first is not None
+    stamps = shown_stamps(stamps, first.pts)
+    times = None if times is None else np.sort(np.array(stamps, np.int64))
+    count, fps = len(stamps), frame_rate(rate, times, unit)
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
-    turns = _quarter_turns(first)
-  width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+    geometry = geometry_of(first, stream)
   length = 0.0 if times is None or unit is None else float((times[-1] - times[0]) * unit)
   seconds = length + 1 / fps if length > 0 else count / fps
-  missing = max(0, claimed - count)
-  return VideoInfo(fps, width, height, count, seconds, has_audio, times, unit, missing, turns, is_hdr(first))
+  shown = (fps, *geometry.size, count, seconds, has_audio)
+  return VideoInfo(*shown, times, unit, missing, is_hdr(first), bool(first.interlaced_frame), geometry)
+
+
+def _decoded_stamps(path: Path) -> list[int | None]:
+  """The time stamps of all frames that can be decoded."""
+  with _open(path) as container:
+    try:
+      return [frame.pts for frame in _decode(container, _film(container))]
+    except av.error.FFmpegError:
+      raise UserError(f"{path} is damaged or cut off: copy it again") from None
 
 
 def read_frames(
   path: str | os.PathLike, first: int = 0, info: VideoInfo | None = None
 ) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """Decodes a video, frame by frame, RGB and upright; no further than its frames are taken.
+  """Decodes a video, frame by frame, RGB and as it is shown (see `Geometry`); no further than its frames are taken.
 
   Args:
     path: the video.
@@ -197,79 +181,81 @@ def read_frames(
   """
   path = Path(path)
   with _open(path) as container:
-    stream = container.streams.video[0]
+    stream = _film(container)
     stream.thread_type = "AUTO"
-    stamps, shape = [], None
+    claim = claim_of(container, stream) if info is None else None
+    stamps, geometry = [], None if info is None else info.geometry
+    lead = 1 if first and info is not None and info.interlaced else 0  # of the frame before depends how one is made
     try:
-      for frame in _from(container, stream, first, info):
-        if frame.is_corrupt:
-          raise UserError(f"{path} is damaged at frame {first + len(stamps)}: copy it again")
-        image = _picture(frame)
-        if image.shape != (shape or image.shape):
-          raise UserError(f"{path} changes its picture size at frame {first + len(stamps)}: convert it to one size")
-        shape = image.shape
-        yield image
+      frames = _checked(path, _from(path, container, stream, first - lead, info), first - lead)
+      for frame in itertools.islice(deinterlaced(frames), lead, None):
+        geometry = geometry_of(frame, stream) if geometry is None else geometry
+        yield geometry.shown(_picture(frame))
         stamps.append(frame.pts)
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {first + len(stamps)}: copy it again") from None
-    times = None if None in stamps else np.array(stamps, np.int64)
-    rate = frame_rate(stream.average_rate, times, stream.time_base)
-    _check_complete(path, first + len(stamps), _claimed_frames(stream, rate) if info is None else info.frames)
+    seen = first + len(stamps)
+    if claim is None:
+      missing = info.frames - seen if info is not None else 0
+    else:
+      times = None if None in stamps else np.array(stamps, np.int64)
+      rate = frame_rate(stream.average_rate, times, stream.time_base)
+      missing = missing_frames(claim, seen, times, stream.time_base, rate)
+    _check_complete(path, seen, missing)
 
 
-def _from(container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
-  """The decoded frames from number `first` on."""
+def key_frames(path: str | os.PathLike, info: VideoInfo, numbers: Iterable[int]) -> Iterator[UInt8[NdArray, "H W 3"]]:
+  """Decodes the last key frame before each of some frames, once; none where they can't be found by their time stamps.
+
+  Args:
+    path: the video.
+    info: its facts, of `probe`.
+    numbers: of the frames, rising.
+
+  Raises:
+    UserError: see `probe`.
+  """
+  if info.times is None:
+    return
+  with _open(Path(path)) as container, contextlib.suppress(av.error.FFmpegError):
+    stream, seen = _film(container), set()
+    for number in numbers:
+      container.seek(int(info.times[number]), stream=stream, backward=True)
+      frame = next(_decode(container, stream), None)
+      if frame is not None and not frame.is_corrupt and frame.pts not in seen:
+        seen.add(frame.pts)
+        yield info.geometry.shown(_picture(frame))
+
+
+def _checked(path: Path, frames: Iterable[av.VideoFrame], first: int) -> Iterator[av.VideoFrame]:
+  """The frames from number `first` on; raises where one is damaged or of another size than those before."""
+  size = None
+  for number, frame in enumerate(frames, start=first):
+    if frame.is_corrupt:
+      raise UserError(f"{path} is damaged at frame {number}: copy it again")
+    if (frame.width, frame.height) != (size or (frame.width, frame.height)):
+      raise UserError(f"{path} changes its picture size at frame {number}: convert it to one size")
+    size = frame.width, frame.height
+    yield frame
+
+
+def _from(path: Path, container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
+  """The decoded frames from number `first` on, of a file that was just opened."""
   times = info.times if info is not None else None
   if first and times is not None and first < len(times) and (np.diff(times) > 0).all():
     wanted = int(times[first])
-    container.seek(wanted, stream=stream, backward=True)
-    frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
-    found = next(frames, None)
-    if found is not None and found.pts == wanted:
-      yield found
-      yield from frames
-      return
-    container.seek(int(times[0]), stream=stream, backward=True)  # stamps of packets and frames differ: count instead
-  yield from itertools.islice(_decode(container, stream), first, None)
-
-
-def even(frame: UInt8[NdArray, "H W C"]) -> UInt8[NdArray, "h w C"]:
-  """Returns the frame with an odd width or height padded by a repeated row or column, since yuv420p needs even ones."""
-  height, width = frame.shape[:2]
-  if not (height % 2 or width % 2):
-    return frame
-  return cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-
-
-def default_crf(height: int, width: int) -> int:
-  """The quality of the H.264 stream of a video of this size, 0 (best) to 51.
-
-  Small videos are looked at enlarged: at 128 pixels 18 adds 1.5 grey levels of flicker, 12 adds 1.0 for half as many
-  bytes more. At 512 the compression of 18 is hard to see.
-  """
-  return 18 if min(height, width) >= 512 else 12
-
-
-def add_stream(
-  container: Any, fps: Fraction, frame: UInt8[NdArray, "H W C"], options: Mapping[str, str], format: Format = H264
-) -> Any:
-  """Adds a stream for frames of this size; `options` go before those of the format."""
-  stream = container.add_stream(format.codec, rate=fps)
-  stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], format.pixels
-  stream.codec_context.time_base = 1 / fps
-  if format.pixels.startswith("yuv"):
-    # Players guess the colours of a stream that does not name them: ITU-R BT.601, limited range.
-    context = stream.codec_context
-    context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
-  stream.options = {**format.options, **options}
-  return stream
-
-
-def picture_of(frame: UInt8[NdArray, "H W C"], number: int, fps: Fraction) -> av.VideoFrame:
-  """Returns frame `number`, RGB or RGBA, with its time stamp, for the encoder."""
-  picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24" if frame.shape[2] == 3 else "rgba")
-  picture.pts, picture.time_base = number, 1 / fps
-  return picture
+    for earlier in (0, *_EARLIER):
+      container.seek(wanted - round(earlier / stream.time_base), stream=stream, backward=True)
+      frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
+      found = next(frames, None)
+      if found is not None and found.pts == wanted:
+        yield found
+        yield from frames
+        return
+    with _open(path) as again:  # stamps of packets and frames differ, or the file has no index: count instead
+      yield from itertools.islice(_decode(again, _film(again)), first, None)
+  else:
+    yield from itertools.islice(_decode(container, stream), first, None)
 
 
 class VideoWriter:

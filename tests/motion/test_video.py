@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.motion.video import VideoWriter, default_crf, frame_rate, probe, read_frames, write_video
+from anchor_jax.motion.encoding import default_crf
+from anchor_jax.motion.stamps import frame_rate
+from anchor_jax.motion.video import VideoWriter, probe, read_frames, write_video
 from tests.helpers.strange import strange_files
 
 
