@@ -14,7 +14,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-wheel check format parity bench landmarks test-landmarks test-identity app \
+.PHONY: help demo demo-256 smoke test test-slow test-machines test-wheel check format parity bench landmarks test-landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
@@ -34,6 +34,9 @@ test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cor
 
 test-slow: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that are too long for `make test` (fetches the TPU compiler, 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m slow --durations=10
+
+test-machines: $(STAMPS)/dev ## the default tests as other machines run them: other processors, one core, four workers (an hour)
+	RUN=$(RUN) WORKERS=$(WORKERS) .ci/test-machines
 
 test-wheel: $(STAMPS)/venv ## build the wheel, and run the demo (tiny) and the notebook from it in an environment of its own
 	PYTHON=$(abspath $(RUN)) .ci/test-wheel

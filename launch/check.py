@@ -41,6 +41,7 @@ def check_shell() -> bool:
     *LAUNCH.glob("*.sh"),
     *LAUNCH.glob("*.sbatch"),
     ROOT / ".ci/run",
+    ROOT / ".ci/test-machines",
     ROOT / ".ci/test-wheel",
     ROOT / "requirements/lock.sh",
   ]

@@ -3,6 +3,7 @@
 This runs before anything imports JAX, which reads its platform and its number of devices once.
 """
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -20,6 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Tests may start processes of their own; those see the same platform and need no network.
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
+import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -34,6 +36,17 @@ sys.modules[checker.__name__] = checker
 
 # Every annotated function of the package checks its arguments and results, from here until pytest ends.
 install_import_hook("anchor_jax", "run_time_type_checker.check")
+
+
+def pytest_report_header():
+  """What of the machine sums depend on, so that a log says where it was made (`make test-machines`)."""
+  kernel = "unknown"
+  for library in pathlib.Path(np.__file__).parents[1].glob("numpy.libs/*openblas64*"):
+    name = ctypes.CDLL(str(library)).scipy_openblas_get_corename64_
+    name.restype = ctypes.c_char_p
+    kernel = name().decode()
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  return f"machine: cores {cores}, OpenBLAS {kernel}, XLA_FLAGS {os.environ['XLA_FLAGS']}"
 
 
 @pytest.fixture(scope="session")
