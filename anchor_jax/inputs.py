@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from anchor_jax.errors import UserError, one_line, suggestion
-from anchor_jax.files import check_name
 
 LARGEST_TEXT = 2**28  # bytes of a JSON file or a list: a meta.json of a million frames has a tenth of that
 _KINDS = (
@@ -39,7 +38,6 @@ def regular_file(path: str | os.PathLike, what: str = "file") -> Path:
       is no name, or it may not be read.
   """
   path = Path(path)
-  check_name(path)
   try:
     mode = os.stat(path).st_mode
   except (OSError, ValueError) as error:  # ValueError: a null character

@@ -6,9 +6,7 @@ face that are aligned to the FFHQ template, and "mask", white where a crop stays
 The pictures of a folder are the frames of one video, in the order of their names; the lists are in no order.
 """
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +14,12 @@ import cv2
 import numpy as np
 
 from anchor_jax.errors import UserError, one_line
+from anchor_jax.inputs import natural, read_bytes, strict_json
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.face import face_template
 from anchor_jax.motion.framing import square_around
+from anchor_jax.motion.picture import read_picture
 from anchor_jax.motion.sidecar import PosedFrame
-from anchor_jax.shapes import NdArray, UInt8
 
 FPS = 30.0  # of the implementation's videos
 _DRAWN = 8  # a render is black where the mesh is not; lossy files are nearly so
@@ -51,8 +50,8 @@ def read_reference_list(
     who = str(entry.get("person", person))
     videos.setdefault((who, found["target"].parent), {})[found["target"]] = found["source"], found.get("mask")
   clips, total = [], 0
-  for (who, folder), frames in sorted(videos.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
-    ordered = sorted(frames.items(), key=lambda item: _order(item[0]))
+  for (who, folder), frames in sorted(videos.items(), key=lambda item: (item[0][0], natural(item[0][1]))):
+    ordered = sorted(frames.items(), key=lambda item: natural(item[0]))
     # "image" and "raw_aligned" are the same in all of them: what they lie in tells videos apart
     clips.append(PosedClip(f"{folder.parent.name}/{folder.name}", who, float(fps), _frames(ordered, size)))
     total += len(ordered)
@@ -61,15 +60,15 @@ def read_reference_list(
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
-  except (OSError, UnicodeDecodeError) as error:
+    lines = read_bytes(path, "list").decode().splitlines()
+  except UnicodeDecodeError as error:
     raise UserError(f"cannot read the list {path}: {one_line(error)}") from None
   for number, line in enumerate(lines, start=1):
     if not line.strip():
       continue
     try:
-      entry = json.loads(line)
-    except (ValueError, RecursionError):
+      entry = strict_json(line)
+    except ValueError:
       entry = None
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("source", "target")):
       raise UserError(f'{path}, line {number}: give a JSON object with "source" and "target", as in body_train.json')
@@ -86,19 +85,14 @@ def _place(path: Path, named: str, number: int) -> Path:
   if not Path(named).is_absolute():
     places = [*places[1:], places[0]]
   for place in places:
-    if place.is_file():
+    if os.path.isfile(place):  # unlike Path.is_file, False also for names that the system refuses
       return place
   raise UserError(f"{path}, line {number}: there is no picture {named}, also not below {path.parent}")
 
 
-def _order(path: Path) -> list[tuple[int, str]]:
-  """Names in the order of the numbers in them."""
-  return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
 def _frames(pictures: list[tuple[Path, tuple[Path, Path | None]]], size: int) -> Iterator[PosedFrame]:
   for target, (source, mask) in pictures:
-    frame, pose = (_picture(path) for path in (target, source))
+    frame, pose = (read_picture(path) for path in (target, source))
     pose = cv2.resize(pose, frame.shape[1::-1], interpolation=cv2.INTER_AREA)
     middle = frame.shape[1] / 2, frame.shape[0] / 2
     square = square_around(frame.shape[1], frame.shape[0], middle, size)
@@ -107,13 +101,6 @@ def _frames(pictures: list[tuple[Path, tuple[Path, Path | None]]], size: int) ->
     if mask is None:
       yield PosedFrame(frame, pose, person, np.zeros_like(person), np.full((5, 2), np.nan, np.float32))
       continue
-    kept = cv2.resize(_picture(mask)[..., 0], (size, size), interpolation=cv2.INTER_AREA)
+    kept = cv2.resize(read_picture(mask)[..., 0], (size, size), interpolation=cv2.INTER_AREA)
     face = np.where(kept > 127, 0, 255).astype(np.uint8)
     yield PosedFrame(frame, pose, np.maximum(person, face), face, face_template(size).astype(np.float32))
-
-
-def _picture(path: Path) -> UInt8[NdArray, "H W 3"]:
-  read = cv2.imread(str(path), cv2.IMREAD_COLOR)
-  if read is None:
-    raise UserError(f"{path} is no picture, or is damaged")
-  return np.ascontiguousarray(read[..., ::-1])

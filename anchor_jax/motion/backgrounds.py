@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.errors import UserError
+from anchor_jax.inputs import regular_file
 from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.framing import square_around
 from anchor_jax.motion.picture import read_picture
@@ -54,8 +55,9 @@ def _central(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S
 
 
 def _check_file(path: Path) -> None:
-  if not os.path.isfile(path):
+  if not os.path.lexists(path):
     raise UserError(f"--background={path}: no such file; give a picture, a video, {GREEN} or {TRANSPARENT}")
+  regular_file(path, "background")
   if path.suffix.lower() not in _PICTURES:
     probe_film(path)
 

@@ -1,12 +1,12 @@
 """Keypoints in OpenPose's JSON format, which DWPose and others write too, as a motion.
 
-A folder holds a file a frame, NAME_000000000000_keypoints.json, or one file holds a list of frames. A frame has
+A folder holds a file a frame, NAME_000000000000_keypoints.json, in the order of the numbers in their names, or one
+file holds a list of frames. A frame has
 "people", each with pose_keypoints_2d (25 points, or 18 of COCO), face_keypoints_2d (70), hand_left_keypoints_2d and
 hand_right_keypoints_2d (21): x, y, confidence, in pixels, or in shares of canvas_width and canvas_height.
 Depth is not in these files: bodies and hands are flat, faces as deep as the mean face turned as they are.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.errors import UserError, one_line
+from anchor_jax.inputs import in_order, read_json
 from anchor_jax.motion.face_points import face_of, lifted, mean_face
 from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion
@@ -25,6 +26,7 @@ from anchor_jax.shapes import Float, NdArray
 
 FPS = 25.0  # where the caller does not say
 _SURE, _SURE_FACE = 0.1, 0.2  # confidence from which on a point counts, and the mean from which on a face does
+_FARTHEST = 2.0**16  # pixels
 # Numbers among the landmark model's 33 body points, and in the formats of 25 and of 18 points.
 _BODY_25 = {0: 0, 2: 16, 5: 15, 7: 18, 8: 17, 11: 5, 12: 2, 13: 6, 14: 3, 15: 7, 16: 4, 23: 12, 24: 9, 25: 13, 26: 10,
             27: 14, 28: 11, 29: 21, 30: 24, 31: 19, 32: 22}  # fmt: skip
@@ -41,7 +43,7 @@ def is_keypoints(path: str | os.PathLike) -> bool:
   """Whether a path is a JSON file, or a folder of JSON files that is no prepared folder."""
   path = Path(path)
   if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-    return not (path / "meta.json").exists() and any(path.glob("*.json"))
+    return not os.path.lexists(path / "meta.json") and any(path.glob("*.json"))
   return path.suffix.lower() == ".json"
 
 
@@ -82,8 +84,10 @@ def read_keypoints(path: str | os.PathLike, fps: float, frames: int | None = Non
       break
     try:
       canvas = np.array([float(frame.get(f"canvas_{side}", 0)) for side in ("width", "height")])
+      if not ((canvas >= 0) & (canvas <= _FARTHEST)).all():
+        raise ValueError(f"a canvas of {canvas[0]:g} x {canvas[1]:g}")
       people = [_person(person, canvas) for person in frame["people"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
       raise UserError(f"{name} holds no keypoints as OpenPose writes them ({one_line(error)})") from None
     people = [person for person in people if np.isfinite(person[0][[11, 12]]).all()]
     if place is None:
@@ -110,12 +114,8 @@ def read_keypoints(path: str | os.PathLike, fps: float, frames: int | None = Non
 
 def _read(path: Path) -> Iterable[tuple[Path, Any]]:
   """Name and content of each frame, in order."""
-  files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-  for file in files:
-    try:
-      held = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-      raise UserError(f"cannot read keypoints from {file} ({one_line(error)})") from None
+  for file in in_order(path.glob("*.json")) if os.path.isdir(path) else [path]:
+    held = read_json(file, "file of keypoints", "write it again", nan=True)
     yield from ((file, frame) for frame in (held if isinstance(held, list) else [held]))
 
 
@@ -149,6 +149,9 @@ def _points(values: Any, counts: tuple[int, ...]) -> Float[NdArray, "N 3"]:
   points = np.asarray(values, np.float64).reshape(-1, 3)
   if len(points) not in counts:
     raise ValueError(f"{len(points)} points instead of {' or '.join(map(str, counts))}")
+  points = np.where(np.isfinite(points).all(axis=1, keepdims=True), points, 0)  # NaN: not found
+  if np.abs(points).max() > _FARTHEST:
+    raise ValueError(f"a point at {np.abs(points).max():g}")
   return points
 
 

@@ -2,13 +2,13 @@
 
 import os
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from anchor_jax.errors import UserError
+from anchor_jax.inputs import regular_file
 from anchor_jax.shapes import NdArray, UInt8
 
 MAX_PIXELS = 100_000_000  # a small file can unpack to many gigabytes; no camera makes as many pixels
@@ -21,10 +21,8 @@ def read_picture(path: str | os.PathLike) -> UInt8[NdArray, "H W 3"]:
   Raises:
     UserError: no such file, not a picture, damaged, or of more than `MAX_PIXELS`.
   """
-  path = Path(path)
+  path = regular_file(path, "picture")
   problem = UserError(f"{path} is no picture that can be read: give a PNG or JPEG file")
-  if not os.path.isfile(path):
-    raise problem
   try:
     with warnings.catch_warnings():  # Pillow warns of large pictures on its own
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -35,8 +33,6 @@ def read_picture(path: str | os.PathLike) -> UInt8[NdArray, "H W 3"]:
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
   except Image.DecompressionBombError:
     raise UserError(f"{path} has more than {MAX_PIXELS // 10**6} million pixels: give a smaller picture") from None
-  except PermissionError:
-    raise UserError(f"cannot read {path}: permission denied") from None
   except (OSError, ValueError, SyntaxError, cv2.error) as error:  # Pillow raises SyntaxError for damaged headers
     raise problem from error
   if image is None:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_file
+from anchor_jax.files import check_name, new_file
 from anchor_jax.inputs import regular_file
 from anchor_jax.motion.encoding import H264, LOSSLESS, add_stream, default_crf, even, picture_of
 from anchor_jax.motion.geometry import Geometry, geometry_of
@@ -64,6 +64,7 @@ class VideoInfo:
 
 
 def _open(path: Path) -> av.container.InputContainer:
+  check_name(path)
   regular_file(path, "video")
   if path.stat().st_size == 0:
     raise UserError(f"{path} is empty (0 bytes): record or copy it again")

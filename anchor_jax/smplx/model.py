@@ -9,8 +9,6 @@ linear in the joints' rotation matrices; then every vertex follows its joints by
 import dataclasses
 import functools
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax.array_files import read_arrays
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.shapes import Array, Float, Int, NdArray, Shaped
 
@@ -75,12 +74,10 @@ def read_model(path: str | os.PathLike) -> SmplxModel:
     UserError: no such file, not a model of 55 joints, or damaged.
   """
   path = Path(path)
-  if not path.is_file():
-    raise UserError(f"there is no SMPL-X model {path}: name the file SMPLX_NEUTRAL.npz that its makers give out")
+  arrays = read_arrays(path, "SMPL-X model", "name the file SMPLX_NEUTRAL.npz that its makers give out", _NAMES)
   try:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-      return _checked({name: file[name] for name in _NAMES if name in file.files})
-  except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    return _checked(arrays)
+  except (ValueError, KeyError, IndexError, TypeError) as error:
     raise UserError(
       f"{path} is no SMPL-X model of the layout of SMPLX_NEUTRAL.npz, or is damaged ({one_line(error)})"
     ) from None

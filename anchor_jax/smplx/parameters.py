@@ -9,14 +9,13 @@ mean hand), expression (100); they have neither shape nor camera. Both have 30 f
 
 import dataclasses
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anchor_jax.array_files import read_arrays
 from anchor_jax.errors import UserError, one_line
 from anchor_jax.shapes import Float, NdArray
 from anchor_jax.smplx.pickles import read_pickle
@@ -29,6 +28,7 @@ _COLUMNS = {
   "right_hand_pose": 45, "expression": 100,
 }  # fmt: skip
 _POSES = {"global_orient": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose": 3, "reye_pose": 3}
+_MOST_FRAMES, _WIDEST = 10**6, 400  # nine hours; numbers of one kind a frame: what one row stands for is made in full
 _REQUIRED = ("global_orient", "body_pose")
 
 
@@ -87,8 +87,6 @@ def read_parameters(path: str | os.PathLike) -> SmplxMotion:
     UserError: no such file, damaged, without a pose, of other lengths, or with something that is no number.
   """
   path = Path(path)
-  if not path.is_file():
-    raise UserError(f"there is no file {path}")
   held = read_pickle(path) if path.suffix.lower() == ".pkl" else _arrays(path)
   if isinstance(held, list | tuple) and len(held) == 1:
     held = held[0]  # SHOW's own steps keep the parameters in a list of one
@@ -103,11 +101,8 @@ def read_parameters(path: str | os.PathLike) -> SmplxMotion:
 
 
 def _arrays(path: Path) -> Any:
-  try:
-    held = np.load(path, allow_pickle=False)
-    return held if isinstance(held, np.ndarray) else dict(held)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f"{path} is no file of numpy arrays, or is damaged ({one_line(error)})") from None
+  held = read_arrays(path, "file", "save the parameters again")
+  return held.get("", held)
 
 
 def _of_columns(held: NdArray, path: Path) -> dict[str, NdArray]:
@@ -124,12 +119,16 @@ def _motion(held: dict[str, Any]) -> SmplxMotion:
     if name not in held:
       raise ValueError(f"it has no {name}")
   length = max(len(_rows(held, name, size)) for name, size in _POSES.items() if name in held)
+  if length > _MOST_FRAMES:
+    raise ValueError(f"{length} frames, more than {_MOST_FRAMES}: divide it")
   poses = {name: _over_time(held, name, size, length) for name, size in _POSES.items()}
   hands = tuple(_over_time(held, f"{side}_hand_pose", None, length) for side in ("left", "right"))
   for side in hands:
     if not 1 <= side.shape[1] <= 45:
       raise ValueError(f"{side.shape[1]} numbers of a hand instead of 45, or 12 principal components")
   betas = _numbers(held.get("betas", np.zeros(1)), "betas").reshape(-1)
+  if len(betas) > _WIDEST:
+    raise ValueError(f"{len(betas)} numbers of shape")
   expression = _over_time(held, "expression", None, length)
   fps = float(np.ravel(held.get("fps", FPS))[0])
   if not 1 <= fps <= 240:
@@ -140,6 +139,8 @@ def _motion(held: dict[str, Any]) -> SmplxMotion:
 
 def _numbers(value: Any, name: str) -> Float[NdArray, "..."]:
   array = np.asarray(value)
+  if array.size > _MOST_FRAMES * _WIDEST:  # a view can claim any size
+    raise ValueError(f"{name} has {array.size} numbers")
   if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
     raise ValueError(f"{name} holds what is no number")
   return array.astype(np.float32)
@@ -151,6 +152,8 @@ def _rows(held: dict[str, Any], name: str, size: int | None) -> Float[NdArray, "
   rows = array.reshape(-1, size) if size else array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
   if not len(rows):
     raise ValueError(f"{name} has no frame")
+  if rows.shape[1] > _WIDEST:
+    raise ValueError(f"{name} has {rows.shape[1]} numbers a frame")
   return rows
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.errors import UserError, one_line
+from anchor_jax.inputs import read_bytes
 from anchor_jax.shapes import NdArray
 
 # The kinds of numbers of torch's storages.
@@ -23,6 +24,8 @@ _STORAGES = {
   "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4",
   "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
+_LARGEST = 2**31  # bytes of a file
+_MOST, _ROOM = 5 * 10**8, 50  # numbers in arrays, counted as often as they occur; as how many another value counts
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's older file format begins
 
 
@@ -52,7 +55,7 @@ class _Array:
     if not isinstance(data, bytes | bytearray):
       raise _Refused("an array of Python objects")
     order = "F" if columns_first else "C"
-    self.value = np.frombuffer(bytes(data), _type_of(dtype)).reshape(shape, order=order)
+    self.value = np.frombuffer(data, _type_of(dtype)).reshape(shape, order=order)
 
 
 class _Type:
@@ -76,18 +79,21 @@ def _type_of(value: Any) -> np.dtype:
 
 
 def _frombuffer(data: bytes | bytearray, dtype: Any, shape: Any, order: str) -> NdArray:
-  return np.frombuffer(bytes(data), _type_of(dtype)).reshape(shape, order="F" if order == "F" else "C")
+  return np.frombuffer(data, _type_of(dtype)).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _tensor(storage: NdArray, offset: int, size: Any, stride: Any, *_: Any) -> NdArray:
-  """A torch tensor from its storage: `size` numbers along each axis, `stride` numbers apart."""
+  """A torch tensor from its storage: `size` numbers along each axis, `stride` numbers apart.
+
+  It is a view of the storage, which takes no room however often a stride of 0 shows a number.
+  """
   last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
   if min([offset, *size, *stride]) < 0 or (0 not in size and last >= len(storage)):
     raise _Refused("a tensor beyond its storage")
   if 0 in size:
-    return np.zeros(size, storage.dtype)
+    return storage[:0].reshape(size)
   strides = [step * storage.itemsize for step in stride]
-  return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False).copy()
+  return np.lib.stride_tricks.as_strided(storage[offset:], size, strides, writeable=False)
 
 
 def _torch_file(data: bytes) -> NdArray:
@@ -140,9 +146,9 @@ def read_pickle(path: str | os.PathLike) -> Any:
   """
   path = Path(path)
   try:
-    return _plain(_run(io.BytesIO(path.read_bytes())))
-  except OSError as error:
-    raise UserError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    return _plain(_run(io.BytesIO(read_bytes(path, "file", _LARGEST))), {})[0]
+  except UserError:
+    raise
   except _Refused as error:
     raise UserError(
       f"{path} holds {one_line(error)}, which is not read since running it could do anything: save its arrays with"
@@ -152,19 +158,33 @@ def read_pickle(path: str | os.PathLike) -> Any:
     raise UserError(f"{path} is no pickle file, or is damaged ({one_line(error)})") from None
 
 
-def _plain(value: Any) -> Any:
-  """The value with finished arrays in place of those that were built in two steps."""
+def _plain(value: Any, made: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
+  """The value with finished arrays in place of those that were built in two steps, and the room of what is in it.
+
+  A collection can be named many times, also within others that are: each is made once, and counts every time. So do
+  arrays, which may be views that show a number more than once.
+  """
   if isinstance(value, _Array):
     if value.value is None:
       raise _Refused("an unfinished array")
-    return value.value
-  if isinstance(value, dict):
-    return {_plain(key): _plain(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return type(value)(_plain(item) for item in value)
+    value = value.value
+  if isinstance(value, np.ndarray):
+    return value, value.size
   if isinstance(value, _Name | _Marker | _Type | _Storage):
     raise _Refused(f"the name {value}" if isinstance(value, _Name) else "half of an array")
-  return value
+  if not isinstance(value, dict | list | tuple):
+    return value, _ROOM
+  if id(value) not in made:
+    if isinstance(value, dict):
+      parts = [(_plain(key, made)[0], *_plain(item, made)) for key, item in value.items()]
+      plain, count = {key: item for key, item, _ in parts}, sum(part[-1] for part in parts)
+    else:
+      parts = [_plain(item, made) for item in value]
+      plain, count = type(value)(item for item, _ in parts), sum(part[-1] for part in parts)
+    if count > _MOST:
+      raise _Refused("values that are millions of times in one another")
+    made[id(value)] = plain, count + _ROOM
+  return made[id(value)]
 
 
 def _run(file: io.BytesIO, persistent: Callable[[Any], Any] | None = None) -> Any:

@@ -11,6 +11,7 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import TEMPLATE_512
 from anchor_jax.prepare import prepare_reference
+from tests.helpers.strange import strange_files
 
 CROPS = [f"head_crop/{name}" for name in ("aligned", "raw_aligned", "raw_aligned_mask")]
 
@@ -78,5 +79,8 @@ def test_what_is_no_such_list_is_told(folders, tmp_path):
     (folders / "x.json").write_text(text)
     with pytest.raises(UserError, match=told):
       prepare_reference(folders / "x.json", tmp_path / "x", size=32)
-  with pytest.raises(UserError, match="cannot read the list"):
+  with pytest.raises(UserError, match="there is no list"):
     prepare_reference(folders / "none.json", tmp_path / "x", size=32)
+  for path, said in strange_files(tmp_path / "odd", ".json").items():
+    with pytest.raises(UserError, match=said):
+      prepare_reference(path, tmp_path / "x", size=32)

@@ -1,6 +1,7 @@
 """Keypoints in OpenPose's format become the motion that they were taken from."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.motion import keypoints
 from anchor_jax.motion.face_points import LANDMARKS_68, mean_face
 from anchor_jax.motion.keypoints import is_keypoints, read_keypoints
+from tests.helpers.strange import strange_files
 
 
 @pytest.fixture
@@ -49,6 +51,25 @@ def test_the_points_come_back(frames, tmp_path):
   assert np.isnan(found.hands[:, 1]).all() and np.isfinite(found.body).all()
 
 
+def test_files_are_read_in_the_order_of_their_numbers(frames, tmp_path):
+  written, track, _ = frames
+  for number, frame in zip((0, 2, 10, 100), written, strict=True):  # as text: 0, 10, 100, 2
+    (tmp_path / f"{number}_keypoints.json").write_text(json.dumps(frame))
+  found = read_keypoints(tmp_path, 30.0).body[:, 11, 0] - track.body[:, 11, 0]
+  np.testing.assert_allclose(found, np.arange(4), atol=1e-3)
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for path, said in strange_files(tmp_path / "odd", ".json").items():
+    for read in (check_motion, lambda path: read_keypoints(path, 25.0)):
+      with pytest.raises(UserError, match=said):
+        read(path)
+  (tmp_path / "frames").mkdir()
+  os.mkfifo(tmp_path / "frames" / "0_keypoints.json")
+  with pytest.raises(UserError, match="is a pipe"):
+    check_motion(tmp_path / "frames")
+
+
 def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path):
   written, track, _ = frames
   written[2] = {"people": []}
@@ -71,7 +92,13 @@ def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path
 
 def test_what_holds_no_keypoints_is_told(tmp_path):
   path = tmp_path / "x.json"
-  for text, told in (("{", "cannot read"), ('{"a": 1}', "no keypoints"), ('[{"people": []}]', "nobody"),
+  point = lambda x: f'{{"people": [{{"pose_keypoints_2d": {json.dumps([x, 5, 1] * 25)}}}]}}'
+  for text, told in (("{", "is damaged"), (point(1e30), "a point at 1e"), (point(float("nan")), "nobody"),
+                     ('{"people": [], "canvas_width": -4}', "a canvas of -4 x 0"),
+                     ('{"people": [], "canvas_width": 1e999}', "a canvas of inf x 0"),
+                     ('{"people": [], "canvas_height": ' + "9" * 400 + "}", "too large to convert"),
+                     ("[" * 100_000, "nested too deep"), ('{"people": "x"}', "no keypoints"),
+                     ('{"a": 1}', "no keypoints"), ('[{"people": []}]', "nobody"),
                      ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "1 points instead of 25 or 18")):  # fmt: skip
     path.write_text(text)
     with pytest.raises(UserError, match=told):

@@ -43,7 +43,7 @@ def test_what_is_not_a_picture(tmp_path):
   (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00")
   (tmp_path / "cut.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()[:40])
   for name in ("text.png", "cut.png", "cut.jpg", "nothing.png", ".", "n" * 300):
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match=r"no picture|is a folder"):
       read_picture(tmp_path / name)
   with pytest.raises(UserError, match="no picture"):
     read_picture(_claims(tmp_path / "nothing_wide.png", 0, 5))

@@ -5,13 +5,16 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import types
 
 import numpy as np
 import pytest
 
 from anchor_jax.errors import UserError
+from anchor_jax.smplx.parameters import read_parameters
 from anchor_jax.smplx.pickles import read_pickle
+from tests.helpers.strange import strange_files
 
 ARRAY = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -64,8 +67,8 @@ class Bytes:
     return sys.modules["torch.storage"]._load_from_bytes, (file.getvalue(),)
 
 
-def test_torch_tensors_come_back_as_arrays_from_wherever_they_were(tmp_path, monkeypatch):
-  """The files that SHOW gives out hold tensors of a GPU. The same names stand for torch, which is not installed."""
+def stand_in_for_torch(monkeypatch):
+  """The names that torch's pickles mention; torch is not installed."""
   for module, names in (("torch", ["FloatStorage"]), ("torch._utils", ["_rebuild_tensor_v2"]),
                         ("torch.storage", ["_load_from_bytes"])):  # fmt: skip
     made = types.ModuleType(module)
@@ -74,6 +77,11 @@ def test_torch_tensors_come_back_as_arrays_from_wherever_they_were(tmp_path, mon
       value.__module__, value.__qualname__, value.__name__ = module, name, name
       setattr(made, name, value)
     monkeypatch.setitem(sys.modules, module, made)
+
+
+def test_torch_tensors_come_back_as_arrays_from_wherever_they_were(tmp_path, monkeypatch):
+  """The files that SHOW gives out hold tensors of a GPU."""
+  stand_in_for_torch(monkeypatch)
   storage = np.arange(13, dtype=np.float32)
   tensor = np.lib.stride_tricks.as_strided(storage[1:], (3, 4), (4, 12))  # transposed, from the second number on
   view = Stored(tensor)
@@ -110,6 +118,41 @@ def test_everything_else_is_refused_and_nothing_is_run(tmp_path, monkeypatch, va
   with pytest.raises(UserError, match=told):
     read_pickle(write(tmp_path / "x.pkl", value))
   assert os.listdir(tmp_path) == ["x.pkl"]
+
+
+def _laughs(depth=60):
+  value = [1.0]
+  for _ in range(depth):
+    value = [value, value]
+  return value
+
+
+def test_what_takes_little_room_in_the_file_takes_little_in_memory(tmp_path, monkeypatch):
+  stand_in_for_torch(monkeypatch)
+  claim = Stored(None)
+  claim.array = types.SimpleNamespace(base=np.zeros(4, np.float32), shape=(10**6, 4000), strides=(0, 0), itemsize=4)
+  pose = {"body_pose": np.zeros((2, 63)), "global_orient": np.zeros((2, 3))}
+  tracemalloc.start()
+  try:
+    for value, said in (
+      ({**pose, "betas": claim}, "millions of times"),
+      ({**pose, "betas": [claim]}, "millions of times"),
+      ({**pose, "betas": _laughs()}, "millions of times"),
+      ({**pose, "expression": np.zeros((1, 10**5))}, "100000 numbers a frame"),
+      ({**pose, "body_pose": np.zeros((10**6 + 1, 63), np.int8)}, "1000001 frames"),
+    ):
+      with pytest.raises(UserError, match=said):
+        read_parameters(write(tmp_path / "motion.pkl", value))
+    assert tracemalloc.get_traced_memory()[1] < 2**30
+  finally:
+    tracemalloc.stop()
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for suffix in (".pkl", ".npz", ".npy"):
+    for path, said in strange_files(tmp_path / suffix, suffix).items():
+      with pytest.raises(UserError, match=said):
+        read_parameters(path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no pickle", pickle.dumps({"a": ARRAY})[:-9], b"\x80\x04R.", b"\x80\x04)R."])
