@@ -1,16 +1,21 @@
-"""Converts folders of diffusers and transformers for training, and trained people back into such folders.
+"""Converts models of diffusers and transformers for training, and trained people back into such folders.
 
 Examples:
   python -m anchor_jax.convert from-diffusers sd15 models/sd15 --image-encoder=clip-vit-base-patch32 --head=sd15-inpaint
+  python -m anchor_jax.convert from-diffusers realistic.safetensors models/real --image-encoder=clip-vit-base-patch32 \
+    --head=sd-v1-5-inpainting.safetensors --controlnet=control_openpose.safetensors --lora=style.safetensors:0.7
   python -m anchor_jax.train --config=configs/sd15_body_finetune.py --workdir=runs/ana --config.init=models/sd15
   python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
   python -m anchor_jax.convert lora runs/ana ana_lora        # a person trained with --config.lora.rank=8, in a few MB
 
 SRC is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model's; to
-go out also a --workdir of training. Nothing is written unless every key of every model fits.
+come in also a single .safetensors of Stable Diffusion 1 or 2 (a whole model, a ControlNet, an autoencoder, or a LoRA,
+which is written under diffusers' names); to go out also a --workdir of training. Nothing is written unless every key of
+every model fits. Pickled files (.ckpt, .pt, .bin) are not opened.
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +47,18 @@ def _summary(target: Path, models: "ModelFolder | None") -> str:
   return "\n".join(lines)
 
 
+def _lora(text: str) -> tuple[Path, float]:
+  """The file and the strength in FILE or FILE:STRENGTH."""
+  file, _, strength = text.rpartition(":")
+  try:
+    number = float(strength) if file and not Path(text).exists() else math.nan
+  except ValueError:
+    number = math.nan
+  if math.isinf(number):
+    raise argparse.ArgumentTypeError(f"the strength in {text} is no finite number")
+  return (Path(text), 1.0) if math.isnan(number) else (Path(file), number)
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     "python -m anchor_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -55,8 +72,25 @@ def _parser() -> argparse.ArgumentParser:
   into.add_argument(
     "--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, or a CLIP model with both towers"
   )
-  into.add_argument("--controlnet", type=Path, metavar="DIR", help="the body's pose branch")
-  into.add_argument("--head", type=Path, metavar="DIR", help="an inpainting pipeline, whose UNet the head starts from")
+  into.add_argument("--controlnet", type=Path, metavar="SRC", help="the body's pose branch, a folder or a single file")
+  into.add_argument(
+    "--head", type=Path, metavar="SRC", help="an inpainting pipeline or single file, whose UNet the head starts from"
+  )
+  into.add_argument(
+    "--lora",
+    type=_lora,
+    action="append",
+    default=[],
+    metavar="FILE[:STRENGTH]",
+    help="adapters in kohya's or diffusers' names to merge into UNet and text tower (more than once: all of them)",
+  )
+  into.add_argument("--ema", action="store_true", help="of a single file with both, the averaged weights (model_ema)")
+  into.add_argument(
+    "--prediction",
+    choices=("epsilon", "v_prediction"),
+    default="",
+    help="what a single file's UNet predicts (default: what it says, else noise; Stable Diffusion 2 needs it)",
+  )
   into.add_argument("--make-head", action="store_true", help="make the head's UNet from the body's")
   into.add_argument("--no-controlnet", action="store_true", help="do not make pose branches from UNets without one")
   into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of new pose branches")
@@ -71,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
   """The command line."""
   args = _parser().parse_args()
-  from anchor_jax.store.conversion import from_diffusers, to_adapters, to_diffusers
+  from anchor_jax.store.conversion import FileChoice, from_diffusers, to_adapters, to_diffusers
 
   if args.way == "to-diffusers":
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
@@ -99,6 +133,7 @@ def main() -> None:
       args.make_head,
       stem,
       args.dtype,
+      FileChoice(args.ema, args.prediction, dict(args.lora)),
     )
   print(_summary(args.target, models))
 

@@ -1,18 +1,40 @@
 """Converts folders of diffusers and transformers for training, and trained people back into such folders.
 
-A source is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model's; to
-go out also a workdir of training. Nothing is written unless every key of every model fits.
+A source is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/), one model's, or a
+single file of latent diffusion; to go out also a workdir of training. Nothing is written unless every key of every
+model fits.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from anchor_jax.architecture import UNetConfig
+from anchor_jax.architecture import ControlNetConfig, UNetConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
 from anchor_jax.store.complete import complete
-from anchor_jax.store.diffusers import load_config, load_tensors, save_tensors
+from anchor_jax.store.diffusers import DTYPES, load_config, load_tensors, save_tensors
 from anchor_jax.store.folders import ModelFolder, StoredModel, check_target, open_folder, stored_models, write_models
+from anchor_jax.store.lora_files import holds_lora, merge_lora, read_lora, write_lora
 from anchor_jax.store.roles import PARTS, ROLES, SHARED, Place
+from anchor_jax.store.single_file import is_single_file, open_network, open_single_file, open_tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class FileChoice:
+  """What to read of single files, and what to add to the networks of the source.
+
+  Attributes:
+    averaged, prediction: see `open_single_file`.
+    loras: files of adapters, and the strength of each.
+  """
+
+  averaged: bool = False
+  prediction: str = ""
+  loras: Mapping[Path, float] = dataclasses.field(default_factory=dict)
+
+
+AS_IT_IS = FileChoice()
 
 
 def from_diffusers(
@@ -25,44 +47,78 @@ def from_diffusers(
   make_head: bool = False,
   stem_widths: tuple[int, ...] = (16, 32, 96, 256),
   dtype: str | None = None,
+  choice: FileChoice = AS_IT_IS,
 ) -> ModelFolder | None:
   """Writes the folder of models that --config.init takes; returns what is in it (None for a single model).
 
   Args:
-    source: a pipeline's folder, or one model's.
+    source: a pipeline's folder or one model's, or a single .safetensors: a whole model, one network, or adapters, which
+      are written under diffusers' names.
     target: created, or replaced where it holds models already.
-    image_encoder, controlnet: folders of those models, where the pipeline has none.
-    head: an inpainting pipeline (or UNet) for the head.
+    image_encoder: folder of that model, where the pipeline has none.
+    controlnet: folder or file of that model, where the pipeline has none.
+    head: an inpainting pipeline (or UNet) for the head, or a single file of one.
     make_controlnet: make a pose branch from each UNet that has none.
     make_head: make a head UNet from the body's.
     stem_widths: channels of the new pose branches' stems.
     dtype: "float32", "float16", "bfloat16", or None for the types in the files.
+    choice: of single files.
 
   Raises:
     UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
   """
   _check(source, target)
-  if (source / "config.json").exists():
-    config = load_config(source)
-    tensors = load_tensors(source, config)
+  if is_single_file(source) and holds_lora(tensors := open_tensors(source)):
+    changes = read_lora(source, tensors)
     with new_folder(target) as folder:
-      save_tensors(folder, config, tensors, dtype)
+      write_lora(folder, changes, None if dtype is None else DTYPES[dtype])
     return None
-  models = open_folder(source)
-  for role, path in (("image_encoder", image_encoder), ("controlnet", controlnet)):
-    if path is not None:
-      config = load_config(path, ROLES[role].config)
-      models.models[Place(SHARED, role)] = StoredModel(config, load_tensors(path, config))
+  if is_single_file(source):
+    models = open_single_file(source, choice.averaged, choice.prediction)
+    single = next(iter(models.models.values())) if len(models.models) == 1 else None
+  elif (source / "config.json").exists():
+    config = load_config(source)
+    models, single = ModelFolder(), StoredModel(config, load_tensors(source, config))
+  else:
+    models, single = open_folder(source), None
+  if single is not None:
+    if choice.loras:
+      raise UserError(f"{source} holds one network alone: give a whole model, to which --lora is added")
+    assert single.config is not None
+    with new_folder(target) as folder:
+      save_tensors(folder, single.config, single.tensors, dtype)
+    return None
+  if not is_single_file(source) and (choice.averaged or choice.prediction):
+    raise UserError(f"{source} is a folder, which has one set of weights and says what they predict: leave --ema and"
+                    " --prediction out")  # fmt: skip
+  for file, strength in choice.loras.items():
+    merge_lora(models, read_lora(file, open_tensors(file)), strength, file)
+  if image_encoder is not None:
+    if image_encoder.is_file():
+      raise UserError(f"{image_encoder} is a file: give CLIP's folder, whose config.json has its sizes")
+    config = load_config(image_encoder, ROLES["image_encoder"].config)
+    models.models[Place(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
+  if controlnet is not None:
+    models.models[Place(SHARED, "controlnet")] = _network(controlnet, ControlNetConfig)
   if head is not None:
-    path = head if (head / "config.json").exists() else head / "unet"
-    config = load_config(path, UNetConfig)
-    if config.in_channels == config.out_channels:
-      raise UserError(f"{path} has {config.in_channels} input channels: give an inpainting UNet, or --make-head")
-    models.models[Place("head", "unet")] = StoredModel(config, load_tensors(path, config))
+    path = head if is_single_file(head) or (head / "config.json").exists() else head / "unet"
+    unet = _network(path, UNetConfig)
+    assert isinstance(unet.config, UNetConfig)
+    if unet.config.in_channels == unet.config.out_channels:
+      raise UserError(f"{path} has {unet.config.in_channels} input channels: give an inpainting UNet, or --make-head")
+    models.models[Place("head", "unet")] = unet
   complete(models, make_controlnet, make_head, stem_widths)
   with new_folder(target) as folder:
     write_models(folder, models, dtype)
   return models
+
+
+def _network(path: Path, kind: type[UNetConfig] | type[ControlNetConfig]) -> StoredModel:
+  """The network of a class in its folder or in a single file."""
+  if is_single_file(path):
+    return open_network(path, kind)
+  config = load_config(path, kind)
+  return StoredModel(config, load_tensors(path, config))
 
 
 def to_diffusers(
@@ -131,8 +187,8 @@ def to_adapters(
 
 def _check(source: Path, target: Path) -> None:
   """Refuses a source that is none and a target whose replacement would delete the source or anything but models."""
-  if not source.is_dir():
-    raise UserError(f"no folder {source}")
+  if not source.is_dir() and not is_single_file(source):
+    raise UserError(f"no folder or file {source}")
   inside, outside = target.absolute().resolve(), source.absolute().resolve()
   if inside == outside or outside.is_relative_to(inside):
     raise UserError(f"{target} holds what is to be converted; choose another folder")

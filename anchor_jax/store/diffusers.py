@@ -138,15 +138,33 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
     UserError: one line with every missing, unexpected and mis-shaped key.
   """
   folder = Path(folder)
+  named = _torch_named(read_tensors(folder), config)
+  return fit_tensors(named, config, f"the weights in {folder} do not fit its config.json", f"{folder / 'config.json'}")
+
+
+def fit_tensors(
+  named: Mapping[str, tuple[str, Tensor]], config: Config, misfit: str, described: str
+) -> dict[names.Path, Tensor]:
+  """Returns {path: parameter}, not read yet; all that an architecture asks for, with our names and axes.
+
+  Args:
+    named: {torch's name: (name in the file, tensor with torch's axes)}; the other tower of a CLIP model is left out.
+    config: the architecture.
+    misfit: begins the message where parameters and architecture don't fit.
+    described: what says the architecture, for a message.
+
+  Raises:
+    UserError: one line with every missing, unexpected and mis-shaped key.
+  """
   try:
     shapes = parameter_shapes(config)
   except (TypeError, ValueError, ArithmeticError, IndexError) as error:  # sizes that no network can have
     reason = " ".join(str(error).split())[:200]
-    raise UserError(f"{folder / 'config.json'} describes no {config.class_name} that can be built ({reason})") from None
+    raise UserError(f"{described} describes no {config.class_name} that can be built ({reason})") from None
   expected = {names.torch_name(path): (path, shape) for path, shape in shapes.items()}
   params: dict[names.Path, Tensor] = {}
   unexpected, wrong = [], []
-  for name, (given, tensor) in _torch_named(read_tensors(folder), config).items():
+  for name, (given, tensor) in named.items():
     if name not in expected:
       if not name.endswith(_LEFT_OUT) and not _of_other_tower(name, config):
         unexpected.append(given)
@@ -165,7 +183,7 @@ def load_tensors(folder: str | Path, config: Config) -> dict[names.Path, Tensor]
     if keys
   ]
   if complaints:
-    raise UserError(f"the weights in {folder} do not fit its config.json; {'; '.join(complaints)}")
+    raise UserError(f"{misfit}; {'; '.join(complaints)}")
   return {path: params[path] for _, (path, _) in expected.items()}
 
 

@@ -114,8 +114,9 @@ def refuse_pickled(file: Path, safe: Path) -> None:
   if file.suffix in _PICKLED:
     raise UserError(
       f"{file} is pickled and may run code when opened, so it is never opened here; make it safe once with: "
-      'python -c "import sys, torch, safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in '
-      "torch.load(sys.argv[1], weights_only=True, map_location='cpu').items()}, sys.argv[2])\" "
+      'python -c "import sys, torch, safetensors.torch as s; '
+      "d = torch.load(sys.argv[1], weights_only=True, map_location='cpu'); s.save_file({k: v.contiguous().clone() "
+      "for k, v in d.get('state_dict', d).items() if torch.is_tensor(v)}, sys.argv[2])\" "
       f"{file} {safe}"
     )
 
