@@ -4,8 +4,9 @@ Example, the two parts of one person, starting from the weights that come with t
   python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
   python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
-Started again with the same flags, it continues from the newest checkpoint. Any setting of the config can be given as
---config.key=value (for example --config.steps=50 --config.optimizer.learning_rate=1e-4).
+Started again with the same flags, it continues from the newest checkpoint; docs/restart.md says which settings may
+change then. Any setting of the config can be given as --config.key=value (for example --config.steps=50
+--config.optimizer.learning_rate=1e-4).
 """
 
 # Reader processes import this module again: JAX and all that needs it is imported where it is used.
@@ -90,8 +91,12 @@ def _train_and_report(
   config: "RunConfig", workdir: Path, processes: tuple[str | None, int | None, int | None], profile: bool
 ) -> None:
   from anchor_jax.files import prepare_parent
+  from anchor_jax.store.restart import read_begun
 
-  prepare_parent(workdir / config.part / "checkpoints")  # before the seconds that importing JAX takes
+  # Before the seconds that importing JAX takes.
+  prepare_parent(workdir / config.part / "checkpoints")
+  if (begun := read_begun(workdir / config.part)) is not None:
+    begun.check_settings(config)
 
   from anchor_jax import runtime
   from anchor_jax.config import MeshConfig

@@ -24,6 +24,7 @@ from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import Model, read_json, with_own_fields
 from anchor_jax.store.folders import ModelFolder, find_place, read_models, stored_models, write_models
+from anchor_jax.store.restart import has_checkpoint
 from anchor_jax.store.roles import ROLES, SHARED
 from anchor_jax.store.settings import read_settings
 from anchor_jax.store.workdir import PARTS, read_appearance, read_dense_appearance, read_weights
@@ -203,18 +204,6 @@ def _check_new_channels(config: RunConfig, before: str) -> None:
     )
 
 
-def kept_weights(folder: Path, config: RunConfig) -> PyTree:
-  """Returns the untrained networks that a part's run wrote when it first started; {} before that.
-
-  They take precedence when a run is resumed: whatever was at config.init may have changed since.
-
-  Raises:
-    UserError: one of them is missing or damaged.
-  """
-  resumed = any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
-  return read_base(folder, config) if resumed and (folder / "base").is_dir() else {}
-
-
 def read_base(folder: Path, config: RunConfig) -> PyTree:
   """Returns the networks that a part's run does not train, as it wrote them to FOLDER/base.
 
@@ -232,6 +221,29 @@ def read_base(folder: Path, config: RunConfig) -> PyTree:
   if missing := [name for name in names if find_place(base, config.part, name) is None]:
     raise UserError(f"{base} lacks {', '.join(missing)}: {again}")
   return read_models(base, config.part)[1]
+
+
+def resumed_weights(folder: Path, config: RunConfig) -> tuple[Networks, PyTree]:
+  """Returns the networks and weights that a part's run goes on with, from its own folder alone.
+
+  Args:
+    folder: WORKDIR/PART, with a checkpoint.
+    config: its settings, with the sizes of its networks.
+
+  Returns:
+    The networks; and weights as of `initial_weights`, of which the trained ones are zeros, for `Checkpoints.restore`.
+
+  Raises:
+    UserError: an untrained network is missing or damaged.
+  """
+  networks, names = Networks(config.model, config.dtype), _needed(config.part, config.model)
+  kept = read_base(folder, config)
+  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  weights = {name: kept.get(name) for name in names}
+  for name in names:
+    if weights[name] is None:
+      weights[name] = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[name])
+  return networks, with_adapters(weights, config)
 
 
 def with_adapters(weights: PyTree, config: RunConfig) -> PyTree:
@@ -273,6 +285,11 @@ def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple
 def is_workdir(folder: Path) -> bool:
   """Whether a folder is a workdir with a checkpoint, or a folder of adapters."""
   return any(_is_trained(folder / part) for part in PARTS)
+
+
+def has_weights(folder: Path) -> bool:
+  """Whether a part's folder, in a workdir or among adapters, holds weights that another run can start from."""
+  return has_checkpoint(folder) or (folder / lora.FILE).exists()
 
 
 def _is_trained(folder: Path) -> bool:
@@ -358,11 +375,14 @@ def _merge(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
 
 
 def _read_trained(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
-  """What `part` starts from in a workdir: itself, else the networks it shares with the parts trained before it."""
-  shared = {part: None} if _is_trained(folder / part) else {"vae": ("vae",), "body": ("vae", "image_encoder")}
+  """What `part` starts from in a workdir: itself, else the networks it shares with the parts trained before it.
+
+  A part without a checkpoint was begun and not trained: the run that starts now may be that one, begun again.
+  """
+  shared = {part: None} if has_weights(folder / part) else {"vae": ("vae",), "body": ("vae", "image_encoder")}
   sizes, weights = {}, {}
   for other, names in shared.items():
-    if _is_trained(folder / other):
+    if has_weights(folder / other):
       read = read_part(folder, other)
       names = names or tuple(read.weights)
       settings = [ROLES[name].setting for name in names if ROLES[name].setting]
@@ -370,4 +390,6 @@ def _read_trained(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
       weights |= {name: read.weights[name] for name in names}
       if other == part:
         sizes["schedule"] = read.config.model.schedule
+  if not weights:
+    raise UserError(f"{folder} holds nothing that {part} can start from: train its {' or '.join(shared)} first")
   return sizes, weights

@@ -28,7 +28,7 @@ from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
 from anchor_jax.store.diffusers import load_config
 from anchor_jax.store.folders import find_place
 from anchor_jax.store.settings import read_settings
-from anchor_jax.store.weights import is_workdir, shipped
+from anchor_jax.store.weights import has_weights, is_workdir, shipped
 from anchor_jax.training.cache import cache_key, encode_records, encoded_names
 from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
 from anchor_jax.training.loss import batch_fields
@@ -213,7 +213,7 @@ def initial_model(config: RunConfig) -> ModelConfig:
     return config.model
   folder = shipped() if config.init == "studio" else Path(config.init)
   if is_workdir(folder):
-    trained = [part for part in (config.part, "body", "vae") if (folder / part / "config.json").exists()]
+    trained = [part for part in (config.part, "body", "vae") if has_weights(folder / part)]
     if not trained:
       return config.model
     found = read_settings(folder / trained[0]).model

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from anchor_jax import parallel
 from anchor_jax.config import to_plain
 from anchor_jax.data.encoded import Block, block_count, block_records, read_block, write_block
+from anchor_jax.data.identity import hash_files
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Record, Source, read_all
 from anchor_jax.models.networks import Networks, to_signed
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1  # to be raised when the same networks and records would be encoded differently
 _CHUNK = 16  # records per call of the networks
-_SAMPLE = 2**20  # bytes at both ends of a file of records that are hashed
 
 
 def encoded_names(networks: Networks, with_context: bool) -> tuple[str, ...]:
@@ -132,22 +132,14 @@ def cache_key(
   if networks.model.scale > 1:  # caches of frames that the networks see as they are keep their names
     facts["scale"] = networks.model.scale
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-  _hash_files(digest, records)
+  hash_files(digest, records.folder, records.meta)
   return digest.hexdigest()[:16]
 
 
 def hash_records(digest: Any, records: PreparedSource) -> None:
   """Adds to a hash what a prepared folder says of its records, and both ends of the files that hold them."""
   digest.update(json.dumps(records.meta, sort_keys=True).encode())
-  _hash_files(digest, records)
-
-
-def _hash_files(digest: Any, records: PreparedSource) -> None:
-  for name in sorted(records.meta["files"]):
-    with (records.folder / name).open("rb") as file:
-      digest.update(file.read(_SAMPLE))
-      file.seek(-min(_SAMPLE, file.seek(0, os.SEEK_END)), os.SEEK_END)
-      digest.update(file.read(_SAMPLE))
+  hash_files(digest, records.folder, records.meta)
 
 
 def _used(with_context: bool) -> tuple[str, ...]:

@@ -13,13 +13,15 @@ from anchor_jax import parallel
 from anchor_jax.appearance.stored import write_appearance
 from anchor_jax.config import RunConfig
 from anchor_jax.data.faces import records_with_faces
+from anchor_jax.data.identity import records_identity
 from anchor_jax.data.records import open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.store.restart import read_begun, write_begun
 from anchor_jax.store.settings import write_settings
-from anchor_jax.store.weights import frozen_names, initial_weights, kept_weights, trained_keys, write_folder
+from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, newest_step
 from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
@@ -53,21 +55,27 @@ def train(
     Preempted: SIGTERM arrived; everything up to the last step is saved.
   """
   # ---- settings: what can be refused before anything large is read ---------------------------------------------------
-  folder = workdir / config.part
+  folder, asked = workdir / config.part, config
   prepare_parent(folder / "checkpoints")
+  begun = read_begun(folder)
+  if begun is not None:
+    begun.check_settings(config)
   records = open_prepared(config.data.path)
+  identity = records_identity(records.folder, records.meta)
+  if begun is not None:
+    begun.check_records(config.data.path, identity)
+    config = begun.going_on(config)
   mesh = training_mesh(config, devices)
   share = parallel.process_shard(mesh)
   check_surface(config.data.appearance, records)
   if config.part == "head":
     records_with_faces(records)  # raises where there are none
   check_batch_memory(config, records.size, share[1])
-  check_sizes(dataclasses.replace(config, model=initial_model(config)), records.size)
+  check_sizes(dataclasses.replace(config, model=initial_model(config)) if begun is None else config, records.size)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
-  networks, weights = initial_weights(config)
+  networks, weights = initial_weights(config) if begun is None else resumed_weights(folder, config)
   config = dataclasses.replace(config, model=networks.model)
-  weights |= kept_weights(folder, config)
   check_sizes(config, records.size)
   step: Any = None
   compiling = None
@@ -95,7 +103,7 @@ def train(
     checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
     restored = checkpoints.restore(state, batches.get_state())
     first_process = jax.process_index() == 0  # it writes the files that all processes have in common
-    if first_process and (restored is None or not (folder / "base").exists()):
+    if first_process and restored is None:
       write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
     del unchanged
     if restored is not None:
@@ -104,9 +112,12 @@ def train(
     start = int(state.step)
     if first_process:
       write_settings(folder, config)
-      if config.part != "vae" and not (folder / APPEARANCE).exists():
+      write_begun(folder, asked, identity)
+      # One that was begun and never saved may have been of another person.
+      anew = lambda name: restored is None or not (folder / name).exists()
+      if config.part != "vae" and anew(APPEARANCE):
         save_appearance(folder, data.first_reference())
-      if not (folder / DENSE_APPEARANCE).exists() and (gathered := data.first_appearance()) is not None:
+      if anew(DENSE_APPEARANCE) and (gathered := data.first_appearance()) is not None:
         write_appearance(folder / DENSE_APPEARANCE, gathered)
     stack.enter_context(parallel.use_mesh(mesh))
     preemption = stack.enter_context(catch_sigterm())

@@ -14,7 +14,7 @@ from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.tensors import Tensor, read_metadata, read_safetensors, write_safetensors
-from anchor_jax.store.weights import kept_weights, read_part
+from anchor_jax.store.weights import read_part, resumed_weights
 from anchor_jax.written import LIST
 
 ARRAYS = {
@@ -104,4 +104,4 @@ def test_a_damaged_or_missing_network_of_a_workdir_ends_in_one_line(workdir, tmp
   assert "\n" not in str(caught.value)
   if base.exists():  # a run that goes on does not take another network instead
     with pytest.raises(UserError, match=reason):
-      kept_weights(tmp_path / "ana/body", config)
+      resumed_weights(tmp_path / "ana/body", config)

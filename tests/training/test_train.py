@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from launched import logged, losses
+from tiny import drawn_weights, write_untrained
 
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
@@ -17,7 +18,7 @@ from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import open_prepared
 from anchor_jax.diffusion.schedule import make_schedule, sampling_timesteps
 from anchor_jax.errors import UserError
-from anchor_jax.models.networks import to_signed
+from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.person import load
 from anchor_jax.store.weights import ends_at_noise, initial_weights, read_part
@@ -137,7 +138,9 @@ def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_
   monkeypatch.setattr(loop, "open_training_data", read)
   with pytest.raises(UserError, match="reading, 1 begun"):
     train(config, tmp_path)
-  (tmp_path / "body/checkpoints" / str(config.steps)).mkdir(parents=True)
+  shutil.rmtree(tmp_path / "body")
+  write_untrained(tmp_path / "body", config, drawn_weights(Networks(config.model)), np.zeros((32, 32, 3), np.uint8))
+  (tmp_path / "body/checkpoints/1").rename(tmp_path / "body/checkpoints" / str(config.steps))
   with pytest.raises(UserError, match="reading, 1 begun"):
     train(config, tmp_path)
 

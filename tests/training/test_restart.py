@@ -1,0 +1,137 @@
+"""A run that is started again is the run that it was, whatever became of its settings and of config.init."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tiny import drawn_weights, write_untrained
+
+from anchor_jax.config import MeshConfig, RunConfig
+from anchor_jax.data.records import open_prepared
+from anchor_jax.errors import UserError
+from anchor_jax.models.networks import Networks
+from anchor_jax.store import weights as store
+from anchor_jax.store.diffusers import load_schedule, save_schedule
+from anchor_jax.store.weights import initial_weights
+from anchor_jax.train import train
+from anchor_jax.training import loop
+from anchor_jax.training.batches import initial_model
+
+
+class Reached(Exception):
+  """Raised where a run would read its records, with what it was going to do with them."""
+
+
+@pytest.fixture
+def reached(monkeypatch):
+  """train(config, workdir) up to where records are read: the step, the networks and the weights that it got there."""
+  compiled = []
+
+  def stop(config, records, networks, weights, *_):
+    raise Reached(config, networks, weights, len(compiled))
+
+  monkeypatch.setattr(loop, "start_compiling", lambda *_: compiled.append(True))
+  monkeypatch.setattr(loop, "open_training_data", stop)
+
+  def run(config, workdir):
+    with pytest.raises(Reached) as error:
+      train(config, workdir, jax.devices()[:1])
+    return error.value.args
+
+  run.compiled = compiled
+  return run
+
+
+@pytest.fixture(scope="module")
+def trained(begun_runs, tmp_path_factory):
+  """A config whose config.init is a folder that tests may spoil, its workdir after one step, and the weights there."""
+  folder = tmp_path_factory.mktemp("runs")
+  config = begun_runs("body", init=str(folder / "init"))
+  weights = drawn_weights(Networks(config.model), seed=1)
+  write_untrained(folder / "ana" / "body", config, weights, np.zeros((32, 32, 3), np.uint8))
+  shutil.copytree(begun_runs("body").init, config.init)
+  return config, folder / "ana", weights
+
+
+@pytest.fixture
+def begun(trained, tmp_path):
+  """The same with a workdir of the test's own."""
+  return trained[0], shutil.copytree(trained[1], tmp_path / "ana"), trained[2]
+
+
+def test_nothing_is_read_at_init_once_there_is_a_checkpoint(begun, reached):
+  """An edited folder of models changed the objective, and one that had gone stopped the run."""
+  config, workdir, weights = begun
+  place = loop.Path(config.init) / "scheduler"
+  save_schedule(place, dataclasses.replace(load_schedule(place), beta_end=0.5, prediction_type="epsilon"))
+  (vae := loop.Path(config.init) / "vae" / "config.json").write_text(vae.read_text().replace("1.0", "7.0"))
+  for gone in (False, True):
+    if gone:
+      shutil.rmtree(config.init)
+    used, networks, found, _ = reached(config, workdir)
+    assert networks.model == used.model == config.model
+    jax.tree.map(np.testing.assert_array_equal, found["vae"], weights["vae"])
+    assert found.keys() == {"unet", "controlnet", "null_context", "vae", "image_encoder"}
+    assert jax.tree.map(np.shape, found["unet"]) == jax.tree.map(np.shape, weights["unet"])
+
+
+def test_changed_settings_are_refused_before_anything_is_compiled_or_written(begun, reached):
+  config, workdir, _ = begun
+  settings = workdir / "body" / "config.json"
+  before = settings.read_bytes()
+  for name, value in {
+    "zero_snr": True,
+    "seed": 1,
+    "lora.rank": 2,
+    "lora.alpha": 8.0,
+    "optimizer.ema": 0.9,
+    "optimizer.schedule": "cosine",
+    "data.batch_size": 4,
+  }.items():
+    group, _, field = name.rpartition(".")
+    inner = dataclasses.replace(getattr(config, group), **{field: value}) if group else value
+    with pytest.raises(UserError, match=rf"config\.{name}=.* \(now .*\)"):
+      train(dataclasses.replace(config, **{group or field: inner}), workdir, jax.devices()[:1])
+  assert not reached.compiled and settings.read_bytes() == before
+
+
+def test_more_steps_another_mesh_and_a_moved_film_go_on(begun, reached, tmp_path):
+  config, workdir, _ = begun
+  films = tmp_path / "here", tmp_path / "there"
+  shutil.copytree(config.data.path, films[0])
+  here = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(films[0])))
+  records = open_prepared(films[0])
+  loop.write_begun(workdir / "body", here, loop.records_identity(records.folder, records.meta))
+  films[0].rename(films[1])
+  moved = dataclasses.replace(here, data=dataclasses.replace(here.data, path=str(films[1])))
+  moved = dataclasses.replace(moved, steps=99, mesh=MeshConfig(data=1, fsdp=1))
+  assert reached(moved, workdir)[0].data.path == str(films[1])
+
+
+def test_another_person_s_film_is_refused(begun, reached, tmp_path, globes):
+  config, workdir, _ = begun
+  other = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(globes)))
+  with pytest.raises(UserError, match=f"make {config.data.path} a link to it"):  # of an earlier version
+    train(other, workdir, jax.devices()[:1])
+  records = open_prepared(config.data.path)
+  loop.write_begun(workdir / "body", config, loop.records_identity(records.folder, records.meta))
+  with pytest.raises(UserError, match=f"{globes} holds other records"):
+    train(other, workdir, jax.devices()[:1])
+  assert not reached.compiled
+
+
+def test_a_part_that_starts_from_its_own_workdir_can_be_begun_again(trained, tmp_path):
+  """Stopped before its first checkpoint it said "train first": its empty folder counted as what it starts from."""
+  _, workdir, weights = trained
+  shutil.copytree(workdir / "body", tmp_path / "body")
+  (tmp_path / "head" / "checkpoints").mkdir(parents=True)
+  (tmp_path / "head" / "config.json").write_text("{}")
+  sizes, found = store._read_trained(tmp_path, "head")
+  assert found.keys() == {"vae", "image_encoder"} == sizes.keys()
+  jax.tree.map(np.testing.assert_array_equal, found["vae"], weights["vae"])
+  assert initial_model(RunConfig("head", str(tmp_path))).vae == trained[0].model.vae
+  shutil.rmtree(tmp_path / "body")
+  with pytest.raises(UserError, match=r"holds nothing that head can start from: train its vae or body first"):
+    initial_weights(RunConfig("head", str(tmp_path)))
