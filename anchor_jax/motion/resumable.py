@@ -1,6 +1,7 @@
 """Writes a video in fragments: FILE.partial.mp4 plays at any time, and a later run continues it."""
 
 import contextlib
+import heapq
 import io
 import json
 import os
@@ -16,10 +17,10 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
 from anchor_jax.inputs import open_input
 from anchor_jax.motion.encoding import add_stream, default_crf, even, picture_of
+from anchor_jax.motion.sound import sound_of
 from anchor_jax.shapes import NdArray, UInt8
 
 _TAG = "comment"  # of the file's metadata: the settings, as JSON
-_LEAD = 0.1  # seconds of sound kept from before the picture, which are not heard: decoders need a packet or two
 
 
 class ResumableWriter:
@@ -196,31 +197,17 @@ def _count(path: Path, size: int, comment: str) -> int:
 
 
 def _copy(source: Any, whole: Any, audio: Path | None, seconds: float) -> None:
-  """All packets of the picture, and those of the sound that begin while its own picture and this one last."""
+  """All packets of the picture, and those of the sound that are heard while it lasts, in the order of their times."""
   picture = source.streams.video[0]
   stream = whole.add_stream_from_template(picture)
-  sound = av.open(str(audio)) if audio is not None else None
-  tracks = sound.streams.audio[:1] if sound is not None else ()
-  begins = _beginning(sound) if sound is not None else 0.0
-  try:
-    copies = {track: whole.add_stream_from_template(track) for track in tracks}
-  except ValueError:  # mp4 holds no sound of that kind
-    copies = {}
-  for packet in source.demux(picture):
-    if packet.size:
-      packet.stream = stream
+  with contextlib.nullcontext(iter(())) if audio is None else sound_of(audio, whole, seconds) as sound:
+    shown = (packet for packet in source.demux(picture) if packet.size)
+    for packet in heapq.merge(shown, sound, key=_time):
+      if packet.stream is picture:
+        packet.stream = stream
       whole.mux(packet)
-  if sound is not None:
-    for track, copy in copies.items():
-      for packet in sound.demux(track):
-        if packet.size and packet.pts is not None and -_LEAD <= packet.pts * packet.time_base - begins < seconds:
-          late = round(begins / packet.time_base)  # our picture begins at 0
-          packet.pts, packet.dts, packet.stream = packet.pts - late, (packet.dts or packet.pts) - late, copy
-          whole.mux(packet)
-    sound.close()
 
 
-def _beginning(film: Any) -> float:
-  """The time in seconds at which a film shows its first picture; 0 where it has none, or does not say."""
-  stream = next(iter(film.streams.video), None)
-  return 0.0 if stream is None or stream.start_time is None else float(stream.start_time * stream.time_base)
+def _time(packet: Any) -> float:
+  """When a packet is due, in seconds."""
+  return float((packet.pts if packet.dts is None else packet.dts) * packet.time_base)

@@ -69,7 +69,7 @@ def _write_clicks(container, track, rate, clicks, seconds, begins=0.0):
   wave = np.zeros((1, round(rate * seconds)), np.int16)
   for click in clicks:
     at = round((click - begins) * rate)
-    wave[0, at : at + rate // 100] = 12_000 * np.sign(np.sin(np.arange(rate // 100) * 2 * np.pi / 8 + 0.1))
+    wave[0, at : at + rate // 50] = 20_000 * np.sin(np.arange(rate // 50) * 2 * np.pi / 8)
   for first in range(0, wave.shape[1], 1024):
     part = av.AudioFrame.from_ndarray(wave[:, first : first + 1024], format="s16", layout="mono")
     part.sample_rate, part.pts, part.time_base = rate, first + round(begins * rate), Fraction(1, rate)
@@ -79,14 +79,14 @@ def _write_clicks(container, track, rate, clicks, seconds, begins=0.0):
 
 def clicks_in(path, begins=0.0):
   """Times in seconds at which the clicks of a file's sound are heard, `begins` being taken for 0."""
-  heard, step = [], 0.005
+  heard = []
   with av.open(str(path)) as container:
     resampler = av.AudioResampler(format="flt", layout="mono")
     for frame in container.decode(audio=0):
       for part in resampler.resample(frame):
         loud = np.abs(part.to_ndarray()[0])
-        heard += [part.time + n / part.sample_rate - begins for n in np.flatnonzero(loud > 0.1)]
-  heard = [time for number, time in enumerate(heard) if not number or time - heard[number - 1] > 20 * step]
+        heard += [part.time + n / part.sample_rate - begins for n in np.flatnonzero(loud > 0.15)]
+  heard = [time for number, time in enumerate(heard) if not number or time - heard[number - 1] > 0.1]
   return heard
 
 
