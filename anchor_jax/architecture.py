@@ -8,8 +8,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from anchor_jax import published
+from anchor_jax.config_bounds import COUNT, EPSILON, WIDTH, Bounds, Span
 from anchor_jax.config_json import Config, ConfigT
 from anchor_jax.errors import UserError
+
+# What rematerialisation can keep: our own names, and policies of `jax.checkpoint_policies`; see models/layers.py.
+REMAT = (
+  *("attention", "products", "everything_saveable", "nothing_saveable", "dots_saveable", "checkpoint_dots"),
+  *("dots_with_no_batch_dims_saveable", "checkpoint_dots_with_no_batch_dims"),
+)
 
 
 def _per_block(value: Any, blocks: int) -> tuple[Any, ...]:
@@ -22,6 +29,17 @@ class _DownPath(Config):
 
   file_defaults: ClassVar[Mapping[str, Any]] = {"cross_attention_dim": 1280}
   ignored: ClassVar[Mapping[str, Any]] = published.UNET
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("block_out_channels", "cross_attention_dim", "in_channels", "norm_num_groups"), WIDTH),
+    **dict.fromkeys(("layers_per_block", "transformer_layers_per_block"), COUNT),
+    **dict.fromkeys(("attention_head_dim", "num_attention_heads"), Span(1, 4096)),
+    **dict.fromkeys(("freq_shift", "downsample_padding"), Span(0, 1)),
+    "norm_eps": EPSILON,
+    "remat": REMAT,
+    "act_fn": ("silu", "swish"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+  }
 
   in_channels: int = 4
   flip_sin_to_cos: bool = True
@@ -43,16 +61,12 @@ class _DownPath(Config):
   remat: bool | str = False  # see models.layers.rematerialised
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     levels = len(self.block_out_channels)
-    self._require(levels > 0, "block_out_channels is empty")
-    self._require_blocks(self.down_block_types, ("CrossAttnDownBlock2D", "DownBlock2D"), "down_block_types")
+    self._require_levels("down_block_types")
     for name in ("layers_per_block", "transformer_layers_per_block", "attention_head_dim", "num_attention_heads"):
       value = getattr(self, name)
       self._require(not isinstance(value, tuple) or len(value) == levels, f"{name} needs one entry or {levels}")
-    self._require(
-      self.mid_block_type == "UNetMidBlock2DCrossAttn", f"mid block {self.mid_block_type!r} is not supported"
-    )
-    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not supported; use silu")
     for width, heads in zip(self.block_out_channels, self.heads, strict=True):
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
       self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
@@ -62,11 +76,9 @@ class _DownPath(Config):
     """As the base's; null for upcast_attention, which diffusers writes, is false."""
     return super().from_json({**fields, "upcast_attention": fields.get("upcast_attention") or False})
 
-  def _require_blocks(self, given: tuple[str, ...], known: tuple[str, ...], name: str) -> None:
-    levels = len(self.block_out_channels)
+  def _require_levels(self, name: str) -> None:
+    levels, given = len(self.block_out_channels), getattr(self, name)
     self._require(len(given) == levels, f"{len(given)} {name} for {levels} levels")
-    for kind in sorted(set(given) - set(known)):
-      self._require(False, f"{name} has {kind!r}, which is not supported; use {' or '.join(known)}")
 
   @property
   def heads(self) -> tuple[int, ...]:
@@ -119,6 +131,14 @@ class UNetConfig(_DownPath):
   )
   layer_fields: ClassVar[tuple[str, ...]] = ("temporal_kernel", "temporal_attention")
 
+  bounds: ClassVar[Bounds] = {
+    **_DownPath.bounds,
+    **dict.fromkeys(("out_channels", "sample_size"), WIDTH),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attended_frames": Span(0, 65536),
+    "temporal_kernel": Span(1, 63),
+  }
+
   sample_size: int | tuple[int, ...] | None = 64
   out_channels: int = 4
   up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
@@ -130,9 +150,8 @@ class UNetConfig(_DownPath):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    self._require(self.attended_frames >= 0, f"attended_frames {self.attended_frames} is below 0")
     self._require(self.temporal_kernel % 2 == 1, f"temporal_kernel {self.temporal_kernel} is not odd")
-    self._require_blocks(self.up_block_types, ("CrossAttnUpBlock2D", "UpBlock2D"), "up_block_types")
+    self._require_levels("up_block_types")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,16 +164,15 @@ class ControlNetConfig(_DownPath):
   attended_frames: ClassVar[int] = 0
   temporal_kernel: ClassVar[int] = 1
   temporal_attention: ClassVar[bool] = False
+  bounds: ClassVar[Bounds] = {
+    **_DownPath.bounds,
+    **dict.fromkeys(("conditioning_channels", "conditioning_embedding_out_channels"), WIDTH),
+    "controlnet_conditioning_channel_order": ("rgb", "bgr"),
+  }
 
   conditioning_channels: int = 3
   conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   controlnet_conditioning_channel_order: str = "rgb"
-
-  def __post_init__(self) -> None:
-    super().__post_init__()
-    self._require(len(self.conditioning_embedding_out_channels) > 0, "conditioning_embedding_out_channels is empty")
-    order = self.controlnet_conditioning_channel_order
-    self._require(order in ("rgb", "bgr"), f"channel order {order!r} is neither rgb nor bgr")
 
   @property
   def stem_stride(self) -> int:
@@ -185,6 +203,15 @@ class VAEConfig(Config):
     "sample_size": 32,
   }
   ignored: ClassVar[Mapping[str, Any]] = published.VAE
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("block_out_channels", "latent_channels", "norm_num_groups", "sample_size"), WIDTH),
+    **dict.fromkeys(("in_channels", "out_channels"), WIDTH),
+    "layers_per_block": COUNT,
+    "scaling_factor": Span(1e-6, 1e6),
+    "act_fn": ("silu", "swish"),
+    "down_block_types": ("DownEncoderBlock2D",),
+    "up_block_types": ("UpDecoderBlock2D",),
+  }
 
   in_channels: int = 3
   out_channels: int = 3
@@ -202,10 +229,10 @@ class VAEConfig(Config):
   mid_block_add_attention: bool = True
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     levels = len(self.block_out_channels)
-    self._require(self.down_block_types == ("DownEncoderBlock2D",) * levels, f"needs {levels} DownEncoderBlock2D")
-    self._require(self.up_block_types == ("UpDecoderBlock2D",) * levels, f"needs {levels} UpDecoderBlock2D")
-    self._require(self.act_fn in ("silu", "swish"), f"activation {self.act_fn!r} is not supported; use silu")
+    self._require(len(self.down_block_types) == levels, f"needs {levels} DownEncoderBlock2D")
+    self._require(len(self.up_block_types) == levels, f"needs {levels} UpDecoderBlock2D")
     for width in self.block_out_channels:
       self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
 
@@ -227,6 +254,13 @@ class _CLIPTower(Config):
 
   model_type: ClassVar[str] = ""
   ignored: ClassVar[Mapping[str, Any]] = published.CLIP
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("hidden_size", "projection_dim", "num_attention_heads"), WIDTH),
+    "intermediate_size": Span(1, 2**20),
+    "num_hidden_layers": Span(1, 256),
+    "hidden_act": ("quick_gelu", "gelu"),
+    "layer_norm_eps": EPSILON,
+  }
 
   hidden_size: int = 768
   intermediate_size: int = 3072
@@ -237,11 +271,8 @@ class _CLIPTower(Config):
   layer_norm_eps: float = 1e-5
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     width, heads = self.hidden_size, self.num_attention_heads
-    self._require(
-      self.hidden_act in ("quick_gelu", "gelu"),
-      f"activation {self.hidden_act!r} is not supported; use quick_gelu or gelu",
-    )
     self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
 
   def to_json(self) -> dict[str, Any]:
@@ -256,10 +287,19 @@ class CLIPVisionConfig(_CLIPTower):
 
   class_name: ClassVar[str] = "CLIPVisionModel"
   model_type: ClassVar[str] = "clip_vision_model"
+  bounds: ClassVar[Bounds] = {
+    **_CLIPTower.bounds,
+    **dict.fromkeys(("image_size", "patch_size", "num_channels"), Span(1, 16384)),
+  }
 
   image_size: int = 224
   patch_size: int = 32
   num_channels: int = 3
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    fits = self.patch_size <= self.image_size
+    self._require(fits, f"patches of {self.patch_size} pixels are larger than the picture, {self.image_size}")
 
   @property
   def tokens(self) -> int:
@@ -274,6 +314,11 @@ class CLIPTextConfig(_CLIPTower):
   class_name: ClassVar[str] = "CLIPTextModel"
   model_type: ClassVar[str] = "clip_text_model"
   file_defaults: ClassVar[Mapping[str, Any]] = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+
+  bounds: ClassVar[Bounds] = {
+    **_CLIPTower.bounds,
+    **dict.fromkeys(("vocab_size", "max_position_embeddings"), Span(1, 2**24)),
+  }
 
   vocab_size: int = 49408
   max_position_embeddings: int = 77
@@ -295,6 +340,14 @@ class ScheduleConfig(Config):
     "steps_offset": 0,
   }
   ignored: ClassVar[Mapping[str, Any]] = published.SCHEDULER
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("beta_start", "beta_end"), Span(1e-8, 0.999)),
+    "num_train_timesteps": Span(1, 100_000),
+    "steps_offset": Span(0, 100_000),
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "prediction_type": ("epsilon", "v_prediction", "sample"),
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+  }
 
   num_train_timesteps: int = 1000
   beta_start: float = 0.00085
@@ -307,13 +360,14 @@ class ScheduleConfig(Config):
   rescale_betas_zero_snr: bool = False
 
   def __post_init__(self) -> None:
-    choices = {
-      "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-      "prediction_type": ("epsilon", "v_prediction", "sample"),
-      "timestep_spacing": ("leading", "trailing", "linspace"),
-    }
-    for name, allowed in choices.items():
-      self._require(getattr(self, name) in allowed, f"{name} {getattr(self, name)!r} is none of {', '.join(allowed)}")
+    super().__post_init__()
+    ordered = self.beta_start <= self.beta_end
+    self._require(ordered, f"beta_start {self.beta_start:g} is above beta_end {self.beta_end:g}")
+    self._require(
+      not self.rescale_betas_zero_snr or self.prediction_type != "epsilon",
+      "rescale_betas_zero_snr ends the schedule at pure noise, where predicted noise (epsilon) says nothing of the"
+      " picture: use v_prediction, or leave rescale_betas_zero_snr out",
+    )
 
   @classmethod
   def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from anchor_jax.config_bounds import WIDTH, Bounds, Span
 from anchor_jax.config_json import Config
 
 
@@ -20,6 +21,11 @@ class RefinerConfig(Config):
 
   class_name: ClassVar[str] = "AnchorRefiner"
   own_fields: ClassVar[tuple[str, ...]] = ("scale",)
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("conditioning_channels", "block_out_channels", "norm_num_groups"), WIDTH),
+    "patch_size": Span(1, 256),
+    "scale": Span(1, 64),
+  }
 
   conditioning_channels: int = 23
   patch_size: int = 2
@@ -28,9 +34,7 @@ class RefinerConfig(Config):
   scale: int = 1
 
   def __post_init__(self) -> None:
-    self._require(len(self.block_out_channels) > 0, "block_out_channels is empty")
-    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
-    self._require(self.scale >= 1, f"scale {self.scale} is not at least 1")
+    super().__post_init__()
     self._require(
       self.conditioning_channels % 4 == 3, f"conditioning_channels {self.conditioning_channels} is not 3 + 4n"
     )
@@ -60,6 +64,11 @@ class LightDecoderConfig(Config):
   """
 
   class_name: ClassVar[str] = "AnchorLightDecoder"
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("latent_channels", "block_out_channels"), WIDTH),
+    "layers_per_block": Span(0, 64),
+    "patch_size": Span(1, 256),
+  }
 
   latent_channels: int = 8
   block_out_channels: tuple[int, ...] = (32, 64)
@@ -68,6 +77,6 @@ class LightDecoderConfig(Config):
   autoencoder: str = ""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     levels = len(self.block_out_channels)
-    self._require(0 < levels == len(self.layers_per_block), "layers_per_block needs one entry for each width")
-    self._require(self.patch_size >= 1, f"patch_size {self.patch_size} is not at least 1")
+    self._require(levels == len(self.layers_per_block), "layers_per_block needs one entry for each width")

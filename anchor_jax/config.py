@@ -6,7 +6,6 @@ settings checks its own values when it is made, whether from a file, from the co
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ import ml_collections
 
 from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config_values import SettingError, check, check_choice, check_counts, from_values
+from anchor_jax.config_values import SettingError, check, check_choice, check_counts, check_names, from_values
 from anchor_jax.errors import UserError
 
 PARTS = ("vae", "body", "head")
@@ -23,12 +22,16 @@ DTYPES = ("float32", "bfloat16")
 # checked before JAX is loaded.
 SOLVERS = ("ddim", "dpm++2m")
 TAILS = ("ragged", "moved_back", "loop")
+TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refiner", "lora")
 WINDOW_WEIGHTS = ("uniform", "tapered")
 # What the pose branch can take beside the pose render; see models/conditioning.py.
 APPEARANCES = ("", "coordinates", "atlas", "full")
 
-_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 < value < math.inf, "finite and above 0")
-_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < math.inf, "finite and at least 0")
+# The largest of these still leave float32 room for what they are multiplied with; the smallest are not rounded to 0.
+_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 1e-30 <= value <= 1e6, "above 0, between 1e-30 and 1e6")
+_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1e6, "between 0 and 1e6")
+_FACTOR: tuple[Callable[[Any], bool], str] = (lambda value: -1e4 <= value <= 1e4, "between -1e4 and 1e4")
+_MOST_DEVICES = 2**20
 _DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
 
 
@@ -90,8 +93,11 @@ class DataConfig:
   appearance: str = ""
 
   def __post_init__(self) -> None:
-    check_counts(self, "batch_size size crop clip_frames", 1)
-    check_counts(self, "validation workers", 0)
+    check_counts(self, "batch_size", 1, 2**20)
+    check_counts(self, "size crop", 1, 2**14)
+    check_counts(self, "clip_frames", 1, 2**12)
+    check_counts(self, "validation", 0)
+    check_counts(self, "workers", 0, 1024)
     check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
 
 
@@ -131,8 +137,9 @@ class OptimizerConfig:
     check_counts(self, "warmup_steps", 0)
     check(self, "b1 b2 ema", *_DECAY)
     check(self, "weight_decay", *_NOT_NEGATIVE)
-    check(self, "clip", lambda value: value > 0, "above 0")
-    check_counts(self, "accumulate", 1)
+    check(self, "clip", lambda value: value >= 1e-30, "above 0, at least 1e-30")
+    check_names(self, "clip_networks", TRAINABLE, least=0)
+    check_counts(self, "accumulate", 1, 2**20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +165,11 @@ class LoRAConfig:
     return self.alpha / self.rank if self.alpha else 1.0
 
   def __post_init__(self) -> None:
-    check_counts(self, "rank", 0)
+    check_counts(self, "rank", 0, 2**16)
     check(self, "alpha", *_NOT_NEGATIVE)
-    known = ("unet", "controlnet")
-    check(self, "networks", lambda names: names and set(names) <= set(known), "one or both of unet and controlnet")
-    check(self, "targets", bool, "names of layers")
+    check_names(self, "networks", ("unet", "controlnet"))
+    few = lambda names: 0 < len(names) <= 64 and all(0 < len(name) <= 128 for name in names)
+    check(self, "targets", few, "names of layers, at most 64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +182,8 @@ class MeshConfig:
   frames: int = 1
 
   def __post_init__(self) -> None:
-    check(
-      self, "data fsdp tensor frames", lambda size: size >= 1 or size == -1, "at least 1, or -1 for all that remain"
-    )
+    valid = lambda size: 1 <= size <= _MOST_DEVICES or size == -1
+    check(self, "data fsdp tensor frames", valid, f"between 1 and {_MOST_DEVICES}, or -1 for all that remain")
     if [self.data, self.fsdp, self.tensor, self.frames].count(-1) > 1:
       raise SettingError("data, fsdp, tensor, frames", "are -1 more than once: only one axis can have all that remain")
 
@@ -215,11 +221,11 @@ class SampleConfig:
   def __post_init__(self) -> None:
     check_choice(self, "solver", SOLVERS)
     check(self, "steps", lambda value: 1 <= value <= 1000, "between 1 and 1000")
-    check_counts(self, "window windows_per_batch", 1)
+    check_counts(self, "window windows_per_batch", 1, 2**16)
     check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
     check_choice(self, "tail", TAILS)
     check_choice(self, "window_weights", WINDOW_WEIGHTS)
-    check(self, "guidance conditioning_scale", math.isfinite, "a finite number")
+    check(self, "guidance conditioning_scale", *_FACTOR)
     ordered = lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1
     check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")
 
@@ -289,20 +295,38 @@ class RunConfig:
     check_choice(self, "dtype", DTYPES)
     check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
     check_counts(self, "steps max_skipped keep refined", 1)
-    check_counts(self, "log_every checkpoint_every preview_every condition_jitter", 0)
+    check_counts(self, "log_every checkpoint_every preview_every", 0)
+    check_counts(self, "condition_jitter", 0, 256)
     check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
     check(self, "snr_gamma sharpness pixels", *_NOT_NEGATIVE)
-    check(self, "detail_weight", lambda value: 1 <= value < math.inf, "a number of at least 1")
+    check(self, "detail_weight", lambda value: 1 <= value <= 1e6, "between 1 and 1e6")
     if self.data.batch_size % self.optimizer.accumulate:
       raise SettingError(
         "optimizer.accumulate",
         f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
       )
     self._check_lora()
+    self._check_objective()
     if self.part == "vae" and (self.pixels or self.zero_snr):
       raise SettingError("pixels, zero_snr", "are for body and head: leave them out for the autoencoder")
     if self.data.appearance and self.part == "vae":
       raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
+
+  def _check_objective(self) -> None:
+    ends_at_noise = self.zero_snr or self.model.schedule.rescale_betas_zero_snr
+    if self.snr_gamma and self.last_step and ends_at_noise:
+      raise SettingError(
+        "snr_gamma",
+        f"weighs examples by how much of the picture is left in the noise, which is nothing for those of"
+        f" last_step={self.last_step:g} on a schedule that ends at pure noise: set one of the two to 0",
+      )
+    if self.only_temporal and self.data.clip_frames == 1:
+      raise SettingError("only_temporal", "learns nothing from single frames: set data.clip_frames to at least 2")
+    if self.sample.steps > self.model.schedule.num_train_timesteps:
+      raise SettingError(
+        "sample.steps",
+        f"is {self.sample.steps}: the noise schedule has {self.model.schedule.num_train_timesteps} steps in all",
+      )
 
   def _check_lora(self) -> None:
     excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}

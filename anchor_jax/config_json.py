@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from anchor_jax.errors import UserError, suggestion
+from anchor_jax.config_bounds import Bounds, problems
+from anchor_jax.errors import UserError, one_line, suggestion
 
 ConfigT = TypeVar("ConfigT", bound="Config")  # typing.Self is refused by the run-time type checker
 ANY = object()  # in `ignored`: any value
@@ -28,6 +29,16 @@ class Config:
   layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
   file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
   ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or ANY) with no effect here
+  bounds: ClassVar[Bounds] = {}  # of the numbers and names among the fields
+
+  def __post_init__(self) -> None:
+    self._check({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+  @classmethod
+  def _check(cls, values: Mapping[str, Any]) -> None:
+    """Raises UserError for the first of the fields that is of another type, or out of bounds."""
+    for problem in problems(cls, values, cls.bounds):
+      raise UserError(f"{cls.class_name} configuration: {problem}")
 
   @classmethod
   def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
@@ -43,13 +54,17 @@ class Config:
       if name in known:
         values[name] = value
       elif not cls._is_ignored(name, value):
-        refused.append(f"{name}={value!r}" + suggestion(name, known))
+        refused.append(f"{one_line(name, 60)}={one_line(repr(value), 60)}" + suggestion(name[:60], known))
     if refused:
-      raise UserError(f"{cls.class_name} configuration has fields that are not supported here: {', '.join(refused)}")
+      more = f" and {len(refused) - 8} more" if len(refused) > 8 else ""
+      raise UserError(
+        f"{cls.class_name} configuration has fields that are not supported here: {', '.join(refused[:8])}{more}"
+      )
+    cls._check(values)
     try:
       return cls(**values)
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-      raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({error})") from error
+      raise UserError(f"{cls.class_name} configuration has a value of the wrong kind ({one_line(error)})") from error
 
   @classmethod
   def _is_ignored(cls, name: str, value: Any) -> bool:

@@ -35,19 +35,30 @@ def check(settings: Any, names: str, valid: Callable[[Any], bool], rule: str) ->
   for name in names.split():
     value = getattr(settings, name)
     if not valid(value):
-      raise SettingError(name, f"is {value!r}: it must be {rule}")
+      raise SettingError(name, f"is {one_line(repr(value), 60)}: it must be {rule}")
 
 
-def check_counts(settings: Any, names: str, least: int) -> None:
-  """Raises SettingError for the first of the named settings that is below `least`."""
+def check_counts(settings: Any, names: str, least: int, most: int = 2**31 - 1) -> None:
+  """Raises SettingError for the first of the named settings that is below `least` or above `most`."""
   check(settings, names, lambda value: value >= least, f"at least {least}")
+  check(settings, names, lambda value: value <= most, f"at most {most}")
 
 
 def check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
   """Raises SettingError unless the named setting is one of the known ones."""
   value = getattr(settings, name)
   if value not in known:
-    raise SettingError(name, f'is "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
+    shown = one_line(value, 60)
+    raise SettingError(name, f'is "{shown}": use one of {", ".join(known)}.{suggestion(shown, known)}')
+
+
+def check_names(settings: Any, name: str, known: tuple[str, ...], least: int = 1) -> None:
+  """Raises SettingError unless the entries of the named setting, at least so many, are of the known ones, each once."""
+  value = getattr(settings, name)
+  for word in (one_line(entry, 60) for entry in value if entry not in known):
+    raise SettingError(name, f'has "{word}": use names of {", ".join(known)}.{suggestion(word, known)}')
+  if not least <= len(set(value)) == len(value):
+    raise SettingError(name, f"is {one_line(repr(value), 60)}: give at least {least} of {', '.join(known)}, each once")
 
 
 def from_values(kind: type, values: Any, where: str, others: bool = False) -> Any:
@@ -71,7 +82,8 @@ def from_values(kind: type, values: Any, where: str, others: bool = False) -> An
     if key in fields:
       made[key] = _convert(fields[key], value, f"{where}.{key}", others)
     elif not others:
-      raise UserError(f'unknown setting "{where}.{key}".{suggestion(key, fields)}')
+      shown = one_line(key, 60)
+      raise UserError(f'unknown setting "{where}.{shown}".{suggestion(shown, fields)}')
   for field in dataclasses.fields(kind):
     if field.init and field.name not in made and field.default is field.default_factory is dataclasses.MISSING:
       raise UserError(f"{where}.{field.name} is missing")

@@ -4,6 +4,8 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+_LONGEST = 1500  # characters of a message
+
 
 class UserError(Exception):
   """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line.
@@ -12,7 +14,12 @@ class UserError(Exception):
   """
 
   def __init__(self, message: object = ""):
-    super().__init__(printable(message))
+    super().__init__(_shortened(printable(message)))
+
+
+def _shortened(text: str) -> str:
+  """The text, without the middle of what is too long to read: a value that was given may have any length."""
+  return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} ... {text[-400:]}"
 
 
 def printable(text: object) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, UNetConfig
 from anchor_jax.errors import UserError
+from anchor_jax.model_fit import check_tower
 from anchor_jax.shapes import Float, Int, NdArray
 from anchor_jax.store import names
 from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
@@ -29,7 +30,8 @@ def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_w
     stem_widths: channels of the new pose branches' stems, see `controlnet_from_unet`.
 
   Raises:
-    UserError: there is no UNet to make the head's from.
+    UserError: there is no UNet to make the head's from, or the image encoder gives tokens of another width than the
+      UNet takes.
   """
   models = folder.models
   if make_head and Place("head", "unet") not in models:
@@ -44,6 +46,9 @@ def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_w
       assert isinstance(unet.config, UNetConfig)
       models[controlnet] = StoredModel(*controlnet_from_unet(unet.config, dict(unet.tensors), stem_widths))
     text, image = models.get(Place(part, "text_encoder")), folder.find(part, "image_encoder")
+    if unet is not None and image is not None:
+      assert isinstance(unet.config, UNetConfig) and isinstance(image.config, CLIPVisionConfig)
+      check_tower(image.config, unet.config)
     if folder.find(part, "null_context") is None and text is not None and image is not None:
       assert isinstance(text.config, CLIPTextConfig) and isinstance(image.config, CLIPVisionConfig)
       if image.config.tokens > text.config.max_position_embeddings:

@@ -16,6 +16,7 @@ from anchor_jax.appearance.stored import Appearance
 from anchor_jax.architecture import ScheduleConfig
 from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.errors import UserError
+from anchor_jax.model_fit import check_model
 from anchor_jax.models.conditioning import conditioning_channels, kind_of, shared_channels
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
@@ -146,6 +147,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   if config.zero_snr:
     sizes["schedule"] = ends_at_noise(sizes.get("schedule", config.model.schedule))
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
+  check_model(model, config.part)
   if "controlnet" in weights:
     channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
     kept = shared_channels(config.data.appearance, channels)
@@ -349,6 +351,7 @@ def _stored_part(
       f"the pose branch in {folder} takes {channels} channels, and nothing there says of what: save the person again"
       " from her workdir"
     )
+  check_model(networks.model, config.part)
   return StoredPart(config, networks, weights, step, appearance, read_dense_appearance(folder, kind))
 
 

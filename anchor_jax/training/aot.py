@@ -11,6 +11,7 @@ import jax
 from anchor_jax import parallel
 from anchor_jax.config import RunConfig
 from anchor_jax.errors import UserError
+from anchor_jax.model_fit import check_model
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import with_adapters, with_conditioning
 from anchor_jax.training.chips import chip_of
@@ -160,5 +161,6 @@ def topology_devices(topology: str) -> list[Any]:
 def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """`step_shapes` of a run on a mesh, without any file: frames are of config.data.size pixels."""
   networks = Networks(with_conditioning(config), config.dtype)
+  check_model(networks.model, config.part)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   return step_shapes(config, networks, weights, config.data.size, mesh)

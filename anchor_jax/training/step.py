@@ -16,6 +16,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.shapes import Array, Key, PyTree
+from anchor_jax.store.weights import trained_keys
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.loss import make_loss
 from anchor_jax.training.parts import gradient_in_parts
@@ -110,7 +111,16 @@ def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Me
 
 
 def make_run_step(config: RunConfig, networks: Networks) -> tuple[optax.GradientTransformation, Step]:
-  """The optimiser and the step of a run."""
+  """The optimiser and the step of a run.
+
+  Raises:
+    UserError: config.optimizer.clip_networks names a network that the run does not train.
+  """
+  if unknown := set(config.optimizer.clip_networks) - set(trained_keys(config)):
+    raise UserError(
+      f"config.optimizer.clip_networks has {', '.join(sorted(unknown))}, which this run does not train: use names of"
+      f" {', '.join(trained_keys(config))}"
+    )
   optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
   return optimizer, make_step(make_loss(config, networks), optimizer, config.optimizer.ema, config.optimizer.accumulate)
 

@@ -20,7 +20,8 @@ def test_trailing_and_linspace_begin_at_the_noisiest_step():
 
 def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_step():
   plain, rescaled = (
-    make_schedule(ScheduleConfig(rescale_betas_zero_snr=flag)).alphas_cumprod for flag in (False, True)
+    make_schedule(ScheduleConfig(prediction_type="v_prediction", rescale_betas_zero_snr=flag)).alphas_cumprod
+    for flag in (False, True)
   )
   assert rescaled[-1] == 0 and plain[-1] > 0
   np.testing.assert_allclose(rescaled[0], plain[0], rtol=1e-12)

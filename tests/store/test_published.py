@@ -293,8 +293,9 @@ SCHEDULERS = {
     {**NOW, "_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_scaling": 10.0}, {}
   ),
   "zero signal at the end": (
-    {**NOW, "_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
-    {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    {**NOW, "_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+     "prediction_type": "v_prediction"},
+    {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
   ),
   "Heun, nothing said": ({"_class_name": "HeunDiscreteScheduler"}, {
     "beta_schedule": "linear", "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "linspace"}),
