@@ -63,13 +63,18 @@ def channels_last(x: torch.Tensor) -> np.ndarray:
   return np.moveaxis(x.detach().numpy(), -3, -1)
 
 
+def read(file: Path) -> dict[str, np.ndarray]:
+  """The arrays of an .npz file."""
+  with np.load(file) as arrays:
+    return dict(arrays)
+
+
 class Decode:
   """The autoencoder's decoder on a batch of latents."""
 
   def __init__(self, folder: Path):
-    arrays = np.load(folder / "decode.npz")
     self.module = AutoencoderKL.from_pretrained(folder / "vae").eval()
-    self.latents = channels_first(arrays["latents"])
+    self.latents = channels_first(read(folder / "decode.npz")["latents"])
     self.call = self.decode
 
   def decode(self):
@@ -86,7 +91,7 @@ class Denoise:
   """UNet and pose branch on a batch of frames, or on one clip of frames (`window`) with the pose embedded already."""
 
   def __init__(self, folder: Path, window: bool):
-    arrays = np.load(folder / ("window.npz" if window else "forward.npz"))
+    arrays = read(folder / ("window.npz" if window else "forward.npz"))
     self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").eval()
     self.branch = ControlNetModel.from_pretrained(folder / "controlnet").eval()
     self.latents, self.pose = channels_first(arrays["latents"]), channels_first(arrays["pose"])
@@ -121,7 +126,7 @@ class TrainStep(Denoise):
 
   def __init__(self, folder: Path):
     super().__init__(folder, window=False)
-    self.target = channels_first(np.load(folder / "forward.npz")["target"])
+    self.target = channels_first(read(folder / "forward.npz")["target"])
     self.named = {f"{name}.{key}": p for name in ("controlnet", "unet") for key, p in self._module(name)}
     self.optimizer = torch.optim.AdamW(self.named.values(), 0.0, BETAS, EPSILON, DECAY)
     self.call = self.step

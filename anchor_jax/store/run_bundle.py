@@ -27,7 +27,9 @@ def open_bundle(folder):
   if config.pop("sha256", "") != hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest():
     raise ValueError(f"{folder}/config.json is damaged, export the bundle again")
   for name, listed in config["files"].items():
-    if hashlib.file_digest((folder / name).open("rb"), "sha256").hexdigest() != listed["sha256"]:
+    with (folder / name).open("rb") as file:
+      found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != listed["sha256"]:
       raise ValueError(f"{folder / name} is damaged, export the bundle again")
   if jax.__version_info__ < tuple(config["jax_at_least"]):
     raise ValueError(f"jax {jax.__version__} is too old for this bundle, which {config['made_by']} made")
@@ -52,9 +54,10 @@ def plan_windows(body, length):
 def main(folder, source, target, seed="0"):
   """Samples (mean of all windows' predictions, guidance, solver step; repeated), decodes and writes the clip."""
   body, weights, call = open_bundle(folder)
-  given, noise = np.load(source), jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
-  pose, surface, noise = given["pose"], given["surface" if "look_up" in call else "pose"], given.get("noise", noise)
-  appearance = given["appearance"] if "appearance" in given else np.load(folder / "body" / PICTURE)
+  noise = jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
+  with np.load(source) as given:
+    pose, surface, noise = given["pose"], given["surface" if "look_up" in call else "pose"], given.get("noise", noise)
+    appearance = given["appearance"] if "appearance" in given else np.load(folder / "body" / PICTURE)
   shapes = [*pose.shape[1:], *noise.shape]
   if not pose.size or surface.shape != pose.shape or shapes != body["picture"] + body["latent"]:
     raise ValueError(f"{source}: pictures must be {body['picture']} and noise {body['latent']}")
