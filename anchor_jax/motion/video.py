@@ -27,7 +27,7 @@ from anchor_jax.shapes import Int, NdArray, UInt8
 
 # A file counts as truncated when more than this share of the frames that its header claims is missing.
 _MISSING_SHARE = 0.05
-# Seconds: without an index (MPEG's streams), a place is guessed, and may be after the key frame that is needed.
+# Seconds: without an index (MPEG), or with one of other times (AVI), a place may come after the key frame it needs.
 _EARLIER = (2, 15)
 
 
@@ -246,9 +246,11 @@ def _from(path: Path, container: Any, stream: Any, first: int, info: VideoInfo |
   if first and times is not None and first < len(times) and (np.diff(times) > 0).all():
     wanted = int(times[first])
     for earlier in (0, *_EARLIER):
-      container.seek(wanted - round(earlier / stream.time_base), stream=stream, backward=True)
-      frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
-      found = next(frames, None)
+      found, frames = None, iter(())
+      with contextlib.suppress(av.error.FFmpegError):  # no such place
+        container.seek(max(int(times[0]), wanted - round(earlier / stream.time_base)), stream=stream, backward=True)
+        frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
+        found = next(frames, None)
       if found is not None and found.pts == wanted:
         yield found
         yield from frames

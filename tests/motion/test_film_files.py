@@ -213,6 +213,21 @@ def test_a_recording_may_begin_between_two_key_frames(tmp_path):
   np.testing.assert_array_equal(list(read_frames(path, 5, info)), found[5:])
 
 
+@pytest.mark.parametrize("name, codec", [
+  ("film.avi", "mpeg4"), ("film.flv", "libx264"), ("film.mpg", "mpeg2video"), ("film.webm", "libvpx-vp9"),
+  ("film.3gp", "mpeg4"), ("film.mkv", "libx265"), ("film.gif", "gif"),
+])  # fmt: skip
+def test_decoding_starts_at_any_frame_of_any_kind_of_file(tmp_path, name, codec):
+  options = {"g": "6"} | ({"bf": "2"} if codec in ("mpeg4", "mpeg2video") else {})
+  options |= {"x265-params": "log-level=0:open-gop=1:keyint=6"} if codec == "libx265" else {}
+  pixels = "rgb8" if codec == "gif" else "yuv420p"
+  path = write_film(tmp_path / name, pictures(24, (96, 64)), codec=codec, options=options, pixels=pixels)
+  info, frames = probe(path), list(read_frames(path))
+  assert info.frames == len(frames) == 24 and info.missing == 0 and info.times is not None
+  for first in (1, 5, 7, 23):
+    np.testing.assert_array_equal(list(read_frames(path, first, info)), frames[first:])
+
+
 def test_frames_of_an_interlaced_stream_without_stamps_are_counted_in_pictures(tmp_path):
   path = write_film(tmp_path / "film.h264", fields(6), options={"x264-params": "tff=1"})
   info = probe(path)

@@ -5,6 +5,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from anchor_jax.errors import UserError
 from anchor_jax.motion.picture import read_picture
@@ -47,3 +48,17 @@ def test_what_is_not_a_picture(tmp_path):
       read_picture(tmp_path / name)
   with pytest.raises(UserError, match="no picture"):
     read_picture(_claims(tmp_path / "nothing_wide.png", 0, 5))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_stand_upright_in_all_orientations(tmp_path, kind, orientation):
+  y, x = np.indices((32, 48))
+  picture, exif = Image.fromarray(np.stack([40 + 4 * x, 40 + 6 * y, 0 * x], -1).astype(np.uint8)), Image.Exif()
+  exif[0x112] = orientation
+  path = tmp_path / f"picture.{kind}"
+  picture.save(path, exif=exif, quality=95)
+  shown = read_picture(path)
+  with Image.open(path) as stored:
+    expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+  assert shown.shape == expected.shape and np.abs(shown.astype(int) - expected).mean() < 4
