@@ -1,6 +1,7 @@
 """The page itself, in Gradio: what is typed and pressed goes to the workshop, what it tells comes back as HTML."""
 
 import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 from anchor_jax.app import views
 from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, Job
 from anchor_jax.app.owners import Gate
-from anchor_jax.app.people import SIZES, STUDIO, NotFound, Person
+from anchor_jax.app.people import FILMS, SIZES, STUDIO, NotFound, Person
 from anchor_jax.app.player import PLAY_LIVE
 from anchor_jax.app.style import ON_CLICK
-from anchor_jax.app.uploads import FILMS, SIDECAR_FILES, landmark_model
+from anchor_jax.app.uploads import SIDECAR_FILES, landmark_model, without_paths
 from anchor_jax.app.workshop import SECONDS, Workshop
 from anchor_jax.errors import UserError
 from anchor_jax.studio.performances import MOTIONS
@@ -26,6 +27,7 @@ _NO_MODEL = (
   '<div class="note warn">The landmark model, which finds poses in films, is not installed here: run <code>make'
   " landmarks</code> once. Until then take the studio person, a studio film, or films with their sidecars.</div>"
 )
+_BROKEN = "this went wrong unexpectedly; who runs this page finds the reason in its log"
 _HELP = (
   "A minute of film, camera and light fixed, head to waist in view, hands moving. It stays on this machine. "
   "Results are marked as synthetic in their files; leave the mark there."
@@ -40,20 +42,23 @@ class Page:
     self._shop, self._gate = shop, gate
     self._gr: Any = importlib.import_module("gradio")
     # Gradio refuses what its server has not offered, and after a restart that is everything on pages that are still
-    # open. What a value may be is the workshop's to say.
-    for kind in (self._gr.Dropdown, self._gr.Radio, self._gr.CheckboxGroup):
-      kind.preprocess = _as_given
+    # open. What a value may be is the workshop's to say. Of files only tokens arrive (door.py), and Gradio is to do
+    # nothing with them: it would make a file of its own for each, and run a program over films of the camera.
+    for kind in ("Dropdown", "Radio", "CheckboxGroup", "File", "Video", "Slider", "Textbox", "Checkbox"):
+      getattr(self._gr, kind).preprocess = _as_given
+    forbid_files(self._gr)
     self.blocks = self._build()
 
   # ---- layout --------------------------------------------------------------------------------------------------------
 
   def _build(self) -> Any:
     gr = self._gr
-    with gr.Blocks(title="Anchor", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    with gr.Blocks(title="Anchor", analytics_enabled=False) as blocks:
       gr.HTML(
         "<h1>Anchor</h1><p>Film yourself for a minute; from then on any motion becomes a video of you.</p>",
         elem_id="title",
       )
+      self._aside = gr.HTML("", elem_id="aside")
       self._line = self._html("line")
       self._who = gr.Dropdown([], label="Who", elem_id="who", filterable=False)
       with gr.Tabs():
@@ -69,6 +74,7 @@ class Page:
           self._more_tab()
       self._seen = gr.State({})
       self._shown = [
+        self._aside,
         self._line,
         self._making,
         self._live,
@@ -91,7 +97,7 @@ class Page:
     place = self._gr.HTML("", elem_id=name, js_on_load=ON_CLICK)
 
     def pressed(request: Any, event: Any) -> None:
-      self._pressed(request, event._data)
+      self._safely(lambda: self._pressed(request, event._data), None)
 
     pressed.__annotations__ |= {"request": self._gr.Request, "event": self._gr.EventData}
     place.click(pressed, **_QUIET)
@@ -163,17 +169,25 @@ class Page:
     self._on(delete, self._delete, [self._who, sure], [sure, self._who])
 
   def _on(self, button: Any, act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-    """Does something when a button is pressed; a user's mistake is told in a box, and changes nothing."""
+    """Does something when a button is pressed; what goes wrong is told in a box, and changes nothing."""
     gr = self._gr
 
     def guarded(request: Any, *values: Any) -> Any:
-      try:
-        return act(self._owner(request), *values)
-      except UserError as error:
-        gr.Warning(views.safe(str(error)), duration=12)
-        return [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
+      unchanged = [gr.skip() for _ in outputs] if len(outputs) != 1 else gr.skip()
+      return self._safely(lambda: act(self._owner(request), *values), unchanged)
 
     button.click(self._event(guarded), inputs, outputs or None, api_visibility="private")
+
+  def _safely(self, act: Callable[[], Any], otherwise: Any) -> Any:
+    """What a function returns; where it fails, a sentence is shown, and who runs the page finds the rest in its log."""
+    try:
+      return act()
+    except UserError as error:
+      self._gr.Warning(views.safe(without_paths(str(error))), duration=12)
+    except Exception:
+      logging.getLogger(__name__).exception("a button's work failed")
+      self._gr.Warning(_BROKEN, duration=12)
+    return otherwise
 
   def _event(self, act: Callable[..., Any]) -> Callable[..., Any]:
     """The function as Gradio is to call it, with the browser's request first: Gradio knows that by its type."""
@@ -193,70 +207,75 @@ class Page:
     return owner
 
   def _make_video(self, owner: str, who: str, motion: str, seconds: float, how: list[str], *given: Any) -> Any:
-    uploaded = _given(*given) if motion == _UPLOAD else []
+    uploaded, how = _given(*given) if motion == _UPLOAD else [], how if isinstance(how, list) else []
     options = {"trained": "before" not in how, "fast": "fast" in how}
-    self._shop.make_video(owner, who or "", motion or "", seconds, uploaded=uploaded, **options)
+    length = seconds if isinstance(seconds, int | float) else 0
+    self._shop.make_video(owner, _text(who), _text(motion), length, uploaded=uploaded, **options)
     return None, None
 
   def _train(self, owner: str, who: str) -> None:
-    self._shop.train(owner, who or "")
+    self._shop.train(owner, _text(who))
 
   def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, consent: bool) -> Any:
-    return self._added(owner, self._shop.add_person(owner, label, _given(files, camera), consent, size))
+    return self._added(owner, self._shop.add_person(owner, _text(label), _given(files, camera), consent is True, size))
 
   def _add_example(self, owner: str, label: str, size: int) -> Any:
-    return self._added(owner, self._shop.add_example(owner, label, size))
+    return self._added(owner, self._shop.add_example(owner, _text(label), size))
 
   def _added(self, owner: str, person: Person) -> Any:
     self._gr.Info(f"{views.safe(person.label)} is there: see Training")
     return "", None, None, False, self._people(owner, person.name)
 
   def _export(self, owner: str, who: str) -> None:
-    self._shop.export(owner, who or "")
+    self._shop.export(owner, _text(who))
 
   def _delete(self, owner: str, who: str, sure: bool) -> Any:
-    if not sure:
+    if sure is not True:
       raise UserError("tick the box first: what is deleted does not come back")
-    self._shop.remove_person(owner, who or "")
+    self._shop.remove_person(owner, _text(who))
     self._gr.Info("Deleted")
     return False, self._people(owner, STUDIO)
 
   def _pressed(self, request: Any, pressed: dict[str, Any]) -> None:
     """A button inside our HTML was pressed."""
-    try:
-      act = self._shop.cancel if pressed.get("act") == "cancel" else self._shop.remove_video
-      act(self._owner(request), str(pressed.get("job")))
-    except UserError as error:
-      self._gr.Warning(views.safe(str(error)))
+    what = pressed.get("act") if isinstance(pressed, dict) else None
+    act = {"cancel": self._shop.cancel, "remove": self._shop.remove_video}.get(_text(what))
+    if act is not None:
+      act(self._owner(request), _text(pressed.get("job")))
 
   def _beside(self, request: Any, who: str, left: str, right: str) -> str:
     try:
       owner = self._owner(request)
-      person = self._shop.people.get(who or "", owner)
+      person = self._shop.people.get(_text(who), owner)
     except UserError:
       return ""
     done = {job.name: job for job in self._done(owner, person)}
-    return views.pair(person, done.get(left or ""), done.get(right or ""))
+    return views.pair(person, done.get(_text(left)), done.get(_text(right)))
 
   # ---- what is shown -------------------------------------------------------------------------------------------------
 
   def _look(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
     """All that changes by itself; what is as it was when this browser last looked is left out."""
-    shop, gr = self._shop, self._gr
     try:
       owner = self._owner(request)
-      person = self._chosen(owner, who)
+      return self._all_of(owner, self._chosen(owner, who), who, seen)
     except UserError as error:
-      return [
-        f'<div class="note bad">{views.safe(str(error))}</div>',
-        *[gr.skip()] * (len(self._shown) + len(self._choices) - 1),
-        seen,
-      ]
+      why = str(error)
+    except Exception:
+      logging.getLogger(__name__).exception("the page can't be shown")
+      why = _BROKEN
+    note, others = f'<div class="note bad">{views.safe(why)}</div>', len(self._shown) + len(self._choices) - 1
+    return [note, *[self._gr.skip()] * others, {}]
+
+  def _all_of(self, owner: str, person: Person, who: str | None, seen: dict[str, Any]) -> list[Any]:
+    shop, gr = self._shop, self._gr
     places = [shop.place(job) for job in shop.jobs.line()]
     people, done = shop.people.visible(owner), self._done(owner, person)
     videos = [shop.place(job) for job in shop.videos(owner, person)]
     begun = [place.job for place in videos if place.job.open and self._has_begun(place.job)]
+    aside = [one for one in shop.aside() if one.owner == owner or owner == self._gate.own_owner]
     shown = {
+      "aside": views.aside([without_paths(one.why) for one in aside]),
       "line": views.line(places, owner, {each.name: each.label for each in people}),
       "making": views.making([place for place in reversed(videos) if place.job.open]),
       "live": views.live(person, begun[-1] if begun else None),
@@ -293,7 +312,7 @@ class Page:
   def _chosen(self, owner: str, who: str | None) -> Person:
     """The person that is chosen; the studio person where she is not there (any more)."""
     try:
-      return self._shop.people.get(who or STUDIO, owner)
+      return self._shop.people.get(_text(who) or STUDIO, owner)
     except NotFound:
       return self._shop.people.get(STUDIO, owner)
 
@@ -333,6 +352,30 @@ def _as_given(_: Any, value: Any) -> Any:
   return value
 
 
+def _text(value: Any) -> str:
+  """What was sent as text; "" where it is something else."""
+  return value if isinstance(value, str) else ""
+
+
 def _given(files: Any, camera: Any) -> list[str]:
-  """The paths of what was uploaded and recorded."""
-  return [*(files or []), *([camera] if camera else [])]
+  """The tokens of what was uploaded and recorded."""
+  several = files if isinstance(files, list) else [files]
+  return [token for token in (*several, camera) if isinstance(token, str) and token]
+
+
+def forbid_files(gradio: Any) -> None:
+  """Makes Gradio refuse each file or address in what a browser sends: it would read any that this machine can."""
+
+  def refuse(_: Any, name: Any) -> None:
+    if name is not None:
+      raise gradio.Error("this page takes uploads alone")
+
+  async def refuse_async(block: Any, name: Any) -> None:
+    refuse(block, name)
+
+  for kind in (gradio.File, gradio.Video):
+    kind.api_info = lambda _: {"type": "string"}
+    # Gradio's model of a file has a path. It makes the component anew in the middle of a session, and sets it again.
+    kind.data_model = property(lambda _: None, lambda _, model: None)
+  block: Any = importlib.import_module("gradio.blocks").Block
+  block.move_resource_to_block_cache, block.async_move_resource_to_block_cache = refuse, refuse_async

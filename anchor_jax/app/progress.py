@@ -1,14 +1,18 @@
 """How far a job is, read from what its commands print and write: bars, metrics, the partial video."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from anchor_jax.app.uploads import without_paths
+from anchor_jax.errors import UserError
+from anchor_jax.inputs import open_input
 
 BEGINS = "\n== "  # what stands in a log before the name of each command
 _TAIL = 8192  # bytes of a log that are looked at
+_METRICS = 2**22  # bytes of a training's metrics
 _BAR = re.compile(r"([^\r\n|%]*?):\s+\d+%\|[^|]*\|\s*(\d+)/(\d+) \[[^<\]]*<([\d:?]+)")
 
 
@@ -28,12 +32,17 @@ class Bar(NamedTuple):
 
 def tail(log: Path) -> str:
   """Returns the end of what the newest command wrote to a log; "" where there is none yet."""
+  return _end_of(log, _TAIL).rpartition(BEGINS)[2]
+
+
+def _end_of(file: Path, count: int) -> str:
+  """The last bytes of a file as text; "" where there is no such file, or none that can be read."""
   try:
-    with log.open("rb") as file:
-      file.seek(0, 2)
-      file.seek(max(0, file.tell() - _TAIL))
-      return file.read().decode(errors="replace").rpartition(BEGINS)[2]
-  except FileNotFoundError:
+    with open_input(file) as opened:
+      opened.seek(0, 2)
+      opened.seek(max(0, opened.tell() - count))
+      return opened.read().decode(errors="replace")
+  except (UserError, OSError):
     return ""
 
 
@@ -43,7 +52,10 @@ def bar_in(text: str) -> Bar | None:
   if not bars:
     return None
   label, done, total, left = bars[-1]
-  return Bar(label.strip(), int(done), int(total), _seconds(left))
+  try:
+    return Bar(label.strip(), int(done), int(total), _seconds(left))
+  except ValueError:  # a name that looks like a bar
+    return None
 
 
 def _seconds(clock: str) -> float | None:
@@ -81,18 +93,18 @@ def losses(metrics: Path) -> dict[str, list[tuple[int, float]]]:
   A training that went on from a checkpoint has some steps twice; the later ones hold.
   """
   curves: dict[str, dict[int, float]] = {"loss": {}, "validation_loss": {}}
-  try:
-    lines = metrics.read_text(encoding="utf-8").splitlines()
-  except FileNotFoundError:
-    return {}
-  for line in lines:
+  for line in _end_of(metrics, _METRICS).splitlines():
     try:
       entry = json.loads(line)
-    except ValueError:  # it is being written
+    except (ValueError, RecursionError):  # it is being written
+      continue
+    step = entry.get("step") if isinstance(entry, dict) else None
+    if type(step) is not int:
       continue
     for name, curve in curves.items():
-      if "step" in entry and name in entry:
-        for later in [step for step in curve if step > entry["step"]]:
+      value = entry.get(name)
+      if (isinstance(value, float) and math.isfinite(value)) or (type(value) is int and abs(value) < 10**9):
+        for later in [known for known in curve if known > step]:
           del curve[later]
-        curve[entry["step"]] = entry[name]
+        curve[step] = value
   return {name: sorted(curve.items()) for name, curve in curves.items() if curve}

@@ -1,50 +1,87 @@
-"""The web server: Gradio's page, the files of people for those who may see them, and who a browser is."""
+"""The web server: Gradio's page and the files of people for those who may see them, behind the door."""
 
 import asyncio
+import errno
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
-from anchor_jax.app.owners import Gate, cookie_header, cookies_of
+from anchor_jax.app.door import Door
+from anchor_jax.app.origins import Origins
+from anchor_jax.app.owners import Gate
 from anchor_jax.app.page import Page
 from anchor_jax.app.people import NotFound
 from anchor_jax.app.style import CSS
 from anchor_jax.app.workshop import Workshop
+from anchor_jax.errors import UserError, one_line
 
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".html": "text/html", ".zip": "application/zip"}
-_LOCAL = ["127.0.0.1", "localhost", "[::1]"]
 # Our reports bring their style and pictures with them, and no script.
 _HEADERS = {
   "Cache-Control": "private, no-store",
-  "X-Content-Type-Options": "nosniff",
   "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; media-src 'self'",
 }
 _PIECE = 2**16
 _NAP = 0.2  # seconds between two looks at a video that grows
 
 
-def serve(shop: Workshop, host: str, port: int, network: bool) -> None:
+_MOST_EVENTS = 256  # that wait in Gradio's queue
+_MOST_SESSIONS = 1000  # whose state Gradio keeps
+
+
+def listen(host: str, port: int) -> socket.socket:
+  """Returns a socket that listens.
+
+  Raises:
+    UserError: the port is taken, or there is no such address.
+  """
+  try:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+  except (OSError, UnicodeError):
+    raise UserError(f"--host={one_line(host, 60)}: this machine has no such address") from None
+  place = socket.socket(family, socket.SOCK_STREAM)
+  try:
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(address)
+    place.listen(128)
+  except OSError as error:
+    place.close()
+    if error.errno == errno.EADDRINUSE:
+      raise UserError(
+        f"--port={port} is taken by another program: choose another, such as --port={port % 65535 + 1}"
+      ) from None
+    raise UserError(f"--host={host} --port={port}: {(error.strerror or str(error)).lower()}; choose another") from None
+  return place
+
+
+def serve(shop: Workshop, place: socket.socket, host: str, network: bool, sites: Sequence[str] = ()) -> None:
   """Serves the page until it is stopped by a signal.
 
   Args:
     shop: the workshop, which works already.
-    host, port: where to listen.
+    place: the socket, see `listen`.
+    host: what it listens at, as the user gave it.
     network: whether other machines can reach it, so that browsers are told apart.
+    sites: addresses of proxies before it.
   """
   uvicorn: Any = importlib.import_module("uvicorn")
-  gate = Gate(shop.folder, network)
-  app = make_app(shop, gate)
-  link = f"http://{host}:{port}/" + (f"?owner={gate.own}" if network else "")
-  print(f"the page is at {link}", flush=True)
+  port = place.getsockname()[1]
+  gate = Gate(shop.folder, network, port)
+  app = make_app(shop, gate, Origins(host, network, sites))
+  for one in shop.aside():
+    print(f"set aside: {one.why}", flush=True)
+  shown = f"[{host}]" if ":" in host else host
+  print(f"the page is at http://{shown}:{port}/{f'?owner={gate.own}' if network else ''}", flush=True)
   if network:
     print("that link shows your own people; without ?owner=..., each browser has people of its own", flush=True)
-  uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+  config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
+  uvicorn.Server(config).run(sockets=[place])
 
 
-def make_app(shop: Workshop, gate: Gate) -> Any:
+def make_app(shop: Workshop, gate: Gate, origins: Origins) -> Any:
   """Returns the web application: the page at /, files at /media."""
   fastapi: Any = importlib.import_module("fastapi")
   responses: Any = importlib.import_module("fastapi.responses")
@@ -78,16 +115,16 @@ def make_app(shop: Workshop, gate: Gate) -> Any:
     function.__annotations__["request"] = fastapi.Request
   app.get("/media/{person}/{what}")(media)
   app.get("/media/{person}/{job}/live")(live)
-  if not gate.network:  # a page elsewhere that names this machine as its own host gets nothing
-    hosts: Any = importlib.import_module("starlette.middleware.trustedhost")
-    app.add_middleware(hosts.TrustedHostMiddleware, allowed_hosts=_LOCAL)
-  app.add_middleware(Cookies, gate=gate)
   plain = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
   theme = gradio.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=plain, font_mono=["ui-monospace"])
-  return gradio.mount_gradio_app(
-    app, Page(shop, gate).blocks, path="/", theme=theme, css=CSS, show_error=False, ssr_mode=False, footer_links=[],
+  blocks = Page(shop, gate).blocks
+  blocks.state_session_capacity = _MOST_SESSIONS
+  blocks.queue(max_size=_MOST_EVENTS)
+  mounted = gradio.mount_gradio_app(
+    app, blocks, path="/", theme=theme, css=CSS, show_error=False, ssr_mode=False, footer_links=[],
     max_file_size=shop.limits.megabytes * 10**6, mcp_server=False, run_history=False, enable_monitoring=False,
   )  # fmt: skip
+  return Door(mounted, gate, origins, shop.intake)
 
 
 async def growing(partial: Path, whole: Path, is_open: Callable[[], bool]) -> AsyncIterator[bytes]:
@@ -125,36 +162,3 @@ def _replaced(file: Any, partial: Path) -> bool:
     return os.fstat(file.fileno()).st_ino != partial.stat().st_ino
   except FileNotFoundError:
     return False
-
-
-class Cookies:
-  """Gives a browser without a token one of its own, and this machine's to the one that follows the printed link."""
-
-  def __init__(self, app: Any, gate: Gate):
-    """Takes the application that answers, and who decides."""
-    self._app, self._gate = app, gate
-
-  async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-    """Answers a request (ASGI)."""
-    if scope["type"] != "http":
-      await self._app(scope, receive, send)
-      return
-    headers = dict(scope["headers"])
-    cookies = cookies_of(headers.get(b"cookie", b"").decode("latin-1"))
-    given = parse_qs(scope["query_string"].decode("latin-1")).get("owner", [""])[0]
-    page = scope["path"] == "/" and scope["method"] == "GET"
-    token = self._gate.new_cookie(cookies, given) if page else None
-    if token is not None and given == token:  # the token does not stay in the address
-      told = [(b"location", b"/"), (b"set-cookie", cookie_header(token).encode())]
-      await send({"type": "http.response.start", "status": 303, "headers": told})
-      await send({"type": "http.response.body", "body": b""})
-      return
-
-    async def with_cookie(message: Any) -> None:
-      if message["type"] == "http.response.start":
-        more = [(b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"DENY")]
-        more += [] if token is None else [(b"set-cookie", cookie_header(token).encode())]
-        message = {**message, "headers": [*message["headers"], *more]}
-      await send(message)
-
-    await self._app(scope, receive, with_cookie)

@@ -28,7 +28,7 @@ span[data-testid="block-info"] { background: none !important; padding: 0 !import
 .acts { display: flex; gap: .5rem; flex-wrap: wrap; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 1rem; }
 .video { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: .7rem; }
-#making:not(:has(.job)), #live:not(:has(video)) { display: none; }
+#aside:not(:has(.note)), #making:not(:has(.job)), #live:not(:has(video)) { display: none; }
 .live { width: 100%; max-width: 420px; }
 #making h4, .video h4 { margin: 0 0 .5rem; font-size: .95rem; font-weight: 600; }
 .live, .video video, .pair video { width: 100%; aspect-ratio: 1; border-radius: 8px; background: #0d1016;

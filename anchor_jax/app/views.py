@@ -30,6 +30,14 @@ def line(places: Sequence[Place], owner: str, labels: Mapping[str, str]) -> str:
   return f'<ol class="line">{"".join(items)}</ol>'
 
 
+def aside(reasons: Sequence[str]) -> str:
+  """What was found in the page's folder and could not be read; nothing where there is none."""
+  if not reasons:
+    return ""
+  lines = "".join(f"<li>{safe(why)}</li>" for why in reasons)
+  return f'<div class="note warn">Set aside, and left as it is:<ul>{lines}</ul></div>'
+
+
 def job_card(place: Place) -> str:
   """A job that waits, runs, failed or was cancelled: bar, time left, and a button that cancels it."""
   job = place.job

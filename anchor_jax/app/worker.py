@@ -7,6 +7,7 @@ its last second.
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from anchor_jax.app.jobs import CANCELLED, DONE, FAILED, RUNNING, STOPPING, WAIT
 from anchor_jax.app.progress import BEGINS, error_in, tail
 from anchor_jax.app.uploads import without_paths
 from anchor_jax.errors import UserError
+from anchor_jax.inputs import open_input
 
 _PATIENCE = 20.0  # seconds that a process has to save what it did
 _POLL = 0.1
@@ -33,6 +35,7 @@ class Worker:
     self._jobs, self._commands, self._directory = jobs, commands, directory
     self._wake, self._stopping = threading.Event(), threading.Event()
     self._current = ""  # name of the job that is being done
+    self._taking = threading.Lock()  # held while a job becomes the current one
     self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
   def start(self) -> None:
@@ -53,27 +56,31 @@ class Worker:
 
   def cancel(self, job: Job) -> None:
     """Cancels a job: one that waits at once, one that runs as soon as its process has ended."""
-    if job.state == WAITING:
-      self._jobs.change(job.name, state=CANCELLED, ended=time.time())
-    elif job.state == RUNNING:
-      self._jobs.change(job.name, state=STOPPING)
+    self._jobs.cancel(job.name)
     self._wake.set()
 
   def wait_until_ended(self, job: Job) -> None:
     """Returns once nothing runs for a job that was cancelled or forgotten; for threads that remove its files then."""
-    while self._current == job.name and self._thread.is_alive():
+    while self._does(job.name) and self._thread.is_alive():
       time.sleep(_POLL)
+
+  def _does(self, name: str) -> bool:
+    with self._taking:
+      return self._current == name
 
   def _run(self) -> None:
     while not self._stopping.is_set():
-      job = self._jobs.take()
+      with self._taking:
+        job = self._jobs.take()
+        self._current = "" if job is None else job.name
       if job is None:
         self._wake.wait(1.0)
         self._wake.clear()
         continue
-      self._current = job.name
-      self._do(job)
-      self._current = ""
+      try:
+        self._do(job)
+      finally:
+        self._current = ""
 
   def _do(self, job: Job) -> None:
     try:
@@ -84,12 +91,17 @@ class Worker:
         if code is None:  # it was stopped
           return
         if code:
-          error = error_in(tail(self._jobs.path(job, ".log")))
-          self._jobs.change(job.name, state=FAILED, ended=time.time(), error=error)
+          self._failed(job, error_in(tail(self._jobs.path(job, ".log"))))
           return
       self._jobs.change(job.name, state=DONE, ended=time.time())
     except (UserError, OSError) as error:
-      self._jobs.change(job.name, state=FAILED, ended=time.time(), error=without_paths(str(error)))
+      self._failed(job, without_paths(str(error)))
+    except Exception:  # one job must not end all others
+      logging.getLogger(__name__).exception("job %s failed unexpectedly", job.name)
+      self._failed(job, error_in(""))
+
+  def _failed(self, job: Job, why: str) -> None:
+    self._jobs.change(job.name, state=FAILED, ended=time.time(), error=why)
 
   def _command(self, job: Job, command: Command) -> int | None:
     """Runs a command to its end, and returns its exit code; None where it was stopped, and the job's state says why."""
@@ -106,12 +118,12 @@ class Worker:
       held.flush()
     while process.poll() is None:
       state = getattr(self._jobs.get(job.name), "state", None)
-      if self._stopping.is_set() or state in (STOPPING, None):
+      if self._stopping.is_set() or state != RUNNING:
         _end(process.pid, lambda: process.poll() is not None, patient=state is not None)
         process.wait()
         if state == STOPPING:
           self._jobs.change(job.name, state=CANCELLED, ended=time.time())
-        elif state is not None:
+        elif state == RUNNING:
           self._jobs.change(job.name, state=WAITING)
         return None
       self._wake.wait(_POLL)
@@ -132,12 +144,13 @@ def _end(group: int, ended: Callable[[], bool], patient: bool = True) -> None:
 
 
 def _end_left_over(lock: Path) -> None:
-  """Ends the process that still holds a job's lock, if there is one."""
+  """Ends the process that still holds a job's lock, if there is one; never this one's own group."""
   try:
-    with lock.open("r+") as held:
-      if not _is_free(held) and (process := held.read().strip()).isdecimal():
+    with open_input(lock) as held:
+      process = "" if _is_free(held) else held.read(20).decode("ascii", "replace").strip()
+      if process.isdecimal() and int(process) > 1 and int(process) != os.getpgrp():
         _end(int(process), lambda: _is_free(held))
-  except FileNotFoundError:
+  except UserError:  # there is none, as it should be
     pass
 
 

@@ -1,16 +1,21 @@
 """One function for each thing that the page can do, all of them for an owner, who sees only what is hers."""
 
 import dataclasses
+import logging
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
 
 from anchor_jax.app.commands import BUNDLE, FPS, PREPARED, TRAINED, TRAINED_PART, commands_of, video_path
+from anchor_jax.app.intake import Intake
 from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, VIDEO, Job, Jobs
-from anchor_jax.app.people import EVERYONE, SIZES, STUDIO, NotFound, People, Person, is_name, new_name
+from anchor_jax.app.marks import is_regular, own_folder
+from anchor_jax.app.people import EVERYONE, SIZES, STUDIO, Aside, NotFound, People, Person, is_name, new_name
 from anchor_jax.app.progress import Bar, bar_in, losses, tail, told_in
+from anchor_jax.app.quota import Disk
 from anchor_jax.app.uploads import Limits, take_films
 from anchor_jax.app.worker import Worker
 from anchor_jax.errors import UserError
@@ -54,26 +59,45 @@ class Workshop:
     except filelock.Timeout:
       raise UserError(f"{folder} is in use: end the other page first, or choose another --folder") from None
     self.folder, self.limits, self.smoke = folder, limits or Limits(), smoke
-    self.uploads, self._motions = folder / "uploads", folder / "motions"
-    shutil.rmtree(self.uploads, ignore_errors=True)  # what nobody took
-    self.uploads.mkdir()
+    self._motions = folder / "motions"
     self._motions.mkdir(exist_ok=True)
+    self.uploads, others = own_folder(folder, "uploads")
+    self.disk = Disk(folder, self.limits.gigabytes)
+    self.intake = Intake(self.uploads, self.limits.megabytes, self.disk)
     self.people = People(folder)
     self.jobs = Jobs(self.people)
+    why = "it does not carry the mark of this page and stays (an earlier version's, or yours): remove it if you like"
+    self._aside = [Aside(place, None, f"{place}: {why}") for place in others]
     self._worker = Worker(self.jobs, self._commands, folder)
+    self._stopping = threading.Event()
+    self._changing = threading.RLock()  # held while people and jobs are added and removed
 
   def start(self) -> None:
     """Starts to work; the studio person is made first, where there is none yet."""
-    if self.people.find(STUDIO) is None:
+    person = self.people.find(STUDIO)
+    if person is None:
+      self.people.set_aside(STUDIO)
       person = self.people.new("Studio person", EVERYONE, "studio", SIZES[0])
-      self.people.add(dataclasses.replace(person, films=("film_1.mp4",)))
+      person = self.people.add(dataclasses.replace(person, films=("film_1.mp4",)))
+    if not self.is_ready(person) and not any(job.open for job in self.jobs.of(STUDIO, EVERYONE, PREPARE)):
       self.jobs.add(STUDIO, EVERYONE, PREPARE)
     self._worker.start()
+    threading.Thread(target=self._sweep, name="uploads", daemon=True).start()
 
   def stop(self) -> None:
     """Stops working; what is not done goes on at the next start."""
+    self._stopping.set()
     self._worker.stop()
     self._lock.release()
+
+  def _sweep(self) -> None:
+    """Removes uploads that nobody used, until the page is stopped."""
+    while not self._stopping.wait(60.0):
+      self.intake.sweep()
+
+  def aside(self) -> list[Aside]:
+    """What was found in the folder and not taken; all of it stays as it is."""
+    return [*self._aside, *self.people.aside, *self.jobs.aside]
 
   # ---- people --------------------------------------------------------------------------------------------------------
 
@@ -82,38 +106,70 @@ class Workshop:
   ) -> Person:
     """Makes a person of uploaded films, which are looked at next.
 
+    Args:
+      owner: whose person this is.
+      label: what the owner calls the person.
+      uploaded: tokens of the intake's; the uploads stay there.
+      consent: whether the person agrees.
+      size: of the pictures.
+
     Raises:
-      UserError: no consent, no name, or an upload that can't be used.
+      UserError: no consent, no name, no room, or an upload that can't be used.
     """
     person = self.people.new(label, owner, "film", size, consent)
-    self.jobs.check_room(person.name, owner, PREPARE)
-    folder = self.people.folder_of(person.name)
+    self._check_room(person.name, owner, PREPARE)
+    uploads = self.intake.find_all(owner, uploaded)
+    self.disk.check(sum(upload.size for upload in uploads))
+    folder = self.people.begin(person)
     try:
-      films = take_films(uploaded, folder / "films", "film", self.limits)
-    except UserError:
-      shutil.rmtree(folder, ignore_errors=True)
+      films = take_films(uploads, folder / "films", "film", self.limits)
+      person = self._keep(dataclasses.replace(person, films=films))
+    except BaseException:
+      self.people.drop(person)
       raise
-    self.people.add(dataclasses.replace(person, films=films))
-    self._begin(person.name, owner, PREPARE)
-    return self.people.get(person.name, owner)
+    self.intake.mark_used(uploads, person.name)
+    return person
 
   def add_example(self, owner: str, label: str, size: int = SIZES[0]) -> Person:
     """Makes a person of a studio film, for a try without a film of one's own."""
     person = self.people.new(label or "Example", owner, "example", size)
-    self.jobs.check_room(person.name, owner, PREPARE)
-    self.people.add(dataclasses.replace(person, films=("film_1.mp4",)))
-    self._begin(person.name, owner, PREPARE)
-    return self.people.get(person.name, owner)
+    self._check_room(person.name, owner, PREPARE)
+    self.people.begin(person)
+    try:
+      return self._keep(dataclasses.replace(person, films=("film_1.mp4",)))
+    except BaseException:
+      self.people.drop(person)
+      raise
+
+  def _keep(self, person: Person) -> Person:
+    """Keeps a person whose folder was begun, and puts the look at the film into the line: both or none."""
+    with self._changing:
+      self.people.check_room(person.owner)  # once more: others may have been faster
+      self.jobs.check_room(person.name, person.owner, PREPARE)
+      self.people.keep(person)
+      try:
+        self._begin(person.name, person.owner, PREPARE)
+      except BaseException:
+        self.people.remove(person)
+        raise
+    return person
 
   def remove_person(self, owner: str, name: str) -> None:
-    """Removes a person and everything made of her; what runs for her is ended first."""
-    self._own(owner, name)
-    jobs = [job for job in self.jobs.line() if job.person == name]
-    self.jobs.forget(name)
+    """Removes a person and everything made of the person; what runs is ended first.
+
+    Raises:
+      UserError: there is no such person of this owner, or not everything could be removed.
+    """
+    with self._changing:
+      person = self._own(owner, name)
+      self.people.hide(name)  # from here on nothing new begins
+      jobs = [job for job in self.jobs.line() if job.person == name]
+      self.jobs.forget(name)
     self._worker.wake()
     for job in jobs:
       self._worker.wait_until_ended(job)
-    self.people.remove(name)
+    self.intake.forget(name)
+    self.people.remove(person)
 
   def is_ready(self, person: Person) -> bool:
     """Whether her film was looked at, so that she can be shown."""
@@ -147,6 +203,7 @@ class Workshop:
     if person.real and person.consent is None:
       raise UserError("confirm first that the person in the film agrees to this")
     self._check_ready(person)
+    self.disk.check()
     return self._begin(name, owner, TRAIN)
 
   def make_video(
@@ -178,7 +235,7 @@ class Workshop:
     self._check_ready(person)
     if not SECONDS[0] <= seconds <= SECONDS[1]:
       raise UserError(f"a video has {SECONDS[0]} to {SECONDS[1]} seconds")
-    self.jobs.check_room(name, owner, VIDEO)
+    self._check_room(name, owner, VIDEO)
     job, fps, folder = new_name(), float(FPS), self.people.folder_of(name)
     kind, _, which = motion.partition(":")
     if kind == "studio" and which in MOTIONS:
@@ -188,10 +245,33 @@ class Workshop:
       self._check_ready(other)
       label, fps = f"As {other.label}", probe(self.people.folder_of(which) / "films" / other.films[0]).fps
     elif motion == "upload":
-      taken = take_films(uploaded, folder / "motions", job, self.limits)[0]
-      motion, label, fps = f"upload:{taken}", "Own motion", probe(folder / "motions" / taken).fps
+      uploads = self.intake.find_all(owner, uploaded)
+      self.disk.check(sum(upload.size for upload in uploads))
+      try:
+        taken = take_films(uploads, folder / "motions", job, self.limits)[0]
+        motion, label, fps = f"upload:{taken}", "Own motion", probe(folder / "motions" / taken).fps
+        made = self._make(owner, person, job, motion, label, seconds, fps, trained=trained, fast=fast)
+      except BaseException:
+        self._remove_motion(name, job)
+        raise
+      self.intake.mark_used(uploads, job)
+      return made
     else:
       raise UserError("choose a motion first")
+    return self._make(owner, person, job, motion, label, seconds, fps, trained=trained, fast=fast)
+
+  def _make(
+    self,
+    owner: str,
+    person: Person,
+    job: str,
+    motion: str,
+    label: str,
+    seconds: float,
+    fps: float,
+    trained: bool,
+    fast: bool,
+  ) -> Job:
     settings = {
       "motion": motion,
       "label": label,
@@ -200,12 +280,13 @@ class Workshop:
       "trained": trained and self.trained_steps(person) > 0,
       "fast": fast,
     }
-    return self._begin(name, owner, VIDEO, job, **settings)
+    return self._begin(person.name, owner, VIDEO, job, **settings)
 
   def export(self, owner: str, name: str) -> Job:
     """Writes a bundle of a person, to be used without this package."""
     person = self._own(owner, name)
     self._check_ready(person)
+    self.disk.check()
     return self._begin(name, owner, EXPORT, trained=self.trained_steps(person) > 0)
 
   def cancel(self, owner: str, job: str) -> None:
@@ -222,9 +303,13 @@ class Workshop:
     video = video_path(found, self.people)
     for place in (video, partial_path(video)):
       place.unlink(missing_ok=True)
-    for place in (self.people.folder_of(found.person) / "motions").glob(f"{found.name}_*"):
-      shutil.rmtree(place) if place.is_dir() else place.unlink()
+    self._remove_motion(found.person, found.name)
     self.jobs.remove(found)
+    self.intake.forget(found.name)
+
+  def _remove_motion(self, person: str, job: str) -> None:
+    for place in (self.people.folder_of(person) / "motions").glob(f"{job}_*"):
+      shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
 
   def videos(self, owner: str, person: Person) -> list[Job]:
     """The videos of a person that this owner made, the newest first; also those that are not done yet."""
@@ -238,6 +323,9 @@ class Workshop:
     try:
       commands = [] if person is None else self._commands(job)
     except UserError:
+      commands = []
+    except Exception:  # the line is everybody's: one job in it must not take it from all
+      logging.getLogger(__name__).exception("job %s has no commands", job.name)
       commands = []
     label = commands[job.step].label if job.step < len(commands) else ""
     return Place(job, ahead, label, bar_in(tail(self.jobs.path(job, ".log"))))
@@ -266,7 +354,7 @@ class Workshop:
       path = folder / f"{BUNDLE}.zip"
     else:
       path = video_path(self._video(owner, name, what), self.people)
-    if not path.is_file():
+    if not is_regular(path) or not path.resolve().is_relative_to(folder.resolve()):
       raise NotFound("there is no such file (yet)")
     return path
 
@@ -302,8 +390,14 @@ class Workshop:
     if not self.is_ready(person):
       raise UserError(f"{person.label} is not ready yet: wait until her film was looked at")
 
+  def _check_room(self, person: str, owner: str, kind: str) -> None:
+    """Checks that a job can be added, and that there is room on the disk for what it makes."""
+    self.jobs.check_room(person, owner, kind)
+    self.disk.check()
+
   def _begin(self, person: str, owner: str, kind: str, name: str = "", **settings) -> Job:
-    job = self.jobs.add(person, owner, kind, name, **settings)
+    with self._changing:
+      job = self.jobs.add(person, owner, kind, name, **settings)
     self._worker.wake()
     return job
 

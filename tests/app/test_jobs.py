@@ -134,5 +134,5 @@ def test_a_person_who_is_forgotten_takes_her_running_job_with_her(work, people, 
   jobs.forget(ana)
   worker.wake()
   worker.wait_until_ended(job)
-  people.remove(ana)
+  people.remove(people.find(ana))
   assert not jobs.line() and not people.folder_of(ana).exists()

@@ -57,10 +57,10 @@ def test_people_are_there_again_after_a_restart_and_removed_ones_are_not(tmp_pat
   bea = add(people, "Bea")
   (people.folder_of(bea.name) / "films").mkdir()
   (people.folder_of(bea.name) / "films/film_1.mp4").write_bytes(b"film")
-  people.remove(bea.name)
+  people.remove(bea)
   assert not people.folder_of(bea.name).exists()
-  (people.folder / ".gone-left").mkdir()  # a removal and an upload that were interrupted
-  (people.folder / ("0" * 16)).mkdir()
+  people.begin(people.new("An upload", "a", "film", 128, True))  # it and a removal were interrupted
+  people.folder_of(add(people, "A removal").name).rename(people.folder / f".gone-{'0' * 16}")
   assert People(tmp_path).visible("a") == [ana]
   assert [place.name for place in people.folder.iterdir()] == [ana.name]
 

@@ -1,53 +1,75 @@
-"""Uploads: checked in size, kind and content, moved under our own names, and no path of the machine is told."""
+"""Uploads: checked in size, kind and content, copied under our own names, and no path of the machine is told."""
+
+import os
 
 import numpy as np
 import pytest
 from people import make_posed_frames
 
 from anchor_jax.app import uploads
+from anchor_jax.app.intake import Upload
 from anchor_jax.app.uploads import Limits, take_films, without_paths
 from anchor_jax.errors import UserError
 from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.video import write_video
 
 
+def uploaded(*paths):
+  return [Upload(path.name, "a", path.name, path, path.stat().st_size if path.exists() else 0, 0.0) for path in paths]
+
+
 @pytest.fixture
 def film(tmp_path):
   """Uploaded files: a film with its sidecar."""
   write_posed_video(tmp_path / "in/Ana ; rm -rf.mp4", make_posed_frames(4), 10)
-  return [tmp_path / "in/Ana ; rm -rf.mp4", *sorted((tmp_path / "in/Ana ; rm -rf.anchor").iterdir())]
+  return uploaded(tmp_path / "in/Ana ; rm -rf.mp4", *sorted((tmp_path / "in/Ana ; rm -rf.anchor").iterdir()))
 
 
-def test_a_film_is_moved_with_its_sidecar_under_our_names(film, tmp_path):
-  assert take_films(film, tmp_path / "out", "film", Limits()) == ("film_1.mp4",)
-  assert sorted(place.name for place in (tmp_path / "out").iterdir()) == ["film_1.anchor", "film_1.mp4"]
-  assert len(list((tmp_path / "out/film_1.anchor").iterdir())) == len(film) - 1 == 4
-  assert not any(path.exists() for path in film)
+def test_a_film_is_copied_with_its_sidecar_under_our_names_and_can_be_used_again(film, tmp_path):
+  for folder in (tmp_path / "out", tmp_path / "again"):
+    assert take_films(film, folder, "film", Limits()) == ("film_1.mp4",)
+    assert sorted(place.name for place in folder.iterdir()) == ["film_1.anchor", "film_1.mp4"]
+    assert len(list((folder / "film_1.anchor").iterdir())) == len(film) - 1 == 4
+  assert all(upload.path.exists() for upload in film)
 
 
 @pytest.mark.parametrize(
   "name,content,limits,told",
   [
-    ("a.mp4", b"", Limits(), "empty"),
-    ("a.mp4", b"not a film", Limits(), "not a video"),
+    ("a.mp4", b"", Limits(), "a.mp4 is empty"),
+    ("a.mp4", b"not a film", Limits(), "a.mp4 .*not a video"),
     ("a.exe", b"x", Limits(), "not a film"),
     ("a.mp4", b"x" * 1001, Limits(megabytes=0), "larger than"),
     ("pose.mkv", b"x", Limits(), "upload a film"),
   ],
 )
-def test_a_bad_upload_is_refused_and_removed(name, content, limits, told, tmp_path):
+def test_a_bad_upload_is_refused_each_time_and_leaves_nothing(name, content, limits, told, tmp_path):
   bad = tmp_path / name
   bad.write_bytes(content)
-  with pytest.raises(UserError, match=told) as error:
-    take_films([bad], tmp_path / "out", "film", limits)
-  assert not bad.exists() and not list((tmp_path / "out").rglob("*.*"))
-  assert str(tmp_path) not in str(error.value)
+  for _ in range(2):
+    with pytest.raises(UserError, match=told) as error:
+      take_films(uploaded(bad), tmp_path / "out", "film", limits)
+    assert not list((tmp_path / "out").rglob("*.*")) and str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["a link", "a pipe", "gone"])
+def test_what_is_no_file_any_more_is_refused_and_not_waited_for(what, tmp_path):
+  film = tmp_path / "a.mp4"
+  film.write_bytes(b"x")
+  (given,) = uploaded(film)
+  film.unlink()
+  if what == "a pipe":
+    os.mkfifo(film)
+  elif what == "a link":
+    film.symlink_to("/dev/zero")
+  with pytest.raises(UserError, match="upload it again"):
+    take_films([given], tmp_path / "out", "film", Limits())
 
 
 def test_what_is_too_long_too_large_or_lacks_the_model_is_refused(tmp_path, monkeypatch):
   def upload(limits):
     write_video(tmp_path / "a.mp4", np.zeros((20, 32, 48, 3), np.uint8), 10)
-    take_films([tmp_path / "a.mp4"], tmp_path / "out", "film", limits)
+    take_films(uploaded(tmp_path / "a.mp4"), tmp_path / "out", "film", limits)
 
   monkeypatch.setattr(uploads, "_LANDMARKS", "no_such_model")
   with pytest.raises(UserError, match="2 s is too long"):
@@ -65,9 +87,11 @@ def test_too_many_films_and_a_sidecar_for_two_are_refused(tmp_path):
   for place in [*films, tmp_path / "pose.mkv"]:
     place.write_bytes(b"x")
   with pytest.raises(UserError, match="too many"):
-    uploads.sort_uploads(films, Limits())
+    uploads.sort_uploads(uploaded(*films), Limits())
   with pytest.raises(UserError, match="one film"):
-    uploads.sort_uploads([*films[:2], tmp_path / "pose.mkv"], Limits())
+    uploads.sort_uploads(uploaded(*films[:2], tmp_path / "pose.mkv"), Limits())
+  with pytest.raises(UserError, match="twice"):
+    uploads.sort_uploads(uploaded(films[0], tmp_path / "pose.mkv", tmp_path / "pose.mkv"), Limits())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from people import make_posed_frames
 from anchor_jax.app import pack
 from anchor_jax.app.commands import commands_of, video_path
 from anchor_jax.app.jobs import PREPARE, TRAIN
+from anchor_jax.app.marks import MARK
 from anchor_jax.app.people import EVERYONE, STUDIO, NotFound
 from anchor_jax.app.workshop import Workshop
 from anchor_jax.errors import UserError
@@ -23,13 +24,22 @@ def shop(tmp_path):
   shop._lock.release()
 
 
-def upload(shop):
-  write_posed_video(shop.uploads / "in/a.mp4", make_posed_frames(4), 10)
-  return [shop.uploads / "in/a.mp4", *(shop.uploads / "in/a.anchor").iterdir()]
+def upload(shop, owner="a"):
+  folder = shop.folder.parent / "in"
+  write_posed_video(folder / "a.mp4", make_posed_frames(4), 10)
+  return send(shop, owner, folder / "a.mp4", *(folder / "a.anchor").iterdir())
+
+
+def send(shop, owner, *files):
+  """Uploads files, and returns their tokens."""
+  with shop.intake.receiving(owner) as batch:
+    for file in files:
+      batch.begin(file.name).write(file.read_bytes())
+  return [upload.token for upload in batch.files]
 
 
 def add(shop, owner="a", ready=True, trained=False):
-  person = shop.add_person(owner, "Ana", upload(shop), True)
+  person = shop.add_person(owner, "Ana", upload(shop, owner), True)
   folder = shop.people.folder_of(person.name)
   if ready:
     for place in ("prepared/meta.json", "prepared/preview.png"):
@@ -52,19 +62,20 @@ def test_an_upload_becomes_a_person_whose_film_is_looked_at(shop):
   assert lines(shop, job) == [
     f"anchor_jax.prepare P/{person.name}/films/film_1.mp4 --output=P/{person.name}/prepared --size=128 --person=Ana"
   ]
-  assert not [path for path in shop.uploads.rglob("*") if path.is_file()]
   with pytest.raises(UserError, match="not ready"):
     shop.train("a", person.name)
+  shop.remove_person("a", person.name)
+  assert [path.name for path in shop.uploads.iterdir()] == [MARK]
 
 
-def test_without_consent_nothing_is_kept_of_an_upload(shop):
+def test_without_consent_nothing_is_kept_of_an_upload(shop, tmp_path):
   with pytest.raises(UserError, match="agrees"):
     shop.add_person("a", "Ana", upload(shop), False)
   with pytest.raises(UserError, match="not a video"):
-    bad = shop.uploads / "b.mp4"
+    bad = tmp_path / "b.mp4"
     bad.write_bytes(b"no film")
-    shop.add_person("a", "Ana", [bad], True)
-  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line() and not bad.exists()
+    shop.add_person("a", "Ana", send(shop, "a", bad), True)
+  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
 
 
 def test_a_video_before_training_is_of_the_shipped_weights_and_after_it_of_her_own(shop):

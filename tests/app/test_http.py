@@ -1,0 +1,385 @@
+"""The page over HTTP, with Gradio behind its door and without a browser: what visitors may not do."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import av
+import numpy as np
+import pytest
+from people import make_posed_frames
+
+from anchor_jax.app.marks import MARK
+from anchor_jax.app.people import EVERYONE, STUDIO
+from anchor_jax.app.uploads import Limits
+from anchor_jax.app.workshop import Workshop
+from anchor_jax.motion.sidecar import write_posed_video
+
+pytestmark = pytest.mark.app
+
+
+class Served:
+  """A page on a port of this machine; nothing works on its jobs."""
+
+  def __init__(self, folder, network=False, limits=None):
+    import uvicorn
+
+    from anchor_jax.app.origins import Origins
+    from anchor_jax.app.owners import Gate
+    from anchor_jax.app.server import listen, make_app
+
+    self.shop = Workshop(folder, limits or Limits(megabytes=2), smoke=True)
+    studio = dataclasses.replace(self.shop.people.new("Studio person", EVERYONE, "studio", 128), films=("film_1.mp4",))
+    self.shop.people.add(studio)
+    ready(self.shop, STUDIO)
+    self.socket = listen("127.0.0.1", 0)
+    self.port = self.socket.getsockname()[1]
+    self.gate = Gate(folder, network, self.port)
+    self.app = make_app(self.shop, self.gate, Origins("127.0.0.1", network))
+    self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=1))
+    self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+    self.thread.start()
+    while not self.server.started:
+      time.sleep(0.02)
+
+  def stop(self):
+    self.server.should_exit = True
+    self.thread.join(timeout=10)
+    self.socket.close()
+    self.shop._lock.release()
+
+
+class Visitor:
+  """A browser, as far as the page can tell."""
+
+  def __init__(self, served, opens=True, **headers):
+    import httpx
+
+    self.served, self.session = served, os.urandom(6).hex()
+    self.client = httpx.Client(base_url=f"http://127.0.0.1:{served.port}", headers=headers, timeout=20, trust_env=False)
+    if opens:
+      page = self.client.get("/")
+      assert page.status_code == 200
+      text = page.text[page.text.index("window.gradio_config = ") + len("window.gradio_config = ") :]
+      self.config = json.JSONDecoder().raw_decode(text)[0]
+
+  def upload(self, name, data):
+    return self.client.post("/gradio_api/upload", files={"files": (name, data)})
+
+  def token(self, name, data):
+    answer = self.upload(name, data)
+    assert answer.status_code == 200, answer.text
+    return answer.json()[0]
+
+  def press(self, button, *data):
+    """Presses a button; returns the message that says how it ended, and the boxes that are shown."""
+    (event,) = [
+      one for one in self.config["dependencies"] if any(target[0] == self.named(button) for target in one["targets"])
+    ]
+    asked = {"data": list(data), "fn_index": event["id"], "session_hash": self.session, "event_data": None}
+    answer = self.client.post("/gradio_api/queue/join", json=asked)
+    assert answer.status_code == 200, answer.text
+    boxes = []
+    with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as events:
+      for line in events.iter_lines():
+        if line.startswith("data:"):
+          message = json.loads(line[5:])
+          if message["msg"] == "log":
+            boxes.append(message["log"])
+          if message["msg"] == "process_completed":
+            return message, " ".join(boxes)
+    raise AssertionError("the page said nothing")
+
+  def named(self, name):
+    return next(one["id"] for one in self.config["components"] if one["props"].get("elem_id") == name)
+
+
+def ready(shop, name):
+  folder = shop.people.folder_of(name) / "prepared"
+  folder.mkdir(exist_ok=True)
+  (folder / "meta.json").write_text("{}")
+
+
+def file_of(token, name="film.mp4", **more):
+  """A file as Gradio's page sends it."""
+  return {"path": token, "orig_name": name, "meta": {"_type": "gradio.FileData"}, "is_stream": False, **more}
+
+
+@pytest.fixture
+def serve(tmp_path):
+  started = []
+
+  def start(**options):
+    started.append(Served(tmp_path / "shop", **options))
+    return started[-1]
+
+  yield start
+  for one in started:
+    one.stop()
+
+
+@pytest.fixture
+def film(tmp_path):
+  """A film that is a user's and no visitor's."""
+  write_posed_video(tmp_path / "private/film.mp4", make_posed_frames(4), 10)
+  return tmp_path / "private/film.mp4"
+
+
+def parts_of(film):
+  return {"film.mp4": film.read_bytes(), **{p.name: p.read_bytes() for p in film.with_suffix(".anchor").iterdir()}}
+
+
+def add(visitor, tokens, label="Ana", consent=True):
+  files = [file_of(token, name) for name, token in tokens.items()]
+  return visitor.press("add", label, files, None, 128, consent)
+
+
+def test_no_path_reaches_a_file_of_the_server(serve, film, tmp_path):
+  served = serve()
+  visitor = Visitor(served)
+  os.mkfifo(tmp_path / "pipe")
+  copies = list((tmp_path / "shop").rglob("*.mp4"))
+  for path in (
+    str(film),
+    "/dev/zero",
+    str(tmp_path / "pipe"),
+    "token",
+    "../private/film.mp4",
+    "http://127.0.0.1:1/a.mp4",
+  ):
+    file = file_of(path, url=f"http://127.0.0.1:{served.port}/gradio_api/file={path}")
+    for motion in ([file], file, [[file]], {"root": [file]}):
+      end, boxes = visitor.press("make", STUDIO, "upload", 1, [], motion, None)
+      assert end["success"] and ("upload it again" in boxes or "upload a film first" in boxes)
+    end, boxes = visitor.press("make", STUDIO, "upload", 1, [], None, file)  # as the camera sends it
+    assert end["success"] and "upload it again" in boxes
+    for values in ((file, "upload", 1, [], None, None), (STUDIO, file, file, file, None, None)):
+      visitor.press("make", *values)
+    assert add(visitor, {"film.mp4": path})[0]["success"]
+    for address in (
+      f"/gradio_api/file={path}",
+      f"/gradio_api/file/{path}",
+      f"/gradio_api/proxy={path}",
+      f"/static/{path}",
+    ):
+      assert visitor.client.get(address).status_code in (403, 404)
+  assert [place.name for place in (tmp_path / "shop/uploads").iterdir()] == [MARK]
+  assert list((tmp_path / "shop").rglob("*.mp4")) == copies and not served.shop.jobs.line()
+  assert visitor.client.get("/").status_code == 200
+
+
+def test_gradio_s_other_ways_in_are_closed(serve, film):
+  visitor = Visitor(serve())
+  file = file_of(str(film))
+  body = {"data": [STUDIO, "upload", 1, [], [file], None], "fn_index": 0, "session_hash": "x", "api_name": "called"}
+  for way in ("call/called", "call/v2/called", "run/called", "api/called", "run/predict", "component_server", "reset"):
+    assert visitor.client.post(f"/gradio_api/{way}", json=body).status_code == 404
+  for way in ("info", "openapi.json", "queue/status", "app_id", "token", "deep_link", "runs", "profiling/traces"):
+    assert visitor.client.get(f"/gradio_api/{way}").status_code == 404
+  for way in ("process_recording", "vibe-edit/", "stream/x", "stream/x/close", "cancel", "run-history/connect"):
+    assert visitor.client.post(f"/gradio_api/{way}", files={"file": ("a.mp4", b"x")}).status_code == 404
+
+
+def test_gradio_itself_refuses_files_behind_the_door(serve, film, monkeypatch, tmp_path):
+  from anchor_jax.app import door
+
+  visitor = Visitor(serve())
+  monkeypatch.setattr(door, "without_files", lambda value: value)
+  end, _ = visitor.press("make", STUDIO, "upload", 1, [], [file_of(str(film))], None)
+  assert not end["success"] and not list((tmp_path / "shop").rglob("film*.mp4"))
+
+
+def test_two_who_upload_equal_bytes_keep_their_own_and_can_use_them_again(serve, film):
+  served = serve(network=True)
+  ana, bea = Visitor(served), Visitor(served)
+  tokens = [{name: who.token(name, data) for name, data in parts_of(film).items()} for who in (ana, bea)]
+  assert not set(tokens[0].values()) & set(tokens[1].values())
+  _, boxes = add(bea, tokens[0])
+  assert "upload it again" in boxes
+  assert ana.client.get(f"/gradio_api/file={tokens[0]['film.mp4']}").content == film.read_bytes()
+  assert bea.client.get(f"/gradio_api/file={tokens[0]['film.mp4']}").status_code == 404
+  _, boxes = add(ana, tokens[0], consent=False)
+  assert "agrees" in boxes
+  for who, own in zip((ana, ana, bea), (tokens[0], *tokens), strict=True):
+    _, boxes = add(who, own)
+    assert "is there: see Training" in boxes
+  assert sorted(person.label for person in served.shop.people.everyone()) == ["Ana"] * 3 + ["Studio person"]
+
+
+def test_a_film_of_the_camera_needs_no_program(serve, film, tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with av.open(str(tmp_path / "camera.webm"), "w") as video:
+    stream = video.add_stream("libvpx", rate=30, width=64, height=64)
+    for _ in range(30):
+      video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+    video.mux(stream.encode(None))
+  served = serve()
+  visitor = Visitor(served)
+  token = visitor.token("sample.webm", (tmp_path / "camera.webm").read_bytes())
+  monkeypatch.setattr("anchor_jax.app.uploads._LANDMARKS", "numpy")
+  end, boxes = visitor.press("make", STUDIO, "upload", 1, [], None, file_of(token, "sample.webm"))
+  assert end["success"] and not boxes
+  (job,) = served.shop.jobs.line()
+  assert job.settings["motion"].endswith(".webm") and job.settings["frames"] == 30
+
+
+def test_uploads_need_the_page_and_no_other_page_sends_them(serve):
+  served = serve()
+  own = f"http://127.0.0.1:{served.port}"
+  stranger = Visitor(served, opens=False)
+  assert stranger.upload("a.mp4", b"x").status_code == 403
+  assert "load this page again" in stranger.upload("a.mp4", b"x").text
+  visitor = Visitor(served)
+  assert visitor.client.post("/gradio_api/upload", files={"files": ("a.mp4", b"x")}, headers={"origin": own}).is_success
+  for headers in (
+    {"origin": "http://127.0.0.1:3000"},
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "cross-site"},
+    {"host": "evil.example"},
+    {"host": f"evil.example:{served.port}", "origin": f"http://evil.example:{served.port}"},
+  ):
+    for method, place in (
+      ("POST", "gradio_api/upload"),
+      ("POST", "gradio_api/queue/join"),
+      ("GET", "media/studio/found"),
+    ):
+      answer = visitor.client.request(method, f"/{place}", headers=headers)
+      assert answer.status_code == 403 and "not" in answer.text
+  answer = visitor.client.options(
+    "/gradio_api/upload", headers={"origin": own, "access-control-request-method": "POST"}
+  )
+  assert answer.status_code == 404 and not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_what_is_too_large_is_cut_off_while_it_comes(serve, tmp_path):
+  served = serve()
+  visitor = Visitor(served)
+  answer = visitor.upload("a.mp4", b"x" * 2_500_000)
+  assert answer.status_code == 413 and "larger than 2 MB" in answer.text
+
+  sent = 0
+  with socket.create_connection(("127.0.0.1", served.port), timeout=20) as line:
+    cookies = "; ".join(f"{name}={value}" for name, value in visitor.client.cookies.items())
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nCookie: %s\r\nContent-Length: 900000000\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    line.sendall(
+      (head % (served.port, cookies) + "Content-Type: multipart/form-data; boundary=b\r\n\r\n" + part).encode()
+    )
+    try:
+      while sent < 200_000_000:
+        sent += line.send(b"x" * 100_000)
+    except OSError:
+      pass
+  assert sent < 100_000_000
+  deadline = time.monotonic() + 10
+  while [place.name for place in (tmp_path / "shop/uploads").iterdir()] != [MARK]:
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+  "kind,body",
+  [
+    ("multipart/form-data; boundary=b", b"--b\r\nno header"),
+    ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; filename="a.mp4"\r\n\r\nx'),
+    ("multipart/form-data", b"--b"),
+    ("multipart/form-data; boundary=" + "b" * 999, b"--b"),
+    ("application/json", b"{}"),
+    ("multipart/form-data; boundary=b", b"--b\r\n" + b"a" * 10_000),
+    ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n" * 100 + b"--b--\r\n"),
+  ],
+)
+def test_damaged_uploads_are_refused_and_leave_nothing(serve, kind, body, tmp_path):
+  visitor = Visitor(serve())
+  answer = visitor.client.post("/gradio_api/upload", content=body, headers={"content-type": kind})
+  assert answer.status_code == 413 and answer.text and "Error" not in answer.text
+  assert [place.name for place in (tmp_path / "shop/uploads").iterdir()] == [MARK]
+
+
+def test_odd_names_of_files_are_harmless(serve, film):
+  visitor = Visitor(serve())
+  for name in (
+    "../../../etc/x.mp4",
+    "a\r\nSet-Cookie: b=c.mp4",
+    "<img src=x onerror=alert(1)>.mp4",
+    "\u202egpj.mp4",
+    "x" * 900 + ".mp4",
+  ):
+    token = visitor.token(name, b"no film")
+    assert token.count("/") == 1 and ".." not in token and "<" not in token and token.isascii()
+    shown = visitor.client.get(f"/gradio_api/file={token}")
+    assert shown.status_code == 200 and "set-cookie" not in shown.headers
+    assert shown.headers["content-type"] == "video/mp4" and shown.headers["x-content-type-options"] == "nosniff"
+    _, boxes = add(visitor, {"film.mp4": token})
+    assert "not a video" in boxes and "<img" not in boxes
+  page = visitor.client.get(f"/gradio_api/file={visitor.token('a.html', b'<script>')}")
+  assert (
+    page.headers["content-type"] == "application/octet-stream" and "sandbox" in page.headers["content-security-policy"]
+  )
+  part = visitor.client.get(f"/gradio_api/file={token}", headers={"range": "bytes=3-5"})
+  assert (part.status_code, part.content) == (206, b"fil")
+
+
+def test_the_line_the_people_and_the_disk_have_totals_whatever_the_cookie(serve, film, monkeypatch):
+  from anchor_jax.app import jobs, people
+
+  served = serve(network=True)
+  monkeypatch.setattr(jobs, "MOST_IN_LINE", 3)
+  for number in range(5):
+    end, boxes = Visitor(served).press("example", f"Ana {number}", 128)
+    assert end["success"] and ("see Training" in boxes) == (number < 3)
+  assert "of all who use this page" in boxes and len(served.shop.jobs.line()) == 3
+  monkeypatch.setattr(jobs, "MOST_IN_LINE", 100)
+  monkeypatch.setattr(people, "MOST_IN_ALL", 5)
+  with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    ends = list(pool.map(lambda number: Visitor(served).press("example", f"Bea {number}", 128)[1], range(6)))
+  assert sum("see Training" in boxes for boxes in ends) == 1 and len(served.shop.people.everyone()) == 5
+  monkeypatch.setattr(people, "MOST_IN_ALL", 100)
+  served.shop.disk.add(10**12)
+  visitor = Visitor(served)
+  assert "GB" in visitor.upload("a.mp4", b"x").text and "GB" in visitor.press("example", "Cea", 128)[1]
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1e308, "x" * 1000, [], [[]], {}, {"a": 1}, "\u0000"], ids=str)
+def test_whatever_is_sent_ends_in_a_sentence(serve, value, caplog):
+  visitor = Visitor(serve())
+  for button, count in (("make", 6), ("train", 1), ("add", 5), ("example", 2), ("export", 1), ("delete", 2)):
+    end, _ = visitor.press(button, *[value] * count)
+    assert end["success"], (button, end)
+  end, _ = visitor.press("making", *[])
+  assert end["success"] and visitor.client.get("/").status_code == 200
+
+
+def test_a_failure_inside_is_a_sentence_and_a_line_in_the_log(serve, monkeypatch, caplog):
+  served = serve()
+  visitor = Visitor(served)
+
+  def fails(*_):
+    raise RuntimeError("secret of /srv/x")
+
+  monkeypatch.setattr(served.shop, "train", fails)
+  end, boxes = visitor.press("train", STUDIO)
+  assert end["success"] and "finds the reason in its log" in boxes and "secret" not in boxes
+  assert "secret of /srv/x" in caplog.text
+
+
+def test_a_taken_port_is_one_line(tmp_path):
+  with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "anchor_jax.app", f"--folder={tmp_path}/shop", f"--port={port}"]
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+  assert (
+    done.returncode == 2 and done.stderr.startswith(f"error: --port={port} is taken") and done.stderr.count("\n") == 1
+  )
