@@ -122,6 +122,8 @@ def _parsed(file: Path, name: str) -> tuple[tuple[str, str], str]:
   name = re.sub(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.", r".\1.lora.", name)
   if found := _PEFT.fullmatch(name):
     network, module, side = found.groups()
+    if network == "text_encoder":  # transformers names the tower no more since 5.0
+      module = f"text_model.{module.removeprefix('text_model.')}"
     return (network, re.sub(r"\.to_out$", ".to_out.0", module)), _SIDES[side]
   raise UserError(
     f"{file} holds {one_line(name, 80)!r}, which is no plain low-rank adapter (LoRA) of a layer of Stable Diffusion 1"
@@ -153,11 +155,14 @@ def merge_lora(folder: ModelFolder, changes: Changes, strength: float, file: Pat
     file: for messages.
 
   Raises:
-    UserError: a network or a layer that is changed is not there, or has another shape.
+    UserError: there is no UNet, or a layer that is changed is not there or has another shape.
   """
   for network, of_layers in changes.items():
     place = Place(SHARED, network)
     model = folder.models.get(place)
+    if model is None and network == "text_encoder":  # it is read for the null context alone
+      folder.ignored += (f"what {file.name} changes in a text tower",)
+      continue
     if model is None:
       raise UserError(f"{file} changes the {network}, and there is none: give a whole model as SRC")
     layers = {names.torch_name(path).removesuffix(".weight"): path for path in model.tensors if path[-1] == "kernel"}

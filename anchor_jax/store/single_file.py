@@ -89,6 +89,8 @@ def open_single_file(file: Path, averaged: bool = False, prediction: str = "") -
       model = _model(file, given, prefix)
       folder.models[_place(file, model)] = model
   unet = next((model.config for model in folder.models.values() if isinstance(model.config, UNetConfig)), None)
+  if unet is None and len(folder.models) > 1:
+    raise UserError(f"{file} holds {', '.join(map(str, folder.models))} and no UNet below {_UNET.rstrip('.')}")
   if unet is not None:
     folder.models[Place(SHARED, "scheduler")] = StoredModel(_schedule(file, tensors, unet, prediction))
   left = {key.split(".")[0] for key in tensors if not key.startswith(tuple(groups))}

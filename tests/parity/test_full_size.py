@@ -7,6 +7,10 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
+from anchor_jax.architecture import UNetConfig
+from anchor_jax.store.names import torch_name, torch_shape
+from anchor_jax.store.registry import parameter_shapes
+
 PARAMETERS = Path(__file__).parents[1] / "golden" / "parameters"
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8}
 CLASSES = {
@@ -37,3 +41,11 @@ def test_parameters(name):
   prefix = PREFIXES.get(name, "")
   lines = sorted(f"{prefix}{key} {'x'.join(map(str, value.shape))}" for key, value in module.named_parameters())
   assert lines == (PARAMETERS / f"{name}.txt").read_text().splitlines()
+
+
+def test_parameters_of_stable_diffusion_2():
+  fields = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
+  with torch.device("meta"):
+    module = UNet2DConditionModel(**fields)
+  ours = {torch_name(path): torch_shape(path, shape) for path, shape in parameter_shapes(UNetConfig(**fields)).items()}
+  assert ours == {name: tuple(value.shape) for name, value in module.named_parameters()}

@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_ldm_unet_checkpoint
+from diffusers.loaders.single_file_utils import (
+  convert_controlnet_checkpoint,
+  convert_ldm_clip_checkpoint,
+  convert_ldm_unet_checkpoint,
+  convert_ldm_vae_checkpoint,
+)
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.store import conversion
 from anchor_jax.store.conversion import FileChoice
 from anchor_jax.store.diffusers import write_json
+from anchor_jax.store.ldm_names import unet_names, vae_names
+from anchor_jax.store.names import torch_name
+from anchor_jax.store.registry import parameter_shapes
 
 HEAD = dataclasses.replace(ldm.UNET, in_channels=9)
 LINEAR = dataclasses.replace(ldm.UNET, use_linear_projection=True, attention_head_dim=(1, 1, 1))
@@ -63,6 +72,26 @@ def test_controlnets(tmp_path):
   save_file(ldm.ldm_tensors(ldm.CONTROLNET, ldm.drawn(ldm.CONTROLNET, 3), "control_model."), file)
   conversion.from_diffusers(file, tmp_path / "out")
   assert_same(theirs(ControlNetModel, file, ldm.CONTROLNET, tmp_path / "sizes"), tmp_path / "out")
+
+
+FIELDS = {"layers_per_block": 2, "class_embed_type": None, "addition_embed_type": None}
+FULL_SIZE = {
+  "unet": (UNetConfig(), "model.diffusion_model.", convert_ldm_unet_checkpoint),
+  "controlnet": (ControlNetConfig.from_unet(UNetConfig()), "control_model.", convert_controlnet_checkpoint),
+  "vae": (VAEConfig(), "first_stage_model.", convert_ldm_vae_checkpoint),
+}
+
+
+@pytest.mark.parametrize("role", FULL_SIZE)
+def test_every_name_of_the_published_sizes(role):
+  config, prefix, convert = FULL_SIZE[role]
+  names = [torch_name(path) for path in parameter_shapes(config)]
+  keys = list(ldm.ldm_names(config, names).values())
+  fields = {**config.to_json(), **FIELDS} if role != "vae" else config.to_json()
+  converted = convert({f"{prefix}{key}": torch.tensor(number) for number, key in enumerate(keys)}, config=fields)
+  ours = (vae_names if role == "vae" else unet_names)(keys)
+  assert {name: keys[int(number)] for name, number in converted.items()} == {name: key for key, name in ours.items()}
+  assert sorted(converted) == sorted(names)
 
 
 def kohya(layers):

@@ -97,6 +97,16 @@ def test_the_pose_branch_and_the_head_are_made_from_the_merged_weights(model, tm
   assert not np.allclose(kernel, model[1]["unet"]["down_blocks_1", "resnets_0", "conv1", "kernel"], atol=0.1)
 
 
+def test_changes_of_a_text_tower_that_is_not_there_are_left_out(model, tmp_path):
+  ldm.write_checkpoint(tmp_path / "model.safetensors", text=False)
+  save_file(kohya(), tmp_path / "style.safetensors")
+  models = conversion.from_diffusers(
+    tmp_path / "model.safetensors", tmp_path / "out", make_controlnet=False,
+    choice=FileChoice(loras={tmp_path / "style.safetensors": 1.0}),
+  )  # fmt: skip
+  assert models is not None and "what style.safetensors changes in a text tower" in models.ignored
+
+
 def test_adapters_alone_are_written_under_diffusers_names(tmp_path):
   tensors = kohya()
   save_file(tensors, tmp_path / "style.safetensors")
@@ -108,6 +118,13 @@ def test_adapters_alone_are_written_under_diffusers_names(tmp_path):
     np.testing.assert_allclose(written[f"{dotted}.lora_B.weight"], tensors[f"lora_{layer}.lora_up.weight"] / 2)
   again = read_lora(tmp_path / "out/lora.safetensors", read_safetensors(tmp_path / "out/lora.safetensors"))
   assert {f"{network}.{layer}" for network, layers in again.items() for layer in layers} >= set(DOTTED.values())
+
+
+def test_text_towers_as_newer_versions_name_them(tmp_path):
+  layer = "text_encoder.encoder.layers.0.self_attn.q_proj"
+  save_file({f"{layer}.lora_{side}.weight": np.ones((4, 4), "f4") for side in "AB"}, tmp_path / "a.safetensors")
+  changes = read_lora(tmp_path / "a.safetensors", read_safetensors(tmp_path / "a.safetensors"))
+  assert list(changes["text_encoder"]) == ["text_model.encoder.layers.0.self_attn.q_proj"]
 
 
 A = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -171,7 +171,7 @@ def test_tensors_are_read_one_at_a_time(tmp_path, monkeypatch):
   file, reads = tmp_path / "model.safetensors", []
   ldm.write_checkpoint(file)
   get = tensors._get
-  monkeypatch.setattr(tensors, "_get", lambda path, name: (reads.append(name), get(path, name))[1])
+  monkeypatch.setattr(tensors, "_get", lambda path, name, *rest: (reads.append(name), get(path, name, *rest))[1])
   open_single_file(file)
   assert reads == ["betas"]
   reads.clear()
@@ -202,6 +202,15 @@ def test_what_does_not_fit_is_named_in_one_line(change, reason, tmp_path):
     conversion.from_diffusers(file, tmp_path / "out")
   assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
   assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_model_without_a_unet_is_refused(tmp_path):
+  file = tmp_path / "model.safetensors"
+  ldm.write_checkpoint(file)
+  tensors = load_file(file)
+  save_file({name: array for name, array in tensors.items() if not name.startswith("model.diffusion_model.")}, file)
+  with pytest.raises(UserError, match=r"holds vae, text_encoder and no UNet below model\.diffusion_model"):
+    open_single_file(file)
 
 
 def test_other_files_are_refused(tmp_path):
