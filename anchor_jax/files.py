@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from anchor_jax.errors import UserError
+from anchor_jax.written import UNFINISHED, Kind, find_foreign, is_unfinished, write_list
 
 SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `motion.sidecar`
 # Words in the names under which outputs are written before they are complete, see `partial_path`.
@@ -157,24 +159,38 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike) -> Iterator[Path]:
-  """Yields an empty folder to fill; it is renamed to `path` when the block ends, and removed if the block fails.
+def new_folder(path: str | os.PathLike, kind: Kind) -> Iterator[Path]:
+  """Yields a folder to fill; it is renamed to `path` when the block ends, and removed if the block fails.
 
-  An earlier folder at `path` stays until then and is then replaced, never merged.
+  An earlier folder at `path` stays until then and is then replaced, never merged: only if a writer of this kind made
+  everything in it (`check_folder`). A list of the files is written at the end, by which the next one knows that.
+
+  Args:
+    path: the folder; where it is a link, the folder that it leads to.
+    kind: what is written.
 
   Raises:
-    UserError: `path` cannot be written, is a file, or the disk is full.
+    UserError: `path` cannot be written, is a file, or holds something else; the disk is full.
   """
-  path = Path(path)
-  if os.path.exists(path) and not os.path.isdir(path):
-    raise UserError(f"{path} is a file: name a folder for the output")
+  path = _beyond_link(path)
+  check_folder(path, kind)
   prepare_parent(path)
-  partial, old = partial_path(path), _old_path(path)
+  partial, old, own = partial_path(path), _old_path(path), False
   try:
-    shutil.rmtree(partial, ignore_errors=True)
+    if partial.is_dir():
+      shutil.rmtree(partial)
     partial.mkdir()
+    own = True
+    write_list(partial, UNFINISHED)
     yield partial
-    shutil.rmtree(old, ignore_errors=True)
+    write_list(partial, kind.name)
+    try:
+      check_folder(path, kind)  # again: hours may have passed
+    except UserError as error:
+      own = False
+      raise UserError(f"{error}; what was written now is in {partial}") from None
+    if old.exists():
+      shutil.rmtree(old)
     if path.exists():
       os.replace(path, old)  # a folder that is not empty cannot be replaced in one go
     os.replace(partial, path)
@@ -182,4 +198,40 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
   except OSError as error:
     raise refuse(path, error) from error
   finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    if own:
+      shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(path: str | os.PathLike, kind: Kind) -> None:
+  """Checks that replacing a folder loses nothing but what a writer of this kind made, before any long work.
+
+  The names that the folder has before it is complete count too: those that are left of an interrupted writer may go.
+
+  Raises:
+    UserError: `path` is a file, or one of these folders holds something else; the first such file is named.
+  """
+  path = _beyond_link(path)
+  for place in (path, _old_path(path), partial_path(path)):
+    if os.path.lexists(place) and not place.is_dir():
+      raise UserError(f"{place} is a file: name {'a' if place == path else 'another'} folder for the output")
+    try:
+      unfinished = place == partial_path(path) and is_unfinished(place)
+      foreign = "" if unfinished else find_foreign(place, kind)
+    except OSError as error:
+      raise refuse(path, error) from error
+    if foreign:
+      raise UserError(f"{place} holds {foreign}: choose another output, or move that away")
+
+
+def remove_files(folder: Path, names: str) -> None:
+  """Removes the files of a folder whose names match a pattern, and the folder where that leaves nothing in it."""
+  with contextlib.suppress(OSError):
+    for name in os.listdir(folder):
+      if re.fullmatch(names, name):
+        os.unlink(folder / name)
+    folder.rmdir()
+
+
+def _beyond_link(path: str | os.PathLike) -> Path:
+  """The folder that is written where `path` is a link; replacing the link would leave that one as it is."""
+  return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)

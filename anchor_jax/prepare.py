@@ -26,7 +26,6 @@ With --reference, the lists of the paper's own implementation are read as they a
 
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +36,11 @@ from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances,
 from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
 from anchor_jax.errors import UserError
-from anchor_jax.files import partial_path, refuse_overwriting
+from anchor_jax.files import partial_path, refuse_overwriting, remove_files
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_no_point, check_video
 from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
-from anchor_jax.motion.looks import look_at_all
+from anchor_jax.motion.looks import LOOKS, look_at_all
 from anchor_jax.motion.people import parse_point
 from anchor_jax.motion.ticks import tick_count
 
@@ -109,7 +108,7 @@ def prepare(
 
   meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
   if len(checked) > 1:
-    shutil.rmtree(kept, ignore_errors=True)
+    remove_files(kept, LOOKS)
   return meta
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import write_folder
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
+from anchor_jax.written import LIST
 
 REFERENCE = Path(__file__).parent / "golden" / "reference"
 
@@ -120,6 +122,42 @@ def test_targets_that_would_lose_something_are_refused(source, tmp_path):
   assert (tmp_path / "mine" / "letter.txt").exists()
   with pytest.raises(UserError, match="holds no model"):
     conversion.from_diffusers(tmp_path / "mine", tmp_path / "in")
+
+
+def test_files_of_a_user_stay_in_a_folder_of_models(source, tmp_path):
+  """All three were deleted: their names look like those of roles and of weights."""
+  target = tmp_path / "in"
+  conversion.from_diffusers(source, target)
+  for name in ("body/thesis.txt", "dreamshaper_8.safetensors", "vae/kl-f8.ckpt"):
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text("years")
+    for convert_it in (conversion.from_diffusers, conversion.to_diffusers):
+      with pytest.raises(UserError, match=rf"holds {name}, which was not written by this command"):
+        convert_it(source, target)
+    assert (target / name).read_text() == "years"
+    (target / name).unlink()
+  conversion.from_diffusers(source, target, make_controlnet=False)
+  assert not (target / "controlnet").exists()  # replaced, not merged
+  with pytest.raises(UserError, match="holds what is to be converted"):
+    conversion.from_diffusers(source, target, image_encoder=target / "image_encoder")
+
+
+def test_downloaded_models_stay_and_those_of_earlier_versions_are_replaced(source, tmp_path):
+  shutil.copytree(source / "vae", tmp_path / "downloaded/vae")
+  for place in ("downloaded", "downloaded/vae"):
+    with pytest.raises(
+      UserError, match=r"config\.json, which was not written by this command or by an earlier version"
+    ):
+      conversion.from_diffusers(source, tmp_path / place)
+  for given, target in ((source, tmp_path / "in"), (source / "vae", tmp_path / "vae")):
+    conversion.from_diffusers(given, target)
+    (target / LIST).unlink()  # as earlier versions leave it
+    conversion.from_diffusers(given, target)
+    (target / LIST).unlink()
+    weights = next(target.rglob("diffusion_pytorch_model.safetensors"))
+    os.utime(weights, ns=(2**62, 2**62))  # somebody put others there since
+    with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors, which was not written"):
+      conversion.from_diffusers(given, target)
 
 
 def write_workdir(workdir, part, config, trained, frozen, ema=None):

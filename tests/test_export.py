@@ -205,7 +205,7 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
   for checkpoint, output, platforms, told in (
     (person, tmp_path / "new", ("cpu", "cudaa"), 'Did you mean "cuda"'),
     (person, tmp_path / "new", (), "name each of them once"),
-    (person, tmp_path, ("cpu",), "no bundle"),
+    (person, tmp_path, ("cpu",), "which was not written by this command"),
     (person, tmp_path / "film.mp4", ("cpu",), "is a file"),
     (tmp_path / "nobody", tmp_path / "new", ("cpu",), "no folder"),
     (tmp_path, tmp_path / "new", ("cpu",), "no trained part"),

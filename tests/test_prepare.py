@@ -89,7 +89,7 @@ def run(*arguments):
     (["OUT/cut.mp4", "--output=OUT/x"], "cut off"),
     (["OUT/film.mp4", "--output=OUT/x"], "frames"),
     (["FILM/film.mp4", "--output=OUT/empty.mp4/x"], "cannot write"),
-    (["FILM/film.mp4", "--output=OUT"], "something else"),
+    (["FILM/film.mp4", "--output=OUT"], "which was not written by this command"),
     (["FILM/film.mp4", "--output=OUT/x", "--size=33"], "multiple of 8"),
     (["FILM/film.mp4", "--output=OUT/x", "--fps=0"], "--fps=0"),
     (["FILM/film.mp4", "--output=OUT/x", "--like=FILM"], "not a prepared folder"),

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from anchor_jax.data.appearances import store_appearances
 from anchor_jax.data.film_report import film_facts
 from anchor_jax.data.record_format import FORMAT, SPLIT
-from anchor_jax.data.records import PreparedSource, Recorder, check_output, write_preview
+from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_output, write_preview
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_file, new_folder, partial_path
+from anchor_jax.files import new_file, new_folder, partial_path, remove_files
 from anchor_jax.motion.clips import check_video
 from anchor_jax.motion.films import read_films, stretches_of
-from anchor_jax.motion.looks import kept_look
+from anchor_jax.motion.looks import LOOKS, kept_look
 from anchor_jax.motion.measures import BodyMeasures, typical
 
 NAME = "prepared_frames"  # of the datasets' library, as `records.build` has it
@@ -173,7 +173,7 @@ def join(
       stretches = [{**s, "clip": before + s["clip"]} if "clip" in s else s for s in film["stretches"]]
       meta["films"].append({**film, "stretches": stretches})
     first += shard["frames"]
-  with new_folder(output) as folder:
+  with new_folder(output, PREPARED) as folder:
     for shard in shards:
       name = _shard_name(shard["number"], len(shards))
       shutil.copyfile(work / name, folder / name)
@@ -199,7 +199,7 @@ def join(
     source = PreparedSource(folder)
     write_preview(source)
     store_appearances(source, None)
-  shutil.rmtree(work, ignore_errors=True)
+  remove_files(work, rf"{LOOKS}|{NAME}-{SPLIT}\..*")
   return facts
 
 

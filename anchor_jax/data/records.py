@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +30,12 @@ from tqdm import tqdm
 from anchor_jax.data.meta import META, read_meta
 from anchor_jax.data.record_format import FIELDS, FORMAT, IMAGES, SPLIT
 from anchor_jax.errors import UserError, one_line
-from anchor_jax.files import FULL, check_name, new_folder, prepare_parent, refuse
-from anchor_jax.inputs import regular_file
+from anchor_jax.files import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
+from anchor_jax.inputs import read_json, regular_file
 from anchor_jax.motion.clips import PosedClip
 from anchor_jax.motion.measures import BodyMeasures, typical
 from anchor_jax.shapes import NdArray, Shaped, UInt8
+from anchor_jax.written import Kind
 
 _DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -140,7 +142,7 @@ def build(
     UserError: no clip, a clip without frames, or the folder cannot be written.
   """
   check_output(output)
-  with new_folder(output) as folder:
+  with new_folder(output, PREPARED) as folder:
     with tqdm(desc=progress, total=total, disable=progress is None, unit="frame") as bar:
       recorder = Recorder(clips, size, bar)
       _run_builder(recorder, size, folder, output)
@@ -171,12 +173,29 @@ def check_output(output: str | os.PathLike) -> None:
   Raises:
     UserError: it cannot be written, or holds something else than a prepared folder.
   """
-  output = Path(output)
+  check_folder(output, PREPARED)
   prepare_parent(output)
-  if output.is_dir() and any(output.iterdir()) and not is_prepared(output):
-    raise UserError(f"{output} holds something else than a prepared folder: name another --output")
-  if output.exists() and not output.is_dir():
-    raise UserError(f"{output} is a file: name a folder for the output")
+
+
+def _earlier(folder: Path) -> set[str]:
+  """Names of the files in a prepared folder of an earlier version, which left no list but names the records' files."""
+  try:
+    meta = read_json(folder / "meta.json")
+    records = {name for name, size in meta["files"].items() if (folder / name).stat().st_size == size}
+    if type(meta["format"]) is not int or type(meta["frames"]) is not int:
+      return set()
+  except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    return set()
+  looks = {path.name for path in folder.glob("appearance*.safetensors") if re.fullmatch(_APPEARANCE, path.name)}
+  return records | looks | _FILES
+
+
+_FILES = {"meta.json", "dataset_info.json", "features.json", "preview.png", "report.html", "appearance.png"}
+_APPEARANCE = r"appearance(_[0-9]+)?\.safetensors"
+# What a prepared folder is replaced with; training keeps encoded records in it (training/cache.py).
+PREPARED = Kind(
+  "prepared", _earlier, r"(cache|conditions)-[0-9a-f]{16}/([a-z_]+-)?[0-9]{5}(\.partial-[0-9a-f]+)?\.(npy|json)"
+)
 
 
 def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:

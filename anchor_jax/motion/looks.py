@@ -27,6 +27,7 @@ from anchor_jax.motion.tracks import Track
 _VERSION = 1  # of what is found and how it is kept: other files are made anew
 _TRACK = ("body", "face", "hands", "triangles", "has_face")
 _SURVEY = ("tiny", "light", "detail", "cuts")
+LOOKS = r"[0-9a-f]{24}(\.partial-[0-9]+)?\.npz"  # matches the names of kept looks
 
 
 def look_at_all(

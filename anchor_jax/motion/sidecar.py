@@ -28,9 +28,12 @@ from anchor_jax.fields import read_fields
 from anchor_jax.files import SIDECAR, new_folder
 from anchor_jax.motion.video import VideoInfo, VideoWriter, probe, read_frames
 from anchor_jax.shapes import Bool, Float, NdArray, UInt8
+from anchor_jax.written import Kind
 
 FORMAT = 1
 _POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"
+# Earlier versions left no list of a sidecar's files.
+_WRITTEN = Kind("sidecar", lambda folder: (_POSES, _MASKS, _SURFACES, "landmarks.npz", "sidecar.json"))
 _LARGEST_FACTS = 2**20  # bytes of sidecar.json; ours has about a hundred
 
 
@@ -123,7 +126,7 @@ def write_posed_video(
   """
   landmarks, size, surfaces = [], (0, 0), None
   with ExitStack() as stack:
-    folder = stack.enter_context(new_folder(sidecar_path(path)))
+    folder = stack.enter_context(new_folder(sidecar_path(path), _WRITTEN))
     video = stack.enter_context(VideoWriter(path, fps, metadata=metadata))
     poses = stack.enter_context(VideoWriter(folder / _POSES, fps, lossless=True))
     masks = stack.enter_context(VideoWriter(folder / _MASKS, fps, lossless=True))

@@ -32,7 +32,8 @@ from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.errors import UserError, suggestion
-from anchor_jax.files import new_folder
+from anchor_jax.files import check_folder, new_folder
+from anchor_jax.inputs import read_json
 from anchor_jax.models.conditioning import Conditioning, to_unit
 from anchor_jax.models.conditions import LookUpTables
 from anchor_jax.models.controlnet import POSE_CHANNELS
@@ -40,6 +41,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import Array, NdArray, PyTree, UInt8
 from anchor_jax.store import names, run_bundle
 from anchor_jax.store.tensors import Tensor, write_safetensors
+from anchor_jax.written import Kind, not_newer
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -85,7 +87,7 @@ def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence
     UserError: an unknown platform, or a folder that holds something else or cannot be written.
   """
   check_target(folder, platforms)
-  with new_folder(folder) as new:
+  with new_folder(folder, BUNDLE) as new:
     shutil.copyfile(run_bundle.__file__, new / "generate.py")
     settings = {name: _write_part(new / name, part, platforms) for name, part in parts.items()}
     # Without the script: it does the checking, and users may change it.
@@ -109,8 +111,7 @@ def check_target(folder: Path, platforms: Sequence[str]) -> None:
       raise UserError(f'unknown platform "{name}": use some of {", ".join(PLATFORMS)}.{suggestion(name, PLATFORMS)}')
   if not platforms or len(set(platforms)) < len(platforms):
     raise UserError(f"platforms {','.join(platforms) or 'none'}: name each of them once, such as cpu,cuda,tpu")
-  if folder.is_dir() and any(folder.iterdir()) and not _is_bundle(folder):
-    raise UserError(f"{folder} holds something that is no bundle: choose a new folder")
+  check_folder(folder, BUNDLE)
 
 
 def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -273,8 +274,16 @@ def _file_hash(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _is_bundle(folder: Path) -> bool:
+def _earlier(folder: Path) -> set[str]:
+  """Names of the files in a bundle of an earlier version, which left no list; it names most of them and their sizes."""
   try:
-    return str(json.loads((folder / "config.json").read_text())["format"]).startswith("anchor_jax bundle")
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
+    config = read_json(folder / "config.json")
+    if not str(config["format"]).startswith("anchor_jax bundle"):
+      return set()
+    names = {name for name, facts in config["files"].items() if (folder / name).stat().st_size == facts["bytes"]}
+  except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    return set()
+  return not_newer(folder, {*names, "generate.py", "config.json"}, "config.json")
+
+
+BUNDLE = Kind("bundle", _earlier)  # what `write_bundle` replaces

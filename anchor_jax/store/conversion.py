@@ -14,7 +14,15 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
 from anchor_jax.store.complete import complete
 from anchor_jax.store.diffusers import DTYPES, load_config, load_tensors, save_tensors
-from anchor_jax.store.folders import ModelFolder, StoredModel, check_target, open_folder, stored_models, write_models
+from anchor_jax.store.folders import (
+  MODELS,
+  ModelFolder,
+  StoredModel,
+  check_target,
+  open_folder,
+  stored_models,
+  write_models,
+)
 from anchor_jax.store.lora_files import holds_lora, merge_lora, read_lora, write_lora
 from anchor_jax.store.roles import PARTS, ROLES, SHARED, Place
 from anchor_jax.store.single_file import is_single_file, open_network, open_single_file, open_tensors
@@ -67,10 +75,10 @@ def from_diffusers(
   Raises:
     UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
   """
-  _check(source, target)
+  _check(source, target, image_encoder, controlnet, head, *choice.loras)
   if is_single_file(source) and holds_lora(tensors := open_tensors(source)):
     changes = read_lora(source, tensors)
-    with new_folder(target) as folder:
+    with new_folder(target, MODELS) as folder:
       write_lora(folder, changes, None if dtype is None else DTYPES[dtype])
     return None
   if is_single_file(source):
@@ -85,7 +93,7 @@ def from_diffusers(
     if choice.loras:
       raise UserError(f"{source} holds one network alone: give a whole model, to which --lora is added")
     assert single.config is not None
-    with new_folder(target) as folder:
+    with new_folder(target, MODELS) as folder:
       save_tensors(folder, single.config, single.tensors, dtype)
     return None
   if not is_single_file(source) and (choice.averaged or choice.prediction):
@@ -108,7 +116,7 @@ def from_diffusers(
       raise UserError(f"{path} has {unet.config.in_channels} input channels: give an inpainting UNet, or --make-head")
     models.models[Place("head", "unet")] = unet
   complete(models, make_controlnet, make_head, stem_widths)
-  with new_folder(target) as folder:
+  with new_folder(target, MODELS) as folder:
     write_models(folder, models, dtype)
   return models
 
@@ -144,7 +152,7 @@ def to_diffusers(
 
   if not is_workdir(source):
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
-  _check(source, target)
+  _check(source, target, Path(base) if base else None)
   choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
   # An autoencoder alone is a folder of models too; beside a body it is the one that the body was trained with.
   parts = {part: read_part(source, part, choice) for part in trained if part in PARTS or len(trained) == 1}
@@ -154,7 +162,7 @@ def to_diffusers(
       for part, stored in parts.items()
     }
   )
-  with new_folder(target) as folder:
+  with new_folder(target, MODELS) as folder:
     write_models(folder, models, dtype)
   return models
 
@@ -179,17 +187,19 @@ def to_adapters(
   parts = [part for part in parts_in(workdir) if part in PARTS] if is_workdir(workdir) else []
   if not parts:
     raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
-  with new_folder(target) as folder:
+  with new_folder(target, MODELS) as folder:
     for part in parts:
       write_adapters(workdir, part, folder, CheckpointChoice(averaged=weights == "ema", step=step), dtype or "float32")
   return parts
 
 
-def _check(source: Path, target: Path) -> None:
-  """Refuses a source that is none and a target whose replacement would delete the source or anything but models."""
+def _check(source: Path, target: Path, *others: Path | None) -> None:
+  """Refuses a source that is none and a target whose replacement would delete an input or anything but our models."""
   if not source.is_dir() and not is_single_file(source):
     raise UserError(f"no folder or file {source}")
-  inside, outside = target.absolute().resolve(), source.absolute().resolve()
-  if inside == outside or outside.is_relative_to(inside):
-    raise UserError(f"{target} holds what is to be converted; choose another folder")
+  inside = target.absolute().resolve()
+  for given in (source, *others):
+    outside = given and given.absolute().resolve()
+    if outside and (inside == outside or outside.is_relative_to(inside)):
+      raise UserError(f"{target} holds what is to be converted; choose another folder")
   check_target(target)

@@ -10,6 +10,7 @@ import numpy as np
 from anchor_jax.architecture import Config, ScheduleConfig
 from anchor_jax.config import ModelConfig
 from anchor_jax.errors import UserError
+from anchor_jax.files import check_folder
 from anchor_jax.shapes import PyTree
 from anchor_jax.store import names
 from anchor_jax.store.diffusers import (
@@ -20,9 +21,12 @@ from anchor_jax.store.diffusers import (
   save_schedule,
   save_tensors,
 )
+from anchor_jax.store.earlier import earlier_models
 from anchor_jax.store.roles import NETWORKS, PARTS, ROLES, SHARED, Kind, Place, all_places, places_of
 from anchor_jax.store.tensors import Tensor, read_safetensors, write_safetensors
+from anchor_jax.written import Kind as Written
 
+MODELS = Written("models", earlier_models)  # what the writers of such folders replace
 _ARRAY = ("null_context",)  # path of the one tensor of an array
 
 
@@ -151,16 +155,11 @@ def write_models(folder: Path, models: ModelFolder, dtype: str | None = None) ->
 
 
 def check_target(target: Path) -> None:
-  """Raises UserError where replacing the folder `target` by models would delete anything but models."""
-  if target.exists() and not target.is_dir():
-    raise UserError(f"{target} is a file: name a folder for the output")
-  known = {place.path(target).relative_to(target).parts[0] for place in all_places()} | {"config.json"}
-  others = [path.name for path in target.glob("*") if path.name not in known and path.suffix != ".safetensors"]
+  """Raises UserError where replacing the folder `target` by models would lose anything but models that we wrote."""
   trained = [path.parent.name for path in target.glob("*/checkpoints")]
   if trained:
     raise UserError(f"{target} is a workdir with a trained {trained[0]}; choose a new folder")
-  if others:
-    raise UserError(f"{target} holds {others[0]!r}, which is no model; choose a new folder")
+  check_folder(target, MODELS)
 
 
 def _open(folder: Path, places: Iterable[Place]) -> dict[Place, StoredModel]:

@@ -14,7 +14,7 @@ from anchor_jax.files import new_file, new_folder
 from anchor_jax.models.conditioning import needs_appearance
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import write_json
-from anchor_jax.store.folders import ModelFolder, check_target, stored_models, write_models
+from anchor_jax.store.folders import MODELS, ModelFolder, check_target, stored_models, write_models
 from anchor_jax.store.settings import read_settings, write_settings
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart, read_base
 from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, read_weights
@@ -37,7 +37,7 @@ def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
   models = ModelFolder.of_parts(
     {name: stored_models(part.networks.model, part.weights) for name, part in parts.items()}
   )
-  with new_folder(folder) as new:
+  with new_folder(folder, MODELS) as new:
     write_models(new, models, "float32")
     for name, part in parts.items():
       write_settings(new / name, part.config)

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import new_folder
+from anchor_jax.files import check_folder, new_folder
+from anchor_jax.inputs import read_json
 from anchor_jax.models.conditioning import Conditioning, needs_appearance
 from anchor_jax.models.conditions import LookUpTables
 from anchor_jax.motion.measures import BodyMeasures
@@ -37,6 +38,7 @@ from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.npm import LANDMARKS, RUNTIME, is_installed, read_package
 from anchor_jax.web.program import convert, frame_function, input_shapes, require_converter
+from anchor_jax.written import Kind, not_newer
 
 FORMAT = "anchor_jax web 1"
 _PAGE = Path(__file__).with_name("page")
@@ -58,8 +60,7 @@ class NamedMotion:
 
 def check_web(folder: Path, runtime: Path | None, landmarks: Path | None = None) -> None:
   """Checks what `write_web` needs, before a person is read; raises UserError for what is missing."""
-  if folder.is_dir() and any(folder.iterdir()) and not _is_web(folder):
-    raise UserError(f"{folder} holds something that is no page of a person: choose a new folder")
+  check_folder(folder, PAGE)
   require_converter()
   read_package(runtime, RUNTIME)
   if landmarks is not None:
@@ -107,7 +108,7 @@ def write_web(
   version, files = read_package(runtime, RUNTIME)
   versions, camera = {RUNTIME.name: version}, landmarks is not None or is_installed(LANDMARKS)
   program = convert(frame_function(body, picture, seed), input_shapes(body))
-  with new_folder(folder) as new:
+  with new_folder(folder, PAGE) as new:
     for file in sorted(_PAGE.iterdir()):
       shutil.copyfile(file, new / file.name)
     shutil.copyfile(serve.__file__, new / "serve.py")
@@ -202,8 +203,19 @@ def pack_frames(frames: Iterable[MotionFrame], size: int, mapped: bool) -> Itera
     before = here
 
 
-def _is_web(folder: Path) -> bool:
+def _earlier(folder: Path) -> set[str]:
+  """Names of the files in a page of an earlier version, which left no list of them."""
   try:
-    return str(json.loads((folder / "person.json").read_text())["format"]).startswith("anchor_jax web")
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
+    about = read_json(folder / "person.json")
+    if not str(about["format"]).startswith("anchor_jax web"):
+      return set()
+    names = {"person.json", "body.json", "frame.onnx", "tables.bin", "serve.py"}
+    names |= {str(motion["file"]) for motion in about["motions"]} | {file.name for file in _PAGE.iterdir()}
+    names |= {f"{below}/{name}" for below in ("ort", "holistic") for name in _PACKED}
+  except (UserError, OSError, ValueError, KeyError, TypeError):
+    return set()
+  return not_newer(folder, names, "person.json")
+
+
+_PACKED = {Path(name).name for package in (RUNTIME, LANDMARKS) for name in package.files}
+PAGE = Kind("page", _earlier)  # what `write_web` replaces

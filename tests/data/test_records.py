@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from anchor_jax.data.encoded import write_block
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.record_format import FIELDS, IMAGES
 from anchor_jax.data.records import PosedClip, build, is_prepared, open_prepared
 from anchor_jax.data.sources import JoinedSource, load
 from anchor_jax.errors import UserError
+from anchor_jax.written import LIST
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +116,25 @@ def test_replaced_only_on_success(clips, posed_frames, tmp_path):
   assert len(open_prepared(path)) == 2
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / "thesis.txt").write_text("precious")
-  with pytest.raises(UserError, match="something else"):
+  with pytest.raises(UserError, match=r"holds thesis\.txt, which was not written"):
     build(clips(), tmp_path / "mine", 32)
+
+
+def test_replaced_with_what_training_keeps_in_it_and_with_nothing_of_a_user(clips, posed_frames, tmp_path):
+  path, again = tmp_path / "prepared", lambda: build([PosedClip("x", "x", 25.0, posed_frames(2))], path, 32)
+  build(clips(), path, 32)
+  for kept in ("cache", "conditions"):
+    (path / f"{kept}-{'0f' * 8}").mkdir()
+    write_block(path / f"{kept}-{'0f' * 8}", 0, {kept: np.zeros((12, 1))})
+  again()
+  (path / LIST).unlink()  # as an earlier version leaves it
+  again()
+  for name in ("notes.txt", "meta.json", f"cache-{'0f' * 8}/notes.txt"):
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"holds {name}, which was"):
+      again()
+    (path / name).unlink()
 
 
 def test_what_is_not_a_prepared_folder(folder, clips, tmp_path):

@@ -57,7 +57,7 @@ def test_surface_maps_that_do_not_fit_are_told(tmp_path, posed_frames):
   with pytest.raises(UserError, match=r"surface\.mkv with frames 4 instead of 5"):
     sidecar.open_posed_video(path)
   with pytest.raises(ValueError, match="either all frames"):
-    sidecar.write_posed_video(path, [*with_maps(posed_frames(2)), *posed_frames(1)], 25)
+    sidecar.write_posed_video(tmp_path / "both.mp4", [*with_maps(posed_frames(2)), *posed_frames(1)], 25)
 
 
 def test_nothing_half_done_is_left(tmp_path, posed_frames):

@@ -15,6 +15,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.motion.picture import read_picture
 from anchor_jax.store.saving import write_person
 from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part, shipped
+from anchor_jax.written import LIST
 
 
 def test_the_shipped_weights_are_a_person_without_a_run():
@@ -71,6 +72,8 @@ def test_a_saved_person_is_read_bit_for_bit(person, tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(read.weights)} == {np.dtype(np.float32)}
   write_person(tmp_path / "ana", {"body": person["body"]})  # a saved person may be replaced
   assert parts_in(tmp_path / "ana") == ("vae", "body")
+  (tmp_path / "ana" / LIST).unlink()  # by an earlier version too
+  write_person(tmp_path / "ana", person)
   (tmp_path / "ana" / "letter.txt").write_text("dear")
   with pytest.raises(UserError, match=r"letter\.txt"):
     write_person(tmp_path / "ana", person)

@@ -274,7 +274,7 @@ def test_a_plain_server_will_do_and_a_broken_page_says_so(browser, tiny, tmp_pat
   write_web(tmp_path / "page", person.body, motions, read_reference(film_folder), RUNTIME)
   (tmp_path / "other").mkdir()
   (tmp_path / "other/file").write_text("mine")
-  with pytest.raises(UserError, match="no page of a person"):
+  with pytest.raises(UserError, match="which was not written by this command"):
     write_web(tmp_path / "other", person.body, motions, read_reference(film_folder), RUNTIME)
   port = chromium.free_port()
   command = [sys.executable, "-m", "http.server", str(port), "--bind=127.0.0.1", f"--directory={tmp_path / 'page'}"]
