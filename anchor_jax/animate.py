@@ -25,11 +25,12 @@ from anchor_jax.errors import UserError
 from anchor_jax.models.conditioning import Conditioning, to_unit
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.paste import paste_faces
+from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.motion import face
 from anchor_jax.motion.motion import Motion, MotionFrame
 from anchor_jax.part import Part
 from anchor_jax.reference import Reference, square
-from anchor_jax.shapes import Array, Float, Key, NdArray, PyTree, UInt8
+from anchor_jax.shapes import Array, Bool, Float, Key, NdArray, PyTree, UInt8
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +171,8 @@ def _paint_heads(
   def crops():
     for number, (frame, move) in pairs:
       to_crop = face.face_transform(move.landmarks, size)
+      if not np.isfinite(to_crop).all():
+        raise UserError(f"frame {number} of the motion does not say where the face is: prepare its video again")
       keep = face.keep_mask(move.face_mask, to_crop, size)
       if number >= start:
         waiting.append((frame, to_crop, keep))
@@ -229,14 +232,14 @@ def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(
   networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"], shown: PyTree
-) -> UInt8[Array, "F H W 3"]:
-  """Pictures of latents; `shown` is what the refiner sees of the frames, () where there is none."""
+) -> tuple[UInt8[Array, "F H W 3"], Bool[Array, "F"]]:
+  """Pictures of latents, and which of them are finite; `shown` is what the refiner sees, () where there is none."""
   if networks.refiner is None:
     pictures = networks.decode(weights, latents)
   else:
     pose, looked_up = shown
     pictures = networks.paint(weights, latents, pose, None if looked_up is None else to_unit(looked_up))
-  return jnp.round(pictures * 255).astype(jnp.uint8)
+  return to_bytes(pictures, latents)
 
 
 @jax.jit
@@ -304,8 +307,10 @@ class _Painter:
         # Whole blocks, so that nothing compiles twice.
         padded = jnp.pad(latents, [(row, size - row - len(latents))] + [(0, 0)] * 3, mode="edge")
         with parallel.use_mesh(self.sampler.mesh):
-          made = np.asarray(_decode(self.networks, self.weights, *place((padded, seen))))
-        yield from made[row + max(0, start - first) : row + len(latents)]
+          made, finite = map(np.asarray, _decode(self.networks, self.weights, *place((padded, seen))))
+        wanted = slice(row + max(0, start - first), row + len(latents))
+        require_finite(finite[wanted], f"the {self.part.config.part}'s frame", max(first, start))
+        yield from made[wanted]
 
   def _over_devices(self, frames: PyTree) -> PyTree:
     """Frames of a whole clip, shared among the devices as far as they divide."""

@@ -248,3 +248,19 @@ def test_a_light_decoder_paints_other_pictures_of_the_same_latents_and_is_not_sa
   )
   with pytest.raises(UserError, match="another autoencoder"):
     alone.with_decoder("light")
+
+
+@pytest.mark.parametrize("part", ["body", "head"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pictures_that_are_not_finite_are_refused_before_they_are_bytes(person, part, value):
+  damaged = with_weights(getattr(person, part), "vae", lambda vae: jax.tree.map(np.copy, vae))
+  damaged.weights["vae"]["post_quant_conv"]["bias"][...] = value
+  with pytest.raises(UserError, match=f"the {part}'s frame 0 has values that are no finite numbers") as caught:
+    list(dataclasses.replace(person, **{part: damaged}).animate(MOTION))
+  assert "\n" not in str(caught.value)
+
+
+def test_a_guidance_without_bounds_is_refused(person):
+  for changes in ({"guidance": 1e308}, {"conditioning_scale": float("nan")}):
+    with pytest.raises(UserError, match="between -1e4 and 1e4"):
+      Person(person.body, None).with_sampling(**changes)

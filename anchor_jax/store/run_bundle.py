@@ -61,6 +61,8 @@ def main(folder, source, target, seed="0"):
   shapes = [*pose.shape[1:], *noise.shape]
   if not pose.size or surface.shape != pose.shape or shapes != body["picture"] + body["latent"]:
     raise ValueError(f"{source}: pictures must be {body['picture']} and noise {body['latent']}")
+  if not np.isfinite(noise).all():
+    raise ValueError(f"{source}: the noise must be finite numbers")
   eights = lambda *frames: (tuple(x[i : i + 8] for x in frames) for i in range(0, len(pose), 8))
   pieces = lambda name, *frames: jnp.concatenate([call[name](weights, *eight) for eight in eights(*frames)])
   seen = [pose, pieces("look_up", surface)] if "look_up" in call else [pose]
@@ -77,6 +79,8 @@ def main(folder, source, target, seed="0"):
     clean = at["clean_from_sample"][i] * x + at["clean_from_prediction"][i] * guided
     x, before = at["from_sample"][i] * x + at["from_clean"][i] * clean + at["from_previous"][i] * before, clean
   frames = pieces("refiner", pieces("decoder", x), *seen) if "refiner" in call else pieces("decoder", x)
+  if not (jnp.isfinite(x).all() and jnp.isfinite(frames).all()):
+    raise ValueError("the networks' pictures are no finite numbers: give other noise, or export the person again")
   np.savez(Path(target).with_suffix(".partial.npz"), latents=x, frames=np.uint8(jnp.round(frames * 255)))
   Path(target).with_suffix(".partial.npz").replace(target)
 

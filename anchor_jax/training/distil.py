@@ -20,6 +20,7 @@ from anchor_jax.data.sources import Source, read_all
 from anchor_jax.errors import UserError
 from anchor_jax.models.light_decoder import LightDecoder as Module
 from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.models.scale import shrink
 from anchor_jax.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.store.light import LightDecoder, autoencoder_hash
@@ -88,8 +89,10 @@ def distil(
   border = len(taught.latents) - max(1, len(taught.latents) // 20)
   params = fit(config, taught[:border], steps, batch_size, seed)
   held = taught[border:]
-  decode = jax.jit(lambda params, latents: _bytes(jnp.clip(_decode(config, params, latents), 0, 1)))
-  made = np.concatenate([np.asarray(decode(params, held.latents[i : i + _CHUNK])) for i in _chunks(len(held.latents))])
+  decode = jax.jit(lambda params, latents: to_bytes(jnp.clip(_decode(config, params, latents), 0, 1)))
+  pieces = [decode(params, held.latents[i : i + _CHUNK]) for i in _chunks(len(held.latents))]
+  made, finite = (np.concatenate([np.asarray(piece[i]) for piece in pieces]) for i in range(2))
+  require_finite(finite, "the light decoder's picture")
   measured = {
     "against_decoded": metrics.psnr(made, held.decoded),
     "against_truth": metrics.psnr(made, held.frames),
@@ -105,12 +108,15 @@ def teach(networks: Networks, weights: PyTree, source: Source, records: Int[NdAr
   @jax.jit
   def make(weights, frames):
     latents, seen = networks.encode(weights, to_signed(frames)), shrink(frames / 255.0, networks.model.scale)
-    return latents, _bytes(networks.decode(weights, latents)), _bytes(seen)
+    decoded, finite = to_bytes(networks.decode(weights, latents), latents)
+    return latents, decoded, to_bytes(seen)[0], finite
 
   reading = read_all(source, [int(number) for number in records], ("frame",))
   pictures = np.stack([record["frame"] for record in tqdm(reading, "read", len(records), unit="frame")])
   made = [make(used, pictures[i : i + _CHUNK]) for i in tqdm(_chunks(len(records)), "decode")]
-  return Teaching(*(np.concatenate([np.asarray(part[i]) for part in made]) for i in range(3)))
+  *taught, finite = (np.concatenate([np.asarray(part[i]) for part in made]) for i in range(4))
+  require_finite(finite, "the autoencoder's picture of record")
+  return Teaching(*taught)
 
 
 def distillation_loss(
@@ -165,7 +171,3 @@ def _decode(config: LightDecoderConfig, params: PyTree, latents: Float[Array, "B
 
 def _chunks(count: int) -> range:
   return range(0, count, _CHUNK)
-
-
-def _bytes(pictures: Float[Array, "B H W 3"]) -> UInt8[Array, "B H W 3"]:
-  return jnp.rint(pictures * 255).astype(jnp.uint8)

@@ -1,6 +1,7 @@
 """Pictures of the progress of a run: pose, true frame and generated frame."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files import new_file
 from anchor_jax.models.conditioning import to_unit
 from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.pictures import to_bytes
 from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store.workdir import APPEARANCE
+
+log = logging.getLogger(__name__)
 
 
 def preview(
@@ -81,4 +85,7 @@ def _sample(networks, weights, target, references, config):
 
 
 def _bytes(images) -> UInt8[NdArray, "B H W 3"]:
-  return np.round(np.asarray(images) * 255).astype(np.uint8)
+  made, finite = map(np.asarray, to_bytes(jnp.asarray(np.asarray(images))))
+  if not finite.all():  # a run need not end for a picture of its progress
+    log.warning("%d of %d previews have values that are no finite numbers, black there", (~finite).sum(), len(finite))
+  return made

@@ -147,6 +147,10 @@ def _check(program: bytes, function: Callable[..., Array], inputs: list[jax.Shap
   session = runtime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
   given = check_inputs(inputs)
   (made,) = session.run(None, dict(zip(INPUTS, given)))
+  if not np.isfinite(made).all():
+    raise UserError(
+      "this person's pictures are no finite numbers: the weights are damaged, or were trained at too high a rate"
+    )
   error = float(np.abs(made - np.asarray(jax.jit(function)(*given))).max())
   if not error < _LARGEST_ERROR:
     raise UserError(f"the ONNX program differs from JAX by {error:.2g}: this jax2onnx does not convert her rightly")

@@ -112,7 +112,10 @@ async function frame({ motion: number, frame: which }) {
 // The picture of a pose render and a surface map.
 async function painted(pose, surface) {
   const count = person.size ** 2, channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
-  const picture = opaque(await run(pose, channels), count, 255);
+  const values = await run(pose, channels);
+  // A byte knows no NaN, which would be black.
+  if (!values.every(Number.isFinite)) throw new Error(`this picture has values that are no finite numbers: reload the page`);
+  const picture = opaque(values, count, 255);
   return { picture, pose: opaque(pose, count, 1) };
 }
 
