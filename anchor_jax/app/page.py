@@ -275,7 +275,7 @@ class Page:
     begun = [place.job for place in videos if place.job.open and self._has_begun(place.job)]
     aside = [one for one in shop.aside() if one.owner == owner or owner == self._gate.own_owner]
     shown = {
-      "aside": views.aside([without_paths(one.why) for one in aside]),
+      "aside": views.aside([without_paths(one.why.replace(f"{shop.folder}/", "")) for one in aside]),
       "line": views.line(places, owner, {each.name: each.label for each in people}),
       "making": views.making([place for place in reversed(videos) if place.job.open]),
       "live": views.live(person, begun[-1] if begun else None),

@@ -39,7 +39,8 @@ def listen(host: str, port: int) -> socket.socket:
     UserError: the port is taken, or there is no such address.
   """
   try:
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, *_, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost has two
   except (OSError, UnicodeError):
     raise UserError(f"--host={one_line(host, 60)}: this machine has no such address") from None
   place = socket.socket(family, socket.SOCK_STREAM)

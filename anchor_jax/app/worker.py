@@ -148,7 +148,7 @@ def _end_left_over(lock: Path) -> None:
   try:
     with open_input(lock) as held:
       process = "" if _is_free(held) else held.read(20).decode("ascii", "replace").strip()
-      if process.isdecimal() and int(process) > 1 and int(process) != os.getpgrp():
+      if process.isdecimal() and 1 < int(process) < 2**31 and int(process) != os.getpgrp():
         _end(int(process), lambda: _is_free(held))
   except UserError:  # there is none, as it should be
     pass

@@ -251,8 +251,10 @@ class Workshop:
         taken = take_films(uploads, folder / "motions", job, self.limits)[0]
         motion, label, fps = f"upload:{taken}", "Own motion", probe(folder / "motions" / taken).fps
         made = self._make(owner, person, job, motion, label, seconds, fps, trained=trained, fast=fast)
-      except BaseException:
+      except BaseException as error:
         self._remove_motion(name, job)
+        if isinstance(error, OSError) and self.people.find(name) is None:  # the person was deleted meanwhile
+          raise NotFound("there is no such person (any more)") from None
         raise
       self.intake.mark_used(uploads, job)
       return made

@@ -36,9 +36,10 @@ class Served:
     from anchor_jax.app.server import listen, make_app
 
     self.shop = Workshop(folder, limits or Limits(megabytes=2), smoke=True)
-    studio = dataclasses.replace(self.shop.people.new("Studio person", EVERYONE, "studio", 128), films=("film_1.mp4",))
-    self.shop.people.add(studio)
-    ready(self.shop, STUDIO)
+    if self.shop.people.find(STUDIO) is None:
+      studio = self.shop.people.new("Studio person", EVERYONE, "studio", 128)
+      self.shop.people.add(dataclasses.replace(studio, films=("film_1.mp4",)))
+      ready(self.shop, STUDIO)
     self.socket = listen("127.0.0.1", 0)
     self.port = self.socket.getsockname()[1]
     self.gate = Gate(folder, network, self.port)
@@ -80,9 +81,14 @@ class Visitor:
 
   def press(self, button, *data):
     """Presses a button; returns the message that says how it ended, and the boxes that are shown."""
-    (event,) = [
-      one for one in self.config["dependencies"] if any(target[0] == self.named(button) for target in one["targets"])
-    ]
+    return self.trigger(lambda target: target[0] == self.named(button), *data)
+
+  def look(self, who=STUDIO):
+    """Looks at the page as its clock does; returns what is shown, as one text."""
+    return json.dumps(self.trigger(lambda target: target[1] == "load", who, None)[0]["output"]["data"])
+
+  def trigger(self, is_it, *data):
+    (event,) = [one for one in self.config["dependencies"] if any(map(is_it, one["targets"]))]
     asked = {"data": list(data), "fn_index": event["id"], "session_hash": self.session, "event_data": None}
     answer = self.client.post("/gradio_api/queue/join", json=asked)
     assert answer.status_code == 200, answer.text
@@ -370,6 +376,29 @@ def test_a_failure_inside_is_a_sentence_and_a_line_in_the_log(serve, monkeypatch
   end, boxes = visitor.press("train", STUDIO)
   assert end["success"] and "finds the reason in its log" in boxes and "secret" not in boxes
   assert "secret of /srv/x" in caplog.text
+
+
+def test_what_is_set_aside_is_shown_to_its_owner_and_who_runs_the_page(serve, tmp_path):
+  first = serve(network=True)
+  ana, bea = Visitor(first), Visitor(first)
+  for who, label in ((ana, "Ana"), (bea, "Bea <b>")):
+    assert "see Training" in who.press("example", label, 128)[1]
+  first.stop()
+  (record,) = [path for path in (tmp_path / "shop/people").glob("*/person.json") if "Ana" in path.read_text()]
+  record.write_text(record.read_text().replace("128", "-1"))
+
+  second = serve(network=True)
+  runs = Visitor(second)
+  runs.client.get("/", params={"owner": second.gate.own})
+  shown = []
+  for who in (ana, bea, runs):
+    again = Visitor(second, opens=False)
+    again.client.cookies, again.config = who.client.cookies, runs.config
+    again.client.get("/")
+    shown.append(again.look())
+  assert ["Set aside" in text for text in shown] == [True, False, True]
+  assert str(tmp_path) not in "".join(shown) and record.parent.name in shown[0] and "Bea <b>" in shown[1]
+  assert record.exists()
 
 
 def test_a_taken_port_is_one_line(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from anchor_jax.app.commands import Command
 from anchor_jax.app.jobs import CANCELLED, DONE, FAILED, MOST_WAITING, RUNNING, WAITING, Jobs
 from anchor_jax.app.people import People
-from anchor_jax.app.worker import Worker
+from anchor_jax.app.worker import Worker, _end_left_over
 from anchor_jax.errors import UserError
 
 
@@ -82,6 +82,61 @@ def test_a_failure_is_told_and_the_next_job_runs(work, people, ana):
   worker.wake()
   until(lambda: not jobs.line())
   assert (jobs.get(job.name).state, jobs.get(job.name).error) == (FAILED, "b.mp4 is bad: take another")
+
+
+def test_an_unexpected_failure_ends_its_job_and_no_other(people, ana, tmp_path, caplog):
+  jobs = Jobs(people)
+  first, second = jobs.add(ana, "a", "train"), jobs.add(ana, "a", "video")
+
+  def commands(job):
+    if job.name == first.name:
+      raise KeyError("a secret")
+    return [shell("true")]
+
+  worker = Worker(jobs, commands, tmp_path)
+  worker.start()
+  until(lambda: not jobs.line())
+  worker.stop()
+  assert [jobs.get(job.name).state for job in (first, second)] == [FAILED, DONE]
+  assert "secret" not in jobs.get(first.name).error and "a secret" in caplog.text
+
+
+def test_a_job_s_state_holds_though_the_disk_is_full(people, ana, monkeypatch, caplog):
+  jobs = Jobs(people)
+  job = jobs.add(ana, "a", "train")
+
+  def full(_):
+    raise UserError("the disk is full")
+
+  monkeypatch.setattr(jobs, "_write", full)
+  with pytest.raises(UserError, match="full"):
+    jobs.add(ana, "a", "video")
+  assert [one.name for one in jobs.line()] == [job.name]
+  assert jobs.cancel(job.name).state == CANCELLED and not jobs.line() and "not kept" in caplog.text
+
+
+def test_a_job_that_begins_while_it_is_cancelled_does_not_run(work, people, ana, tmp_path):
+  jobs, worker = work(f"sleep 60; touch {tmp_path}/never")
+  waiting = jobs.add(ana, "a", "train")  # as a browser saw it
+  worker.wake()
+  until(lambda: jobs.get(waiting.name).state == RUNNING)
+  worker.cancel(waiting)
+  worker.wait_until_ended(waiting)
+  assert jobs.get(waiting.name).state == CANCELLED and not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("content", ["0", "1", "-1", "x", "9" * 30])
+def test_a_lock_that_names_no_process_of_ours_ends_nothing(people, ana, content, monkeypatch):
+  jobs = Jobs(people)
+  job = jobs.add(ana, "a", "train")
+  ended = []
+  monkeypatch.setattr("anchor_jax.app.worker.os.killpg", lambda group, _: ended.append(group))
+  with jobs.path(job, ".lock").open("w+") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write(content)
+    lock.flush()
+    _end_left_over(jobs.path(job, ".lock"))
+  assert not ended
 
 
 def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(work, ana, tmp_path):

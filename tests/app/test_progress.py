@@ -1,6 +1,7 @@
 """How far a job is: the bars of its log, its error without paths, the curves of a training."""
 
 import json
+import os
 
 from anchor_jax.app.progress import Bar, bar_in, error_in, losses, tail, told_in
 
@@ -16,6 +17,11 @@ def test_the_newest_bar_counts():
   assert bar_in(LOG).share == 0.1
   assert bar_in("generate:   0%|          | 0/100 [00:00<?, ?frame/s]") == Bar("generate", 0, 100, None)
   assert bar_in("nothing yet\nprepared 3 frames") is None
+
+
+def test_a_name_that_looks_like_a_bar_is_none():
+  for name in ("x: 1%|a| 1/2 [0<::", "x: 1%|a| 1/2 [0<:?:", f"x: 1%|a| {'9' * 5000}/2 [0<1"):
+    assert bar_in(f"the room behind {name}") is None or "?" in name
 
 
 def test_an_error_is_told_without_paths_and_a_crash_in_words():
@@ -51,6 +57,12 @@ def test_the_curves_of_a_training_that_went_on_have_each_step_once(tmp_path):
   file.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + '{"step": 3, "lo')
   assert losses(file) == {"loss": [(1, 3.0), (2, 1.8)], "validation_loss": [(2, 9.0)]}
   assert losses(tmp_path / "none") == {}
+  odd = [3, [], {"step": "x", "loss": 1}, {"step": 1, "loss": "x"}, {"step": 1, "loss": float("nan")}, {"step": None}]
+  file.write_text("".join(json.dumps(entry) + "\n" for entry in [*odd, entries[1]]) + "[" * 100_000)
+  assert losses(file) == {"loss": [(1, 3.0)]}
+  file.unlink()
+  os.mkfifo(file)
+  assert losses(file) == {} and tail(file) == ""
 
 
 def test_only_the_end_of_the_newest_command_s_log_is_read(tmp_path):

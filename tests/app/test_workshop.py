@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from people import make_posed_frames
 
-from anchor_jax.app import pack
+from anchor_jax.app import pack, workshop
 from anchor_jax.app.commands import commands_of, video_path
 from anchor_jax.app.jobs import PREPARE, TRAIN
 from anchor_jax.app.marks import MARK
-from anchor_jax.app.people import EVERYONE, STUDIO, NotFound
+from anchor_jax.app.people import EVERYONE, STUDIO, NotFound, People
 from anchor_jax.app.workshop import Workshop
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path
@@ -175,6 +175,69 @@ def test_removing_leaves_nothing(shop):
   shop.train("a", person.name)
   shop.remove_person("a", person.name)
   assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+
+
+def test_a_person_who_is_deleted_while_a_motion_is_copied_stays_deleted(shop, monkeypatch):
+  person, sent = add(shop), upload(shop)
+  copy = workshop.take_films
+
+  def late(*arguments):
+    shop.remove_person("a", person.name)
+    return copy(*arguments)
+
+  monkeypatch.setattr(workshop, "take_films", late)
+  with pytest.raises(NotFound):
+    shop.make_video("a", person.name, "upload", 1, uploaded=sent)
+  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+  with pytest.raises(NotFound):
+    shop.remove_person("a", person.name)
+
+
+def test_a_person_who_can_not_be_deleted_is_still_there(shop, monkeypatch):
+  person = add(shop)
+
+  def refuse(*_):
+    raise PermissionError("no")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match="can't be deleted now"):
+      shop.remove_person("a", person.name)
+  assert shop.people.get(person.name, "a") == person
+  with monkeypatch.context() as patch:
+    patch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(UserError, match="not everything"):
+      shop.remove_person("a", person.name)
+  assert not shop.people.visible("a") and list(shop.people.folder.iterdir())
+  assert not People(shop.folder).visible("a") and not list(shop.people.folder.iterdir())
+
+
+def test_a_link_is_not_shown(shop, tmp_path):
+  person = add(shop)
+  picture = shop.people.folder_of(person.name) / "prepared/preview.png"
+  assert shop.file("a", person.name, "found") == picture
+  picture.unlink()
+  picture.symlink_to("/etc/passwd")
+  with pytest.raises(NotFound):
+    shop.file("a", person.name, "found")
+  (tmp_path / "preview.png").write_bytes(b"x")
+  for place in picture.parent.iterdir():
+    place.unlink()
+  picture.parent.rmdir()
+  picture.parent.symlink_to(tmp_path)
+  with pytest.raises(NotFound):
+    shop.file("a", person.name, "found")
+
+
+def test_the_line_is_shown_though_a_job_in_it_can_not_be_done(shop, monkeypatch):
+  person = add(shop)
+  job = shop.train("a", person.name)
+
+  def fails(*_):
+    raise KeyError("x")
+
+  monkeypatch.setattr(workshop, "commands_of", fails)
+  assert shop.place(job).label == ""
 
 
 def test_a_second_server_in_the_same_folder_is_refused(shop):
