@@ -12,6 +12,7 @@ from anchor_jax.inputs import regular_file
 from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.framing import square_around
 from anchor_jax.motion.picture import read_picture
+from anchor_jax.motion.ticks import tick_frames
 from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -64,9 +65,10 @@ def _check_file(path: Path) -> None:
 
 def _film(path: Path, size: int, fps: float | int, start: int) -> Iterator[UInt8[NdArray, "S S 3"]]:
   info = probe_film(path)
+  ticks = tick_frames(info) or range(info.frames)
   pictures, there, made = iter(()), -1, np.zeros((size, size, 3), np.uint8)
   for number in itertools.count(start):
-    wanted = int(number * info.fps / fps + 1e-6) % info.frames
+    wanted = ticks[int(number * info.fps / fps + 1e-6) % len(ticks)]
     if wanted < there or there < 0:
       pictures, there = enumerate(read_frames(path, wanted, info), start=wanted), -1
     if wanted != there:

@@ -11,6 +11,7 @@ import cv2
 from anchor_jax.errors import UserError
 from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.landmarks import quiet_stderr
+from anchor_jax.motion.ticks import pick, tick_frames
 from anchor_jax.motion.video import read_frames
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -89,7 +90,8 @@ def open_camera(
   if isinstance(name, Path):
     info = probe_film(name)
     rate = float(fps or info.fps)
-    frames = _paced(read_frames(name, info=info), rate, clock, sleep)
+    ticks, frames = tick_frames(info), read_frames(name, info=info)
+    frames = _paced(frames if ticks is None else pick(frames, ticks), rate, clock, sleep)
     return Camera(rate, lambda: next(frames, None), lambda: None)
   with quiet_stderr():  # OpenCV tells there what we tell in one line
     capture = device(name)

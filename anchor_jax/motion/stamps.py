@@ -10,6 +10,8 @@ from anchor_jax.shapes import Int, NdArray
 
 _OUT_OF_TURN = 4  # frames that wait for one which is stored before and shown after them
 
+_MOST_OUT_OF_TURN = 64  # that may, in any format
+
 
 class Claim(NamedTuple):
   """How long a stream is by its file's header, read before its packets are.
@@ -83,6 +85,18 @@ def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: F
   middle = np.median(steps[steps > 0])
   usual = steps[(steps > 0.5 * middle) & (steps < 1.5 * middle)]
   return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # stamps may be rounded
+
+
+def in_order(stamps: Sequence[int | None]) -> Int[NdArray, " T"] | None:
+  """Returns the time stamps of packets in the order in which their frames are shown; None where they have no order.
+
+  Some have none, or they begin anew (files that were put one behind the other): a frame waits for a few others at most.
+  """
+  if None in stamps:
+    return None
+  found = np.array(stamps, np.int64)
+  order = np.argsort(found, kind="stable")
+  return None if (np.abs(order - np.arange(len(order))) > _MOST_OUT_OF_TURN).any() else found[order]
 
 
 def shown_stamps(stamps: Sequence[int | None], first: int | None) -> Sequence[int | None]:

@@ -21,7 +21,7 @@ from anchor_jax.motion.encoding import H264, LOSSLESS, add_stream, default_crf, 
 from anchor_jax.motion.geometry import Geometry, geometry_of
 from anchor_jax.motion.hdr import is_hdr, to_sdr
 from anchor_jax.motion.interlaced import deinterlaced
-from anchor_jax.motion.stamps import claim_of, frame_rate, missing_frames, shown_stamps
+from anchor_jax.motion.stamps import claim_of, frame_rate, in_order, missing_frames, shown_stamps
 from anchor_jax.motion.streams import film_stream, sound_stream
 from anchor_jax.shapes import Int, NdArray, UInt8
 
@@ -41,7 +41,7 @@ class VideoInfo:
     frames: number of frames that are shown, counted in the packets.
     seconds: from the first frame to the end of the last one, by the time stamps.
     has_audio: whether the file has a sound track.
-    times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none.
+    times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none in order.
     unit: of the time stamps, in seconds; None where they are not to be believed.
     missing: number of frames that its header claims beyond those that are there: the end is cut off.
     hdr: whether its pictures are of high dynamic range; `read_frames` brings them down (motion/hdr.py).
@@ -141,12 +141,12 @@ def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
     if first is not None and first.interlaced_frame and None in stamps:
       stamps = _decoded_stamps(path)  # each field may have a packet of its own, of which the second has no stamp
     unit = stream.time_base
-    times = None if None in stamps else np.sort(np.array(stamps, np.int64))
+    times = in_order(stamps)
     missing = missing_frames(claim, len(stamps), times, unit, frame_rate(rate, times, unit))
     _check_complete(path, 0 if first is None else len(stamps), 0 if cut_off else missing)
     assert first is not None
     stamps = shown_stamps(stamps, first.pts)
-    times = None if times is None else np.sort(np.array(stamps, np.int64))
+    times = in_order(stamps)
     count, fps = len(stamps), frame_rate(rate, times, unit)
     if not fps:
       raise UserError(f"{path} does not say its frame rate: convert it to mp4")
@@ -199,7 +199,7 @@ def read_frames(
     if claim is None:
       missing = info.frames - seen if info is not None else 0
     else:
-      times = None if None in stamps else np.array(stamps, np.int64)
+      times = in_order(stamps)
       rate = frame_rate(stream.average_rate, times, stream.time_base)
       missing = missing_frames(claim, seen, times, stream.time_base, rate)
     _check_complete(path, seen, missing)

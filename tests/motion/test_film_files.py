@@ -1,6 +1,7 @@
 """Films as phones and editors write them: what their containers say of time, orientation, pixels and streams."""
 
 import dataclasses
+import itertools
 from fractions import Fraction
 
 import av
@@ -10,6 +11,8 @@ from av.stream import Disposition
 from film_files import pictures, set_matrix, trim, write_film
 
 from anchor_jax.errors import UserError
+from anchor_jax.motion.backgrounds import backgrounds
+from anchor_jax.motion.camera import open_camera
 from anchor_jax.motion.geometry import orientation, square_pixels
 from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
 from anchor_jax.motion.ticks import tick_frames
@@ -240,6 +243,27 @@ def test_frames_with_the_same_stamp_stay_in_order(tmp_path):
   doubled = np.array(info.times)
   doubled[5] = doubled[4]
   np.testing.assert_array_equal(list(read_frames(path, 5, dataclasses.replace(info, times=doubled))), found[5:])
+
+
+def test_files_put_one_behind_the_other_keep_all_frames(tmp_path):
+  """Their stamps begin anew: they say no time, and the frames are those of a constant rate."""
+  path = write_film(tmp_path / "film.ts", frames := pictures(80), options={"g": "10", "bf": "2"})
+  path.write_bytes(path.read_bytes() * 2)
+  info, found = probe(path), list(read_frames(path))
+  assert info.times is None and info.fps == 25 and tick_frames(info) is None
+  assert min(info.frames, len(found)) >= 158 and far(found[100], frames[20]) < 4  # one may be lost where they meet
+  np.testing.assert_array_equal(next(read_frames(path, 100, info)), found[100])
+
+
+def test_a_varying_rate_holds_for_backgrounds_and_in_place_of_a_camera(tmp_path):
+  frames = [np.full((32, 32, 3), level, np.uint8) for level in (40, 80, 120, 160, 200)]
+  path = write_film(tmp_path / "film.mkv", frames, stamps=[0, 1, 2, 3, 11])  # the fourth stands for long
+  levels = lambda pictures: [round(float(picture.mean()) / 40) for picture in pictures]
+  expected = [1, 2, 3, *[4] * 4, *[5] * 5]  # the nearest in time
+  assert levels(itertools.islice(backgrounds(str(path), 32, 25), 13)) == [*expected, 1]
+  camera = open_camera(path, sleep=lambda _: None)
+  played = itertools.takewhile(lambda image: image is not None, (camera.read() for _ in itertools.count()))
+  assert levels(played) == expected
 
 
 def test_one_frame_is_a_film(tmp_path):
