@@ -103,8 +103,9 @@ def _convert(hint: Any, value: Any, where: str, others: bool) -> Any:
     if bool in arguments and value in ("True", "False"):  # a flag whose default is text gives text
       return value == "True"
     optional = [option for option in arguments if option is not type(None)]
-    if len(optional) == 1 and value is not None and not isinstance(optional[0], type):
-      return _convert(optional[0], value, where, others)  # whose own message says what is wrong within it
+    inner = optional[0]
+    if len(optional) == 1 and value is not None and (dataclasses.is_dataclass(inner) or not isinstance(inner, type)):
+      return _convert(inner, value, where, others)  # whose own message says what is wrong within it
     for option in arguments:
       try:
         return _convert(option, value, where, others)

@@ -10,7 +10,7 @@ _LONGEST = 1500  # characters of a message
 class UserError(Exception):
   """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line.
 
-  Names of files and values are put into messages as they are; control characters in them are shown as escapes here.
+  Names of files and values are put into messages as they are; here control characters in them are shown as escapes.
   """
 
   def __init__(self, message: object = ""):

@@ -37,9 +37,11 @@ def check_name(path: str | os.PathLike) -> None:
   """Checks that a path is text: other programs, JSON and terminals do not take names of other bytes.
 
   Raises:
-    UserError: a part of the path is not UTF-8.
+    UserError: a part of the path is not UTF-8, or is the null character.
   """
   text = str(path)
+  if "\0" in text:
+    raise UserError(f"the name {text} holds the null character: use another")
   try:
     text.encode()
   except UnicodeEncodeError:

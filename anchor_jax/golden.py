@@ -7,7 +7,6 @@ computed is computed again by this package's networks and sampler.
 import contextlib
 import dataclasses
 import functools
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.array_files import read_arrays
 from anchor_jax.config import ModelConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.sampler import Sampler
@@ -93,11 +93,7 @@ class Golden:
     if not folder.is_dir():
       raise UserError(f"no folder {folder}; give one with golden.npz, golden.json, body/ and head/")
     self.settings = read_json(folder / "golden.json")
-    try:
-      with np.load(folder / "golden.npz", allow_pickle=False) as file:
-        self.arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-      raise UserError(f"{folder / 'golden.npz'} cannot be read ({error}); fetch it again") from None
+    self.arrays = read_arrays(folder / "golden.npz", "file of golden arrays", "fetch it again")
     shared = {
       "vae": load_model(folder / "body/vae", VAEConfig, np.float32),
       "image_encoder": load_model(folder / "body/image_encoder", CLIPVisionConfig, np.float32),

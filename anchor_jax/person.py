@@ -1,6 +1,7 @@
 """A trained person, read from where training left her: the object that a program animates, saves and exports."""
 
 import dataclasses
+import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from anchor_jax.animate import animate_parts
 from anchor_jax.config import check_seed
 from anchor_jax.config_files import load_config
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, one_line
 from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.motion import Motion
 from anchor_jax.part import Part
@@ -79,6 +80,8 @@ class Person:
         frames are made.
     """
     check_seed(seed)
+    if not isinstance(start, numbers.Integral) or start < 0:
+      raise UserError(f"start={one_line(start, 40)}: the first frame wanted is a whole number, 0 or more")
     pairs = animate_parts(self.body, self.head, motion, _reference(appearance), seed, start, mesh)
     return pairs if with_body else (frame for frame, _ in pairs)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read_reference(path: str | Path) -> Reference:
     UserError: there is nothing that can be read, or no frame of the folder shows a face.
   """
   path = Path(path)
-  if not path.is_dir():
+  if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
     return Reference(read_picture(path))
   # TensorFlow Datasets takes seconds to import.
   from anchor_jax.data.appearances import person_appearance

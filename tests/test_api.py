@@ -5,6 +5,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import anchor_jax as aj
 from anchor_jax import cli
 
@@ -40,6 +42,17 @@ def test_a_module_is_called_as_the_function_of_its_name(tmp_path):
   else:
     raise AssertionError("prepare did not run")
   assert isinstance(aj.prepare, cli._CallableModule)
+
+
+def test_names_that_no_file_can_have_take_one_line(tmp_path):
+  reference, light = (importlib.import_module(f"anchor_jax.{name}") for name in ("reference", "store.light"))
+  reads = (aj.load, aj.read_motion, reference.read_reference, light.read_light_decoder)
+  writes = (lambda name: aj.prepare([tmp_path / "none.mp4"], name), lambda name: aj.write_video(name, [], 25))
+  for function in (*reads, *writes):
+    for name in ("x" * 5000, f"{tmp_path}/a\0b", "y/" * 5000):
+      with pytest.raises(aj.UserError) as refused:
+        function(name)
+      assert "\n" not in str(refused.value) and len(str(refused.value)) < 2000
 
 
 def test_an_unknown_name_is_an_attribute_error():

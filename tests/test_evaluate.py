@@ -15,6 +15,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.evaluation import baselines, tables
 from anchor_jax.motion import surface
 from anchor_jax.motion.clips import PosedClip
+from tests.helpers.strange import strange_files
 
 
 def source(posed_frames, count, seed=0, size=32):
@@ -66,6 +67,18 @@ def test_a_planted_bad_frame_is_the_worst_and_runs_are_compared(posed_frames, tm
   with pytest.raises(UserError, match="no report"):
     (tmp_path / "c.json").write_text('{"person": {}}')
     tables.read_reports([tmp_path / "c.json"])
+  for text, said in (
+    ("[", "is damaged"),
+    ('{"person": 3}', "no report"),
+    ('{"person": {"generated": {"psnr": "high"}}}', "psnr is 'high': expected float"),
+    ('{"person": {"generated": {}}, "face": {}}', "face.generated is missing"),
+  ):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+      tables.read_reports([tmp_path / "c.json"])
+  for path, said in strange_files(tmp_path / "odd", ".json").items():
+    with pytest.raises(UserError, match=said):
+      tables.read_reports([path])
 
 
 def test_the_true_flow_is_found_once_for_each_frame(posed_frames, monkeypatch):

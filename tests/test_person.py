@@ -96,6 +96,12 @@ def test_ticks_send_no_weights(person):
     assert len(list(frames)) == 11
 
 
+def test_the_first_frame_wanted_is_a_whole_number(person):
+  for start in (-1, -(10**30)):
+    with pytest.raises(UserError, match="the first frame wanted is a whole number"):
+      person.animate(MOTION, start=start)
+
+
 def test_each_part_has_its_own_null_context(person, frames):
   other = lambda null: null + 1.0
   changed = Person(person.body, with_weights(person.head, "null_context", other))

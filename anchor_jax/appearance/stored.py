@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from anchor_jax.appearance.texels import LEVELS, TEXELS
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.inputs import regular_file, strict_json
 from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -71,7 +72,18 @@ def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
   if appearance.measures is not None:
     metadata["measures"] = json.dumps(appearance.measures.to_json())
   with new_file(path) as partial:
-    save_file(arrays, partial, metadata=metadata)
+    partial.write_bytes(_ordered(save(arrays, metadata)))
+
+
+def _ordered(data: bytes) -> bytes:
+  """A safetensors file whose header names things in order: equal appearances are equal bytes.
+
+  The library writes metadata in an order that changes from call to call.
+  """
+  end = 8 + int.from_bytes(data[:8], "little")
+  header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+  header += b" " * (-len(header) % 8)
+  return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | None = None) -> Appearance:
@@ -84,8 +96,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
   Raises:
     UserError: no such file, not an appearance, damaged, of another format or with other charts.
   """
-  if not os.path.isfile(path):
-    raise UserError(f"there is no appearance {path}: prepare the person's film to make one")
+  regular_file(path, "appearance")
   try:
     with safe_open(path, "numpy") as opened:
       metadata = opened.metadata() or {}
@@ -94,7 +105,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
           f"{path} has format {metadata.get('format', 'unknown')[:20]!r}, this version reads {FORMAT!r}: prepare again"
         )
       own = _read_charts(metadata.get("charts", ""))
-      measures = BodyMeasures.from_json(json.loads(metadata["measures"])) if "measures" in metadata else None
+      measures = BodyMeasures.from_json(strict_json(metadata["measures"])) if "measures" in metadata else None
       slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
       shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
       if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
@@ -102,7 +113,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
       arrays = {name: opened.get_tensor(name) for name in shapes}
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
       raise ValueError("unknown charts")
-  except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+  except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):
     raise UserError(f"{path} is not an appearance or is damaged: prepare the person's film again") from None
   if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
     raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
@@ -110,7 +121,7 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
 
 
 def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
-  charts = json.loads(text)
+  charts = strict_json(text)
   if not isinstance(charts, list) or not 1 <= len(charts) <= LEVELS:
     raise ValueError("no list of charts")
   for entry in charts:

@@ -6,6 +6,7 @@
 Blocks are written one by one, so that processes can share the work and an interrupted one continues.
 """
 
+import dataclasses
 import json
 import uuid
 import zlib
@@ -16,12 +17,23 @@ import numpy as np
 
 from anchor_jax.data.sources import Record, Source
 from anchor_jax.errors import UserError
+from anchor_jax.fields import fields_of
 from anchor_jax.files import new_file
+from anchor_jax.inputs import read_json, regular_file
 from anchor_jax.shapes import NdArray, Shaped
 
 BLOCK = 256
 
 Block = dict[str, Shaped[NdArray, "N ..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+  """What is kept of an array of a block."""
+
+  shape: tuple[int, ...]
+  dtype: str
+  crc32: int
 
 
 def block_count(records: int) -> int:
@@ -57,18 +69,19 @@ def read_block(folder: Path, block: int, names: Sequence[str], count: int, check
     checksums: also read all of the data and compare its checksum.
   """
   try:
-    facts = json.loads(_facts_path(folder, block).read_text())
+    facts = read_json(_facts_path(folder, block))
     arrays = {}
     for name in names:
-      array = np.load(_array_path(folder, block, name), mmap_mode="r", allow_pickle=False)
-      wanted = facts[name]
-      if [list(array.shape), array.dtype.str, len(array)] != [wanted["shape"], wanted["dtype"], count]:
+      wanted = fields_of(_Facts, facts[name], name)
+      # mapped, so that no more is read than there is, whatever the header claims
+      array = np.load(regular_file(_array_path(folder, block, name)), mmap_mode="r", allow_pickle=False)
+      if (array.shape, array.dtype.str, len(array)) != (wanted.shape, wanted.dtype, count):
         return None
-      if checksums and _checksum(array) != wanted["crc32"]:
+      if checksums and _checksum(array) != wanted.crc32:
         return None
       arrays[name] = array
     return arrays
-  except (OSError, ValueError, KeyError, TypeError, EOFError):  # missing, or not what write_block writes
+  except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):  # missing, or not what write_block writes
     return None
 
 

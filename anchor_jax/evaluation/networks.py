@@ -5,6 +5,7 @@ docs/evaluation.md has the protocol of each, and how to make the weights' files.
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from anchor_jax.architecture import CLIPVisionConfig
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.frechet import Moments, frechet_distance
 from anchor_jax.evaluation.tables import WHOLE
+from anchor_jax.inputs import regular_file
 from anchor_jax.models import i3d, inception, perceptual
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.torch_layers import Params, resize_bilinear
@@ -221,8 +223,9 @@ def _facts(*files: Path) -> dict[str, str]:
 
 def _read(file: Path, what: str, features: Callable[..., PyTree], side: int, count: int = 1) -> Params:
   """The tensors of a file, once a network was found to take them."""
-  if not file.is_file():
+  if not os.path.lexists(file):
     raise UserError(f"there is no file {file}: give the weights of {what} as safetensors (docs/evaluation.md)")
+  regular_file(file, f"file of the weights of {what}")
   refuse_pickled(file, file.with_suffix(".safetensors"))
   params = {
     name: tensor.astype(np.float32).read()

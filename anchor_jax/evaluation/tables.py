@@ -1,11 +1,14 @@
 """Reports as JSON, and their figures as tables for the terminal."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from anchor_jax.errors import UserError
+from anchor_jax.fields import fields_of
 from anchor_jax.files import new_file
+from anchor_jax.inputs import read_json
 
 REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask", "whole": "whole_mask"}
 WHOLE = "whole"
@@ -19,6 +22,38 @@ _LEARNED = {
   "clip": ("CLIP", 7, 4),
   "identity": ("identity", 9, 3),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+  """The figures of one contender in one region that tables show; NaN is a figure that could not be had."""
+
+  psnr: float = 0.0
+  ssim: float = 0.0
+  flicker: float = 0.0
+  sharpness: float = 0.0
+  lpips: float = 0.0
+  fid: float = 0.0
+  fvd: float = 0.0
+  clip: float = 0.0
+  identity: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Region:
+  """What is compared of a region: the figures of the generated frames."""
+
+  generated: _Figures
+
+
+@dataclasses.dataclass(frozen=True)
+class _Report:
+  """The part of a report that `compare` shows; a report has the regions that were asked for."""
+
+  person: _Region
+  face: _Region | None = None
+  hands: _Region | None = None
+  whole: _Region | None = None
 
 
 def save_report(report: dict, path: Path) -> None:
@@ -132,11 +167,9 @@ def read_reports(paths: list[Path]) -> dict[str, dict]:
   alike = len({path.stem for path in paths}) < len(paths)
   reports = {}
   for path in paths:
-    try:
-      report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-      raise UserError(f"{path} cannot be read as a report: {error}") from None
-    if not (isinstance(report, dict) and "generated" in report.get("person", {})):
+    report = read_json(path, "report", "evaluate again", nan=True)
+    if not (isinstance(report, dict) and isinstance(report.get("person"), dict) and "generated" in report["person"]):
       raise UserError(f"{path} is no report: give files that --output of this command wrote")
+    fields_of(_Report, report, path, "evaluate again")
     reports[f"{path.absolute().parent.name}/{path.stem}" if alike else path.stem] = report
   return reports

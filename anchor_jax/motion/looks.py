@@ -11,12 +11,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.array_files import read_arrays
+from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
 from anchor_jax.motion.clips import CheckedVideo
 from anchor_jax.motion.films import FilmLook, look_at
@@ -113,10 +114,8 @@ def write_look(path: Path, look: FilmLook) -> None:
 def _read(path: Path) -> FilmLook | None:
   """The look in a file of `write_look`; None where there is none that can be read."""
   try:
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-      arrays = dict(file)
-    return _look_of(arrays)
-  except (OSError, ValueError, KeyError, BadZipFile):
+    return _look_of(read_arrays(path))
+  except (UserError, ValueError, KeyError, TypeError, IndexError, OverflowError):
     return None
 
 

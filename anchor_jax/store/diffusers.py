@@ -5,6 +5,7 @@ Reading is strict: every missing, unexpected and mis-shaped key is named, and no
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from anchor_jax import inputs
 from anchor_jax.architecture import (
   CLIPTextConfig,
   CLIPVisionConfig,
@@ -55,12 +57,9 @@ def read_json(path: Path) -> dict[str, Any]:
   Raises:
     UserError: there is none, or it is damaged.
   """
-  try:
-    fields = json.loads(path.read_text())
-  except FileNotFoundError:
-    raise UserError(f"{path} does not exist; give a folder that diffusers or transformers wrote") from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path} cannot be read as JSON ({error}); fetch it again") from None
+  if not os.path.lexists(path):
+    raise UserError(f"{path} does not exist; give a folder that diffusers or transformers wrote")
+  fields = inputs.read_json(path, remedy="fetch it again", nan=True)
   if not isinstance(fields, dict):
     raise UserError(f"{path} holds no JSON object; fetch it again")
   return fields

@@ -4,6 +4,7 @@ Each was made for one autoencoder and decodes the latents of no other; its confi
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ def read_light_decoder(choice: str | Path = "light") -> LightDecoder:
     UserError: there is none, or it can't be read.
   """
   folder = shipped() / LIGHT if str(choice) == "light" else Path(choice)
-  folder = folder / LIGHT if (folder / LIGHT).is_dir() else folder
-  if not (folder / "config.json").is_file():
+  folder = folder / LIGHT if os.path.isdir(folder / LIGHT) else folder
+  if not os.path.isfile(folder / "config.json"):
     raise UserError(f"no light decoder in {folder}: say exact, light, or the folder that anchor_jax.distil wrote")
   model = load_model(folder, LightDecoderConfig, np.float32)
   assert isinstance(model.config, LightDecoderConfig)

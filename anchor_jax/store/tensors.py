@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file
+from anchor_jax.inputs import open_input, read_json, regular_file
 from anchor_jax.shapes import NdArray
 from anchor_jax.store.damage import root_reason
 
@@ -141,8 +142,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
   try:
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-  except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    names = sorted(set(read_json(index, remedy="fetch it again")["weight_map"].values()))
+  except (KeyError, AttributeError, TypeError) as error:
     raise UserError(f"{index} is no index of shards ({error}); fetch it again") from None
   shards = [index.parent / Path(str(name)).name for name in names]
   missing = [shard.name for shard in shards if not shard.exists()]
@@ -157,6 +158,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
   Raises:
     UserError: it is damaged, or holds a type that is not read here.
   """
+  regular_file(file, "file of weights")
   try:
     opened = safe_open(file, "numpy")
     kinds = {}
@@ -178,6 +180,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def read_metadata(file: Path) -> dict[str, str]:
   """The metadata in a safetensors file's header. Raises UserError where the file is damaged."""
+  regular_file(file, "file of weights")
   try:
     with safe_open(file, "numpy") as opened:
       return opened.metadata() or {}
@@ -213,7 +216,10 @@ def _read_msgpack(file: Path) -> dict[str, Tensor]:
   """The arrays of a Flax file, "/" between the names of their path; all of them are in memory from then on."""
   try:
     # Pure data: msgpack has no way to name code, unlike pickle. Mapped, so that the bytes are not in memory twice.
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with (
+      open_input(file, "file of weights") as stream,
+      mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
       tree = serialization.msgpack_restore(typing.cast(bytes, content))
     return {"/".join(path): Tensor.of(array) for path, array in _leaves(tree)}
   # msgpack, Flax and numpy raise these, whatever the bytes are.

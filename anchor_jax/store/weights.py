@@ -4,6 +4,7 @@ That is a workdir, a folder of adapters, a folder of models (see roles.py), or "
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from anchor_jax.appearance.stored import Appearance
 from anchor_jax.architecture import ScheduleConfig
 from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, one_line
 from anchor_jax.model_fit import check_model
 from anchor_jax.models.conditioning import conditioning_channels, kind_of, shared_channels
 from anchor_jax.models.controlnet import fit_stem
@@ -303,8 +304,10 @@ def _folder(path: str | Path) -> Path:
   if str(path) == "studio":
     return shipped()
   folder = Path(path)
-  if not folder.is_dir():
-    raise UserError(f"no folder {folder}: give the --workdir of a training run, adapters, or a folder of models")
+  if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+    raise UserError(
+      f"no folder {one_line(folder)}: give the --workdir of a training run, adapters, or a folder of models"
+    )
   return folder
 
 

@@ -4,12 +4,12 @@ A package comes as the .tgz file that `npm pack NAME` leaves, or as the folder t
 are named here are read from it, and none is run.
 """
 
-import json
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 from anchor_jax.errors import UserError
+from anchor_jax.inputs import read_bytes, regular_file, strict_json
 
 _LARGEST = 256 * 2**20  # bytes of a file; what is larger is something else
 
@@ -87,8 +87,8 @@ def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, by
   if not path.exists():
     raise UserError(f"the page needs {package.name}, which is not in {path}: {how}")
   try:
-    held = _folder(path, package) if path.is_dir() else _archive(path, package)
-    about = json.loads(held.pop("package.json"))
+    held = _folder(path, package) if path.is_dir() else _archive(regular_file(path, "package"), package)
+    about = strict_json(held.pop("package.json"))
     name, version = about["name"], str(about["version"])
   except (OSError, tarfile.TarError, EOFError, ValueError, KeyError, TypeError):
     raise UserError(f"{path} is not the npm package {package.name} as it is published: {how}") from None
@@ -98,7 +98,7 @@ def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, by
 
 
 def _folder(path: Path, package: Package) -> dict[str, bytes]:
-  return {name: (path / name).read_bytes() for name in ("package.json", *package.files)}
+  return {name: read_bytes(path / name, "file of a package", _LARGEST) for name in ("package.json", *package.files)}
 
 
 def _archive(path: Path, package: Package) -> dict[str, bytes]:

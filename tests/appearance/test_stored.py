@@ -12,6 +12,7 @@ from anchor_jax.appearance.blocks import plan_blocks
 from anchor_jax.appearance.gather import gather
 from anchor_jax.appearance.picture import appearance_sheet
 from anchor_jax.errors import UserError
+from tests.helpers.strange import strange_files
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,20 @@ def one_line(file, charts=None):
   message = str(refused.value)
   assert str(file) in message and "\n" not in message and len(message) < 300
   return message
+
+
+def test_equal_appearances_are_equal_bytes(tmp_path, appearance):
+  measured, written = dataclasses.replace(appearance, measures=make_measures()), set()
+  for number in range(12):  # the library would write the metadata in another order nearly every time
+    stored.write_appearance(tmp_path / f"{number}.appearance", measured)
+    written.add((tmp_path / f"{number}.appearance").read_bytes())
+  assert len(written) == 1
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
+    with pytest.raises(UserError, match=said):
+      stored.read_appearance(path, CHARTS)
 
 
 def test_a_missing_file_and_other_charts(tmp_path, appearance):

@@ -1,5 +1,6 @@
 """Encoded records on disk: what is read is what was written, damage is noticed, readers map files themselves."""
 
+import os
 import pickle
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_reader_processes_read_the_same(tmp_path):
   several.close()
 
 
-@pytest.mark.parametrize("damage", ["shorter", "changed", "foreign", "gone", "no facts", "odd facts", "other count"])
+@pytest.mark.parametrize(
+  "damage", ["shorter", "changed", "foreign", "gone", "no facts", "odd facts", "text", "pipe", "other count"]
+)
 def test_a_damaged_block_is_noticed(folder, damage):
   path, facts = folder / "latent-00001.npy", folder / "00001.json"
   assert read_block(folder, 1, ("latent", "mask"), 4, checksums=True) is not None
@@ -79,6 +82,11 @@ def test_a_damaged_block_is_noticed(folder, damage):
     facts.unlink()
   elif damage == "odd facts":
     facts.write_text("[]")
+  elif damage == "text":
+    facts.write_text(facts.read_text().replace('"shape": [', '"shape": ["4", '))
+  elif damage == "pipe":
+    path.unlink()
+    os.mkfifo(path)
   assert read_block(folder, 1, ("latent", "mask"), 3 if damage == "other count" else 4, checksums=True) is None
   assert read_block(folder, 0, ("latent", "mask"), 4, checksums=True) is not None
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import jax
 import msgpack
@@ -12,6 +13,9 @@ from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.errors import UserError
 from anchor_jax.store.diffusers import load_config, load_model, load_schedule, save_model, save_schedule
 from anchor_jax.store.names import flatten, unflatten
+from anchor_jax.store.settings import read_settings
+from anchor_jax.store.tensors import read_metadata, read_safetensors
+from tests.helpers.strange import strange_files
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MODELS = ("body/unet", "body/controlnet", "body/vae", "body/image_encoder", "body/text_encoder", "head/unet")
@@ -175,7 +179,7 @@ def test_damage_is_told(vae_folder, tmp_path):
   with pytest.raises(UserError, match="damaged or truncated"):
     load_model(vae_folder)
   (vae_folder / "config.json").write_text("{")
-  with pytest.raises(UserError, match="cannot be read as JSON"):
+  with pytest.raises(UserError, match="is damaged"):
     load_model(vae_folder)
   with pytest.raises(UserError, match="does not exist"):
     load_model(tmp_path / "none")
@@ -241,3 +245,16 @@ def test_temporal_layers_are_added_and_travel(reference, tmp_path):
     flatten(model.params)[path][...] = 0.5
   save_model(tmp_path, model.config, model.params)
   assert_same(flatten(load_model(tmp_path, run_as=UNetConfig()).params), flatten(model.params))
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
+    for read in (read_safetensors, read_metadata):
+      with pytest.raises(UserError, match=said):
+        read(path)
+  (tmp_path / "vae").mkdir()
+  os.mkfifo(tmp_path / "vae" / "config.json")
+  with pytest.raises(UserError, match="is a pipe"):
+    load_model(tmp_path / "vae")
+  with pytest.raises(UserError, match="is a pipe"):
+    read_settings(tmp_path / "vae")
