@@ -5,7 +5,7 @@ what is in each. The autoencoder counts the levels of its decoder from the fines
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # Module before the parameter's own name, in the parts that are not numbered throughout.
 _MODULES = {
@@ -27,6 +27,7 @@ _IN_RESNETS = {
   "out_layers.3": "conv2",
   "skip_connection": "conv_shortcut",
 }
+_DEEPEST = 4  # parts of the longest module, `input_blocks.3.0.op`
 _HINT, _EXIT = "input_hint_block", "zero_convs"
 _IN_VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _IN_VAE_RESNETS = {"nin_shortcut": "conv_shortcut"}
@@ -38,25 +39,25 @@ def unet_names(keys: Iterable[str]) -> dict[str, str]:
   Args:
     keys: without the part that names the network (`model.diffusion_model.`, `control_model.`).
   """
-  keys = list(keys)
+  keys = dict.fromkeys(keys)
   modules = {**_MODULES, **_down_modules(keys), **_up_modules(keys), **_stem_modules(keys)}
   names = {}
   for key in keys:
     parts = key.split(".")
     # The longest module first: `input_blocks.3.0.op` before `input_blocks.3.0`.
-    found = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules), 0)
+    found = next((n for n in range(min(len(parts), _DEEPEST), 0, -1) if ".".join(parts[:n]) in modules), 0)
     rest = ".".join(parts[found:])
     rest = next((f"{to}{rest[len(old) :]}" for old, to in _IN_RESNETS.items() if rest.startswith(f"{old}.")), rest)
     names[key] = f"{modules['.'.join(parts[:found])]}.{rest}" if found else key
   return names
 
 
-def _numbers(keys: list[str], group: str) -> list[int]:
+def _numbers(keys: Collection[str], group: str) -> list[int]:
   """The numbers of a group of blocks, ascending."""
   return sorted({int(found[1]) for key in keys if (found := re.match(rf"{group}\.(\d{{1,6}})\.", key))})
 
 
-def _down_modules(keys: list[str]) -> dict[str, str]:
+def _down_modules(keys: Collection[str]) -> dict[str, str]:
   modules, level, layer = {}, 0, 0
   for number in _numbers(keys, "input_blocks"):
     block = f"input_blocks.{number}"
@@ -70,7 +71,7 @@ def _down_modules(keys: list[str]) -> dict[str, str]:
   return modules
 
 
-def _up_modules(keys: list[str]) -> dict[str, str]:
+def _up_modules(keys: Collection[str]) -> dict[str, str]:
   modules, level, layer = {}, 0, 0
   for number in _numbers(keys, "output_blocks"):
     block = f"output_blocks.{number}"
@@ -86,7 +87,7 @@ def _up_modules(keys: list[str]) -> dict[str, str]:
   return modules
 
 
-def _stem_modules(keys: list[str]) -> dict[str, str]:
+def _stem_modules(keys: Collection[str]) -> dict[str, str]:
   """Of a ControlNet: the stem, whose convolutions have even numbers, and the 1x1 convolutions that leave."""
   stem = _numbers(keys, _HINT)
   places = ["conv_in", *(f"blocks.{n}" for n in range(len(stem) - 2)), "conv_out"] if len(stem) > 1 else []

@@ -173,9 +173,8 @@ def merge_lora(folder: ModelFolder, changes: Changes, strength: float, file: Pat
     ]
     if strange:
       raise UserError(
-        f"{file} does not fit the {network}: {', '.join(sorted(strange)[:3])} and"
-        f" {len(strange)} of {len(of_layers)} layers in all are not there or have another shape; give the model that it"
-        " was trained for"
+        f"{file} does not fit the {network}: {len(strange)} of {len(of_layers)} layers are not there or have another"
+        f" shape, such as {', '.join(sorted(strange)[:3])}; give the model that it was trained for"
       )
     merged = {layers[layer]: _merged(model.tensors[layers[layer]], layers[layer], change, strength)
               for layer, change in of_layers.items()}  # fmt: skip
