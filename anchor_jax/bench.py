@@ -25,6 +25,7 @@ from pathlib import Path
 
 from anchor_jax.cli import Parser, command
 from anchor_jax.errors import UserError
+from anchor_jax.shipped import path_or_word
 
 _SIDE = 8  # cells of a latent of the small run
 
@@ -208,7 +209,9 @@ def main() -> None:
   parser.add_argument("what", choices=("lengths", "readers", "tpu", "one"))
   parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="lengths to measure")
   parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="of `one`")
-  parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="a trained person, for `lengths`; needs --motion")
+  parser.add_argument(
+    "--checkpoint", type=path_or_word, metavar="PATH", help="a trained person, for `lengths`; needs --motion"
+  )
   parser.add_argument("--motion", type=Path, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared folder, for `readers`")
   parser.add_argument("--topology", default="v5e:4x4")

@@ -8,11 +8,11 @@ import sys
 import threading
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from anchor_jax.errors import UserError
 from anchor_jax.files import check_name
+from anchor_jax.shipped import path_or_word
 
 COMPILING = "compile"  # the name of threads whose work nobody misses begins so
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
@@ -34,7 +34,11 @@ class Parser(argparse.ArgumentParser):
 def person_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say which person: --checkpoint, --checkpoint-step, --base."""
   parser.add_argument(
-    "--checkpoint", type=Path, required=True, metavar="DIR", help="the --workdir of training, other weights, or studio"
+    "--checkpoint",
+    type=path_or_word,
+    required=True,
+    metavar="DIR",
+    help="the --workdir of training, other weights, or studio",
   )
   parser.add_argument(
     "--checkpoint-step", default="newest", metavar="STEP", help="newest, best (lowest validation loss) or a number"

@@ -39,7 +39,8 @@ _DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at l
 class ModelConfig:
   """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`.
 
-  The refiner is optional (body only): None is without one, as in the reference.
+  The refiner is optional (body only): "init" takes the one of `RunConfig.init`, if it has one; None is without one, as
+  in the reference, whatever `init` has.
   """
 
   unet: UNetConfig = UNetConfig()
@@ -47,12 +48,22 @@ class ModelConfig:
   vae: VAEConfig = VAEConfig()
   image_encoder: CLIPVisionConfig = CLIPVisionConfig()
   schedule: ScheduleConfig = ScheduleConfig()
-  refiner: RefinerConfig | None = None
+  refiner: RefinerConfig | str | None = "init"
+
+  def __post_init__(self) -> None:
+    if self.refiner == "None":  # a flag whose default is text gives text
+      object.__setattr__(self, "refiner", None)
+    check(self, "refiner", lambda value: not isinstance(value, str) or value == "init", "sizes, None or init")
+
+  @property
+  def own_refiner(self) -> RefinerConfig | None:
+    """Sizes of the refiner; None where there is none, or where it is not known yet which one `init` has."""
+    return self.refiner if isinstance(self.refiner, RefinerConfig) else None
 
   @property
   def scale(self) -> int:
     """How many times larger frames are than the networks see them; above 1 the refiner makes the difference."""
-    return 1 if self.refiner is None else self.refiner.scale
+    return 1 if self.own_refiner is None else self.own_refiner.scale
 
   @property
   def stride(self) -> int:

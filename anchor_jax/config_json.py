@@ -27,6 +27,7 @@ class Config:
   class_name: ClassVar[str] = ""
   own_fields: ClassVar[tuple[str, ...]] = ()  # fields that diffusers and transformers do not have
   layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
+  run_fields: ClassVar[tuple[str, ...]] = ("remat",)  # the own_fields that change no result: each run has its own
   file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
   ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or ANY) with no effect here
   bounds: ClassVar[Bounds] = {}  # of the numbers and names among the fields
@@ -86,7 +87,9 @@ class Config:
     return fields
 
   def with_own_fields(self: ConfigT, other: "Config") -> ConfigT:
-    """This configuration with `other`'s values of `own_fields`; layers that it already has are kept.
+    """This configuration with `other`'s values of `own_fields`.
+
+    What this configuration says of its weights is kept where `other` has the default alone, which nobody asked for.
 
     Raises:
       UserError: `other` has different non-default values of `layer_fields` than this configuration.
@@ -96,6 +99,7 @@ class Config:
       own, asked, default = getattr(self, name), getattr(other, name), self.__dataclass_fields__[name].default
       if name in self.layer_fields and own != default:
         self._require(asked in (own, default), f"{name} is {own} in the weights and {asked} in the settings")
+      if asked == default and name not in self.run_fields:
         asked = own
       changes[name] = asked
     return dataclasses.replace(self, **changes)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from anchor_jax.architecture import CLIPVisionConfig
 from anchor_jax.cli import command
 from anchor_jax.errors import UserError
+from anchor_jax.shipped import folder_of, path_or_word
 from anchor_jax.store.roles import PARTS, WEIGHT_TYPES
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
   ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers | lora")
   into, out, few = (ways.add_parser(name) for name in ("from-diffusers", "to-diffusers", "lora"))
   for way in (into, out, few):
-    way.add_argument("source", type=Path, metavar="SRC")
+    way.add_argument("source", type=path_or_word, metavar="SRC")
     way.add_argument("target", type=Path, metavar="DST")
     way.add_argument("--dtype", choices=sorted(WEIGHT_TYPES), help="type of the weights written (default: as stored)")
   into.add_argument(
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
   """The command line."""
   args = _parser().parse_args()
+  args.source = folder_of(args.source)
   from anchor_jax.store.conversion import FileChoice, from_diffusers, to_adapters, to_diffusers
 
   if args.way == "to-diffusers":

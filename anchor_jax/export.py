@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from anchor_jax.cli import Parser, command, person_flags
 from anchor_jax.errors import UserError
 from anchor_jax.files import refuse_overwriting
+from anchor_jax.shipped import folder_of
 
 if TYPE_CHECKING:
   from anchor_jax.person import Person, Reference
@@ -75,8 +76,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
   """The command line."""
   args = parse()
-  inputs = [args.checkpoint / part for part in ("body", "head")]
-  inputs = inputs if args.checkpoint != args.output else [args.checkpoint]
+  person = folder_of(args.checkpoint)
+  inputs = [person / part for part in ("body", "head")] if person != args.output else [person]
   given = [args.appearance, args.onnxruntime, args.landmarks, *(args.motion or ())]
   refuse_overwriting(args.output, [*inputs, *filter(None, given)])
   # JAX takes seconds to import: everything above does without it.

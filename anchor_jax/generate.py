@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from anchor_jax.cli import command, mesh_shape
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.generate_flags import parse_flags, sampling_changes
+from anchor_jax.shipped import folder_of
 
 if TYPE_CHECKING:
   from collections.abc import Callable
@@ -58,7 +59,7 @@ def generate(args: argparse.Namespace) -> int:
   given = filter(None, [args.appearance, args.smplx_model, filmed])
   inputs = [
     *([args.motion] if args.camera is None else []),
-    *(args.checkpoint / part for part in ("body", "head")),
+    *(folder_of(args.checkpoint) / part for part in ("body", "head")),
     *given,
   ]
   if args.background:

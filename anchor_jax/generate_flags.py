@@ -8,6 +8,7 @@ from typing import Any
 from anchor_jax.cli import Parser, mesh_shape, person_flags
 from anchor_jax.config import SOLVERS, TAILS, WINDOW_WEIGHTS, SampleConfig, check_seed
 from anchor_jax.errors import UserError
+from anchor_jax.shipped import folder_of
 
 _SAMPLING = tuple("steps solver window overlap tail window_weights guidance guidance_interval whole_clip".split())
 
@@ -181,10 +182,11 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
   """
   changes = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
   try:
-    if (args.checkpoint / "body" / "config.json").is_file():
+    body = folder_of(args.checkpoint) / "body"
+    if (body / "config.json").is_file():
       from anchor_jax.store.settings import read_settings
 
-      dataclasses.replace(read_settings(args.checkpoint / "body").sample, **changes)
+      dataclasses.replace(read_settings(body).sample, **changes)
     else:
       # Nothing is known of the other settings yet: a value that no setting goes with is refused here all the same.
       window = {"overlap": 0} if "overlap" not in changes else {"window": changes["overlap"] + 1}

@@ -15,6 +15,7 @@ from anchor_jax.motion.motion import Motion
 from anchor_jax.part import Part
 from anchor_jax.reference import Reference, read_reference, square
 from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.shipped import is_shipped
 from anchor_jax.store.bundle import Content, check_target, write_bundle
 from anchor_jax.store.light import LIGHT, read_light_decoder
 from anchor_jax.store.saving import write_person
@@ -209,7 +210,7 @@ def _read(path: str | Path, name: str, choice: CheckpointChoice) -> Part:
     size = appearance.shape[0]
   else:  # models without a training run: the size of the autoencoder's pictures, and half of it for face crops
     size = _side(stored.networks.model.vae.sample_size) // (2 if name == "head" else 1)
-  if str(path) == "studio" and not Path(path).is_dir():
+  if is_shipped(path):
     sample = load_config(f"studio_finetune.py:{name}").sample
   return Part(
     stored.config, stored.networks, stored.weights, sample, size, stored.step, appearance, stored.dense_appearance

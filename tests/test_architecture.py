@@ -109,6 +109,14 @@ def test_with_own_fields_takes_our_fields_and_keeps_temporal_layers():
     UNetConfig(temporal_kernel=5).with_own_fields(asked)
 
 
+def test_what_weights_say_of_themselves_is_not_replaced_by_the_defaults_of_a_run():
+  stored = UNetConfig(mid_gets_last_residual=True, attended_frames=3, all_frame_attention=False, remat=True)
+  run = stored.with_own_fields(UNetConfig())
+  assert run == dataclasses.replace(stored, remat=False)  # which changes no result
+  assert stored.with_own_fields(UNetConfig(attended_frames=5)).attended_frames == 5  # asked for
+  assert RefinerConfig(scale=2).with_own_fields(RefinerConfig()).scale == 2
+
+
 def test_a_pose_branch_fits_its_unet():
   unet = UNetConfig(in_channels=9, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                     up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4)  # fmt: skip

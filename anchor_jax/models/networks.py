@@ -55,7 +55,8 @@ class Networks:
   @functools.cached_property
   def refiner(self) -> Refiner | None:
     """The refiner of decoded pictures; None where the part has none."""
-    return None if self.model.refiner is None else Refiner(self.model.refiner, jnp.dtype(self.dtype))
+    refiner = self.model.own_refiner
+    return None if refiner is None else Refiner(refiner, jnp.dtype(self.dtype))
 
   @functools.cached_property
   def light_decoder(self) -> LightDecoder | None:

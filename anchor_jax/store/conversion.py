@@ -12,6 +12,7 @@ from pathlib import Path
 from anchor_jax.architecture import ControlNetConfig, UNetConfig
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_folder
+from anchor_jax.shipped import folder_of
 from anchor_jax.store.complete import complete
 from anchor_jax.store.diffusers import DTYPES, load_config, load_tensors, save_tensors
 from anchor_jax.store.folders import (
@@ -150,6 +151,7 @@ def to_diffusers(
   """
   from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in, read_part  # orbax takes a second
 
+  source = folder_of(source)
   if not is_workdir(source):
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
   _check(source, target, Path(base) if base else None)
@@ -183,6 +185,7 @@ def to_adapters(
   from anchor_jax.store.saving import write_adapters
   from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in
 
+  workdir = folder_of(workdir)
   _check(workdir, target)
   parts = [part for part in parts_in(workdir) if part in PARTS] if is_workdir(workdir) else []
   if not parts:

@@ -12,9 +12,9 @@ import numpy as np
 from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.errors import UserError
 from anchor_jax.shapes import PyTree
+from anchor_jax.shipped import shipped
 from anchor_jax.store.adapters import weights_hash
 from anchor_jax.store.diffusers import load_model, save_model
-from anchor_jax.store.weights import shipped
 
 LIGHT = "light_decoder"  # its role, and its key among the weights of a part
 

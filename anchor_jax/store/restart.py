@@ -95,7 +95,9 @@ class Begun:
     elif before.init:  # what was asked for is not known: the sizes found at config.init took its place
       before = dataclasses.replace(before, model=now.model)
     else:
-      before = dataclasses.replace(before, model=_without_derived(before.model, now.model))
+      refiner = now.model.refiner if before.model.refiner == now.model.own_refiner else before.model.refiner
+      model = dataclasses.replace(_without_derived(before.model, now.model), refiner=refiner)
+      before = dataclasses.replace(before, model=model)
     changed = [
       f"config.{name}={_shown(old)} (now {_shown(new)})"
       for name, old, new in _differences(to_plain(before), to_plain(now))

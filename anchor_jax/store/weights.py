@@ -6,7 +6,6 @@ That is a workdir, a folder of adapters, a folder of models (see roles.py), or "
 import dataclasses
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import NdArray, PyTree, UInt8
+from anchor_jax.shipped import folder_of
 from anchor_jax.store import adapters as lora
 from anchor_jax.store.diffusers import Model, read_json, with_own_fields
 from anchor_jax.store.folders import ModelFolder, find_place, read_models, stored_models, write_models
@@ -77,11 +77,6 @@ class StoredPart:
   step: int
   appearance: UInt8[NdArray, "H W 3"] | None
   dense_appearance: Appearance | None = None
-
-
-def shipped() -> Path:
-  """The folder of the pre-trained studio weights that come with the package."""
-  return Path(str(resources.files("anchor_jax"))) / "weights" / "studio"
 
 
 def parts_in(path: str | Path) -> tuple[str, ...]:
@@ -139,12 +134,15 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   """
   sizes, weights = {}, {}
   if config.init:
-    folder = shipped() if config.init == "studio" else Path(config.init)
+    folder = folder_of(config.init)
     sizes, weights = _read_trained(folder, config.part) if is_workdir(folder) else read_models(folder, config.part)
     for name in sizes.keys() & weights.keys():  # a run may choose remat, temporal layers, ...
-      asked = getattr(config.model, name) or sizes[name]
-      model = with_own_fields(Model(sizes[name], weights[name]), asked)
+      asked = config.model.own_refiner if name == "refiner" else getattr(config.model, name)
+      model = with_own_fields(Model(sizes[name], weights[name]), asked or sizes[name])
       sizes[name], weights[name] = model.config, model.params
+  if config.model.own_refiner is None and (config.model.refiner is None or "refiner" not in weights):
+    sizes["refiner"] = None
+    weights.pop("refiner", None)
   if config.zero_snr:
     sizes["schedule"] = ends_at_noise(sizes.get("schedule", config.model.schedule))
   model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
@@ -261,7 +259,7 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
   if config.part == "vae":
     return ("vae",)
   networks = ("lora",) if config.lora.rank else ("unet", "controlnet")
-  if config.model.refiner is not None and not config.lora.rank and not config.only_temporal:
+  if config.model.own_refiner is not None and not config.lora.rank and not config.only_temporal:
     networks += ("refiner",)
   # Without dropout the null branch gets no gradient, and weight decay alone would shrink it.
   return networks + ("null_context",) * (config.condition_dropout > 0) + ("image_encoder",) * config.train_image_encoder
@@ -274,7 +272,7 @@ def frozen_names(config: RunConfig) -> tuple[str, ...]:
 
 def _needed(part: str, model: ModelConfig) -> tuple[str, ...]:
   """Names of the networks that a run has weights of; the autoencoder is trained without any other."""
-  return ("vae",) if part == "vae" else _NETWORKS + ("refiner",) * (model.refiner is not None)
+  return ("vae",) if part == "vae" else _NETWORKS + ("refiner",) * (model.own_refiner is not None)
 
 
 def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:
@@ -300,10 +298,8 @@ def _is_trained(folder: Path) -> bool:
 
 
 def _folder(path: str | Path) -> Path:
-  """The folder that a user names; "studio" is the shipped one, as for config.init."""
-  if str(path) == "studio":
-    return shipped()
-  folder = Path(path)
+  """The folder that a user names, which exists; see shipped.py."""
+  folder = folder_of(path)
   if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
     raise UserError(
       f"no folder {one_line(folder)}: give the --workdir of a training run, adapters, or a folder of models"
@@ -331,7 +327,7 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart
   config = (
     read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(appearance=_kind(part, sizes)))
   )
-  config = dataclasses.replace(config, model=dataclasses.replace(ModelConfig(), **sizes))
+  config = dataclasses.replace(config, model=dataclasses.replace(ModelConfig(refiner=None), **sizes))
   step = read_json(folder / part / STEP).get("step") if saved else 0
   if type(step) is not int:
     raise UserError(f"{folder / part / STEP} holds no step: save the person again")

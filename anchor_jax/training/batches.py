@@ -25,10 +25,11 @@ from anchor_jax.models.conditioning import conditioning_channels, needs_appearan
 from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
+from anchor_jax.shipped import folder_of
 from anchor_jax.store.diffusers import load_config
 from anchor_jax.store.folders import find_place
 from anchor_jax.store.settings import read_settings
-from anchor_jax.store.weights import has_weights, is_workdir, shipped
+from anchor_jax.store.weights import has_weights, is_workdir
 from anchor_jax.training.cache import cache_key, encode_records, encoded_names
 from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
 from anchor_jax.training.loss import batch_fields
@@ -211,7 +212,7 @@ def initial_model(config: RunConfig) -> ModelConfig:
   """The sizes of the networks that a run starts from, as far as they are known without reading weights."""
   if not config.init:
     return config.model
-  folder = shipped() if config.init == "studio" else Path(config.init)
+  folder = folder_of(config.init)
   if is_workdir(folder):
     trained = [part for part in (config.part, "body", "vae") if has_weights(folder / part)]
     if not trained:
@@ -236,8 +237,8 @@ def check_sizes(config: RunConfig, size: int) -> None:
   model = config.model
   side = config.data.crop if config.part == "head" else size
   multiple = model.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
-  if model.refiner is not None and config.part == "body":
-    multiple = math.lcm(multiple, model.refiner.stride)
+  if model.own_refiner is not None and config.part == "body":
+    multiple = math.lcm(multiple, model.own_refiner.stride)
   if side % multiple:
     raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
   if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:

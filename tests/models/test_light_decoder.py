@@ -14,9 +14,9 @@ from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
 from anchor_jax.models.light_decoder import LightDecoder as Module
 from anchor_jax.models.networks import Networks
+from anchor_jax.shipped import shipped
 from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.light import LightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
-from anchor_jax.store.weights import shipped
 from anchor_jax.training.distil import Teaching, distil, distillation_loss, fit
 
 CONFIG = LightDecoderConfig(latent_channels=2, block_out_channels=(8, 12), layers_per_block=(0, 1), patch_size=2)

@@ -1,7 +1,9 @@
 """Which parts of a person a folder holds, and what is read of them."""
 
+import dataclasses
 import shutil
 import struct
+import sys
 import zlib
 
 import jax
@@ -9,12 +11,16 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from anchor_jax.config import RunConfig, SampleConfig
+from anchor_jax.config import DataConfig, ModelConfig, RunConfig, SampleConfig
 from anchor_jax.errors import UserError
+from anchor_jax.generate_flags import parse_flags, sampling_changes
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.picture import read_picture
+from anchor_jax.shipped import shipped
 from anchor_jax.store.saving import write_person
-from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part, shipped
+from anchor_jax.store.settings import write_settings
+from anchor_jax.store.weights import CheckpointChoice, StoredPart, initial_weights, parts_in, read_part, trained_keys
+from anchor_jax.training.batches import initial_model
 from anchor_jax.written import LIST
 
 
@@ -24,6 +30,42 @@ def test_the_shipped_weights_are_a_person_without_a_run():
   assert (head.step, head.appearance) == (0, None) and head.config.part == "head"
   assert head.networks.inpaints and head.config.model.unet.in_channels == 17
   assert all(type(leaf) is np.ndarray for leaf in head.weights["unet"]["conv_in"].values())
+
+
+def test_studio_is_the_shipped_weights_everywhere_also_where_a_folder_has_that_name(tmp_path, monkeypatch, caplog):
+  """Each place had its own rule: the shipped weights were sampled with the settings of the folder's person."""
+  monkeypatch.chdir(tmp_path)
+  folder = tmp_path / "studio"
+  config = RunConfig(sample=SampleConfig(window=3, overlap=2))
+  write_settings(folder / "body", config)
+  (folder / "body" / "checkpoints" / "1").mkdir(parents=True)
+  flags = ["--motion=m.mp4", "--output=o.mp4", "--overlap=4"]
+  monkeypatch.setattr(sys, "argv", ["generate", "--checkpoint=studio", *flags])
+  args = parse_flags(None)
+  assert sampling_changes(args) == {"overlap": 4}  # more than the folder's windows have
+  assert parts_in(args.checkpoint) == parts_in("studio") == ("vae", "body", "head")
+  assert initial_model(RunConfig(init="studio", model=tiny_model())).unet.in_channels == 8
+  assert "name the folder studio of this directory ./studio" in caplog.text
+  monkeypatch.setattr(sys, "argv", ["generate", "--checkpoint=./studio", *flags])
+  args = parse_flags(None)
+  assert parts_in(args.checkpoint) == parts_in("./studio") == ("body",)
+  with pytest.raises(UserError, match="below the window, 3"):
+    sampling_changes(args)
+
+
+def test_a_run_goes_without_the_refiner_of_its_weights_if_it_asks_for_none():
+  """None was the default, which took the refiner where config.init has one: it could not be left out."""
+  config = RunConfig(init="studio", data=DataConfig(appearance="full"))
+  networks, weights = initial_weights(config)
+  assert networks.model.refiner is not None and "refiner" in weights
+  for none in (None, "None"):  # in a file, on the command line
+    without = dataclasses.replace(config, model=ModelConfig(refiner=none))
+    networks, weights = initial_weights(without)
+    assert networks.refiner is networks.model.refiner is None and "refiner" not in weights
+    assert "refiner" not in trained_keys(dataclasses.replace(without, model=networks.model))
+  assert ModelConfig().own_refiner is None and ModelConfig().scale == 1
+  with pytest.raises(UserError, match="sizes, None or init"):
+    ModelConfig(refiner="some")
 
 
 def test_a_folder_of_models_holds_the_parts_whose_models_are_there(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from anchor_jax import parallel
 from anchor_jax.config import MeshConfig
 from anchor_jax.errors import UserError
-from anchor_jax.store.weights import shipped
+from anchor_jax.shipped import shipped
 from anchor_jax.train import train
 from anchor_jax.training import loop, memory
 from anchor_jax.training.memory import check_step_memory, out_of_memory_as_user_error
