@@ -17,7 +17,7 @@ from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
 from anchor_jax.inputs import open_input
 from anchor_jax.motion.encoding import add_stream, default_crf, even, picture_of
-from anchor_jax.motion.sound import sound_of
+from anchor_jax.motion.sound import say_rest_is_left_out, sound_of
 from anchor_jax.shapes import NdArray, UInt8
 
 _TAG = "comment"  # of the file's metadata: the settings, as JSON
@@ -202,10 +202,17 @@ def _copy(source: Any, whole: Any, audio: Path | None, seconds: float) -> None:
   stream = whole.add_stream_from_template(picture)
   with contextlib.nullcontext(iter(())) if audio is None else sound_of(audio, whole, seconds) as sound:
     shown = (packet for packet in source.demux(picture) if packet.size)
+    silent = False
     for packet in heapq.merge(shown, sound, key=_time):
       if packet.stream is picture:
         packet.stream = stream
-      whole.mux(packet)
+        whole.mux(packet)
+      elif not silent:
+        try:
+          whole.mux(packet)
+        except ValueError as error:  # it is not what it says that it is: the picture is worth more
+          say_rest_is_left_out(str(audio), error)
+          silent = True
 
 
 def _time(packet: Any) -> float:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # of AA
 _USUAL_RATE, _BIT_RATE = 48_000, 96_000  # bits a second and channel
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # channels, by FFmpeg
 _LEAD = 0.1  # seconds of copied sound kept from before the picture, which are not heard: decoders need a packet or two
+
+_BACK = 0.5  # seconds by which stamps go back: more is no mistake of rounding
 
 
 @contextlib.contextmanager
@@ -61,7 +63,12 @@ def _as_far_as_it_goes(packets: Iterator[Any], film: str | os.PathLike) -> Itera
   try:
     yield from packets
   except (av.error.FFmpegError, ValueError) as error:
-    log.warning("the rest of the sound of %s is left out: it can't be read (%s)", film, one_line(error))
+    say_rest_is_left_out(film, error)
+
+
+def say_rest_is_left_out(film: str | os.PathLike, error: Exception) -> None:
+  """Says in a line that the sound of a film ends before the film does."""
+  log.warning("the rest of the sound of %s is left out: it can't be used (%s)", film, one_line(error))
 
 
 def _first_picture(film: Path) -> float:
@@ -97,11 +104,24 @@ def _encoder(whole: Any, track: Any) -> Any | None:
 
 
 def _copied(source: Any, track: Any, copy: Any, begins: float, seconds: float) -> Iterator[Any]:
-  for packet in source.demux(track):
+  for packet in _onwards(source.demux(track)):
     if packet.size and packet.pts is not None and -_LEAD <= packet.pts * packet.time_base - begins < seconds:
       late = round(begins / packet.time_base)  # our picture begins at 0
       packet.pts, packet.dts, packet.stream = packet.pts - late, (packet.dts or packet.pts) - late, copy
       yield packet
+
+
+def _onwards(packets: Iterable[Any]) -> Iterator[Any]:
+  """The packets; raises ValueError where their stamps go back (files that were put one behind the other)."""
+  last = None
+  for packet in packets:
+    if packet.dts is not None:
+      if last is not None and (packet.dts - last) * packet.time_base < -_BACK:
+        raise ValueError("its time stamps begin anew")
+      if last is not None and packet.dts <= last:
+        continue
+      last = packet.dts
+    yield packet
 
 
 def _encoded(source: Any, track: Any, made: Any, begins: float, seconds: float) -> Iterator[Any]:
@@ -122,7 +142,7 @@ def _encoded(source: Any, track: Any, made: Any, begins: float, seconds: float) 
 
 def _decoded(source: Any, track: Any) -> Iterator[Any]:
   """The sound of all packets that are whole."""
-  for packet in source.demux(track):
+  for packet in _onwards(source.demux(track)):
     with contextlib.suppress(av.error.InvalidDataError):
       yield from packet.decode()
 

@@ -160,8 +160,10 @@ def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
 def _decoded_stamps(path: Path) -> list[int | None]:
   """The time stamps of all frames that can be decoded."""
   with _open(path) as container:
+    stream = _film(container)
+    stream.thread_type = "AUTO"
     try:
-      return [frame.pts for frame in _decode(container, _film(container))]
+      return [frame.pts for frame in _decode(container, stream)]
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off: copy it again") from None
 

@@ -166,6 +166,21 @@ def test_damaged_sound_costs_no_picture(tmp_path, caplog):
   assert probe(made_of(film, tmp_path / "out.mp4")).frames == 60
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_sound_whose_stamps_begin_anew_ends_there(tmp_path, caplog, codec):
+  film = write_film(tmp_path / "film.ts", pictures(50), sound=(codec, 48000, (0.4, 1.2), 2.0))
+  film.write_bytes(film.read_bytes() * 2)
+  out = made_of(film, tmp_path / "out.mp4", 90)
+  assert probe(out).frames == 90 and clicks_in(out) == pytest.approx((0.4, 1.2), abs=0.03)
+  assert "stamps begin anew" in caplog.text
+
+
+def test_sound_that_does_not_fit_costs_no_picture(tmp_path, caplog, monkeypatch):
+  film = write_film(tmp_path / "film.mkv", pictures(50), sound=("aac", 48000, (0.4, 1.2), 2.0))
+  monkeypatch.setattr("anchor_jax.motion.sound._onwards", lambda packets: (item for p in packets for item in (p, p)))
+  assert probe(made_of(film, tmp_path / "out.mp4", 40)).frames == 40 and "is left out" in caplog.text
+
+
 def test_a_sound_that_nothing_decodes_is_said(tmp_path, caplog, monkeypatch):
   film = write_film(tmp_path / "film.mkv", pictures(10), sound=("pcm_s16le", 48000, (), 0.4))
   monkeypatch.setattr("anchor_jax.motion.sound._encoder", lambda *_: None)
