@@ -3,6 +3,7 @@
 Compiling takes one core most of the time and lets other threads run Python meanwhile; so does encoding.
 """
 
+import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ from anchor_jax.shapes import PyTree
 from anchor_jax.store.weights import frozen_names, trained_keys
 from anchor_jax.training.batches import batch_shapes
 from anchor_jax.training.step import jit_step, make_run_step, make_state
+
+log = logging.getLogger(__name__)
 
 
 def start_compiling(config: RunConfig, networks: Networks, weights: PyTree, size: int, mesh: Mesh) -> Future:
@@ -58,6 +61,8 @@ def step_shapes(config: RunConfig, networks: Networks, weights: PyTree, size: in
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
   state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
+  if jax.process_index() == 0 and (warning := parallel.shares(state, mesh).warning()):
+    log.warning("%s", warning)
   state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
   batch = batch_shapes(config, size, parallel.batch_sharding(mesh))
   key = jax.eval_shape(lambda: jax.random.key(0))
