@@ -135,7 +135,7 @@ def main() -> None:
       args.make_head,
       stem,
       args.dtype,
-      FileChoice(args.ema, args.prediction, dict(args.lora)),
+      FileChoice(args.ema, args.prediction, args.lora),
     )
   print(_summary(args.target, models))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import jax
+import ldm
 import numpy as np
 import optax
 import pytest
@@ -228,6 +229,34 @@ def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp
       {"null_context.safetensors"} if same else {f"{part}/null_context.safetensors" for part in ("body", "head")}
     )
     assert places == expected and (folder / "vae").exists()
+
+
+def test_single_files_on_the_command_line(tmp_path, capsys, monkeypatch):
+  model, inpainting, control, style = (
+    tmp_path / f"{name}.safetensors" for name in ("model", "head", "control", "style")
+  )
+  averages = ldm.ldm_tensors(ldm.UNET, ldm.drawn(ldm.UNET, 5), "diffusion_model.")
+  ldm.write_checkpoint(model, **{f"model_ema.{key.replace('.', '')}": array for key, array in averages.items()})
+  ldm.write_checkpoint(inpainting, dataclasses.replace(ldm.UNET, in_channels=9), text=False)
+  save_file(ldm.ldm_tensors(ldm.CONTROLNET, ldm.drawn(ldm.CONTROLNET, 3), "control_model."), control)
+  layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+  ones = {"lora_down": np.ones((1, 64), "f4"), "lora_up": np.ones((64, 1), "f4")}
+  save_file({f"{layer}.{side}.weight": array for side, array in ones.items()}, style)
+  code, printed = run(
+    capsys, monkeypatch, "from-diffusers", model, tmp_path / "in", f"--head={inpainting}", f"--controlnet={control}",
+    f"--lora={style}:0.5", f"--lora={style}:2", "--ema", "--prediction=v_prediction", "--no-controlnet",
+  )  # fmt: skip
+  assert code == 0, printed.err
+  assert "left out, not needed here: betas, model_ema" in printed.out
+  after = load_file(tmp_path / "in/unet/diffusion_pytorch_model.safetensors")
+  name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+  np.testing.assert_allclose(
+    after[name], averages["diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"] + 2.5, rtol=1e-5
+  )
+  schedule = json.loads((tmp_path / "in/scheduler/scheduler_config.json").read_text())
+  assert schedule["prediction_type"] == "v_prediction"
+  code, printed = run(capsys, monkeypatch, "from-diffusers", tmp_path / "in", tmp_path / "again", "--ema")
+  assert code == 2 and "leave --ema and --prediction out" in printed.err
 
 
 def test_a_null_context_that_the_text_tower_is_too_short_for_is_left_to_training(source, tmp_path, capsys, monkeypatch):

@@ -6,7 +6,7 @@ model fits.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from anchor_jax.architecture import ControlNetConfig, UNetConfig
@@ -35,12 +35,12 @@ class FileChoice:
 
   Attributes:
     averaged, prediction: see `open_single_file`.
-    loras: files of adapters, and the strength of each.
+    loras: (file of adapters, strength), added one after the other.
   """
 
   averaged: bool = False
   prediction: str = ""
-  loras: Mapping[Path, float] = dataclasses.field(default_factory=dict)
+  loras: Sequence[tuple[Path, float]] = ()
 
 
 AS_IT_IS = FileChoice()
@@ -76,7 +76,7 @@ def from_diffusers(
   Raises:
     UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
   """
-  _check(source, target, image_encoder, controlnet, head, *choice.loras)
+  _check(source, target, image_encoder, controlnet, head, *(file for file, _ in choice.loras))
   if is_single_file(source) and holds_lora(tensors := open_tensors(source)):
     changes = read_lora(source, tensors)
     with new_folder(target, MODELS) as folder:
@@ -100,7 +100,7 @@ def from_diffusers(
   if not is_single_file(source) and (choice.averaged or choice.prediction):
     raise UserError(f"{source} is a folder, which has one set of weights and says what they predict: leave --ema and"
                     " --prediction out")  # fmt: skip
-  for file, strength in choice.loras.items():
+  for file, strength in choice.loras:
     merge_lora(models, read_lora(file, open_tensors(file)), strength, file)
   if image_encoder is not None:
     if image_encoder.is_file():

@@ -25,6 +25,7 @@ _UNET, _VAE, _TEXT, _CONTROL = (
   *("cond_stage_model.transformer.", "control_model."),
 )
 _AVERAGED = "model_ema."
+_TRAINING = ("loss.", _AVERAGED)  # what an autoencoder was trained with
 _ROLES: dict[type[Config], str] = {
   UNetConfig: "unet",
   ControlNetConfig: "controlnet",
@@ -33,7 +34,7 @@ _ROLES: dict[type[Config], str] = {
 }
 # What only the files of other models hold.
 _OTHERS = {
-  "conditioner.embedders.": "Stable Diffusion XL",
+  "conditioner.embedders.1.": "Stable Diffusion XL",
   **dict.fromkeys((f"{_UNET}label_emb.", f"{_CONTROL}label_emb.", "label_emb."), "Stable Diffusion XL or unCLIP"),
   f"{_UNET}joint_blocks.": "Stable Diffusion 3",
   f"{_UNET}double_blocks.": "Flux",
@@ -129,9 +130,8 @@ def _averages(
 
 
 def _one_network(file: Path, tensors: Mapping[str, Tensor]) -> ModelFolder:
-  """A file of a single network, whose keys have no prefix; what an autoencoder was trained with is left out."""
-  given = {key: (key, tensor) for key, tensor in tensors.items() if not key.startswith(("loss.", _AVERAGED))}
-  model = _model(file, given, "")
+  """A file of a single network, whose keys have no prefix."""
+  model = _model(file, _below(tensors, ""), "")
   return ModelFolder({_place(file, model): model})
 
 
@@ -152,6 +152,7 @@ def _place(file: Path, model: StoredModel) -> Place:
 
 def _model(file: Path, given: Mapping[str, tuple[str, Tensor]], prefix: str) -> StoredModel:
   """A network from {name behind `prefix`: (name in the file, tensor)}."""
+  given = {name: value for name, value in given.items() if not name.startswith(_TRAINING)}
   # An autoencoder's keys mean nothing to the UNet's table, and the other way round.
   once = unet_names(given)
   twice = vae_names(once.values())

@@ -124,7 +124,7 @@ def test_kohya_s_adapters(layers, tmp_path):
   file, style = tmp_path / "model.safetensors", tmp_path / "style.safetensors"
   ldm.write_checkpoint(file)
   save_file(kohya(layers), style)
-  conversion.from_diffusers(file, tmp_path / "out", make_controlnet=False, choice=FileChoice(loras={style: 0.7}))
+  conversion.from_diffusers(file, tmp_path / "out", make_controlnet=False, choice=FileChoice(loras=[(style, 0.7)]))
   write_json(tmp_path / "sizes/config.json", ldm.UNET.to_json())
   unet = UNet2DConditionModel.from_single_file(str(file), config=str(tmp_path / "sizes"), local_files_only=True)
   before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}

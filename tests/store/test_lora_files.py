@@ -67,7 +67,7 @@ def test_kohya_s_adapters_are_merged(alpha, strength, factor, model, tmp_path):
   file, before = model
   tensors = kohya(alpha=alpha)
   save_file(tensors, tmp_path / "style.safetensors", {"ss_network_dim": "4"})
-  choice = FileChoice(loras={tmp_path / "style.safetensors": strength})
+  choice = FileChoice(loras=[(tmp_path / "style.safetensors", strength)])
   conversion.from_diffusers(file, tmp_path / "out", make_controlnet=False, choice=choice)
   changed = {f"lora_{layer}" for layer in LAYERS}
   for network, short in (("unet", "unet"), ("text_encoder", "te")):
@@ -85,7 +85,7 @@ def test_kohya_s_adapters_are_merged(alpha, strength, factor, model, tmp_path):
 
 def test_the_pose_branch_and_the_head_are_made_from_the_merged_weights(model, tmp_path):
   save_file(kohya(), tmp_path / "style.safetensors")
-  choice = FileChoice(loras={tmp_path / "style.safetensors": 1.0})
+  choice = FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)])
   conversion.from_diffusers(
     model[0], tmp_path / "out", make_head=True, stem_widths=(4, 8, 8, 12), dtype="bfloat16", choice=choice
   )
@@ -105,7 +105,7 @@ def test_changes_of_a_text_tower_that_is_not_there_are_left_out(model, tmp_path)
   save_file(kohya(), tmp_path / "style.safetensors")
   models = conversion.from_diffusers(
     tmp_path / "model.safetensors", tmp_path / "out", make_controlnet=False,
-    choice=FileChoice(loras={tmp_path / "style.safetensors": 1.0}),
+    choice=FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)]),
   )  # fmt: skip
   assert models is not None and "what style.safetensors changes in a text tower" in models.ignored
 
@@ -177,7 +177,7 @@ def test_what_is_no_plain_adapter_is_refused_in_one_line(tensors, reason, model,
   file = tmp_path / "style.safetensors"
   save_file(tensors, file)
   with pytest.raises(UserError, match=reason) as caught:
-    conversion.from_diffusers(model[0], tmp_path / "out", make_controlnet=False, choice=FileChoice(loras={file: 1.0}))
+    conversion.from_diffusers(model[0], tmp_path / "out", make_controlnet=False, choice=FileChoice(loras=[(file, 1.0)]))
   assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
@@ -201,6 +201,6 @@ def test_strengths_on_the_command_line(tmp_path, monkeypatch):
 
 def test_a_network_alone_takes_no_adapters(tmp_path):
   save_file(ldm.ldm_tensors(ldm.VAE, ldm.drawn(ldm.VAE, 1), ""), tmp_path / "vae.safetensors")
-  choice = FileChoice(loras={tmp_path / "style.safetensors": 1.0})
+  choice = FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)])
   with pytest.raises(UserError, match="one network alone"):
     conversion.from_diffusers(tmp_path / "vae.safetensors", tmp_path / "out", choice=choice)

@@ -143,9 +143,24 @@ def test_controlnets(prefix, tmp_path):
 
 def test_an_autoencoder_alone(tmp_path):
   params = ldm.drawn(ldm.VAE, 1)
-  save_file({**ldm.ldm_tensors(ldm.VAE, params, ""), "loss.logvar": np.zeros(1)}, tmp_path / "vae.safetensors")
-  conversion.from_diffusers(tmp_path / "vae.safetensors", tmp_path / "vae", dtype="bfloat16")
-  assert load_model(tmp_path / "vae").config == ldm.VAE
+  for prefix in ("", "first_stage_model."):
+    file = tmp_path / f"vae{len(prefix)}.safetensors"
+    save_file({**ldm.ldm_tensors(ldm.VAE, params, prefix), f"{prefix}loss.logvar": np.zeros(1)}, file)
+    conversion.from_diffusers(file, tmp_path / file.stem, dtype="bfloat16")
+    assert load_model(tmp_path / file.stem).config == ldm.VAE
+
+
+def test_a_text_tower_without_its_own_name(tmp_path):
+  """As programs that load it with a newer transformers write it; projections and marks are left out."""
+  file = tmp_path / "model.safetensors"
+  params = ldm.write_checkpoint(file)
+  tensors = {name.replace(".text_model.", "."): array for name, array in load_file(file).items()}
+  tensors["cond_stage_model.transformer.text_projection.weight"] = np.zeros((64, 64), np.float32)
+  save_file({**tensors, "cond_stage_model.logit_scale": np.zeros(1)}, file)
+  folder = open_single_file(file)
+  (model,) = (model for place, model in folder.models.items() if place.role == "text_encoder")
+  assert_params(model, params["text_encoder"])
+  assert "cond_stage_model" in folder.ignored
 
 
 def test_files_are_converted_together(tmp_path):
