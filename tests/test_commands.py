@@ -189,10 +189,10 @@ from anchor_jax.errors import UserError
 
 @command
 def main():
-  threading.Thread(target=time.sleep, args=(60,), name=COMPILING).start()
+  threading.Thread(target=time.sleep, args=(600,), name=COMPILING).start()
   raise UserError("damaged")
 
 run(main)
 """
-  ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+  ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
   assert (ended.returncode, ended.stderr) == (2, "error: damaged\n")

@@ -46,7 +46,7 @@ def losses(workdir, part="vae"):
 
 
 def wait_for_step(workdir, step):
-  deadline = time.monotonic() + 120
+  deadline = time.monotonic() + 600
   while max(losses(workdir), default=0) < step:
     assert time.monotonic() < deadline
     time.sleep(0.01)

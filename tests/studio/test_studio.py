@@ -205,10 +205,10 @@ def test_render_clip_is_in_order_with_any_number_of_processes():
 def test_speed_is_sane():
   who, motion = studio.make_identity(2), studio.make_motion(3)
   studio.render(who, motion, 0, 128)
-  start = time.perf_counter()
+  start = time.process_time()  # of this process alone: other programs do not make it longer
   for k in range(5):
     studio.render(who, motion, k, 128)
-  assert (time.perf_counter() - start) / 5 < 0.5  # about 0.02 on an idle core
+  assert (time.process_time() - start) / 5 < 0.5  # about 0.02
 
 
 def test_user_mistakes():
