@@ -14,11 +14,11 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-machines test-wheel check format parity bench landmarks test-landmarks test-identity app \
+.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench landmarks test-landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMPS)/package ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
@@ -32,10 +32,13 @@ smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/s
 test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-test-slow: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that are too long for `make test` (fetches the TPU compiler, 0.5 GB)
-	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m slow --durations=10
+test-slow: $(STAMPS)/dev ## the tests that are too long for `make test` (about half an hour on 2 quiet cores)
+	$(RUN) -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-test-machines: $(STAMPS)/dev ## the default tests as other machines run them: other processors, one core, four workers (an hour)
+test-tpu-compiler: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that ask the TPU compiler (fetches it: 0.5 GB)
+	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m tpu_compiler
+
+test-machines: $(STAMPS)/dev ## the default tests as other machines run them: other processors, one core, four workers
 	RUN=$(RUN) WORKERS=$(WORKERS) .ci/test-machines
 
 test-wheel: $(STAMPS)/venv ## build the wheel, and run the demo (tiny) and the notebook from it in an environment of its own

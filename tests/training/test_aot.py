@@ -90,7 +90,7 @@ def test_every_network_s_weights_are_cut_up(tiny_run):
       assert cut > least * sum(size for size, _ in pairs), (name, axis)
 
 
-@pytest.mark.slow
+@pytest.mark.tpu_compiler
 def test_the_real_compiler_says_whether_a_step_fits(tiny_run):
   pytest.importorskip("libtpu")
   answer = compile_for("v5e:2x2", tiny_run("body", mesh=MeshConfig(data=2, fsdp=2)))
