@@ -19,6 +19,7 @@ from anchor_jax.studio.performances import MOTIONS
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _TICK = 1.0  # seconds between two looks at the jobs
+_AT_ONCE = 4  # presses of the same button that are worked on
 _UPLOAD = "upload"
 _SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, a quarter of an hour"}
 _CONSENT = "This is me, or the person in the film has agreed to be shown in videos that were never filmed."
@@ -100,7 +101,7 @@ class Page:
       self._safely(lambda: self._pressed(request, event._data), None)
 
     pressed.__annotations__ |= {"request": self._gr.Request, "event": self._gr.EventData}
-    place.click(pressed, **_QUIET)
+    place.click(pressed, **_QUIET, concurrency_limit=_AT_ONCE)
     return place
 
   def _films(self, label: str, name: str) -> tuple[Any, Any]:
@@ -176,7 +177,8 @@ class Page:
       unchanged = [gr.skip() for _ in outputs] if len(outputs) != 1 else gr.skip()
       return self._safely(lambda: act(self._owner(request), *values), unchanged)
 
-    button.click(self._event(guarded), inputs, outputs or None, api_visibility="private")
+    limit = {"concurrency_limit": _AT_ONCE}  # a large film of one visitor must not make all others wait
+    button.click(self._event(guarded), inputs, outputs or None, api_visibility="private", **limit)
 
   def _safely(self, act: Callable[[], Any], otherwise: Any) -> Any:
     """What a function returns; where it fails, a sentence is shown, and who runs the page finds the rest in its log."""

@@ -91,6 +91,7 @@ def sort_uploads(given: Sequence[Upload], limits: Limits) -> tuple[list[Upload],
   Raises:
     UserError: as `take_films`.
   """
+  given = [file for file in given if not file.name.startswith(".")]  # a folder's own, such as our list of its files
   beside = [file for file in given if file.name in SIDECAR_FILES]
   films = [file for file in given if file.name not in SIDECAR_FILES]
   if not films:
