@@ -1,16 +1,18 @@
 """What all commands share: flags with the docstring as help, errors as one line with exit code 2, callable modules."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from anchor_jax.errors import UserError
+from anchor_jax.errors import Stopped, UserError
 from anchor_jax.files import check_name
 from anchor_jax.shipped import path_or_word
 
@@ -70,10 +72,14 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     try:
       for argument in sys.argv[1:]:
         check_name(argument)
-      main(*args, **kwargs)
+      with interruptible():
+        main(*args, **kwargs)
     except UserError as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
+    except Stopped as reason:
+      print(reason.message, flush=True)
+      raise
     except BrokenPipeError:  # the reader of our output went away (`... | head`): not our error
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(141)
@@ -90,6 +96,39 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
       sys.exit(130)
 
   return wrapped
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+  """Within it the first Ctrl-C raises KeyboardInterrupt, wherever it arrives, and the second ends the process at once.
+
+  Python drops what is raised in a callback of the garbage collector, and JAX has one: it is raised once more then.
+  """
+  main = threading.main_thread()
+  if threading.current_thread() is not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    yield  # signals come to the main thread alone; a process in the background ignores this one
+    return
+  report = sys.unraisablehook
+
+  def interrupt(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+  def dropped(what: Any) -> None:
+    if not issubclass(what.exc_type, KeyboardInterrupt):
+      report(what)
+      return
+    signal.signal(signal.SIGINT, interrupt)
+    threading.Timer(0.02, signal.pthread_kill, (main.ident, signal.SIGINT)).start()
+
+  sys.unraisablehook = dropped
+  signal.signal(signal.SIGINT, interrupt)
+  try:
+    yield
+  finally:
+    sys.unraisablehook = report
+    if signal.getsignal(signal.SIGINT) in (interrupt, signal.SIG_DFL):
+      signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -37,6 +37,18 @@ def _harmless(one: str) -> bool:
   return one.isprintable() or unicodedata.category(one) == "Zs"
 
 
+class Stopped(SystemExit):
+  """The work was stopped by a signal, in order; the code is that of the signal.
+
+  Attributes:
+    message: what was saved, in one line.
+  """
+
+  def __init__(self, message: str, code: int):
+    super().__init__(code)
+    self.message = message
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
   """' Did you mean "..."?' for the closest known word, or '' when none is close."""
   close = difflib.get_close_matches(word, list(known), n=1)

@@ -46,7 +46,7 @@ def train(
   Raises:
     UserError: settings, data, weights or checkpoints do not fit together or into memory, or the loss is not finite
       for config.max_skipped steps.
-    Preempted: SIGTERM arrived; everything up to the last step is saved.
+    Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
   """
   from anchor_jax.training.loop import train
 
@@ -100,18 +100,13 @@ def _train_and_report(
 
   from anchor_jax import runtime
   from anchor_jax.config import MeshConfig
-  from anchor_jax.training.preemption import Preempted
 
   runtime.enable_compilation_cache()
   # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.
   if config.mesh == MeshConfig() and processes == (None, None, None):
     runtime.divide_cpu(config.steps, config.data.batch_size, config.optimizer.accumulate)
   runtime.initialize_distributed(*processes)
-  try:
-    metrics = train(config, workdir, profile=profile)
-  except Preempted as reason:
-    print(reason.message, flush=True)
-    raise
+  metrics = train(config, workdir, profile=profile)
   print(f"trained {config.part} in {workdir}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
 
 

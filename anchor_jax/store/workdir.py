@@ -4,12 +4,15 @@ WORKDIR/body/config.json     the settings the part was trained with
 WORKDIR/body/base/           the networks that were not trained, a folder of models (see roles.py), written once
 WORKDIR/body/appearance.png  a reference picture of the person
 WORKDIR/body/appearance.safetensors  texture, key frames and room of the person, where config.data.appearance needs them
+WORKDIR/body/validation.json  the validation loss of checkpoints, by step; in those of earlier versions orbax has it
 WORKDIR/body/checkpoints/N/  state (weights, optimiser, average, counters) and the loader's position after step N
 """
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from orbax.checkpoint import v1 as ocp
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _ARRAYS = ("jax.Array", "np.ndarray")  # what orbax calls them
 METRIC = "validation_loss"
+VALIDATION = "validation.json"
 PARTS = ("vae", "body", "head")  # what a run can train
 APPEARANCE = "appearance.png"
 DENSE_APPEARANCE = "appearance.safetensors"
@@ -72,13 +76,32 @@ def _candidates(folder: Path, step: str) -> list[int]:
     return steps
   if step == "best":
     with ocp.training.Checkpointer(str((folder / "checkpoints").absolute())) as manager:
-      known = [(info.metrics[METRIC], info.step) for info in manager.checkpoints if info.metrics]
+      known = [(loss, step) for step, loss in known_losses(folder, manager.checkpoints).items()]
     if not known:
       raise UserError(f"no checkpoint in {folder} knows its validation loss: train with --config.data.validation=N")
     return [min(known)[1]]
   if not step.isdecimal() or int(step) not in steps:
     raise UserError(f"{folder} has no checkpoint of step {step}: there are {steps}; or say newest or best")
   return [int(step)]
+
+
+def known_losses(folder: Path, checkpoints: Iterable[Any]) -> dict[int, float]:
+  """Returns the validation loss of each checkpoint in a part's folder whose loss is known, by its step.
+
+  Args:
+    folder: of the part.
+    checkpoints: what orbax lists of them.
+  """
+  losses = {info.step: float(info.metrics[METRIC]) for info in checkpoints if info.metrics}  # of earlier versions
+  steps = {info.step for info in checkpoints}
+  try:
+    stored = json.loads((folder / VALIDATION).read_text())
+    return losses | {int(step): float(loss) for step, loss in stored.items() if int(step) in steps}
+  except FileNotFoundError:
+    pass  # there was none, or orbax has them
+  except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    log.warning("%s can't be read (%s): no checkpoint in it counts as the best", folder / VALIDATION, error)
+  return losses
 
 
 def _read_checkpoint(path: Path, averaged: bool) -> tuple[PyTree, int]:

@@ -1,9 +1,11 @@
 """Checkpoints of a run: orbax writes them in the background, and a run is resumed from the newest readable one."""
 
 import contextlib
+import dataclasses
+import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.errors import UserError
+from anchor_jax.files import new_file
 from anchor_jax.store.damage import Outcome, judge, raise_damage, root_reason
-from anchor_jax.store.workdir import METRIC
+from anchor_jax.store.workdir import VALIDATION, known_losses
 from anchor_jax.training.listing import Listing
 from anchor_jax.training.step import State
 
@@ -28,22 +31,18 @@ class Checkpoints:
     """Opens or creates FOLDER/checkpoints, which keeps the newest `keep` checkpoints and the best."""
     self._folder = folder / "checkpoints"
     self._listing = Listing(self._folder)
-    # Orbax's own policies do not match the protocols that its v1 interface declares.
-    policies = ocp.training.preservation_policies
-    best: Any = policies.BestN(
-      get_metric_fn=lambda metrics: -metrics[METRIC], n=1, keep_checkpoints_without_metrics=False
-    )
-    keep_newest_and_best: Any = policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+    self._losses: dict[int, float] = {}  # validation losses that are known, by step
     only_when_asked: Any = ocp.training.save_decision_policies.InitialSavePolicy()
     try:
       self._manager = ocp.training.Checkpointer(
         str((folder / "checkpoints").absolute()),
-        preservation_policy=keep_newest_and_best,
+        preservation_policy=_NewestAndBest(keep, self._losses),
         save_decision_policy=only_when_asked,
         cleanup_tmp_directories=True,
       )
     except OSError as error:
       raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}; choose another --workdir") from error
+    self._losses |= known_losses(folder, self._manager.checkpoints)
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -58,25 +57,38 @@ class Checkpoints:
     finally:
       self._listing.wait()
 
-  def save(self, step: int, state: State, loader: dict, validation_loss: float | None = None) -> None:
+  def save(self, step: int, state: State, loader: dict) -> None:
     """Starts writing the state after `step`, once an earlier write is finished; returns at once.
 
     Args:
       step: optimiser steps done.
       state, loader: what `restore` returns.
-      validation_loss: decides which checkpoint is kept as the best, the one with the lowest.
 
     Raises:
       UserError: this checkpoint, or the one whose write was under way, can't be written.
     """
     content = {"state": _as_dict(state), "loader": loader}
-    metrics: Any = None
-    if validation_loss is not None and math.isfinite(validation_loss):
-      metrics = {METRIC: validation_loss}
     self.wait()
-    self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True, metrics=metrics))
+    self._losses.pop(step, None)  # of a run that came by here before
+    self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True))
     if jax.process_index() == 0:
       self._listing.begin(step)
+
+  def judge(self, step: int, validation_loss: float) -> None:
+    """Notes the validation loss of a checkpoint that is saved: the one with the lowest is kept as the best.
+
+    It comes after the checkpoint, so that what goes wrong in validation costs no step.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    if not math.isfinite(validation_loss):
+      return
+    self._losses[step] = validation_loss
+    if jax.process_index() == 0:
+      kept = {info.step for info in self._manager.checkpoints} | {step}
+      with new_file(self._folder.parent / VALIDATION) as path:
+        path.write_text(json.dumps({str(each): loss for each, loss in self._losses.items() if each in kept}) + "\n")
 
   def wait(self) -> None:
     """Waits for the write under way, and for its checksums."""
@@ -151,6 +163,20 @@ class Checkpoints:
       context.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
     with context:
       return ocp.load_checkpointables(str((self._folder / str(step)).absolute()), like)
+
+
+@dataclasses.dataclass
+class _NewestAndBest(ocp.training.preservation_policies.PreservationPolicy):
+  """Keeps the newest checkpoints, and the one with the lowest validation loss."""
+
+  newest: int
+  losses: dict[int, float]
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    steps = [info.step for info in checkpoints]
+    known = [step for step in steps if step in self.losses]
+    kept = {*steps[-self.newest :], *([min(known, key=self.losses.__getitem__)] if known else ())}
+    return [step in kept for step in steps]
 
 
 def _several_processes() -> bool:

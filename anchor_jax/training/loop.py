@@ -30,7 +30,7 @@ from anchor_jax.training.compiling import start_compiling
 from anchor_jax.training.conditions import check_surface
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
-from anchor_jax.training.preemption import Preempted, catch_sigterm
+from anchor_jax.training.preemption import Preempted, catch_stops
 from anchor_jax.training.preview import preview, save_appearance
 from anchor_jax.training.report import Report
 from anchor_jax.training.step import State, make_run_step, make_state, training_mesh
@@ -52,7 +52,7 @@ def train(
   Raises:
     UserError: settings, data, weights or checkpoints do not fit together or into memory, or the loss is not finite
       for config.max_skipped steps.
-    Preempted: SIGTERM arrived; everything up to the last step is saved.
+    Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
   """
   # ---- settings: what can be refused before anything large is read ---------------------------------------------------
   folder, asked = workdir / config.part, config
@@ -120,7 +120,6 @@ def train(
       if anew(DENSE_APPEARANCE) and (gathered := data.first_appearance()) is not None:
         write_appearance(folder / DENSE_APPEARANCE, gathered)
     stack.enter_context(parallel.use_mesh(mesh))
-    preemption = stack.enter_context(catch_sigterm())
     size = config.data.batch_size
     report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))
     trace = stack.enter_context(Trace(folder / "profile" if profile else None, start, config.steps))
@@ -132,9 +131,19 @@ def train(
       step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
       report.compiled(seconds, step_flops(step, config), chip_of(mesh.devices.flat[0]))
+    preemption = stack.enter_context(catch_stops())  # before the first step there is nothing to save
     logged: dict[str, float] = {}
     for number in range(start + 1, config.steps + 1):
-      batch = to_mesh(next(batches))
+      position = batches.get_state()
+      try:
+        batch = to_mesh(next(batches))
+      except Exception:
+        if not preemption.requested() or number == start + 1:
+          raise
+        if checkpoints.newest() != number - 1:  # Ctrl-C reaches reader processes too, and ends them
+          checkpoints.save(number - 1, state, position)
+          checkpoints.wait()
+        raise Preempted(number - 1, preemption.signal) from None
       trace.before(number)
       state, metrics = step(state, frozen, batch, key)
       trace.after(number, metrics)
@@ -150,11 +159,14 @@ def train(
         state = _with_unit_latents(networks, state, [to_mesh(next(batches)) for _ in range(8)])
       if last or stopping or _every(config.checkpoint_every, number):
         report.paused(number)
-        validation_loss = None
+        checkpoints.save(number, state, batches.get_state())
         if validate and not stopping:  # a run that is to stop may have little time left
-          validation_loss = validate(state.best_weights(), frozen)
-          report.log(number, {"validation_loss": validation_loss})
-        checkpoints.save(number, state, batches.get_state(), validation_loss)
+          checkpoints.wait()  # whatever happens from here on, this step is saved
+          validation_loss = validate(state.best_weights(), frozen, preemption.requested)
+          stopping = stopping or preemption.requested()
+          if validation_loss is not None:
+            report.log(number, {"validation_loss": validation_loss})
+            checkpoints.judge(number, validation_loss)
         report.paused(number)
       if config.preview_every and (last or (_every(config.preview_every, number) and not stopping)):
         best = merge_weights(frozen, state.best_weights(), config.lora)
@@ -162,7 +174,7 @@ def train(
         report.paused(number)
       if stopping and not last:
         checkpoints.wait()
-        raise Preempted(f"stopped by SIGTERM after step {number}, which is saved: start again to go on")
+        raise Preempted(number, preemption.signal)
   return logged
 
 

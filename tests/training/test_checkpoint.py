@@ -1,6 +1,9 @@
 """Which checkpoints stay and which is read; which records they are judged by."""
 
+import dataclasses
 import errno
+import json
+import shutil
 import types
 import unittest.mock
 
@@ -13,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.errors import UserError
 from anchor_jax.store.damage import Outcome, judge
-from anchor_jax.store.workdir import read_weights
+from anchor_jax.store.workdir import METRIC, VALIDATION, read_weights
 from anchor_jax.training import checkpoint
 from anchor_jax.training.batches import evenly_spaced, split_records
 from anchor_jax.training.checkpoint import Checkpoints
@@ -38,8 +41,8 @@ def state(step):
 def folder(tmp_path):
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     for step, loss in LOSSES.items():
-      checkpoints.save(step, state(step), {"position": step}, loss)
-      checkpoints.wait()
+      checkpoints.save(step, state(step), {"position": step})
+      checkpoints.judge(step, loss)
   return tmp_path
 
 
@@ -48,6 +51,36 @@ def test_the_newest_and_the_best_stay(folder):
   assert read_weights(folder)[1] == 5
   assert read_weights(folder, step="best")[1] == 2
   assert float(read_weights(folder, step="4")[0]["vae"][0]) == 4
+
+
+def test_the_best_is_known_after_a_restart_and_of_checkpoints_of_earlier_versions(folder, caplog):
+  """Orbax kept the loss in the checkpoint, which could be written only after validation."""
+  with Checkpoints(folder, keep=1) as checkpoints:
+    checkpoints.save(6, state(6), {"position": 6})
+    checkpoints.judge(6, 3.5)
+  assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir()) == [2, 6]
+  assert json.loads((folder / VALIDATION).read_text()) == {"2": 1.0, "6": 3.5}
+  (folder / VALIDATION).write_text("{")
+  with pytest.raises(UserError, match="knows its validation loss"):
+    read_weights(folder, step="best")
+  assert "validation.json can't be read" in caplog.text
+  (folder / VALIDATION).unlink()
+  with ocp.training.Checkpointer(str(folder / "checkpoints")) as manager:
+    manager.save_checkpointables(7, {"state": dataclasses.asdict(state(7))}, force=True, metrics={METRIC: 0.5})
+  assert read_weights(folder, step="best")[1] == 7
+  with Checkpoints(folder, keep=1) as checkpoints:
+    checkpoints.save(8, state(8), {"position": 8})
+    checkpoints.judge(8, 0.7)
+  assert {int(path.name) for path in (folder / "checkpoints").iterdir()} == {7, 8}
+
+
+def test_a_folder_begun_anew_forgets_the_losses_of_the_run_before(folder):
+  for path in (folder / "checkpoints").iterdir():
+    shutil.rmtree(path)
+  with Checkpoints(folder) as checkpoints:
+    checkpoints.save(1, state(1), {"position": 1})
+    checkpoints.judge(1, 9.0)
+  assert json.loads((folder / VALIDATION).read_text()) == {"1": 9.0}
 
 
 def test_reading_weights_opens_nothing_else(folder, monkeypatch):
