@@ -15,7 +15,6 @@ from anchor_jax.errors import UserError, one_line
 from anchor_jax.files import SIDECAR
 from anchor_jax.motion.sidecar import open_posed_video
 from anchor_jax.motion.video import probe
-from anchor_jax.written import LIST
 
 SIDECAR_FILES = ("pose.mkv", "masks.mkv", "surface.mkv", "landmarks.npz", "sidecar.json")
 MOST_FILMS = 8
@@ -93,7 +92,6 @@ def sort_uploads(given: Sequence[Upload], limits: Limits) -> tuple[list[Upload],
     UserError: as `take_films`.
   """
   given = [file for file in given if not file.name.startswith(".")]  # a folder's own, such as our list of its files
-  given = [file for file in given if file.name != LIST]  # comes with a whole folder; its files are checked one by one
   beside = [file for file in given if file.name in SIDECAR_FILES]
   films = [file for file in given if file.name not in SIDECAR_FILES]
   if not films:
