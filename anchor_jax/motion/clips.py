@@ -17,8 +17,9 @@ from anchor_jax.motion.landmarks import find_faces, require_mediapipe, track_vid
 from anchor_jax.motion.measures import BodyMeasures
 from anchor_jax.motion.people import People, find_person
 from anchor_jax.motion.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
+from anchor_jax.motion.survey import film_cuts
 from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
-from anchor_jax.motion.video import VideoInfo, probe
+from anchor_jax.motion.video import VideoInfo, probe, read_frames
 from anchor_jax.shapes import Float, NdArray
 
 LANDMARK_MODELS = ("mediapipe",)
@@ -139,7 +140,8 @@ def find_poses(
     UserError: no person in the video or at that point, a sidecar says already who is meant, or the video is damaged.
   """
   if video.posed is None:
-    return poses_of(video, find_track(video, frames=frames, person_at=person_at, progress=progress)[0])
+    cuts = film_cuts(itertools.islice(read_frames(video.path, info=video.info), frames), video.info.fps)
+    return poses_of(video, find_track(video, frames=frames, cuts=cuts, person_at=person_at, progress=progress)[0])
   check_no_point(video, person_at)
   return poses_of(video, None)
 
@@ -173,7 +175,8 @@ def find_track(
     people = dataclasses.replace(people, columns=np.clip(people.columns - left, 0, info.width))
   bar = f"landmarks of {path.name}" if progress else None
   columns = None if people is None else people.columns
-  return track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar), people
+  track = track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar)
+  return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), people
 
 
 def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:
@@ -181,7 +184,7 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
 
   Args:
     video: of `check_video`.
-    track: of `find_track`, mended here over these frames alone; None for a video with a sidecar.
+    track: of `find_track`, mended here over these frames alone, each shot by itself; None for a video with a sidecar.
     first, last: numbers of frames.
 
   Raises:
@@ -207,7 +210,9 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
     raise UserError(f"{video.path}: {error}") from None
   poses = lambda square, number: render.pose_renders(mended, square, number)
   frames_in = lambda square, measures: render.posed_frames(video.path, mended, square, measures, first, video.info)
-  return FoundPoses(mended.body[:, SHOULDERS, :2], seen_landmarks(mended), frames_in, poses, mended)
+  assert mended.has_body is not None, "it is known of mended tracks"
+  anchors = np.where(mended.has_body[:, None, None], mended.body[:, SHOULDERS, :2], np.float32(np.nan))
+  return FoundPoses(anchors, seen_landmarks(mended), frames_in, poses, mended)
 
 
 def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:

@@ -4,6 +4,8 @@ Landmarks are continuous picture coordinates: the centre of the pixel in column 
 picture's left, the other eye, nose, the mouth's corner on the left, the other corner.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -45,8 +47,13 @@ def face_transform(landmarks: Float[NdArray, "5 2"], size: int) -> Float[NdArray
   return similarity(landmarks, face_template(size))
 
 
-def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
+def fill_missing(landmarks: Float[NdArray, "T N 2"], cuts: Sequence[int] = ()) -> Float[NdArray, "T N 2"]:
   """Returns the points with missing ones (NaN) interpolated linearly over time, and constant beyond both ends.
+
+  Args:
+    landmarks: points over time.
+    cuts: numbers of frames that begin a new shot: nothing is interpolated across them. A shot in which a point is
+      never known has the last known one of the shots before, else the first one.
 
   Raises:
     UserError: a point is missing in all frames.
@@ -56,9 +63,14 @@ def fill_missing(landmarks: Float[NdArray, "T N 2"]) -> Float[NdArray, "T N 2"]:
   if not known.any(axis=0).all():
     raise UserError("no face is found in any frame: use a video that shows the person's face")
   for point in range(filled.shape[1]):
-    here = known[:, point]
-    for axis in range(2):
-      filled[:, point, axis] = np.interp(frames, frames[here], filled[here, point, axis])
+    here = frames[known[:, point]]
+    before = here[np.clip(np.searchsorted(here, frames, side="right") - 1, 0, None)]
+    held = filled[before, point]
+    for shot in np.split(frames, [cut for cut in cuts if 0 < cut < len(frames)]):
+      inside = here[np.isin(here, shot)]
+      for axis in range(2):
+        values = np.interp(shot, inside, filled[inside, point, axis]) if len(inside) else held[shot, axis]
+        filled[shot, point, axis] = values
   return filled
 
 

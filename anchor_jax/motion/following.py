@@ -257,6 +257,8 @@ def follow(driver: Driver, followed: Followed, found: Found, time: float) -> tup
     face=face.value[None].astype(np.float32),
     hands=np.stack(shown, axis=1).astype(np.float32),
     has_face=np.ones(1, bool),
+    has_body=None,
+    has_hands=None,
   )
   return Followed(state, face, from_nose, (hands[0], hands[1])), now
 

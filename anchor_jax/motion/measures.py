@@ -3,6 +3,9 @@
 Lengths are shares of the side of the square that is cropped from the video (`framing.Square`), so that they do not
 depend on the size of the frames. The depth that a landmark model guesses is not to be trusted, so limbs are measured in
 the picture: the 95th percentile of their lengths, since a limb looks shortest when it points at the camera.
+
+Only frames in which the person, the face or the hand was found are measured. Shots may be as near or as far as they
+like: within each the lengths are taken in widths of its shoulders.
 """
 
 import dataclasses
@@ -15,11 +18,15 @@ import numpy as np
 from anchor_jax.motion.framing import Square
 from anchor_jax.motion.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 from anchor_jax.motion.widths import Widths
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.shapes import Bool, Float, NdArray
 
 EARS = (7, 8)  # among the body points
 _LIMB_PERCENTILE = 95
+_LEAST_FRAMES = 5  # of a shot whose shoulders are measured
 _LEAST_SEEN = 0.05  # of the frames: a limb that is within the picture in fewer is not measured
+# A part of an arm that is shorter than this share of the shoulders, or a forearm than that of the upper arm, points at
+# the camera in nearly all frames: its length is not known. Of adults the upper arm has 0.9, the forearm 0.75.
+_SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
 _LARGEST = 10.0  # sides of the square: a stored measure beyond this is damaged
 
 
@@ -34,7 +41,8 @@ class BodyMeasures:
     torso: from the middle between the shoulders to that between the hips, median.
     hips: between the hips, median.
     palm: from the wrist to the knuckle of the middle finger, in three dimensions, median of both hands.
-    upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture.
+    upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture, or points at the
+      camera in nearly all frames.
     forearm: from elbow to wrist, in the same way.
     face: width and height of the face's mesh in three dimensions, median; None where no face was found.
     widths: of her solids, clothes and hair included (motion/fit.py); None for those of a standard body, as in files of
@@ -85,34 +93,74 @@ class BodyMeasures:
     return cls(**read)
 
 
-def measure(track: Track, square: Square, frames: int | None = None) -> BodyMeasures:
-  """Measures the person of a track.
+def measure(track: Track, square: Square) -> BodyMeasures:
+  """Measures the person of a track, over all frames that can be trusted.
 
   Args:
     track: mended.
     square: the crop of her video.
-    frames: measure only the first so many.
   """
-  body, face, hands = (points[:frames] for points in (track.body, track.face, track.hands))
+  found = np.ones(len(track), bool) if track.has_body is None else track.has_body
+  body, unit = track.body[found], _units(track, found)
   middle = body[:, SHOULDERS, :2].mean(axis=1)
-  distance = lambda points: float(np.median(np.linalg.norm(points, axis=-1))) / square.side
-  width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
-  limb = lambda start, end: _limb(track, body[:, start, :2], body[:, end, :2], square)
-  has_face = bool(np.isfinite(face[:, 0, 0]).all())
   x, y = (np.median(middle, axis=0) - (square.left, square.top)) / square.side
+  width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
+  shoulders = _positive(float(np.percentile(width, 80)) / square.side)
+  apart = lambda points: np.linalg.norm(points, axis=-1) / unit
+  usual = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
+  upper_arm, forearm = (
+    _limb(track, body[:, start, :2], body[:, end, :2], unit) for start, end in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS))
+  )
+  if forearm is not None and forearm < _SHORTEST_FOREARM * (upper_arm or 0.0):
+    forearm = None
   return BodyMeasures(
     place=(float(x), float(y)),
-    shoulders=_positive(float(np.percentile(width, 80)) / square.side),
-    neck=_positive(distance(body[:, EARS, :2].mean(axis=1) - middle)),
-    torso=_positive(distance(body[:, HIPS, :2].mean(axis=1) - middle)),
-    hips=_positive(distance(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
-    palm=_positive(distance(hands[:, :, 9] - hands[:, :, 0])),
-    upper_arm=limb(SHOULDERS, ELBOWS),
-    forearm=limb(ELBOWS, WRISTS),
-    face=(_positive(distance(face[:, 454] - face[:, 234])), _positive(distance(face[:, 10] - face[:, 152])))
-    if has_face
-    else None,
+    shoulders=shoulders,
+    neck=usual(apart(body[:, EARS, :2].mean(axis=1) - middle)),
+    torso=usual(apart(body[:, HIPS, :2].mean(axis=1) - middle)),
+    hips=usual(apart(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
+    palm=_palm(track, found, unit, usual),
+    upper_arm=None if upper_arm is None else _positive(upper_arm * shoulders),
+    forearm=None if forearm is None else _positive(forearm * shoulders),
+    face=_face(track, found, unit, usual),
   )
+
+
+def _units(track: Track, found: Bool[NdArray, " T"]) -> Float[NdArray, " F"]:
+  """Pixels between the shoulders in the shot of each frame in which the person was found; all shots' in short ones."""
+  whole = _width(track.body[found])
+  units = np.full(len(track), whole)
+  for first, last in track.shots if len(track.shots) > 1 else ():
+    here = found[first:last]
+    if here.sum() >= _LEAST_FRAMES:
+      units[first:last] = _width(track.body[first:last][here])
+  return units[found]
+
+
+def _width(body: Float[NdArray, "T 33 3"]) -> float:
+  """The 80th percentile of the shoulders' width, in pixels."""
+  return max(float(np.percentile(np.linalg.norm(body[:, 11, :2] - body[:, 12, :2], axis=-1), 80)), 1e-6)
+
+
+def _palm(track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any) -> float:
+  """The palms' length: of the hands that were found, else of those that were placed on the wrists."""
+  hands = track.hands[found]
+  lengths = np.linalg.norm(hands[:, :, 9] - hands[:, :, 0], axis=-1) / unit[:, None]
+  known = None if track.has_hands is None else track.has_hands[found]
+  return usual(lengths if known is None or not known.any() else lengths[known])
+
+
+def _face(
+  track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any
+) -> tuple[float, float] | None:
+  """Width and height of the face; None where it was never found."""
+  face = track.face[found]
+  known = np.isfinite(face[:, 0, 0])
+  if not known.all():
+    return None
+  seen = track.has_face[found] if track.has_face[found].any() else known
+  across, along = (np.linalg.norm(face[seen, a] - face[seen, b], axis=-1) for a, b in ((454, 234), (10, 152)))
+  return usual(across / unit[seen]), usual(along / unit[seen])
 
 
 def _positive(length: float) -> float:
@@ -120,14 +168,17 @@ def _positive(length: float) -> float:
   return max(length, 1e-3)
 
 
-def _limb(track: Track, start: Float[NdArray, "T 2 2"], end: Float[NdArray, "T 2 2"], square: Square) -> float | None:
-  """Length of a limb of both sides, where it is within the video's picture: beyond it the model guesses."""
+def _limb(
+  track: Track, start: Float[NdArray, "F 2 2"], end: Float[NdArray, "F 2 2"], unit: Float[NdArray, " F"]
+) -> float | None:
+  """Length of a limb of both sides in shoulder widths, where it is within the picture: beyond it the model guesses."""
   picture = np.array([track.width, track.height])
   seen = np.all([(points >= 0).all(axis=-1) & (points < picture).all(axis=-1) for points in (start, end)], axis=0)
   if seen.sum() < max(1, _LEAST_SEEN * len(start)):
     return None
-  lengths = np.linalg.norm(end - start, axis=-1)[seen]
-  return _positive(float(np.percentile(lengths, _LIMB_PERCENTILE)) / square.side)
+  lengths = (np.linalg.norm(end - start, axis=-1) / unit[:, None])[seen]
+  length = float(np.percentile(lengths, _LIMB_PERCENTILE))
+  return None if length < _SHORTEST_ARM else length
 
 
 def typical(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:

@@ -1,5 +1,6 @@
 """A first look at a film, before any landmark: cuts, light, sharpness and movement of the camera, frame by frame."""
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -87,6 +88,25 @@ def survey(frames: Iterable[UInt8[NdArray, "H W 3"]], fps: float | int) -> Surve
   lit = np.flatnonzero(luma >= _DARK)  # what is seen after a dark stretch is compared with what was seen before
   cuts = lit[find_cuts(pictures[lit], fps)] if len(lit) else lit
   return Survey(pictures, luma, np.array(detail, np.float32), places, thumbnails, cuts)
+
+
+def film_cuts(frames: Iterable[UInt8[NdArray, "H W 3"]], fps: float | int) -> tuple[int, ...]:
+  """Returns the numbers of the frames that begin a new shot, in order; a film is looked at once, less than by `survey`.
+
+  Where 0.2 s or more are dark, the dark stretch is a shot of its own, also where the same scene goes on after it.
+  """
+  tiny, light = [], []
+  for frame in frames:
+    tiny.append(cv2.resize(frame, _TINY, interpolation=cv2.INTER_AREA))
+    light.append(np.percentile(cv2.cvtColor(_narrow(frame, _WIDTH), cv2.COLOR_RGB2GRAY)[::2, ::2], 95))
+  dark = np.array(light) < _DARK
+  lit = np.flatnonzero(~dark)
+  cuts = {int(lit[number]) for number in find_cuts(np.stack(tiny)[lit], fps)} if len(lit) else set()
+  edges = [0, *(np.flatnonzero(dark[1:] != dark[:-1]) + 1).tolist(), len(dark)]
+  for first, last in itertools.pairwise(edges):
+    if last - first >= WINDOW * fps and dark[first]:
+      cuts |= {first, last}
+  return tuple(sorted(cut for cut in cuts if 0 < cut < len(dark)))
 
 
 def _narrow(frame: UInt8[NdArray, "H W 3"], width: int) -> UInt8[NdArray, "h w 3"]:

@@ -6,6 +6,7 @@ body, the wrist for a hand, the head for the face). Numbering is MediaPipe's: 33
 """
 
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ _EYE_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
 
 SHORT_GAP = 0.4  # seconds: over these a hand is interpolated, beyond them its fingers are unknown
 SLOW, FAST = 0.075, 0.022  # standard deviations of the smoothing in seconds, at rest and in motion
+_USUAL_PALM = 0.27  # shoulder widths, of a hand that is never found
 BRISK = 0.8  # shoulder widths a second from which on a point counts as moving
 
 
@@ -38,6 +40,9 @@ class Track:
     has_face: [T] whether the face was found in a frame.
     columns: [T 2] the columns of the picture that are hers, the first and the one after the last, where other people
       are beside her; None where the whole picture is.
+    cuts: numbers of the frames that begin a new shot: nothing is filled or smoothed across them.
+    has_body: [T] of a mended track, whether the person was found in a frame; None where that is not known.
+    has_hands: [T 2] of a mended track, whether a hand was found and is plausible; None where that is not known.
   """
 
   width: int
@@ -50,6 +55,9 @@ class Track:
   masks: tuple[bytes, ...]
   has_face: Bool[NdArray, " T"]
   columns: Int[NdArray, "T 2"] | None = None
+  cuts: tuple[int, ...] = ()
+  has_body: Bool[NdArray, " T"] | None = None
+  has_hands: Bool[NdArray, "T 2"] | None = None
 
   def __len__(self) -> int:
     return len(self.body)
@@ -66,8 +74,16 @@ class Track:
 
   def part(self, first: int, last: int) -> "Track":
     """Returns the track of frames `first` to `last` (exclusive)."""
-    names = ("body", "face", "hands", "masks", "has_face", *(() if self.columns is None else ("columns",)))
-    return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in names})
+    optional = [name for name in ("columns", "has_body", "has_hands") if getattr(self, name) is not None]
+    names = ("body", "face", "hands", "masks", "has_face", *optional)
+    cuts = tuple(cut - first for cut in self.cuts if first < cut < last)
+    return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in names}, cuts=cuts)
+
+  @property
+  def shots(self) -> list[tuple[int, int]]:
+    """First and last (exclusive) frame of each shot, in order."""
+    inside = sorted({cut for cut in self.cuts if 0 < cut < len(self)})
+    return list(itertools.pairwise([0, *inside, len(self)]))
 
   @property
   def shoulder_width(self) -> float:
@@ -101,13 +117,52 @@ def mend(track: Track) -> Track:
   """Returns the track with gaps filled and all points smoothed; only a face that is in no frame stays missing.
 
   Short gaps are interpolated over time. Where a hand is missing for longer, a relaxed one is placed on the wrist and
-  the coarse knuckles among the body points. The smoothing is symmetric in time, so that nothing lags.
+  the coarse knuckles among the body points. The smoothing is symmetric in time, so that nothing lags. Each shot is
+  mended by itself; in one that shows nobody, such as a title card, the person stands as at the end of the shot before,
+  or as at the beginning of the one after.
 
   Raises:
     UserError: no person in any frame.
   """
-  if not np.isfinite(track.body[:, 0, 0]).any():
+  seen = np.isfinite(track.body[:, 0, 0])
+  if not seen.any():
     raise UserError("no person is found in the video: use one that shows the upper body")
+  palms = [_palm(track, side) for side in (0, 1)]
+  shots = [(first, last) for first, last in track.shots if seen[first:last].any()]
+  parts = [_mend_shot(track.part(first, last), palms) for first, last in shots]
+  joined = lambda name: np.concatenate([getattr(part, name) for part in parts])
+  shown = np.concatenate([np.arange(first, last) for first, last in shots])
+  place = _held(shown, len(track))
+  body, face = joined("body")[place], joined("face")[place]
+  known = np.flatnonzero(np.isfinite(face[:, 0, 0]))
+  if 0 < len(known) < len(face):  # a shot from behind has the face of another one, and its own nose
+    nose, held = body[:, NOSE : NOSE + 1], known[_held(known, len(track))]
+    face = np.where(np.isfinite(face), face, face[held] - nose[held] + nose)
+  return dataclasses.replace(
+    track,
+    body=body,
+    face=face,
+    hands=joined("hands")[place],
+    has_body=seen,
+    has_hands=joined("has_hands")[place] & seen[:, None],
+  )
+
+
+def _held(known: Int[NdArray, " K"], count: int) -> Int[NdArray, " T"]:
+  """For each of `count` frames the place in `known`, numbers of frames, of the last one until then, else the first."""
+  return np.clip(np.searchsorted(known, np.arange(count), side="right") - 1, 0, None)
+
+
+def _palm(track: Track, side: int) -> float:
+  """Length of a palm, wrist to middle knuckle, in shoulder widths: the median over all frames in which it was found."""
+  unit, hand = track.shoulder_width, track.hands[:, side]
+  lengths = np.linalg.norm(hand[:, 9] - hand[:, 0], axis=-1) / unit
+  lengths = lengths[plausible_hand(hand, track.body[:, WRISTS[side]], unit)]
+  return float(np.median(lengths)) if len(lengths) else _USUAL_PALM
+
+
+def _mend_shot(track: Track, palms: list[float]) -> Track:
+  """A shot that shows the person, mended; `palms` in shoulder widths."""
   unit = track.shoulder_width
   body = steady(interpolate(track.body), track.fps, unit)
   face = track.face
@@ -115,8 +170,10 @@ def mend(track: Track) -> Track:
     # across gaps the face keeps its shape and follows the body's nose
     nose = body[:, NOSE : NOSE + 1]
     face = steady(interpolate(face - nose) + nose, track.fps, unit)
-  hands = np.stack([_mend_hand(track, body, side, unit) for side in (0, 1)], axis=1)
-  return dataclasses.replace(track, body=body, face=face, hands=hands)
+  hands, known = zip(*(_mend_hand(track, body, side, unit, palms[side] * unit) for side in (0, 1)))
+  return dataclasses.replace(
+    track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1)
+  )
 
 
 def guessed_hands(track: Track) -> Bool[NdArray, "T 2"]:
@@ -186,14 +243,16 @@ def gaussian(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T
 # ---- hands -----------------------------------------------------------------------------------------------------------
 
 
-def _mend_hand(track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: float) -> Float[NdArray, "T 21 3"]:
-  """One hand's points: found, interpolated, or relaxed."""
+def _mend_hand(
+  track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: float, usual: float
+) -> tuple[Float[NdArray, "T 21 3"], Bool[NdArray, " T"]]:
+  """One hand's points, found, interpolated or relaxed, and where they were found; `usual` is a palm's length."""
   wrist = body[:, WRISTS[side]]
   hand = track.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
   known = plausible_hand(hand, wrist, unit)
   # in the frame of the forearm, so that over a gap the hand goes along with the arm
   turn = forearm_turn(body, side)
-  palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1))) if known.any() else 0.27 * unit
+  palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1))) if known.any() else usual
   local = rotate(hand - wrist[:, None], -turn)
   local[~known] = np.nan
   relaxed = rotate(relaxed_hand(body, side, palm) - wrist[:, None], -turn)
@@ -206,7 +265,8 @@ def _mend_hand(track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: fl
     local = weight * bridged + (1 - weight) * relaxed
   else:
     local = relaxed
-  return (rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]).astype(np.float32)
+  hand = rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]
+  return hand.astype(np.float32), known
 
 
 def plausible_hand(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], unit: float) -> Bool[NdArray, " T"]:

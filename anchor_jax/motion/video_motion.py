@@ -20,7 +20,7 @@ from anchor_jax.motion.tracks import SHOULDERS, Track, mend, seen_landmarks
 from anchor_jax.shapes import Float, NdArray
 
 _MARGIN = 1.0  # seconds tracked beyond the last frame wanted, since gaps and smoothing look ahead
-_MEASURED = 10.0  # seconds from the beginning, over which the measures of a person are taken who drives another
+_MEASURED = 30.0  # seconds over which at least the measures of a person are taken who drives another
 
 
 def read_video_motion(
@@ -41,8 +41,9 @@ def read_video_motion(
   frames are taken. The landmark model runs now, over the frames that are needed for `frames`, and one second more.
 
   With `measures` and without a sidecar, the motion is mapped onto that body and its place in the picture, unless the
-  person in the video has the same (motion/retarget.py). The driving person's measures are those of the first 10
-  seconds, over which the landmark model then runs in any case.
+  person in the video has the same (motion/retarget.py). The driving person's measures are taken of all frames that can
+  be trusted; with `frames`, at least of the first 30 seconds, over which the landmark model then runs in any case.
+  Nothing is smoothed or filled across cuts.
 
   Args:
     path: the video.
@@ -80,10 +81,11 @@ def _motion_of(
   found = find_poses(video, frames=needed, person_at=person_at, progress=True)
   square = square_of([found], video.info, size)
   if measures is not None and found.track is not None:
-    track, square, body = fitted_track(found.track, square, video.info.fps, measures, mapped)
+    track, square, body = fitted_track(found.track, square, measures, mapped)
     poses = lambda square, first: pose_renders(track, square, first, body)
     found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
-  landmarks = fill_missing(square.points(found.landmarks))
+  cuts = () if found.track is None else found.track.cuts
+  landmarks = fill_missing(square.points(found.landmarks), cuts)
 
   def frames(first: int) -> Iterator[MotionFrame]:
     return _frames(found.poses(square, first), landmarks, first)
@@ -112,28 +114,27 @@ def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped:
   centre = centre_of(track.body[:, SHOULDERS, :2], track.width, track.height)
   square, body = square_around(track.width, track.height, centre, size), None
   if measures is not None:
-    track, square, body = fitted_track(track, square, track.fps, measures, mapped)
-  landmarks = fill_missing(square.points(seen_landmarks(track)))
+    track, square, body = fitted_track(track, square, measures, mapped)
+  landmarks = fill_missing(square.points(seen_landmarks(track)), track.cuts)
   frames = lambda first: _frames(pose_renders(track, square, first, body), landmarks, first)
   return Motion(track.fps, size, len(track), frames)
 
 
 def fitted_track(
-  track: Track, square: Square, fps: float, measures: BodyMeasures, mapped: bool
+  track: Track, square: Square, measures: BodyMeasures, mapped: bool
 ) -> tuple[Track, Square, BodyMeasures]:
   """Returns a mended track as another person makes the motion, its square, and the measures to render it with.
 
   Args:
     track: of the driving person.
     square: the crop of the driving video, of the size of the renders.
-    fps: frames per second.
     measures: of the person who is to make the motion.
     mapped: whether it is mapped onto her body; otherwise she lends it only the widths of her solids.
   """
-  driver = measure(track, square, math.ceil(_MEASURED * fps))
+  driver = measure(track, square)
   fitted = retarget(track, square, driver, measures) if mapped else None
   if fitted is None:
-    return track, square, dataclasses.replace(measure(track, square), widths=measures.widths)
+    return track, square, dataclasses.replace(driver, widths=measures.widths)
   return *fitted, measures
 
 

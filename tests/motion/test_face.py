@@ -42,6 +42,15 @@ def test_crop_lands_on_the_template_at_any_size():
       np.testing.assert_allclose(centre, [x, y], atol=0.02 * size)
 
 
+def test_points_are_not_filled_across_cuts():
+  points = np.full((9, 5, 2), np.nan, np.float32)
+  points[[1, 3]], points[[5, 8]] = [[[1]], [[3]]], [[[50]], [[53]]]
+  filled = face.fill_missing(points, cuts=(4, 7))
+  assert filled[:, 2, 1].tolist() == [1, 1, 2, 3, 50, 50, 50, 53, 53]
+  filled = face.fill_missing(points[:7], cuts=(1, 6))  # a shot before any and one after all that are known
+  assert filled[:, 0, 0].tolist() == [1, 1, 2, 3, 26.5, 50, 50]
+
+
 def test_fill_missing():
   landmarks = np.tile(np.arange(6, dtype=np.float32)[:, None, None], (1, 5, 2))
   holes = landmarks.copy()

@@ -12,7 +12,7 @@ from anchor_jax.motion.clips import CheckedVideo, check_video
 from anchor_jax.motion.films import FilmLook, look_at, read_films
 from anchor_jax.motion.sidecar import write_posed_video
 from anchor_jax.motion.stretches import count
-from anchor_jax.motion.survey import background_shift, find_cuts, survey
+from anchor_jax.motion.survey import background_shift, film_cuts, find_cuts, survey
 from anchor_jax.motion.video import probe, read_frames
 
 
@@ -66,6 +66,14 @@ def test_cuts():
   assert find_cuts(flash, 25).tolist() == []
   assert find_cuts(rng.integers(0, 256, (20, 9, 16, 3), np.uint8), 25).tolist() == []  # noise changes all the time
   assert find_cuts(film[:1], 25).tolist() == []
+
+
+def test_a_dark_card_is_a_shot_of_its_own():
+  rng = np.random.default_rng(0)
+  scene, other = rng.integers(0, 256, (2, 36, 64, 3)).astype(np.uint8)
+  film = [scene] * 10 + [scene // 8] * 6 + [scene] * 10 + [other] * 10 + [other // 8] * 2 + [other] * 10
+  assert film_cuts(film, 25) == (10, 16, 26)  # two dark frames are none
+  assert film_cuts([scene // 8] * 10, 25) == ()
 
 
 def test_a_camera_that_moves_is_told():

@@ -57,6 +57,59 @@ def other(measures, **factors):
 HERS = dict(shoulders=0.8, neck=0.7, torso=0.9, hips=1.1, palm=0.65, upper_arm=0.95, forearm=0.6, face=(0.7, 0.85))
 
 
+def foreshortened(track, first, last, share):
+  """The track with forearms that point at the camera in some frames."""
+  body, hands = track.body.copy(), track.hands.copy()
+  for side in (0, 1):
+    forearm = body[first:last, WRISTS[side]] - body[first:last, ELBOWS[side]]
+    body[first:last, WRISTS[side]] -= (1 - share) * forearm
+    hands[first:last, side] -= ((1 - share) * forearm)[:, None]
+  return dataclasses.replace(track, body=body, hands=hands)
+
+
+def test_measures_are_those_of_all_frames_that_can_be_trusted(standing_track):
+  film = moving(standing_track(frames=200))
+  own = measure(film, SQUARE)
+  close = lambda found, but=(): [
+    np.testing.assert_allclose(value, getattr(own, name), rtol=0.04)
+    for name, value in dataclasses.asdict(found).items()
+    if name not in ("widths", *but)
+  ]
+  # a title card at first, on which the person is not found
+  card = dataclasses.replace(film, body=film.body.copy(), has_body=np.arange(200) >= 100, cuts=(100,))
+  card.body[:100] = card.body[100]
+  card.body[:100, WRISTS] += 300
+  close(measure(card, SQUARE))
+  # forearms towards the camera for half of the film, and for all of it
+  close(measure(foreshortened(film, 0, 100, 0.3), SQUARE))
+  never = measure(foreshortened(film, 0, 200, 0.3), SQUARE)
+  assert never.forearm is None
+  close(never, but=("forearm",))
+  wide = other(own, place=(0.4, 0.5), shoulders=0.9)
+  by = scales(never, wide)
+  assert by is not None and by.forearm == by.shoulders  # no arm of twice its length
+  # a second shot from half as far: proportions do not mix
+  twice = lambda points: np.concatenate([points[:100], 2 * points[100:]])
+  points = {name: twice(getattr(film, name)) for name in ("body", "face", "hands")}
+  near = dataclasses.replace(film, width=320, height=240, cuts=(100,), **points)
+  found = measure(near, SQUARE)
+  for name in ("neck", "torso", "hips", "palm", "upper_arm", "forearm"):
+    ratio = getattr(found, name) / found.shoulders
+    assert ratio == pytest.approx(getattr(own, name) / own.shoulders, rel=0.05), name
+
+
+def test_hands_and_faces_that_were_not_found_are_not_measured(standing_track):
+  film = standing_track(frames=50)
+  hands, seen = film.hands.copy(), np.arange(50)[:, None] >= [40, 50]
+  hands[~seen] *= 3
+  found = measure(dataclasses.replace(film, hands=hands, has_hands=seen), SQUARE)
+  assert found.palm == pytest.approx(measure(film, SQUARE).palm)
+  face = film.face.copy()
+  face[:40] *= 1.5
+  found = measure(dataclasses.replace(film, face=face, has_face=np.arange(50) >= 40), SQUARE)
+  assert found.face == pytest.approx(measure(film, SQUARE).face)
+
+
 def test_the_result_has_her_lengths_and_her_place(driver):
   own = measure(driver, SQUARE)
   hers = other(own, place=(0.4, 0.5), **HERS)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,26 @@ def test_the_gaussian_is_one_with_point_reflection():
     np.testing.assert_allclose(tracks.gaussian(points, sigma), expected, atol=1e-6)
   straight = np.linspace(0, 9, 10, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
   np.testing.assert_allclose(tracks.gaussian(straight, 1.5), straight, atol=1e-6)
+
+
+def test_nothing_is_smoothed_or_filled_across_cuts(standing_track):
+  """A title card of 8 frames, a scene, and the same person elsewhere, seen from behind at first."""
+  track = standing_track(frames=40)
+  body, face, hands = track.body.copy(), track.face.copy(), track.hands.copy()
+  for points in (body, face, hands):
+    points[24:, ..., 0] += 60
+    points[:8] = np.nan
+  face[24:] = np.nan
+  body[30:32] = np.nan  # within a shot, a gap is filled
+  film = standing_track(frames=40, body=body, face=face, hands=hands)
+  mended = tracks.mend(dataclasses.replace(film, cuts=(8, 24)))
+  step = np.where(np.arange(40) >= 24, 60, 0)[:, None]
+  for name in ("body", "face"):
+    np.testing.assert_allclose(getattr(mended, name)[..., 0], getattr(track, name)[..., 0] + step, atol=1e-3)
+  assert mended.has_body.tolist() == [False] * 8 + [True] * 22 + [False] * 2 + [True] * 8
+  assert mended.part(4, 30).cuts == (4, 20) and mended.part(8, 24).cuts == ()
+  blurred = tracks.mend(film).body[22:26, 11, 0] - track.body[22:26, 11, 0]
+  assert np.abs(blurred - [0, 0, 60, 60]).max() > 3  # what the cuts are for
 
 
 def test_mending_fills_all(standing_track):
