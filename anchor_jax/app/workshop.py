@@ -257,6 +257,7 @@ class Workshop:
           raise NotFound("there is no such person (any more)") from None
         raise
       self.intake.mark_used(uploads, job)
+      self.intake.mark_used(uploads, name)
       return made
     else:
       raise UserError("choose a motion first")

@@ -173,8 +173,10 @@ def test_removing_leaves_nothing(shop):
   left = {path.name for path in shop.people.folder_of(person.name).rglob("*") if job.name in path.name}
   assert not left and shop.jobs.get(job.name) is None
   shop.train("a", person.name)
+  shop.make_video("a", person.name, "upload", 1, uploaded=upload(shop))
   shop.remove_person("a", person.name)
   assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+  assert [path.name for path in shop.uploads.iterdir()] == [MARK]
 
 
 def test_a_person_who_is_deleted_while_a_motion_is_copied_stays_deleted(shop, monkeypatch):
