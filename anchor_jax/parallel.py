@@ -9,6 +9,7 @@ A parameter is sharded over tensor by its name (`_TENSOR_RULES`), then over fsdp
 the fsdp size divides. Parameters of fewer than `_SMALLEST_SHARDED` elements are replicated.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -57,6 +58,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     raise UserError(f"config.mesh {dict(zip(AXES, sizes, strict=True))} doesn't fit {len(devices)} devices")
   sizes = [len(devices) // known if size == -1 else size for size in sizes]
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check_processes(devices: Sequence[Any]) -> None:
+  """Raises UserError unless each process of a run has as many of the devices: equal shards of a batch need that."""
+  counts = collections.Counter(device.process_index for device in devices)
+  most, fewest = max(counts.values(), default=0), min(counts.values(), default=0)
+  if most != fewest:
+    which = {count: next(index for index in sorted(counts) if counts[index] == count) for count in (most, fewest)}
+    raise UserError(
+      f"process {which[most]} has {most} devices and process {which[fewest]} has {fewest}: give every process as many"
+      " (launch/README.md)"
+    )
 
 
 def sampling_mesh(windows: int, frames: int) -> Mesh:

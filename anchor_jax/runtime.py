@@ -19,7 +19,9 @@ _EARNS_BACK = 100  # steps; docs/measurements.md, One core or all
 _MOST_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
-def initialize_distributed(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+def initialize_distributed(
+  coordinator: str | None = None, count: int | None = None, index: int | None = None, heartbeat: int = 30
+) -> None:
   """Connects this process to the other processes of the run; call it before anything asks JAX for devices.
 
   On TPU slices, in GKE and under Slurm, JAX reads the arguments from the environment; elsewhere all three are needed.
@@ -29,6 +31,7 @@ def initialize_distributed(coordinator: str | None = None, count: int | None = N
     coordinator: HOST:PORT of process 0.
     count: number of processes.
     index: number of this process, 0 to count - 1.
+    heartbeat: seconds without a sign of life from a process, after which JAX ends the others.
 
   Raises:
     UserError: some of the three arguments are given, but not all.
@@ -37,9 +40,9 @@ def initialize_distributed(coordinator: str | None = None, count: int | None = N
   if any(given) and not all(given):
     raise UserError("--coordinator, --processes and --process go together: give all three or none")
   if all(given):
-    jax.distributed.initialize(coordinator, count, index)
+    jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=heartbeat)
   elif _environment_has_several_processes():
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
 
 
 def _environment_has_several_processes() -> bool:

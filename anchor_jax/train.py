@@ -100,13 +100,15 @@ def _train_and_report(
 
   from anchor_jax import runtime
   from anchor_jax.config import MeshConfig
+  from anchor_jax.pod_errors import end_together
 
   runtime.enable_compilation_cache()
   # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.
   if config.mesh == MeshConfig() and processes == (None, None, None):
     runtime.divide_cpu(config.steps, config.data.batch_size, config.optimizer.accumulate)
   runtime.initialize_distributed(*processes)
-  metrics = train(config, workdir, profile=profile)
+  with end_together():
+    metrics = train(config, workdir, profile=profile)
   print(f"trained {config.part} in {workdir}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
 
 

@@ -1,8 +1,10 @@
 """The face crops of a prepared folder, which the head trains on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from anchor_jax.data.sources import ArraySource, Source, read_all
+from anchor_jax.data.sources import Record, Source
 from anchor_jax.errors import UserError
 from anchor_jax.motion.face import crop_image, face_transform, keep_mask
 from anchor_jax.shapes import Int, NdArray
@@ -16,8 +18,58 @@ def records_with_faces(source: Source) -> Int[NdArray, " N"]:
   return records
 
 
-def head_source(source: Source, size: int) -> ArraySource:
-  """Returns the face crops of all records whose landmarks are known, in memory, for training the head.
+class CropSource:
+  """The face crops of records whose landmarks are known, made as they are read; see `head_source`.
+
+  Attributes:
+    source: the whole frames.
+    size: height and width S of the crops, in pixels.
+    records: numbers of the records in `source`.
+    people, videos, has_landmarks: as of a `Source`.
+  """
+
+  def __init__(self, source: Source, size: int, records: Int[NdArray, " N"]):
+    """Takes the numbers of records with landmarks."""
+    self.source, self.size, self.records = source, size, records
+    self.people, self.videos = source.people[records], source.videos[records]
+    self.has_landmarks = np.ones(len(records), bool)
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __repr__(self) -> str:
+    return f"CropSource({self.source}, {self.size} pixels, {len(self)} records)"
+
+  def read(self, index: int, fields: Sequence[str]) -> Record:
+    """Some fields of a record."""
+    number, size = int(self.records[index]), self.size
+    if unknown := set(fields) - set(_NEEDED):
+      raise KeyError(f"face crops have no {', '.join(sorted(unknown))}")
+    needed = sorted({name for field in fields for name in _NEEDED[field]})
+    whole = self.source.read(number, needed) if needed else {}
+    to_crop = face_transform(whole["landmarks"], size) if needed else np.eye(2, 3)
+    made: Record = {}
+    for field in fields:
+      if field == "record":
+        made[field] = np.asarray(number, np.int32)
+      elif field == "keep_mask":
+        made[field] = keep_mask(whole["face_mask"], to_crop, size)
+      else:  # only a frame goes on beyond its border
+        made[field] = crop_image(whole[field], to_crop, size, extend=field == "frame")
+    return made
+
+
+# The fields of the whole frame that each field of a crop is made of.
+_NEEDED = {
+  "frame": ("frame", "landmarks"),
+  "pose": ("pose", "landmarks"),
+  "keep_mask": ("face_mask", "landmarks"),
+  "record": (),
+}
+
+
+def head_source(source: Source, size: int) -> CropSource:
+  """Returns the face crops of all records whose landmarks are known, read as they are needed, for training the head.
 
   Args:
     source: prepared frames with their poses.
@@ -30,14 +82,4 @@ def head_source(source: Source, size: int) -> ArraySource:
   Raises:
     UserError: no record has landmarks.
   """
-  records = records_with_faces(source)
-  frames = np.empty((len(records), size, size, 3), np.uint8)
-  poses, masks = np.empty_like(frames), np.empty((len(records), size, size, 1), np.uint8)
-  names = ("frame", "pose", "face_mask", "landmarks")
-  for n, fields in enumerate(read_all(source, records.tolist(), names, progress="faces")):
-    transform = face_transform(fields["landmarks"], size)
-    frames[n] = crop_image(fields["frame"], transform, size, extend=True)
-    poses[n] = crop_image(fields["pose"], transform, size)
-    masks[n] = keep_mask(fields["face_mask"], transform, size)
-  arrays = {"frame": frames, "pose": poses, "keep_mask": masks, "record": records.astype(np.int32)}
-  return ArraySource(arrays, source.people[records], source.videos[records])
+  return CropSource(source, size, records_with_faces(source))

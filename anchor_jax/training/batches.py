@@ -162,7 +162,7 @@ def open_training_data(
     place = encode_records(pictures, networks, weights, folders, key, with_context, processes, mesh)
   source = pictures
   if config.data.in_memory and not isinstance(pictures, ArraySource):
-    source = load(records, sorted({*target, *reference} - {*encoded, FIELD}), progress="read")
+    source = load(pictures, sorted({*target, *reference} - {*encoded, FIELD}), progress="read")
   if place is not None:
     source = EncodedSource(source, place, encoded)
   kind = config.data.appearance

@@ -99,6 +99,7 @@ def make_optimizer(
 
 def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh of a run. Raises UserError if it does not fit the devices, or the batch does not fit the mesh."""
+  parallel.check_processes(jax.devices() if devices is None else devices)
   mesh = parallel.make_mesh(config.mesh, devices)
   parallel.check_batch(mesh, config.data.batch_size)
   parts, rows = config.optimizer.accumulate, parallel.batch_divisor(mesh)

@@ -4,6 +4,19 @@ import pytest
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.sources import ArraySource
 from anchor_jax.errors import UserError
+from anchor_jax.motion.face import crop_image, face_transform, keep_mask
+
+
+class Counted(ArraySource):
+  """Notes what is read of it."""
+
+  def __init__(self, *arguments, **more):
+    super().__init__(*arguments, **more)
+    self.read_fields = []
+
+  def read(self, index, fields):
+    self.read_fields.append((index, tuple(fields)))
+    return super().read(index, fields)
 
 
 def test_head_source_leaves_out_what_has_no_face(posed_frames):
@@ -11,8 +24,23 @@ def test_head_source_leaves_out_what_has_no_face(posed_frames):
   arrays = {name: np.stack([getattr(frame, name) for frame in frames]) for name in ("frame", "pose", "landmarks")}
   arrays["face_mask"] = np.stack([frame.face_mask[..., None] for frame in frames])
   known = np.array([True, False, True])
-  head = head_source(ArraySource(arrays, np.array([0, 0, 1]), has_landmarks=known), 32)
-  assert head.arrays["record"].tolist() == [0, 2] and head.people.tolist() == [0, 1]
-  assert head.arrays["frame"].shape == (2, 32, 32, 3) and head.arrays["keep_mask"].shape == (2, 32, 32, 1)
+  source = Counted(arrays, np.array([0, 0, 1]), has_landmarks=known)
+  head = head_source(source, 32)
+  assert not source.read_fields  # nothing is read, and nothing kept, before it is needed
+  assert [int(head.read(index, ("record",))["record"]) for index in range(2)] == [0, 2]
+  assert head.people.tolist() == [0, 1] and len(head) == 2 and head.has_landmarks.all() and not source.read_fields
+  made = head.read(1, ("frame", "pose", "keep_mask"))
+  assert {name: value.shape for name, value in made.items()} == {
+    "frame": (32, 32, 3), "pose": (32, 32, 3), "keep_mask": (32, 32, 1)
+  }  # fmt: skip
+  assert source.read_fields == [(2, ("face_mask", "frame", "landmarks", "pose"))]
+  to_crop = face_transform(arrays["landmarks"][2], 32)
+  np.testing.assert_array_equal(made["frame"], crop_image(arrays["frame"][2], to_crop, 32, extend=True))
+  np.testing.assert_array_equal(made["pose"], crop_image(arrays["pose"][2], to_crop, 32))
+  np.testing.assert_array_equal(made["keep_mask"], keep_mask(arrays["face_mask"][2], to_crop, 32))
+  np.testing.assert_array_equal(head.read(1, ("pose",))["pose"], made["pose"])
+  assert source.read_fields[-1] == (2, ("landmarks", "pose"))  # a frame is not decoded for its pose
+  with pytest.raises(KeyError, match="no surface"):
+    head.read(0, ("surface",))
   with pytest.raises(UserError, match="no face"):
     head_source(ArraySource(arrays, np.zeros(3, int), has_landmarks=np.zeros(3, bool)), 32)
