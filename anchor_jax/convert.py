@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 from anchor_jax.architecture import CLIPVisionConfig
 from anchor_jax.cli import command
 from anchor_jax.errors import UserError
+from anchor_jax.files import prepare_parent
+from anchor_jax.locks import locked
 from anchor_jax.shipped import folder_of, path_or_word
 from anchor_jax.store.roles import PARTS, WEIGHT_TYPES
 
@@ -107,6 +109,13 @@ def main() -> None:
   """The command line."""
   args = _parser().parse_args()
   args.source = folder_of(args.source)
+  prepare_parent(args.target)
+  with locked(args.target):
+    convert(args)
+
+
+def convert(args: argparse.Namespace) -> None:
+  """Converts what the flags name."""
   from anchor_jax.store.conversion import FileChoice, from_diffusers, to_adapters, to_diffusers
 
   if args.way == "to-diffusers":

@@ -10,10 +10,19 @@ One comes with the package (--decoder=light), for the shipped autoencoder and so
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anchor_jax.cli import Parser, command, person_flags
 from anchor_jax.errors import UserError
-from anchor_jax.files import prepare_parent
+from anchor_jax.files import prepare_parent, refuse_overwriting
+from anchor_jax.locks import locked
+from anchor_jax.shipped import folder_of
+from anchor_jax.store.roles import PARTS
+
+if TYPE_CHECKING:
+  from anchor_jax.architecture_pixels import LightDecoderConfig
+
+LIGHT = "light_decoder"  # what --output gets
 
 
 def parse() -> argparse.Namespace:
@@ -46,13 +55,23 @@ def main() -> None:
   from anchor_jax.architecture_pixels import LightDecoderConfig
 
   config = LightDecoderConfig(block_out_channels=args.widths, layers_per_block=args.layers)
-  prepare_parent(args.output)
+  output = args.output / LIGHT
+  refuse_overwriting(output, [args.data, *(folder_of(args.checkpoint) / part for part in PARTS)])
+  prepare_parent(output)
+  with locked(output):
+    make(args, config)
+
+
+def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
+  """Makes the decoder of the flags and writes it."""
   # JAX takes seconds to import: everything above does without it.
   from anchor_jax.data.records import open_prepared
+  from anchor_jax.store.folders import check_target
   from anchor_jax.store.light import write_light_decoder
   from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
   from anchor_jax.training.distil import distil
 
+  check_target(args.output / LIGHT)
   parts = parts_in(args.checkpoint)
   if not parts:
     raise UserError(f"{args.checkpoint} holds no trained part: give a --workdir of training")

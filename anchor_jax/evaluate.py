@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.cli import Parser, command, make_callable
-from anchor_jax.data.comparison_page import ComparisonPage
+from anchor_jax.data.comparison_page import ComparisonPage, is_page
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source
 from anchor_jax.errors import UserError
 from anchor_jax.evaluation.baselines import Baselines, has_surface
 from anchor_jax.evaluation.measure import NETWORKS, Measure, open_measures
-from anchor_jax.evaluation.tables import REGIONS, compare, head_advice, read_reports, save_report, summary
-from anchor_jax.files import new_file, prepare_parent, refuse_overwriting
+from anchor_jax.evaluation.tables import REGIONS, compare, head_advice, is_report, read_reports, save_report, summary
+from anchor_jax.files import check_output_file, new_file, prepare_parent, refuse_overwriting
+from anchor_jax.locks import locked
 from anchor_jax.metrics import Flow, FlowFinder, VideoFigures, ssim_map
 from anchor_jax.motion.fidelity import MotionComparison
 from anchor_jax.motion.surface import hands_mask
@@ -211,22 +212,25 @@ def main() -> None:
     return
   if missing := [name for name in ("generated", "truth", "training", "output") if getattr(args, name) is None]:
     parser.error(f"give --{', --'.join(missing)}, or --compare")
-  inputs = [path for path in (args.generated, args.truth, args.training, args.without_head) if path is not None]
-  for output in filter(None, [args.output, args.page]):
-    refuse_overwriting(output, inputs)
-    prepare_parent(output)  # a bad path must not cost the work
+  files = {name: file for name in NETWORKS if (file := getattr(args, name)) is not None}
+  given = (args.generated, args.truth, args.training, args.without_head, *files.values())
+  outputs = [("--output", args.output, ".json", is_report), ("--page", args.page, ".html", is_page)]
   with contextlib.ExitStack() as stack:
+    for flag, output, suffix, is_ours in outputs if args.page is not None else outputs[:1]:  # must not cost the work
+      refuse_overwriting(output, [path for path in given if path is not None])
+      check_output_file(flag, output, (suffix,), is_ours)
+      prepare_parent(output)
+      stack.enter_context(locked(output))
     truth, training = open_prepared(args.truth), open_prepared(args.training)
     fps = probe(args.generated).fps
     page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
     motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
-    files = {name: file for name in NETWORKS if (file := getattr(args, name)) is not None}
     measures = open_measures(files, args.identity)
     report = evaluate(args.generated, truth, training, args.without_head, page, motion, measures)
     if args.page is not None and page is not None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))
-  save_report(report, args.output)
+    save_report(report, args.output)
   print(summary(report))
 
 

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 from anchor_jax.cli import Parser, command, person_flags
 from anchor_jax.errors import UserError
-from anchor_jax.files import refuse_overwriting
+from anchor_jax.files import prepare_parent, refuse_overwriting
+from anchor_jax.locks import locked
 from anchor_jax.shipped import folder_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,13 @@ def main() -> None:
   inputs = [person / part for part in ("body", "head")] if person != args.output else [person]
   given = [args.appearance, args.onnxruntime, args.landmarks, *(args.motion or ())]
   refuse_overwriting(args.output, [*inputs, *filter(None, given)])
+  prepare_parent(args.output)
+  with locked(args.output):
+    write(args)
+
+
+def write(args: argparse.Namespace) -> None:
+  """Writes what the flags ask for."""
   # JAX takes seconds to import: everything above does without it.
   import jax
 

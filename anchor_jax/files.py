@@ -5,10 +5,11 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from anchor_jax.errors import UserError
+from anchor_jax.locks import locked
 from anchor_jax.written import UNFINISHED, Kind, find_foreign, is_unfinished, write_list
 
 SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `motion.sidecar`
@@ -83,6 +84,24 @@ def refuse_overwriting(output: str | os.PathLike, inputs: Iterable[str | os.Path
         raise UserError(f"writing {output} would overwrite an input, since {what}: choose another output")
 
 
+def check_output_file(flag: str, path: Path, suffixes: Sequence[str], is_ours: Callable[[Path], bool]) -> None:
+  """Checks that an output has a name of its kind, and that it replaces at most an earlier output of that kind.
+
+  Args:
+    flag: that names it, for messages.
+    path: the file; an empty one may be replaced.
+    suffixes: with one of which its name has to end.
+    is_ours: whether a file was written by the command.
+
+  Raises:
+    UserError: another suffix, or another file is there.
+  """
+  if path.suffix.lower() not in suffixes:
+    raise UserError(f"{flag}={path}: name a file that ends in {' or '.join(suffixes)}")
+  if path.is_file() and path.stat().st_size and not is_ours(path):
+    raise UserError(f"{flag}={path}: that file was not written by this command; choose another name, or remove it")
+
+
 def _contains(folder: Path, path: Path) -> bool:
   """Whether `path`, its symbolic links resolved or its own place, lies below `folder`."""
   real = os.path.realpath(folder)
@@ -131,15 +150,16 @@ def prepare_parent(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
+def new_file(path: str | os.PathLike, word: str = "partial", lock: bool = False) -> Iterator[Path]:
   """Yields a path to write a file to; it is renamed to `path` when the block ends, and removed if the block fails.
 
   Args:
     path: the file.
     word: part of its name until then, see `partial_path`.
+    lock: hold the lock of `path` meanwhile, see `locks`: for what a user names as an output.
 
   Raises:
-    UserError: `path` cannot be written, is a folder or a device, or the disk is full.
+    UserError: `path` cannot be written, is a folder or a device, or is being written; the disk is full.
   """
   path = Path(path)
   if os.path.isdir(path):
@@ -148,16 +168,17 @@ def new_file(path: str | os.PathLike, word: str = "partial") -> Iterator[Path]:
     raise UserError(f"{path} is no regular file, which an output would replace: name another file for the output")
   prepare_parent(path)
   partial = partial_path(path, word)
-  try:
-    with contextlib.suppress(FileNotFoundError):
-      partial.unlink()  # of an earlier run, or a link or pipe, through which a writer would write
-    yield partial
-    os.replace(partial, path)
-  except OSError as error:
-    raise refuse(path, error) from error
-  finally:
-    with contextlib.suppress(OSError):
-      partial.unlink()
+  with locked(path) if lock else contextlib.nullcontext():
+    try:
+      with contextlib.suppress(FileNotFoundError):
+        partial.unlink()  # of an earlier run, or a link or pipe, through which a writer would write
+      yield partial
+      os.replace(partial, path)
+    except OSError as error:
+      raise refuse(path, error) from error
+    finally:
+      with contextlib.suppress(OSError):
+        partial.unlink()
 
 
 @contextlib.contextmanager
@@ -172,11 +193,16 @@ def new_folder(path: str | os.PathLike, kind: Kind) -> Iterator[Path]:
     kind: what is written.
 
   Raises:
-    UserError: `path` cannot be written, is a file, or holds something else; the disk is full.
+    UserError: `path` cannot be written, is a file, holds something else, or is being written; the disk is full.
   """
   path = _beyond_link(path)
   check_folder(path, kind)
   prepare_parent(path)
+  with locked(path):
+    yield from _new_folder(path, kind)
+
+
+def _new_folder(path: Path, kind: Kind) -> Iterator[Path]:
   partial, old, own = partial_path(path), _old_path(path), False
   try:
     if partial.is_dir():

@@ -35,8 +35,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anchor_jax.cli import command, mesh_shape
-from anchor_jax.files import new_file, partial_path, prepare_parent, refuse_overwriting
+from anchor_jax.files import check_output_file, new_file, partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.generate_flags import parse_flags, sampling_changes
+from anchor_jax.inputs import has_fields
+from anchor_jax.locks import locked
 from anchor_jax.shipped import folder_of
 
 if TYPE_CHECKING:
@@ -68,10 +70,20 @@ def generate(args: argparse.Namespace) -> int:
     check_background(args.background)
     inputs.append(Path(args.background))
   changes = sampling_changes(args)
-  if args.output is not None:
-    refuse_overwriting(args.output, inputs)
-    prepare_parent(args.output)
-  # JAX takes seconds to import: everything above does without it.
+  with contextlib.ExitStack() as stack:
+    if args.json is not None:
+      refuse_overwriting(args.json, inputs)
+      check_output_file("--json", args.json, (".json",), is_timing)
+    if args.output is not None:
+      refuse_overwriting(args.output, inputs)
+      prepare_parent(args.output)
+      check_output_file("--output", args.output, (".mp4", ".webm", ".mov"), is_synthetic)
+      stack.enter_context(locked(args.output))
+    return _generate(args, changes)
+
+
+def _generate(args: argparse.Namespace, changes: dict[str, Any]) -> int:
+  # JAX takes seconds to import: everything before does without it.
   from tqdm import tqdm
 
   from anchor_jax.data.motions import check_motion, read_motion
@@ -143,6 +155,22 @@ def generate(args: argparse.Namespace) -> int:
     silent = args.no_audio or args.motion.is_dir() or args.smplx_model is not None or args.motion.suffix == ".json"
     writer.finish(tags, None if silent else args.motion)
   return writer.frames
+
+
+def is_synthetic(path: Path) -> bool:
+  """Whether a video says that it was generated, as those of `generate` do: no other is replaced."""
+  import av
+
+  try:
+    with av.open(str(path)) as opened:
+      return any("synthetic" in text for text in opened.metadata.values())
+  except (av.error.FFmpegError, ValueError):
+    return False
+
+
+def is_timing(path: Path) -> bool:
+  """Whether a file holds what --json writes."""
+  return has_fields(path, "frames_per_second", "latency_median")
 
 
 def _report(figures: dict[str, float], path: Path | None) -> None:

@@ -127,6 +127,24 @@ def strict_json(text: str | bytes, nan: bool = False) -> Any:
     raise ValueError("it is nested too deep") from None
 
 
+def has_fields(path: str | os.PathLike, *names: str) -> bool:
+  """Whether a file holds a JSON object with these fields."""
+  try:
+    held = read_json(path)
+  except UserError:
+    return False
+  return isinstance(held, dict) and all(name in held for name in names)
+
+
+def head_of(path: str | os.PathLike, count: int = 4096) -> bytes:
+  """Returns the first bytes of a file; none where it can't be read."""
+  try:
+    with open_input(path) as file:
+      return file.read(count)
+  except (UserError, OSError):
+    return b""
+
+
 def natural(path: str | os.PathLike) -> list[tuple[int, str]]:
   """The key that sorts names by the numbers in them: frame 2 comes before frame 10."""
   parts = re.split(r"([0-9]+)", os.fspath(path))  # texts and numbers in turn, so that keys can be compared

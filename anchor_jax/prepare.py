@@ -37,6 +37,7 @@ from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_rep
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
 from anchor_jax.errors import UserError
 from anchor_jax.files import partial_path, refuse_overwriting, remove_files
+from anchor_jax.locks import locked
 from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_no_point, check_video
 from anchor_jax.motion.films import look_at, read_films
 from anchor_jax.motion.framing import Square, check_size
@@ -85,31 +86,32 @@ def prepare(
     raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_output(output)
-  # An earlier folder's square is one of the whole picture, its black bars included.
-  checked = [check_video(video, landmarks, fps, cut_off, bars=like is not None) for video in videos]
-  for video in checked:
-    check_no_point(video, person_at)
-  infos = [video.info for video in checked]
-  total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
-  name = person or Path(output).absolute().name
-  square = None if like is None else _square_of(like, size)
   kept = partial_path(output, "looks")
-  if len(checked) == 1:
-    looks = [look_at(checked[0], person_at=person_at, progress=True)]
-  else:
-    looks = look_at_all(checked, kept, workers, person_at=person_at)
-  films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
-  clips = [clip for film in films for clip in film.clips]
-  facts = {"films": film_facts(films)}
+  with locked(output), locked(kept):
+    # An earlier folder's square is one of the whole picture, its black bars included.
+    checked = [check_video(video, landmarks, fps, cut_off, bars=like is not None) for video in videos]
+    for video in checked:
+      check_no_point(video, person_at)
+    infos = [video.info for video in checked]
+    total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
+    name = person or Path(output).absolute().name
+    square = None if like is None else _square_of(like, size)
+    if len(checked) == 1:
+      looks = [look_at(checked[0], person_at=person_at, progress=True)]
+    else:
+      looks = look_at_all(checked, kept, workers, person_at=person_at)
+    films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
+    clips = [clip for film in films for clip in film.clips]
+    facts = {"films": film_facts(films)}
 
-  def finish(source: PreparedSource) -> None:
-    store_appearances(source)
-    (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
+    def finish(source: PreparedSource) -> None:
+      store_appearances(source)
+      (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
-  meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
-  if len(checked) > 1:
-    remove_files(kept, LOOKS)
-  return meta
+    meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
+    if len(checked) > 1:
+      remove_files(kept, LOOKS)
+    return meta
 
 
 def prepare_studio(

@@ -44,13 +44,15 @@ def train(
     profile: whether to write a profiler trace of three steps to WORKDIR/PART/profile.
 
   Raises:
-    UserError: settings, data, weights or checkpoints do not fit together or into memory, or the loss is not finite
-      for config.max_skipped steps.
+    UserError: settings, data, weights or checkpoints do not fit together or into memory, the loss is not finite
+      for config.max_skipped steps, or another run trains this part.
     Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
   """
+  from anchor_jax.training.exclusive import only_run_in
   from anchor_jax.training.loop import train
 
-  return train(config, Path(workdir), devices, profile)
+  with only_run_in(Path(workdir) / config.part):
+    return train(config, Path(workdir), devices, profile)
 
 
 @command

@@ -10,9 +10,11 @@ computed again and compared. The exit code is 0 if all of them agree, and 1 if s
 import argparse
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 from anchor_jax.cli import command
+from anchor_jax.files import check_output_file, new_file, prepare_parent, refuse_overwriting
 
 
 @command
@@ -24,10 +26,13 @@ def main() -> None:
   parser.add_argument("golden", type=Path, metavar="GOLDEN_DIR")
   parser.add_argument("--output", type=Path, metavar="FILE.npz", help="write the computed arrays")
   args = parser.parse_args()
+  if args.output is not None:
+    refuse_overwriting(args.output, [args.golden])
+    check_output_file("--output", args.output, (".npz",), _is_computed)
+    prepare_parent(args.output)
   import jax
   import numpy as np
 
-  from anchor_jax.files import new_file
   from anchor_jax.golden import verify
 
   if "JAX_PLATFORMS" not in os.environ:
@@ -40,11 +45,20 @@ def main() -> None:
     if array is not None:
       computed[row.name] = array
   if args.output:
-    with new_file(args.output) as path, path.open("wb") as file:
+    with new_file(args.output, lock=True) as path, path.open("wb") as file:
       np.savez(file, **computed)
   failed = sum(not row.holds for row in rows)
   print(f"{len(rows) - failed} of {len(rows)} arrays hold")
   sys.exit(bool(failed))
+
+
+def _is_computed(path: Path) -> bool:
+  """Whether an .npz file holds arrays that this command computes."""
+  try:
+    with zipfile.ZipFile(path) as file:
+      return "null_context.npy" in file.namelist()
+  except (OSError, ValueError, zipfile.BadZipFile):
+    return False
 
 
 if __name__ == "__main__":

@@ -92,6 +92,17 @@ def test_help_imports_nothing_that_is_slow(command):
       ["--generated=OUT/file", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/file"],
       "overwrite an input",
     ),
+    (
+      "evaluate",
+      ["--generated=OUT/a.mp4", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/film.mp4"],
+      "ends in .json",
+    ),
+    (
+      "evaluate",
+      ["--generated=OUT/a.mp4", "--truth=OUT/t", "--training=OUT/t", "--output=OUT/r.json", "--page=OUT/film.mp4"],
+      "ends in .html",
+    ),
+    ("verify", ["OUT/golden", "--output=OUT/film.mp4"], "ends in .npz"),
     ("export", ["--checkpoint=OUT/x", "--output=OUT/b"], "no folder"),
     ("export", ["--checkpoint=OUT", "--output=OUT/b"], "holds no trained part"),
     ("export", ["--checkpoint=OUT", "--output=OUT/b", "--platforms=gpu"], 'unknown platform "gpu"'),

@@ -114,7 +114,7 @@ def test_the_script_plans_the_librarys_windows(tail, window_weights):
 def test_the_script_is_short_and_imports_what_it_says(bundle):
   lines = (bundle / "generate.py").read_text().splitlines()
   imported = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
-  assert len(lines) <= 93  # of which four look for numbers that are not finite
+  assert len(lines) <= 110  # of which four look for numbers that are not finite, and fifteen at what is replaced
   assert imported <= {"jax", "numpy", "safetensors"} | sys.stdlib_module_names
 
 

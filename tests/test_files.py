@@ -4,7 +4,15 @@ import os
 import pytest
 
 from anchor_jax.errors import UserError
-from anchor_jax.files import check_folder, new_file, new_folder, partial_path, prepare_parent, refuse_overwriting
+from anchor_jax.files import (
+  check_folder,
+  check_output_file,
+  new_file,
+  new_folder,
+  partial_path,
+  prepare_parent,
+  refuse_overwriting,
+)
 from anchor_jax.written import LIST, Kind, files_in
 
 THINGS = Kind("things", rebuilt="cache/[0-9]+")
@@ -217,3 +225,17 @@ def test_paths_without_a_name(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="cannot be an output"):
     prepare_parent("/")
   assert partial_path(".").parent == tmp_path.parent
+
+
+def test_outputs_have_names_and_earlier_contents_of_their_kind(tmp_path):
+  path, film = tmp_path / "report.json", tmp_path / "film.mp4"
+  film.write_text("film")
+  with pytest.raises(UserError, match=r"--output=.*film\.mp4: name a file that ends in \.json"):
+    check_output_file("--output", film, (".json",), lambda path: True)
+  check_output_file("--output", path, (".json",), lambda path: False)
+  path.write_text("")
+  check_output_file("--output", path, (".json",), lambda path: False)
+  path.write_text("{}")
+  check_output_file("--output", path, (".json",), lambda path: True)
+  with pytest.raises(UserError, match="was not written by this command"):
+    check_output_file("--output", path, (".json",), lambda path: False)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.data.page import key, page, picture, video
+from anchor_jax.inputs import head_of
 from anchor_jax.motion.video import VideoWriter
 from anchor_jax.shapes import NdArray, UInt8
 
@@ -41,6 +42,7 @@ _WIDTH, _HEIGHT = 600, 140  # of a curve
 _LARGEST = 768  # pixels: width of the video in the page, and of a strip of pictures
 _MOST_SECONDS = 60  # of video in the page
 _GAIN = 4  # of the difference that is shown
+_TITLE = "Generated and true frames"
 _STYLE = """
 video { width: 100%; max-width: 60rem; }
 table { margin: 1rem 0; } td { white-space: nowrap; }
@@ -136,7 +138,12 @@ class ComparisonPage:
 <table><thead><tr><th>frame</th><th>at</th><th>PSNR</th><th></th></tr></thead><tbody>
 {worst}
 </tbody></table>"""
-    return page("Generated and true frames", body, _STYLE)
+    return page(_TITLE, body, _STYLE)
+
+
+def is_page(path: Path) -> bool:
+  """Whether a file holds such a page: no other is replaced by one."""
+  return f"<title>{_TITLE}</title>".encode() in head_of(path)
 
 
 def _fitted(pictures: list[NdArray]) -> UInt8[NdArray, "H W 3"]:

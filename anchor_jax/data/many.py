@@ -23,6 +23,7 @@ from anchor_jax.data.record_format import FORMAT, SPLIT
 from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_output, write_preview
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, new_folder, partial_path, remove_files
+from anchor_jax.locks import locked
 from anchor_jax.motion.clips import check_video
 from anchor_jax.motion.films import read_films, stretches_of
 from anchor_jax.motion.looks import LOOKS, kept_look
@@ -224,7 +225,8 @@ def prepare_with_beam(
     raise UserError("Apache Beam is not installed: pip install 'anchor-jax[beam]'") from None
   check_output(output)
   tasks = tasks_of(videos, output, **options)
-  with beam.Pipeline(options=settings.PipelineOptions(list(flags))) as pipeline:
+  # The output itself is locked by the process that joins the shards.
+  with locked(partial_path(output, "looks")), beam.Pipeline(options=settings.PipelineOptions(list(flags))) as pipeline:
     looked = pipeline | "films" >> beam.Create(tasks) | beam.Reshuffle() | "look" >> beam.Map(look)
     every = beam.pvalue.AsList(looked)
     written = looked | "spread" >> beam.Reshuffle() | "write" >> beam.Map(write_shard, every)

@@ -8,7 +8,7 @@ from pathlib import Path
 from anchor_jax.errors import UserError
 from anchor_jax.fields import fields_of
 from anchor_jax.files import new_file
-from anchor_jax.inputs import read_json
+from anchor_jax.inputs import has_fields, read_json
 
 REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask", "whole": "whole_mask"}
 WHOLE = "whole"
@@ -60,6 +60,11 @@ def save_report(report: dict, path: Path) -> None:
   """Writes a report as JSON."""
   with new_file(path) as place:
     place.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def is_report(path: Path) -> bool:
+  """Whether a file holds a report: no other is replaced by one."""
+  return has_fields(path, "frames", "training_frames")
 
 
 def summary(report: dict) -> str:

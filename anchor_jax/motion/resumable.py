@@ -16,6 +16,7 @@ from av.bitstream import BitStreamFilterContext
 from anchor_jax.errors import UserError
 from anchor_jax.files import new_file, partial_path, prepare_parent, refuse
 from anchor_jax.inputs import open_input
+from anchor_jax.locks import locked
 from anchor_jax.motion.encoding import add_stream, default_crf, even, picture_of
 from anchor_jax.motion.sound import say_rest_is_left_out, sound_of
 from anchor_jax.shapes import NdArray, UInt8
@@ -45,7 +46,7 @@ class ResumableWriter:
       live: write each frame before the next one comes, in a fragment of its own; the file is larger for it.
 
     Raises:
-      UserError: the file can't be written, or the partial file was made with other settings.
+      UserError: the file can't be written, or is being written, or the partial file was made with other settings.
     """
     if not 0 < fps <= 1000:
       raise UserError(f"a video needs a frame rate above 0 and at most 1000, not {fps:g}")
@@ -58,8 +59,11 @@ class ResumableWriter:
     prepare_parent(self.path)
     if self.path.is_dir():
       raise UserError(f"{self.path} is a folder: name a file for the output")
-    self._old = _whole_fragments(self.partial) if resume and os.path.lexists(self.partial) else 0
-    self.frames = _count(self.partial, self._old, self._comment) if self._old else 0
+    with contextlib.ExitStack() as opening:
+      opening.enter_context(locked(self.path))
+      self._old = _whole_fragments(self.partial) if resume and os.path.lexists(self.partial) else 0
+      self.frames = _count(self.partial, self._old, self._comment) if self._old else 0
+      self._lock = opening.pop_all()
 
   def write(self, frame: UInt8[NdArray, "H W 3"], tick: int | None = None) -> None:
     """Appends a frame; all have the first one's size.
@@ -117,14 +121,16 @@ class ResumableWriter:
         whole.metadata.update({_TAG: self._comment, **metadata})
         _copy(source, whole, audio, float(self.frames / self._fps))
     self.partial.unlink(missing_ok=True)
+    self._lock.close()
 
   def close(self) -> None:
     """Leaves the partial file as far as it got; nothing to do after `finish`."""
-    if self._container is not None:
-      with contextlib.suppress(OSError):  # the disk may be full: what was written before stays
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-      self._container = None
+    with self._lock:
+      if self._container is not None:
+        with contextlib.suppress(OSError):  # the disk may be full: what was written before stays
+          self._container.mux(self._stream.encode(None))
+          self._container.close()
+        self._container = None
 
   def _guard(self, call) -> Any:
     try:

@@ -42,7 +42,7 @@ class TransparentWriter:
     if self.path.suffix.lower() not in _FORMATS:
       raise UserError(f"{self.path}: a transparent video is written to a name that ends in {' or '.join(SUFFIXES)}")
     self._fps, self._metadata = Fraction(fps).limit_denominator(1001), dict(metadata)
-    self._file = new_file(self.path)
+    self._file = new_file(self.path, lock=True)
     self._container: Any = av.open(str(self._file.__enter__()), "w")
     self._stream: Any = None
 

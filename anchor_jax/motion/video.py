@@ -302,7 +302,7 @@ class VideoWriter:
     self._stream: Any = None
 
   def __enter__(self) -> "VideoWriter":
-    self._file = new_file(self.path)
+    self._file = new_file(self.path, lock=True)
     partial = self._file.__enter__()
     try:
       options = {"movflags": "+faststart+use_metadata_tags"} if self.path.suffix in (".mp4", ".mov") else {}

@@ -11,10 +11,12 @@ import numpy as np
 
 from anchor_jax.architecture_pixels import LightDecoderConfig
 from anchor_jax.errors import UserError
+from anchor_jax.files import new_folder
 from anchor_jax.shapes import PyTree
 from anchor_jax.shipped import shipped
 from anchor_jax.store.adapters import weights_hash
 from anchor_jax.store.diffusers import load_model, save_model
+from anchor_jax.store.folders import MODELS
 
 LIGHT = "light_decoder"  # its role, and its key among the weights of a part
 
@@ -61,5 +63,6 @@ def read_light_decoder(choice: str | Path = "light") -> LightDecoder:
 
 
 def write_light_decoder(folder: Path, light: LightDecoder, dtype: str = "float16") -> None:
-  """Writes a light decoder; raises UserError where the folder can't be written."""
-  save_model(folder / LIGHT, light.config, light.params, dtype)
+  """Writes a light decoder to FOLDER/light_decoder; raises UserError where that can't be written or replaced."""
+  with new_folder(folder / LIGHT, MODELS) as new:
+    save_model(new, light.config, light.params, dtype)

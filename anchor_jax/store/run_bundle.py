@@ -51,8 +51,23 @@ def plan_windows(body, length):
   return frames.astype(np.int32), real, (raw / total[frames]).astype(np.float32)
 
 
+def check_target(source, target):
+  """Returns where to write before it is complete. Raises ValueError where that would lose something."""
+  partial = target.with_name(f"{target.stem}.partial.npz")
+  if target.suffix != ".npz":
+    raise ValueError(f"{target}: name a file that ends in .npz")
+  if any(place.exists() and place.samefile(source) for place in (target, partial)):
+    raise ValueError(f"writing {target} would overwrite the input {source}, choose another name")
+  if target.exists():
+    with np.load(target) as held:
+      if not {"frames", "latents"} <= set(held):
+        raise ValueError(f"{target} was not written by this script, choose another name or remove it")
+  return partial
+
+
 def main(folder, source, target, seed="0"):
   """Samples (mean of all windows' predictions, guidance, solver step; repeated), decodes and writes the clip."""
+  partial = check_target(Path(source), Path(target))
   body, weights, call = open_bundle(folder)
   noise = jax.random.normal(jax.random.split(jax.random.key(int(seed)))[0], body["latent"])
   with np.load(source) as given:
@@ -81,8 +96,8 @@ def main(folder, source, target, seed="0"):
   frames = pieces("refiner", pieces("decoder", x), *seen) if "refiner" in call else pieces("decoder", x)
   if not (jnp.isfinite(x).all() and jnp.isfinite(frames).all()):
     raise ValueError("the networks' pictures are no finite numbers: give other noise, or export the person again")
-  np.savez(Path(target).with_suffix(".partial.npz"), latents=x, frames=np.uint8(jnp.round(frames * 255)))
-  Path(target).with_suffix(".partial.npz").replace(target)
+  np.savez(partial, latents=x, frames=np.uint8(jnp.round(frames * 255)))
+  partial.replace(target)
 
 
 if __name__ == "__main__":
