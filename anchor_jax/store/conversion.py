@@ -6,6 +6,7 @@ model fits.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -200,9 +201,9 @@ def _check(source: Path, target: Path, *others: Path | None) -> None:
   """Refuses a source that is none and a target whose replacement would delete an input or anything but our models."""
   if not source.is_dir() and not is_single_file(source):
     raise UserError(f"no folder or file {source}")
-  inside = target.absolute().resolve()
+  inside = Path(os.path.realpath(target))  # unlike Path.resolve, it leaves links that lead in a circle to the readers
   for given in (source, *others):
-    outside = given and given.absolute().resolve()
+    outside = given and Path(os.path.realpath(given))
     if outside and (inside == outside or outside.is_relative_to(inside)):
       raise UserError(f"{target} holds what is to be converted; choose another folder")
   check_target(target)

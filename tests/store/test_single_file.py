@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import ldm
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from anchor_jax.architecture import ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.errors import UserError
 from anchor_jax.store import conversion
+from anchor_jax.store.conversion import FileChoice
 from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.ldm_names import unet_names, vae_names
 from anchor_jax.store.names import flatten
@@ -226,6 +228,21 @@ def test_a_whole_model_without_a_unet_is_refused(tmp_path):
   save_file({name: array for name, array in tensors.items() if not name.startswith("model.diffusion_model.")}, file)
   with pytest.raises(UserError, match=r"holds vae, text_encoder and no UNet below model\.diffusion_model"):
     open_single_file(file)
+
+
+def test_pipes_and_links_in_a_circle_end_in_one_line(tmp_path):
+  circle, pipe = tmp_path / "circle.safetensors", tmp_path / "pipe.safetensors"
+  circle.symlink_to(circle.name)
+  os.mkfifo(pipe)
+  ldm.write_checkpoint(tmp_path / "model.safetensors")
+  for strange, reason in ((circle, "circle"), (pipe, "is a pipe")):
+    with pytest.raises(UserError, match=reason):
+      conversion.from_diffusers(strange, tmp_path / "out")
+    for given in ({"head": strange}, {"controlnet": strange}, {"choice": FileChoice(loras=[(strange, 1.0)])}):
+      with pytest.raises(UserError, match=reason):
+        conversion.from_diffusers(tmp_path / "model.safetensors", tmp_path / "out", **given)
+  with pytest.raises(UserError):
+    conversion.from_diffusers(tmp_path / "model.safetensors", circle)
 
 
 def test_other_files_are_refused(tmp_path):
