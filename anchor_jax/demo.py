@@ -20,12 +20,14 @@ from tqdm import tqdm
 from anchor_jax.cli import Parser, command, run
 from anchor_jax.config import RunConfig
 from anchor_jax.config_files import load_config
-from anchor_jax.data.comparison_page import ComparisonPage
+from anchor_jax.data.comparison_page import ComparisonPage, is_page
 from anchor_jax.data.motions import read_motion
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate
-from anchor_jax.evaluation.tables import save_report, summary
-from anchor_jax.files import new_file, prepare_parent
+from anchor_jax.evaluation.tables import is_report, save_report, summary
+from anchor_jax.files import check_output_file, new_file, prepare_parent
+from anchor_jax.generate import is_synthetic
+from anchor_jax.locks import locked
 from anchor_jax.motion.video import write_video
 from anchor_jax.prepare import prepare
 from anchor_jax.shapes import NdArray, UInt8
@@ -65,6 +67,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   """Runs every stage and returns the report."""
   clock = time.monotonic()
   read_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
+  check_demo(output)
   prepare_parent(output / "report.json")
   stages: dict[str, float] = {}
 
@@ -115,6 +118,15 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   return report
 
 
+def check_demo(output: Path) -> None:
+  """Checks that the demo replaces nothing but what an earlier demo left; raises UserError for another file."""
+  for name in ("film", "unseen", "anchor", "side_by_side"):
+    check_output_file("--output", output / f"{name}.mp4", (".mp4",), is_synthetic)
+  check_output_file("--output", output / "report.json", (".json",), is_report)
+  check_output_file("--output", output / "report.html", (".html",), is_page)
+  check_output_file("--output", output / "contact_sheet.png", (".png",), lambda _: (output / "anchor.mp4").exists())
+
+
 def read_config(file: str, part: str, data: Path, steps: int | None) -> RunConfig:
   """The fine-tuning settings of a part, on this data."""
   config = load_config(f"{file}:{part}")
@@ -153,7 +165,9 @@ def main() -> None:
   parts = ("body", "head") if size.head_steps else ("body",)
   runs = [read_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
-  report = demo(args.output, size, config)
+  prepare_parent(args.output)
+  with locked(args.output):
+    report = demo(args.output, size, config)
   print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   print(f"At a glance:            {args.output / 'contact_sheet.png'}")

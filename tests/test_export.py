@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import runpy
 import shutil
@@ -275,3 +276,24 @@ def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
   (parts,) = written
   assert (parts["body"].appearance == np.full((32, 32, 3), 7)).all()
   np.testing.assert_array_equal(parts["head"].appearance, load(person).head.appearance)
+
+
+def test_the_script_loses_no_file(tmp_path):
+  source, target = tmp_path / "in.npz", tmp_path / "out.npz"
+  np.savez(source, pose=np.zeros(1))
+  os.link(source, tmp_path / "same.npz")
+  os.link(source, tmp_path / "late.partial.npz")
+  for name, told in (
+    ("in.npz", "would overwrite the input"),
+    ("same.npz", "would overwrite the input"),
+    ("late.npz", "would overwrite the input"),
+    ("film.mp4", r"ends in \.npz"),
+  ):
+    with pytest.raises(ValueError, match=told):
+      run_bundle.check_target(source, tmp_path / name)
+  assert run_bundle.check_target(source, target) == tmp_path / "out.partial.npz"
+  np.savez(target, pose=np.zeros(1))
+  with pytest.raises(ValueError, match="was not written by this script"):
+    run_bundle.check_target(source, target)
+  np.savez(target, frames=np.zeros(1), latents=np.zeros(1))
+  run_bundle.check_target(source, target)
