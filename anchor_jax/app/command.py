@@ -10,6 +10,8 @@ Behind a proxy, --site names the address that browsers show, and browsers are to
 """
 
 import os
+import signal
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +62,7 @@ def main() -> None:
     from anchor_jax.app.server import listen, serve
 
     with listen(args.host, args.port) as place:
+      signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what runs is ended before
       shop.start()
       try:
         serve(shop, place, args.host, network=bool(sites) or not is_local(args.host), sites=sites)

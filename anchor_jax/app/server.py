@@ -1,6 +1,7 @@
 """The web server: Gradio's page and the files of people for those who may see them, behind the door."""
 
 import asyncio
+import contextlib
 import errno
 import importlib
 import os
@@ -26,8 +27,6 @@ _HEADERS = {
 }
 _PIECE = 2**16
 _NAP = 0.2  # seconds between two looks at a video that grows
-
-
 _MOST_EVENTS = 256  # that wait in Gradio's queue
 _MOST_SESSIONS = 1000  # whose state Gradio keeps
 
@@ -74,12 +73,13 @@ def serve(shop: Workshop, place: socket.socket, host: str, network: bool, sites:
   app = make_app(shop, gate, Origins(host, network, sites))
   for one in shop.aside():
     print(f"set aside: {one.why}", flush=True)
-  shown = f"[{host}]" if ":" in host else host
-  print(f"the page is at http://{shown}:{port}/{f'?owner={gate.own}' if network else ''}", flush=True)
+  address = sites[0] if sites else f"http://{f'[{host}]' if ':' in host else host}:{port}"
+  print(f"the page is at {address}/{f'?owner={gate.own}' if network else ''}", flush=True)
   if network:
     print("that link shows your own people; without ?owner=..., each browser has people of its own", flush=True)
   config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, server_header=False)
-  uvicorn.Server(config).run(sockets=[place])
+  with contextlib.suppress(KeyboardInterrupt):
+    uvicorn.Server(config).run(sockets=[place])
 
 
 def make_app(shop: Workshop, gate: Gate, origins: Origins) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 import av
 import numpy as np
 import pytest
+from chromium import free_port
 from people import make_posed_frames
 
 from anchor_jax.app.marks import MARK
@@ -23,6 +25,7 @@ from anchor_jax.app.workshop import Workshop
 from anchor_jax.motion.sidecar import write_posed_video
 
 pytestmark = pytest.mark.app
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Served:
@@ -401,14 +404,31 @@ def test_what_is_set_aside_is_shown_to_its_owner_and_who_runs_the_page(serve, tm
   assert record.exists()
 
 
+def test_a_page_that_is_stopped_ends_what_runs(tmp_path):
+  command = [sys.executable, "-m", "anchor_jax.app", f"--folder={tmp_path}/shop", "--smoke", f"--port={free_port()}"]
+  page = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  jobs = tmp_path / "shop/people/studio/jobs"
+  deadline = time.monotonic() + 120
+  while not [lock for lock in jobs.glob("*.lock") if lock.read_text()]:
+    assert time.monotonic() < deadline and page.poll() is None
+    time.sleep(0.05)
+  (lock,) = jobs.glob("*.lock")
+  assert "the page is at" in page.stdout.readline()
+  page.terminate()
+  assert page.wait(timeout=90) == 128 + signal.SIGTERM
+  with pytest.raises(ProcessLookupError):
+    os.kill(int(lock.read_text()), 0)
+  assert '"waiting"' in next(jobs.glob("*.json")).read_text()
+  page.stdout.close()
+
+
 def test_a_taken_port_is_one_line(tmp_path):
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))
     taken.listen()
     port = taken.getsockname()[1]
     command = [sys.executable, "-m", "anchor_jax.app", f"--folder={tmp_path}/shop", f"--port={port}"]
-    root = pathlib.Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert (
     done.returncode == 2 and done.stderr.startswith(f"error: --port={port} is taken") and done.stderr.count("\n") == 1
   )
