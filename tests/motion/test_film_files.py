@@ -135,7 +135,7 @@ def test_a_varying_rate_is_not_a_missing_end(tmp_path, name, codec):
   assert info.frames == 30 and info.missing == 0 and len(list(read_frames(path))) == 30
   assert info.times is not None
   ticks = tick_frames(info)
-  assert ticks is not None and len(ticks) == pytest.approx((stamps[-1] + 1) * info.fps / 25, abs=1)
+  assert ticks is not None and abs(len(ticks) - (stamps[-1] + 1) * info.fps / 25) < 1.5  # one more or less
   # Noise, so that half of the file is half of the film
   noise = list(np.random.default_rng(0).integers(0, 256, (60, 32, 48, 3), np.uint8))
   whole = write_film(

@@ -59,7 +59,7 @@ def test_a_sheet_folds_around_the_side_without_meeting_itself():
   angle = np.linspace(-1.5, 1.5, 40)
   number, u, v = sheet.place(10 * np.sin(angle), np.full(40, 5.0), 6 * np.cos(angle), angle)
   assert set(number) == {3} and (np.diff(u) > 0).all() and 0 < u.min() < 0.05 and 0.95 < u.max() < 1
-  np.testing.assert_allclose(v, 0.5)
+  np.testing.assert_allclose(v, 0.5, rtol=4 * np.finfo(np.float32).eps)  # an angle of float32, over a turn
   assert sheet.place(*np.array([[1.0], [15.0], [2.0]]), angle)[0] == 4
   assert sheet.place(*np.array([[1.0], [15.0], [-2.0]]), angle)[0] == 5
 
