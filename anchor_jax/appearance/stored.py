@@ -1,13 +1,14 @@
 """A person's appearance, and the file that holds it (safetensors).
 
 The file's metadata: `format`, `charts`, a JSON list of [name, periodic in u], and, where they are known, `measures` of
-her body as JSON. Everything is checked on reading; nothing in the file can be run.
+her body as JSON; `crc32` of all that. Everything is checked on reading; nothing in the file can be run.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -71,8 +72,17 @@ def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
   metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
   if appearance.measures is not None:
     metadata["measures"] = json.dumps(appearance.measures.to_json())
+  metadata["crc32"] = _checksum(arrays, metadata)
   with new_file(path) as partial:
     partial.write_bytes(_ordered(save(arrays, metadata)))
+
+
+def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str:
+  """CRC-32 of all that a file holds; those of earlier versions have none."""
+  checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures")]).encode())
+  for name in sorted(arrays):
+    checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), checksum))
+  return f"{checksum:08x}"
 
 
 def _ordered(data: bytes) -> bytes:
@@ -111,6 +121,8 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
       if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
         raise ValueError("arrays of the wrong kind or size")
       arrays = {name: opened.get_tensor(name) for name in shapes}
+    if metadata.get("crc32", checksum := _checksum(arrays, metadata)) != checksum:
+      raise ValueError("not as it was written")
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
       raise ValueError("unknown charts")
   except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):

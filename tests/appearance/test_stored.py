@@ -56,6 +56,19 @@ def test_equal_appearances_are_equal_bytes(tmp_path, appearance):
   assert len(written) == 1
 
 
+def test_a_flipped_byte_is_noticed(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  stored.write_appearance(file, dataclasses.replace(appearance, measures=make_measures()))
+  content = file.read_bytes()
+  start = 8 + int.from_bytes(content[:8], "little")
+  for place in [*np.linspace(start, len(content) - 1, 20).astype(int), content.index(b"measures") + 40]:
+    hurt = bytearray(content)
+    hurt[place] ^= 1
+    file.write_bytes(hurt)
+    with pytest.raises(UserError, match="is damaged"):
+      stored.read_appearance(file, CHARTS)
+
+
 def test_names_that_are_no_files_take_one_line(tmp_path):
   for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
     with pytest.raises(UserError, match=said):
