@@ -19,6 +19,7 @@ from anchor_jax.motion.measures import BodyMeasures, measure
 from anchor_jax.motion.motion import MotionFrame
 from anchor_jax.motion.render import PoseRenderer
 from anchor_jax.motion.retarget import retarget
+from anchor_jax.motion.survey import CutWatch
 from anchor_jax.motion.tracks import (
   BRISK,
   FAST,
@@ -39,6 +40,7 @@ from anchor_jax.shapes import Float, Int, NdArray, UInt8
 
 MEASURED = 3.0  # seconds in which she is seen, before any pose is given
 _FADE = 0.3  # seconds in which a hand that is missing for long turns into a relaxed one
+_MOMENT = 1e-3  # seconds
 _ABSENT = 5.0  # seconds without anybody, after which the user is told
 
 
@@ -171,9 +173,15 @@ def watch(
       first = float("inf")
   driver, followed = meet(seen, size_of, finder.triangles, size=size, measures=measures, mapped=mapped)
   tell("following")
+  cuts, anew = CutWatch(), False
   while (picture := take()) is not None:
     begun = clock()
+    if cuts.begins_shot(picture.image):
+      finder.begin(picture.image, anew=True)
+      anew = True
     found = finder.find(picture.image)
+    if anew and np.isfinite(found.body[0, 0]):
+      followed, anew = met_again(followed, found, picture.time, driver.track.shoulder_width), False
     followed, track = follow(driver, followed, found, picture.time)
     yield Seen(picture.number, picture.time, driver, track, clock() - begun)
 
@@ -217,6 +225,27 @@ def meet(
     begun(last.body[0]), begun(last.face[0]), last.face[0] - nose, (begun(forearms[0]), begun(forearms[1]))
   )
   return Driver(track, square, driver, (left, right), None if fitted is None else measures, renderer), followed
+
+
+def met_again(followed: Followed, found: Found, time: float, unit: float) -> Followed:
+  """Returns what is known of her when a new shot shows her: nothing is smoothed across the cut.
+
+  Args:
+    followed: of the picture before.
+    found: in this picture, her body at least; a face or a hand that is not found keeps its shape.
+    time: of this picture, in seconds.
+    unit: a shoulder's width in pixels.
+  """
+  begun = lambda points: Smoothed(points, np.zeros_like(points), points, time - _MOMENT)
+  body, nose = found.body[None], found.body[NOSE]
+  from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else followed.face_from_nose
+  hands = []
+  for side in (0, 1):
+    wrist = body[:, WRISTS[side]]
+    points = found.hands[None, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)
+    known = plausible_hand(points, wrist, unit)[0]
+    hands.append(begun(_local(points, body, side)[0]) if known else followed.hands[side])
+  return Followed(begun(found.body), begun(from_nose + nose), from_nose, (hands[0], hands[1]))
 
 
 def follow(driver: Driver, followed: Followed, found: Found, time: float) -> tuple[Followed, Track]:

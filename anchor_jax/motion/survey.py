@@ -1,5 +1,6 @@
 """A first look at a film, before any landmark: cuts, light, sharpness and movement of the camera, frame by frame."""
 
+import collections
 import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -15,6 +16,7 @@ _CUT = 12.0  # grey levels of mean change
 _STANDS_OUT, _ALONE = 3.0, 2.0  # times the usual change around a cut, and the changes before and after it
 _CONTRAST, _FLAT = 40.0, 4.0  # grey levels: to which pictures are brought, and what counts as none
 _USUAL = 0.5  # seconds around a change in which others are looked at
+_RECENT = 15  # pictures of a stream, whose changes are usual ones
 _DARK = 40  # of 255: the brightest 5 percent of a frame's pixels are below it
 _BLURRED = 0.3  # of the usual detail in its shot
 _BLOCKS, _LEAST, _TRUSTED = (3, 4), 4.0, 0.3  # of the picture; grey levels of contrast; of the correlation's peak
@@ -142,6 +144,24 @@ def find_cuts(tiny: UInt8[NdArray, "T h w 3"], fps: float | int) -> Int[NdArray,
     if min(far(a, b) for a in before for b in after) > changes[number] / 2:
       cuts.append(number)
   return np.array(cuts, np.int64)
+
+
+class CutWatch:
+  """Tells cuts in pictures as they come, by those before alone: the rules of `find_cuts` that need none after."""
+
+  def __init__(self):
+    self._last: Float[NdArray, " P"] | None = None
+    self._changes: collections.deque[float] = collections.deque(maxlen=_RECENT)
+
+  def begins_shot(self, picture: UInt8[NdArray, "H W 3"]) -> bool:
+    """Whether the next picture begins a new shot; the first one does not."""
+    tiny = cv2.resize(picture, _TINY, interpolation=cv2.INTER_AREA).reshape(-1).astype(np.float32)
+    tiny = (tiny - tiny.mean()) * (_CONTRAST / (tiny.std() + _FLAT))
+    change = 0.0 if self._last is None else float(np.abs(tiny - self._last).mean())
+    usual = float(np.median(self._changes)) if self._changes else change
+    self._last = tiny
+    self._changes.append(change)
+    return change > max(_CUT, _STANDS_OUT * usual)
 
 
 class _Camera:

@@ -52,6 +52,20 @@ def seen(found, told=None, **options):
 FIRST = [moved()] * 6  # half a second
 
 
+def test_a_new_shot_is_not_smoothed_into():
+  """A film in place of a camera: the person stands elsewhere after a cut, and is not found at once."""
+  scenes = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3)).astype(np.uint8)
+  found = [*FIRST, *[moved()] * 4, moved(body=False), *[moved(30)] * 2]
+  pictures = iter([Picture(n, n / FPS, scenes[int(n >= 10)]) for n in range(len(found))])
+  script = Script(found)
+  options = {"size": 32, "measures": None, "mapped": True, "clock": lambda: 0.0, "seconds": 0.45}
+  items = list(watch(lambda: next(pictures, None), script, tell=lambda line: None, **options))
+  places = [float(item.track.body[0, NOSE, 0] - PLAIN.body[NOSE, 0]) for item in items]
+  np.testing.assert_allclose(places, [0, 0, 0, 0, 0, 30, 30], atol=0.05)
+  np.testing.assert_allclose(items[5].track.hands[0, 0] - PLAIN.hands[0], [[30, 0, 0]] * 21, atol=0.1)
+  assert script.begun == 2
+
+
 def test_the_first_seconds_measure_and_each_picture_after_them_is_a_pose():
   told = []
   items = seen([moved(body=False), moved(face=False), *FIRST, *[moved()] * 3], told)
