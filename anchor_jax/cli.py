@@ -2,8 +2,8 @@
 
 import argparse
 import contextlib
-import errno
 import functools
+import logging
 import os
 import signal
 import sys
@@ -12,12 +12,11 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from anchor_jax.errors import Stopped, UserError
-from anchor_jax.files import check_name
+from anchor_jax.errors import Stopped, UserError, printable
+from anchor_jax.files import FULL, check_name
 from anchor_jax.shipped import path_or_word
 
 COMPILING = "compile"  # the name of threads whose work nobody misses begins so
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, larger than a file may be
 
 
 _leaving = threading.Event()
@@ -72,11 +71,48 @@ def mesh_shape(text: str) -> tuple[int, int] | None:
   return int(windows), int(frames)
 
 
+def say(text: object, **options: Any) -> None:
+  """Prints what commands tell, line by line; control characters, as names of files may hold, are shown as escapes."""
+  print("\n".join(printable(line) for line in str(text).split("\n")), **options)
+
+
+class _PrintableRecord(logging.LogRecord):
+  """A record of a log whose message is printable."""
+
+  def getMessage(self) -> str:
+    return "\n".join(printable(line) for line in super().getMessage().split("\n"))
+
+
+def _is_full(error: BaseException | None) -> bool:
+  """Whether the disk being full is why an error was raised; libraries wrap the system's words in their own."""
+  while error is not None:
+    if (isinstance(error, OSError) and error.errno in FULL) or any(os.strerror(code) in str(error) for code in FULL):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _silence_full_disks() -> None:
+  """Prints no traceback of threads and clean-ups that find the disk full: the command says so in one line.
+
+  Checkpoints and logs are written by threads of libraries, and closed at exit. What fails after that, fails for it.
+  """
+  reports, full = (threading.excepthook, sys.unraisablehook), []
+
+  def known(error: BaseException | None) -> bool:
+    full.extend([True] if _is_full(error) else [])
+    return bool(full) and isinstance(error, OSError | ValueError)
+
+  threading.excepthook = lambda what: None if known(what.exc_value) else reports[0](what)
+  sys.unraisablehook = lambda what: None if known(what.exc_value) else reports[1](what)
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
   """Decorates a command's main function: a UserError ends it with one line on stderr and exit code 2."""
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
+    logging.setLogRecordFactory(_PrintableRecord)
     try:
       for argument in sys.argv[1:]:
         check_name(argument)
@@ -92,10 +128,10 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(141)
     except OSError as error:
-      if error.errno in _FULL:
-        print(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
+      if error.errno in FULL:
+        say(f"error: the disk is full ({error}): free some space and start again", file=sys.stderr)
       elif error.filename is not None:
-        print(f"error: cannot use {error.filename}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        say(f"error: cannot use {error.filename}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
       else:
         raise
       sys.exit(2)
@@ -145,6 +181,7 @@ def run(main: Callable[[], None]) -> None:
   Python waits for threads that are still at work. One that compiles (`COMPILING`) may take minutes after the line that
   says what was wrong, and nothing can stop it.
   """
+  _silence_full_disks()
   try:
     main()
   except SystemExit as end:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchor_jax.architecture import CLIPVisionConfig
-from anchor_jax.cli import command
+from anchor_jax.cli import command, say
 from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent
 from anchor_jax.locks import locked
@@ -123,11 +123,11 @@ def convert(args: argparse.Namespace) -> None:
     from anchor_jax.store.workdir import DENSE_APPEARANCE
 
     if any((args.source / part / DENSE_APPEARANCE).exists() for part in PARTS):
-      print("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
+      say("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)
     size = sum(file.stat().st_size for file in args.target.rglob("*") if file.is_file())
-    print(f"wrote {args.target}: adapters of {' and '.join(parts)}, {size / 1e6:.1f} MB")
+    say(f"wrote {args.target}: adapters of {' and '.join(parts)}, {size / 1e6:.1f} MB")
     return
   else:
     try:
@@ -146,7 +146,7 @@ def convert(args: argparse.Namespace) -> None:
       args.dtype,
       FileChoice(args.ema, args.prediction, args.lora),
     )
-  print(_summary(args.target, models))
+  say(_summary(args.target, models))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.cli import Parser, command, run
+from anchor_jax.cli import Parser, command, run, say
 from anchor_jax.config import RunConfig
 from anchor_jax.config_files import load_config
 from anchor_jax.data.comparison_page import ComparisonPage, is_page
@@ -74,30 +74,30 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   def done(stage: str) -> None:
     stages[stage] = round(time.monotonic() - clock - sum(stages.values()), 1)
 
-  print(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and the motion to come", flush=True)
+  say(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and the motion to come", flush=True)
   film, unseen = output / "film.mp4", output / "unseen.mp4"
   common = {"identity_seed": IDENTITY, "size": size.pixels, "fps": FPS}
   write_studio_video(film, motion_seed=FILMED_MOTION, seconds=size.seconds, progress="film", **common)
   write_studio_video(unseen, motion_seed=NEW_MOTION, seconds=size.frames / FPS, progress="unseen motion", **common)
   done("film")
 
-  print("2/5 preparing", flush=True)
+  say("2/5 preparing", flush=True)
   prepare([film], output / "film", size=size.pixels, fps=FPS / 2)  # neighbours teach little that is new
   prepare([unseen], output / "unseen", size=size.pixels)
   done("prepare")
 
   for number, (part, steps) in enumerate((("body", size.body_steps), ("head", size.head_steps)), start=3):
     if steps == 0:
-      print(f"{number}/5 no {part} is trained", flush=True)
+      say(f"{number}/5 no {part} is trained", flush=True)
       continue
-    print(f"{number}/5 learning the {part} of this person from the shipped weights", flush=True)
+    say(f"{number}/5 learning the {part} of this person from the shipped weights", flush=True)
     config = read_config(config_file, part, output / "film", steps)
     train(config, output / "person")
     done(f"train_{part}")
 
   from anchor_jax.person import load  # imports JAX
 
-  print("5/5 showing her in motion she never made", flush=True)
+  say("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
   motion = read_motion(output / "unseen", frames=size.frames)
   shown = tqdm(
@@ -168,11 +168,11 @@ def main() -> None:
   prepare_parent(args.output)
   with locked(args.output):
     report = demo(args.output, size, config)
-  print(f"\nThe new video:          {args.output / 'anchor.mp4'}")
-  print(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
-  print(f"At a glance:            {args.output / 'contact_sheet.png'}")
-  print(f"All figures, curves:    {args.output / 'report.html'} and report.json\n")
-  print(summary(report))
+  say(f"\nThe new video:          {args.output / 'anchor.mp4'}")
+  say(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
+  say(f"At a glance:            {args.output / 'contact_sheet.png'}")
+  say(f"All figures, curves:    {args.output / 'report.html'} and report.json\n")
+  say(summary(report))
 
 
 if __name__ == "__main__":  # rendering starts processes that import this module again

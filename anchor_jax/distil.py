@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor_jax.cli import Parser, command, person_flags
+from anchor_jax.cli import Parser, command, person_flags, say
 from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent, refuse_overwriting
 from anchor_jax.locks import locked
@@ -80,7 +80,7 @@ def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
     part.networks, part.weights, open_prepared(args.data), config, args.steps, frames=args.frames, seed=args.seed
   )
   write_light_decoder(args.output, light)
-  print(f"wrote {args.output}: PSNR {', '.join(f'{name} {value:.2f} dB' for name, value in measured.items())}")
+  say(f"wrote {args.output}: PSNR {', '.join(f'{name} {value:.2f} dB' for name, value in measured.items())}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.cli import Parser, command, make_callable
+from anchor_jax.cli import Parser, command, make_callable, say
 from anchor_jax.data.comparison_page import ComparisonPage, is_page
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument(f"--{name}", type=Path, metavar="DIR" if name == "clip" else "FILE", help=network)
   args = parser.parse_args()
   if args.compare:
-    print(compare(read_reports(args.compare)))
+    say(compare(read_reports(args.compare)))
     return
   if missing := [name for name in ("generated", "truth", "training", "output") if getattr(args, name) is None]:
     parser.error(f"give --{', --'.join(missing)}, or --compare")
@@ -231,7 +231,7 @@ def main() -> None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))
     save_report(report, args.output)
-  print(summary(report))
+  say(summary(report))
 
 
 make_callable(__name__)  # anchor_jax.evaluate(...) is the function, also after `import anchor_jax.evaluate`

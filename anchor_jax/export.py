@@ -25,7 +25,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor_jax.cli import Parser, command, person_flags
+from anchor_jax.cli import Parser, command, person_flags, say
 from anchor_jax.errors import UserError
 from anchor_jax.files import prepare_parent, refuse_overwriting
 from anchor_jax.locks import locked
@@ -112,7 +112,7 @@ def write(args: argparse.Namespace) -> None:
     write_page(args, person, reference)
     return
   parts = person.export(args.output, platforms, reference)
-  print(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
+  say(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
 
 
 def write_page(args: argparse.Namespace, person: "Person", reference: "Reference | None") -> None:
@@ -125,16 +125,16 @@ def write_page(args: argparse.Namespace, person: "Person", reference: "Reference
   except UserError:
     if args.decoder:
       raise
-    print("the light decoder does not fit her autoencoder, which decodes itself: slower, and equal otherwise")
+    say("the light decoder does not fit her autoencoder, which decodes itself: slower, and equal otherwise")
   measures = person.measures if reference is None or reference.measures is None else reference.measures
   if args.motion:
     motions = own_motions(args.motion, person.size, args.seconds, measures)
   else:
     motions = studio_motions(person.size, args.seconds)
-  print("converting her networks: some minutes", flush=True)
+  say("converting her networks: some minutes", flush=True)
   write_web(args.output, person.body, motions, reference, args.onnxruntime, args.landmarks, measures)
   size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file()) / 1e6
-  print(f"wrote {args.output} ({size:.0f} MB): python {args.output / 'serve.py'}, and open the address it prints")
+  say(f"wrote {args.output} ({size:.0f} MB): python {args.output / 'serve.py'}, and open the address it prints")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax.cli import command, mesh_shape
+from anchor_jax.cli import command, mesh_shape, say
 from anchor_jax.files import check_output_file, new_file, partial_path, prepare_parent, refuse_overwriting
 from anchor_jax.generate_flags import parse_flags, sampling_changes
 from anchor_jax.inputs import has_fields
@@ -176,7 +176,7 @@ def is_timing(path: Path) -> bool:
 def _report(figures: dict[str, float], path: Path | None) -> None:
   """Prints what --live measured, and writes it where --json says."""
   shown = "{frames_per_second:.1f} frames/s, latency {latency_median:.3f} s (at most {latency_largest:.3f} s)"
-  print(shown.format(**figures), flush=True)
+  say(shown.format(**figures), flush=True)
   if path is not None:
     with new_file(path) as place:
       place.write_text(json.dumps(figures, indent=1) + "\n")
@@ -209,7 +209,7 @@ def measures_of(
     return None
   measures = person.measures if reference is None or reference.measures is None else reference.measures
   if measures is None and mapped:
-    print("her body's measures are not known, so the motion keeps its own: prepare her videos again, then train again")
+    say("her body's measures are not known, so the motion keeps its own: prepare her videos again, then train again")
   return measures
 
 
@@ -247,7 +247,7 @@ def write_preview(person: "Person", motion: "Motion", reference: "Reference | No
   write_video(
     path, frames, motion.fps, metadata={"comment": "synthetic: a preview"}, total=motion.length, progress="preview"
   )
-  print(f"the first second is in {path}", flush=True)
+  say(f"the first second is in {path}", flush=True)
 
 
 def watermarked(frame: Any, text: str) -> Any:
@@ -292,7 +292,7 @@ def main() -> None:
   args = parse()
   count = generate(args)
   if args.output is not None:
-    print(f"wrote {args.output}: {count} frames")
+    say(f"wrote {args.output}: {count} frames")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.cli import Parser, command, make_callable
+from anchor_jax.cli import Parser, command, make_callable, say
 from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances, unseen_room
 from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
@@ -205,7 +205,7 @@ def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict
   refuse_overwriting(output, videos)
   meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
   for path, error in meta["left_out"].items():
-    print(f"left out: {error if path in error else f'{path}: {error}'}")
+    say(f"left out: {error if path in error else f'{path}: {error}'}")
   return meta
 
 
@@ -257,12 +257,12 @@ def main() -> None:
   else:
     meta = prepare_studio(args.studio, args.frames or 48, args.output, size=args.size, fps=args.fps)
   faces = meta["frames"] - len(meta["without_landmarks"])
-  print(
+  say(
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
   for line in [*film_lines(meta.get("films", ())), *appearance_lines(args.output)]:
-    print(line)
+    say(line)
 
 
 make_callable(__name__)  # anchor_jax.prepare(...) is the function, also after `import anchor_jax.prepare`

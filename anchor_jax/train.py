@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax.cli import command, make_callable, run
+from anchor_jax.cli import command, make_callable, run, say
 from anchor_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
 def main() -> None:
   """The command line."""
   if any(argument in ("--help", "-h", "-help") for argument in sys.argv[1:]):
-    print(f"{__doc__}{_FLAGS}")
+    say(f"{__doc__}{_FLAGS}")
     return
   from absl import flags
   from ml_collections import config_flags
@@ -111,7 +111,7 @@ def _train_and_report(
   runtime.initialize_distributed(*processes)
   with end_together():
     metrics = train(config, workdir, profile=profile)
-  print(f"trained {config.part} in {workdir}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
+  say(f"trained {config.part} in {workdir}: {', '.join(f'{name} {value:.4g}' for name, value in metrics.items())}")
 
 
 make_callable(__name__)  # anchor_jax.train(...) is the function, also after `import anchor_jax.train`

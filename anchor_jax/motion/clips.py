@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, printable
 from anchor_jax.motion import render
 from anchor_jax.motion.bars import probe_film
 from anchor_jax.motion.framing import Square, centre_of, square_around
@@ -173,7 +173,7 @@ def find_track(
   people = find_person(faces, count, info.fps, whole, cuts=cuts, at=person_at)
   if people is not None:
     people = dataclasses.replace(people, columns=np.clip(people.columns - left, 0, info.width))
-  bar = f"landmarks of {path.name}" if progress else None
+  bar = f"landmarks of {printable(path.name)}" if progress else None
   columns = None if people is None else people.columns
   track = track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar)
   return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), people

@@ -21,7 +21,7 @@ from flax import serialization
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from anchor_jax.errors import UserError
+from anchor_jax.errors import UserError, printable
 from anchor_jax.files import new_file
 from anchor_jax.inputs import open_input, read_json, regular_file
 from anchor_jax.shapes import NdArray
@@ -251,7 +251,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     offset = end
   with new_file(path) as partial, partial.open("wb") as out:
     out.write(_header(header))
-    for name in tqdm(order, desc=f"write {path.parent.name}", unit="tensor", leave=False, disable=offset < 2**28):
+    for name in tqdm(
+      order, desc=f"write {printable(path.parent.name)}", unit="tensor", leave=False, disable=offset < 2**28
+    ):
       array = np.ascontiguousarray(tensors[name].read()).reshape(tensors[name].shape)  # makes a number a list of one
       checksums.append(_checksum(name, array))
       out.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
