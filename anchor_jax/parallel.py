@@ -11,11 +11,12 @@ the fsdp size divides. Parameters of fewer than `_SMALLEST_SHARDED` elements are
 
 import collections
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +108,34 @@ def platform() -> str:
   device = jax.sharding.get_abstract_mesh().abstract_device
   found = jax.default_backend() if device is None else device.platform
   return "gpu" if found in ("cuda", "rocm") else found
+
+
+_exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("exporting", default=False)
+
+
+@contextlib.contextmanager
+def choosing_when_run() -> Iterator[None]:
+  """While a program is exported for other machines: its platform is not known before it runs, see `by_platform`."""
+  token = _exporting.set(True)
+  try:
+    yield
+  finally:
+    _exporting.reset(token)
+
+
+def by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], *operands: Array) -> Array:
+  """on_cpu(*operands) on CPUs, elsewhere(*operands) on other platforms; an exported program chooses as it runs.
+
+  Both give the same, and neither may use a kernel that is made for one platform.
+  """
+  if _exporting.get():
+    return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
+  return (on_cpu if platform() == "cpu" else elsewhere)(*operands)
+
+
+def exporting() -> bool:
+  """Whether a program is being exported, which has to choose by platform as it runs."""
+  return _exporting.get()
 
 
 # Batches

@@ -63,12 +63,28 @@ def attention(
   batch, length, heads, _ = q.shape
   if causal or implementation == "plain":
     return _plain(q, k, v, key_count, causal)
+  if implementation is None and parallel.exporting():
+    return _chosen_when_run(q, k, v, key_count)
   most = _CPU_PLAIN_LOGITS if parallel.platform() == "cpu" else _PLAIN_LOGITS
   if implementation is None and batch * heads * length * k.shape[1] <= most * parallel.attention_shards(q):
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
     implementation = _best(q, k)
   return parallel.shard_map_attention(_KERNELS[implementation], q, k, v, key_count)
+
+
+def _chosen_when_run(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  """What CPUs and what accelerators do best among the forms that run everywhere: kernels are made for one platform."""
+  batch, length, heads, _ = q.shape
+  logits = batch * heads * length * k.shape[1]
+  on_cpu, elsewhere = (
+    _plain if logits <= most else _KERNELS[name]
+    for most, name in ((_CPU_PLAIN_LOGITS, "pieces"), (_PLAIN_LOGITS, "chunked"))
+  )
+  if on_cpu is elsewhere:
+    return on_cpu(q, k, v, key_count)
+  run = lambda form: lambda q, k, v, *count: form(q, k, v, *(count or (None,)))
+  return parallel.by_platform(run(on_cpu), run(elsewhere), q, k, v, *(() if key_count is None else (key_count,)))
 
 
 def _best(q: Array, k: Array) -> str:

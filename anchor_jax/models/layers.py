@@ -184,8 +184,12 @@ class DoublingConv(Conv):
   def convolve(
     self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
   ) -> Float[Array, "*frames _ _ O"]:
-    """The convolution with its parameters given."""
-    return convolve_doubled(x, kernel, bias)
+    """The convolution with its parameters given; in a program for several platforms only CPUs leave the input small."""
+    doubled = lambda x, kernel, *bias: convolve(
+      jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2), kernel, bias[0] if bias else None, 1, (1, 1), self.dtype
+    )
+    small = lambda x, kernel, *bias: convolve_doubled(x, kernel, bias[0] if bias else None)
+    return parallel.by_platform(small, doubled, x, kernel, *(() if bias is None else (bias,)))
 
 
 class GroupNorm(nn.Module):
@@ -307,7 +311,8 @@ class Upsample(nn.Module):
   ) -> Float[Array, "B T H W {self.features}"]:
     height, width = x.shape[2:4]
     # On accelerators, and in 16 bits, where sums of taps would round, the doubled array is made.
-    if size in (None, (2 * height, 2 * width)) and parallel.platform() == "cpu" and self.dtype == jnp.float32:
+    on_cpu = parallel.platform() == "cpu" or parallel.exporting()
+    if size in (None, (2 * height, 2 * width)) and on_cpu and self.dtype == jnp.float32:
       return DoublingConv(self.features, dtype=self.dtype, name="conv")(x)
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
     if size is not None and size != (2 * height, 2 * width):

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from anchor_jax import parallel
 from anchor_jax.config import SampleConfig
 from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.solvers import make_solver
@@ -191,7 +192,8 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
   limit = jax.config.jax_traceback_in_locations_limit
   jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain paths of this machine
   try:
-    return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
+    with parallel.choosing_when_run():
+      return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
   finally:
     jax.config.update("jax_traceback_in_locations_limit", limit)
 

@@ -113,6 +113,29 @@ def test_only_the_cpu_computes_in_pieces(platform, tokens, kernel, monkeypatch):
   assert taken == [kernel]
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_exported_program_chooses_by_the_platform_that_runs_it(masked, monkeypatch):
+  from anchor_jax.models import attention as module
+
+  q, k, v = (jax.random.normal(jax.random.key(i), (2, 192, 2, 4)) for i in range(3))
+  counts = jnp.array([5, 192]) if masked else None
+  wanted, taken = attention(q, k, v, counts, implementation="plain"), []
+  for name in ("pieces", "chunked"):
+    form = module._KERNELS[name]
+    monkeypatch.setitem(module._KERNELS, name, lambda *x, name=name, form=form: taken.append(name) or form(*x))
+  for logits in ("_CPU_PLAIN_LOGITS", "_PLAIN_LOGITS"):
+    monkeypatch.setattr(module, logits, 100)
+  with parallel.choosing_when_run():
+    made = {
+      platforms: jax.export.export(jax.jit(lambda *x: attention(*x, counts)), platforms=platforms)(q, k, v)
+      for platforms in (("cpu", "cuda", "tpu"), ("cpu",), ("tpu",))
+    }
+  assert {"pieces", "chunked"} <= set(taken)
+  np.testing.assert_allclose(made["cpu", "cuda", "tpu"].call(q, k, v), wanted, atol=1e-5)
+  alone = [made[name,].mlir_module() for name in ("cpu", "tpu")]
+  assert alone[0] != alone[1] and len(made["cpu", "cuda", "tpu"].mlir_module()) > max(map(len, alone))
+
+
 def test_a_short_matrix_is_one_whose_share_of_a_device_is_short(monkeypatch):
   from anchor_jax.models import attention as module
 
