@@ -133,11 +133,11 @@ class Intake:
       raise UserError(f"{len(tokens)} files are too many: upload at most {MOST_FILES}")
     return [self.find(owner, token) for token in dict.fromkeys(map(str, tokens))]
 
-  def mark_used(self, uploads: Sequence[Upload], by: str) -> None:
+  def mark_used(self, uploads: Sequence[Upload], *by: str) -> None:
     """Notes who or what has a copy of uploads; they can be used again until they go."""
     with self._lock:
       for upload in uploads:
-        self._used.setdefault(upload.token, set()).add(by)
+        self._used.setdefault(upload.token, set()).update(by)
 
   def forget(self, by: str) -> None:
     """Removes what was used for somebody or something that is deleted."""

@@ -139,7 +139,7 @@ class People:
         elif is_name(place.name):
           self._known[place.name] = _read(place)
         elif is_folder(place):
-          raise UserError("this is no folder of a person")
+          raise UserError(f"{place} is no folder of a person and stays: move it away if you like")
       except (UserError, OSError) as error:
         self.aside.append(Aside(place, _owner_in(place), str(error)))
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import filelock
 
-from anchor_jax.app.commands import BUNDLE, FPS, PREPARED, TRAINED, TRAINED_PART, commands_of, video_path
+from anchor_jax.app.commands import FPS, commands_of, video_path
 from anchor_jax.app.intake import Intake
 from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, VIDEO, Job, Jobs
-from anchor_jax.app.marks import is_regular, own_folder
+from anchor_jax.app.kept import is_own, is_prepared, metrics, shown_file, trained_steps
+from anchor_jax.app.marks import own_folder
 from anchor_jax.app.people import EVERYONE, SIZES, STUDIO, Aside, NotFound, People, Person, is_name, new_name
 from anchor_jax.app.progress import Bar, bar_in, losses, tail, told_in
 from anchor_jax.app.quota import Disk
@@ -24,7 +25,6 @@ from anchor_jax.motion.video import probe
 from anchor_jax.studio.performances import MOTIONS
 
 SECONDS = (1, 60)  # of a video
-_PICTURES = {"found": "preview.png", "appearance": "appearance.png", "report": "report.html"}  # of a prepared folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Workshop:
       UserError: no consent, no name, no room, or an upload that can't be used.
     """
     person = self.people.new(label, owner, "film", size, consent)
-    self._check_room(person.name, owner, PREPARE)
+    self.jobs.check_room(person.name, owner, PREPARE)
     uploads = self.intake.find_all(owner, uploaded)
     self.disk.check(sum(upload.size for upload in uploads))
     folder = self.people.begin(person)
@@ -133,7 +133,7 @@ class Workshop:
   def add_example(self, owner: str, label: str, size: int = SIZES[0]) -> Person:
     """Makes a person of a studio film, for a try without a film of one's own."""
     person = self.people.new(label or "Example", owner, "example", size)
-    self._check_room(person.name, owner, PREPARE)
+    self.jobs.check_room(person.name, owner, PREPARE)
     self.people.begin(person)
     try:
       return self._keep(dataclasses.replace(person, films=("film_1.mp4",)))
@@ -173,16 +173,15 @@ class Workshop:
 
   def is_ready(self, person: Person) -> bool:
     """Whether her film was looked at, so that she can be shown."""
-    return (self.people.folder_of(person.name) / PREPARED / "meta.json").is_file()
+    return is_prepared(self.people.folder_of(person.name))
 
   def trained_steps(self, person: Person) -> int:
     """How many steps of training are kept; 0 where she was never trained."""
-    checkpoints = self.people.folder_of(person.name) / TRAINED / TRAINED_PART / "checkpoints"
-    return max((int(step.name) for step in checkpoints.glob("*") if step.name.isdecimal()), default=0)
+    return trained_steps(self.people.folder_of(person.name))
 
   def curves(self, person: Person) -> dict[str, list[tuple[int, float]]]:
     """The curves of her training; see `progress.losses`."""
-    return losses(self.people.folder_of(person.name) / TRAINED / TRAINED_PART / "metrics.jsonl")
+    return losses(metrics(self.people.folder_of(person.name)))
 
   def told(self, owner: str, person: Person) -> list[str]:
     """What was found in her film, and what was dropped, line by line; nothing until it was looked at."""
@@ -203,7 +202,6 @@ class Workshop:
     if person.real and person.consent is None:
       raise UserError("confirm first that the person in the film agrees to this")
     self._check_ready(person)
-    self.disk.check()
     return self._begin(name, owner, TRAIN)
 
   def make_video(
@@ -235,7 +233,7 @@ class Workshop:
     self._check_ready(person)
     if not SECONDS[0] <= seconds <= SECONDS[1]:
       raise UserError(f"a video has {SECONDS[0]} to {SECONDS[1]} seconds")
-    self._check_room(name, owner, VIDEO)
+    self.jobs.check_room(name, owner, VIDEO)
     job, fps, folder = new_name(), float(FPS), self.people.folder_of(name)
     kind, _, which = motion.partition(":")
     if kind == "studio" and which in MOTIONS:
@@ -256,8 +254,7 @@ class Workshop:
         if isinstance(error, OSError) and self.people.find(name) is None:  # the person was deleted meanwhile
           raise NotFound("there is no such person (any more)") from None
         raise
-      self.intake.mark_used(uploads, job)
-      self.intake.mark_used(uploads, name)
+      self.intake.mark_used(uploads, job, name)
       return made
     else:
       raise UserError("choose a motion first")
@@ -289,7 +286,6 @@ class Workshop:
     """Writes a bundle of a person, to be used without this package."""
     person = self._own(owner, name)
     self._check_ready(person)
-    self.disk.check()
     return self._begin(name, owner, EXPORT, trained=self.trained_steps(person) > 0)
 
   def cancel(self, owner: str, job: str) -> None:
@@ -349,15 +345,8 @@ class Workshop:
     """
     person = self.people.get(name, owner)
     folder = self.people.folder_of(person.name)
-    if what in _PICTURES:
-      path = folder / PREPARED / _PICTURES[what]
-    elif what == "training":
-      path = folder / TRAINED / TRAINED_PART / "preview.png"
-    elif what == "bundle":
-      path = folder / f"{BUNDLE}.zip"
-    else:
-      path = video_path(self._video(owner, name, what), self.people)
-    if not is_regular(path) or not path.resolve().is_relative_to(folder.resolve()):
+    path = shown_file(folder, what) or video_path(self._video(owner, name, what), self.people)
+    if not is_own(path, folder):
       raise NotFound("there is no such file (yet)")
     return path
 
@@ -393,12 +382,8 @@ class Workshop:
     if not self.is_ready(person):
       raise UserError(f"{person.label} is not ready yet: wait until her film was looked at")
 
-  def _check_room(self, person: str, owner: str, kind: str) -> None:
-    """Checks that a job can be added, and that there is room on the disk for what it makes."""
-    self.jobs.check_room(person, owner, kind)
-    self.disk.check()
-
   def _begin(self, person: str, owner: str, kind: str, name: str = "", **settings) -> Job:
+    self.disk.check()
     with self._changing:
       job = self.jobs.add(person, owner, kind, name, **settings)
     self._worker.wake()

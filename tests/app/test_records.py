@@ -135,7 +135,7 @@ def test_folders_of_others_stay_as_they_are(folder):
   before = everything(folder)
   for _ in range(2):
     shop = opened(folder)
-  assert everything(folder) == before
+  assert everything(folder) == before and all(one.place.name in one.why for one in shop.aside())
   assert {one.place.name for one in shop.people.aside} == {
     "thesis",
     "fedcba9876543210",
