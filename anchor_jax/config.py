@@ -248,7 +248,8 @@ class RunConfig:
   Attributes:
     part: one of `PARTS`: "vae" is the small autoencoder.
     init: where weights come from: "" initialises them, "studio" are those that come with the package, otherwise a
-      folder of diffusers models (a pipeline's folder, or a workdir of this project).
+      folder of diffusers models (a pipeline's folder, or a workdir of this project). A folder called studio is given
+      as ./studio. It is read until the run has a checkpoint, and then not again.
     seed: of all that is random, 0 to 2**32 - 1.
     steps: optimiser steps.
     dtype: compute type, one of `DTYPES`; weights are kept in float32.

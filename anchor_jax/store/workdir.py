@@ -1,6 +1,7 @@
 """What a workdir holds of a trained part, and how it is read.
 
 WORKDIR/body/config.json     the settings the part was trained with
+WORKDIR/body/run.json        the model that they asked for and the identity of the records, see restart.py
 WORKDIR/body/base/           the networks that were not trained, a folder of models (see roles.py), written once
 WORKDIR/body/appearance.png  a reference picture of the person
 WORKDIR/body/appearance.safetensors  texture, key frames and room of the person, where config.data.appearance needs them
