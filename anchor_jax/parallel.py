@@ -12,12 +12,11 @@ the fsdp size divides. Parameters of fewer than `_SMALLEST_SHARDED` elements are
 import collections
 import contextlib
 import contextvars
-import dataclasses
 import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +36,6 @@ _TENSOR_RULES = (
   (re.compile(r"(to_q|to_k|to_v|q_proj|k_proj|v_proj|conv1|linear_1|fc1)/(kernel|bias)$"), -1, True),
   (re.compile(r"(to_out_0|out_proj|net_2|conv2|linear_2|fc2)/kernel$"), -2, True),
 )
-_UNEVEN = 1.5  # times an even share, from which on a mesh is said to divide badly
 _SMALLEST_SHARDED = 2**14  # elements; below it a collective costs more than the memory it saves
 
 
@@ -209,69 +207,9 @@ def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree_util.tree_map_with_path(one, tree)
 
 
-@dataclasses.dataclass(frozen=True)
-class Shares:
-  """What one device holds of a tree of parameters.
-
-  Attributes:
-    held: bytes on each device.
-    times: `held` over an even share, one of fsdp x tensor.
-    better: (data, fsdp) of the same devices with which each holds least, or the present ones.
-    better_held: bytes on each device with these.
-  """
-
-  held: float
-  times: float
-  better: tuple[int, int]
-  better_held: float
-
-  def warning(self) -> str:
-    """One line where sizes that the mesh does not divide leave whole copies on each device; else ""."""
-    if self.times < _UNEVEN:
-      return ""
-    data, fsdp = self.better
-    text = (
-      f"config.mesh: fsdp divides few of the networks' sizes, so that each device holds {self.held / 1e9:.1f} GB,"
-      f" {self.times:.1f} times an even share"
-    )
-    if self.better_held >= 0.9 * self.held:
-      return text
-    return f"{text}; with mesh.data={data} and mesh.fsdp={fsdp} it holds {self.better_held / 1e9:.1f} GB"
-
-
-def shares(tree: PyTree, mesh: Any) -> Shares:
-  """What each device of a mesh holds of a tree of parameters (arrays or their shapes), and what it might.
-
-  A parameter is sharded over fsdp along one axis, which must be a multiple of it: uneven shards are not stored.
-  """
-  names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
-  leaves = [
-    (names(path), np.shape(leaf), math.prod(np.shape(leaf)) * np.dtype(leaf.dtype).itemsize)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  ]
-
-  def held(data: int, fsdp: int) -> float:
-    sizes = _Sizes({**mesh.shape, DATA: data, FSDP: fsdp})
-    total = 0.0
-    for path, shape, count in leaves:
-      spec = _parameter_specs(path, shape, sizes)[0]
-      total += count / math.prod(sizes.shape[axis] for axis in spec if axis is not None)
-    return total
-
-  devices = mesh.shape[DATA] * mesh.shape[FSDP]
-  now = held(mesh.shape[DATA], mesh.shape[FSDP])
-  choices = {
-    (devices // fsdp, fsdp): held(devices // fsdp, fsdp) for fsdp in range(1, devices + 1) if devices % fsdp == 0
-  }
-  better = min(choices, key=lambda choice: choices[choice])
-  total = sum(count for *_, count in leaves)
-  return Shares(now, now / (total / (mesh.shape[FSDP] * mesh.shape[TENSOR])), better, choices[better])
-
-
-class _Sizes(NamedTuple):
-  """The sizes of a mesh's axes, as a mesh has them."""
-
-  shape: dict[str, int]
+def stored_spec(path: tuple[str, ...], shape: tuple[int, ...], mesh: Any) -> PartitionSpec:
+  """How a parameter of this path and shape is sharded at rest; of `mesh` the sizes of its axes are used."""
+  return _parameter_specs(path, shape, mesh)[0]
 
 
 def all_gather_kernel(kernel: Array, path: tuple[str, ...]) -> Array:

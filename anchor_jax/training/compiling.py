@@ -18,6 +18,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.shapes import PyTree
 from anchor_jax.store.weights import frozen_names, trained_keys
 from anchor_jax.training.batches import batch_shapes
+from anchor_jax.training.shares import shares
 from anchor_jax.training.step import jit_step, make_run_step, make_state
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def step_shapes(config: RunConfig, networks: Networks, weights: PyTree, size: in
   trained = {name: weights[name] for name in trained_keys(config)}
   frozen = {name: weights[name] for name in frozen_names(config)}
   state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
-  if jax.process_index() == 0 and (warning := parallel.shares(state, mesh).warning()):
+  if jax.process_index() == 0 and (warning := shares(state, mesh).warning()):
     log.warning("%s", warning)
   state, frozen = (_sharded(tree, parallel.parameter_shardings(tree, mesh)) for tree in (state, frozen))
   batch = batch_shapes(config, size, parallel.batch_sharding(mesh))
