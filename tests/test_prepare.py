@@ -211,15 +211,15 @@ def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
 @pytest.mark.parametrize(
   "change, message",
   [
-    (lambda meta: meta.pop("videos"), "meta.json: KeyError: 'videos'"),
-    (lambda meta: meta["videos"][0].update(frames=2.5), "meta.json: TypeError"),
-    (lambda meta: meta["videos"][0].update(frames=10**15), "meta.json: "),
-    (lambda meta: meta.update(measures=[{"neck": 0.2}]), "meta.json: KeyError"),
-    (lambda meta: meta.update(measures=[None, None]), "meta.json: ValueError"),
-    (lambda meta: meta.update(videos=[]), "meta.json: ValueError"),
-    (lambda meta: meta.update(without_landmarks=["x"]), "meta.json: ValueError"),
-    (lambda meta: meta.update(without_landmarks=[99]), "meta.json: IndexError"),
-    (lambda meta: meta["videos"][0].update(frames=3), "4 records instead of 3"),
+    (lambda meta: meta.pop("videos"), "videos is missing"),
+    (lambda meta: meta["videos"][0].update(frames=2.5), "frames is 2.5: expected int"),
+    (lambda meta: meta["videos"][0].update(frames=10**15), "frames is 10+: it must be"),
+    (lambda meta: meta.update(measures=[{"neck": 0.2}]), "measures of a body"),
+    (lambda meta: meta.update(measures=[None, None]), "those of 2 people"),
+    (lambda meta: meta.update(videos=[]), "the videos have 0"),
+    (lambda meta: meta.update(without_landmarks=["x"]), "is 'x': expected int"),
+    (lambda meta: meta.update(without_landmarks=[99]), "names a record beyond"),
+    (lambda meta: meta["videos"][0].update(frames=3), "frames is 4, and the videos have 3"),
   ],
 )
 def test_a_wrong_meta_takes_one_line(film, tmp_path, change, message):
@@ -234,4 +234,4 @@ def test_a_wrong_meta_takes_one_line(film, tmp_path, change, message):
   (tmp_path / "copy" / "meta.json").write_text(json.dumps(meta))
   with pytest.raises(UserError, match=message) as error:
     open_prepared(tmp_path / "copy")
-  assert ("\n" not in str(error.value) and error.value.__cause__ is not None) or "instead of" in message
+  assert "\n" not in str(error.value)
