@@ -93,7 +93,7 @@ class Golden:
     if not folder.is_dir():
       raise UserError(f"no folder {folder}; give one with golden.npz, golden.json, body/ and head/")
     self.settings = read_json(folder / "golden.json")
-    self.arrays = read_arrays(folder / "golden.npz", "file of golden arrays", "fetch it again")
+    self.arrays = read_arrays(folder / "golden.npz", "file", "fetch it again")
     shared = {
       "vae": load_model(folder / "body/vae", VAEConfig, np.float32),
       "image_encoder": load_model(folder / "body/image_encoder", CLIPVisionConfig, np.float32),
