@@ -132,6 +132,8 @@ def convert(args: argparse.Namespace) -> None:
   else:
     try:
       stem = tuple(int(width) for width in args.stem.split(","))
+      if not all(1 <= width <= 65536 for width in stem):
+        raise ValueError("out of range")
     except ValueError:
       raise UserError(f"--stem={args.stem}: give widths like 16,32,96,256") from None
     models = from_diffusers(
