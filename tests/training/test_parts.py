@@ -85,11 +85,26 @@ def test_parts_decode_no_more_pictures_than_the_batch_has(refined, split, monkey
 def test_a_step_in_parts_is_that_of_the_whole_batch(file, part):
   config, loss, trained, frozen, batch = split_run(file, part)
   optimizer = optax.sgd(1.0)  # the change is the gradient; AdamW divides it by its size, and rounding with it
-  made = {}
+  rng, made = np.random.default_rng(0), {}
+  # What float32 keeps of these gradients: normalising two values, networks of eight channels are badly conditioned, so
+  # that the last bit of the weights changes more than the order of sums does.
+  last_bit = lambda leaf: leaf * (1 + np.float32(6e-8) * rng.choice([-1, 0, 1], leaf.shape)).astype(np.float32)
+  noisy = [jax.tree.map(last_bit, trained) for _ in range(6)]
   for parts in (1, 2, 4):
-    state = make_state(trained, optimizer, config)
-    made[parts] = jax.jit(make_step(loss, optimizer, 0.0, parts))(state, frozen, batch, jax.random.key(3))
+    step = jax.jit(make_step(loss, optimizer, 0.0, parts))
+    run = lambda weights, step=step: step(make_state(weights, optimizer, config), frozen, batch, jax.random.key(3))
+    made[parts] = run(trained)
+    if parts == 1:
+      changes = [jax.tree.map(np.subtract, run(weights)[0].weights, weights) for weights in noisy]
   change = lambda parts: jax.tree.map(np.subtract, made[parts][0].weights, trained)
+  most = lambda tree: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+  apart = lambda other: most(jax.tree.map(np.subtract, change(1), other))
+  kept = max(2e-6 * most(change(1)), *(apart(other) for other in changes))
+  assert 4 * kept < 0.05 * most(change(1))
+  other = jax.jit(make_step(loss, optimizer, 0.0))(
+    make_state(trained, optimizer, config), frozen, batch, jax.random.key(4)
+  )
+  assert apart(jax.tree.map(np.subtract, other[0].weights, trained)) > 0.05 * most(change(1))  # other draws change more
   for parts in (2, 4):
-    assert_close(change(1), change(parts), rtol=2e-4)
-    assert_close(made[1][1], made[parts][1], rtol=1e-4)
+    assert apart(change(parts)) < 4 * kept
+    assert_close(made[1][1], made[parts][1], rtol=1e-3)
