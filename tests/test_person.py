@@ -233,7 +233,7 @@ def test_frames_that_attend_to_some_frames(person):
   some = person.with_attended_frames(3)
   assert some.body.networks.denoiser.unet_config.attended_frames == 3 and some.head is person.head
   assert some.body.placed_weights() is person.body.placed_weights()
-  with pytest.raises(UserError, match="below 0"):
+  with pytest.raises(UserError, match="attended_frames is -1"):
     person.with_attended_frames(-1)
 
 

@@ -98,7 +98,10 @@ def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, by
 
 
 def _folder(path: Path, package: Package) -> dict[str, bytes]:
-  return {name: read_bytes(path / name, "file of a package", _LARGEST) for name in ("package.json", *package.files)}
+  try:
+    return {name: read_bytes(path / name, "file of a package", _LARGEST) for name in ("package.json", *package.files)}
+  except UserError as error:
+    raise ValueError(str(error)) from None
 
 
 def _archive(path: Path, package: Package) -> dict[str, bytes]:

@@ -14,7 +14,8 @@ SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, condition
 
 
 def make_part(name: str, dtype: str = "float32") -> Part:
-  config = RunConfig(name, model=tiny_model(inpaint=name == "head"), dtype=dtype)
+  model = dataclasses.replace(tiny_model(inpaint=name == "head"), refiner=None)  # as weights without one say it
+  config = RunConfig(name, model=model, dtype=dtype)
   networks, rng = Networks(config.model, dtype), np.random.default_rng(len(name))
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)

@@ -92,6 +92,7 @@ def person():
   for part, size in (("body", 32), ("head", 16)):
     model = tiny_model(inpaint=part == "head")
     sample = SampleConfig("dpm++2m", 3, window=4, overlap=1, guidance=1.5, guidance_interval=(0.1, 0.9))
+    model = dataclasses.replace(model, refiner=None)  # as weights say it that have none
     config = RunConfig(part, model=model, sample=sample, dtype="bfloat16")
     networks = Networks(config.model, config.dtype)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))

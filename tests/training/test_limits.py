@@ -28,11 +28,12 @@ def test_what_cannot_work_is_refused_before_weights_are_read(tiny_run, tmp_path,
     raise AssertionError("weights are read")
 
   monkeypatch.setattr(loop, "initial_weights", read)
+  monkeypatch.setattr(memory, "host_memory", lambda: 10**9)
   (tmp_path / "file").write_text("")
   config = tiny_run("body")
   for run, workdir, message in (
     (changed(config, path="nowhere"), tmp_path, "no prepared folder"),
-    (changed(config, batch_size=10**9), tmp_path, "lower config.data.batch_size"),
+    (changed(config, batch_size=2**20), tmp_path, "lower config.data.batch_size"),
     (changed(tiny_run("head"), crop=15), tmp_path, "use a multiple of 8"),
     (changed(tiny_run("head", init="studio"), crop=15), tmp_path, "15 pixels don't fit"),
     (changed(tiny_run("head", init=str(shipped())), crop=15), tmp_path, "15 pixels don't fit"),
