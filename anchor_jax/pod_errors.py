@@ -53,8 +53,8 @@ def _client() -> Any:
 
 
 def _tell(client: Any, line: str) -> None:
-  """Tells the other processes, and waits a little until they have read it: process 0 holds the store."""
-  with contextlib.suppress(Exception):  # another process told first, or the service is gone
+  """Sends the line to the other processes and waits briefly for them to read it: process 0 holds the store."""
+  with contextlib.suppress(Exception):  # another process was first, or the service is gone
     client.key_value_set(_FAILED, f"{jax.process_index()}\n{socket.gethostname()}\n{line}")
   deadline = time.monotonic() + _GRACE_S
   with contextlib.suppress(Exception):

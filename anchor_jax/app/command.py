@@ -6,7 +6,7 @@ Example:
 It needs the extra `app` (`make app` installs it and starts the page), and films need the landmark model (`make
 landmarks`). Everything is kept in --folder, one folder a person; what runs when the page is stopped goes on at its next
 start. Only this machine can reach it, unless --host opens it to a network: then each browser sees its own people alone.
-Behind a proxy, --site names the address that browsers show, and browsers are told apart too.
+Behind a proxy, --site names the address that browsers show; each browser still has its own session.
 """
 
 import os
@@ -57,7 +57,7 @@ def main() -> None:
   limits = Limits(megabytes=args.megabytes, seconds=args.seconds, gigabytes=args.gigabytes)
   shop = Workshop(args.folder, limits, args.smoke)
   with tempfile.TemporaryDirectory(prefix="anchor-page-") as own:
-    # Before Gradio is imported: nothing of ours goes through its folder, and nothing is told to anybody.
+    # Before Gradio is imported: no file of ours goes through its folder, and it sends no analytics.
     os.environ |= {"GRADIO_TEMP_DIR": own, "GRADIO_ANALYTICS_ENABLED": "False"}
     from anchor_jax.app.server import listen, serve
 

@@ -99,7 +99,7 @@ class Door:
       raise Refused(404, "there is nothing here")
     owner = self._gate.owner(cookies)
     if owner is None or not self._gate.has_pass(cookies):
-      raise Refused(404 if looks else 403, _RELOAD)  # whether there is something is not told
+      raise Refused(404 if looks else 403, _RELOAD)  # the answer does not reveal whether the file exists
     if not mine:
       await self._app(scope, receive, send)
     elif path == _JOIN:

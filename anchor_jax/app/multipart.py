@@ -62,7 +62,7 @@ async def receive_files(
     content_type: the header, which has the boundary.
     patience: gives the pieces.
     batch: takes the files.
-    came: told of each file's name and the bytes that came.
+    came: called with each file's name and the number of bytes received.
 
   Raises:
     UserError: it is damaged, too slow, too large, or there is no room.

@@ -170,7 +170,7 @@ class Page:
     self._on(delete, self._delete, [self._who, sure], [sure, self._who])
 
   def _on(self, button: Any, act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-    """Does something when a button is pressed; what goes wrong is told in a box, and changes nothing."""
+    """Runs a button's action; an error is shown in a box and changes nothing."""
     gr = self._gr
 
     def guarded(request: Any, *values: Any) -> Any:

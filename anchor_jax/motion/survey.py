@@ -147,7 +147,7 @@ def find_cuts(tiny: UInt8[NdArray, "T h w 3"], fps: float | int) -> Int[NdArray,
 
 
 class CutWatch:
-  """Tells cuts in pictures as they come, by those before alone: the rules of `find_cuts` that need none after."""
+  """Finds cuts in a stream of pictures from past ones only: the rules of `find_cuts` that need no later picture."""
 
   def __init__(self):
     self._last: Float[NdArray, " P"] | None = None
