@@ -16,43 +16,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from anchor_jax.config import RunConfig, run_config
-  from anchor_jax.config_files import load_config
-  from anchor_jax.data.motions import read_motion
-  from anchor_jax.errors import UserError
+  from anchor_jax.config.find import load_config
+  from anchor_jax.config.run import RunConfig, run_config
+  from anchor_jax.core.errors import UserError
+  from anchor_jax.core.sharding import sampling_mesh
   from anchor_jax.evaluate import evaluate
-  from anchor_jax.motion.motion import Motion
-  from anchor_jax.motion.picture import read_picture
-  from anchor_jax.motion.video import read_frames, write_video
-  from anchor_jax.parallel import sampling_mesh
-  from anchor_jax.person import Person, load
+  from anchor_jax.inference.motions import read_motion
+  from anchor_jax.inference.person import Person, load
+  from anchor_jax.inference.reference import Reference, read_reference
+  from anchor_jax.motion.frames import Motion
   from anchor_jax.prepare import prepare, prepare_studio
-  from anchor_jax.reference import Reference, read_reference
   from anchor_jax.studio.video import write_studio_video
   from anchor_jax.train import train
+  from anchor_jax.video.picture import read_picture
+  from anchor_jax.video.video import read_frames, write_video
 
 __version__ = "0.2.0"
 
 _HOME = {
-  "Motion": "anchor_jax.motion.motion",
-  "Person": "anchor_jax.person",
-  "Reference": "anchor_jax.reference",
-  "RunConfig": "anchor_jax.config",
-  "UserError": "anchor_jax.errors",
+  "Motion": "anchor_jax.motion.frames",
+  "Person": "anchor_jax.inference.person",
+  "Reference": "anchor_jax.inference.reference",
+  "RunConfig": "anchor_jax.config.run",
+  "UserError": "anchor_jax.core.errors",
   "evaluate": "anchor_jax.evaluate",
-  "load": "anchor_jax.person",
-  "load_config": "anchor_jax.config_files",
+  "load": "anchor_jax.inference.person",
+  "load_config": "anchor_jax.config.find",
   "prepare": "anchor_jax.prepare",
   "prepare_studio": "anchor_jax.prepare",
-  "read_frames": "anchor_jax.motion.video",
-  "read_motion": "anchor_jax.data.motions",
-  "read_picture": "anchor_jax.motion.picture",
-  "read_reference": "anchor_jax.reference",
-  "run_config": "anchor_jax.config",
-  "sampling_mesh": "anchor_jax.parallel",
+  "read_frames": "anchor_jax.video.video",
+  "read_motion": "anchor_jax.inference.motions",
+  "read_picture": "anchor_jax.video.picture",
+  "read_reference": "anchor_jax.inference.reference",
+  "run_config": "anchor_jax.config.run",
+  "sampling_mesh": "anchor_jax.core.sharding",
   "train": "anchor_jax.train",
   "write_studio_video": "anchor_jax.studio.video",
-  "write_video": "anchor_jax.motion.video",
+  "write_video": "anchor_jax.video.video",
 }
 __all__ = [
   "Motion",

@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from anchor_jax.cli import Parser, command
-from anchor_jax.errors import UserError
-from anchor_jax.shipped import path_or_word
+from anchor_jax.core.cli import Parser, command
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.shipped import path_or_word
 
 _SIDE = 8  # cells of a latent of the small run
 
@@ -36,7 +36,7 @@ def one_length(mode: str, length: int) -> str:
   import jax.numpy as jnp
   import numpy as np
 
-  from anchor_jax.config import RunConfig
+  from anchor_jax.config.run import RunConfig
   from anchor_jax.diffusion.sampler import Sampler
   from anchor_jax.diffusion.solvers import make_solver
   from anchor_jax.diffusion.windows import WindowRule, plan_windows
@@ -72,8 +72,8 @@ def one_length(mode: str, length: int) -> str:
 
 def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
   """A row of the table for a person's body; her motion is repeated to `length` frames, and pictures are thrown away."""
-  from anchor_jax.data.motions import read_motion
-  from anchor_jax.person import load
+  from anchor_jax.inference.motions import read_motion
+  from anchor_jax.inference.person import load
 
   person = load(checkpoint, head=False)
   motion = read_motion(motion_path, size=person.size, measures=person.measures)
@@ -139,22 +139,21 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> 
   import jax.numpy as jnp
   import numpy as np
 
-  from anchor_jax import parallel
-  from anchor_jax.config import MeshConfig
+  from anchor_jax.compiler.chips import chip_of
+  from anchor_jax.compiler.estimate import estimate
+  from anchor_jax.compiler.hlo import collective_bytes
+  from anchor_jax.config.presets import stable_diffusion_15
+  from anchor_jax.core import sharding as parallel
   from anchor_jax.diffusion.sampler import Sampler
   from anchor_jax.diffusion.solvers import make_solver
   from anchor_jax.diffusion.windows import WindowRule, plan_group
   from anchor_jax.models.networks import Networks
-  from anchor_jax.presets import stable_diffusion_15
   from anchor_jax.training.aot import topology_devices
-  from anchor_jax.training.chips import chip_of
-  from anchor_jax.training.estimate import estimate
-  from anchor_jax.training.hlo import collective_bytes
 
   devices = topology_devices(topology)
   if windows * frames != len(devices):
     raise UserError(f"--mesh={windows}x{frames} is not the {len(devices)} chips of {topology}")
-  mesh = parallel.make_mesh(MeshConfig(windows, frames=frames), devices)
+  mesh = parallel.make_mesh((windows, 1, 1, frames), devices)
   model = stable_diffusion_15("body", remat=False)
   networks = Networks(model, "bfloat16")
   sampler = Sampler(make_solver("ddim", model.schedule, steps), WindowRule(16, 4), together, guidance=7.5, mesh=mesh)

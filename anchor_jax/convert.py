@@ -19,16 +19,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor_jax.architecture import CLIPVisionConfig
-from anchor_jax.cli import command, say
-from anchor_jax.errors import UserError
-from anchor_jax.files import prepare_parent
-from anchor_jax.locks import locked
-from anchor_jax.shipped import folder_of, path_or_word
-from anchor_jax.store.roles import PARTS, WEIGHT_TYPES
+from anchor_jax.config.networks import CLIPVisionConfig
+from anchor_jax.core.cli import command, say
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import prepare_parent
+from anchor_jax.files.shipped import folder_of, path_or_word
+from anchor_jax.formats.roles import PARTS, WEIGHT_TYPES
 
 if TYPE_CHECKING:
-  from anchor_jax.store.folders import ModelFolder
+  from anchor_jax.formats.folders import ModelFolder
 
 
 def _summary(target: Path, models: "ModelFolder | None") -> str:
@@ -116,7 +116,7 @@ def main() -> None:
 
 def convert(args: argparse.Namespace) -> None:
   """Converts what the flags name."""
-  from anchor_jax.store.conversion import FileChoice, from_diffusers, to_adapters, to_diffusers
+  from anchor_jax.store.convert import FileChoice, from_diffusers, to_adapters, to_diffusers
 
   if args.way == "to-diffusers":
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)

@@ -17,22 +17,22 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.cli import Parser, command, run, say
-from anchor_jax.config import RunConfig
-from anchor_jax.config_files import load_config
-from anchor_jax.data.comparison_page import ComparisonPage, is_page
-from anchor_jax.data.motions import read_motion
+from anchor_jax.config.find import load_config
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.cli import Parser, command, run, say
+from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate
+from anchor_jax.evaluation.page import ComparisonPage, is_page
 from anchor_jax.evaluation.tables import is_report, save_report, summary
-from anchor_jax.files import check_output_file, new_file, prepare_parent
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent
 from anchor_jax.generate import is_synthetic
-from anchor_jax.locks import locked
-from anchor_jax.motion.video import write_video
+from anchor_jax.inference.motions import read_motion
 from anchor_jax.prepare import prepare
-from anchor_jax.shapes import NdArray, UInt8
 from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
+from anchor_jax.video.video import write_video
 
 # Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
@@ -95,7 +95,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
     train(config, output / "person")
     done(f"train_{part}")
 
-  from anchor_jax.person import load  # imports JAX
+  from anchor_jax.inference.person import load  # imports JAX
 
   say("5/5 showing her in motion she never made", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
@@ -155,7 +155,7 @@ def main() -> None:
     "--config", metavar="FILE.py", help="fine-tuning settings; studio_finetune.py, and studio_256.py for 256 pixels"
   )
   args = parser.parse_args()
-  from anchor_jax.runtime import divide_cpu, enable_compilation_cache
+  from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
   size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=args.size)

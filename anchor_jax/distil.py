@@ -12,15 +12,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor_jax.cli import Parser, command, person_flags, say
-from anchor_jax.errors import UserError
-from anchor_jax.files import prepare_parent, refuse_overwriting
-from anchor_jax.locks import locked
-from anchor_jax.shipped import folder_of
-from anchor_jax.store.roles import PARTS
+from anchor_jax.core.cli import Parser, command, person_flags, say
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import prepare_parent, refuse_overwriting
+from anchor_jax.files.shipped import folder_of
+from anchor_jax.formats.roles import PARTS
 
 if TYPE_CHECKING:
-  from anchor_jax.architecture_pixels import LightDecoderConfig
+  from anchor_jax.config.pixels import LightDecoderConfig
 
 LIGHT = "light_decoder"  # what --output gets
 
@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
   """The command line."""
   args = parse()
-  from anchor_jax.architecture_pixels import LightDecoderConfig
+  from anchor_jax.config.pixels import LightDecoderConfig
 
   config = LightDecoderConfig(block_out_channels=args.widths, layers_per_block=args.layers)
   output = args.output / LIGHT
@@ -66,7 +66,7 @@ def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
   """Makes the decoder of the flags and writes it."""
   # JAX takes seconds to import: everything above does without it.
   from anchor_jax.data.records import open_prepared
-  from anchor_jax.store.folders import check_target
+  from anchor_jax.formats.folders import check_target
   from anchor_jax.store.light import write_light_decoder
   from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
   from anchor_jax.training.distil import distil

@@ -21,21 +21,21 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.cli import Parser, command, make_callable, say
-from anchor_jax.data.comparison_page import ComparisonPage, is_page
+from anchor_jax.body.charts import hands_mask
+from anchor_jax.core.cli import Parser, command, make_callable, say
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.sources import Source
-from anchor_jax.errors import UserError
 from anchor_jax.evaluation.baselines import Baselines, has_surface
+from anchor_jax.evaluation.fidelity import MotionComparison
 from anchor_jax.evaluation.measure import NETWORKS, Measure, open_measures
+from anchor_jax.evaluation.metrics import Flow, FlowFinder, VideoFigures, ssim_map
+from anchor_jax.evaluation.page import ComparisonPage, is_page
 from anchor_jax.evaluation.tables import REGIONS, compare, head_advice, is_report, read_reports, save_report, summary
-from anchor_jax.files import check_output_file, new_file, prepare_parent, refuse_overwriting
-from anchor_jax.locks import locked
-from anchor_jax.metrics import Flow, FlowFinder, VideoFigures, ssim_map
-from anchor_jax.motion.fidelity import MotionComparison
-from anchor_jax.motion.surface import hands_mask
-from anchor_jax.motion.video import probe, read_frames
-from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
+from anchor_jax.video.video import probe, read_frames
 
 Figures = dict[str, dict[str, VideoFigures]]  # by region, then by name of the contender
 Frames = Iterable[UInt8[NdArray, "H W 3"]]

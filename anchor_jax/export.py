@@ -25,14 +25,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchor_jax.cli import Parser, command, person_flags, say
-from anchor_jax.errors import UserError
-from anchor_jax.files import prepare_parent, refuse_overwriting
-from anchor_jax.locks import locked
-from anchor_jax.shipped import folder_of
+from anchor_jax.core.cli import Parser, command, person_flags, say
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import prepare_parent, refuse_overwriting
+from anchor_jax.files.shipped import folder_of
 
 if TYPE_CHECKING:
-  from anchor_jax.person import Person, Reference
+  from anchor_jax.inference.person import Person, Reference
 
 _WEB_ALONE = ("onnxruntime", "landmarks", "motion", "seconds", "decoder")
 
@@ -91,7 +91,7 @@ def write(args: argparse.Namespace) -> None:
   # JAX takes seconds to import: everything above does without it.
   import jax
 
-  from anchor_jax.person import load, read_reference
+  from anchor_jax.inference.person import load, read_reference
   from anchor_jax.store.bundle import check_target
 
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.

@@ -34,20 +34,20 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax.cli import command, mesh_shape, say
-from anchor_jax.files import check_output_file, new_file, partial_path, prepare_parent, refuse_overwriting
-from anchor_jax.generate_flags import parse_flags, sampling_changes
-from anchor_jax.inputs import has_fields
-from anchor_jax.locks import locked
-from anchor_jax.shipped import folder_of
+from anchor_jax.core.cli import command, mesh_shape, say
+from anchor_jax.files.inputs import has_fields
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import check_output_file, new_file, partial_path, prepare_parent, refuse_overwriting
+from anchor_jax.files.shipped import folder_of
+from anchor_jax.inference.flags import parse_flags, sampling_changes
 
 if TYPE_CHECKING:
   from collections.abc import Callable
 
-  from anchor_jax.motion.measures import BodyMeasures
-  from anchor_jax.motion.motion import Motion
-  from anchor_jax.person import Person
-  from anchor_jax.reference import Reference
+  from anchor_jax.inference.person import Person
+  from anchor_jax.inference.reference import Reference
+  from anchor_jax.landmarks.measures import BodyMeasures
+  from anchor_jax.motion.frames import Motion
 
 
 def parse() -> argparse.Namespace:
@@ -65,7 +65,7 @@ def generate(args: argparse.Namespace) -> int:
     *given,
   ]
   if args.background:
-    from anchor_jax.motion.backgrounds import check_background
+    from anchor_jax.inference.backgrounds import check_background
 
     check_background(args.background)
     inputs.append(Path(args.background))
@@ -86,15 +86,15 @@ def _generate(args: argparse.Namespace, changes: dict[str, Any]) -> int:
   # JAX takes seconds to import: everything before does without it.
   from tqdm import tqdm
 
-  from anchor_jax.data.motions import check_motion, read_motion
-  from anchor_jax.motion.camera import open_camera
-  from anchor_jax.motion.landmarks import require_mediapipe
-  from anchor_jax.motion.resumable import ResumableWriter
-  from anchor_jax.motion.transparent import TransparentWriter
-  from anchor_jax.person import load
-  from anchor_jax.reference import read_reference
-  from anchor_jax.runtime import enable_compilation_cache
+  from anchor_jax.core.runtime import enable_compilation_cache
+  from anchor_jax.inference.motions import check_motion, read_motion
+  from anchor_jax.inference.person import load
+  from anchor_jax.inference.reference import read_reference
+  from anchor_jax.landmarks.mediapipe import require_mediapipe
   from anchor_jax.store.weights import parts_in
+  from anchor_jax.video.camera import open_camera
+  from anchor_jax.video.resumable import ResumableWriter
+  from anchor_jax.video.transparent import TransparentWriter
 
   enable_compilation_cache()
   parts_in(args.checkpoint)
@@ -115,7 +115,7 @@ def _generate(args: argparse.Namespace, changes: dict[str, Any]) -> int:
   measures = measures_of(person, reference, None if camera else args.motion, not args.no_retarget)
   tags = {"title": f"synthetic video of {args.checkpoint.resolve().name}", "synthetic": "true"}
   if camera is not None:
-    from anchor_jax.live_video import film
+    from anchor_jax.inference.camera import film
 
     settings = settings_of(person, args, camera.fps) | settings_of_body(measures, not args.no_retarget)
     marked = functools.partial(watermarked, text=args.watermark)
@@ -138,7 +138,7 @@ def _generate(args: argparse.Namespace, changes: dict[str, Any]) -> int:
   bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
   with contextlib.closing(writer), bar:
     if args.live:
-      from anchor_jax.live import play
+      from anchor_jax.inference.live import play
 
       timing = play(
         person,
@@ -202,8 +202,8 @@ def measures_of(
     motion: the video or the prepared folder; None for a camera.
     mapped: whether the motion is to be mapped onto her body.
   """
+  from anchor_jax.landmarks.sidecar import has_sidecar
   from anchor_jax.motion.keypoints import is_keypoints
-  from anchor_jax.motion.sidecar import has_sidecar
 
   if motion is not None and ((motion.is_dir() and not is_keypoints(motion)) or has_sidecar(motion)):
     return None
@@ -219,7 +219,7 @@ def before_background(
   """Returns the motion to animate once, and what puts each of its frames, from `start` on, before --background."""
   if not args.background:
     return motion, lambda frame: frame
-  from anchor_jax.appearance.backdrop import Backdrop
+  from anchor_jax.inference.backdrop import Backdrop
 
   appearance = None if reference is None else reference.dense_appearance
   backdrop = Backdrop(args.background, appearance or person.body.dense_appearance, start)
@@ -230,15 +230,15 @@ def make_mesh(flag: str) -> Any:
   """Returns the mesh that --mesh asks for; without the flag all devices share the windows, None where there is one."""
   import jax
 
-  from anchor_jax import parallel
+  from anchor_jax.core import sharding
 
   shape = mesh_shape(flag) or (jax.device_count(), 1)
-  return None if shape == (1, 1) else parallel.sampling_mesh(*shape)
+  return None if shape == (1, 1) else sharding.sampling_mesh(*shape)
 
 
 def write_preview(person: "Person", motion: "Motion", reference: "Reference | None", args: argparse.Namespace) -> None:
   """Writes a short motion to FILE.preview.mp4, and prints where."""
-  from anchor_jax.motion.video import write_video
+  from anchor_jax.video.video import write_video
 
   assert args.output is not None
   path = partial_path(args.output, "preview")

@@ -31,19 +31,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.cli import Parser, command, make_callable, say
-from anchor_jax.data.appearances import PICTURE, read_stored, store_appearances, unseen_room
-from anchor_jax.data.film_report import REPORT, film_facts, film_lines, film_report
+from anchor_jax.core.cli import Parser, command, make_callable, say
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
-from anchor_jax.errors import UserError
-from anchor_jax.files import partial_path, refuse_overwriting, remove_files
-from anchor_jax.locks import locked
-from anchor_jax.motion.clips import LANDMARK_MODELS, PosedClip, check_no_point, check_video
-from anchor_jax.motion.films import look_at, read_films
-from anchor_jax.motion.framing import Square, check_size
-from anchor_jax.motion.looks import LOOKS, look_at_all
-from anchor_jax.motion.people import parse_point
-from anchor_jax.motion.ticks import tick_count
+from anchor_jax.data.textures import PICTURE, read_stored, store_appearances, unseen_room
+from anchor_jax.files.locks import locked
+from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
+from anchor_jax.films.clips import look_at, read_films
+from anchor_jax.films.looks import LOOKS, look_at_all
+from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, check_no_point, check_video
+from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
+from anchor_jax.landmarks.framing import Square, check_size
+from anchor_jax.landmarks.people import parse_point
+from anchor_jax.video.timing import tick_count
 
 
 def prepare(
@@ -158,7 +158,7 @@ def prepare_reference(
   Raises:
     UserError: the list or a picture is missing or damaged, or the output can't be written.
   """
-  from anchor_jax.data.reference_lists import FPS, read_reference_list
+  from anchor_jax.films.reference_lists import FPS, read_reference_list
 
   _check_numbers(size, fps)
   refuse_overwriting(output, [path])
@@ -197,7 +197,7 @@ def _check_numbers(size: int, fps: float | int | None) -> None:
 
 
 def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict[str, Any]) -> dict[str, Any]:
-  from anchor_jax.data.many import prepare_with_beam
+  from anchor_jax.data.beam import prepare_with_beam
 
   if options.pop("like") is not None or options.pop("workers") != 1:
     raise UserError("--like and --workers do not go with --beam: leave them out (Beam's flags say how many workers)")

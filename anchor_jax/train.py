@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anchor_jax.cli import command, make_callable, run, say
-from anchor_jax.errors import UserError
+from anchor_jax.core.cli import command, make_callable, run, say
+from anchor_jax.core.errors import UserError
 
 if TYPE_CHECKING:
-  from anchor_jax.config import RunConfig
+  from anchor_jax.config.run import RunConfig
 
 _FLAGS = """
 Flags:
@@ -48,7 +48,7 @@ def train(
       for config.max_skipped steps, or another run trains this part.
     Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
   """
-  from anchor_jax.training.exclusive import only_run_in
+  from anchor_jax.training.lock import only_run_in
   from anchor_jax.training.loop import train
 
   with only_run_in(Path(workdir) / config.part):
@@ -64,8 +64,8 @@ def main() -> None:
   from absl import flags
   from ml_collections import config_flags
 
-  from anchor_jax.config import run_config
-  from anchor_jax.config_files import with_found_config
+  from anchor_jax.config.find import with_found_config
+  from anchor_jax.config.run import run_config
 
   config_file = config_flags.DEFINE_config_file("config", None, "Config file, FILE.py or FILE.py:ARGUMENT.")
   workdir = flags.DEFINE_string("workdir", None, "Folder of the person: checkpoints and reports go to WORKDIR/PART.")
@@ -92,7 +92,7 @@ def main() -> None:
 def _train_and_report(
   config: "RunConfig", workdir: Path, processes: tuple[str | None, int | None, int | None], profile: bool
 ) -> None:
-  from anchor_jax.files import prepare_parent
+  from anchor_jax.files.outputs import prepare_parent
   from anchor_jax.store.restart import read_begun
 
   # Before the seconds that importing JAX takes.
@@ -100,9 +100,9 @@ def _train_and_report(
   if (begun := read_begun(workdir / config.part)) is not None:
     begun.check_settings(config)
 
-  from anchor_jax import runtime
-  from anchor_jax.config import MeshConfig
-  from anchor_jax.pod_errors import end_together
+  from anchor_jax.config.run import MeshConfig
+  from anchor_jax.core import runtime
+  from anchor_jax.core.process_errors import end_together
 
   runtime.enable_compilation_cache()
   # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.

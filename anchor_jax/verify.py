@@ -13,8 +13,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from anchor_jax.cli import command
-from anchor_jax.files import check_output_file, new_file, prepare_parent, refuse_overwriting
+from anchor_jax.core.cli import command
+from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
 
 
 @command
@@ -33,7 +33,7 @@ def main() -> None:
   import jax
   import numpy as np
 
-  from anchor_jax.golden import verify
+  from anchor_jax.evaluation.golden import verify
 
   if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")  # the tolerances are those of float32 on a CPU

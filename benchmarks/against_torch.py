@@ -26,15 +26,15 @@ import jax.numpy as jnp
 import numpy as np
 from rows import Peer, Work, measure, table
 
-from anchor_jax import parallel
-from anchor_jax.cli import Parser, command
-from anchor_jax.config import DataConfig, MeshConfig, OptimizerConfig, RunConfig
-from anchor_jax.files import new_file, prepare_parent
+from anchor_jax.config.run import DataConfig, MeshConfig, OptimizerConfig, RunConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.cli import Parser, command
+from anchor_jax.core.runtime import divide_cpu
+from anchor_jax.core.shapes import PyTree
+from anchor_jax.files.outputs import new_file, prepare_parent
+from anchor_jax.formats.diffusers import save_model
+from anchor_jax.formats.names import flatten, to_torch, torch_name
 from anchor_jax.models.networks import Networks
-from anchor_jax.runtime import divide_cpu
-from anchor_jax.shapes import PyTree
-from anchor_jax.store.diffusers import save_model
-from anchor_jax.store.names import flatten, to_torch, torch_name
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
 
@@ -116,9 +116,9 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
     save_model(folder / name, config, weights[name])
   for name, given in arrays.items():
     np.savez(folder / f"{name}.npz", allow_pickle=False, **given)
-  mesh = parallel.make_mesh(MeshConfig())
+  mesh = sharding.make_mesh(MeshConfig().sizes)
   on_one = jax.device_put({name: weights[name] for name in configs})
-  weights = jax.device_put(on_one, parallel.replicated(mesh))
+  weights = jax.device_put(on_one, sharding.replicated(mesh))
   suffix = "" if times == 1 else f"_x{times}"
 
   def predict(weights: PyTree, given: dict[str, Any]) -> Any:
@@ -129,9 +129,9 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
 
   def simple(kind: str, function: Any, output: str) -> Work:
     one = kind == "window"
-    given = jax.device_put(arrays[kind], None if one else parallel.batch_sharding(mesh))
+    given = jax.device_put(arrays[kind], None if one else sharding.batch_sharding(mesh))
     own = on_one if one else weights
-    with parallel.use_mesh(None if one else mesh):
+    with sharding.use_mesh(None if one else mesh):
       made, gflop = compiled(function, own, given)
     return Work(
       name=kind + suffix,
@@ -143,8 +143,8 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
     )
 
   if "train_step" + suffix in only:
-    batch = jax.device_put(arrays["forward"], parallel.batch_sharding(mesh))
-    with parallel.use_mesh(mesh):
+    batch = jax.device_put(arrays["forward"], sharding.batch_sharding(mesh))
+    with sharding.use_mesh(mesh):
       step = _train_step("train_step" + suffix, folder, weights, batch, predict)
     yield step
   if "forward" + suffix in only:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.config_files import load_config
+from anchor_jax.config.find import load_config
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.training.batches import batch_shapes

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 
-BETAS, EPSILON, DECAY, CLIP = (0.9, 0.999), 1e-8, 1e-2, 1.0  # as anchor_jax.config.OptimizerConfig has them
+BETAS, EPSILON, DECAY, CLIP = (0.9, 0.999), 1e-8, 1e-2, 1.0  # as anchor_jax.config.run.OptimizerConfig has them
 
 
 class AllFrames(AttnProcessor2_0):

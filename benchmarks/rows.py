@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 TOLERANCE = 1e-4  # of the largest value of an array: gradients pass through some 60 layers in another order of sums
 

@@ -16,9 +16,9 @@ import dataclasses
 
 import ml_collections
 
-from anchor_jax.config import to_config_dict
-from anchor_jax.errors import UserError
-from anchor_jax.presets import reference_run
+from anchor_jax.config.presets import reference_run
+from anchor_jax.config.run import to_config_dict
+from anchor_jax.core.errors import UserError
 
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:

@@ -10,8 +10,8 @@ import dataclasses
 
 import ml_collections
 
-from anchor_jax.config import to_config_dict
-from anchor_jax.presets import reference_run
+from anchor_jax.config.presets import reference_run
+from anchor_jax.config.run import to_config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:

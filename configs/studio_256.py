@@ -10,9 +10,9 @@ this size. `make demo-256` shows the whole way, from a film of a studio person t
 
 import ml_collections
 
-from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
-from anchor_jax.errors import UserError
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+from anchor_jax.core.errors import UserError
 
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:

@@ -13,8 +13,8 @@ docs/measurements.md has what is gained and lost.
 
 import ml_collections
 
-from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import DataConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+from anchor_jax.core.errors import UserError
 
 
 def get_config(part: str = "head") -> ml_collections.ConfigDict:

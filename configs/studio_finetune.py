@@ -16,7 +16,7 @@ version 0.2 or later, which writes surface maps; --config.data.appearance="" goe
 
 import ml_collections
 
-from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+from anchor_jax.config.run import DataConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 
 def get_config(part: str = "body") -> ml_collections.ConfigDict:

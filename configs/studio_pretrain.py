@@ -14,9 +14,9 @@ run also trains the image tower. The later runs keep autoencoder and image tower
 
 import ml_collections
 
-from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
-from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
+from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 TOKEN_WIDTH = 128
 LATENT = 8  # latent channels; Stable Diffusion's 4 lost eyes and fingers at this resolution

@@ -26,8 +26,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "benchmarks")]
 
 from rows import largest_difference  # noqa: E402
 
-from anchor_jax.errors import UserError  # noqa: E402
-from anchor_jax.files import new_file, prepare_parent  # noqa: E402
+from anchor_jax.core.errors import UserError  # noqa: E402
+from anchor_jax.files.outputs import new_file, prepare_parent  # noqa: E402
 
 SCRIPTS = {"ours": HERE / "accelerator_jax.py", "torch": HERE / "accelerator_torch.py"}
 TIMED = ("train_step", "window")

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from accelerator_draws import attention_tflops, draw, inputs, median_seconds, reason
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig
-from anchor_jax.config import ModelConfig, OptimizerConfig, RunConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
+from anchor_jax.config.run import ModelConfig, OptimizerConfig, RunConfig
+from anchor_jax.core.shapes import PyTree
+from anchor_jax.formats.names import flatten, from_torch, to_torch, torch_name, torch_shape, unflatten
 from anchor_jax.models.attention import attention
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
-from anchor_jax.store.names import flatten, from_torch, to_torch, torch_name, torch_shape, unflatten
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
 
 TRAINED = ("controlnet", "unet")

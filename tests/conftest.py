@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import pathlib
+import shutil
 import sys
 import types
 
@@ -37,6 +38,8 @@ sys.modules[checker.__name__] = checker
 # Every annotated function of the package checks its arguments and results, from here until pytest ends.
 install_import_hook("anchor_jax", "run_time_type_checker.check")
 
+REFERENCE = pathlib.Path(__file__).parent / "golden" / "reference"
+
 
 def pytest_report_header():
   """What of the machine sums depend on, so that a log says where it was made (`make test-machines`)."""
@@ -47,6 +50,18 @@ def pytest_report_header():
     kernel = name().decode()
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   return f"machine: cores {cores}, OpenBLAS {kernel}, XLA_FLAGS {os.environ['XLA_FLAGS']}"
+
+
+@pytest.fixture(scope="session")
+def reference():
+  """The golden folder: small models as diffusers and transformers wrote them."""
+  return REFERENCE
+
+
+@pytest.fixture
+def vae_folder(tmp_path):
+  """A copy of its autoencoder, to be spoiled."""
+  return pathlib.Path(shutil.copytree(REFERENCE / "body" / "vae", tmp_path / "vae"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import anchor_jax as aj
-from anchor_jax import cli
+from anchor_jax.core import cli
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rows import Peer, Work, largest_difference, measure, table
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 PEER = """
 import json, sys

@@ -10,8 +10,8 @@ import sys
 import pytest
 from absl import flags
 
-from anchor_jax import runtime
-from anchor_jax.errors import UserError
+from anchor_jax.core import runtime
+from anchor_jax.core.errors import UserError
 
 COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench", "distil", "app")
 
@@ -169,7 +169,7 @@ def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_
   def refused(*_):
     raise PermissionError(errno.EACCES, "Permission denied", "data/ana")
 
-  monkeypatch.setattr("anchor_jax.cli.check_name", refused)
+  monkeypatch.setattr("anchor_jax.core.cli.check_name", refused)
   assert run("prepare", "x.mp4", "--output=y") == 2
   assert capsys.readouterr().err == "error: cannot use data/ana: permission denied\n"
 

@@ -14,17 +14,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from anchor_jax import convert
-from anchor_jax.config import ModelConfig, RunConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import ModelConfig, RunConfig
+from anchor_jax.config.stored import write_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.manifest import LIST
+from anchor_jax.formats.diffusers import load_model, save_model
+from anchor_jax.formats.folders import read_models
 from anchor_jax.models.networks import Networks
-from anchor_jax.store import conversion
-from anchor_jax.store.diffusers import load_model, save_model
-from anchor_jax.store.folders import read_models
-from anchor_jax.store.settings import write_settings
+from anchor_jax.store import convert as conversion
 from anchor_jax.store.weights import write_folder
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
-from anchor_jax.written import LIST
 
 REFERENCE = Path(__file__).parent / "golden" / "reference"
 

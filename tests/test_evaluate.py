@@ -7,14 +7,13 @@ import pytest
 from globes import film
 
 from anchor_jax import evaluate as module
-from anchor_jax import metrics
-from anchor_jax.data.comparison_page import ComparisonPage
+from anchor_jax.body import charts
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.data.sources import ArraySource
-from anchor_jax.errors import UserError
-from anchor_jax.evaluation import baselines, tables
-from anchor_jax.motion import surface
-from anchor_jax.motion.clips import PosedClip
+from anchor_jax.evaluation import baselines, metrics, tables
+from anchor_jax.evaluation.page import ComparisonPage
+from anchor_jax.films.poses import PosedClip
 from tests.helpers.strange import strange_files
 
 
@@ -141,10 +140,8 @@ def test_wrong_input_is_one_line(posed_frames):
 
 def with_hand(frame):
   """The globe's stand as a hand, in stripes."""
-  chart = np.where(
-    frame.surface[..., 0] == surface.chart("chest"), surface.chart("palm", "left"), frame.surface[..., 0]
-  )
-  hand = chart == surface.chart("palm", "left")
+  chart = np.where(frame.surface[..., 0] == charts.chart("chest"), charts.chart("palm", "left"), frame.surface[..., 0])
+  hand = chart == charts.chart("palm", "left")
   stripes = np.where(np.arange(len(hand)) % 2, 120, 40)[:, None, None]
   picture = np.where(hand[..., None], stripes, frame.frame).astype(np.uint8)
   where = np.dstack([chart.astype(np.uint8), frame.surface[..., 1:]])
@@ -158,7 +155,7 @@ def test_hands_and_the_texture_alone(tmp_path):
   truth = open_prepared(tmp_path / "unseen")
   records = [truth.read(i, ("frame", "surface", "person_mask")) for i in range(len(truth))]
   frames, masks = (np.stack([record[name] for record in records]) for name in ("frame", "person_mask"))
-  hands = np.stack([surface.hands_mask(record["surface"]) for record in records])[..., None]
+  hands = np.stack([charts.hands_mask(record["surface"]) for record in records])[..., None]
   # The hand has half the contrast: stripes of 40 become 70, those of 120 become 110. Everything else is right.
   generated = np.where(hands > 0, (frames.astype(int) - 80) // 2 + 90, frames).astype(np.uint8)
   report = module.evaluate(generated, truth, tmp_path / "film")

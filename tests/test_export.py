@@ -19,17 +19,17 @@ from globes import film
 from tiny import tiny_model, write_untrained
 
 from anchor_jax import export
-from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config import DataConfig, RunConfig, SampleConfig
-from anchor_jax.data.motions import read_motion
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.run import DataConfig, RunConfig, SampleConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
-from anchor_jax.errors import UserError
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.inference.motions import read_motion
+from anchor_jax.inference.person import Part, Person, load
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.clips import PosedClip
-from anchor_jax.person import Part, Person, load
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import Content, _sampling
 
@@ -271,7 +271,9 @@ def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
   flags = [f"--appearance={tmp_path / 'ana.png'}", "--platforms=cpu"]
   monkeypatch.setattr(sys, "argv", ["export", f"--checkpoint={person}", f"--output={tmp_path / 'b'}", *flags])
   written = []  # without exporting programs, which takes 8 seconds
-  monkeypatch.setattr("anchor_jax.person.write_bundle", lambda folder, parts, platforms: written.append(parts))
+  monkeypatch.setattr(
+    "anchor_jax.inference.person.write_bundle", lambda folder, parts, platforms: written.append(parts)
+  )
   export.main()
   (parts,) = written
   assert (parts["body"].appearance == np.full((32, 32, 3), 7)).all()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from anchor_jax.cli import command
+from anchor_jax.core.cli import command
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_second_interrupt_ends_a_command_that_is_still_tidying_up():
   program = (
     "import os, signal, time\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from anchor_jax.cli import command\n"
+    "from anchor_jax.core.cli import command\n"
     "@command\n"
     "def main():\n"
     "  try:\n"

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from anchor_jax.data.comparison_page import ComparisonPage, is_page
-from anchor_jax.data.page import page
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.html import page
 from anchor_jax.demo import check_demo
-from anchor_jax.errors import UserError
+from anchor_jax.evaluation.page import ComparisonPage, is_page
 from anchor_jax.evaluation.tables import is_report, save_report
 from anchor_jax.generate import is_synthetic, is_timing
-from anchor_jax.motion.resumable import ResumableWriter
-from anchor_jax.motion.transparent import TransparentWriter
-from anchor_jax.motion.video import write_video
+from anchor_jax.video.resumable import ResumableWriter
+from anchor_jax.video.transparent import TransparentWriter
+from anchor_jax.video.video import write_video
 
 FRAMES = np.zeros((3, 32, 32, 3), np.uint8)
 SETTINGS = {"synthetic": True, "seed": 0}

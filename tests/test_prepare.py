@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from anchor_jax import prepare as command
-from anchor_jax.data.appearances import read_stored
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
-from anchor_jax.errors import UserError
-from anchor_jax.motion.sidecar import open_posed_video, write_posed_video
-from anchor_jax.motion.video import VideoWriter, probe, read_frames
+from anchor_jax.data.textures import read_stored
+from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
+from anchor_jax.video.video import VideoWriter, probe, read_frames
 
 
 @pytest.fixture(scope="module")

@@ -58,15 +58,6 @@ def test_names_no_package_host_and_no_path_of_the_machine_it_was_written_on():
   assert not found
 
 
-def test_source_files_stay_short():
-  long = {
-    str(path.relative_to(ROOT)): lines
-    for path in repository_files()
-    if path.suffix == ".py" and (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
-  }
-  assert not long
-
-
 def test_default_install_has_no_heavy_framework_and_every_pin_is_exact():
   pins = {}
   for line in (ROOT / "requirements/cpu.txt").read_text(encoding="utf-8").splitlines():

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchor_jax import golden as golden_numbers
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation import golden as golden_numbers
 
 GOLDEN = Path(__file__).parent / "golden" / "reference"
 
@@ -43,10 +43,10 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
 
 def test_importing_it_chooses_no_platform(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-  for name in ("anchor_jax.verify", "anchor_jax.golden"):
+  for name in ("anchor_jax.verify", "anchor_jax.evaluation.golden"):
     monkeypatch.delitem(sys.modules, name, raising=False)  # so that they are imported once more
   assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]
-  importlib.import_module("anchor_jax.golden")
+  importlib.import_module("anchor_jax.evaluation.golden")
   assert "JAX_PLATFORMS" not in os.environ
 
 

@@ -16,9 +16,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from anchor_jax.app.origins import is_local, site_of
-from anchor_jax.cli import Parser, command
-from anchor_jax.errors import UserError
+from anchor_jax.app.access.origins import is_local, site_of
+from anchor_jax.core.cli import Parser, command
+from anchor_jax.core.errors import UserError
 
 
 @command
@@ -51,8 +51,8 @@ def main() -> None:
   sites = [site_of(site) for site in args.site]
   if find_spec("gradio") is None:
     raise UserError("the page needs Gradio: run `make app`, or pip install 'anchor-jax[app]'")
-  from anchor_jax.app.uploads import Limits
-  from anchor_jax.app.workshop import Workshop
+  from anchor_jax.app.access.uploads import Limits
+  from anchor_jax.app.jobs.workshop import Workshop
 
   limits = Limits(megabytes=args.megabytes, seconds=args.seconds, gigabytes=args.gigabytes)
   shop = Workshop(args.folder, limits, args.smoke)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from anchor_jax.app import views
-from anchor_jax.app.jobs import DONE, EXPORT, PREPARE, TRAIN, Job
-from anchor_jax.app.owners import Gate
-from anchor_jax.app.people import FILMS, SIZES, STUDIO, NotFound, Person
+from anchor_jax.app.access.owners import Gate
+from anchor_jax.app.access.people import FILMS, SIZES, STUDIO, NotFound, Person
+from anchor_jax.app.access.uploads import SIDECAR_FILES, landmark_model, without_paths
+from anchor_jax.app.jobs.queue import DONE, EXPORT, PREPARE, TRAIN, Job
+from anchor_jax.app.jobs.workshop import SECONDS, Workshop
 from anchor_jax.app.player import PLAY_LIVE
 from anchor_jax.app.style import ON_CLICK
-from anchor_jax.app.uploads import SIDECAR_FILES, landmark_model, without_paths
-from anchor_jax.app.workshop import SECONDS, Workshop
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.studio.performances import MOTIONS
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.app.door import Door
-from anchor_jax.app.origins import Origins
-from anchor_jax.app.owners import Gate
+from anchor_jax.app.access.door import Door
+from anchor_jax.app.access.origins import Origins
+from anchor_jax.app.access.owners import Gate
+from anchor_jax.app.access.people import NotFound
+from anchor_jax.app.jobs.workshop import Workshop
 from anchor_jax.app.page import Page
-from anchor_jax.app.people import NotFound
 from anchor_jax.app.style import CSS
-from anchor_jax.app.workshop import Workshop
-from anchor_jax.errors import UserError, one_line
+from anchor_jax.core.errors import UserError, one_line
 
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".html": "text/html", ".zip": "application/zip"}
 # Our reports bring their style and pictures with them, and no script.

@@ -3,9 +3,9 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from anchor_jax.app.jobs import CANCELLED, DONE, FAILED, PREPARE, STOPPING, TRAIN, VIDEO, Job
-from anchor_jax.app.people import STUDIO, Person
-from anchor_jax.app.workshop import Place
+from anchor_jax.app.access.people import STUDIO, Person
+from anchor_jax.app.jobs.queue import CANCELLED, DONE, FAILED, PREPARE, STOPPING, TRAIN, VIDEO, Job
+from anchor_jax.app.jobs.workshop import Place
 
 _DOING = {PREPARE: "Looking at the film", TRAIN: "Learning", VIDEO: "Making a video"}
 Curves = Mapping[str, Sequence[tuple[int, float]]]

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, Shaped
 from anchor_jax.data.sources import Record, Source
-from anchor_jax.errors import UserError
-from anchor_jax.fields import fields_of
-from anchor_jax.files import new_file
-from anchor_jax.inputs import read_json, regular_file
-from anchor_jax.shapes import NdArray, Shaped
+from anchor_jax.files.fields import fields_of
+from anchor_jax.files.inputs import read_json, regular_file
+from anchor_jax.files.outputs import new_file
 
 BLOCK = 256
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anchor_jax.body.face_crop import crop_image, face_transform, keep_mask
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Int, NdArray
 from anchor_jax.data.sources import Record, Source
-from anchor_jax.errors import UserError
-from anchor_jax.motion.face import crop_image, face_transform, keep_mask
-from anchor_jax.shapes import Int, NdArray
 
 
 def records_with_faces(source: Source) -> Int[NdArray, " N"]:

@@ -12,9 +12,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Int, NdArray
 from anchor_jax.data.sources import Source
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import Int, NdArray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from anchor_jax.config_values import SettingError, Within
-from anchor_jax.data.record_format import FORMAT
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.fields import fields_of
-from anchor_jax.inputs import read_json, regular_file
-from anchor_jax.motion.measures import BodyMeasures
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.values import SettingError, Within
+from anchor_jax.data.record_fields import FORMAT
+from anchor_jax.files.fields import fields_of
+from anchor_jax.files.inputs import read_json, regular_file
+from anchor_jax.landmarks.measures import BodyMeasures
 
 META = "meta.json"
 _REMEDY = "prepare the folder again"

@@ -4,9 +4,9 @@
   meta.json      size, fps, people, their bodies' measures (null where not known; not in folders of earlier versions),
                  and the videos in order with their first record and number of frames
   preview.png    a contact sheet to look at before training
-  report.html    what was found in the films, used, left out and why (data/film_report.py); also in meta.json, as
+  report.html    what was found in the films, used, left out and why (films/report.py); also in meta.json, as
                  "films"; not in folders of earlier versions
-  appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/appearances.py; may be
+  appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/textures.py; may be
                  missing
 
 A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and
@@ -27,15 +27,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import NdArray, Shaped, UInt8
 from anchor_jax.data.meta import META, read_meta
-from anchor_jax.data.record_format import FIELDS, FORMAT, IMAGES, SPLIT
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.files import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
-from anchor_jax.inputs import read_json, regular_file
-from anchor_jax.motion.clips import PosedClip
-from anchor_jax.motion.measures import BodyMeasures, typical
-from anchor_jax.shapes import NdArray, Shaped, UInt8
-from anchor_jax.written import Kind
+from anchor_jax.data.record_fields import FIELDS, FORMAT, IMAGES, SPLIT
+from anchor_jax.files.inputs import read_json, regular_file
+from anchor_jax.files.manifest import Kind
+from anchor_jax.files.outputs import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.landmarks.measures import BodyMeasures, typical
 
 _DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -192,7 +192,7 @@ def _earlier(folder: Path) -> set[str]:
 
 _FILES = {"meta.json", "dataset_info.json", "features.json", "preview.png", "report.html", "appearance.png"}
 _APPEARANCE = r"appearance(_[0-9]+)?\.safetensors"
-# What a prepared folder is replaced with; training keeps encoded records in it (training/cache.py).
+# What a prepared folder is replaced with; training keeps encoded records in it (training/encode.py).
 PREPARED = Kind(
   "prepared", _earlier, r"(cache|conditions)-[0-9a-f]{16}/([a-z_]+-)?[0-9]{5}(\.partial-[0-9a-f]+)?\.(npy|json)"
 )
@@ -202,7 +202,7 @@ def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.P
   """Writes the records into `folder`; `output` is the name for messages."""
   import tensorflow_datasets as tfds  # takes a while to import, and only reading and writing records needs it
 
-  from anchor_jax.data.record_builder import PreparedFrames, same_bytes
+  from anchor_jax.data.builder import PreparedFrames, same_bytes
 
   work = folder / "work"
   tfds.disable_progress_bar()  # ours counts the frames

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from tqdm import tqdm
 
-from anchor_jax.shapes import Bool, Int, NdArray, Shaped
+from anchor_jax.core.shapes import Bool, Int, NdArray, Shaped
 
 _AHEAD = 512  # records decoded ahead of the consumer
 

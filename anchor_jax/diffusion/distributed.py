@@ -20,12 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import parallel
+from anchor_jax.core import sharding
+from anchor_jax.core.shapes import Array
 from anchor_jax.diffusion.guidance import Branches
 from anchor_jax.diffusion.predict import predict_windows
 from anchor_jax.diffusion.stream import PredictLevel, StreamLayout, StreamState, predict_level
 from anchor_jax.diffusion.windows import WindowRule
-from anchor_jax.shapes import Array
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -37,7 +37,7 @@ def stream_layout(rule: WindowRule, steps: int, windows_per_batch: int, mesh: An
   """The layout of a stream on a mesh: groups of at least `windows_per_batch` windows that the devices share evenly."""
   if mesh is None:
     return StreamLayout(rule, steps, windows_per_batch)
-  layout = StreamLayout(rule, steps, round_up(windows_per_batch, mesh.shape[parallel.DATA]))
+  layout = StreamLayout(rule, steps, round_up(windows_per_batch, mesh.shape[sharding.DATA]))
   if exchanges_overlaps(layout, mesh):
     return layout
   return StreamLayout(rule, steps, round_up(windows_per_batch, mesh.size))
@@ -45,9 +45,9 @@ def stream_layout(rule: WindowRule, steps: int, windows_per_batch: int, mesh: An
 
 def exchanges_overlaps(layout: StreamLayout, mesh: Any) -> bool:
   """Whether the devices can hold a part of every block each, and exchange overlaps with their neighbours alone."""
-  rule, devices = layout.rule, mesh.shape[parallel.DATA]
+  rule, devices = layout.rule, mesh.shape[sharding.DATA]
   aligned = rule.tail == "ragged"  # moved back, the last window starts anywhere
-  shared = layout.group_size % devices == 0 and rule.window % mesh.shape[parallel.FRAMES] == 0
+  shared = layout.group_size % devices == 0 and rule.window % mesh.shape[sharding.FRAMES] == 0
   return aligned and shared and rule.overlap <= layout.block // devices
 
 
@@ -67,12 +67,12 @@ def over_all_devices(mesh: Any) -> Callable[[Array], Array]:
 
 def all_devices_sharding(mesh: Any) -> Any:
   """The leading axis over all devices of a sampling mesh."""
-  return jax.NamedSharding(mesh, jax.P((parallel.DATA, parallel.FRAMES)))
+  return jax.NamedSharding(mesh, jax.P((sharding.DATA, sharding.FRAMES)))
 
 
 def block_sharding(layout: StreamLayout, mesh: Any, axis: int) -> Any:
   """The sharding of an array whose axis `axis` is the frames of a block."""
-  return jax.NamedSharding(mesh, jax.P(*[None] * axis, parallel.DATA if exchanges_overlaps(layout, mesh) else None))
+  return jax.NamedSharding(mesh, jax.P(*[None] * axis, sharding.DATA if exchanges_overlaps(layout, mesh) else None))
 
 
 def map_state(layout: StreamLayout, mesh: Any, state: StreamState, place: Callable[[Any, Any], Any]) -> StreamState:
@@ -84,8 +84,8 @@ def map_state(layout: StreamLayout, mesh: Any, state: StreamState, place: Callab
 
 def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
   """Each device predicts the windows that start in its part of a block, and exchanges overlaps with its neighbours."""
-  rule, part = layout.rule, layout.block // mesh.shape[parallel.DATA]
-  overlap, shards_frames = rule.overlap, mesh.shape[parallel.FRAMES] > 1
+  rule, part = layout.rule, layout.block // mesh.shape[sharding.DATA]
+  overlap, shards_frames = rule.overlap, mesh.shape[sharding.FRAMES] > 1
 
   def predict(denoise, latents, timestep, branches, condition, total, frames, mask, weights):
     def one_by_one(*arguments):
@@ -93,20 +93,20 @@ def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
 
       def one(example):
         latents, timestep, context, condition, mask = jax.tree.map(lambda leaf: leaf[None], example)
-        latents, condition = jax.tree.map(parallel.shard_frames, (latents, condition))
+        latents, condition = jax.tree.map(sharding.shard_frames, (latents, condition))
         return denoise(latents, timestep, context, condition, mask)[0]
 
       return jax.lax.map(one, arguments)
 
     def local(latents, step, contexts, condition, total, mask, weights):
       """What one device does: leaves [R part ...], windows [m/devices T]."""
-      is_first = jax.lax.axis_index(parallel.DATA) == 0
+      is_first = jax.lax.axis_index(sharding.DATA) == 0
 
       def extended(leaf: Array) -> Array:
         if not overlap:
           return leaf[0]
         own_first = jnp.where(is_first & (leaf.shape[0] > 1), leaf[-1], leaf[0])[:overlap]
-        return jnp.concatenate([leaf[0], parallel.from_next_device(own_first)])
+        return jnp.concatenate([leaf[0], sharding.from_next_device(own_first)])
 
       timestep, guided = step
       own_branches = Branches(contexts, branches.scale, branches.interval, guided)
@@ -118,12 +118,12 @@ def _predict_own_parts(layout: StreamLayout, mesh: Any) -> PredictLevel:
       sums = predict_windows(network, inputs, timestep, own_branches, conditions, empty, rows, mask, weights)
       total = total.at[:, 0].add(sums[:, :part])
       if overlap:
-        beyond = parallel.from_previous_device(sums[:, part:])
+        beyond = sharding.from_previous_device(sums[:, part:])
         own, next_block = jnp.where(is_first, 0, beyond), jnp.where(is_first, beyond, 0)
         total = total.at[:, 0, :overlap].add(own).at[:, -1, :overlap].add(next_block)
       return total
 
-    run = parallel.shard_map_windows(local, mesh)
+    run = sharding.shard_map_windows(local, mesh)
     step = (timestep, branches.guided)
     return run(latents, step, branches.contexts, condition, total, mask, weights)
 

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from anchor_jax.core.shapes import Array, Bool, Float, Int
 from anchor_jax.diffusion.solvers import SolverTables
-from anchor_jax.shapes import Array, Bool, Float, Int
 
 
 @jax.tree_util.register_dataclass

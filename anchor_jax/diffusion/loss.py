@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
+from anchor_jax.core.shapes import Array, Float, Int, PyTree
 from anchor_jax.diffusion.predict import Denoise
 from anchor_jax.diffusion.schedule import Schedule, add_noise, clean_estimate, signal_and_noise, training_target
-from anchor_jax.shapes import Array, Float, Int, PyTree
 
 
 def denoising_loss(

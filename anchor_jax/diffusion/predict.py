@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from anchor_jax.core.shapes import Array, Bool, Float, Int, PyTree
 from anchor_jax.diffusion.guidance import Branches
-from anchor_jax.shapes import Array, Bool, Float, Int, PyTree
 
 # denoise(latents [B T H W C], timesteps [B], context [B N D], condition [B T ...], frame_mask [B T]) -> [B T H W C]:
 # all that diffusion/ knows of a network. `condition` is a tree; what is in it is between the caller and the network.

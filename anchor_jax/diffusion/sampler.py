@@ -17,16 +17,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import parallel
-from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.config import SampleConfig
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.config.run import SampleConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.shapes import Array, Float, PyTree
 from anchor_jax.diffusion import distributed, stream
 from anchor_jax.diffusion.guidance import Branches, guide, make_branches
 from anchor_jax.diffusion.predict import Denoise, predict_windows
 from anchor_jax.diffusion.solvers import SolverTables, advance, make_solver
 from anchor_jax.diffusion.stream import StreamLayout, StreamState
 from anchor_jax.diffusion.windows import WindowPlan, WindowRule, plan_windows
-from anchor_jax.shapes import Array, Float, PyTree
 
 static = functools.partial(dataclasses.field, metadata={"static": True})
 
@@ -183,7 +183,7 @@ class Sampler:
 
     def push(block, plans, levels):
       nonlocal arrived, state
-      with parallel.use_mesh(self.mesh):
+      with sharding.use_mesh(self.mesh):
         if block is not None:
           arrived = over_block(prepare(over_block(block)))
         if state is None:
@@ -224,7 +224,7 @@ class Sampler:
 
   def replicate(self, tree: PyTree) -> PyTree:
     """The tree on every device of the mesh; without a mesh, the tree itself."""
-    return tree if self.mesh is None else jax.device_put(tree, parallel.replicated(self.mesh))
+    return tree if self.mesh is None else jax.device_put(tree, sharding.replicated(self.mesh))
 
   def place_block(self, block: PyTree) -> PyTree:
     """A block of a stream, leading axis frames, sharded as `tick` takes it; without a mesh, the block itself."""

@@ -9,9 +9,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Float, Int, NdArray
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Float, Int, NdArray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Float, Int, NdArray
 from anchor_jax.diffusion.schedule import Schedule, make_schedule, sampling_timesteps
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Float, Int, NdArray
 
 SOLVERS: dict[str, "SolverBase"] = {}  # by the name that `SampleConfig.solver` gives; filled by `register`
 

@@ -37,12 +37,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Bool, Float, Int, PyTree
 from anchor_jax.diffusion.guidance import Branches, guide
 from anchor_jax.diffusion.predict import Denoise, predict_windows
 from anchor_jax.diffusion.solvers import SolverTables, advance
 from anchor_jax.diffusion.windows import WindowPlan, WindowRule, plan_group
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import Array, Bool, Float, Int, PyTree
 
 # (denoise, latents, timestep, branches, condition, total, frames, mask, weights) -> total; see `predict_level`.
 PredictLevel = Callable[..., Float[Array, "branch R F H W C"]]

@@ -14,10 +14,10 @@ import math
 import jax
 import numpy as np
 
-from anchor_jax.config import TAILS
-from anchor_jax.config import WINDOW_WEIGHTS as WEIGHTS
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Bool, Float, Int, NdArray
+from anchor_jax.config.run import TAILS
+from anchor_jax.config.run import WINDOW_WEIGHTS as WEIGHTS
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Bool, Float, Int, NdArray
 
 
 @dataclasses.dataclass(frozen=True)

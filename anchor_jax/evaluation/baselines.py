@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Source, read_all
-from anchor_jax.shapes import Float, Int, NdArray, UInt8
 
 _BLOCK_BYTES = 2**28  # of float32 pose renders held at once, of the truth and of the training set each
 
@@ -52,10 +52,10 @@ def texture_alone(
   # Nothing else here needs JAX, which takes seconds to import.
   import jax
 
-  from anchor_jax.data.appearances import person_appearance
-  from anchor_jax.models.composite import composite
-  from anchor_jax.models.conditioning import Conditioning, make_conditioning
-  from anchor_jax.shapes import Array
+  from anchor_jax.core.shapes import Array
+  from anchor_jax.data.textures import person_appearance
+  from anchor_jax.texture.channels import Conditioning, make_conditioning
+  from anchor_jax.texture.composite import composite
 
   person = int(training.people[np.flatnonzero(training.has_surface)[0]])
   conditioning = make_conditioning("full", person_appearance(training, person))

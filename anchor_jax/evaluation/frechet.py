@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.core.shapes import Float, NdArray
 
 
 class Moments:

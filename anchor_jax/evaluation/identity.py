@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import Float, NdArray, UInt8
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Float, NdArray, UInt8
 
 SAME = 0.6  # the distance below which the network's authors take two faces for one person's
 _FACE, _AROUND = 160, 0.6  # pixels that a face is enlarged to for the detector; margin on each side, in faces

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.evaluation.identity import IdentityMeasure
-from anchor_jax.shapes import NdArray, UInt8
 
 # The measures that need weights, with what those are.
 NETWORKS = {

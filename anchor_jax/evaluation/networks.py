@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.architecture import CLIPVisionConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.networks import CLIPVisionConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Float, NdArray, PyTree, UInt8
+from anchor_jax.evaluation import i3d, inception, perceptual
 from anchor_jax.evaluation.frechet import Moments, frechet_distance
 from anchor_jax.evaluation.tables import WHOLE
-from anchor_jax.inputs import regular_file
-from anchor_jax.models import i3d, inception, perceptual
+from anchor_jax.evaluation.torch_layers import Params, resize_bilinear
+from anchor_jax.files.inputs import regular_file
+from anchor_jax.formats.diffusers import load_model
+from anchor_jax.formats.tensors import read_safetensors, read_tensors, refuse_pickled, weight_files
 from anchor_jax.models.clip import CLIPVision, preprocess
-from anchor_jax.models.torch_layers import Params, resize_bilinear
-from anchor_jax.shapes import Array, Float, NdArray, PyTree, UInt8
-from anchor_jax.store.diffusers import load_model
-from anchor_jax.store.tensors import read_safetensors, read_tensors, refuse_pickled, weight_files
 
 CLIP_FRAMES = 16  # of a clip of FVD
 _AT_ONCE = 8  # frames that go through a network together

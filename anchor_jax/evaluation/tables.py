@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from anchor_jax.errors import UserError
-from anchor_jax.fields import fields_of
-from anchor_jax.files import new_file
-from anchor_jax.inputs import has_fields, read_json
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.fields import fields_of
+from anchor_jax.files.inputs import has_fields, read_json
+from anchor_jax.files.outputs import new_file
 
 REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask", "whole": "whole_mask"}
 WHOLE = "whole"

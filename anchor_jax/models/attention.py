@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
-from anchor_jax import parallel
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Float, Int
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Float, Int
 
 IMPLEMENTATIONS = ("plain", "pieces", "chunked", "cudnn", "flash")
 RESIDUALS = "attention"  # the name, for rematerialisation, of what a fused kernel leaves to its backward pass
@@ -63,14 +63,14 @@ def attention(
   batch, length, heads, _ = q.shape
   if causal or implementation == "plain":
     return _plain(q, k, v, key_count, causal)
-  if implementation is None and parallel.exporting():
+  if implementation is None and sharding.exporting():
     return _chosen_when_run(q, k, v, key_count)
-  most = _CPU_PLAIN_LOGITS if parallel.platform() == "cpu" else _PLAIN_LOGITS
-  if implementation is None and batch * heads * length * k.shape[1] <= most * parallel.attention_shards(q):
+  most = _CPU_PLAIN_LOGITS if sharding.platform() == "cpu" else _PLAIN_LOGITS
+  if implementation is None and batch * heads * length * k.shape[1] <= most * sharding.attention_shards(q):
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
     implementation = _best(q, k)
-  return parallel.shard_map_attention(_KERNELS[implementation], q, k, v, key_count)
+  return sharding.shard_map_attention(_KERNELS[implementation], q, k, v, key_count)
 
 
 def _chosen_when_run(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
@@ -84,11 +84,11 @@ def _chosen_when_run(q: Array, k: Array, v: Array, key_count: Array | None) -> A
   if on_cpu is elsewhere:
     return on_cpu(q, k, v, key_count)
   run = lambda form: lambda q, k, v, *count: form(q, k, v, *(count or (None,)))
-  return parallel.by_platform(run(on_cpu), run(elsewhere), q, k, v, *(() if key_count is None else (key_count,)))
+  return sharding.by_platform(run(on_cpu), run(elsewhere), q, k, v, *(() if key_count is None else (key_count,)))
 
 
 def _best(q: Array, k: Array) -> str:
-  platform = parallel.platform()
+  platform = sharding.platform()
   if platform == "cpu":
     return "pieces"
   sixteen_bits = q.dtype in (jnp.bfloat16, jnp.float16)

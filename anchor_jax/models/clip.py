@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig
+from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig
+from anchor_jax.core.shapes import Array, Float, Int
 from anchor_jax.models.attention import attention
 from anchor_jax.models.layers import Conv, Dense, gelu, layer_norm, quick_gelu
-from anchor_jax.shapes import Array, Float, Int
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)

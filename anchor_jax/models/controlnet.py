@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from anchor_jax import parallel
-from anchor_jax.architecture import ControlNetConfig
+from anchor_jax.config.networks import ControlNetConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.shapes import Array, Bool, Float, PyTree, Shaped
 from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features, to_patches
 from anchor_jax.models.unet import MiddleBlock, down_stages
-from anchor_jax.shapes import Array, Bool, Float, PyTree, Shaped
 
 _zeros = nn.initializers.zeros_init()
 
 
 POSE_CHANNELS = 3
+COORDINATE_CHANNELS = 6  # of a pose branch that takes where on the body each pixel lies
 _FOLD = 4  # side of the patches that the stem begins with on TPUs; docs/measurements.md, What a block costs
 
 
@@ -38,7 +39,7 @@ class StemConv(Conv):
 class PoseStem(nn.Module):
   """Convolutions that downsample a pose render to the latent's resolution; the last one is initialised to zero.
 
-  Further channels may stand behind the render's three, see `models/conditions.py`.
+  Further channels may stand behind the render's three, see `texture/look_up.py`.
 
   Attributes:
     features: output channels, the first width of the network.
@@ -52,7 +53,7 @@ class PoseStem(nn.Module):
 
   def setup(self) -> None:
     # Large pictures of few channels leave most of a TPU's matrix unit idle and most of its memory's lanes empty.
-    fold = self.fold = min(_FOLD, 2 ** (len(self.widths) - 1)) if parallel.platform() == "tpu" else 1
+    fold = self.fold = min(_FOLD, 2 ** (len(self.widths) - 1)) if sharding.platform() == "tpu" else 1
     self.conv_in = StemConv(self.widths[0], fold=fold, dtype=self.dtype)
     blocks = []
     for before, after in zip(self.widths, self.widths[1:], strict=False):
@@ -106,7 +107,7 @@ class ControlNet(nn.Module):
 
     Args:
       pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'. Behind them the
-        channels of `models/conditions.py`, where `config.conditioning_channels` is more than 3.
+        channels of `texture/look_up.py`, where `config.conditioning_channels` is more than 3.
 
     Raises:
       ValueError: another number of channels.

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
+from anchor_jax.core.shapes import Array, Bool, Float, Shaped
 from anchor_jax.models.controlnet import ControlNet
 from anchor_jax.models.unet import UNet
-from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 
 class Denoiser(nn.Module):

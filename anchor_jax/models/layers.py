@@ -10,10 +10,10 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from anchor_jax import parallel
-from anchor_jax.errors import UserError, suggestion
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Bool, Float, Shaped
 from anchor_jax.models.attention import RESIDUALS
-from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 _PRODUCTS = "products"  # the name, for rematerialisation, of what convolutions and matrix products with kernels give
 
@@ -43,7 +43,7 @@ class Dense(nn.Module):
   def split_outputs(self, x: Float[Array, "*any D"], count: int) -> list[Float[Array, "*any _"]]:
     """The output as `count` arrays of equal width; the kernel is split, not the product."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
+    kernel = sharding.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     columns = jnp.split(kernel, count, axis=1)
     outputs = [jax.lax.dot_general(x.astype(self.dtype), own, (((x.ndim - 1,), (0,)), ((), ()))) for own in columns]
     if self.use_bias:
@@ -96,7 +96,7 @@ class Conv(nn.Module):
   def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features_made}"]:
     size, channels = self.kernel_size, x.shape[-1] // self.fold**2
     kernel = self.param("kernel", self.kernel_init, (size, size, channels, self.features), jnp.float32)
-    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
+    kernel = sharding.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32) if self.use_bias else None
     return self.convolve(x, kernel, bias)
 
@@ -189,7 +189,7 @@ class DoublingConv(Conv):
       jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2), kernel, bias[0] if bias else None, 1, (1, 1), self.dtype
     )
     small = lambda x, kernel, *bias: convolve_doubled(x, kernel, bias[0] if bias else None)
-    return parallel.by_platform(small, doubled, x, kernel, *(() if bias is None else (bias,)))
+    return sharding.by_platform(small, doubled, x, kernel, *(() if bias is None else (bias,)))
 
 
 class GroupNorm(nn.Module):
@@ -311,7 +311,7 @@ class Upsample(nn.Module):
   ) -> Float[Array, "B T H W {self.features}"]:
     height, width = x.shape[2:4]
     # On accelerators, and in 16 bits, where sums of taps would round, the doubled array is made.
-    on_cpu = parallel.platform() == "cpu" or parallel.exporting()
+    on_cpu = sharding.platform() == "cpu" or sharding.exporting()
     if size in (None, (2 * height, 2 * width)) and on_cpu and self.dtype == jnp.float32:
       return DoublingConv(self.features, dtype=self.dtype, name="conv")(x)
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture_pixels import LightDecoderConfig
+from anchor_jax.config.pixels import LightDecoderConfig
+from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.layers import Conv, Upsample, from_patches
-from anchor_jax.shapes import Array, Float
 
 _LARGEST_LATENT = 3.0  # spreads; beyond it nothing is decoded differently
 

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.config import LoRAConfig
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.shapes import Array, Key, PyTree
+from anchor_jax.config.run import LoRAConfig
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, Key, PyTree
 
 
 def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTree:

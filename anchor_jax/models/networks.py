@@ -11,16 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.architecture_pixels import LightDecoderConfig
-from anchor_jax.config import ModelConfig
+from anchor_jax.config.pixels import LightDecoderConfig
+from anchor_jax.config.run import ModelConfig
+from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 from anchor_jax.models.clip import CLIPVision, preprocess
-from anchor_jax.models.conditions import COORDINATE_CHANNELS
+from anchor_jax.models.controlnet import COORDINATE_CHANNELS
 from anchor_jax.models.denoiser import Denoiser
 from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
 from anchor_jax.models.vae import AutoencoderKL
-from anchor_jax.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Networks:
     Args:
       weights: of the part.
       pose: RGB renders, as large as the frames.
-      conditions: the further channels that the pose branch takes, in [0, 1], see `models/conditions.py`; None for a
+      conditions: the further channels that the pose branch takes, in [0, 1], see `texture/look_up.py`; None for a
         branch that takes the render alone.
     """
     pixels = shrink(pose.astype(jnp.float32) / 255, self.model.scale)

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import Array, Bool, Float, NdArray, UInt8
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Bool, Float, NdArray, UInt8
 
 
 def to_bytes(

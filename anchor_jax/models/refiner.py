@@ -12,11 +12,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture_pixels import RefinerConfig
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample, from_patches, to_patches
 from anchor_jax.models.resnet import ResBlock
-from anchor_jax.shapes import Array, Float
 
 _EPSILON = 1e-6
 

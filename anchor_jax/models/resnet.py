@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from anchor_jax.core.shapes import Array, Bool, Float
 from anchor_jax.models.layers import Conv, Dense, GroupNorm
 from anchor_jax.models.temporal import InflatedConv
-from anchor_jax.shapes import Array, Bool, Float
 
 
 class ResBlock(nn.Module):

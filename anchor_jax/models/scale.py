@@ -7,7 +7,7 @@ sixteen times); the key frames of the film show the details at full size anyway,
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.shapes import Array, Float
+from anchor_jax.core.shapes import Array, Float
 
 
 def shrink(pixels: Float[Array, "*B H W C"], scale: int) -> Float[Array, "*B h w C"]:

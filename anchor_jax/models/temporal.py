@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from anchor_jax import parallel
+from anchor_jax.core import sharding
+from anchor_jax.core.shapes import Array, Bool, Float, NdArray
 from anchor_jax.models.layers import convolve, layer_norm, timestep_features
 from anchor_jax.models.transformer import projected_attention
-from anchor_jax.shapes import Array, Bool, Float, NdArray
 
 _zeros = nn.initializers.zeros_init()
 
@@ -45,8 +45,8 @@ class InflatedConv(nn.Module):
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     taps = self.param("taps", _zeros, (self.frames - 1, *shape), jnp.float32)
     bias = self.param("bias", _zeros, (self.features,), jnp.float32)
-    kernel = parallel.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
-    taps = parallel.all_gather_kernel(taps.astype(self.dtype), (*self.path, "taps"))
+    kernel = sharding.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
+    taps = sharding.all_gather_kernel(taps.astype(self.dtype), (*self.path, "taps"))
     y = convolve(x, kernel, bias, 1, (1, 1), self.dtype)
     if x.shape[1] == 1:  # the other taps would see zeros only
       return y

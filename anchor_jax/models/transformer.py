@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from anchor_jax.core.shapes import Array, Bool, Float, Int, NdArray
 from anchor_jax.models.attention import attention
 from anchor_jax.models.layers import Conv, Dense, GroupNorm, Initializer, SplitDense, gelu, layer_norm
-from anchor_jax.shapes import Array, Bool, Float, Int, NdArray
 
 _lecun_normal = nn.initializers.lecun_normal()
 

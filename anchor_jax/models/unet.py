@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
+from anchor_jax.core.shapes import Array, Bool, Float, Shaped
 from anchor_jax.models.layers import (
   Conv,
   Downsample,
@@ -22,7 +23,6 @@ from anchor_jax.models.layers import (
 from anchor_jax.models.resnet import ResBlock
 from anchor_jax.models.temporal import TemporalAttention
 from anchor_jax.models.transformer import Transformer
-from anchor_jax.shapes import Array, Bool, Float, Shaped
 
 
 class Stage(nn.Module):

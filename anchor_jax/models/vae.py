@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from anchor_jax.architecture import VAEConfig
+from anchor_jax.config.networks import VAEConfig
+from anchor_jax.core.shapes import Array, Float, Key
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
 from anchor_jax.models.resnet import ResBlock
 from anchor_jax.models.transformer import SpatialAttention
-from anchor_jax.shapes import Array, Float, Key
 
 _EPSILON = 1e-6
 

@@ -1,1 +1,1 @@
-"""From a video to posed frames: video files, landmarks, tracks, pose renders, faces; numpy, OpenCV and PyAV, no JAX."""
+"""Motions: the pose renders, masks and landmarks that a generated video follows; no JAX."""

@@ -11,16 +11,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.motion.camera import Picture
-from anchor_jax.motion.framing import Square, centre_of, square_around
-from anchor_jax.motion.landmarks import Found
-from anchor_jax.motion.measures import BodyMeasures, measure
-from anchor_jax.motion.motion import MotionFrame
-from anchor_jax.motion.render import PoseRenderer
-from anchor_jax.motion.retarget import retarget
-from anchor_jax.motion.survey import CutWatch
-from anchor_jax.motion.tracks import (
+from anchor_jax.body.pose import PoseRenderer
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
+from anchor_jax.films.survey import CutWatch
+from anchor_jax.landmarks.framing import Square, centre_of, square_around
+from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.mediapipe import Found
+from anchor_jax.landmarks.retarget import retarget
+from anchor_jax.landmarks.tracks import (
   BRISK,
   FAST,
   NOSE,
@@ -36,7 +35,8 @@ from anchor_jax.motion.tracks import (
   relaxed_hand,
   rotate,
 )
-from anchor_jax.shapes import Float, Int, NdArray, UInt8
+from anchor_jax.motion.frames import MotionFrame
+from anchor_jax.video.camera import Picture
 
 MEASURED = 3.0  # seconds in which she is seen, before any pose is given
 _FADE = 0.3  # seconds in which a hand that is missing for long turns into a relaxed one

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.inputs import in_order, read_json
-from anchor_jax.motion.face_points import face_of, lifted, mean_face
-from anchor_jax.motion.measures import BodyMeasures
-from anchor_jax.motion.motion import Motion
-from anchor_jax.motion.tracks import Track
-from anchor_jax.motion.video_motion import track_motion
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.body.face_points import face_of, lifted, mean_face
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import Float, NdArray
+from anchor_jax.files.inputs import in_order, read_json
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.tracks import Track
+from anchor_jax.motion.film import track_motion
+from anchor_jax.motion.frames import Motion
 
 FPS = 25.0  # where the caller does not say
 _SURE, _SURE_FACE = 0.1, 0.2  # confidence from which on a point counts, and the mean from which on a face does

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.array_files import read_arrays
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.shapes import Array, Float, Int, NdArray, Shaped
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import Array, Float, Int, NdArray, Shaped
+from anchor_jax.files.arrays import read_arrays
 
 JOINTS = 55
 _BODY, _HAND, _HANDS = 21, 15, (25, 40)  # joints besides the root, of a hand, and the first of each hand

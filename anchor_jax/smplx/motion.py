@@ -3,9 +3,9 @@
 import math
 import os
 
-from anchor_jax.motion.measures import BodyMeasures
-from anchor_jax.motion.motion import Motion
-from anchor_jax.motion.video_motion import track_motion
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.motion.film import track_motion
+from anchor_jax.motion.frames import Motion
 from anchor_jax.smplx.model import read_model
 from anchor_jax.smplx.parameters import read_parameters
 from anchor_jax.smplx.tracks import posed_track

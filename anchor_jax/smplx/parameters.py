@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.array_files import read_arrays
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import Float, NdArray
+from anchor_jax.files.arrays import read_arrays
 from anchor_jax.smplx.pickles import read_pickle
 
 SUFFIXES = (".npz", ".npy", ".pkl")

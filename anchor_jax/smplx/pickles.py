@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.inputs import read_bytes
-from anchor_jax.shapes import NdArray
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import NdArray
+from anchor_jax.files.inputs import read_bytes
 
 # The kinds of numbers of torch's storages.
 _STORAGES = {

@@ -8,10 +8,10 @@ to the sides, finger tips the furthest vertices of the last joints, pupils the f
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.motion.face_points import face_of, mean_face
-from anchor_jax.motion.tracks import SHOULDERS, Track
-from anchor_jax.shapes import Array, Float, Int, NdArray
+from anchor_jax.body.face_points import face_of, mean_face
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Float, Int, NdArray
+from anchor_jax.landmarks.tracks import SHOULDERS, Track
 from anchor_jax.smplx.model import SmplxModel, coefficients_of, full_pose, hand_pose, pose_body, subset
 from anchor_jax.smplx.parameters import Camera, SmplxMotion
 

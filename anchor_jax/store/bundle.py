@@ -27,22 +27,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from anchor_jax import parallel
-from anchor_jax.config import SampleConfig
+from anchor_jax.config.run import SampleConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import Array, NdArray, PyTree, UInt8
 from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
-from anchor_jax.errors import UserError, suggestion
-from anchor_jax.files import check_folder, new_folder
-from anchor_jax.inputs import read_json
-from anchor_jax.models.conditioning import Conditioning, to_unit
-from anchor_jax.models.conditions import LookUpTables
+from anchor_jax.files.inputs import read_json
+from anchor_jax.files.manifest import Kind, not_newer
+from anchor_jax.files.outputs import check_folder, new_folder
+from anchor_jax.formats import names
+from anchor_jax.formats.tensors import Tensor, write_safetensors
 from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import Array, NdArray, PyTree, UInt8
-from anchor_jax.store import names, run_bundle
-from anchor_jax.store.tensors import Tensor, write_safetensors
-from anchor_jax.written import Kind, not_newer
+from anchor_jax.store import run_bundle
+from anchor_jax.texture.channels import Conditioning, to_unit
+from anchor_jax.texture.look_up import LookUpTables
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -192,7 +193,7 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
   limit = jax.config.jax_traceback_in_locations_limit
   jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain paths of this machine
   try:
-    with parallel.choosing_when_run():
+    with sharding.choosing_when_run():
       return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
   finally:
     jax.config.update("jax_traceback_in_locations_limit", limit)

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, UNetConfig
-from anchor_jax.errors import UserError
-from anchor_jax.model_fit import check_tower
-from anchor_jax.shapes import Float, Int, NdArray
-from anchor_jax.store import names
+from anchor_jax.config.fit import check_tower
+from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, UNetConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Float, Int, NdArray
+from anchor_jax.formats import names
+from anchor_jax.formats.folders import ModelFolder, StoredModel
+from anchor_jax.formats.registry import make_module
+from anchor_jax.formats.roles import PARTS, SHARED, Place
+from anchor_jax.formats.tensors import Tensor
 from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
-from anchor_jax.store.folders import ModelFolder, StoredModel
-from anchor_jax.store.registry import make_module
-from anchor_jax.store.roles import PARTS, SHARED, Place
-from anchor_jax.store.tensors import Tensor
 
 
 def complete(folder: ModelFolder, make_controlnet: bool, make_head: bool, stem_widths: tuple[int, ...]) -> None:

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig
-from anchor_jax.errors import UserError
-from anchor_jax.shapes import NdArray
-from anchor_jax.store.names import Path
-from anchor_jax.store.registry import parameter_shapes
-from anchor_jax.store.tensors import Tensor
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray
+from anchor_jax.formats.names import Path
+from anchor_jax.formats.registry import parameter_shapes
+from anchor_jax.formats.tensors import Tensor
 
 _STEM = "controlnet_cond_embedding"
 _CONV_IN = ("conv_in", "kernel")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.architecture_pixels import LightDecoderConfig
-from anchor_jax.errors import UserError
-from anchor_jax.files import new_folder
-from anchor_jax.shapes import PyTree
-from anchor_jax.shipped import shipped
-from anchor_jax.store.adapters import weights_hash
-from anchor_jax.store.diffusers import load_model, save_model
-from anchor_jax.store.folders import MODELS
+from anchor_jax.config.pixels import LightDecoderConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import PyTree
+from anchor_jax.files.outputs import new_folder
+from anchor_jax.files.shipped import shipped
+from anchor_jax.formats.adapters import weights_hash
+from anchor_jax.formats.diffusers import load_model, save_model
+from anchor_jax.formats.folders import MODELS
 
 LIGHT = "light_decoder"  # its role, and its key among the weights of a part
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config import ModelConfig, RunConfig, to_plain
-from anchor_jax.config_values import from_values
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.files import new_file
-from anchor_jax.store.settings import read_settings
+from anchor_jax.config.run import ModelConfig, RunConfig, to_plain
+from anchor_jax.config.stored import read_settings
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.values import from_values
+from anchor_jax.files.outputs import new_file
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from anchor_jax.appearance.stored import write_appearance
-from anchor_jax.errors import UserError
-from anchor_jax.files import new_file, new_folder
-from anchor_jax.models.conditioning import needs_appearance
-from anchor_jax.store import adapters as lora
-from anchor_jax.store.diffusers import write_json
-from anchor_jax.store.folders import MODELS, ModelFolder, check_target, stored_models, write_models
-from anchor_jax.store.settings import read_settings, write_settings
+from anchor_jax.config.stored import read_settings, write_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.outputs import new_file, new_folder
+from anchor_jax.formats import adapters as lora
+from anchor_jax.formats.diffusers import write_json
+from anchor_jax.formats.folders import MODELS, ModelFolder, check_target, stored_models, write_models
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart, read_base
 from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, read_weights
+from anchor_jax.texture.channels import needs_appearance
+from anchor_jax.texture.stored import write_appearance
 
 
 def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:

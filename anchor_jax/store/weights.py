@@ -12,25 +12,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from anchor_jax.appearance.stored import Appearance
-from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.config import DataConfig, LoRAConfig, ModelConfig, RunConfig
-from anchor_jax.errors import UserError, one_line
-from anchor_jax.model_fit import check_model
-from anchor_jax.models.conditioning import conditioning_channels, kind_of, shared_channels
+from anchor_jax.config.fit import check_model
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.config.run import DataConfig, LoRAConfig, ModelConfig, RunConfig
+from anchor_jax.config.stored import read_settings
+from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.shapes import NdArray, PyTree, UInt8
+from anchor_jax.files.manifest import find_damage, write_list
+from anchor_jax.files.shipped import folder_of
+from anchor_jax.formats import adapters as lora
+from anchor_jax.formats.diffusers import Model, read_json, with_own_fields
+from anchor_jax.formats.folders import ModelFolder, find_place, read_models, stored_models, write_models
+from anchor_jax.formats.roles import ROLES, SHARED
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import NdArray, PyTree, UInt8
-from anchor_jax.shipped import folder_of
-from anchor_jax.store import adapters as lora
-from anchor_jax.store.diffusers import Model, read_json, with_own_fields
-from anchor_jax.store.folders import ModelFolder, find_place, read_models, stored_models, write_models
 from anchor_jax.store.restart import has_checkpoint
-from anchor_jax.store.roles import ROLES, SHARED
-from anchor_jax.store.settings import read_settings
 from anchor_jax.store.workdir import PARTS, read_appearance, read_dense_appearance, read_weights
-from anchor_jax.written import find_damage, write_list
+from anchor_jax.texture.channels import conditioning_channels, kind_of, shared_channels
+from anchor_jax.texture.stored import Appearance
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # The networks of body and head: the keys of their weights.

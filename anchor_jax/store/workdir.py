@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from anchor_jax.appearance import stored
-from anchor_jax.appearance.stored import Appearance
-from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import needs_appearance
-from anchor_jax.motion.picture import read_picture
-from anchor_jax.motion.surface import CHARTS
-from anchor_jax.shapes import NdArray, PyTree, UInt8
-from anchor_jax.store.damage import Outcome, judge, raise_damage, root_reason
+from anchor_jax.body.charts import CHARTS
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, PyTree, UInt8
+from anchor_jax.formats.damage import Outcome, judge, raise_damage, root_reason
+from anchor_jax.texture import stored
+from anchor_jax.texture.channels import needs_appearance
+from anchor_jax.texture.stored import Appearance
+from anchor_jax.video.picture import read_picture
 
 log = logging.getLogger(__name__)
 

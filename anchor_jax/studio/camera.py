@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.core.shapes import Float, NdArray
 
 FRAME_METRES = 0.93  # picture height in the plane of the shoulders
 SHOULDER_ROW = 0.478  # where the shoulder line sits, share of the picture's height

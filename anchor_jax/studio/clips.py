@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import cv2
 
-from anchor_jax.shapes import NdArray
+from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.identity import Identity, make_identity
 from anchor_jax.studio.motion import Performance, make_motion
 from anchor_jax.studio.renderer import StudioFrame, render

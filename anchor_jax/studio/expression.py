@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.shapes import NdArray
+from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
 

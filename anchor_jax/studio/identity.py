@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 
 Colour = tuple[float, float, float]
 

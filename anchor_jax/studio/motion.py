@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.motion.solids import Real
-from anchor_jax.shapes import Float, NdArray
+from anchor_jax.body.rasterise import Real
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Float, NdArray
 
 _MASK = (1 << 64) - 1
 

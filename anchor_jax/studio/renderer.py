@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.motion.skins import surface_map
-from anchor_jax.motion.solids import Real, downsample, draw, empty_surface, shade_pose
-from anchor_jax.shapes import Float, NdArray, UInt8
-from anchor_jax.studio.body import CRANIUM, FACE, NOSE, TORSO, build_scene
-from anchor_jax.studio.clothes import body_relief, collar_solids
-from anchor_jax.studio.face import HAIRLINE, face_points, paint_face
-from anchor_jax.studio.hair import hair_solids
+from anchor_jax.body.rasterise import Real, downsample, draw, empty_surface, shade_pose
+from anchor_jax.body.skins import surface_map
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Float, NdArray, UInt8
+from anchor_jax.studio.drawing.body import CRANIUM, FACE, NOSE, TORSO, build_scene
+from anchor_jax.studio.drawing.clothes import body_relief, collar_solids
+from anchor_jax.studio.drawing.face import HAIRLINE, face_points, paint_face
+from anchor_jax.studio.drawing.hair import hair_solids
+from anchor_jax.studio.drawing.points import VisiblePoints, face_normals, tilt_normals
+from anchor_jax.studio.drawing.shading import shade_person
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import Performance
-from anchor_jax.studio.points import VisiblePoints, face_normals, tilt_normals
-from anchor_jax.studio.shading import shade_person
 
 SUPERSAMPLE = 2  # sub-pixels per pixel, in x and in y
 
@@ -30,7 +30,7 @@ class StudioFrame:
     person_mask: 255 where the person covers the background of `frame`, else 0.
     face_mask: 255 on the skin of the face in `pose`, else 0.
     landmarks: (x, y) in pixels, float32, of left eye, right eye, tip of the nose, left and right corner of the mouth.
-    surface: per pixel of `pose`, the part of the body and the place on it: (chart, u, v) of motion/surface.py.
+    surface: per pixel of `pose`, the part of the body and the place on it: (chart, u, v) of body/charts.py.
   """
 
   frame: UInt8[NdArray, "H W 3"]

@@ -2,7 +2,7 @@
 
 import os
 
-from anchor_jax.motion.sidecar import write_posed_video
+from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.studio.clips import render_clip
 from anchor_jax.studio.identity import make_identity
 from anchor_jax.studio.motion import make_motion

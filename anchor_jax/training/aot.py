@@ -8,16 +8,16 @@ from typing import Any
 
 import jax
 
-from anchor_jax import parallel
-from anchor_jax.config import RunConfig
-from anchor_jax.errors import UserError
-from anchor_jax.model_fit import check_model
+from anchor_jax.compiler.chips import chip_of
+from anchor_jax.compiler.estimate import Estimate, estimate
+from anchor_jax.compiler.hlo import collective_bytes
+from anchor_jax.config.fit import check_model
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import with_adapters, with_conditioning
-from anchor_jax.training.chips import chip_of
 from anchor_jax.training.compiling import step_shapes
-from anchor_jax.training.estimate import Estimate, estimate
-from anchor_jax.training.hlo import collective_bytes
 from anchor_jax.training.step import training_mesh
 
 
@@ -108,7 +108,7 @@ def compile_for(topology: str, config: RunConfig) -> Answer:
   mesh = training_mesh(config, devices)
   started = time.monotonic()
   step, arguments = run_shapes(config, mesh)
-  with parallel.use_mesh(mesh):
+  with sharding.use_mesh(mesh):
     try:
       compiled = step.lower(*arguments).compile()
     except jax.errors.JaxRuntimeError as error:

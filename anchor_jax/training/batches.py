@@ -12,27 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_jax.appearance.stored import Appearance
-from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.config import ModelConfig, RunConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config.run import ModelConfig, RunConfig
+from anchor_jax.config.stored import read_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Int, NdArray, PyTree, UInt8
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import ArraySource, Source, load
-from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import conditioning_channels, needs_appearance
+from anchor_jax.files.shipped import folder_of
+from anchor_jax.formats.diffusers import load_config
+from anchor_jax.formats.folders import find_place
 from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import Int, NdArray, PyTree, UInt8
-from anchor_jax.shipped import folder_of
-from anchor_jax.store.diffusers import load_config
-from anchor_jax.store.folders import find_place
-from anchor_jax.store.settings import read_settings
 from anchor_jax.store.weights import has_weights, is_workdir
-from anchor_jax.training.cache import cache_key, encode_records, encoded_names
-from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
+from anchor_jax.texture.channels import conditioning_channels, needs_appearance
+from anchor_jax.texture.stored import Appearance
+from anchor_jax.training.encode import cache_key, encode_records, encoded_names
 from anchor_jax.training.loss import batch_fields
+from anchor_jax.training.textures import FIELD, FilmAppearances, look_up_records
 
 PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1, "surface": 3}  # fields of type uint8, and their channels
 

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from anchor_jax import parallel
-from anchor_jax.cli import COMPILING
-from anchor_jax.config import RunConfig
+from anchor_jax.compiler.shares import shares
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core import sharding as parallel
+from anchor_jax.core.cli import COMPILING
+from anchor_jax.core.shapes import PyTree
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
 from anchor_jax.store.weights import frozen_names, trained_keys
 from anchor_jax.training.batches import batch_shapes
-from anchor_jax.training.shares import shares
 from anchor_jax.training.step import jit_step, make_run_step, make_state
 
 log = logging.getLogger(__name__)

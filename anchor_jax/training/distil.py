@@ -14,15 +14,15 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from anchor_jax import metrics
-from anchor_jax.architecture_pixels import LightDecoderConfig
+from anchor_jax.config.pixels import LightDecoderConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.data.sources import Source, read_all
-from anchor_jax.errors import UserError
+from anchor_jax.evaluation import metrics
 from anchor_jax.models.light_decoder import LightDecoder as Module
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.models.scale import shrink
-from anchor_jax.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.store.light import LightDecoder, autoencoder_hash
 from anchor_jax.training.loss import EDGE_WEIGHT, pixel_errors
 

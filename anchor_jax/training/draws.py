@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.config import RunConfig
+from anchor_jax.body.charts import DETAILS
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, NdArray, UInt8
 from anchor_jax.diffusion.schedule import Schedule
-from anchor_jax.models.conditioning import condition_groups
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.surface import DETAILS
-from anchor_jax.shapes import Array, Bool, Float, Int, Key, NdArray, UInt8
+from anchor_jax.texture.channels import condition_groups
 
 Batch = dict[str, Any]
 Draws = dict[str, Array]  # by name, each [B ...]

@@ -9,31 +9,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anchor_jax import parallel
-from anchor_jax.appearance.stored import write_appearance
-from anchor_jax.config import RunConfig
+from anchor_jax.compiler.chips import chip_of, step_flops
+from anchor_jax.config.run import RunConfig
+from anchor_jax.config.stored import write_settings
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.faces import records_with_faces
 from anchor_jax.data.identity import records_identity
 from anchor_jax.data.records import open_prepared
-from anchor_jax.errors import UserError
-from anchor_jax.files import prepare_parent
+from anchor_jax.files.outputs import prepare_parent
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.restart import read_begun, write_begun
-from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, newest_step
+from anchor_jax.texture.stored import write_appearance
 from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.chips import chip_of, step_flops
 from anchor_jax.training.compiling import start_compiling
-from anchor_jax.training.conditions import check_surface
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
-from anchor_jax.training.preemption import Preempted, catch_stops
 from anchor_jax.training.preview import preview, save_appearance
 from anchor_jax.training.report import Report
+from anchor_jax.training.signals import Preempted, catch_stops
 from anchor_jax.training.step import State, make_run_step, make_state, training_mesh
+from anchor_jax.training.textures import check_surface
 from anchor_jax.training.trace import Trace
 from anchor_jax.training.validation import make_validation
 
@@ -66,7 +66,7 @@ def train(
     begun.check_records(config.data.path, identity)
     config = begun.going_on(config)
   mesh = training_mesh(config, devices)
-  share = parallel.process_shard(mesh)
+  share = sharding.process_shard(mesh)
   check_surface(config.data.appearance, records)
   if config.part == "head":
     records_with_faces(records)  # raises where there are none
@@ -81,15 +81,15 @@ def train(
   compiling = None
   if newest_step(folder) < config.steps:
     compiling = start_compiling(config, networks, weights, records.size, mesh)
-  data = open_training_data(config, records, networks, weights, folder, share, parallel.own_devices(mesh))
+  data = open_training_data(config, records, networks, weights, folder, share, sharding.own_devices(mesh))
   batches, shown = data.training_batches(), data.preview_batch()
 
   def to_mesh(batch: dict[str, Any]) -> Batch:
-    return parallel.shard_batch({side: batch[side] for side in ("target", "reference")}, mesh)
+    return sharding.shard_batch({side: batch[side] for side in ("target", "reference")}, mesh)
 
   # ---- state and step ------------------------------------------------------------------------------------------------
   optimizer, _ = make_run_step(config, networks)
-  place = lambda tree: jax.device_put(tree, parallel.parameter_shardings(tree, mesh))
+  place = lambda tree: jax.device_put(tree, sharding.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in trained_keys(config)}), optimizer, config))
   unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
   frozen, key = place(unchanged), jax.random.key(config.seed)
@@ -119,7 +119,7 @@ def train(
         save_appearance(folder, data.first_reference())
       if anew(DENSE_APPEARANCE) and (gathered := data.first_appearance()) is not None:
         write_appearance(folder / DENSE_APPEARANCE, gathered)
-    stack.enter_context(parallel.use_mesh(mesh))
+    stack.enter_context(sharding.use_mesh(mesh))
     size = config.data.batch_size
     report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))
     trace = stack.enter_context(Trace(folder / "profile" if profile else None, start, config.steps))
@@ -170,7 +170,7 @@ def train(
         report.paused(number)
       if config.preview_every and (last or (_every(config.preview_every, number) and not stopping)):
         best = merge_weights(frozen, state.best_weights(), config.lora)
-        report.picture(number, preview(networks, best, shown, config, parallel.replicated(mesh)))
+        report.picture(number, preview(networks, best, shown, config, sharding.replicated(mesh)))
         report.paused(number)
       if stopping and not last:
         checkpoints.wait()

@@ -10,14 +10,15 @@ from collections.abc import Container
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.config import RunConfig
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.shapes import Array, Float, PyTree
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
-from anchor_jax.models.conditioning import condition_groups, to_unit
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.shapes import Array, Float, PyTree
 from anchor_jax.store.weights import trained_keys
+from anchor_jax.texture.channels import condition_groups, to_unit
+from anchor_jax.training.accumulation import Loss
 from anchor_jax.training.draws import (
   Batch,
   Draws,
@@ -28,7 +29,6 @@ from anchor_jax.training.draws import (
   shift_groups,
   shown_rows,
 )
-from anchor_jax.training.parts import Loss
 
 _LEAST_ENERGY = 4e-5  # a change of a third of a grey level: the root's slope stays finite in flat squares
 KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from anchor_jax.config import RunConfig
-from anchor_jax.errors import UserError
+from anchor_jax.compiler.chips import chip_of
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.training.batches import batch_shapes
-from anchor_jax.training.chips import chip_of
 
 _BATCHES = 3  # on the host: one in use, two read ahead
 

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.config import RunConfig
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
-from anchor_jax.files import new_file
-from anchor_jax.models.conditioning import to_unit
+from anchor_jax.files.outputs import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import to_bytes
-from anchor_jax.shapes import NdArray, PyTree, UInt8
 from anchor_jax.store.workdir import APPEARANCE
+from anchor_jax.texture.channels import to_unit
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from anchor_jax.files import new_file
-from anchor_jax.shapes import NdArray, UInt8
-from anchor_jax.training.chips import Chip
+from anchor_jax.compiler.chips import Chip
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.files.outputs import new_file
 
 _SHOWN_ON_BAR = ("loss", "validation_loss", "psnr", "images_per_second", "utilisation")
 

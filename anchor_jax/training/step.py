@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from anchor_jax import parallel
-from anchor_jax.config import OptimizerConfig, RunConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import OptimizerConfig, RunConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Key, PyTree
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.temporal import is_temporal
-from anchor_jax.shapes import Array, Key, PyTree
 from anchor_jax.store.weights import trained_keys
+from anchor_jax.training.accumulation import gradient_in_parts
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.loss import make_loss
-from anchor_jax.training.parts import gradient_in_parts
 
 
 @jax.tree_util.register_dataclass
@@ -99,10 +99,10 @@ def make_optimizer(
 
 def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh of a run. Raises UserError if it does not fit the devices, or the batch does not fit the mesh."""
-  parallel.check_processes(jax.devices() if devices is None else devices)
-  mesh = parallel.make_mesh(config.mesh, devices)
-  parallel.check_batch(mesh, config.data.batch_size)
-  parts, rows = config.optimizer.accumulate, parallel.batch_divisor(mesh)
+  sharding.check_processes(jax.devices() if devices is None else devices)
+  mesh = sharding.make_mesh(config.mesh.sizes, devices)
+  sharding.check_batch(mesh, config.data.batch_size)
+  parts, rows = config.optimizer.accumulate, sharding.batch_divisor(mesh)
   if config.data.batch_size % (parts * rows):
     raise UserError(
       f"config.data.batch_size {config.data.batch_size} must be a multiple of {parts * rows}: each of"
@@ -133,7 +133,7 @@ def make_step(loss: Any, optimizer: optax.GradientTransformation, ema: float, ac
   state, so that the checkpoints of existing runs could not be restored, and leaves the average to us.
 
   Args:
-    loss: a `training.parts.Loss`; without parts any function of its arguments.
+    loss: a `training.accumulation.Loss`; without parts any function of its arguments.
     optimizer: of `make_optimizer`.
     ema: decay of the averaged weights, if the state has them.
     accumulate: number of equal parts in which a batch is computed, one after another.

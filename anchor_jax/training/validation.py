@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.config import RunConfig
+from anchor_jax.config.run import RunConfig
+from anchor_jax.core.shapes import PyTree
 from anchor_jax.models.networks import Networks
-from anchor_jax.shapes import PyTree
+from anchor_jax.training.accumulation import in_parts
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.loss import make_loss
-from anchor_jax.training.parts import in_parts
 
 DRAWS = 4  # of noise and timesteps for each batch: with fewer, their variance hides the difference between weights
 

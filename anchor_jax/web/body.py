@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from anchor_jax.motion.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
-from anchor_jax.motion.face_points import IRISES, mean_face
-from anchor_jax.motion.surface import CHARTS, FINGER_JOINTS, THUMB_JOINTS
-from anchor_jax.motion.widths import TORSO_HEIGHTS, Widths
+from anchor_jax.body.charts import CHARTS, FINGER_JOINTS, THUMB_JOINTS
+from anchor_jax.body.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
+from anchor_jax.body.face_points import IRISES, mean_face
+from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
 
 
 def body_description() -> dict[str, Any]:

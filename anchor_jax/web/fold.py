@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from anchor_jax.shapes import Array
+from anchor_jax.core.shapes import Array
 
 # Calls of functions, by what holds the function: they are written out, so that a converter need not know them.
 _CALLS = {

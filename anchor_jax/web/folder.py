@@ -24,21 +24,21 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.errors import UserError
-from anchor_jax.files import check_folder, new_folder
-from anchor_jax.inputs import read_json
-from anchor_jax.models.conditioning import Conditioning, needs_appearance
-from anchor_jax.models.conditions import LookUpTables
-from anchor_jax.motion.measures import BodyMeasures
-from anchor_jax.motion.motion import Motion, MotionFrame
-from anchor_jax.part import Part
-from anchor_jax.reference import Reference
-from anchor_jax.shapes import NdArray, UInt8
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.files.inputs import read_json
+from anchor_jax.files.manifest import Kind, not_newer
+from anchor_jax.files.outputs import check_folder, new_folder
+from anchor_jax.inference.part import Part
+from anchor_jax.inference.reference import Reference
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.texture.channels import Conditioning, needs_appearance
+from anchor_jax.texture.look_up import LookUpTables
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.npm import LANDMARKS, RUNTIME, is_installed, read_package
 from anchor_jax.web.program import convert, frame_function, input_shapes, require_converter
-from anchor_jax.written import Kind, not_newer
 
 FORMAT = "anchor_jax web 1"
 _PAGE = Path(__file__).with_name("page")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from anchor_jax.data.motions import check_motion, read_motion
-from anchor_jax.motion.measures import BodyMeasures
-from anchor_jax.motion.motion import Motion, MotionFrame
+from anchor_jax.inference.motions import check_motion, read_motion
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.studio import make_identity, make_motion, render_clip
 from anchor_jax.studio.performances import DRIVER, MOTIONS
 from anchor_jax.web.folder import NamedMotion

@@ -8,8 +8,8 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-from anchor_jax.errors import UserError
-from anchor_jax.inputs import read_bytes, regular_file, strict_json
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.inputs import read_bytes, regular_file, strict_json
 
 _LARGEST = 256 * 2**20  # bytes of a file; what is larger is something else
 

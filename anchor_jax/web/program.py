@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from anchor_jax.config import check_seed
+from anchor_jax.config.run import check_seed
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
 from anchor_jax.diffusion.guidance import guide, make_branches
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.errors import UserError
-from anchor_jax.models.conditioning import conditioning_channels, to_unit
+from anchor_jax.inference.part import Part
+from anchor_jax.inference.reference import square
 from anchor_jax.models.controlnet import POSE_CHANNELS
-from anchor_jax.part import Part
-from anchor_jax.reference import square
-from anchor_jax.shapes import Array, Float, NdArray, UInt8
+from anchor_jax.texture.channels import conditioning_channels, to_unit
 from anchor_jax.web.fold import fold
 
 INPUTS = ("pose", "channels")

@@ -16,9 +16,9 @@ from chromium import free_port
 from people import make_posed_frames
 from visitors import Served, Visitor, file_of
 
-from anchor_jax.app.marks import MARK
-from anchor_jax.app.people import STUDIO
-from anchor_jax.motion.sidecar import write_posed_video
+from anchor_jax.app.access.marks import MARK
+from anchor_jax.app.access.people import STUDIO
+from anchor_jax.landmarks.sidecar import write_posed_video
 
 pytestmark = pytest.mark.app
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def test_gradio_s_other_ways_in_are_closed(serve, film):
 
 
 def test_gradio_itself_refuses_files_behind_the_door(serve, film, monkeypatch, tmp_path):
-  from anchor_jax.app import door
+  from anchor_jax.app.access import door
 
   visitor = Visitor(serve())
   monkeypatch.setattr(door, "without_files", lambda value: value)
@@ -135,7 +135,7 @@ def test_a_film_of_the_camera_needs_no_program(serve, film, tmp_path, monkeypatc
   served = serve()
   visitor = Visitor(served)
   token = visitor.token("sample.webm", (tmp_path / "camera.webm").read_bytes())
-  monkeypatch.setattr("anchor_jax.app.uploads._LANDMARKS", "numpy")
+  monkeypatch.setattr("anchor_jax.app.access.uploads._LANDMARKS", "numpy")
   end, boxes = visitor.press("make", STUDIO, "upload", 1, [], None, file_of(token, "sample.webm"))
   assert end["success"] and not boxes
   (job,) = served.shop.jobs.line()
@@ -242,7 +242,8 @@ def test_odd_names_of_files_are_harmless(serve, film):
 
 
 def test_the_line_the_people_and_the_disk_have_totals_whatever_the_cookie(serve, film, monkeypatch):
-  from anchor_jax.app import jobs, people
+  from anchor_jax.app.access import people
+  from anchor_jax.app.jobs import queue as jobs
 
   served = serve(network=True)
   monkeypatch.setattr(jobs, "MOST_IN_LINE", 3)

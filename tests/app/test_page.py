@@ -13,7 +13,7 @@ import av
 import chromium
 import pytest
 
-from anchor_jax.app.marks import MARK
+from anchor_jax.app.access.marks import MARK
 
 pytestmark = pytest.mark.app
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from anchor_jax.app.jobs import DONE, Jobs
-from anchor_jax.app.people import STUDIO, People
-from anchor_jax.app.workshop import Workshop
-from anchor_jax.errors import UserError
+from anchor_jax.app.access.people import STUDIO, People
+from anchor_jax.app.jobs.queue import DONE, Jobs
+from anchor_jax.app.jobs.workshop import Workshop
+from anchor_jax.core.errors import UserError
 
 # As the page wrote them before there was a mark.
 STUDIO_RECORD = {"label": "Studio person", "owner": "", "kind": "studio", "size": 128, "films": ["film_1.mp4"],
@@ -162,7 +162,7 @@ def test_somebody_else_s_folder_called_studio_is_not_touched(folder):
 
 
 def test_the_token_is_checked_too(folder):
-  from anchor_jax.app.owners import Gate
+  from anchor_jax.app.access.owners import Gate
 
   (folder / "token").write_text("")
   with pytest.raises(UserError, match="is damaged"):

@@ -4,12 +4,12 @@ import asyncio
 import dataclasses
 
 from anchor_jax.app import views
-from anchor_jax.app.jobs import CANCELLED, DONE, FAILED, RUNNING, Job
-from anchor_jax.app.owners import Gate, owner_of
-from anchor_jax.app.people import Person
-from anchor_jax.app.progress import Bar
+from anchor_jax.app.access.owners import Gate, owner_of
+from anchor_jax.app.access.people import Person
+from anchor_jax.app.jobs.progress import Bar
+from anchor_jax.app.jobs.queue import CANCELLED, DONE, FAILED, RUNNING, Job
+from anchor_jax.app.jobs.workshop import Place
 from anchor_jax.app.server import growing
-from anchor_jax.app.workshop import Place
 
 BAD = "<img src=x onerror=alert(1)>"
 SETTINGS = {"label": BAD, "seconds": 4, "trained": True, "fast": True}

@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data import encoded
 from anchor_jax.data.encoded import EncodedSource, block_count, block_records, read_block, write_block
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.sources import ArraySource
-from anchor_jax.errors import UserError
 
 COUNT = 10
 LATENTS = np.arange(COUNT * 3, dtype=np.float32).reshape(COUNT, 3)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from anchor_jax.body.face_crop import crop_image, face_transform, keep_mask
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.sources import ArraySource
-from anchor_jax.errors import UserError
-from anchor_jax.motion.face import crop_image, face_transform, keep_mask
 
 
 class Counted(ArraySource):

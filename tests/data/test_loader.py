@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.data.sources import ArraySource
-from anchor_jax.errors import UserError
-from anchor_jax.motion.clips import PosedClip
+from anchor_jax.films.poses import PosedClip
 
 
 def numbers(count=12, people=3):

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.encoded import write_block
-from anchor_jax.data.motions import read_motion
-from anchor_jax.data.record_format import FIELDS, IMAGES
+from anchor_jax.data.record_fields import FIELDS, IMAGES
 from anchor_jax.data.records import PosedClip, build, is_prepared, open_prepared
 from anchor_jax.data.sources import JoinedSource, load
-from anchor_jax.errors import UserError
-from anchor_jax.written import LIST
+from anchor_jax.files.manifest import LIST
+from anchor_jax.inference.motions import read_motion
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_records_are_the_same_bytes_in_every_process():
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-  from anchor_jax.data.record_builder import same_bytes
+  from anchor_jax.data.builder import same_bytes
 
   names = [f"field_{letter}" for letter in "hgfedcba"]
   features = tfds.features.FeaturesDict({name: tfds.features.Scalar(np.int32) for name in names})

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax import parallel
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.compiler.hlo import collectives
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core import sharding as parallel
 from anchor_jax.diffusion.distributed import exchanges_overlaps
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule, plan_group
-from anchor_jax.training.hlo import collectives
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
 SOLVER = make_solver("dpm++2m", CONFIG, 3)

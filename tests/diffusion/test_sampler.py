@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.schedule import make_schedule, training_target

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.schedule import add_noise, make_schedule, sampling_timesteps, training_target
-from anchor_jax.errors import UserError
 
 
 def test_stable_diffusion_visits_the_steps_its_scheduler_file_says():

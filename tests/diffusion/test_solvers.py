@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion import solvers
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.diffusion.solvers import SOLVERS, advance, make_solver
-from anchor_jax.errors import UserError
 
 ZERO_SNR = ScheduleConfig(
   prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True

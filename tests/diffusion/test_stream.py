@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import SOLVERS, make_solver
 from anchor_jax.diffusion.stream import StreamLayout
 from anchor_jax.diffusion.windows import WindowRule, pad_windows, plan_windows
-from anchor_jax.errors import UserError
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
 LONGEST = 200

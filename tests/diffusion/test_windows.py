@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, capacity, pad_windows, plan_group, plan_windows
-from anchor_jax.errors import UserError
 
 
 def test_the_tail_is_cut_short_as_in_the_reference():

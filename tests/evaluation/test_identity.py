@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import identity
 from anchor_jax.studio.clips import render_clip
 from anchor_jax.studio.identity import make_identity

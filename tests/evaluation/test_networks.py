@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.measure import NETWORKS, open_measures
 from anchor_jax.evaluation.networks import MEASURES, FrechetMeasure, PairMeasure
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.motion.face_points import LANDMARKS_68, mean_face
+from anchor_jax.body.face_points import LANDMARKS_68, mean_face
 
 # The real tree: pelvis, legs and spine, head, arms; jaw and eyes; on each wrist five fingers of three joints.
 PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 15, 15, 15]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from people import make_posed_frames
 
-from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.landmarks.sidecar import PosedFrame
 from anchor_jax.studio import make_identity, make_motion, render
 
 FPS = 10

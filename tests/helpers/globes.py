@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from anchor_jax.appearance.gather import FilmFrame
-from anchor_jax.motion import surface
-from anchor_jax.motion.sidecar import PosedFrame
+from anchor_jax.body import charts as surface
+from anchor_jax.landmarks.sidecar import PosedFrame
+from anchor_jax.texture.gather import FilmFrame
 
 CHARTS = (("none", False), ("globe", True), ("face", False))
 STAND = (200, 30, 30)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from anchor_jax.config import to_plain
+from anchor_jax.config.run import to_plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

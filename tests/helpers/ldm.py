@@ -3,9 +3,9 @@
 import numpy as np
 from safetensors.numpy import save_file
 
-from anchor_jax.architecture import CLIPTextConfig, ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.store import names
-from anchor_jax.store.registry import parameter_shapes
+from anchor_jax.config.networks import CLIPTextConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.formats import names
+from anchor_jax.formats.registry import parameter_shapes
 
 UNET = UNetConfig(
   block_out_channels=(32, 64, 64),

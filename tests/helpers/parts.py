@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from tiny import tiny_model
 
-from anchor_jax.config import RunConfig, SampleConfig
+from anchor_jax.config.run import RunConfig, SampleConfig
+from anchor_jax.inference.person import Part
 from anchor_jax.models.networks import Networks
-from anchor_jax.person import Part
 
 SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, conditioning_scale=1.0)
 

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from anchor_jax.motion.measures import BodyMeasures
-from anchor_jax.motion.sidecar import PosedFrame
-from anchor_jax.motion.tracks import Track
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.sidecar import PosedFrame
+from anchor_jax.landmarks.tracks import Track
 
 
 def make_posed_frames(count, size=32, seed=0, missing=()):

@@ -15,7 +15,7 @@ if __name__ == "__main__":
   os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
   from tiny import tiny_model
 
-  from anchor_jax.config import SampleConfig
+  from anchor_jax.config.run import SampleConfig
 
   cells = [cell for cell in json.loads(pathlib.Path(sys.argv[1]).read_text())["cells"] if cell["cell_type"] == "code"]
   assert "parameters" in cells[0]["metadata"]["tags"] and not any(cell["outputs"] for cell in cells)

@@ -7,11 +7,11 @@ import runpy
 import numpy as np
 from tiny import drawn_weights, tiny_model
 
-from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config import RunConfig, run_config
-from anchor_jax.models.conditioning import conditioning_channels
+from anchor_jax.body.charts import chart
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.run import RunConfig, run_config
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.surface import chart
+from anchor_jax.texture.channels import conditioning_channels
 from anchor_jax.training.batches import batch_shapes
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import optax
 
-from anchor_jax.architecture import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
-from anchor_jax.config import ModelConfig, RunConfig
+from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config.run import ModelConfig, RunConfig
+from anchor_jax.config.stored import write_settings
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import make_state

@@ -6,9 +6,9 @@ import os
 import threading
 import time
 
-from anchor_jax.app.people import EVERYONE, STUDIO
-from anchor_jax.app.uploads import Limits
-from anchor_jax.app.workshop import Workshop
+from anchor_jax.app.access.people import EVERYONE, STUDIO
+from anchor_jax.app.access.uploads import Limits
+from anchor_jax.app.jobs.workshop import Workshop
 
 
 class Served:
@@ -17,8 +17,8 @@ class Served:
   def __init__(self, folder, network=False, limits=None):
     import uvicorn
 
-    from anchor_jax.app.origins import Origins
-    from anchor_jax.app.owners import Gate
+    from anchor_jax.app.access.origins import Origins
+    from anchor_jax.app.access.owners import Gate
     from anchor_jax.app.server import listen, make_app
 
     self.shop = Workshop(folder, limits or Limits(megabytes=2), smoke=True)

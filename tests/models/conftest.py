@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
 
 
 @pytest.fixture(scope="session")

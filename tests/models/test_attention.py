@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from anchor_jax import parallel
-from anchor_jax.config import MeshConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import MeshConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.attention import attention
 from anchor_jax.models.transformer import TransformerBlock, attended
 
@@ -105,7 +105,7 @@ def test_only_the_cpu_computes_in_pieces(platform, tokens, kernel, monkeypatch):
 
   taken = []
   pick = lambda name: lambda q, *_: taken.append(name) or q
-  monkeypatch.setattr(parallel, "platform", lambda: platform)
+  monkeypatch.setattr(sharding, "platform", lambda: platform)
   monkeypatch.setattr(module, "_plain", pick("plain"))
   monkeypatch.setattr(module, "_KERNELS", {name: pick(name) for name in module.IMPLEMENTATIONS})
   q = jax.ShapeDtypeStruct((1, tokens, 2, 16), jnp.float32)
@@ -125,7 +125,7 @@ def test_an_exported_program_chooses_by_the_platform_that_runs_it(masked, monkey
     monkeypatch.setitem(module._KERNELS, name, lambda *x, name=name, form=form: taken.append(name) or form(*x))
   for logits in ("_CPU_PLAIN_LOGITS", "_PLAIN_LOGITS"):
     monkeypatch.setattr(module, logits, 100)
-  with parallel.choosing_when_run():
+  with sharding.choosing_when_run():
     made = {
       platforms: jax.export.export(jax.jit(lambda *x: attention(*x, counts)), platforms=platforms)(q, k, v)
       for platforms in (("cpu", "cuda", "tpu"), ("cpu",), ("tpu",))
@@ -141,12 +141,12 @@ def test_a_short_matrix_is_one_whose_share_of_a_device_is_short(monkeypatch):
 
   taken = []
   pick = lambda name: lambda q, *_: taken.append(name) or q
-  monkeypatch.setattr(parallel, "platform", lambda: "tpu")
+  monkeypatch.setattr(sharding, "platform", lambda: "tpu")
   monkeypatch.setattr(module, "_plain", pick("plain"))
   monkeypatch.setattr(module, "_KERNELS", {name: pick(name) for name in module.IMPLEMENTATIONS})
   for examples, mesh in ((8, MeshConfig(2, 4)), (8, MeshConfig(2, 1, 4)), (6, MeshConfig(1, 4, 2))):
     q = jax.ShapeDtypeStruct((examples, 2048, 2, 16), jnp.float32)  # 2**23 logits an example
-    with parallel.use_mesh(parallel.make_mesh(mesh)):
+    with sharding.use_mesh(sharding.make_mesh(mesh.sizes)):
       jax.eval_shape(lambda *x: attention(*x), q, q, q)
   assert taken == ["plain", "flash", "flash"]  # 8 shards; 2, since heads are not counted; 1, since 4 doesn't divide 6
 
@@ -173,7 +173,7 @@ def test_a_long_sequence_takes_little_memory(jit):
 def test_devices_share_the_batch_and_the_queries(mesh, implementation, jit):
   q, k, v = (jnp.tile(array, (4, 1, 1, 1)) for array in long_heads(8, 64, 64)[:3])
   counts = jnp.arange(1, 9) * 8
-  with parallel.use_mesh(parallel.make_mesh(mesh)):
+  with sharding.use_mesh(sharding.make_mesh(mesh.sizes)):
     shared = jax.jit(lambda *x: attention(*x, implementation=implementation))(q, k, v, counts)
   np.testing.assert_allclose(shared, attention(q, k, v, counts, implementation="plain"), atol=1e-5)
 

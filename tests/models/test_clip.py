@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig
+from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig
 from anchor_jax.models.clip import DEVIATION, MEAN, CLIPText, CLIPVision, preprocess
 
 TINY = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

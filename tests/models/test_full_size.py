@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.formats.names import torch_name, torch_shape, unflatten
+from anchor_jax.formats.registry import parameter_shapes
 from anchor_jax.models.denoiser import Denoiser
-from anchor_jax.store.names import torch_name, torch_shape, unflatten
-from anchor_jax.store.registry import parameter_shapes
 
 PARAMETERS = Path(__file__).parents[1] / "golden" / "parameters"  # names and shapes as the torch classes have them
 MODELS = {

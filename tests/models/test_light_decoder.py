@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tiny import drawn_weights, tiny_model
 
-from anchor_jax import metrics
-from anchor_jax.architecture_pixels import LightDecoderConfig
+from anchor_jax.config.pixels import LightDecoderConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.sources import ArraySource
-from anchor_jax.errors import UserError
+from anchor_jax.evaluation import metrics
+from anchor_jax.files.shipped import shipped
+from anchor_jax.formats.diffusers import load_model
 from anchor_jax.models.light_decoder import LightDecoder as Module
 from anchor_jax.models.networks import Networks
-from anchor_jax.shipped import shipped
-from anchor_jax.store.diffusers import load_model
 from anchor_jax.store.light import LightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
 from anchor_jax.training.distil import Teaching, distil, distillation_loss, fit
 

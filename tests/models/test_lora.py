@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.config import LoRAConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import LoRAConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.lora import init_lora, merge_weights
 
 CONFIG = LoRAConfig(rank=2, alpha=6.0, networks=("unet",), targets=("to_q", "conv1"))

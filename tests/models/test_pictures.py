@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.training.preview import _bytes
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture_pixels import RefinerConfig
+from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.models.layers import from_patches, to_patches
 from anchor_jax.models.refiner import Refiner
 

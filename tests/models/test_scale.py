@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import drawn_weights, tiny_model
 
-from anchor_jax.architecture_pixels import RefinerConfig
+from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from anchor_jax import parallel
-from anchor_jax.models.conditions import condition_channels
+from anchor_jax.core import sharding
+from anchor_jax.formats.diffusers import load_model, save_model
 from anchor_jax.models.controlnet import ControlNet, PoseStem, fit_stem
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.diffusers import load_model, save_model
+from anchor_jax.texture.look_up import condition_channels
 
 MORE = condition_channels(3)
 
@@ -50,7 +50,7 @@ def test_pixels_and_patches_give_the_same(random_params, monkeypatch):
     return jax.jit(lambda params: (stem.apply({"params": params}, pose), jax.grad(value)(params)))
 
   pixels = run()(params)
-  monkeypatch.setattr(parallel, "platform", lambda: "tpu")
+  monkeypatch.setattr(sharding, "platform", lambda: "tpu")
   assert jax.eval_shape(stem.init, jax.random.key(0), pose)["params"]["conv_in"]["kernel"].shape == (3, 3, 5, 4)
   assert "tensor<2x6x6x48xf32>" in run().lower(params).as_text()  # 3 channels of 4 x 4 pixels
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), pixels, run()(params))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from anchor_jax.formats.names import flatten, unflatten
 from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
 from anchor_jax.models.unet import UNet
-from anchor_jax.store.names import flatten, unflatten
 
 SETTINGS = ({"temporal_attention": True}, {"temporal_kernel": 3})
 

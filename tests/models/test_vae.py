@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import VAEConfig
+from anchor_jax.config.networks import VAEConfig
 from anchor_jax.models.vae import AutoencoderKL
 
 

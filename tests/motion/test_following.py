@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from people import make_track
 
-from anchor_jax.errors import UserError
-from anchor_jax.motion.camera import Picture
+from anchor_jax.core.errors import UserError
+from anchor_jax.landmarks.measures import measure
+from anchor_jax.landmarks.mediapipe import Found
+from anchor_jax.landmarks.tracks import NOSE, mend
 from anchor_jax.motion.following import Smoothed, render, smooth, watch
-from anchor_jax.motion.landmarks import Found
-from anchor_jax.motion.measures import measure
-from anchor_jax.motion.tracks import NOSE, mend
+from anchor_jax.video.camera import Picture
 
 TRACK, FPS = make_track(1), 10.0
 PLAIN = Found(TRACK.body[0], TRACK.face[0], TRACK.hands[0], None)

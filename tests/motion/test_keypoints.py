@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from people import make_track
 
-from anchor_jax.data.motions import check_motion, read_motion
-from anchor_jax.errors import UserError
+from anchor_jax.body.face_points import LANDMARKS_68, mean_face
+from anchor_jax.core.errors import UserError
+from anchor_jax.inference.motions import check_motion, read_motion
 from anchor_jax.motion import keypoints
-from anchor_jax.motion.face_points import LANDMARKS_68, mean_face
 from anchor_jax.motion.keypoints import is_keypoints, read_keypoints
 from tests.helpers.strange import strange_files
 

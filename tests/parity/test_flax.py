@@ -19,12 +19,12 @@ from diffusers import (
   FlaxUNet2DConditionModel,
 )
 
-from anchor_jax.architecture import ScheduleConfig
+from anchor_jax.config.networks import ScheduleConfig
 from anchor_jax.diffusion.solvers import advance, make_solver
+from anchor_jax.formats.diffusers import load_model
+from anchor_jax.formats.names import flatten
+from anchor_jax.formats.registry import make_module
 from anchor_jax.models import transformer
-from anchor_jax.store.diffusers import load_model
-from anchor_jax.store.names import flatten
-from anchor_jax.store.registry import make_module
 
 FIELDS = {
   "block_out_channels": (32, 64),

@@ -7,9 +7,9 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
-from anchor_jax.architecture import UNetConfig
-from anchor_jax.store.names import torch_name, torch_shape
-from anchor_jax.store.registry import parameter_shapes
+from anchor_jax.config.networks import UNetConfig
+from anchor_jax.formats.names import torch_name, torch_shape
+from anchor_jax.formats.registry import parameter_shapes
 
 PARAMETERS = Path(__file__).parents[1] / "golden" / "parameters"
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8}

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from anchor_jax.config import LoRAConfig
+from anchor_jax.config.run import LoRAConfig
+from anchor_jax.formats.adapters import FILE, Adapters, save_adapters
+from anchor_jax.formats.diffusers import load_model
+from anchor_jax.formats.registry import make_module
 from anchor_jax.models.lora import init_lora, merge_weights
-from anchor_jax.store.adapters import FILE, Adapters, save_adapters
-from anchor_jax.store.diffusers import load_model
-from anchor_jax.store.registry import make_module
 
 CONFIG = LoRAConfig(rank=3, networks=("unet",), targets=("to_q", "to_out_0", "net_0/proj", "conv1"))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
-from anchor_jax import published
+from anchor_jax.config import published
 from anchor_jax.diffusion.schedule import add_noise, make_schedule, training_target
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.store.diffusers import load_schedule
+from anchor_jax.formats.diffusers import load_schedule
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 CASES = {

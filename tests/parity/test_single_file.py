@@ -16,13 +16,13 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from anchor_jax.architecture import ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.store import conversion
-from anchor_jax.store.conversion import FileChoice
-from anchor_jax.store.diffusers import write_json
-from anchor_jax.store.ldm_names import unet_names, vae_names
-from anchor_jax.store.names import torch_name
-from anchor_jax.store.registry import parameter_shapes
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.formats.diffusers import write_json
+from anchor_jax.formats.ldm_names import unet_names, vae_names
+from anchor_jax.formats.names import torch_name
+from anchor_jax.formats.registry import parameter_shapes
+from anchor_jax.store import convert as conversion
+from anchor_jax.store.convert import FileChoice
 
 HEAD = dataclasses.replace(ldm.UNET, in_channels=9)
 LINEAR = dataclasses.replace(ldm.UNET, use_linear_projection=True, attention_head_dim=(1, 1, 1))

@@ -11,10 +11,10 @@ from transformers import CLIPTextConfig as TorchTextConfig
 from transformers import CLIPVisionConfig as TorchVisionConfig
 
 from anchor_jax.evaluation.networks import clip_measure
+from anchor_jax.formats.diffusers import load_model, save_model
+from anchor_jax.formats.names import flatten, unflatten
+from anchor_jax.formats.registry import make_module
 from anchor_jax.models.clip import DEVIATION, MEAN, preprocess
-from anchor_jax.store.diffusers import load_model, save_model
-from anchor_jax.store.names import flatten, unflatten
-from anchor_jax.store.registry import make_module
 
 CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 

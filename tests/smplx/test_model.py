@@ -6,7 +6,7 @@ import pytest
 from bodies import PARENTS, make_doll_file, make_model_file
 from scipy.spatial.transform import Rotation
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.smplx.model import coefficients_of, full_pose, hand_pose, pose_body, read_model, rotations, subset
 
 

@@ -7,11 +7,11 @@ import pytest
 from bodies import doll_parameters, make_doll_file
 from people import make_measures
 
-from anchor_jax.data.motions import check_motion, read_motion
-from anchor_jax.errors import UserError
-from anchor_jax.motion.face_points import LANDMARKS_68, face_of, lifted, mean_face
-from anchor_jax.motion.surface import chart
-from anchor_jax.motion.tracks import five_landmarks
+from anchor_jax.body.charts import chart
+from anchor_jax.body.face_points import LANDMARKS_68, face_of, lifted, mean_face
+from anchor_jax.core.errors import UserError
+from anchor_jax.inference.motions import check_motion, read_motion
+from anchor_jax.landmarks.tracks import five_landmarks
 from anchor_jax.smplx.model import read_model
 from anchor_jax.smplx.parameters import read_parameters
 from anchor_jax.smplx.tracks import posed_track

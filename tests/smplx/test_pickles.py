@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.smplx.parameters import read_parameters
 from anchor_jax.smplx.pickles import read_pickle
 from tests.helpers.strange import strange_files

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anchor_jax.architecture import UNetConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.networks import UNetConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.formats.diffusers import load_config, load_tensors
+from anchor_jax.formats.registry import parameter_shapes
 from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
-from anchor_jax.store.diffusers import load_config, load_tensors
-from anchor_jax.store.registry import parameter_shapes
 
 
 @pytest.fixture(scope="module", params=["body", "head"])

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from anchor_jax.config import DataConfig, ModelConfig, RunConfig, SampleConfig
-from anchor_jax.errors import UserError
-from anchor_jax.generate_flags import parse_flags, sampling_changes
+from anchor_jax.config.run import DataConfig, ModelConfig, RunConfig, SampleConfig
+from anchor_jax.config.stored import write_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.manifest import LIST
+from anchor_jax.files.shipped import shipped
+from anchor_jax.inference.flags import parse_flags, sampling_changes
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.picture import read_picture
-from anchor_jax.shipped import shipped
 from anchor_jax.store.saving import write_person
-from anchor_jax.store.settings import write_settings
 from anchor_jax.store.weights import CheckpointChoice, StoredPart, initial_weights, parts_in, read_part, trained_keys
 from anchor_jax.training.batches import initial_model
-from anchor_jax.written import LIST
+from anchor_jax.video.picture import read_picture
 
 
 def test_the_shipped_weights_are_a_person_without_a_run():

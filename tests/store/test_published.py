@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from anchor_jax.architecture import (
+from anchor_jax.config.networks import (
   CLIPTextConfig,
   CLIPVisionConfig,
   ControlNetConfig,
@@ -15,9 +15,9 @@ from anchor_jax.architecture import (
   UNetConfig,
   VAEConfig,
 )
-from anchor_jax.errors import UserError
-from anchor_jax.store.diffusers import load_config, load_schedule
-from anchor_jax.store.registry import read_config
+from anchor_jax.core.errors import UserError
+from anchor_jax.formats.diffusers import load_config, load_schedule
+from anchor_jax.formats.registry import read_config
 
 ATTENDING = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 SHARED_2022 = {

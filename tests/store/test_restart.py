@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from anchor_jax.config import DataConfig, LoRAConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, to_plain
+from anchor_jax.config.run import DataConfig, LoRAConfig, MeshConfig, ModelConfig, OptimizerConfig, RunConfig, to_plain
+from anchor_jax.config.stored import write_settings
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.identity import records_identity
-from anchor_jax.errors import UserError
 from anchor_jax.store.restart import TABLE, read_begun, row_of, write_begun
-from anchor_jax.store.settings import write_settings
 
 CONFIG = RunConfig(init="models/sd15", model=tiny_model(), data=DataConfig("data/ana"))
 

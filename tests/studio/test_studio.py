@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from anchor_jax import studio
-from anchor_jax.errors import UserError
-from anchor_jax.motion.solids import RoundCone
-from anchor_jax.studio.body import HAND, build_scene
-from anchor_jax.studio.face import paint_face
+from anchor_jax.body.rasterise import RoundCone
+from anchor_jax.core.errors import UserError
+from anchor_jax.studio.drawing.body import HAND, build_scene
+from anchor_jax.studio.drawing.face import paint_face
 from anchor_jax.studio.identity import HAIR_STYLES
 
 SIZE = 64

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from anchor_jax import studio
-from anchor_jax.models.conditions import crop_surface
-from anchor_jax.motion.face import crop_places, face_transform
-from anchor_jax.motion.framing import Square
-from anchor_jax.motion.skins import surface_map, surface_points
-from anchor_jax.motion.solids import Loft, draw, empty_surface
-from anchor_jax.motion.surface import CHARTS, chart, face_mask, hands_mask
-from anchor_jax.studio import body
+from anchor_jax.body.charts import CHARTS, chart, face_mask, hands_mask
+from anchor_jax.body.face_crop import crop_places, face_transform
+from anchor_jax.body.rasterise import Loft, draw, empty_surface
+from anchor_jax.body.skins import surface_map, surface_points
+from anchor_jax.landmarks.framing import Square
 from anchor_jax.studio.camera import FLIP, turn
+from anchor_jax.studio.drawing import body
+from anchor_jax.texture.look_up import crop_surface
 
 SIZE = 224
 TEXEL = 4  # of 256: an atlas has 64 texels a chart, each way

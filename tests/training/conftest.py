@@ -7,10 +7,10 @@ from globes import film
 from people import make_measures, make_posed_frames
 from tiny import drawn_weights, tiny_model
 
-from anchor_jax.config import DataConfig, OptimizerConfig, RunConfig, SampleConfig
+from anchor_jax.config.run import DataConfig, OptimizerConfig, RunConfig, SampleConfig
 from anchor_jax.data.records import build
+from anchor_jax.films.poses import PosedClip
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.clips import PosedClip
 from anchor_jax.store.weights import write_folder
 
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from anchor_jax import parallel
-from anchor_jax.architecture import ControlNetConfig
-from anchor_jax.config import MeshConfig
-from anchor_jax.config_files import load_config
-from anchor_jax.errors import UserError
+from anchor_jax.compiler.hlo import collective_bytes, collectives
+from anchor_jax.config.find import load_config
+from anchor_jax.config.networks import ControlNetConfig
+from anchor_jax.config.presets import stable_diffusion_15
+from anchor_jax.config.run import MeshConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.presets import stable_diffusion_15
 from anchor_jax.training import aot
 from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, run_shapes, shortage
-from anchor_jax.training.hlo import collective_bytes, collectives
 
 TEXT = """
   %a = f32[8,128]{1,0:T(8,128)} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
@@ -56,12 +56,12 @@ MESHES = (
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh,wanted,allowed", MESHES)
 def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, monkeypatch):
-  monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 256)
+  monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 256)
   config = tiny_run("body", mesh=mesh, model=with_heads(2))
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=128))
-  made = parallel.make_mesh(config.mesh)
+  made = sharding.make_mesh(config.mesh.sizes)
   step, arguments = run_shapes(config, made)
-  with parallel.use_mesh(made):
+  with sharding.use_mesh(made):
     # Collectives are decided before machine code is made, which can therefore be the quickest to make.
     compiled = step.lower(*arguments).compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())
@@ -81,9 +81,9 @@ def test_every_network_s_weights_are_cut_up(tiny_run):
   """The rules know all the layers: on 2 x 2 devices hardly a number is on all four."""
   model = stable_diffusion_15("body", temporal_attention=True)
   weights = jax.eval_shape(Networks(model).init, jax.random.key(0))
-  mesh = parallel.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), jax.devices()[:4])
+  mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2).sizes, jax.devices()[:4])
   for name in ("unet", "controlnet", "vae", "image_encoder"):
-    shardings = parallel.parameter_shardings(weights[name], mesh)
+    shardings = sharding.parameter_shardings(weights[name], mesh)
     pairs = [(leaf.size, at.spec) for leaf, at in zip(jax.tree.leaves(weights[name]), jax.tree.leaves(shardings))]
     for axis, least in (("fsdp", 0.99), ("tensor", 0.75)):
       cut = sum(size for size, spec in pairs if axis in spec)
@@ -141,7 +141,7 @@ def test_a_step_that_distils_at_stable_diffusion_s_size(part):
   """Every shape fits, pixels included; nothing is compiled."""
   config = load_config(f"sd15_distil.py:{part}")
   config = dataclasses.replace(config, mesh=MeshConfig(data=1))
-  mesh = parallel.make_mesh(config.mesh, jax.devices()[:1])
+  mesh = sharding.make_mesh(config.mesh.sizes, jax.devices()[:1])
   step, arguments = run_shapes(config, mesh)
   assert "frame" in arguments[2]["target"]
   state, metrics = jax.eval_shape(step, *arguments)

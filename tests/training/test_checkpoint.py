@@ -14,14 +14,14 @@ import pytest
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from anchor_jax.errors import UserError
-from anchor_jax.store.damage import Outcome, judge
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.manifest import LIST
+from anchor_jax.formats.damage import Outcome, judge
 from anchor_jax.store.workdir import METRIC, VALIDATION, read_weights
 from anchor_jax.training import checkpoint
 from anchor_jax.training.batches import evenly_spaced, split_records
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
-from anchor_jax.written import LIST
 
 LOSSES = {1: 3.0, 2: 1.0, 3: float("nan"), 4: 4.0, 5: 2.0}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import drawn_weights
 
-from anchor_jax import parallel
+from anchor_jax.core import sharding
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
@@ -49,4 +49,4 @@ def test_eight_devices_give_the_frames_of_one(run, windows, frames, monkeypatch)
   alone = run(None)
   assert np.abs(alone).max() > 0.1
   monkeypatch.setattr(attention, "_CPU_PLAIN_LOGITS", 2**8)  # so that attention over frames goes through a kernel
-  np.testing.assert_allclose(run(parallel.sampling_mesh(windows, frames)), alone, atol=1e-5)
+  np.testing.assert_allclose(run(sharding.sampling_mesh(windows, frames)), alone, atol=1e-5)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from launched import losses, start, start_pod, wait_for_step, write_config
 
-from anchor_jax.config import MeshConfig, OptimizerConfig
-from anchor_jax.errors import UserError
+from anchor_jax.config.run import MeshConfig, OptimizerConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train
 

@@ -20,17 +20,17 @@ from people import make_measures
 from tiny import write_untrained
 
 from anchor_jax import generate
-from anchor_jax.data.motions import read_motion
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build, open_prepared
-from anchor_jax.errors import UserError
-from anchor_jax.motion.clips import PosedClip
-from anchor_jax.motion.motion import live_motion
-from anchor_jax.motion.resumable import ResumableWriter
-from anchor_jax.motion.sidecar import write_posed_video
-from anchor_jax.motion.video import VideoWriter, probe, read_frames
-from anchor_jax.person import load
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.formats.folders import read_models
+from anchor_jax.inference.motions import read_motion
+from anchor_jax.inference.person import load
+from anchor_jax.landmarks.sidecar import write_posed_video
+from anchor_jax.motion.frames import live_motion
 from anchor_jax.prepare import prepare
-from anchor_jax.store.folders import read_models
+from anchor_jax.video.resumable import ResumableWriter
+from anchor_jax.video.video import VideoWriter, probe, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def lively(path, **options):
 def run(monkeypatch, person, prepared):
   """generate with these flags, on one device, in this process."""
   monkeypatch.setattr(generate, "make_mesh", lambda flag: None)
-  monkeypatch.setattr("anchor_jax.person.load", lively)
+  monkeypatch.setattr("anchor_jax.inference.person.load", lively)
 
   def call(output, *flags, motion=prepared):
     argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]
@@ -163,7 +163,7 @@ def test_sampling_flags_reach_the_sampler(tmp_path, run, person, monkeypatch):
     asked.append(self.body.sample)
     return (frame.pose for frame in motion.frames(0))
 
-  monkeypatch.setattr("anchor_jax.person.Person.animate", animate)
+  monkeypatch.setattr("anchor_jax.inference.person.Person.animate", animate)
   for flags in ((), ("--solver=ddim",), ("--window=5", "--overlap=2", "--tail=loop")):
     run(tmp_path / "out.mp4", "--no-head", "--whole-clip", "--steps=4", *flags)
   trained = load(person).body.sample
@@ -217,8 +217,10 @@ def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
     was_mapped.append(mapped)
     return read_motion(prepared, frames=2)
 
-  monkeypatch.setattr("anchor_jax.data.motions.read_motion", read)
-  monkeypatch.setattr("anchor_jax.data.motions.check_motion", lambda *_: None)  # it would ask for the landmark model
+  monkeypatch.setattr("anchor_jax.inference.motions.read_motion", read)
+  monkeypatch.setattr(
+    "anchor_jax.inference.motions.check_motion", lambda *_: None
+  )  # it would ask for the landmark model
   measured = tmp_path / "measured"
   build([PosedClip("clip", "ana", 10.0, posed_frames(2), measures=make_measures())], measured, 32)
   run(tmp_path / "out.mp4", motion=bare)
@@ -373,7 +375,7 @@ def test_refuses_flags_that_make_no_sense(tmp_path, run, person):
   with pytest.raises(UserError, match=r"ends in \.mp4"):
     run(tmp_path / "out.avi")
   with pytest.raises(UserError, match="fit 8 devices"):
-    from anchor_jax import parallel
+    from anchor_jax.core import sharding
 
-    parallel.sampling_mesh(9, 1)
+    sharding.sampling_mesh(9, 1)
   assert pathlib.Path(person).exists() and not list(tmp_path.iterdir())

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from anchor_jax import parallel
-from anchor_jax.config import MeshConfig
-from anchor_jax.errors import UserError
-from anchor_jax.shipped import shipped
+from anchor_jax.config.run import MeshConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.shipped import shipped
 from anchor_jax.train import train
 from anchor_jax.training import loop, memory
 from anchor_jax.training.memory import check_step_memory, out_of_memory_as_user_error
@@ -54,7 +54,7 @@ def test_the_parts_of_a_batch_fit_the_mesh(tiny_run):
 
 def test_a_step_that_needs_more_memory_than_there_is_names_the_settings(tiny_run, monkeypatch):
   compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((1000, 1000), jnp.float32)).compile()
-  mesh = parallel.make_mesh(MeshConfig(data=1), jax.devices()[:1])
+  mesh = sharding.make_mesh(MeshConfig(data=1).sizes, jax.devices()[:1])
   config = tiny_run("body")
   assert memory.step_memory(compiled) >= 8_000_000
   check_step_memory(compiled, config, mesh)

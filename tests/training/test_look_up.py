@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from globes import film
 
+from anchor_jax.body.face_crop import crop_image, crop_places, face_transform
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.records import build, open_prepared
-from anchor_jax.models import conditions
-from anchor_jax.models.conditioning import conditioning_channels
-from anchor_jax.motion.clips import PosedClip
-from anchor_jax.motion.face import crop_image, crop_places, face_transform
-from anchor_jax.training.conditions import FIELD, FilmAppearances, look_up_records
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.texture import look_up
+from anchor_jax.texture.channels import conditioning_channels
+from anchor_jax.training.textures import FIELD, FilmAppearances, look_up_records
 
 COUNT, SIZE = 20, 32
 KINDS = ("coordinates", "atlas", "full")
@@ -46,10 +46,10 @@ def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
   assert made.shape == (SIZE, SIZE, conditioning_channels(kind) - 3) and made.dtype == np.uint8
   wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
   if kind == "coordinates":
-    truth = conditions.coordinates(wanted)
+    truth = look_up.coordinates(wanted)
   else:
     appearance = FilmAppearances(source).of_person(0).gathered.appearance(FilmAppearances(source).block_of(3)[1])
-    truth = jax.jit(conditions.look_up)(conditions.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
+    truth = jax.jit(look_up.look_up)(look_up.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
   np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
 
 

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from anchor_jax.config import LoRAConfig, run_config
-from anchor_jax.errors import UserError
-from anchor_jax.store.conversion import to_adapters, to_diffusers
-from anchor_jax.store.folders import read_models
-from anchor_jax.store.settings import read_settings
-from anchor_jax.store.tensors import read_safetensors
+from anchor_jax.config.run import LoRAConfig, run_config
+from anchor_jax.config.stored import read_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.formats.folders import read_models
+from anchor_jax.formats.tensors import read_safetensors
+from anchor_jax.store.convert import to_adapters, to_diffusers
 from anchor_jax.store.weights import CheckpointChoice, initial_weights, read_part, write_folder
 from anchor_jax.train import train
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from tiny import drawn_weights
 
-from anchor_jax.architecture import ScheduleConfig
-from anchor_jax.architecture_pixels import RefinerConfig
+from anchor_jax.body.charts import chart
+from anchor_jax.config.networks import ScheduleConfig
+from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
-from anchor_jax.models.conditioning import condition_groups
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.surface import chart
+from anchor_jax.texture.channels import condition_groups
 from anchor_jax.training.draws import (
   at_last_step,
   draw_kept,

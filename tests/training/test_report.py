@@ -8,10 +8,10 @@ import types
 import numpy as np
 import pytest
 
+from anchor_jax.compiler.chips import Chip, chip_of
+from anchor_jax.compiler.estimate import Estimate
 from anchor_jax.training import report as report_module
 from anchor_jax.training.aot import Answer
-from anchor_jax.training.chips import Chip, chip_of
-from anchor_jax.training.estimate import Estimate
 from anchor_jax.training.report import Report
 
 

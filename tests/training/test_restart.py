@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny import drawn_weights, write_untrained
 
-from anchor_jax.config import MeshConfig, RunConfig
+from anchor_jax.config.run import MeshConfig, RunConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
-from anchor_jax.errors import UserError
+from anchor_jax.formats.diffusers import load_schedule, save_schedule
 from anchor_jax.models.networks import Networks
 from anchor_jax.store import weights as store
-from anchor_jax.store.diffusers import load_schedule, save_schedule
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.train import train
 from anchor_jax.training import loop

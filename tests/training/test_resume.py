@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from launched import losses, start_pod, wait_for_step, write_config
 
-from anchor_jax import parallel
-from anchor_jax.config import MeshConfig
+from anchor_jax.config.run import MeshConfig
+from anchor_jax.core import sharding
 from anchor_jax.store.weights import initial_weights, trained_keys
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train
@@ -33,7 +33,7 @@ def whole(config, tmp_path_factory):
   """An uninterrupted run, whose weights are cut up although they are small."""
   folder = tmp_path_factory.mktemp("runs") / "whole"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(parallel, "_SMALLEST_SHARDED", 8)
+    patch.setattr(sharding, "_SMALLEST_SHARDED", 8)
     train(config, folder, jax.devices()[:DEVICES])
   return folder
 
@@ -62,8 +62,8 @@ def restored(config, folder, devices):
   state = make_state(
     {name: jax.tree.map(jnp.asarray, weights[name]) for name in trained_keys(config)}, optimizer, config
   )
-  mesh = parallel.make_mesh(config.mesh, devices)
-  state = jax.device_put(state, parallel.parameter_shardings(state, mesh))
+  mesh = sharding.make_mesh(config.mesh.sizes, devices)
+  state = jax.device_put(state, sharding.parameter_shardings(state, mesh))
   with Checkpoints(folder / "body") as checkpoints:
     found = checkpoints.restore(state, {"global_next_index": 0})
   assert found is not None
@@ -77,7 +77,7 @@ def restored(config, folder, devices):
 def test_on_another_mesh_the_state_is_the_same_to_the_bit_and_the_losses_follow(
   whole, config, tmp_path, mesh, count, monkeypatch
 ):
-  monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 8)
+  monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 8)
   folder, moved = stopped(whole, tmp_path / "run"), dataclasses.replace(config, mesh=mesh)
   here = restored(config, folder, jax.devices()[:DEVICES])
   there = restored(moved, folder, jax.devices()[:count])

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.config import OptimizerConfig, RunConfig
-from anchor_jax.training.parts import Loss
+from anchor_jax.config.run import OptimizerConfig, RunConfig
+from anchor_jax.training.accumulation import Loss
 from anchor_jax.training.step import learning_rate, make_optimizer, make_state, make_step
 
 

@@ -8,12 +8,12 @@ import types
 import jax
 import pytest
 
-from anchor_jax.errors import UserError
+from anchor_jax.core.errors import UserError
 from anchor_jax.store.weights import read_part
 from anchor_jax.train import train
 from anchor_jax.training import loop
 from anchor_jax.training.batches import TrainingData
-from anchor_jax.training.preemption import Preempted, catch_stops
+from anchor_jax.training.signals import Preempted, catch_stops
 
 
 @pytest.fixture

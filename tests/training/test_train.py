@@ -12,15 +12,15 @@ import pytest
 from launched import logged, losses
 from tiny import drawn_weights, write_untrained
 
-from anchor_jax import parallel
-from anchor_jax.config import MeshConfig
-from anchor_jax.data.motions import read_motion
+from anchor_jax.config.run import MeshConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
 from anchor_jax.diffusion.schedule import make_schedule, sampling_timesteps
-from anchor_jax.errors import UserError
+from anchor_jax.inference.motions import read_motion
+from anchor_jax.inference.person import load
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.temporal import is_temporal
-from anchor_jax.person import load
 from anchor_jax.store.weights import ends_at_noise, initial_weights, read_part
 from anchor_jax.store.workdir import read_weights
 from anchor_jax.train import train as train_on
@@ -90,7 +90,7 @@ MESHES = (
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_mesh_gives_the_losses_of_one_device(tmp_path, tiny_run, mesh, monkeypatch):
-  monkeypatch.setattr(parallel, "_SMALLEST_SHARDED", 8)  # so that even these small ones are shared out
+  monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 8)  # so that even these small ones are shared out
   train(tiny_run("body", steps=5), tmp_path / "one")
   train(tiny_run("body", steps=5, mesh=mesh), tmp_path / "many")
   one, many = losses(tmp_path / "one", "body"), losses(tmp_path / "many", "body")

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from anchor_jax.compiler.shares import _Sizes, shares
+from anchor_jax.config.presets import stable_diffusion_15
 from anchor_jax.models.networks import Networks
-from anchor_jax.presets import stable_diffusion_15
-from anchor_jax.training.shares import _Sizes, shares
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from globes import film
 from jax.extend.core import jaxpr_as_fun
 
 from anchor_jax import export
-from anchor_jax.errors import UserError
-from anchor_jax.motion.motion import MotionFrame
+from anchor_jax.core.errors import UserError
+from anchor_jax.motion.frames import MotionFrame
 from anchor_jax.web.fold import fold
 from anchor_jax.web.folder import pack_frames
 from anchor_jax.web.npm import RUNTIME, read_package

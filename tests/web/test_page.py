@@ -21,20 +21,20 @@ from people import make_track
 from tiny import drawn_weights, tiny_model
 
 from anchor_jax import export
-from anchor_jax.architecture_pixels import RefinerConfig
-from anchor_jax.config import DataConfig, RunConfig, SampleConfig
-from anchor_jax.data.motions import read_motion
+from anchor_jax.body.face_points import mean_face
+from anchor_jax.body.pose import PoseRenderer
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.run import DataConfig, RunConfig, SampleConfig
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build
-from anchor_jax.errors import UserError
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.inference.motions import read_motion
+from anchor_jax.inference.person import Part, Person, load, read_reference
+from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.retarget import retarget
+from anchor_jax.landmarks.widths import Widths
 from anchor_jax.models.networks import Networks
-from anchor_jax.motion.clips import PosedClip
-from anchor_jax.motion.face_points import mean_face
-from anchor_jax.motion.framing import Square
-from anchor_jax.motion.measures import BodyMeasures, measure
-from anchor_jax.motion.render import PoseRenderer
-from anchor_jax.motion.retarget import retarget
-from anchor_jax.motion.widths import Widths
-from anchor_jax.person import Part, Person, load, read_reference
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.folder import NamedMotion, write_web

@@ -1,4 +1,4 @@
-// A person's solids from landmarks: motion/render.py and motion/body_skins.py for a browser. Units and numbering are theirs.
+// A person's solids from landmarks: body/pose.py and body/part_skins.py for a browser. Units and numbering are theirs.
 import { Cone, Ellipsoid, Loft, Mesh, SUPERSAMPLE, Surface } from "./solids.js";
 import { shadePose } from "./shade.js";
 import { Ball, MeshSkin, Sheet, Tube, cross, dot, minus, plus, surfaceMap, times, unit } from "./skins.js";

@@ -1,4 +1,4 @@
-// Where on the body a drawn pixel lies: motion/skins.py. Each skin's `place` gives [chart, u, v] with u and v from 0 to 1.
+// Where on the body a drawn pixel lies: body/skins.py. Each skin's `place` gives [chart, u, v] with u and v from 0 to 1.
 import { SUPERSAMPLE, barycentric } from "./solids.js";
 
 export const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];

@@ -1,4 +1,4 @@
-// From the landmark model's answers, one by one, to points of the person's own body: motion/tracks.py, measures.py and
+// From the landmark model's answers, one by one, to points of the person's own body: landmarks/tracks.py, measures.py and
 // retarget.py for a camera, where nothing is known of the frames to come.
 import { minus, plus, times } from "./skins.js";
 
@@ -117,7 +117,7 @@ export class Tracker {
     const pair = (name) => [0, 1].map((i) => percentile(all((one) => one[name][i]), 0.5) / this.size);
     this.known = { place: pair("place"), shoulders: share(all((one) => one.shoulders), 0.8), palm: share(all((one) => one.palm), 0.5),
       upper_arm: limb("upper_arm"), forearm: limb("forearm"), face: pair("face") };
-    // An arm that points at the camera in nearly all frames is of no known length, see `motion/measures.py`.
+    // An arm that points at the camera in nearly all frames is of no known length, see `landmarks/measures.py`.
     for (const name of ["upper_arm", "forearm"]) if (this.known[name] < 0.4 * this.known.shoulders) this.known[name] = null;
     if (this.known.forearm < 0.45 * this.known.upper_arm) this.known.forearm = null;
     for (const name of ["neck", "torso", "hips"]) this.known[name] = share(all((one) => one[name]), 0.5);

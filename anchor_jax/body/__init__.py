@@ -1,0 +1,1 @@
+"""From landmarks to pose renders and surface maps: solids, rasterizer, charts, fitting; no JAX."""

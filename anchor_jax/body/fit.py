@@ -1,0 +1,185 @@
+"""The widths of a person's solids, fitted to the masks of her film: what she wears and her hair count.
+
+Each factor in turn is made larger and smaller, in steps that halve, for as long as the solids' outline comes nearer to
+the mask: the pixels that it misses and those that it spills over are counted over frames spread evenly over the film.
+Only the outline of what a factor moves is drawn anew, so a fit takes seconds.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from anchor_jax.body.face_mesh import FaceMesh
+from anchor_jax.body.pose import HAND, PoseRenderer
+from anchor_jax.body.rasterise import EMPTY, Solid
+from anchor_jax.core.shapes import Bool, NdArray
+from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.tracks import Track
+from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, Widths
+
+FRAMES = 20  # that are compared; the more, the slower
+SIZE = 96  # height and width at which outlines are compared, pixels
+_STEPS = (1.2, 1.08, 1.03)
+_TURNS = 2  # over all factors with each step
+# What a factor must gain to leave 1: pixels of each frame, for each doubling squared; what is never seen stays at 1.
+_HOLD = 2.0
+_SMOOTH = 12.0  # the same for neighbouring heights of the torso that differ by a doubling
+_HAIR = tuple((across, down) for across in (1.15, 1.4, 1.7) for down in (0.3, 0.6, 0.9))
+_WIDEST_NECK = 1.3  # with a collar: what is wider is hair
+_HAIR_GAINS = 0.002  # of the masks' area: hair that adds less is none
+
+_PARTS = _TORSO, _HEAD, _ARMS, _HANDS = range(4)
+_MOVES = {  # the parts of the body that each factor moves
+  "torso": (_TORSO,), "slope": (_TORSO,), "shoulder": (_TORSO, _ARMS), "elbow": (_ARMS,), "wrist": (_ARMS,),
+  "fingers": (_HANDS,), "neck": (_HEAD,), "jaw": (_HEAD,), "skull": (_HEAD,), "hair": (_HEAD,),
+}  # fmt: skip
+
+
+def fit_widths(films: Sequence[tuple[Track, Square, BodyMeasures]]) -> Widths | None:
+  """Returns the widths with which a person's solids fit her masks best; None where no frame shows her in a mask.
+
+  Args:
+    films: of one person in the same clothes, each a mended track, the square of its video and the measures in it.
+  """
+  outlines = _Outlines(films, FRAMES)
+  if not outlines.count:
+    return None
+  best, cost = _descend(outlines, Widths())
+  hair = _first_hair(outlines)
+  if hair is not None:
+    covered, with_hair = _descend(outlines, Widths(hair=hair))
+    best = covered if with_hair < cost - _HAIR_GAINS * outlines.area else best
+  return Widths.from_json(best.to_json())  # rounded, as they are stored
+
+
+def _descend(outlines: "_Outlines", best: Widths) -> tuple[Widths, float]:
+  """The widths that a search from `best` ends at, and their cost."""
+  cost = outlines.cost(best, _PARTS)
+  outlines.keep()
+  for step in _STEPS:
+    for _ in range(_TURNS):
+      before = best
+      for name, place in _factors():
+        best, cost = _improve(outlines, best, cost, step, name, place)
+      if best == before:
+        break
+  return best, cost
+
+
+def _first_hair(outlines: "_Outlines") -> tuple[float, float] | None:
+  """The hair that a standard body gains most by; None where none of those that are tried helps."""
+  bare = outlines.cost(Widths(), _PARTS)
+  outlines.keep()
+  costs = {hair: outlines.cost(Widths(hair=hair), (_HEAD,)) for hair in _HAIR}
+  best = min(costs, key=lambda hair: costs[hair])
+  return best if costs[best] < bare - _HAIR_GAINS * outlines.area else None
+
+
+def _factors() -> list[tuple[str, int | None]]:
+  torso: list[tuple[str, int | None]] = [("torso", place) for place in range(len(TORSO_HEIGHTS))]
+  arms: list[tuple[str, int | None]] = [(name, None) for name in ("shoulder", "slope", "elbow", "wrist", "fingers")]
+  # limbs first, so that the torso does not grow over them
+  return [*arms, *torso, ("neck", None), ("jaw", None), ("skull", 0), ("skull", 1), ("hair", 0), ("hair", 1)]
+
+
+def _improve(
+  outlines: "_Outlines", best: Widths, cost: float, step: float, name: str, place: int | None
+) -> tuple[Widths, float]:
+  """The widths with one factor changed by some steps up or down, as long as the cost falls."""
+  value = getattr(best, name)
+  if value is None:
+    return best, cost
+  for ratio in (step, 1 / step):
+    moved = False
+    while True:
+      value = getattr(best, name)
+      old = value if place is None else value[place]
+      new = old * ratio
+      if name != "hair":
+        new = float(np.clip(new, LIMITS[0], _WIDEST_NECK if name == "neck" else LIMITS[1]))
+      if new == old or not 0.1 < new < 4:
+        break
+      changed = new if place is None else (*value[:place], new, *value[place + 1 :])
+      option = dataclasses.replace(best, **{name: changed})
+      there = outlines.cost(option, _MOVES[name])
+      if there >= cost:
+        break
+      best, cost, moved = option, there, True
+      outlines.keep()
+    if moved:
+      break
+  return best, cost
+
+
+class _Outlines:
+  """Masks of chosen frames, and the outlines of torso, head and arms in them."""
+
+  def __init__(self, films: Sequence[tuple[Track, Square, BodyMeasures]], count: int):
+    total = sum(len(track) for track, _, _ in films)
+    chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+    self._frames: list[tuple[int, int]] = []
+    self._renderers: list[PoseRenderer] = []
+    self._masks: list[Bool[NdArray, "S S"]] = []
+    self._faces: dict[int, Bool[NdArray, "S S"]] = {}
+    start = 0
+    for track, square, measures in films:
+      small = dataclasses.replace(square, size=SIZE)
+      self._renderers.append(PoseRenderer(track, small, measures))
+      for number in range(len(track)) if track.masks else ():
+        if start + number in chosen:
+          mask = small.mask(track.mask(number)) > 0
+          if mask.any():
+            self._frames.append((len(self._renderers) - 1, number))
+            self._masks.append(mask)
+      start += len(track)
+    self.count, self.area = len(self._frames), int(sum(mask.sum() for mask in self._masks))
+    self._kept = [[np.zeros((SIZE, SIZE), bool)] * len(_PARTS) for _ in self._frames]
+    self._last = self._kept
+
+  def cost(self, widths: Widths, parts: Sequence[int]) -> float:
+    """Pixels missed and spilled over by solids of these widths, of which only `parts` differ from those kept."""
+    self._last, cost = [], 0
+    for frame, mask in enumerate(self._masks):
+      drawn = list(self._kept[frame])
+      for part in parts:
+        drawn[part] = self._outline(frame, part, widths)
+      self._last.append(drawn)
+      cost += int((functools.reduce(np.logical_or, drawn) ^ mask).sum())
+    factors = [*widths.torso, *widths.skull, widths.slope, widths.shoulder, widths.elbow, widths.wrist]
+    factors += [widths.fingers, widths.neck, widths.jaw]
+    uneven = np.square(np.diff(np.log2(widths.torso))).sum()
+    return cost + self.count * float(_HOLD * np.square(np.log2(factors)).sum() + _SMOOTH * uneven)
+
+  def _outline(self, frame: int, part: int, widths: Widths) -> Bool[NdArray, "S S"]:
+    film, number = self._frames[frame]
+    renderer = self._renderers[film]
+    renderer.widths = widths
+    if part == _TORSO:
+      return outline([solid for solid, _ in renderer.torso(number)], SIZE)
+    if part == _HEAD:
+      solids = [solid for solid, _ in renderer.head(number)]
+      if frame not in self._faces:  # a mesh takes longer than all the rest, and no factor moves it
+        self._faces[frame] = outline([solid for solid in solids if isinstance(solid, FaceMesh)], SIZE)
+      return self._faces[frame] | outline([solid for solid in solids if not isinstance(solid, FaceMesh)], SIZE)
+    solids = [solid for solid, kind in renderer.arms(number) if (kind == HAND) == (part == _HANDS)]
+    return outline(solids, SIZE)
+
+  def keep(self) -> None:
+    """Takes the outlines of the last `cost` for those that further ones are compared with."""
+    self._kept = self._last
+
+
+def outline(solids: Sequence[Solid], size: int) -> Bool[NdArray, "S S"]:
+  """Where any of the solids is, at the centres of a picture's pixels."""
+  drawn = np.zeros((size, size), bool)
+  for solid in solids:
+    left, top, right, bottom = solid.bounds()
+    x0, x1 = max(int(np.floor(left)), 0), min(int(np.ceil(right)) + 1, size)
+    y0, y1 = max(int(np.floor(top)), 0), min(int(np.ceil(bottom)) + 1, size)
+    if x0 < x1 and y0 < y1:
+      x, y = (np.arange(a, b, dtype=np.float32) + np.float32(0.5) for a, b in ((x0, x1), (y0, y1)))
+      drawn[y0:y1, x0:x1] |= solid.hit(x[None], y[:, None]).depth > EMPTY
+  return drawn

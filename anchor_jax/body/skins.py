@@ -1,0 +1,229 @@
+"""Coordinates on solids: from points that the rasteriser found to chart, u and v of a surface map.
+
+A solid's field `skin` says where its points lie on the body's surface. `Tube` is for round cones and may twist; `Sheet`
+and `Ball` are for parts that move as one, whatever solids they are made of. A pose source may add its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anchor_jax.body.rasterise import Surface
+from anchor_jax.body.solids import Point, RoundCone, Solid
+from anchor_jax.core.shapes import Float, NdArray, UInt8
+
+_TURN = np.float32(2 * np.pi)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tube:
+  """Skin of a RoundCone: u is the angle around its axis, v the position along it.
+
+  With `axis` the direction from start to end, u = 3/4 points to `side` and u = 1/2 to handed * cross(axis, side).
+
+  Attributes:
+    chart: number of the chart.
+    side: a direction in picture coordinates that turns with the limb; it is made square to the axis.
+    handed: 1 or -1, so that the right arm's chart can mirror the left one's.
+    end_side: `side` at the cone's end, where the limb is twisted; the angle between them is spread evenly over v.
+    span: v at the centres of start and end.
+    limits: lowest and highest v; beyond the span for the cap of a finger's tip.
+  """
+
+  chart: int
+  side: Point
+  handed: float | int
+  end_side: Point | None = None
+  span: tuple[float, float] = (0.0, 1.0)
+  limits: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+  """Skin of a part that moves as one and is seen from the front or the back: torso, palm, face.
+
+  Attributes:
+    origin: pixels.
+    inverse: [3, 3] matrix from picture coordinates to the part's own: x -1 to 1 across the charts, y 0 to 1 along
+      them, z -1 to 1 from back to front.
+    front, back: charts where z > 0 and where it is not, from y = 0 upwards, of equal heights.
+    spread: how much room the sides get, where z is near 0; with 0, u is x alone.
+  """
+
+  origin: Point
+  inverse: Float[NdArray, "3 3"]
+  front: tuple[int, ...]
+  back: tuple[int, ...]
+  spread: float = 0.5
+
+  def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
+    """Chart, u and v of points of the picture."""
+    return self.unfold(*own_coordinates(self.origin, self.inverse, x, y, z))
+
+  def unfold(self, a: NdArray, b: NdArray, c: NdArray) -> tuple[NdArray, NdArray, NdArray]:
+    """Chart, u and v of points in the part's own coordinates."""
+    spread = np.float32(self.spread)
+    # a * (1 + spread) at the sides and a in the middle: grows around an ellipse, and also along a level ridge
+    u = np.float32(0.5) + a * (1 + spread * (1 - np.minimum(np.abs(c), 1))) * (np.float32(0.5) / (1 + spread))
+    chart, v = _stacked(self.front, b)
+    if self.back != self.front:
+      behind = c <= 0
+      chart_back, v_back = _stacked(self.back, b)
+      chart, v = np.where(behind, chart_back, chart), np.where(behind, v_back, v)
+    return chart, u, v
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ball:
+  """Skin by direction from a centre: cranium, ears.
+
+  u is the angle around the part's own x axis (1/2 is the front, z), v the angle from its low end (0) to its high end
+  (1).
+
+  Attributes:
+    origin: pixels.
+    inverse: [3, 3] matrix from picture coordinates to the part's own.
+    chart: number of the chart.
+  """
+
+  origin: Point
+  inverse: Float[NdArray, "3 3"]
+  chart: int
+
+  def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
+    """Chart, u and v of points of the picture."""
+    a, b, c = own_coordinates(self.origin, self.inverse, x, y, z)
+    u = np.float32(0.5) + np.arctan2(b, c) / _TURN
+    v = np.float32(0.5) + np.arctan2(a, np.sqrt(b * b + c * c)) * (2 / _TURN)
+    return np.full(len(a), self.chart, np.uint8), u % 1, v
+
+
+def own_coordinates(
+  origin: Point, inverse: Float[NdArray, "3 3"], x: NdArray, y: NdArray, z: NdArray
+) -> tuple[NdArray, NdArray, NdArray]:
+  """A part's own coordinates (x, y, z) of points of the picture."""
+  m = np.asarray(inverse, np.float32)
+  d = [value - np.float32(start) for value, start in zip((x, y, z), origin, strict=True)]
+  a, b, c = (d[0] * m[i, 0] + d[1] * m[i, 1] + d[2] * m[i, 2] for i in range(3))
+  return a, b, c
+
+
+def _stacked(charts: tuple[int, ...], height: NdArray) -> tuple[NdArray, NdArray]:
+  """Chart and v at a height 0 to 1 of charts that lie above each other."""
+  scaled = height * np.float32(len(charts))
+  number = np.clip(scaled.astype(np.int32), 0, len(charts) - 1)
+  return np.array(charts, np.uint8)[number], scaled - number
+
+
+def surface_map(surface: Surface, solids: Sequence[Solid]) -> UInt8[NdArray, "H W 3"]:
+  """The surface map (chart, u, v) of what is seen; one sub-pixel near the middle of each pixel stands for it.
+
+  Args:
+    surface: what the rasteriser drew.
+    solids: all solids drawn into it, in order.
+  """
+  factor = surface.supersample
+  first = factor // 2
+  index, depth, along = (
+    np.ascontiguousarray(plane[first::factor, first::factor]) for plane in (surface.index, surface.depth, surface.along)
+  )
+  place = np.flatnonzero(index.ravel() >= 0)
+  row, column = np.divmod(place.astype(np.int32), index.shape[1])
+  middle = np.float32((first + 0.5) / factor)
+  picture = np.zeros((*index.shape, 3), np.uint8)
+  picture.reshape(-1, 3)[place] = surface_points(
+    solids,
+    index.ravel()[place],
+    column.astype(np.float32) + middle,
+    row.astype(np.float32) + middle,
+    depth.ravel()[place],
+    along.ravel()[place],
+  )
+  return picture
+
+
+def surface_points(
+  solids: Sequence[Solid], index: NdArray, x: NdArray, y: NdArray, z: NdArray, along: NdArray
+) -> UInt8[NdArray, "n 3"]:
+  """Chart, u and v of n points, 0 to 255.
+
+  Args:
+    solids: what the points lie on.
+    index: [n] the solid of each point.
+    x, y, z: [n] pixels.
+    along: [n] what the solid's `hit` gave as `along`.
+  """
+  tubes, others, kinds = [], {}, np.zeros(len(solids), np.int32)
+  rows = np.zeros(len(solids), np.int32)
+  for number, solid in enumerate(solids):
+    skin = solid.skin
+    if isinstance(skin, Tube):
+      rows[number] = len(tubes)
+      kinds[number] = 1
+      tubes.append(solid)
+    elif skin is not None:
+      kinds[number] = others.setdefault(id(skin), (len(others) + 2, skin))[0]
+  kind = kinds[index]
+  out = np.zeros((len(index), 3), np.uint8)
+  x, y, z = (value.astype(np.float32) for value in (x, y, z))
+  if tubes:
+    mine = np.flatnonzero(kind == 1)
+    _write(out, mine, *_on_tubes(tubes, rows[index[mine]], x[mine], y[mine], z[mine]))
+  for number, skin in others.values():
+    mine = np.flatnonzero(kind == number)
+    if len(mine):
+      _write(out, mine, *skin.place(x[mine], y[mine], z[mine], along[mine]))
+  return out
+
+
+def _write(out: NdArray, places: NdArray, chart: NdArray, u: NdArray, v: NdArray) -> None:
+  values = np.stack([chart, u * 256, v * 256], axis=1, dtype=np.float32, casting="unsafe")
+  out[places] = np.clip(values, 0, 255, out=values)
+
+
+def _on_tubes(
+  cones: list[RoundCone], which: NdArray, x: NdArray, y: NdArray, z: NdArray
+) -> tuple[NdArray, NdArray, NdArray]:
+  """Chart, u and v of points on cones with `Tube` skins; `which` is the cone of each point."""
+  skins = [cone.skin for cone in cones]
+  table = np.array(
+    [
+      (*cone.start, *cone.end, *skin.side, *(skin.side if skin.end_side is None else skin.end_side))
+      for cone, skin in zip(cones, skins, strict=True)
+    ]
+  )
+  start, end, side, end_side = table[:, 0:3], table[:, 3:6], table[:, 6:9], table[:, 9:12]
+  axis = end - start
+  length = np.sqrt((axis * axis).sum(1, keepdims=True)) + 1e-6
+  axis = axis / length
+  side = _square_to(axis, side)
+  (ax, ay, az), (sx, sy, sz) = axis.T, side.T
+  handed = np.array([skin.handed for skin in skins])
+  front = (np.stack([ay * sz - az * sy, az * sx - ax * sz, ax * sy - ay * sx]) * handed).T
+  end_side = _square_to(axis, end_side)
+  # the angle grows from `front` to `side`, so `end_side` turns by minus the share of `front` that it has
+  twist = np.arctan2(-(end_side * front).sum(1), (end_side * side).sum(1))
+  spans = np.array([(*skin.span, *skin.limits) for skin in skins])
+  rows = np.concatenate([start, axis / length, front, side, twist[:, None], spans], axis=1).astype(np.float32)
+  rows = np.take(np.ascontiguousarray(rows.T), which, axis=1)
+  dx, dy, dz = x - rows[0], y - rows[1], z - rows[2]
+  share = dx * rows[3] + dy * rows[4] + dz * rows[5]
+  forward = dx * rows[6] + dy * rows[7] + dz * rows[8]
+  sideways = dx * rows[9] + dy * rows[10] + dz * rows[11]
+  angle = np.arctan2(sideways, forward) - rows[12] * np.clip(share, 0, 1)
+  v = np.clip(rows[13] + (rows[14] - rows[13]) * share, rows[15], rows[16])
+  chart = np.array([skin.chart for skin in skins], np.uint8)[which]
+  return chart, (np.float32(0.5) + angle / _TURN) % 1, v
+
+
+def angles_around(cone: RoundCone, x: NdArray, y: NdArray, z: NdArray) -> Float[NdArray, "n"]:
+  """Angles -pi to pi around a cone with a `Tube` skin of n points of the picture; the seam is where u is 0."""
+  _, u, _ = _on_tubes([cone], np.zeros(len(x), np.int32), *(value.astype(np.float32) for value in (x, y, z)))
+  return (u - np.float32(0.5)) * _TURN
+
+
+def _square_to(axis: Float[NdArray, "K 3"], vector: Float[NdArray, "K 3"]) -> Float[NdArray, "K 3"]:
+  """Unit vectors square to unit axes, as near to the given ones as they can be."""
+  square = vector - axis * (axis * vector).sum(1, keepdims=True)
+  return square / (np.sqrt((square * square).sum(1, keepdims=True)) + 1e-9)

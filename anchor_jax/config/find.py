@@ -1,0 +1,103 @@
+"""Finds config files, in a checkout and in an installed package, and reads them.
+
+A config file is a Python file with `get_config()` or `get_config(argument)`, which returns an ml_collections
+ConfigDict. On command lines it is given as FILE.py or FILE.py:ARGUMENT. The shipped ones are in configs/ of a checkout
+and in anchor_jax/configs/ of an installed wheel.
+"""
+
+import dataclasses
+import os
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anchor_jax.config.run import RunConfig, run_config, to_plain
+from anchor_jax.core.errors import UserError, suggestion
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_configs() -> dict[str, Path]:
+  """The config files that come with the package, by file name, sorted."""
+  folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of a wheel, of a checkout
+  folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+  return {path.name: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def find_config(name: str | Path) -> Path:
+  """The config file of this path or, where there is no such file, the shipped one of this name.
+
+  Args:
+    name: a path, absolute or from the working directory; or the name of a shipped file, with or without "configs/".
+
+  Raises:
+    UserError: there is neither; the message lists the shipped files.
+  """
+  path = Path(name)
+  if os.path.isfile(path):  # unlike Path.is_file, False also for paths that the system refuses
+    return path
+  shipped = shipped_configs()
+  if str(path.parent) in (".", "configs") and path.name in shipped:
+    return shipped[path.name]
+  raise UserError(
+    f'no config file "{name}", neither as a path nor among the shipped ones.{suggestion(path.name, shipped)}'
+    f" Shipped: {', '.join(shipped)}"
+  )
+
+
+def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+  """The settings in a config file, given as FILE.py or FILE.py:ARGUMENT; see `find_config` for where it is looked for.
+
+  Args:
+    name: of the file.
+    changes: settings to replace, by dotted name: {"data.path": "data/ana", "steps": 50}.
+
+  Raises:
+    UserError: there is no such file, it fails as it runs, or a setting is unknown or out of range.
+  """
+  file, *argument = str(name).split(":", 1)
+  path = find_config(file)
+  try:
+    values = runpy.run_path(str(path))["get_config"](*argument)
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f"config file {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+  return changed_config(run_config(values), changes or {})
+
+
+def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+  """The settings with some replaced, by dotted name. Raises UserError for an unknown name or a value out of range."""
+  values = to_plain(config)
+  for name, value in changes.items():
+    *groups, last = name.split(".")
+    group = values
+    for key in groups:
+      group = group.get(key) if isinstance(group, dict) else None
+    if not isinstance(group, dict):
+      raise UserError(f'unknown setting "config.{name}"')
+    group[last] = to_plain(value) if dataclasses.is_dataclass(value) else value
+  return run_config(values)
+
+
+def with_found_config(arguments: Sequence[str]) -> list[str]:
+  """The command-line arguments, with the file of --config=FILE.py[:ARGUMENT] replaced by what `find_config` returns.
+
+  Both --config=FILE.py and --config FILE.py are understood, with one dash or two, as Abseil does.
+  """
+  found = list(arguments)
+  for place, argument in enumerate(found):
+    flag, equals, value = argument.partition("=")
+    if argument == "--":
+      break
+    if flag in ("--config", "-config") and equals:
+      found[place] = f"{flag}={_with_found_file(value)}"
+    elif flag in ("--config", "-config") and place + 1 < len(found):
+      found[place + 1] = _with_found_file(found[place + 1])
+  return found
+
+
+def _with_found_file(name: str) -> str:
+  file, colon, argument = name.partition(":")
+  return f"{find_config(file)}{colon}{argument}"

@@ -1,0 +1,82 @@
+"""Frozen configurations of the networks that work on pictures and that diffusers does not have."""
+
+import dataclasses
+from typing import ClassVar
+
+from anchor_jax.config.bounds import WIDTH, Bounds, Span
+from anchor_jax.config.json_file import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinerConfig(Config):
+  """The refiner of decoded pictures; see models/refiner.py. diffusers has no such network.
+
+  Attributes:
+    conditioning_channels: the pose render's three, and four of each looked-up picture.
+    patch_size: side in pixels of the patches that its finest level works on.
+    block_out_channels: channels of each level, finest first.
+    norm_num_groups: groups of the normalisations.
+    scale: how many times larger the frames are than the other networks see them; it does not change the weights.
+  """
+
+  class_name: ClassVar[str] = "AnchorRefiner"
+  own_fields: ClassVar[tuple[str, ...]] = ("scale",)
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("conditioning_channels", "block_out_channels", "norm_num_groups"), WIDTH),
+    "patch_size": Span(1, 256),
+    "scale": Span(1, 64),
+  }
+
+  conditioning_channels: int = 23
+  patch_size: int = 2
+  block_out_channels: tuple[int, ...] = (48, 64, 96)
+  norm_num_groups: int = 16
+  scale: int = 1
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    self._require(
+      self.conditioning_channels % 4 == 3, f"conditioning_channels {self.conditioning_channels} is not 3 + 4n"
+    )
+    for width in self.block_out_channels:
+      self._require(width % self.norm_num_groups == 0, f"width {width} is no multiple of {self.norm_num_groups} groups")
+
+  @property
+  def candidates(self) -> int:
+    """Number of looked-up pictures: atlas, key frames and room."""
+    return self.conditioning_channels // 4
+
+  @property
+  def stride(self) -> int:
+    """Side in pixels of a cell of the coarsest level; pictures are multiples of it."""
+    return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LightDecoderConfig(Config):
+  """A small stand-in for an autoencoder's decoder; see models/light_decoder.py. diffusers has no such network.
+
+  Attributes:
+    latent_channels: of the autoencoder.
+    block_out_channels, layers_per_block: channels and residual blocks of each level, finest first.
+    patch_size: side in pixels of the patches that the finest level gives out.
+    autoencoder: hash of the autoencoder that it stands in for, see store/light.py.
+  """
+
+  class_name: ClassVar[str] = "AnchorLightDecoder"
+  bounds: ClassVar[Bounds] = {
+    **dict.fromkeys(("latent_channels", "block_out_channels"), WIDTH),
+    "layers_per_block": Span(0, 64),
+    "patch_size": Span(1, 256),
+  }
+
+  latent_channels: int = 8
+  block_out_channels: tuple[int, ...] = (32, 64)
+  layers_per_block: tuple[int, ...] = (1, 1)
+  patch_size: int = 2
+  autoencoder: str = ""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    levels = len(self.block_out_channels)
+    self._require(levels == len(self.layers_per_block), "layers_per_block needs one entry for each width")

@@ -1,0 +1,375 @@
+"""Typed, frozen settings of a run.
+
+A config file's `get_config(arg)` returns an ml_collections ConfigDict, so that `--config.key=value` works on the
+command line; `run_config` turns it, once and strictly, into the frozen `RunConfig` that all code reads. Each group of
+settings checks its own values when it is made, whether from a file, from the command line or by `dataclasses.replace`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.values import SettingError, check, check_choice, check_counts, check_names, from_values
+
+PARTS = ("vae", "body", "head")
+DTYPES = ("float32", "bfloat16")
+# The names that diffusion/ gives its solvers, and the ends and weights of its windows: here, because a setting must be
+# checked before JAX is loaded.
+SOLVERS = ("ddim", "dpm++2m")
+TAILS = ("ragged", "moved_back", "loop")
+TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refiner", "lora")
+WINDOW_WEIGHTS = ("uniform", "tapered")
+# What the pose branch can take beside the pose render; see texture/channels.py.
+APPEARANCES = ("", "coordinates", "atlas", "full")
+
+# The largest of these still leave float32 room for what they are multiplied with; the smallest are not rounded to 0.
+_POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 1e-30 <= value <= 1e6, "above 0, between 1e-30 and 1e6")
+_NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1e6, "between 0 and 1e6")
+_FACTOR: tuple[Callable[[Any], bool], str] = (lambda value: -1e4 <= value <= 1e4, "between -1e4 and 1e4")
+_MOST_DEVICES = 2**20
+_DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`.
+
+  The refiner is optional (body only): "init" takes the one of `RunConfig.init`, if it has one; None is without one, as
+  in the reference, whatever `init` has.
+  """
+
+  unet: UNetConfig = UNetConfig()
+  controlnet: ControlNetConfig = ControlNetConfig()
+  vae: VAEConfig = VAEConfig()
+  image_encoder: CLIPVisionConfig = CLIPVisionConfig()
+  schedule: ScheduleConfig = ScheduleConfig()
+  refiner: RefinerConfig | str | None = "init"
+
+  def __post_init__(self) -> None:
+    if self.refiner == "None":  # a flag whose default is text gives text
+      object.__setattr__(self, "refiner", None)
+    check(self, "refiner", lambda value: not isinstance(value, str) or value == "init", "sizes, None or init")
+
+  @property
+  def own_refiner(self) -> RefinerConfig | None:
+    """Sizes of the refiner; None where there is none, or where it is not known yet which one `init` has."""
+    return self.refiner if isinstance(self.refiner, RefinerConfig) else None
+
+  @property
+  def scale(self) -> int:
+    """How many times larger frames are than the networks see them; above 1 the refiner makes the difference."""
+    return 1 if self.own_refiner is None else self.own_refiner.scale
+
+  @property
+  def stride(self) -> int:
+    """Side in pixels of the part of a frame that one latent cell stands for."""
+    return self.vae.stride * self.scale
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """What a run reads.
+
+  Attributes:
+    path: prepared folder.
+    batch_size: examples per step, over all devices; at least 1.
+    size: height and width of the frames in pixels, for planning without data (`--aot`); a run uses the data's.
+    crop: height and width of the face crop in pixels (head only).
+    clip_frames: frames per example; above 1 for the temporal blocks, which learn nothing from single frames.
+    validation: number of records held out of training, the last ones, at most a fifth of all; their loss is reported
+      with every checkpoint, and the checkpoint with the lowest is kept as the best.
+    in_memory: keep decoded records in host memory.
+    cache: encode every record once before training (the mean of the latent, and the tokens of references if the image
+      tower is frozen) instead of at each step (a sample of the latent, as the reference does).
+    workers: reader processes; 0 reads in threads of the training process.
+    appearance: what the pose branch of body or head takes beside the pose render, one of `APPEARANCES`: "" nothing, as
+      in the reference; "coordinates" where on the body each pixel lies; "atlas" the person's texture there; "full"
+      also key frames of the film, warped to the pose, and the empty room. Needs surface maps in the prepared folder.
+  """
+
+  path: str = ""
+  batch_size: int = 4
+  size: int = 512
+  crop: int = 256
+  clip_frames: int = 1
+  validation: int = 0
+  in_memory: bool = False
+  cache: bool = False
+  workers: int = 0
+  appearance: str = ""
+
+  def __post_init__(self) -> None:
+    check_counts(self, "batch_size", 1, 2**20)
+    check_counts(self, "size crop", 1, 2**14)
+    check_counts(self, "clip_frames", 1, 2**12)
+    check_counts(self, "validation", 0)
+    check_counts(self, "workers", 0, 1024)
+    check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW; the defaults are the reference's.
+
+  Attributes:
+    learning_rate: peak rate, above 0.
+    schedule: "constant" after the warm-up, or "cosine" down to zero at the last step.
+    warmup_steps: steps over which the rate rises linearly from 0.
+    b1, b2: decay of the first and second moment, at least 0 and below 1.
+    eps: added to the root of the second moment, above 0.
+    weight_decay: decoupled weight decay (Loshchilov and Hutter 2019), at least 0.
+    clip: largest global gradient norm, over all trained networks together; above 0, infinity does not clip.
+    clip_networks: names of the networks whose gradients are clipped; () clips all, ("controlnet",) is the reference.
+    accumulate: equal parts that a batch is split into, one after another, and whose gradients are averaged: the step of
+      the whole batch in the memory of a part.
+    ema: decay of the averaged weights that sampling uses, below 1; 0 keeps no average.
+  """
+
+  learning_rate: float = 1e-5
+  schedule: str = "constant"
+  warmup_steps: int = 500
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 1e-2
+  clip: float = 1.0
+  clip_networks: tuple[str, ...] = ()
+  accumulate: int = 1
+  ema: float = 0.0
+
+  def __post_init__(self) -> None:
+    check(self, "learning_rate eps", *_POSITIVE)
+    check_choice(self, "schedule", ("constant", "cosine"))
+    check_counts(self, "warmup_steps", 0)
+    check(self, "b1 b2 ema", *_DECAY)
+    check(self, "weight_decay", *_NOT_NEGATIVE)
+    check(self, "clip", lambda value: value >= 1e-30, "above 0, at least 1e-30")
+    check_names(self, "clip_networks", TRAINABLE, least=0)
+    check_counts(self, "accumulate", 1, 2**20)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+  """Low-rank adapters, trained while UNet and pose branch stay frozen; see models/lora.py.
+
+  Attributes:
+    rank: rank of the adapters; 0 trains the networks themselves.
+    alpha: the adapters are scaled by alpha / rank; 0 leaves them unscaled.
+    networks: the networks that get adapters, of "unet" and "controlnet".
+    targets: names of the layers that get one (the projections of attention; add "net_0/proj" and "net_2" for the
+      feed-forward layers, "conv1" and "conv2" for the residual blocks).
+  """
+
+  rank: int = 0
+  alpha: float = 0.0
+  networks: tuple[str, ...] = ("unet", "controlnet")
+  targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out_0")
+
+  @property
+  def scale(self) -> float:
+    """Factor of the product of an adapter's two matrices."""
+    return self.alpha / self.rank if self.alpha else 1.0
+
+  def __post_init__(self) -> None:
+    check_counts(self, "rank", 0, 2**16)
+    check(self, "alpha", *_NOT_NEGATIVE)
+    check_names(self, "networks", ("unet", "controlnet"))
+    few = lambda names: 0 < len(names) <= 64 and all(0 < len(name) <= 128 for name in names)
+    check(self, "targets", few, "names of layers, at most 64")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Number of devices along each mesh axis; -1, for one axis at most, takes all that remain. See core/sharding.py."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+  frames: int = 1
+
+  def __post_init__(self) -> None:
+    valid = lambda size: 1 <= size <= _MOST_DEVICES or size == -1
+    check(self, "data fsdp tensor frames", valid, f"between 1 and {_MOST_DEVICES}, or -1 for all that remain")
+    if self.sizes.count(-1) > 1:
+      raise SettingError("data, fsdp, tensor, frames", "are -1 more than once: only one axis can have all that remain")
+
+  @property
+  def sizes(self) -> tuple[int, int, int, int]:
+    """Of all axes, in the mesh's order."""
+    return self.data, self.fsdp, self.tensor, self.frames
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+  """How `generate` samples with this part's networks; the defaults are the reference's for the body.
+
+  Attributes:
+    solver: one of `SOLVERS`.
+    steps: sampling steps, 1 to 1000.
+    window, overlap: frames per window, and frames that it shares with the next, fewer than a window has; 1 and 0
+      sample frame by frame.
+    tail, window_weights: how the last windows end and how windows are weighted, of `TAILS` and `WINDOW_WEIGHTS`; see
+      diffusion/windows.py.
+    guidance: scale of classifier-free guidance; 1 is without.
+    guidance_interval: lowest and highest noise level (sigma, 0 to 1) at which guidance is applied.
+    conditioning_scale: factor of the pose branch's residuals.
+    windows_per_batch: windows denoised in one call.
+    whole_clip: hold the whole clip in memory instead of streaming it; a loop always does.
+  """
+
+  solver: str = "ddim"
+  steps: int = 20
+  window: int = 16
+  overlap: int = 4
+  tail: str = "ragged"
+  window_weights: str = "uniform"
+  guidance: float = 7.5
+  guidance_interval: tuple[float, ...] = (0.0, 1.0)
+  conditioning_scale: float = 2.0
+  windows_per_batch: int = 1
+  whole_clip: bool = False
+
+  def __post_init__(self) -> None:
+    check_choice(self, "solver", SOLVERS)
+    check(self, "steps", lambda value: 1 <= value <= 1000, "between 1 and 1000")
+    check_counts(self, "window windows_per_batch", 1, 2**16)
+    check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
+    check_choice(self, "tail", TAILS)
+    check_choice(self, "window_weights", WINDOW_WEIGHTS)
+    check(self, "guidance conditioning_scale", *_FACTOR)
+    ordered = lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1
+    check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Everything that decides a training run.
+
+  Attributes:
+    part: one of `PARTS`: "vae" is the small autoencoder.
+    init: where weights come from: "" initialises them, "studio" are those that come with the package, otherwise a
+      folder of diffusers models (a pipeline's folder, or a workdir of this project). A folder called studio is given
+      as ./studio. It is read until the run has a checkpoint, and then not again.
+    seed: of all that is random, 0 to 2**32 - 1.
+    steps: optimiser steps.
+    dtype: compute type, one of `DTYPES`; weights are kept in float32.
+    train_image_encoder: also train the image tower (pre-training of the small one).
+    only_temporal: train the temporal blocks alone, and keep the weights of the 2D network as they are.
+    condition_dropout: probability that an example trains the null branch; also that it loses, and that it sees
+      shifted, each group of looked-up channels.
+    condition_jitter: pixels by which such a group is shifted at most.
+    detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
+      needs data.appearance, since surface maps tell where they are.
+    last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
+    zero_snr: whether the networks are to predict velocities on a noise schedule that ends at pure noise, as few steps
+      need it, whatever the schedule of `init` is. Those of Stable Diffusion 1.5, which predict noise, must learn that.
+    pixels: how much decoded pictures count in the loss of a part whose refiner is not trained, or that has none; 0 is
+      not at all. A refiner that is trained learns from them in any case.
+    refined: examples of each batch whose decoded pictures are learned from; at least 1.
+    sharpness: how much it counts in that loss that small squares have the contrast of the true ones, wherever their
+      details lie; without (0) the errors of pixels alone let it blur what it is not sure of.
+    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
+    max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
+    log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
+    keep: number of newest checkpoints to keep, beside the best.
+  """
+
+  part: str = "body"
+  init: str = ""
+  seed: int = 0
+  steps: int = 1000
+  dtype: str = "float32"
+  train_image_encoder: bool = False
+  only_temporal: bool = False
+  condition_dropout: float = 0.1
+  condition_jitter: int = 0
+  detail_weight: float = 1.0
+  last_step: float = 0.0
+  zero_snr: bool = False
+  pixels: float = 0.0
+  refined: int = 2
+  sharpness: float = 0.0
+  snr_gamma: float = 0.0
+  max_skipped: int = 10
+  log_every: int = 20
+  checkpoint_every: int = 500
+  preview_every: int = 0
+  keep: int = 2
+  model: ModelConfig = ModelConfig()
+  data: DataConfig = DataConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  lora: LoRAConfig = LoRAConfig()
+  mesh: MeshConfig = MeshConfig()
+  sample: SampleConfig = SampleConfig()
+
+  def __post_init__(self) -> None:
+    check_choice(self, "part", PARTS)
+    check_choice(self, "dtype", DTYPES)
+    check(self, "seed", lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
+    check_counts(self, "steps max_skipped keep refined", 1)
+    check_counts(self, "log_every checkpoint_every preview_every", 0)
+    check_counts(self, "condition_jitter", 0, 256)
+    check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
+    check(self, "snr_gamma sharpness pixels", *_NOT_NEGATIVE)
+    check(self, "detail_weight", lambda value: 1 <= value <= 1e6, "between 1 and 1e6")
+    if self.data.batch_size % self.optimizer.accumulate:
+      raise SettingError(
+        "optimizer.accumulate",
+        f"is {self.optimizer.accumulate}: it must divide data.batch_size, which is {self.data.batch_size}",
+      )
+    self._check_lora()
+    self._check_objective()
+    if self.part == "vae" and (self.pixels or self.zero_snr):
+      raise SettingError("pixels, zero_snr", "are for body and head: leave them out for the autoencoder")
+    if self.data.appearance and self.part == "vae":
+      raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
+
+  def _check_objective(self) -> None:
+    ends_at_noise = self.zero_snr or self.model.schedule.rescale_betas_zero_snr
+    if self.snr_gamma and self.last_step and ends_at_noise:
+      raise SettingError(
+        "snr_gamma",
+        f"weighs examples by how much of the picture is left in the noise, which is nothing for those of"
+        f" last_step={self.last_step:g} on a schedule that ends at pure noise: set one of the two to 0",
+      )
+    if self.only_temporal and self.data.clip_frames == 1:
+      raise SettingError("only_temporal", "learns nothing from single frames: set data.clip_frames to at least 2")
+    if self.sample.steps > self.model.schedule.num_train_timesteps:
+      raise SettingError(
+        "sample.steps",
+        f"is {self.sample.steps}: the noise schedule has {self.model.schedule.num_train_timesteps} steps in all",
+      )
+
+  def _check_lora(self) -> None:
+    excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
+    excluded |= {"train_image_encoder": self.train_image_encoder}
+    excluded |= {"optimizer.clip_networks": self.optimizer.clip_networks}
+    for name, given in excluded.items():
+      if self.lora.rank and given:
+        raise SettingError("lora.rank", f"trains adapters alone: it cannot be combined with {name}")
+
+
+def check_seed(seed: int) -> None:
+  """Raises UserError unless the seed of a generated video is one that JAX's random keys take."""
+  if not 0 <= seed < 2**63:
+    raise UserError(f"the seed is {seed}: give a whole number from 0 to {2**63 - 1}")
+
+
+def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
+  """A ConfigDict, open to overrides, that holds a dataclass's fields."""
+  return ml_collections.ConfigDict(to_plain(settings))
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+  """Nested dictionaries of a dataclass's fields, fit for JSON."""
+  return dataclasses.asdict(settings)
+
+
+def run_config(values: Any) -> RunConfig:
+  """The frozen settings of a ConfigDict or of plain dictionaries. Raises UserError for what RunConfig doesn't know."""
+  return from_values(RunConfig, values, "config")

@@ -1,0 +1,318 @@
+"""Recomputes golden numbers of the reference implementation, and compares.
+
+A folder of them holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference
+computed is computed again by this package's networks and sampler.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config.run import ModelConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import Array, Float, NdArray, PyTree
+from anchor_jax.diffusion.loss import denoising_loss
+from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.diffusion.schedule import add_noise, make_schedule
+from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.windows import WindowRule
+from anchor_jax.files.arrays import read_arrays
+from anchor_jax.formats.diffusers import Model, load_model, load_schedule, read_json
+from anchor_jax.formats.registry import make_module
+from anchor_jax.models.networks import Networks, to_signed
+
+INPUTS = frozenset(
+  "clip_pixels null_ids vae_image vae_z f_x f_t f_ctx f_pose h_x v_x v_pose v_t v_ctx s_poses_u8 s_latents0 l_z0 "
+  "l_noise l_t l_mask_keep hs_image_u8 hs_mask_u8 hs_control_u8 hs_latents0".split()
+)
+Arrays = dict[str, Any]
+# Everything here runs once or twice: XLA's optimisations would take longer than they save.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+class MissingInput(UserError):
+  """An array is missing that others are computed from."""
+
+
+class Network:
+  """One part's networks and weights; each function is compiled once per shape."""
+
+  def __init__(self, networks: Networks, weights: PyTree):
+    self.networks, self.weights = networks, weights
+    params = lambda weights: {"params": {name: weights[name] for name in ("unet", "controlnet")}}
+    denoiser = networks.denoiser
+    self._embed = jit(lambda weights, pose: denoiser.apply(params(weights), pose, method="embed_pose"))
+    self._branch = jit(lambda w, *x: denoiser.apply(params(w), *x, method=lambda module, *x: module.controlnet(*x)))
+    self._alone = jit(lambda w, *x: denoiser.apply(params(w), *x, method=lambda module, *x: module.unet(*x)))
+    self._denoise = jit(networks.denoise)
+
+  def embed_pose(self, pose: Array) -> Array:
+    """The pose features of renders in [0, 1]."""
+    return self._embed(self.weights, pose)
+
+  def branch(self, *inputs: Array) -> tuple[tuple[Array, ...], Array]:
+    """The pose branch's residuals."""
+    return self._branch(self.weights, *inputs)
+
+  def unet_alone(self, *inputs: Array) -> Array:
+    """The prediction of the UNet alone, without pose residuals."""
+    return self._alone(self.weights, *inputs)
+
+  def denoise(self, *inputs: Any) -> Array:
+    """The prediction."""
+    return self._denoise(self.weights, *inputs)
+
+
+class Golden:
+  """A golden folder: arrays, settings and networks.
+
+  Attributes:
+    arrays: golden.npz.
+    settings: golden.json.
+    body, head: the two frame-wise networks.
+    video: the body's as the reference's video network computes it: the last pose residual is added to the input of the
+      middle block too.
+    text: the text tower.
+  """
+
+  def __init__(self, folder: Path):
+    """Reads the folder.
+
+    Raises:
+      UserError: a file is missing, damaged or of another layout.
+    """
+    if not folder.is_dir():
+      raise UserError(f"no folder {folder}; give one with golden.npz, golden.json, body/ and head/")
+    self.settings = read_json(folder / "golden.json")
+    self.arrays = read_arrays(folder / "golden.npz", "file", "fetch it again")
+    shared = {
+      "vae": load_model(folder / "body/vae", VAEConfig, np.float32),
+      "image_encoder": load_model(folder / "body/image_encoder", CLIPVisionConfig, np.float32),
+    }
+    schedule = load_schedule(folder / "body/scheduler")
+    self.text = load_model(folder / "body/text_encoder", CLIPTextConfig, np.float32)
+
+    def part(name: str) -> Network:
+      models: dict[str, Model] = {
+        "unet": load_model(folder / name / "unet", UNetConfig, np.float32),
+        "controlnet": load_model(folder / name / "controlnet", ControlNetConfig, np.float32),
+        **shared,
+      }
+      configs: dict[str, Any] = {role: model.config for role, model in models.items()}
+      weights = jax.tree.map(jnp.asarray, {role: model.params for role, model in models.items()})
+      return Network(Networks(ModelConfig(**configs, schedule=schedule)), weights)
+
+    self.body, self.head = part("body"), part("head")
+    model = self.body.networks.model
+    unet = dataclasses.replace(model.unet, mid_gets_last_residual=True)
+    self.video = Network(Networks(dataclasses.replace(model, unet=unet)), self.body.weights)
+
+  def __getitem__(self, name: str) -> NdArray:
+    if name not in self.arrays:
+      raise MissingInput(f"golden.npz has no array {name!r}, which others are computed from; fetch it again")
+    return self.arrays[name]
+
+  def setting(self, name: str) -> Any:
+    """A number in golden.json."""
+    if not isinstance(self.settings.get(name), (int, float)):
+      raise UserError(f"golden.json has no number {name!r}; fetch it again")
+    return self.settings[name]
+
+
+def last(x: NdArray) -> Float[Array, "..."]:
+  """Channels from second to last: NCHW -> NHWC, NCTHW -> NTHWC."""
+  return jnp.asarray(np.moveaxis(x, 1, -1))
+
+
+def second(x: Any) -> NdArray:
+  """The inverse of `last`."""
+  return np.moveaxis(np.asarray(x), -1, 1)
+
+
+def frames(x: NdArray) -> Float[Array, "B 1 H W C"]:
+  """Images NCHW as clips of one frame."""
+  return last(x)[:, None]
+
+
+def towers(golden: Golden) -> Arrays:
+  """Outputs of CLIP's two towers."""
+  vision, text = golden.body.networks.image_encoder, make_module(golden.text.config)
+  ids = jnp.asarray(golden["null_ids"], jnp.int32)
+  pixels = last(golden["clip_pixels"])
+  return {
+    "clip_last_hidden_state": jit(vision.apply)({"params": golden.body.weights["image_encoder"]}, pixels),
+    "null_context": jit(text.apply)({"params": golden.text.params}, ids),
+  }
+
+
+def autoencoder(golden: Golden) -> Arrays:
+  """Outputs of the autoencoder's encoder and decoder; latents unscaled."""
+  networks, weights = golden.body.networks, golden.body.weights
+  mean, log_variance = jit(networks.encode_moments)(weights, last(golden["vae_image"]))
+  decode = jit(lambda weights, z: networks.vae.apply({"params": weights["vae"]}, z, method="decode"))
+  decoded = decode(weights, last(golden["vae_z"]))
+  return {"vae_mean": second(mean), "vae_logvar": second(log_variance), "vae_decoded": second(decoded)}
+
+
+def _mask(clips: Array) -> Array:
+  return jnp.ones(clips.shape[:2], bool)
+
+
+def frame_network(golden: Golden) -> Arrays:
+  """Outputs of the frame-wise networks of body and head."""
+  sample, pose = frames(golden["f_x"]), frames(golden["f_pose"])
+  conditions = jnp.asarray(golden["f_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
+  features = golden.body.embed_pose(pose)
+  down, middle = golden.body.branch(sample, *conditions, features)
+  found: Arrays = {f"f_down_{i:02d}": second(x[:, 0]) for i, x in enumerate(down)}
+  found["f_mid"] = second(middle[:, 0])
+  found["f_eps_unet_alone"] = second(golden.body.unet_alone(sample, *conditions)[:, 0])
+  found["f_eps"] = second(golden.body.denoise(sample, *conditions, {"pose": features}, _mask(sample))[:, 0])
+  sample = frames(golden["h_x"])
+  channels = golden.head.networks.model.unet.out_channels
+  condition = {"pose": golden.head.embed_pose(pose), "inpaint": sample[..., channels:]}
+  eps = golden.head.denoise(sample[..., :channels], *conditions, condition, _mask(sample))
+  return {**found, "h_eps": second(eps[:, 0])}
+
+
+def video_network(golden: Golden) -> Arrays:
+  """Outputs of the reference's video network."""
+  sample, context = last(golden["v_x"]), jnp.asarray(golden["v_ctx"])
+  timesteps = jnp.broadcast_to(jnp.asarray(golden["v_t"], jnp.int32), (len(sample),))  # one for all, or one each
+  features = golden.video.embed_pose(last(golden["v_pose"]))
+  down, middle = golden.video.branch(sample, timesteps, context, features)
+  eps = golden.video.denoise(sample, timesteps, context, {"pose": features}, _mask(sample))
+  found = {"v_down_00": down[0], "v_down_last": down[-1], "v_mid": middle, "v_eps": eps}
+  return {name: second(array) for name, array in found.items()}
+
+
+def losses(golden: Golden) -> Arrays:
+  """Training losses for given noise and timesteps."""
+  schedule = make_schedule(golden.body.networks.model.schedule)
+  clean, noise, pose = frames(golden["l_z0"]), frames(golden["l_noise"]), frames(golden["f_pose"])
+  timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
+  keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
+  head = golden.head.networks
+  inpaint = jit(head.inpaint_condition)(golden.head.weights, last(golden["vae_image"]), keep)
+  found: Arrays = {
+    "l_noisy": second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
+    "l_mask_latent": second(inpaint[..., :1]),
+    "l_masked_mean": second(inpaint[..., 1:] / head.model.vae.scaling_factor),
+  }
+  for name, part, extra in (("body", golden.body, {}), ("head", golden.head, {"inpaint": inpaint[:, None]})):
+    condition = {"pose": part.embed_pose(pose), **extra}
+    loss, _ = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, condition)
+    found[f"l_loss_{name}"] = np.asarray(loss.mean())
+  return found
+
+
+def _sampled(
+  golden: Golden, part: Network, noise: Array, condition: PyTree, window: int, overlap: int, prefix: str = ""
+) -> tuple[Array, Array]:
+  """(timesteps, latents after every step [S T H W C]) of a sampling run; `condition` has frames first."""
+  guidance = float(golden.setting(f"{prefix}guidance_scale"))
+  scale = float(golden.setting(f"{prefix}conditioning_scale"))
+  solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
+  sampler = Sampler(solver, WindowRule(window, overlap), guidance=guidance)
+
+  @jit
+  def run(weights, noise, condition, context, null_context):
+    denoise = lambda *inputs: part.networks.denoise(weights, *inputs, conditioning_scale=scale)
+    return sampler.clip(denoise, noise, condition, context, null_context, every_step=True)
+
+  contexts = towers(golden)
+  image, null = contexts["clip_last_hidden_state"][0], contexts["null_context"][0]
+  return solver.timesteps, run(part.weights, noise, condition, image, null)
+
+
+def clip_run(golden: Golden) -> Arrays:
+  """Latents and pictures of batch-overlapped temporal denoising of a clip."""
+  networks, weights = golden.video.networks, golden.video.weights
+  condition = {"pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0]}
+  window, overlap = int(golden.setting("window")), int(golden.setting("overlap"))
+  noise = last(golden["s_latents0"])[0]
+  timesteps, latents = _sampled(golden, golden.video, noise, condition, window, overlap)
+  images = jit(networks.decode)(weights, latents[-1])
+  return {
+    "s_timesteps": np.asarray(timesteps),
+    "s_latents_per_step": np.asarray(latents).transpose(0, 4, 1, 2, 3)[:, None],
+    "s_video": np.asarray(images).transpose(3, 0, 1, 2)[None],
+  }
+
+
+def head_run(golden: Golden) -> Arrays:
+  """Latents and pictures of a head run, frame by frame."""
+  networks, weights = golden.head.networks, golden.head.weights
+  images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
+  condition = {
+    "pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
+    "inpaint": jit(networks.inpaint_condition)(weights, images, keep),
+  }
+  _, latents = _sampled(golden, golden.head, last(golden["hs_latents0"]), condition, 1, 0, "head_")
+  return {
+    "hs_latents_per_step": np.asarray(latents).transpose(0, 1, 4, 2, 3),
+    "hs_images": np.asarray(jit(networks.decode)(weights, latents[-1])),
+  }
+
+
+GROUPS: tuple[Callable[[Golden], Arrays], ...] = (
+  towers,
+  autoencoder,
+  frame_network,
+  video_network,
+  losses,
+  clip_run,
+  head_run,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """The comparison of one array; `error` and `tolerance` are absolute."""
+
+  name: str
+  shape: tuple[int, ...]
+  error: float
+  tolerance: float
+
+  @property
+  def holds(self) -> bool:
+    """Whether the error is within the tolerance; a NaN is not."""
+    return self.error <= self.tolerance
+
+  def __str__(self) -> str:
+    shape = "x".join(map(str, self.shape)) or "scalar"
+    return f"{self.name:24}{shape:>20}{self.error:12.2e}{self.tolerance:12.2e}  {'ok' if self.holds else 'FAILS'}"
+
+
+def compare(name: str, wanted: NdArray, computed: NdArray | None) -> Row:
+  """Compares one array; the error is infinite for one that was not computed or has another shape."""
+  relative = 1e-4 if name.startswith(("s_", "hs_")) else 2e-5
+  exact = wanted.dtype.kind not in "fc"
+  largest = float(np.abs(wanted).max()) if wanted.size else 0.0
+  tolerance = 0.0 if exact else relative * max(1.0, largest)
+  error = float("inf")
+  if computed is not None and computed.shape == wanted.shape:
+    error = float(np.abs(computed.astype(np.float64) - wanted.astype(np.float64)).max()) if wanted.size else 0.0
+  return Row(name, wanted.shape, error, tolerance)
+
+
+def verify(folder: Path) -> Iterator[tuple[Row, NdArray | None]]:
+  """Yields (comparison, computed array or None) for every golden array that is not an input."""
+  golden = Golden(folder)
+  outputs = [name for name in golden.arrays if name not in INPUTS]
+  computed: dict[str, NdArray] = {}
+  for function in tqdm(GROUPS, desc="compute", unit="group", leave=False):
+    with contextlib.suppress(MissingInput):  # outputs that are not computed fail below
+      computed |= {name: np.asarray(array) for name, array in function(golden).items()}
+  for name in outputs:
+    yield compare(name, golden.arrays[name], computed.get(name)), computed.get(name)

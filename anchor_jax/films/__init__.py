@@ -1,0 +1,1 @@
+"""From films as they come to clips of poses: surveys, cuts, reports; no JAX."""

@@ -1,0 +1,167 @@
+"""What `generate --live` does with a camera: its pictures in, frames to a file or to a window, until it is stopped."""
+
+import argparse
+import contextlib
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.inference.live import Timing, follow, warm_up
+from anchor_jax.inference.person import Person, Reference
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.mediapipe import LandmarkModel
+from anchor_jax.motion.following import Finder, watch
+from anchor_jax.video.camera import Camera, Newest
+from anchor_jax.video.resumable import ResumableWriter
+
+_SHOWN = 512  # pixels: smaller frames are enlarged to about this
+
+
+def film(
+  args: argparse.Namespace,
+  camera: Camera,
+  person: Person,
+  reference: Reference | None,
+  measures: BodyMeasures | None,
+  settings: Mapping[str, Any],
+  tags: Mapping[str, str],
+  marked: Callable[[Any], Any],
+  model: contextlib.AbstractContextManager[Finder] | None = None,
+) -> tuple[int, Timing]:
+  """Follows who is before a camera until Ctrl-C, the window's q, --frames, or the end of a film that plays as one.
+
+  Args:
+    args: the flags of `generate`.
+    camera: opened.
+    person, reference, measures: who is shown; see `generate.generate`.
+    settings, tags: for the file's metadata.
+    marked: puts the watermark on a frame.
+    model: finds landmarks; default the landmark model.
+
+  Returns:
+    The number of frames, and what was measured.
+
+  Raises:
+    UserError: nobody is seen, there is no window to show, or the file can't be written.
+  """
+  with contextlib.ExitStack() as stack:
+    stack.callback(camera.close)
+    show = stack.enter_context(window(f"{args.checkpoint.name}: q ends")) if args.show else None
+    writer = None
+    if args.output is not None:
+      writer = stack.enter_context(contextlib.closing(ResumableWriter(args.output, camera.fps, settings, live=True)))
+    finder = stack.enter_context(LandmarkModel("a camera", masks=False) if model is None else model)
+    warm_up(person, reference, args.seed)
+    pictures = stack.enter_context(Newest(camera.read))
+    stack.enter_context(ended_by_interrupt(pictures.stop))
+    options = {"size": person.size, "measures": measures, "mapped": not args.no_retarget, "clock": time.monotonic}
+    seen = watch(pictures.take, finder, tell=functools.partial(print, flush=True), **options)
+    write = Shown(camera.fps, marked, writer, show, pictures.stop)
+    timing = follow(person, seen, camera.fps, write, reference, args.seed, args.frames)
+    if writer is not None:
+      writer.finish(tags)
+  return write.frames, timing
+
+
+class Shown:
+  """Takes frames with the times of their pictures to a file, in which those last as long, and to a window.
+
+  Attributes:
+    frames: number of frames taken.
+  """
+
+  def __init__(
+    self,
+    fps: float,
+    marked: Callable[[Any], Any],
+    writer: Any,
+    show: Callable[[Any], bool] | None,
+    stop: Callable[[], object],
+  ):
+    """Takes the ticks a second of the file, what puts a watermark on, where frames go, and what to call at the end."""
+    self.frames, self._fps, self._marked = 0, fps, marked
+    self._writer, self._show, self._stop = writer, show, stop
+    self._start, self._tick = 0.0, -1
+
+  def __call__(self, frame: UInt8[NdArray, "H W 3"], time: float) -> None:
+    """Writes and shows a frame whose picture came at `time` seconds."""
+    if not self.frames:
+      self._start = time
+    self._tick = max(self._tick + 1, round((time - self._start) * self._fps))
+    frame = self._marked(frame)
+    if self._writer is not None:
+      self._writer.write(frame, self._tick)
+    self.frames += 1
+    if self._show is not None and not self._show(frame):
+      self._stop()
+
+
+@contextlib.contextmanager
+def ended_by_interrupt(stop: Callable[[], object]) -> Iterator[None]:
+  """Within it, the first Ctrl-C calls `stop`, so that what is under way is finished; the second interrupts as ever."""
+  if threading.current_thread() is not threading.main_thread():  # signals come to that one alone
+    yield
+    return
+  before = signal.getsignal(signal.SIGINT)
+
+  def handle(*_: Any) -> None:
+    signal.signal(signal.SIGINT, before)
+    stop()
+
+  signal.signal(signal.SIGINT, handle)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def window(title: str) -> Iterator[Callable[[UInt8[NdArray, "H W 3"]], bool]]:
+  """Opens a window; gives what shows a frame in it, and says whether to go on: not after q, or once it is closed.
+
+  It is Tk's, which comes with Python: the pinned OpenCV has no windows.
+
+  Raises:
+    UserError: there is no screen, or no Tk.
+  """
+  try:
+    import tkinter
+
+    root = tkinter.Tk()
+  except ImportError:
+    raise UserError(
+      "--show needs Tk, which this Python lacks: install python3-tk, or write a file (--output)"
+    ) from None
+  except tkinter.TclError as error:
+    raise UserError(f"--show finds no screen ({error}): leave it out and write a file (--output)") from None
+  root.title(title)
+  label, closed = tkinter.Label(root), []
+  label.pack()
+  root.protocol("WM_DELETE_WINDOW", lambda: closed.append(True))
+  root.bind("q", lambda _: closed.append(True))
+
+  def show(frame: UInt8[NdArray, "H W 3"]) -> bool:
+    scale = max(1, round(_SHOWN / len(frame)))
+    large = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+    label.picture = tkinter.PhotoImage(data=pixmap(large))  # Tk forgets pictures that nobody holds
+    label.configure(image=label.picture)
+    root.update()
+    return not closed
+
+  try:
+    yield show
+  finally:
+    root.destroy()
+
+
+def pixmap(frame: UInt8[NdArray, "H W 3"]) -> bytes:
+  """The frame as a binary PPM file, which Tk reads without other libraries."""
+  return b"P6 %d %d 255 " % (frame.shape[1], frame.shape[0]) + np.ascontiguousarray(frame).tobytes()

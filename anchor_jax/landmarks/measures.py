@@ -1,0 +1,208 @@
+"""Measures of a person's body and of her place in the picture, robust over a video.
+
+Lengths are shares of the side of the square that is cropped from the video (`framing.Square`), so that they do not
+depend on the size of the frames. The depth that a landmark model guesses is not to be trusted, so limbs are measured in
+the picture: the 95th percentile of their lengths, since a limb looks shortest when it points at the camera.
+
+Only frames in which the person, the face or the hand was found are measured. Shots may be as near or as far as they
+like: within each the lengths are taken in widths of its shoulders.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from anchor_jax.core.shapes import Bool, Float, NdArray
+from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
+from anchor_jax.landmarks.widths import Widths
+
+EARS = (7, 8)  # among the body points
+_LIMB_PERCENTILE = 95
+_LEAST_FRAMES = 5  # of a shot whose shoulders are measured
+_LEAST_SEEN = 0.05  # of the frames: a limb that is within the picture in fewer is not measured
+# A part of an arm that is shorter than this share of the shoulders, or a forearm than that of the upper arm, points at
+# the camera in nearly all frames: its length is not known. Of adults the upper arm has 0.9, the forearm 0.75.
+_SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
+_LARGEST = 10.0  # sides of the square: a stored measure beyond this is damaged
+
+
+@dataclasses.dataclass(frozen=True)
+class BodyMeasures:
+  """What is known of a body; lengths in sides of the square.
+
+  Attributes:
+    place: x and y of the middle between the shoulders, the median over the video.
+    shoulders: between the shoulders, the 80th percentile, since a turned body looks narrower.
+    neck: from the middle between the shoulders to the middle between the ears, median.
+    torso: from the middle between the shoulders to that between the hips, median.
+    hips: between the hips, median.
+    palm: from the wrist to the knuckle of the middle finger, in three dimensions, median of both hands.
+    upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture, or points at the
+      camera in nearly all frames.
+    forearm: from elbow to wrist, in the same way.
+    face: width and height of the face's mesh in three dimensions, median; None where no face was found.
+    widths: of her solids, clothes and hair included (body/fit.py); None for those of a standard body, as in files of
+      earlier versions.
+  """
+
+  place: tuple[float, float]
+  shoulders: float
+  neck: float
+  torso: float
+  hips: float
+  palm: float
+  upper_arm: float | None
+  forearm: float | None
+  face: tuple[float, float] | None
+  widths: Widths | None = None
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the measures by name, rounded to a millionth of the side."""
+    rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)
+    named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "widths"}
+    numbers = {name: rounded(value) for name, value in named.items()}
+    return numbers if self.widths is None else numbers | {"widths": self.widths.to_json()}
+
+  @classmethod
+  def from_json(cls, values: Any) -> "BodyMeasures":
+    """Returns the measures that `to_json` wrote.
+
+    Raises:
+      ValueError, KeyError or TypeError: they are not.
+    """
+    read: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+      if field.name == "widths":
+        stored = values.get("widths")
+        read["widths"] = None if stored is None else Widths.from_json(stored)
+        continue
+      if values[field.name] is None and field.name in ("upper_arm", "forearm", "face"):
+        read[field.name] = None
+        continue
+      pair = field.name in ("place", "face")
+      stored: Any = values[field.name]
+      numbers = [float(number) for number in (stored if pair else [stored])]
+      lowest = -_LARGEST if field.name == "place" else 1e-6
+      if len(numbers) != 1 + pair or not all(math.isfinite(n) and lowest <= n <= _LARGEST for n in numbers):
+        raise ValueError(f"body measure {field.name}")
+      read[field.name] = tuple(numbers) if pair else numbers[0]
+    return cls(**read)
+
+
+def measure(track: Track, square: Square) -> BodyMeasures:
+  """Measures the person of a track, over all frames that can be trusted.
+
+  Args:
+    track: mended.
+    square: the crop of her video.
+  """
+  found = np.ones(len(track), bool) if track.has_body is None else track.has_body
+  body, unit = track.body[found], _units(track, found)
+  middle = body[:, SHOULDERS, :2].mean(axis=1)
+  x, y = (np.median(middle, axis=0) - (square.left, square.top)) / square.side
+  width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
+  shoulders = _positive(float(np.percentile(width, 80)) / square.side)
+  apart = lambda points: np.linalg.norm(points, axis=-1) / unit
+  usual = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
+  upper_arm, forearm = (
+    _limb(track, body[:, start, :2], body[:, end, :2], unit) for start, end in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS))
+  )
+  if forearm is not None and forearm < _SHORTEST_FOREARM * (upper_arm or 0.0):
+    forearm = None
+  return BodyMeasures(
+    place=(float(x), float(y)),
+    shoulders=shoulders,
+    neck=usual(apart(body[:, EARS, :2].mean(axis=1) - middle)),
+    torso=usual(apart(body[:, HIPS, :2].mean(axis=1) - middle)),
+    hips=usual(apart(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
+    palm=_palm(track, found, unit, usual),
+    upper_arm=None if upper_arm is None else _positive(upper_arm * shoulders),
+    forearm=None if forearm is None else _positive(forearm * shoulders),
+    face=_face(track, found, unit, usual),
+  )
+
+
+def _units(track: Track, found: Bool[NdArray, " T"]) -> Float[NdArray, " F"]:
+  """Pixels between the shoulders in the shot of each frame in which the person was found; all shots' in short ones."""
+  whole = _width(track.body[found])
+  units = np.full(len(track), whole)
+  for first, last in track.shots if len(track.shots) > 1 else ():
+    here = found[first:last]
+    if here.sum() >= _LEAST_FRAMES:
+      units[first:last] = _width(track.body[first:last][here])
+  return units[found]
+
+
+def _width(body: Float[NdArray, "T 33 3"]) -> float:
+  """The 80th percentile of the shoulders' width, in pixels."""
+  return max(float(np.percentile(np.linalg.norm(body[:, 11, :2] - body[:, 12, :2], axis=-1), 80)), 1e-6)
+
+
+def _palm(track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any) -> float:
+  """The palms' length: of the hands that were found, else of those that were placed on the wrists."""
+  hands = track.hands[found]
+  lengths = np.linalg.norm(hands[:, :, 9] - hands[:, :, 0], axis=-1) / unit[:, None]
+  known = None if track.has_hands is None else track.has_hands[found]
+  return usual(lengths if known is None or not known.any() else lengths[known])
+
+
+def _face(
+  track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any
+) -> tuple[float, float] | None:
+  """Width and height of the face; None where it was never found."""
+  face = track.face[found]
+  known = np.isfinite(face[:, 0, 0])
+  if not known.all():
+    return None
+  seen = track.has_face[found] if track.has_face[found].any() else known
+  across, along = (np.linalg.norm(face[seen, a] - face[seen, b], axis=-1) for a, b in ((454, 234), (10, 152)))
+  return usual(across / unit[seen]), usual(along / unit[seen])
+
+
+def _positive(length: float) -> float:
+  """The length, at least a thousandth of the side, so that it can be divided by."""
+  return max(length, 1e-3)
+
+
+def _limb(
+  track: Track, start: Float[NdArray, "F 2 2"], end: Float[NdArray, "F 2 2"], unit: Float[NdArray, " F"]
+) -> float | None:
+  """Length of a limb of both sides in shoulder widths, where it is within the picture: beyond it the model guesses."""
+  picture = np.array([track.width, track.height])
+  seen = np.all([(points >= 0).all(axis=-1) & (points < picture).all(axis=-1) for points in (start, end)], axis=0)
+  if seen.sum() < max(1, _LEAST_SEEN * len(start)):
+    return None
+  lengths = (np.linalg.norm(end - start, axis=-1) / unit[:, None])[seen]
+  length = float(np.percentile(lengths, _LIMB_PERCENTILE))
+  return None if length < _SHORTEST_ARM else length
+
+
+def typical(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
+  """Returns the measures of one person in several videos: for each the median, weighted by the videos' frames."""
+  joined: dict[str, Any] = {}
+  for field in dataclasses.fields(BodyMeasures):
+    if field.name == "widths":  # fitted to all of her videos at once; of those fitted apart, the longest's
+      fitted = [(count, one.widths) for one, count in zip(measures, frames, strict=True) if one.widths is not None]
+      joined["widths"] = max(fitted, key=lambda pair: pair[0])[1] if fitted else None
+      continue
+    known = [(getattr(one, field.name), count) for one, count in zip(measures, frames, strict=True)]
+    values, counts = zip(*[(value, count) for value, count in known if value is not None] or [(None, 0)])
+    if values[0] is None:
+      joined[field.name] = None
+    elif isinstance(values[0], tuple):
+      joined[field.name] = tuple(_weighted_median(column, counts) for column in zip(*values))
+    else:
+      joined[field.name] = _weighted_median(values, counts)
+  return BodyMeasures(**joined)
+
+
+def _weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
+  order = np.argsort(values)
+  reached = np.cumsum(np.asarray(weights)[order])
+  # where one half of the weight ends and the other begins between two values, their mean
+  middle = [np.searchsorted(2 * reached, reached[-1], side=side) for side in ("left", "right")]
+  return float(np.mean([values[order[min(int(place), len(values) - 1)]] for place in middle]))

@@ -1,0 +1,209 @@
+"""Converts folders of diffusers and transformers for training, and trained people back into such folders.
+
+A source is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/), one model's, or a
+single file of latent diffusion; to go out also a workdir of training. Nothing is written unless every key of every
+model fits.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.outputs import new_folder
+from anchor_jax.files.shipped import folder_of
+from anchor_jax.formats.diffusers import DTYPES, load_config, load_tensors, save_tensors
+from anchor_jax.formats.folders import (
+  MODELS,
+  ModelFolder,
+  StoredModel,
+  check_target,
+  open_folder,
+  stored_models,
+  write_models,
+)
+from anchor_jax.formats.lora_files import holds_lora, merge_lora, read_lora, write_lora
+from anchor_jax.formats.roles import PARTS, ROLES, SHARED, Place
+from anchor_jax.formats.single_file import is_single_file, open_network, open_single_file, open_tensors
+from anchor_jax.store.complete import complete
+
+
+@dataclasses.dataclass(frozen=True)
+class FileChoice:
+  """What to read of single files, and what to add to the networks of the source.
+
+  Attributes:
+    averaged, prediction: see `open_single_file`.
+    loras: (file of adapters, strength), added one after the other.
+  """
+
+  averaged: bool = False
+  prediction: str = ""
+  loras: Sequence[tuple[Path, float]] = ()
+
+
+AS_IT_IS = FileChoice()
+
+
+def from_diffusers(
+  source: Path,
+  target: Path,
+  image_encoder: Path | None = None,
+  controlnet: Path | None = None,
+  head: Path | None = None,
+  make_controlnet: bool = True,
+  make_head: bool = False,
+  stem_widths: tuple[int, ...] = (16, 32, 96, 256),
+  dtype: str | None = None,
+  choice: FileChoice = AS_IT_IS,
+) -> ModelFolder | None:
+  """Writes the folder of models that --config.init takes; returns what is in it (None for a single model).
+
+  Args:
+    source: a pipeline's folder or one model's, or a single .safetensors: a whole model, one network, or adapters, which
+      are written under diffusers' names.
+    target: created, or replaced where it holds models already.
+    image_encoder: folder of that model, where the pipeline has none.
+    controlnet: folder or file of that model, where the pipeline has none.
+    head: an inpainting pipeline (or UNet) for the head, or a single file of one.
+    make_controlnet: make a pose branch from each UNet that has none.
+    make_head: make a head UNet from the body's.
+    stem_widths: channels of the new pose branches' stems.
+    dtype: "float32", "float16", "bfloat16", or None for the types in the files.
+    choice: of single files.
+
+  Raises:
+    UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
+  """
+  _check(source, target, image_encoder, controlnet, head, *(file for file, _ in choice.loras))
+  if is_single_file(source) and holds_lora(tensors := open_tensors(source)):
+    changes = read_lora(source, tensors)
+    with new_folder(target, MODELS) as folder:
+      write_lora(folder, changes, None if dtype is None else DTYPES[dtype])
+    return None
+  if is_single_file(source):
+    models = open_single_file(source, choice.averaged, choice.prediction)
+    single = next(iter(models.models.values())) if len(models.models) == 1 else None
+  elif (source / "config.json").exists():
+    config = load_config(source)
+    models, single = ModelFolder(), StoredModel(config, load_tensors(source, config))
+  else:
+    models, single = open_folder(source), None
+  if single is not None:
+    if choice.loras:
+      raise UserError(f"{source} holds one network alone: give a whole model, to which --lora is added")
+    assert single.config is not None
+    with new_folder(target, MODELS) as folder:
+      save_tensors(folder, single.config, single.tensors, dtype)
+    return None
+  if not is_single_file(source) and (choice.averaged or choice.prediction):
+    raise UserError(f"{source} is a folder, which has one set of weights and says what they predict: leave --ema and"
+                    " --prediction out")  # fmt: skip
+  for file, strength in choice.loras:
+    merge_lora(models, read_lora(file, open_tensors(file)), strength, file)
+  if image_encoder is not None:
+    if image_encoder.is_file():
+      raise UserError(f"{image_encoder} is a file: give CLIP's folder, whose config.json has its sizes")
+    config = load_config(image_encoder, ROLES["image_encoder"].config)
+    models.models[Place(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
+  if controlnet is not None:
+    models.models[Place(SHARED, "controlnet")] = _network(controlnet, ControlNetConfig)
+  if head is not None:
+    path = head if is_single_file(head) or (head / "config.json").exists() else head / "unet"
+    unet = _network(path, UNetConfig)
+    assert isinstance(unet.config, UNetConfig)
+    if unet.config.in_channels == unet.config.out_channels:
+      raise UserError(f"{path} has {unet.config.in_channels} input channels: give an inpainting UNet, or --make-head")
+    models.models[Place("head", "unet")] = unet
+  complete(models, make_controlnet, make_head, stem_widths)
+  with new_folder(target, MODELS) as folder:
+    write_models(folder, models, dtype)
+  return models
+
+
+def _network(path: Path, kind: type[UNetConfig] | type[ControlNetConfig]) -> StoredModel:
+  """The network of a class in its folder or in a single file."""
+  if is_single_file(path):
+    return open_network(path, kind)
+  config = load_config(path, kind)
+  return StoredModel(config, load_tensors(path, config))
+
+
+def to_diffusers(
+  source: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest", base: str = ""
+) -> ModelFolder | None:
+  """Writes folders that diffusers and transformers load; returns what is in them (None for a single model).
+
+  What body and head have alike is written once; where they differ, null contexts too, each has its own. Networks are
+  written alone, not what is known of the person: her picture, and texture and room (config.data.appearance).
+
+  Args:
+    source: a workdir, a folder of adapters, a folder of models or one model's.
+    target: created, or replaced where it holds models already.
+    weights: "ema" for a workdir's averaged weights where there are any, "raw" for the others.
+    dtype: as in `from_diffusers`.
+    step: of a workdir: newest, best or a number.
+    base: the weights that adapters change, where they aren't those that training started from.
+
+  Raises:
+    UserError: as in `from_diffusers`.
+  """
+  from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in, read_part  # orbax takes a second
+
+  source = folder_of(source)
+  if not is_workdir(source):
+    return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
+  _check(source, target, Path(base) if base else None)
+  choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
+  # An autoencoder alone is a folder of models too; beside a body it is the one that the body was trained with.
+  parts = {part: read_part(source, part, choice) for part in trained if part in PARTS or len(trained) == 1}
+  models = ModelFolder.of_parts(
+    {
+      part if part in PARTS else SHARED: stored_models(stored.networks.model, stored.weights)
+      for part, stored in parts.items()
+    }
+  )
+  with new_folder(target, MODELS) as folder:
+    write_models(folder, models, dtype)
+  return models
+
+
+def to_adapters(
+  workdir: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest"
+) -> list[str]:
+  """Writes what a workdir's parts learned as adapters, without the networks that these change; returns the parts.
+
+  Args:
+    workdir: of runs with config.lora.rank.
+    target: created, or replaced where it holds adapters already.
+    weights, dtype, step: as in `to_diffusers`.
+
+  Raises:
+    UserError: no such run, or `target` holds something else.
+  """
+  from anchor_jax.store.saving import write_adapters
+  from anchor_jax.store.weights import CheckpointChoice, is_workdir, parts_in
+
+  workdir = folder_of(workdir)
+  _check(workdir, target)
+  parts = [part for part in parts_in(workdir) if part in PARTS] if is_workdir(workdir) else []
+  if not parts:
+    raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
+  with new_folder(target, MODELS) as folder:
+    for part in parts:
+      write_adapters(workdir, part, folder, CheckpointChoice(averaged=weights == "ema", step=step), dtype or "float32")
+  return parts
+
+
+def _check(source: Path, target: Path, *others: Path | None) -> None:
+  """Refuses a source that is none and a target whose replacement would delete an input or anything but our models."""
+  if not source.is_dir() and not is_single_file(source):
+    raise UserError(f"no folder or file {source}")
+  inside = Path(os.path.realpath(target))  # unlike Path.resolve, it leaves links that lead in a circle to the readers
+  for given in (source, *others):
+    outside = given and Path(os.path.realpath(given))
+    if outside and (inside == outside or outside.is_relative_to(inside)):
+      raise UserError(f"{target} holds what is to be converted; choose another folder")
+  check_target(target)

@@ -1,0 +1,1 @@
+"""How a studio person looks: body, face, hair, clothes, light and background, drawn on the rasterizer's points."""

@@ -1,0 +1,48 @@
+"""A picture of an appearance, to be looked at before anything is trained on it."""
+
+import cv2
+import numpy as np
+
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.texels import TEXELS
+
+_UNSEEN = (90, 0, 90)  # what was never seen
+_COLUMNS = 8
+
+
+def appearance_sheet(appearance: Appearance, side: int = 256) -> UInt8[NdArray, "h w 3"]:
+  """Plate and key frames in a row, below them the textures of all charts that were seen, with their names.
+
+  What was never seen is purple.
+
+  Args:
+    appearance: of one person.
+    side: height and width of plate and key frames.
+  """
+  plate = np.where(appearance.plate_coverage[..., None] > 0, appearance.plate, np.array(_UNSEEN, np.uint8))
+  pictures = [_resized(picture, side) for picture in (plate, *appearance.key_frames)]
+  top = np.concatenate(pictures, axis=1)
+  tiles = [
+    _tile(appearance.atlas[number], appearance.coverage[number], name)
+    for number, (name, _) in enumerate(appearance.charts)
+    if appearance.coverage[number].any()
+  ]
+  tiles += [np.zeros_like(tile) for tile in tiles[:1]] * (-len(tiles) % _COLUMNS)
+  rows = [np.concatenate(tiles[i : i + _COLUMNS], axis=1) for i in range(0, len(tiles), _COLUMNS)]
+  width = max(part.shape[1] for part in (top, *rows))
+  return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0))) for part in (top, *rows)])
+
+
+def _resized(picture: UInt8[NdArray, "H W 3"], side: int) -> UInt8[NdArray, "h w 3"]:
+  smooth = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_CUBIC
+  return cv2.resize(picture, (side, side), interpolation=smooth)
+
+
+def _tile(texture: UInt8[NdArray, "S S 3"], coverage: UInt8[NdArray, "S S"], name: str) -> UInt8[NdArray, "h w 3"]:
+  """One chart, twice as large, its name above it."""
+  shown = np.where(coverage[..., None] > 0, texture, np.array(_UNSEEN, np.uint8))
+  tile = np.zeros((2 * TEXELS + 16, 2 * TEXELS + 4, 3), np.uint8)
+  tile[14:-2, 2:-2] = shown.repeat(2, axis=0).repeat(2, axis=1)
+  cv2.putText(tile, name, (3, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (220, 220, 220), 1, cv2.LINE_AA)
+  return tile

@@ -1,0 +1,163 @@
+"""A person's appearance, and the file that holds it (safetensors).
+
+The file's metadata: `format`, `charts`, a JSON list of [name, periodic in u], and, where they are known, `measures` of
+her body as JSON; `crc32` of all that. Everything is checked on reading; nothing in the file can be run.
+"""
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.files.inputs import regular_file, strict_json
+from anchor_jax.files.outputs import new_file
+from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.texture.texels import LEVELS, TEXELS
+
+FORMAT = "1"
+_LARGEST_PICTURE = 4096  # pixels each way
+_MOST_KEY_FRAMES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+  """What one film shows of a person and her room, all uint8.
+
+  Attributes:
+    charts: name and whether u is periodic, for each chart by number; the first is "none".
+    atlas: RGB texture of each chart, rows along v, columns along u; 0 where `coverage` is.
+    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its colour comes from texels nearby.
+    spread: root mean square deviation of the film's colours from `atlas`, grey levels; 0 where nothing was seen.
+    plate: the room without the person; 0 where `plate_coverage` is.
+    plate_coverage: 255 where the room was seen, 0 in holes.
+    key_frames: K frames of the film, the most useful first.
+    key_surfaces: their surface maps; chart 0 where the person is not.
+    key_masks: 255 where they show the person, hair and clothes included; None in files of earlier versions.
+    measures: of her body, in sides of the pictures; None where they are not known, as in files of earlier versions.
+  """
+
+  charts: tuple[tuple[str, bool], ...]
+  atlas: UInt8[NdArray, "charts texels texels 3"]
+  coverage: UInt8[NdArray, "charts texels texels"]
+  spread: UInt8[NdArray, "charts texels texels"]
+  plate: UInt8[NdArray, "H W 3"]
+  plate_coverage: UInt8[NdArray, "H W"]
+  key_frames: UInt8[NdArray, "K H W 3"]
+  key_surfaces: UInt8[NdArray, "K H W 3"]
+  key_masks: UInt8[NdArray, "K H W"] | None = None
+  measures: BodyMeasures | None = None
+
+
+_OPTIONAL = ("key_masks",)
+_ARRAYS = tuple(
+  field.name for field in dataclasses.fields(Appearance) if field.name not in ("charts", "measures", *_OPTIONAL)
+)
+
+
+def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
+  """Writes a file; it appears complete or not at all.
+
+  Raises:
+    UserError: `path` cannot be written.
+  """
+  kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(appearance, name) is not None]
+  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in kept}
+  metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
+  if appearance.measures is not None:
+    metadata["measures"] = json.dumps(appearance.measures.to_json())
+  metadata["crc32"] = _checksum(arrays, metadata)
+  with new_file(path) as partial:
+    partial.write_bytes(_ordered(save(arrays, metadata)))
+
+
+def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str:
+  """CRC-32 of all that a file holds; those of earlier versions have none."""
+  checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures")]).encode())
+  for name in sorted(arrays):
+    checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), checksum))
+  return f"{checksum:08x}"
+
+
+def _ordered(data: bytes) -> bytes:
+  """A safetensors file whose header names things in order: equal appearances are equal bytes.
+
+  The library writes metadata in an order that changes from call to call.
+  """
+  end = 8 + int.from_bytes(data[:8], "little")
+  header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+  header += b" " * (-len(header) % 8)
+  return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | None = None) -> Appearance:
+  """Reads a file that `write_appearance` wrote.
+
+  Args:
+    path: the file.
+    charts: those that the surface maps will name; None accepts the file's.
+
+  Raises:
+    UserError: no such file, not an appearance, damaged, of another format or with other charts.
+  """
+  regular_file(path, "appearance")
+  try:
+    with safe_open(path, "numpy") as opened:
+      metadata = opened.metadata() or {}
+      if metadata.get("format") != FORMAT:
+        raise UserError(
+          f"{path} has format {metadata.get('format', 'unknown')[:20]!r}, this version reads {FORMAT!r}: prepare again"
+        )
+      own = _read_charts(metadata.get("charts", ""))
+      measures = BodyMeasures.from_json(strict_json(metadata["measures"])) if "measures" in metadata else None
+      slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
+      shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
+      if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
+        raise ValueError("arrays of the wrong kind or size")
+      arrays = {name: opened.get_tensor(name) for name in shapes}
+    if metadata.get("crc32", checksum := _checksum(arrays, metadata)) != checksum:
+      raise ValueError("not as it was written")
+    if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
+      raise ValueError("unknown charts")
+  except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):
+    raise UserError(f"{path} is not an appearance or is damaged: prepare the person's film again") from None
+  if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
+    raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
+  return Appearance(charts=own, measures=measures, **arrays)
+
+
+def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
+  charts = strict_json(text)
+  if not isinstance(charts, list) or not 1 <= len(charts) <= LEVELS:
+    raise ValueError("no list of charts")
+  for entry in charts:
+    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], bool)):
+      raise ValueError("not a chart")
+  return tuple((name, periodic) for name, periodic in charts)
+
+
+def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
+  if set(shapes) - set(_OPTIONAL) != set(_ARRAYS):
+    return False
+  texels = (charts, TEXELS, TEXELS)
+  plate, keys = shapes["plate"], shapes["key_frames"]
+  if len(plate) != 3 or len(keys) != 4 or max(*plate, *keys[1:]) > _LARGEST_PICTURE or keys[0] > _MOST_KEY_FRAMES:
+    return False
+  wanted = dict(
+    atlas=(*texels, 3),
+    coverage=texels,
+    spread=texels,
+    plate=(*plate[:2], 3),
+    plate_coverage=plate[:2],
+    key_frames=(*keys[:3], 3),
+    key_surfaces=(*keys[:3], 3),
+    key_masks=keys[:3],
+  )
+  wanted = {name: shape for name, shape in wanted.items() if name in shapes}
+  return shapes == wanted and min(plate[:2]) > 0

@@ -1,0 +1,109 @@
+"""Uploads: checked in size, kind and content, copied under our own names, and no path of the machine is told."""
+
+import os
+
+import numpy as np
+import pytest
+from people import make_posed_frames
+
+from anchor_jax.app.access import uploads
+from anchor_jax.app.access.intake import Upload
+from anchor_jax.app.access.uploads import Limits, take_films, without_paths
+from anchor_jax.core.errors import UserError
+from anchor_jax.landmarks.sidecar import write_posed_video
+from anchor_jax.video.video import write_video
+
+
+def uploaded(*paths):
+  return [Upload(path.name, "a", path.name, path, path.stat().st_size if path.exists() else 0, 0.0) for path in paths]
+
+
+@pytest.fixture
+def film(tmp_path):
+  """Uploaded files: a film with its sidecar."""
+  write_posed_video(tmp_path / "in/Ana ; rm -rf.mp4", make_posed_frames(4), 10)
+  return uploaded(tmp_path / "in/Ana ; rm -rf.mp4", *sorted((tmp_path / "in/Ana ; rm -rf.anchor").iterdir()))
+
+
+def test_a_film_is_copied_with_its_sidecar_under_our_names_and_can_be_used_again(film, tmp_path):
+  for folder in (tmp_path / "out", tmp_path / "again"):
+    assert take_films(film, folder, "film", Limits()) == ("film_1.mp4",)
+    assert sorted(place.name for place in folder.iterdir()) == ["film_1.anchor", "film_1.mp4"]
+    assert {place.name for place in (folder / "film_1.anchor").iterdir()} == set(uploads.SIDECAR_FILES) - {
+      "surface.mkv"
+    }
+  assert all(upload.path.exists() for upload in film)
+
+
+@pytest.mark.parametrize(
+  "name,content,limits,told",
+  [
+    ("a.mp4", b"", Limits(), "a.mp4 is empty"),
+    ("a.mp4", b"not a film", Limits(), "a.mp4 .*not a video"),
+    ("a.exe", b"x", Limits(), "not a film"),
+    ("a.mp4", b"x" * 1001, Limits(megabytes=0), "larger than"),
+    ("pose.mkv", b"x", Limits(), "upload a film"),
+  ],
+)
+def test_a_bad_upload_is_refused_each_time_and_leaves_nothing(name, content, limits, told, tmp_path):
+  bad = tmp_path / name
+  bad.write_bytes(content)
+  for _ in range(2):
+    with pytest.raises(UserError, match=told) as error:
+      take_films(uploaded(bad), tmp_path / "out", "film", limits)
+    assert not list((tmp_path / "out").rglob("*.*")) and str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["a link", "a pipe", "gone"])
+def test_what_is_no_file_any_more_is_refused_and_not_waited_for(what, tmp_path):
+  film = tmp_path / "a.mp4"
+  film.write_bytes(b"x")
+  (given,) = uploaded(film)
+  film.unlink()
+  if what == "a pipe":
+    os.mkfifo(film)
+  elif what == "a link":
+    film.symlink_to("/dev/zero")
+  with pytest.raises(UserError, match="upload it again"):
+    take_films([given], tmp_path / "out", "film", Limits())
+
+
+def test_what_is_too_long_too_large_or_lacks_the_model_is_refused(tmp_path, monkeypatch):
+  def upload(limits):
+    write_video(tmp_path / "a.mp4", np.zeros((20, 32, 48, 3), np.uint8), 10)
+    take_films(uploaded(tmp_path / "a.mp4"), tmp_path / "out", "film", limits)
+
+  monkeypatch.setattr(uploads, "_LANDMARKS", "no_such_model")
+  with pytest.raises(UserError, match="2 s is too long"):
+    upload(Limits(seconds=1))
+  with pytest.raises(UserError, match="48 x 32 is too large"):
+    upload(Limits(side=40))
+  with pytest.raises(UserError, match="make landmarks"):
+    upload(Limits())
+  monkeypatch.setattr(uploads, "_LANDMARKS", "numpy")
+  upload(Limits())
+
+
+def test_too_many_films_and_a_sidecar_for_two_are_refused(tmp_path):
+  films = [tmp_path / f"{number}.mp4" for number in range(9)]
+  for place in [*films, tmp_path / "pose.mkv"]:
+    place.write_bytes(b"x")
+  with pytest.raises(UserError, match="too many"):
+    uploads.sort_uploads(uploaded(*films), Limits())
+  with pytest.raises(UserError, match="one film"):
+    uploads.sort_uploads(uploaded(*films[:2], tmp_path / "pose.mkv"), Limits())
+  with pytest.raises(UserError, match="twice"):
+    uploads.sort_uploads(uploaded(films[0], tmp_path / "pose.mkv", tmp_path / "pose.mkv"), Limits())
+
+
+@pytest.mark.parametrize(
+  "text,shown",
+  [
+    ("/srv/x/people/0f/films/film_1.mp4 is damaged: copy it again", "film_1.mp4 is damaged: copy it again"),
+    ("cannot write '/a b/c.mp4': choose", "cannot write 'b/c.mp4': choose"),
+    ("1/2 of it, at 3 frames/s", "1/2 of it, at 3 frames/s"),
+    ("~/x/y.mp4 and ../z.mp4 (/a/b)", "y.mp4 and z.mp4 (b)"),
+  ],
+)
+def test_messages_keep_only_the_last_part_of_a_path(text, shown):
+  assert without_paths(text) == shown or "/a" not in without_paths(text)

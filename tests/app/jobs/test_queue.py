@@ -1,0 +1,193 @@
+"""Jobs: one at a time, in order, cancelled, killed and going on; the processes are small shells."""
+
+import fcntl
+import os
+import subprocess
+import time
+
+import pytest
+
+from anchor_jax.app.access.people import People
+from anchor_jax.app.jobs.commands import Command
+from anchor_jax.app.jobs.queue import CANCELLED, DONE, FAILED, MOST_WAITING, RUNNING, WAITING, Jobs
+from anchor_jax.app.jobs.worker import Worker, _end_left_over
+from anchor_jax.core.errors import UserError
+
+
+def shell(text):
+  return Command("a shell", ("/bin/sh", "-c", text))
+
+
+def until(truth, seconds=300):  # below what jobs sleep here, and more than a busy machine takes
+  limit = time.monotonic() + seconds
+  while not truth():
+    assert time.monotonic() < limit, "it takes too long"
+    time.sleep(0.01)
+
+
+@pytest.fixture
+def people(tmp_path):
+  return People(tmp_path)
+
+
+@pytest.fixture
+def ana(people):
+  return people.add(people.new("Ana", "a", "film", 128, True)).name
+
+
+@pytest.fixture
+def work(people, tmp_path):
+  """Starts workers whose jobs run the commands given, and stops them at the end."""
+  started = []
+
+  def start(*commands):
+    jobs = Jobs(people)
+    worker = Worker(jobs, lambda _: [shell(text) for text in commands], tmp_path)
+    worker.start()
+    started.append(worker)
+    return jobs, worker
+
+  yield start
+  for worker in started:
+    worker.stop()
+
+
+def test_jobs_run_one_at_a_time_in_order(work, people, ana, tmp_path):
+  jobs = Jobs(people)
+  names = [jobs.add(ana, "a", "video").name for _ in range(3)]
+  jobs, _ = work("[ ! -e busy ] && touch busy && sleep 0.05 && rm busy", f"echo x >> {tmp_path}/done")
+  until(lambda: not jobs.line())
+  assert [jobs.get(name).state for name in names] == [DONE] * 3
+  assert (tmp_path / "done").read_text() == "x\n" * 3
+  assert jobs.get(names[0]).ended <= jobs.get(names[1]).started
+
+
+def test_the_line_is_shown_and_its_length_limited(people, ana):
+  jobs = Jobs(people)
+  first = jobs.add(ana, "a", "train")
+  with pytest.raises(UserError, match="already"):
+    jobs.add(ana, "a", "train")
+  others = [jobs.add(ana, "a", "video") for _ in range(MOST_WAITING - 1)]
+  with pytest.raises(UserError, match="wait already"):
+    jobs.add(ana, "a", "video")
+  jobs.add(ana, "b", "video")
+  assert jobs.take().name == first.name
+  assert [job.name for job in jobs.line()][: len(others) + 1] == [first.name, *(job.name for job in others)]
+  assert {job.owner for job in jobs.of(ana, "b")} == {"b"}
+
+
+def test_a_failure_is_told_and_the_next_job_runs(work, people, ana):
+  jobs, worker = work("echo 'error: /a/b.mp4 is bad: take another'; exit 2")
+  job = jobs.add(ana, "a", "video")
+  worker.wake()
+  until(lambda: not jobs.line())
+  assert (jobs.get(job.name).state, jobs.get(job.name).error) == (FAILED, "b.mp4 is bad: take another")
+
+
+def test_an_unexpected_failure_ends_its_job_and_no_other(people, ana, tmp_path, caplog):
+  jobs = Jobs(people)
+  first, second = jobs.add(ana, "a", "train"), jobs.add(ana, "a", "video")
+
+  def commands(job):
+    if job.name == first.name:
+      raise KeyError("a secret")
+    return [shell("true")]
+
+  worker = Worker(jobs, commands, tmp_path)
+  worker.start()
+  until(lambda: not jobs.line())
+  worker.stop()
+  assert [jobs.get(job.name).state for job in (first, second)] == [FAILED, DONE]
+  assert "secret" not in jobs.get(first.name).error and "a secret" in caplog.text
+
+
+def test_a_job_s_state_holds_though_the_disk_is_full(people, ana, monkeypatch, caplog):
+  jobs = Jobs(people)
+  job = jobs.add(ana, "a", "train")
+
+  def full(_):
+    raise UserError("the disk is full")
+
+  monkeypatch.setattr(jobs, "_write", full)
+  with pytest.raises(UserError, match="full"):
+    jobs.add(ana, "a", "video")
+  assert [one.name for one in jobs.line()] == [job.name]
+  assert jobs.cancel(job.name).state == CANCELLED and not jobs.line() and "not kept" in caplog.text
+
+
+def test_a_job_that_begins_while_it_is_cancelled_does_not_run(work, people, ana, tmp_path):
+  jobs, worker = work(f"sleep 60; touch {tmp_path}/never")
+  waiting = jobs.add(ana, "a", "train")  # as a browser saw it
+  worker.wake()
+  until(lambda: jobs.get(waiting.name).state == RUNNING)
+  worker.cancel(waiting)
+  worker.wait_until_ended(waiting)
+  assert jobs.get(waiting.name).state == CANCELLED and not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("content", ["0", "1", "-1", "x", "9" * 30])
+def test_a_lock_that_names_no_process_of_ours_ends_nothing(people, ana, content, monkeypatch):
+  jobs = Jobs(people)
+  job = jobs.add(ana, "a", "train")
+  ended = []
+  monkeypatch.setattr("anchor_jax.app.jobs.worker.os.killpg", lambda group, _: ended.append(group))
+  with jobs.path(job, ".lock").open("w+") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write(content)
+    lock.flush()
+    _end_left_over(jobs.path(job, ".lock"))
+  assert not ended
+
+
+def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(work, ana, tmp_path):
+  jobs, worker = work(f"echo $$ > {tmp_path}/pid; exec sleep 600", "touch never")
+  runs, waits = jobs.add(ana, "a", "train"), jobs.add(ana, "a", "video")
+  worker.wake()
+  until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+  worker.cancel(jobs.get(waits.name))
+  worker.cancel(jobs.get(runs.name))
+  worker.wait_until_ended(runs)
+  assert [jobs.get(job.name).state for job in (runs, waits)] == [CANCELLED] * 2
+  with pytest.raises(ProcessLookupError):
+    os.kill(int((tmp_path / "pid").read_text()), 0)
+  assert not (tmp_path / "never").exists()
+
+
+def test_a_stopped_worker_leaves_its_job_waiting_and_the_next_one_goes_on_with_its_command(work, people, ana, tmp_path):
+  jobs, worker = work("echo 1 >> first", f"[ -e {tmp_path}/go ] || exec sleep 600")
+  job = jobs.add(ana, "a", "train")
+  worker.wake()
+  until(lambda: jobs.get(job.name).step == 1)
+  worker.stop()
+  assert jobs.get(job.name).state == WAITING
+  (tmp_path / "go").touch()
+  jobs, _ = work("echo 1 >> first", f"[ -e {tmp_path}/go ] || exec sleep 600")
+  until(lambda: not jobs.line())
+  assert jobs.get(job.name).state == DONE and (tmp_path / "first").read_text() == "1\n"
+
+
+def test_what_a_killed_server_left_running_is_ended_before_its_job_goes_on(work, people, ana, tmp_path):
+  jobs = Jobs(people)
+  job = jobs.take() if jobs.add(ana, "a", "train") else None
+  # As a server leaves it that is killed: the process has the lock, and nobody waits for it.
+  with jobs.path(job, ".lock").open("w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    left = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True, pass_fds=[lock.fileno()])
+    lock.write(str(left.pid))
+  assert jobs.get(job.name).state == RUNNING
+  jobs, _ = work("true")
+  assert left.wait(timeout=300)
+  until(lambda: not jobs.line())
+  assert jobs.get(job.name).state == DONE
+
+
+def test_a_person_who_is_forgotten_takes_her_running_job_with_her(work, people, ana, tmp_path):
+  jobs, worker = work(f"trap '' TERM; echo > {tmp_path}/up; sleep 600 & wait; wait; sleep 600")
+  job = jobs.add(ana, "a", "train")
+  worker.wake()
+  until(lambda: (tmp_path / "up").exists())
+  jobs.forget(ana)
+  worker.wake()
+  worker.wait_until_ended(job)
+  people.remove(people.find(ana))
+  assert not jobs.line() and not people.folder_of(ana).exists()

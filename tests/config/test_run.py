@@ -1,0 +1,161 @@
+import json
+import pathlib
+import runpy
+
+import pytest
+
+from anchor_jax.config import run as settings
+from anchor_jax.config.presets import reference_run
+from anchor_jax.config.run import RunConfig, SampleConfig, run_config, to_config_dict, to_plain
+from anchor_jax.core.errors import UserError
+from anchor_jax.diffusion import solvers, windows
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "configs"
+PARTS = ("body", "head")
+
+
+def test_there_and_back_through_json():
+  config = RunConfig(part="head", steps=7)
+  assert run_config(json.loads(json.dumps(to_plain(config)))) == config
+  assert run_config(to_config_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+  "change,message",
+  [
+    ({"optimiser": {}}, 'Did you mean "optimizer"'),
+    ({"optimizer": {"learning_rat": 1}}, 'config.optimizer.learning_rat". Did you mean "learning_rate"'),
+    ({"steps": "many"}, "config.steps is 'many'"),
+    ({"steps": 0}, "at least 1"),
+    ({"part": "foot"}, "vae, body, head"),
+    ({"dtype": "float8"}, "float32, bfloat16"),
+    ({"data": 3}, "must be a group of settings"),
+  ],
+)
+def test_refuses_in_one_line_what_it_does_not_know(change, message):
+  with pytest.raises(UserError, match=message) as caught:
+    run_config(change)
+  assert "\n" not in str(caught.value)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+OUT_OF_RANGE = {
+  "seed": (-1, 2**32, 2**70),
+  "steps": (0,),
+  "condition_dropout": (-0.1, 1.1, NAN),
+  "snr_gamma": (-1.0, NAN, INFINITE),
+  "pixels": (-1.0, NAN, INFINITE),
+  "detail_weight": (0.5, NAN, INFINITE),
+  "max_skipped": (0,),
+  "keep": (0,),
+  "log_every": (-1,),
+  "checkpoint_every": (-1,),
+  "preview_every": (-5,),
+  "data.batch_size": (0,),
+  "data.size": (0,),
+  "data.crop": (-64,),
+  "data.clip_frames": (0,),
+  "data.validation": (-1,),
+  "data.workers": (-1,),
+  "optimizer.learning_rate": (0.0, -1e-4, NAN, INFINITE),
+  "optimizer.schedule": ("cosin",),
+  "optimizer.warmup_steps": (-1,),
+  "optimizer.b1": (1.0, -0.1, NAN),
+  "optimizer.b2": (1.0, NAN),
+  "optimizer.eps": (0.0, NAN),
+  "optimizer.weight_decay": (-1.0, NAN, INFINITE),
+  "optimizer.clip": (0.0, -1.0, NAN),
+  "optimizer.accumulate": (0, 3),  # three parts of a batch of four
+  "optimizer.ema": (-0.1, 1.0, NAN),
+  "lora.rank": (-1,),
+  "lora.alpha": (-1.0, NAN),
+  "lora.networks": ((), ("vae",)),
+  "lora.targets": ((),),
+  "mesh.data": (0, -2),
+  "mesh.fsdp": (0,),
+  "sample.solver": ("dimm",),
+  "sample.steps": (0, 1001),
+  "sample.window": (0, -16),
+  "sample.overlap": (-1, 16),
+  "sample.tail": ("rugged",),
+  "sample.window_weights": ("even",),
+  "sample.guidance": (NAN, INFINITE),
+  "sample.guidance_interval": ((0.5,), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.5), (0.0, NAN)),
+  "sample.conditioning_scale": (NAN, -INFINITE),
+  "sample.windows_per_batch": (0,),
+}
+
+
+@pytest.mark.parametrize("name,value", [(name, value) for name, values in OUT_OF_RANGE.items() for value in values])
+def test_a_value_out_of_range_is_refused_by_its_full_name(name, value):
+  group, _, key = name.rpartition(".")
+  with pytest.raises(UserError, match=f"config.{name} ") as caught:
+    run_config({group: {key: value}} if group else {key: value})
+  assert "\n" not in str(caught.value)
+  kind = type(getattr(RunConfig(), group)) if group else RunConfig
+  if (name, value) != ("optimizer.accumulate", 3):  # which only the batch size makes wrong
+    with pytest.raises(UserError, match=f"^{key} "):
+      kind(**{key: value})
+
+
+def test_values_at_the_ends_of_their_ranges_are_taken():
+  run_config({"seed": 2**32 - 1, "condition_dropout": 1.0, "log_every": 0, "checkpoint_every": 0, "snr_gamma": 0})
+  run_config(
+    {"optimizer": {"clip": INFINITE, "b1": 0.0, "ema": 0.999, "accumulate": 4}, "mesh": {"data": 1, "fsdp": -1}}
+  )
+  run_config({"sample": {"window": 1, "overlap": 0, "steps": 1000, "guidance_interval": [0.3, 0.3], "guidance": -1}})
+
+
+@pytest.mark.parametrize("given,read", [("True", True), ("False", False), ("attention", "attention"), (True, True)])
+def test_a_flag_s_text_is_a_truth_value_where_the_setting_can_be_one(given, read):
+  values = to_plain(reference_run("body"))
+  values["model"]["unet"]["remat"] = given
+  found = run_config(values).model.unet.remat
+  assert found == read and type(found) is type(read)
+
+
+def test_the_autoencoder_is_not_distilled():
+  for change in ({"pixels": 1.0}, {"zero_snr": True}):
+    with pytest.raises(UserError, match="pixels, zero_snr are for body and head"):
+      run_config({"part": "vae", **change})
+
+
+def test_only_one_mesh_axis_has_all_that_remain():
+  with pytest.raises(UserError, match=r"config\.mesh\.data, fsdp, tensor, frames are -1 more than once"):
+    run_config({"mesh": {"data": -1, "fsdp": -1}})
+
+
+def test_the_names_that_settings_may_take_are_those_that_the_sampler_knows():
+  assert set(settings.SOLVERS) == set(solvers.SOLVERS)
+  assert set(settings.TAILS) == set(windows.TAILS) and set(settings.WINDOW_WEIGHTS) == set(windows.WEIGHTS)
+  for tail in settings.TAILS:
+    for weights in settings.WINDOW_WEIGHTS:
+      assert SampleConfig(tail=tail, window_weights=weights)
+
+
+SHIPPED = [
+  *((f"studio_{kind}", part) for kind in ("pretrain", "finetune") for part in ("vae", "body", "head")),
+  *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
+  ("sd15_temporal", None),
+  ("studio_256", None),
+  *((f"{size}_distil", part) for size in ("studio", "sd15") for part in ("body", "head")),
+]
+SHIPPED.remove(("studio_finetune", "vae"))
+
+
+@pytest.mark.parametrize("file,part", SHIPPED)
+def test_every_shipped_config_is_what_it_was(file, part):
+  """A changed default shows here: write the file anew (its text is `text`) when the change is meant."""
+  get_config = runpy.run_path(str(CONFIGS / f"{file}.py"))["get_config"]
+  config = run_config(get_config(part) if part else get_config())
+  text = json.dumps(to_plain(config), indent=1, sort_keys=True) + "\n"
+  name = f"{file}_{part}" if part else file
+  assert (GOLDEN / f"{name}.json").read_text() == text
+
+
+def test_stable_diffusion_s_configs_have_the_published_sizes_and_the_reference_s_numbers():
+  body, head = (run_config(runpy.run_path(str(CONFIGS / f"sd15_{part}_pretrain.py"))["get_config"]()) for part in PARTS)
+  assert body.model.unet.in_channels == 4 and head.model.unet.in_channels == 9
+  assert (body.optimizer.learning_rate, body.optimizer.warmup_steps, body.data.batch_size) == (1e-5, 500, 4)
+  assert (body.sample.guidance, body.sample.conditioning_scale, head.sample.guidance) == (7.5, 2.0, 3.5)

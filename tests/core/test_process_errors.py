@@ -1,0 +1,155 @@
+"""Errors in one process of a run: all processes end soon, and say whose error it was."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import pytest
+from local_pod import free_port
+
+from anchor_jax.core import process_errors, sharding
+from anchor_jax.core.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RUN = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from anchor_jax import cli, runtime
+from anchor_jax.errors import UserError
+from anchor_jax.pod_errors import end_together
+
+@cli.command
+def main():
+  address, index, failing, kind = sys.argv[1:]
+  runtime.initialize_distributed(address, 2, int(index))
+  import jax
+  from jax.experimental import multihost_utils
+  if kind != "devices":
+    multihost_utils.sync_global_devices("begin")
+  print("begun", flush=True)
+  with end_together():
+    if index == failing and kind == "error":
+      raise UserError("the film of this host is damaged")
+    if index == failing and kind == "killed":
+      time.sleep(300)
+    if kind == "devices":
+      from anchor_jax.config import RunConfig
+      from anchor_jax.training.step import training_mesh
+      training_mesh(RunConfig())
+    multihost_utils.sync_global_devices("never")
+
+cli.run(main)
+"""
+
+
+def start(tmp_path, failing, kind, devices=(1, 1)):
+  (tmp_path / "run.py").write_text(RUN.format(root=str(ROOT)))
+  address = f"127.0.0.1:{free_port()}"
+  return [
+    subprocess.Popen(
+      [sys.executable, str(tmp_path / "run.py"), address, str(index), str(failing), kind],
+      env={**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": str(devices[index])},
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    for index in range(2)
+  ]  # fmt: skip
+
+
+def wait_for_begin(pod):
+  for process in pod:
+    while process.stdout.readline() not in ("begun\n", ""):
+      pass
+
+
+def ended(pod, timeout):
+  try:
+    return [process.communicate(timeout=timeout) for process in pod]
+  finally:
+    for process in pod:
+      process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_on_one_host_ends_all_with_its_line(tmp_path, failing):
+  pod = start(tmp_path, failing, "error")
+  wait_for_begin(pod)
+  begun = time.monotonic()
+  said = [error for _, error in ended(pod, 60)]
+  assert time.monotonic() - begun < 60
+  assert [process.returncode for process in pod] == [2, 2]
+  assert "error: the film of this host is damaged" in said[failing].splitlines()
+  assert f"error: process {failing} on " in said[1 - failing]
+  assert said[1 - failing].count("the film of this host is damaged") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_host_that_is_gone_ends_the_others_within_a_minute(tmp_path, failing):
+  pod = start(tmp_path, failing, "killed")
+  wait_for_begin(pod)
+  begun = time.monotonic()
+  pod[failing].send_signal(signal.SIGKILL)
+  ended(pod, 60)
+  assert time.monotonic() - begun < 60 and pod[1 - failing].returncode != 0
+
+
+@pytest.mark.slow
+def test_processes_with_other_numbers_of_devices_are_refused_in_one_line(tmp_path):
+  said = [error for _, error in ended(start(tmp_path, 0, "devices", (1, 2)), 100)]
+  for error in said:
+    assert "process 1 has 2 devices and process 0 has 1: give every process as many" in error
+    assert "Traceback" not in error
+
+
+def test_every_process_needs_as_many_devices():
+  of = lambda *indices: [types.SimpleNamespace(process_index=index) for index in indices]
+  for devices in (of(0), of(0, 0, 1, 1), of(0, 1, 2)):
+    sharding.check_processes(devices)
+  with pytest.raises(UserError, match="process 1 has 2 devices and process 0 has 1"):
+    sharding.check_processes(of(0, 1, 1))
+
+
+def test_one_process_alone_watches_nothing():
+  with pytest.raises(UserError, match="mine"):
+    with process_errors.end_together():
+      raise UserError("mine")
+
+
+class Store:
+  """What the coordination service keeps."""
+
+  def __init__(self):
+    self.kept = {}
+
+  def key_value_set(self, key, value):
+    if key in self.kept:
+      raise RuntimeError("ALREADY_EXISTS")
+    self.kept[key] = value
+
+  def key_value_try_get(self, key):
+    return self.kept[key]
+
+  def key_value_dir_get(self, prefix):
+    return [item for item in self.kept.items() if item[0].startswith(prefix)]
+
+
+def test_another_process_s_line_is_printed_and_the_process_left(monkeypatch, capsys):
+  class Left(BaseException):
+    pass
+
+  def leave(code):
+    raise Left(code)
+
+  store = Store()
+  store.key_value_set("anchor_jax/failed", "3\nhost-3\nno space left")
+  monkeypatch.setattr(os, "_exit", leave)
+  with pytest.raises(Left, match="2"):
+    process_errors._watch(store, threading.Event())
+  assert capsys.readouterr().err == "error: process 3 on host-3 failed: no space left\n"
+  assert "anchor_jax/read/0" in store.kept

@@ -1,0 +1,96 @@
+import io
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.files.arrays import array_shapes, read_arrays
+from tests.helpers.strange import strange_files
+
+
+def header(shape, dtype="<f4"):
+  """The header of an .npy file, whatever follows it."""
+  file = io.BytesIO()
+  np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": dtype})
+  return file.getvalue()
+
+
+def zipped(path, members, kind=zipfile.ZIP_DEFLATED):
+  with zipfile.ZipFile(path, "w", kind) as archive:
+    for name, data in members.items():
+      archive.writestr(f"{name}.npy", data)
+  return path
+
+
+def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
+  arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False]), "c": np.zeros((0, 3))}
+  arrays["d"] = np.asfortranarray(arrays["a"])
+  np.savez(tmp_path / "stored.npz", allow_pickle=False, **arrays)
+  np.savez_compressed(tmp_path / "packed.npz", allow_pickle=False, **arrays)
+  for path in (tmp_path / "stored.npz", tmp_path / "packed.npz"):
+    found = read_arrays(path)
+    assert found.keys() == arrays.keys() and read_arrays(path, names=("b", "x")).keys() == {"b"}
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(found[name], array)
+    assert array_shapes(path)["a"] == ((2, 3), np.float32)
+  np.save(tmp_path / "one.npy", arrays["d"])
+  np.testing.assert_array_equal(read_arrays(tmp_path / "one.npy")[""], arrays["a"])
+
+
+def claims(path):
+  """Bytes of a zip's directory that claim 16 GB of an array of 64 bytes."""
+  data = bytearray(zipped(path, {"a": header((2**32,)) + bytes(64)}, zipfile.ZIP_STORED).read_bytes())
+  place = data.rindex(b"PK\x01\x02") + 24
+  data[place : place + 4] = struct.pack("<I", 2**32 - 2)
+  return bytes(data)
+
+
+@pytest.mark.parametrize(
+  "name", ["header.npy", "header.npz", "negative.npz", "directory.npz", "bomb.npz", "object.npz"]
+)
+def test_what_a_header_claims_is_not_allocated(tmp_path, name):
+  path = tmp_path / name
+  if name == "header.npy":
+    path.write_bytes(header((2**32,)) + bytes(64))
+  elif name == "header.npz":
+    zipped(path, {"a": header((2**16, 2**16)) + bytes(64)})
+  elif name == "negative.npz":
+    zipped(path, {"a": header((-4, -4)) + bytes(64)})
+  elif name == "directory.npz":
+    path.write_bytes(claims(path))
+  elif name == "bomb.npz":  # claims a thousand times what it holds
+    part = zipped(path, {"a": bytes(2**20)}).read_bytes()
+    path.write_bytes(part.replace(struct.pack("<I", 2**20), struct.pack("<I", 2**30)))
+  else:
+    np.savez(path, a=np.array([{}], object))
+  tracemalloc.start()
+  try:
+    for read in (read_arrays, array_shapes) if name.endswith("z") else (read_arrays,):
+      with pytest.raises(UserError, match=rf"{name} is no model of numpy arrays, or is damaged .*: fetch it again$"):
+        read(path, "model", "fetch it again")
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+  finally:
+    tracemalloc.stop()
+
+
+def test_damage_at_any_place_takes_one_line(tmp_path):
+  np.savez_compressed(tmp_path / "a.npz", a=np.arange(20.0), b=np.zeros((3, 3), np.uint8))
+  data, random = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(0)
+  for _ in range(300):
+    broken = bytearray(data[: random.integers(len(data)) + 1])
+    for place in random.integers(len(broken), size=3):
+      broken[place] = random.integers(256)
+    (tmp_path / "b.npz").write_bytes(bytes(broken))
+    try:
+      read_arrays(tmp_path / "b.npz")
+    except UserError as error:
+      assert "\n" not in str(error) and len(str(error)) < 400
+
+
+def test_what_is_no_file_takes_one_line(tmp_path):
+  for path, said in strange_files(tmp_path, ".npz").items():
+    with pytest.raises(UserError, match=said):
+      read_arrays(path)

@@ -1,0 +1,260 @@
+import dataclasses
+import json
+import os
+
+import jax
+import msgpack
+import numpy as np
+import pytest
+from flax import serialization
+from safetensors.numpy import load_file, save_file
+
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
+from anchor_jax.config.stored import read_settings
+from anchor_jax.core.errors import UserError
+from anchor_jax.formats.diffusers import load_config, load_model, load_schedule, save_model, save_schedule
+from anchor_jax.formats.names import flatten, unflatten
+from anchor_jax.formats.tensors import read_metadata, read_safetensors
+from tests.helpers.strange import strange_files
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+MODELS = ("body/unet", "body/controlnet", "body/vae", "body/image_encoder", "body/text_encoder", "head/unet")
+
+
+def assert_same(one, other):
+  assert one.keys() == other.keys()
+  for name, array in one.items():
+    assert array.dtype == other[name].dtype, name
+    np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_there_and_back_is_bit_identical(name, reference, tmp_path):
+  model = load_model(reference / name)
+  save_model(tmp_path, model.config, model.params)
+  (file,) = (reference / name).glob("*.safetensors")
+  assert_same(load_file(file), load_file(tmp_path / file.name))
+  assert load_config(tmp_path) == model.config
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_types_of_the_weights_written(dtype, reference, tmp_path):
+  model = load_model(reference / "body/vae", dtype=np.float32)
+  save_model(tmp_path, model.config, model.params, dtype)
+  read = load_model(tmp_path)
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(read.params)} == {dtype}
+  wide = load_model(tmp_path, dtype=np.float32).params
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), wide, model.params)
+
+
+def test_an_unknown_type_and_a_number_too_large_are_told(reference, tmp_path):
+  model = load_model(reference / "body/vae", dtype=np.float32)
+  with pytest.raises(UserError, match='Did you mean "float16"'):
+    save_model(tmp_path, model.config, model.params, "flot16")
+  model.params["quant_conv"]["bias"][0] = 1e6
+  with pytest.raises(UserError, match="do not fit float16"):
+    save_model(tmp_path, model.config, model.params, "float16")
+  assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_every_missing_unexpected_and_mis_shaped_key_is_listed(vae_folder):
+  tensors = load_file(vae_folder / WEIGHTS)
+  for name in ("decoder.conv_in.bias", "quant_conv.weight"):
+    del tensors[name]
+  tensors["decoder.extra.weight"] = np.zeros(3, np.float32)
+  tensors["encoder.conv_in.bias"] = np.zeros(5, np.float32)
+  save_file(tensors, vae_folder / WEIGHTS)
+  with pytest.raises(UserError) as caught:
+    load_model(vae_folder)
+  message = str(caught.value)
+  assert "missing: decoder.conv_in.bias, quant_conv.weight;" in message
+  assert "unexpected: decoder.extra.weight;" in message
+  assert message.endswith("mis-shaped: encoder.conv_in.bias is [5] and not [16]")
+  assert "\n" not in message
+
+
+def test_shards(vae_folder):
+  before = load_model(vae_folder).params
+  tensors = sorted(load_file(vae_folder / WEIGHTS).items())
+  (vae_folder / WEIGHTS).unlink()
+  index = {}
+  for part in range(3):
+    shard = f"diffusion_pytorch_model-{part + 1:05}-of-00003.safetensors"
+    save_file(dict(tensors[part::3]), vae_folder / shard)
+    index |= {name: shard for name, _ in tensors[part::3]}
+  (vae_folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+  assert_same(flatten(before), flatten(load_model(vae_folder).params))
+  (vae_folder / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+  with pytest.raises(UserError, match="lacks the shards diffusion_pytorch_model-00002"):
+    load_model(vae_folder)
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_older_names_of_the_autoencoder_s_attention(vae_folder, convolutions):
+  before = load_model(vae_folder).params
+  old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+  tensors = {}
+  for name, array in load_file(vae_folder / WEIGHTS).items():
+    for new_name, old_name in old.items():
+      if f".{new_name}." in name:
+        name = name.replace(f".{new_name}.", f".{old_name}.")
+        if convolutions and array.ndim == 2:
+          array = array[:, :, None, None]
+    tensors[name] = array
+  assert "decoder.mid_block.attentions.0.proj_attn.weight" in tensors
+  save_file(tensors, vae_folder / WEIGHTS)
+  assert_same(flatten(before), flatten(load_model(vae_folder).params))
+
+
+@pytest.mark.parametrize("name", MODELS[:3])
+def test_flax_msgpack(name, reference, tmp_path):
+  model = load_model(reference / name)
+  tree = unflatten({tuple(part for part in path): leaf for path, leaf in flatten(model.params).items()})
+  fields = {**model.config.to_json(), "_class_name": f"Flax{model.config.class_name}"}
+  (tmp_path / "config.json").write_text(json.dumps(fields))
+  (tmp_path / "diffusion_flax_model.msgpack").write_bytes(serialization.to_bytes(tree))
+  assert_same(flatten(model.params), flatten(load_model(tmp_path).params))
+  content = (tmp_path / "diffusion_flax_model.msgpack").read_bytes()
+  (tmp_path / "diffusion_flax_model.msgpack").write_bytes(content[: len(content) // 2])
+  with pytest.raises(UserError, match="damaged or truncated"):
+    load_model(tmp_path)
+
+
+def test_flax_msgpack_in_pieces_and_in_bfloat16(reference, tmp_path, monkeypatch):
+  model = load_model(reference / "body/vae", dtype=jax.numpy.bfloat16)
+  monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 1000)
+  save_model(tmp_path, model.config, model.params)
+  (tmp_path / WEIGHTS).unlink()
+  (tmp_path / "diffusion_flax_model.msgpack").write_bytes(serialization.to_bytes({"params": model.params}))
+  assert_same(flatten(model.params), flatten(load_model(tmp_path).params))
+
+
+def array(shape, dtype, content):
+  """An array as Flax packs it."""
+  return msgpack.ExtType(1, msgpack.packb((shape, dtype, content)))
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b"\x81",
+    b"\xc1" * 9,
+    b"\x91" * 5000,
+    b"\x81\xa1a" * 2000,
+    msgpack.packb([1, 2]),
+    msgpack.packb({"a": 1.5}),
+    msgpack.packb({"a": array((2**40,), "float32", b"\0" * 8)}),
+    msgpack.packb({"a": array((1,), "object", b"\0" * 8)}),
+    msgpack.packb({"a": array((1,), "float33", b"\0" * 8)}),
+    msgpack.packb({"a": array("x", 3, 4)}),
+    msgpack.packb({"a": msgpack.ExtType(1, b"\xc1")}),
+    msgpack.packb({"a": msgpack.ExtType(7, b"")}),
+    msgpack.packb({"__msgpack_chunked_array__": ()}),
+    msgpack.packb({"a": {"__msgpack_chunked_array__": (), "shape": {"0": 2**60}, "chunks": {"0": 1}}}),
+    msgpack.packb({"a": {"__msgpack_chunked_array__": (), "shape": 3, "chunks": None}}),
+  ],
+)
+def test_hostile_flax_msgpack_ends_in_one_line(vae_folder, content):
+  (vae_folder / WEIGHTS).unlink()
+  (vae_folder / "diffusion_flax_model.msgpack").write_bytes(content)
+  with pytest.raises(UserError, match="damaged or truncated") as caught:
+    load_model(vae_folder)
+  assert "\n" not in str(caught.value)
+
+
+def test_pickled_files_are_refused_with_the_safe_way(vae_folder):
+  (vae_folder / WEIGHTS).rename(vae_folder / "diffusion_pytorch_model.bin")
+  with pytest.raises(UserError, match=r"weights_only=True.*diffusion_pytorch_model\.safetensors") as caught:
+    load_model(vae_folder)
+  assert "\n" not in str(caught.value)
+
+
+def test_damage_is_told(vae_folder, tmp_path):
+  content = (vae_folder / WEIGHTS).read_bytes()
+  (vae_folder / WEIGHTS).write_bytes(content[:-100])
+  with pytest.raises(UserError, match="damaged or truncated"):
+    load_model(vae_folder)
+  (vae_folder / WEIGHTS).write_bytes(b"")
+  with pytest.raises(UserError, match="damaged or truncated"):
+    load_model(vae_folder)
+  (vae_folder / "config.json").write_text("{")
+  with pytest.raises(UserError, match="is damaged"):
+    load_model(vae_folder)
+  with pytest.raises(UserError, match="does not exist"):
+    load_model(tmp_path / "none")
+
+
+def test_the_wrong_class_is_told(vae_folder):
+  with pytest.raises(UserError, match="holds a AutoencoderKL, not a UNet2DConditionModel"):
+    load_model(vae_folder, UNetConfig)
+  fields = json.loads((vae_folder / "config.json").read_text())
+  (vae_folder / "config.json").write_text(json.dumps({**fields, "_class_name": "VQModel"}))
+  with pytest.raises(UserError, match="VQModel"):
+    load_model(vae_folder)
+
+
+def test_a_whole_clip_model_gives_its_towers(reference, tmp_path):
+  tensors, fields = {"logit_scale": np.ones((), np.float16)}, {"architectures": ["CLIPModel"]}
+  for role, key in (("image_encoder", "vision_config"), ("text_encoder", "text_config")):
+    tensors |= load_file(reference / "body" / role / "model.safetensors")
+    fields[key] = json.loads((reference / "body" / role / "config.json").read_text())
+  for role in ("image_encoder", "text_encoder"):
+    folder = tmp_path / role
+    folder.mkdir()
+    save_file({**tensors, "visual_projection.weight": np.zeros((3, 3), np.float16)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(fields))
+    alone = load_model(reference / "body" / role)
+    read = load_model(folder)
+    assert read.config == alone.config
+    assert_same(flatten(read.params), flatten(alone.params))
+
+
+@pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
+def test_towers_as_newer_versions_of_transformers_write_them(role, reference, tmp_path):
+  tensors = load_file(reference / "body" / role / "model.safetensors")
+  save_file({name.split(".", 1)[1]: array for name, array in tensors.items()}, tmp_path / "model.safetensors")
+  (tmp_path / "config.json").write_text((reference / "body" / role / "config.json").read_text())
+  assert_same(flatten(load_model(tmp_path).params), flatten(load_model(reference / "body" / role).params))
+
+
+def test_schedules_there_and_back(reference, tmp_path):
+  schedule = load_schedule(reference / "body/scheduler")
+  save_schedule(tmp_path, schedule)
+  assert load_schedule(tmp_path) == schedule
+
+
+def test_parameters_of_another_model_are_not_written(reference, tmp_path):
+  model = load_model(reference / "body/vae")
+  with pytest.raises(UserError, match="do not fit the ControlNetModel"):
+    save_model(tmp_path, ControlNetConfig(), model.params)
+  wider = dataclasses.replace(model.config, latent_channels=5)
+  with pytest.raises(UserError, match="decoder/conv_in/kernel"):
+    save_model(tmp_path, wider, model.params)
+  assert isinstance(model.config, VAEConfig)
+
+
+def test_temporal_layers_are_added_and_travel(reference, tmp_path):
+  plain = load_model(reference / "body/unet")
+  asked = dataclasses.replace(UNetConfig(), temporal_kernel=3, temporal_attention=True, remat=True)
+  model = load_model(reference / "body/unet", run_as=asked)
+  added = flatten(model.params).keys() - flatten(plain.params).keys()
+  assert {path[-1] for path in added} >= {"taps", "kernel"}
+  assert model.config == dataclasses.replace(plain.config, temporal_kernel=3, temporal_attention=True, remat=True)
+  for path in added:
+    flatten(model.params)[path][...] = 0.5
+  save_model(tmp_path, model.config, model.params)
+  assert_same(flatten(load_model(tmp_path, run_as=UNetConfig()).params), flatten(model.params))
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
+    for read in (read_safetensors, read_metadata):
+      with pytest.raises(UserError, match=said):
+        read(path)
+  (tmp_path / "vae").mkdir()
+  os.mkfifo(tmp_path / "vae" / "config.json")
+  with pytest.raises(UserError, match="is a pipe"):
+    load_model(tmp_path / "vae")
+  with pytest.raises(UserError, match="is a pipe"):
+    read_settings(tmp_path / "vae")

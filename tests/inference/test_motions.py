@@ -1,0 +1,306 @@
+"""A motion of a video is that of the folder prepared from it, and is decoded only as far as it is taken."""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from anchor_jax import prepare as command
+from anchor_jax.body import fit
+from anchor_jax.body.face_crop import fill_missing
+from anchor_jax.core.errors import UserError
+from anchor_jax.data.records import PreparedSource, build, open_prepared
+from anchor_jax.films import poses as clips
+from anchor_jax.films.poses import PosedClip
+from anchor_jax.inference import motions
+from anchor_jax.inference.motions import read_motion
+from anchor_jax.landmarks import sidecar
+from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.measures import measure
+from anchor_jax.motion import film as video_motion
+from anchor_jax.motion.frames import live_motion
+from anchor_jax.video import video
+
+COUNT = 60
+STREAMS = ("masks.mkv", "pose.mkv", "surface.mkv")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory, posed_frames):
+  """A video, wider than high, with a sidecar; in some frames the face is not found."""
+  path = tmp_path_factory.mktemp("film") / "clip.mp4"
+  frames = (
+    frame._replace(surface=frame.pose // 2 + np.uint8(number))
+    for number, frame in enumerate(posed_frames(COUNT, (48, 80), missing=(0, 7, 8, 30, COUNT - 1)))
+  )
+  sidecar.write_posed_video(path, frames, 25)
+  return path
+
+
+@pytest.fixture(scope="module")
+def folder(film):
+  """The same, prepared."""
+  command.prepare([film], film.parent / "prepared", size=32)
+  return film.parent / "prepared"
+
+
+def same(found, expected):
+  found, expected = list(found), list(expected)
+  assert len(found) == len(expected)
+  for one, other in zip(found, expected):
+    for field, true in zip(one, other):
+      assert (field is None) == (true is None)
+      assert field is None or field.dtype == true.dtype
+      np.testing.assert_array_equal(field, true)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+  """How many pictures are decoded, by file name."""
+  counts, read = {}, video.read_frames
+
+  def counted(path, *arguments):
+    for frame in read(path, *arguments):
+      counts[path.name] = counts.get(path.name, 0) + 1
+      yield frame
+
+  monkeypatch.setattr(sidecar, "read_frames", counted)
+  return counts
+
+
+@pytest.mark.parametrize("fps", [None, 25, 10, 12.5, 40])
+def test_a_video_moves_as_the_folder_prepared_from_it(film, folder, fps):
+  direct, prepared = read_motion(film, size=32, fps=fps), read_motion(folder, fps=fps)
+  assert (direct.fps, direct.size, direct.length) == (prepared.fps, prepared.size, prepared.length)
+  same(direct.frames(0), prepared.frames(0))
+  same(read_motion(film, size=32, fps=fps, frames=9).frames(0), itertools.islice(prepared.frames(0), 9))
+  same(direct.frames(8), itertools.islice(prepared.frames(0), 8, None))
+
+
+def test_a_motion_begins_with_its_first_frames(film, decoded):
+  motion = read_motion(film, size=32, frames=25)
+  assert motion.length == 25 and not decoded
+  frames = motion.frames(0)
+  next(frames)
+  assert decoded == dict.fromkeys(STREAMS, 1)  # the video itself is not decoded
+  assert len(list(frames)) == 24 and decoded == dict.fromkeys(STREAMS, 25)
+  decoded.clear()
+  assert len(list(motion.frames(20))) == 5 and decoded == dict.fromkeys(STREAMS, 5)
+
+
+def test_a_folder_is_read_as_far_as_it_is_taken(folder, monkeypatch):
+  read, records = PreparedSource.read, []
+  monkeypatch.setattr(PreparedSource, "read", lambda self, i, fields: (records.append(i), read(self, i, fields))[1])
+  assert len(list(read_motion(folder, frames=5).frames(0))) == 5
+  assert max(records) <= 5
+  records.clear()
+  assert len(list(itertools.islice(read_motion(folder).frames(40), 3))) == 3
+  assert set(records) <= {0, 1, 40, 41, 42}
+
+
+def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
+  probed, real = [], video.probe
+  for module in (clips, sidecar):
+    monkeypatch.setattr(module, "probe", lambda path, *more: (probed.append(path.name), real(path, *more))[1])
+  opened, load = [], sidecar.read_arrays
+  monkeypatch.setattr(sidecar, "read_arrays", lambda *args, **more: (opened.append(args), load(*args, **more))[1])
+  command.prepare([film], tmp_path / "out", size=32)
+  assert sorted(probed) == ["clip.mp4", *STREAMS] and len(opened) == 1
+  probed.clear()
+  list(read_motion(film, size=32).frames(50))
+  assert sorted(probed) == ["clip.mp4", *STREAMS]
+
+
+def test_missing_landmarks_are_interpolated_as_over_the_whole_video(tmp_path, posed_frames):
+  frames = list(posed_frames(20, missing=(0, 1, 5, 6, 11, 19)))
+  partly = frames[12].landmarks.copy()
+  partly[3] = np.nan  # one point of a frame is missing
+  frames[12] = frames[12]._replace(landmarks=partly)
+  partly = frames[1].landmarks.copy()
+  partly[2] = 5
+  frames[1] = frames[1]._replace(landmarks=partly)
+  build([PosedClip("clip", "ann", 25.0, frames)], tmp_path / "one", 32)
+  expected = fill_missing(np.stack([frame.landmarks for frame in frames]))
+  for first in (0, 5, 6, 12, 19):
+    found = [frame.landmarks for frame in read_motion(tmp_path / "one").frames(first)]
+    np.testing.assert_array_equal(found, expected[first:])
+  build([PosedClip("clip", "ann", 25.0, posed_frames(3, missing=(0, 1, 2)))], tmp_path / "none", 32)
+  with pytest.raises(UserError, match="no face"):
+    read_motion(tmp_path / "none")
+
+
+def test_the_videos_of_a_folder_are_announced_and_chosen(tmp_path, posed_frames, caplog):
+  clips = [
+    PosedClip(name, "ann", fps, posed_frames(4, seed=n)) for n, (name, fps) in enumerate([("a", 25.0), ("b", 10.0)])
+  ]
+  build(clips, tmp_path / "two", 32)
+  with caplog.at_level(logging.WARNING):
+    first = read_motion(tmp_path / "two")
+  assert "holds 2 videos" in caplog.text and "first (a)" in caplog.text and "other 1" in caplog.text
+  caplog.clear()
+  with caplog.at_level(logging.WARNING):
+    same(read_motion(tmp_path / "two", video=0).frames(0), first.frames(0))
+    second = read_motion(tmp_path / "two", video=1)
+  assert not caplog.text and (second.fps, second.length) == (10.0, 4)
+  source = open_prepared(tmp_path / "two")
+  np.testing.assert_array_equal([f.pose for f in second.frames(1)], [source[i]["pose"] for i in (5, 6, 7)])
+  for number in (2, -1):
+    with pytest.raises(UserError, match="holds 2 videos, numbered from 0"):
+      read_motion(tmp_path / "two", video=number)
+
+
+def test_mistakes_take_one_line(film, folder, tmp_path):
+  for arguments, message in (
+    (dict(path=folder, size=64), "prepared at 32 pixels"),
+    (dict(path=film, video=1), "only one video"),
+    (dict(path=film, frames=0), "at least 1"),
+    (dict(path=film, size=0), "multiple of 8"),
+    (dict(path=film, size=100_000), "multiple of 8"),
+    (dict(path=film, fps=float("nan")), "above 0"),
+    (dict(path=tmp_path), "not a prepared folder"),
+    (dict(path=tmp_path / "nothing.mp4"), "there is no video"),
+    (dict(path=tmp_path / ("n" * 300)), "there is no video"),
+  ):
+    with pytest.raises(UserError, match=message) as error:
+      read_motion(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_first_frames_of_a_live_motion_take_no_more_than_they_are(posed_frames):
+  taken = []
+  live = live_motion(25.0, 32, (taken.append(i) or i for i in range(10)))
+  assert list(live.first(4).frames(1)) == [1, 2, 3] and taken == [0, 1, 2, 3]
+  assert live.first(None) is live and live.at_fps(None) is live
+
+
+@pytest.fixture
+def model_runs(monkeypatch, standing_track):
+  """Frames of each run of a stand-in for the landmark model; it finds a standing person, 2 pixels lower each second."""
+  runs = []
+
+  class Model:
+    def __init__(self, **options):
+      runs.append(0)
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *error):
+      pass
+
+    def process(self, frame):
+      runs[-1] += 1
+      person, lower = standing_track(1, (80, 48)), max(0, runs[-1] - 5) * 2 / 25
+      at = lambda points: types.SimpleNamespace(
+        landmark=[types.SimpleNamespace(x=x / 80, y=(y + lower) / 48, z=-z / 80) for x, y, z in points]
+      )
+      return types.SimpleNamespace(
+        pose_landmarks=at(person.body[0]),
+        face_landmarks=at(person.face[0]),
+        left_hand_landmarks=at(person.hands[0, 0]),
+        right_hand_landmarks=None,
+        segmentation_mask=np.ones(frame.shape[:2], np.float32),
+      )
+
+  connections = types.SimpleNamespace(FACEMESH_TESSELATION=[(10, 234), (234, 454), (454, 10)])
+  solutions = "mediapipe.python.solutions."
+  for name in ("mediapipe", "mediapipe.python", solutions[:-1]):
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+  monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are no person's, so any fit does
+  monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
+  monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
+  nobody_else = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=None)))
+  detection = types.SimpleNamespace(FaceDetection=lambda **options: nobody_else)
+  monkeypatch.setitem(sys.modules, solutions + "face_detection", detection)
+  return runs
+
+
+@pytest.fixture
+def bare(film, tmp_path):
+  """The film without its sidecar."""
+  (tmp_path / "clip.mp4").write_bytes(film.read_bytes())
+  return tmp_path / "clip.mp4"
+
+
+def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_runs):
+  short = read_motion(bare, size=32, frames=2, fps=5)
+  assert model_runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
+  command.prepare([bare], tmp_path / "prepared", size=32)
+  (own,) = open_prepared(tmp_path / "prepared").measures
+  same(
+    read_motion(bare, size=32, measures=own).first(3).frames(0), read_motion(tmp_path / "prepared", frames=3).frames(0)
+  )
+  assert model_runs[1:] == [4 + COUNT] * 2
+
+
+@pytest.mark.slow
+def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, model_runs):
+  command.prepare([bare], tmp_path / "prepared", size=32)
+  (own,) = open_prepared(tmp_path / "prepared").measures
+  assert own is not None and own.forearm is not None and own.face is not None
+  plain = list(read_motion(bare, size=32, measures=own).frames(0))
+  hers = dataclasses.replace(
+    own, place=(0.3, 0.6), shoulders=own.shoulders * 0.8, neck=own.neck, face=tuple(0.7 * x for x in own.face)
+  )
+  motion = read_motion(bare, size=32, measures=hers)
+  fitted = list(motion.frames(0))
+  assert len(fitted) == motion.length == COUNT
+  spread = lambda frame: np.linalg.norm(frame.landmarks[0] - frame.landmarks[1])
+  middle = lambda frame: np.argwhere(frame.pose.any(axis=-1)).mean(axis=0)
+  for before, after in zip(plain, fitted, strict=True):
+    assert spread(after) == pytest.approx(0.7 * spread(before), rel=0.01)
+    assert middle(after)[1] < middle(before)[1] - 4  # columns: she stands to the left
+    assert after.surface.shape == after.pose.shape and after.face_mask.any()
+  # her movements in the picture are in proportion to her shoulders
+  moved = lambda frames: frames[-1].landmarks[0, 1] - frames[0].landmarks[0, 1]
+  assert moved(fitted) == pytest.approx(0.8 * moved(plain), rel=0.02) and moved(plain) > 2
+  # no frame depends on where reading begins or ends
+  same(motion.frames(17), fitted[17:])
+  model_runs.clear()
+  same(read_motion(bare, size=32, frames=3, measures=hers).frames(0), fitted[:3])
+  assert model_runs == [4 + COUNT]  # of the 250 frames of the first ten seconds there are no more
+  # her solids are as wide as they were fitted, mapped or not, and standard where they were not
+  lit = lambda **options: sum((frame.pose > 0).sum() for frame in read_motion(bare, size=32, **options).frames(0))
+  bare_body = dataclasses.replace(hers, widths=None)
+  assert own.widths is not None and max(own.widths.torso) > 1.2
+  assert lit(measures=hers) > 1.1 * lit(measures=bare_body)
+  assert lit(measures=hers, mapped=False) == lit(measures=own) > 1.1 * lit()
+  assert lit(measures=bare_body, mapped=False) == lit()
+  # renders alone can't be mapped
+  same(read_motion(tmp_path / "prepared", measures=hers).frames(0), plain)
+
+
+def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs, monkeypatch):
+  face = lambda x: types.SimpleNamespace(xmin=x, ymin=0.2, width=0.1, height=0.14)
+  two = [types.SimpleNamespace(location_data=types.SimpleNamespace(relative_bounding_box=face(x))) for x in (0.1, 0.7)]
+  found = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=two)))
+  monkeypatch.setattr(sys.modules["mediapipe.python.solutions.face_detection"], "FaceDetection", lambda **_: found)
+  seen, track_video = [], clips.track_video
+  kept = lambda *given, columns, **options: seen.append(columns) or track_video(*given, columns=columns, **options)
+  monkeypatch.setattr(clips, "track_video", kept)
+  for at in ((0.17, 0.9), (0.78, 0.9)):
+    assert next(read_motion(bare, size=32, frames=2, person_at=at).frames(0)).pose.any()
+  (left, right), width = [columns[0].tolist() for columns in seen], video.probe(bare).width
+  assert left[0] == 0 and right[1] == width and abs(left[1] - right[0]) <= 1
+  with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
+    read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))
+  command.prepare([film], tmp_path / "prepared", size=32)
+  for path, told in ((film, "its sidecar says already"), (tmp_path / "prepared", "no film of several people")):
+    for ask in (read_motion, motions.check_motion):
+      with pytest.raises(UserError, match=told):
+        ask(path, person_at=(0.2, 0.3))
+
+
+def test_a_sidecar_is_left_as_it_is(film, standing_track):
+  hers = measure(standing_track(), Square(20, 0, 120, 32))
+  same(read_motion(film, size=32, measures=hers).frames(0), read_motion(film, size=32).frames(0))
+
+
+def test_defaults_are_those_of_prepare(film):
+  assert read_motion(film).size == motions.SIZE == 128
+  assert video_motion.read_video_motion(film, size=64).size == 64

@@ -1,0 +1,37 @@
+import threading
+
+import pytest
+
+from anchor_jax.inference.prefetch import in_thread, one_late
+
+
+def test_one_late_asks_for_the_next_before_it_gives_one_but_for_the_first():
+  asked = []
+  items = one_late(asked.append(i) or i for i in range(4))
+  assert [(next(items), list(asked)) for _ in range(3)] == [(0, [0]), (1, [0, 1, 2]), (2, [0, 1, 2, 3])]
+  assert list(items) == [3] and list(one_late(iter(()))) == []
+
+
+def test_in_thread_gives_an_item_while_the_next_is_still_to_come():
+  go_on = threading.Event()
+
+  def slow():
+    yield 0
+    assert go_on.wait(10)
+    yield threading.current_thread()
+
+  items = in_thread(slow())
+  assert next(items) == 0
+  go_on.set()
+  assert next(items) is not threading.current_thread() and list(items) == []
+
+
+def test_in_thread_raises_what_was_raised_there():
+  def failing():
+    yield 0
+    raise KeyError("lost")
+
+  items = in_thread(failing())
+  assert next(items) == 0
+  with pytest.raises(KeyError, match="lost"):
+    next(items)

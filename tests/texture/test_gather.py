@@ -1,0 +1,140 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from globes import CHARTS, STAND, globe, globe_film, pattern, wall
+
+from anchor_jax.body.charts import CHARTS as BODY
+from anchor_jax.body.charts import chart
+from anchor_jax.texture.blocks import plan_blocks
+from anchor_jax.texture.gather import FilmFrame, gather, person_surface
+
+FPS = 4
+
+
+@pytest.fixture(scope="module")
+def film():
+  return globe_film()
+
+
+@pytest.fixture(scope="module")
+def gathered(film):
+  return gather(film.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS)
+
+
+def changed(film, numbers, change):
+  return [frame._replace(frame=change(frame.frame)) if i in numbers else frame for i, frame in enumerate(film)]
+
+
+def same(a, b):
+  return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+def test_the_texture_is_the_pattern(gathered):
+  made = gathered.appearance()
+  texels = (np.arange(64) + 0.5) / 64
+  truth = pattern(texels[None, :], texels[:, None])
+  middle = slice(16, 48)  # around the equator; towards the poles a pixel spans many texels
+  assert (made.coverage[1, middle] >= 127).all()
+  assert np.abs(made.atlas[1, middle].astype(float) - truth[middle]).mean() < 8
+  assert np.abs(made.atlas[2][made.coverage[2] == 255].astype(float) - STAND).max() < 2
+  assert not made.coverage[0].any() and not made.atlas[made.coverage == 0].any()
+
+
+def test_a_block_sees_nothing_of_itself_and_its_neighbours(film, gathered):
+  blocks = gathered.blocks
+  for block in (0, 4, blocks.count - 1):
+    hidden = {i for i, b in enumerate(blocks.of_frame) if abs(b - block) <= 1}
+    other = gather(changed(film, hidden, lambda frame: 255 - frame).__getitem__, blocks, CHARTS)
+    assert same(gathered.appearance(block), other.appearance(block))
+    assert not same(gathered.appearance(), other.appearance())
+    assert not hidden & set(gathered.key_frames(block))
+
+
+def test_a_block_left_out_is_a_film_without_it(film, gathered):
+  seen = gathered.blocks.seen_by(3)
+  kept = [i for i, block in enumerate(gathered.blocks.of_frame) if seen[block]]
+  blocks = dataclasses.replace(gathered.blocks, of_frame=gathered.blocks.of_frame[kept])
+  shorter = gather([film[i] for i in kept].__getitem__, blocks, CHARTS)
+  assert same(gathered.appearance(3), shorter.appearance())
+
+
+def test_what_covers_the_surface_for_a_while_does_not_show(film, gathered):
+  covered = {i for i, block in enumerate(gathered.blocks.of_frame) if block in (1, 5)}
+  spoilt = gather(changed(film, covered, lambda frame: np.zeros_like(frame)).__getitem__, gathered.blocks, CHARTS)
+  for name, there in (("plate", ...), ("atlas", 2)):
+    truth, found = (getattr(g.appearance(), name)[there].astype(int) for g in (gathered, spoilt))
+    change = np.abs(truth - found).max(axis=-1)[truth.any(axis=-1)]
+    assert np.median(change) <= 5  # some texels were seen in few blocks only; a mean would be off by up to 40
+
+
+def test_spread_is_the_deviation_of_the_samples(film, gathered):
+  flicker = [
+    frame._replace(frame=np.clip(frame.frame + 20.0 * (-1) ** i, 0, 255).astype(np.uint8))
+    for i, frame in enumerate(film)
+  ]
+  flickering = gather(flicker.__getitem__, gathered.blocks, CHARTS).appearance()
+  stand = flickering.coverage[2] == 255
+  assert np.abs(gathered.appearance().spread[2][stand].astype(float)).max() <= 1
+  assert np.abs(np.median(flickering.spread[2][stand].astype(float)) - 20) <= 2
+
+
+def test_the_plate_is_the_wall_and_tells_its_holes(gathered):
+  made = gathered.appearance()
+  known = made.plate_coverage > 0
+  assert np.abs(made.plate.astype(int) - wall(48))[known].max() <= 1
+  assert not known[20, 24] and not made.plate[~known].any()  # always behind the globe
+  assert known[:, :4].all() and known.mean() > 0.4
+
+
+def test_key_frames_show_all_sides_and_none_is_blurred(film, gathered):
+  turns = np.array(gathered.key_frames()) / len(film)
+  assert len(turns) == 3
+  apart = np.abs((turns[:, None] - turns + 0.5) % 1 - 0.5)[np.triu_indices(3, 1)]
+  assert apart.min() > 0.2
+  first = gathered.key_frames()[0]
+  blurred = changed(film, {first}, lambda frame: np.full_like(frame, 128))
+  assert first not in gather(blurred.__getitem__, gathered.blocks, CHARTS).key_frames()
+  lost = [f._replace(landmarks=np.full((5, 2), np.nan, np.float32)) if i == first else f for i, f in enumerate(film)]
+  assert gather(lost.__getitem__, gathered.blocks, CHARTS).key_frames()[0] != first
+
+
+def test_key_frames_keep_no_surface_outside_the_person(film):
+  wide = [frame._replace(person_mask=np.where(frame.surface[..., 0] == 1, 255, 0).astype(np.uint8)) for frame in film]
+  made = gather(wide.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS).appearance()
+  assert set(np.unique(made.key_surfaces[..., 0])) == {0, 1} and not made.coverage[2].any()
+
+
+def test_a_film_of_one_frame_shows_others_all_it_has_and_itself_nothing():
+  one = gather([globe(0)].__getitem__, plan_blocks([0], FPS), CHARTS)
+  assert one.appearance().key_frames.shape == (1, 48, 48, 3)
+  itself = one.appearance(0)
+  assert itself.key_frames.shape == (0, 48, 48, 3)
+  assert not itself.coverage.any() and not itself.plate_coverage.any()
+
+
+def test_frames_that_do_not_fit_are_refused(film):
+  blocks = plan_blocks([0, 0], FPS)
+  with pytest.raises(ValueError, match="frame 1"):
+    gather([film[0], globe(0, 32)].__getitem__, blocks, CHARTS)
+  with pytest.raises(ValueError, match="chart 2"):
+    gather(film.__getitem__, blocks, CHARTS[:2])
+
+
+def test_hands_before_the_trunk_leave_no_fringe():
+
+  surface = np.zeros((64, 64, 3), np.uint8)
+  surface[8:56, 8:56, 0] = chart("chest")
+  surface[20:30, 20:30, 0] = chart("palm", "left")
+  mask = np.full((64, 64), 255, np.uint8)
+  kept = person_surface(FilmFrame(surface, surface, mask, np.zeros((5, 2), np.float32)), BODY)[..., 0]
+  assert (kept[20:30, 20:30] == chart("palm", "left")).all()
+  assert not kept[19, 20:30].any() and not kept[30, 20:30].any() and (kept[18, 20:30] == chart("chest")).all()
+
+
+def test_a_key_frame_does_not_hide_the_face(film, gathered):
+  first = gathered.key_frames()[0]
+  hidden = film[first].surface.copy()
+  hidden[hidden[..., 0] == 2] = 1
+  covered = [frame._replace(surface=hidden) if i == first else frame for i, frame in enumerate(film)]
+  assert gather(covered.__getitem__, gathered.blocks, CHARTS).key_frames()[0] != first

@@ -1,0 +1,181 @@
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from globes import CHARTS, STAND, globe, globe_film
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from anchor_jax.evaluation.metrics import psnr
+from anchor_jax.texture import look_up as conditions
+from anchor_jax.texture.blocks import plan_blocks
+from anchor_jax.texture.gather import gather
+from anchor_jax.texture.inverse import inverse_table
+from anchor_jax.texture.texels import corners, positions
+
+KEY_FRAMES = 3
+look_up = jax.jit(conditions.look_up)
+
+
+@pytest.fixture(scope="module")
+def appearance():
+  film = globe_film()
+  return gather(film.__getitem__, plan_blocks([0] * len(film), 4), CHARTS, KEY_FRAMES).appearance()
+
+
+@pytest.fixture(scope="module")
+def tables(appearance):
+  return conditions.look_up_tables(appearance, KEY_FRAMES)
+
+
+@pytest.fixture(scope="module")
+def wanted():
+  return [globe(0.013 + 0.31 * i, shift=3 * i - 6) for i in range(4)]
+
+
+def stacked(wanted):
+  return jnp.asarray(np.stack([frame.surface for frame in wanted]))
+
+
+def to_bytes(colour):
+  return np.rint(255 * np.asarray(colour)).astype(np.uint8)
+
+
+def quality(colour, frame, where):
+  return psnr(to_bytes(colour), frame.frame, np.where(where, 255, 0).astype(np.uint8)[..., None])
+
+
+def test_unseen_turns_look_like_the_truth(tables, wanted):
+  made = look_up(tables, stacked(wanted))
+  assert made.shape == (4, 48, 48, conditions.condition_channels(KEY_FRAMES)) and made.dtype == jnp.float32
+  assert made.min() >= 0 and made.max() <= 1
+  for channels, frame in zip(np.asarray(made), wanted, strict=True):
+    person = frame.surface[..., 0] > 0
+    assert (channels[person, 3] > 0).all()
+    assert quality(channels[..., :3], frame, person) > 24
+    shown = 0
+    for k in range(KEY_FRAMES):
+      colour, seen = channels[..., 4 + 4 * k : 7 + 4 * k], channels[..., 7 + 4 * k]
+      assert not colour[seen == 0].any() and not seen[~person].any()
+      well = seen > 0.5
+      shown = shown + (seen > 0.2)
+      if well.sum() > 40:
+        assert quality(colour, frame, well) > 24
+    assert (shown > 0)[person].mean() > 0.6
+    room = channels[..., -1] > 0
+    assert quality(channels[..., -4:-1], frame, room & ~person) > 45 and not channels[..., :4][~person].any()
+
+
+def test_a_key_frame_looked_up_for_its_own_pose_is_itself(appearance, tables):
+  made = np.asarray(look_up(tables, jnp.asarray(appearance.key_surfaces)))
+  for k in range(KEY_FRAMES):
+    own = made[k, ..., 4 + 4 * k : 8 + 4 * k]
+    well = own[..., 3] > 0.5
+    assert well.mean() > 0.15
+    truth = appearance.key_frames[k]
+    assert psnr(to_bytes(own[..., :3]), truth, np.where(well, 255, 0).astype(np.uint8)[..., None]) > 30
+
+
+def test_the_inverse_table_is_where_the_texels_are():
+  frame = globe(0.0)
+  table = inverse_table(frame.surface, np.array([False, True, False]))[1]
+  rows, columns = np.nonzero(table[..., 2] > 0)
+  u, v = (columns + 0.5) / 64, (rows + 0.5) / 64
+  radius, angle = 48 * 0.32, 2 * np.pi * u
+  x = np.sin(angle) * np.sin(np.pi * v) * radius + 24 - 0.5
+  y = -np.cos(np.pi * v) * radius + 48 * 0.42 - 0.5
+  # x is distance from the axis times sin(longitude): the globe above maps longitude by atan2(x, z).
+  front = (np.abs((u + 0.5) % 1 - 0.5) < 0.2) & (np.abs(v - 0.5) < 0.3)
+  error = np.hypot(table[rows, columns, 0] - x, table[rows, columns, 1] - y)[front]
+  assert front.sum() > 800 and error.mean() < 0.4 and error.max() < 1.2
+
+
+def test_charts_do_not_mix(tables, wanted):
+  made = np.asarray(look_up(tables, stacked(wanted)))
+  for channels, frame in zip(made, wanted, strict=True):
+    stand = frame.surface[..., 0] == 2
+    assert np.abs(255 * channels[stand, :3] - STAND).max() < 2
+
+
+def test_the_seam_of_a_periodic_chart_does_not_show(tables):
+  seam = globe(0.0)
+  across = np.asarray(look_up(tables, jnp.asarray(seam.surface[None])))[0]
+  near = (seam.surface[..., 0] == 1) & (np.abs(seam.surface[..., 1].astype(int) - 128) > 122)
+  assert near.sum() > 20 and quality(across[..., :3], seam, near) > 24
+
+
+def test_device_and_host_agree_on_texels(wanted):
+  wraps = np.array([periodic for _, periodic in CHARTS])
+  surface = wanted[1].surface
+  index, weight = conditions._corners(jnp.asarray(wraps), jnp.asarray(surface))
+  chart, u, v = surface.reshape(-1, 3).T
+  host = corners(chart.astype(np.int64), positions(u), positions(v), wraps)
+  person = chart > 0
+  assert np.array_equal(np.asarray(index).reshape(4, -1)[:, person], host[0][:, person])
+  assert np.array_equal(np.asarray(weight).reshape(4, -1)[:, person], 64 * host[1][:, person])
+
+
+def test_a_frame_depends_on_itself_alone(tables, wanted):
+  together = look_up(tables, stacked(wanted))
+  alone = jnp.concatenate([look_up(tables, stacked([frame])) for frame in wanted])
+  assert np.array_equal(together, alone)
+  mesh = Mesh(np.array(jax.devices()[:4]), "t")
+  sharded = jax.device_put(stacked(wanted), NamedSharding(mesh, PartitionSpec("t")))
+  assert np.array_equal(look_up(tables, sharded), together)
+
+
+def test_missing_key_frames_show_nothing(appearance, wanted):
+  few = conditions.look_up_tables(appearance, KEY_FRAMES + 1)
+  made = np.asarray(look_up(few, stacked(wanted)))
+  assert made.shape[-1] == conditions.condition_channels(KEY_FRAMES + 1)
+  assert not made[..., 4 + 4 * KEY_FRAMES : 8 + 4 * KEY_FRAMES].any()
+
+
+def test_a_plate_of_another_size_is_refused(tables):
+  with pytest.raises(ValueError, match="plate"):
+    conditions.look_up(tables, jnp.zeros((1, 32, 32, 3), jnp.uint8))
+
+
+def test_coordinates_tell_charts_apart_and_close_the_circle():
+  surface = np.zeros((1, 64, 3), np.uint8)
+  surface[0, :, 0] = np.arange(64)
+  codes = np.asarray(conditions.coordinates(jnp.asarray(surface)))[0]
+  assert codes.shape == (64, conditions.COORDINATE_CHANNELS) and codes.min() >= 0 and codes.max() <= 1
+  assert not codes[0].any() and len(np.unique(codes[:, :3], axis=0)) == 64
+  around = np.array([[[1, 0, 7], [1, 255, 7]]], np.uint8)
+  ends = np.asarray(conditions.coordinates(jnp.asarray(around)))[0]
+  assert np.abs(ends[0] - ends[1]).max() < 0.02
+
+
+def test_a_key_frame_counts_less_the_flatter_it_sees_the_surface():
+  wanted = globe(0.0)
+  front = np.index_exp[18:22, 22:26]  # what faces the camera
+  film = [globe(turn) for turn in (0.0, 0.12, 0.2)]
+  found = []
+  for frame in film:
+    one = gather([frame].__getitem__, plan_blocks([0], 4), CHARTS).appearance()
+    made = np.asarray(look_up(conditions.look_up_tables(one, 1), jnp.asarray(wanted.surface[None])))[0]
+    found.append(made[..., 7][front].mean())
+  turned = np.cos(2 * np.pi * np.array([0.12, 0.2]))
+  assert found[0] > 0.85 and np.abs(found[1:] - turned).max() < 0.2 and found[0] > found[1] > found[2]
+
+
+def test_a_feature_one_pixel_high_is_seen_up_to_a_pixel_around():
+  surface = np.zeros((16, 16, 3), np.uint8)
+  surface[8, 4:12] = [[1, 16 + 32 * i, 128] for i in range(8)]  # eight texels a pixel
+  table = inverse_table(surface, np.array([False, False]))[1]
+  rows = np.flatnonzero((table[..., 2] > 0).all(axis=1))
+  assert rows.tolist() == list(range(20, 44))  # v = 128 is row 32: the pixel's eight rows, and as many on each side
+  assert np.abs(table[32, :, 0] - (4 + (np.arange(64) - 4) / 8)).max() < 1
+  assert table[rows[0], 32, 2] < 0.5 * table[32, 32, 2]
+
+
+def test_quotients_are_rounded_as_whole_numbers_are():
+  rng = np.random.default_rng(0)
+  by = rng.integers(1, 65, 20000)
+  sums = rng.integers(0, 2048 * by)
+  sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many lie just between two
+  wanted = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
+  given = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
+  np.testing.assert_array_equal(jax.jit(conditions._divided)(*given)[0], wanted)

@@ -1,0 +1,145 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from globes import CHARTS, globe_film
+from people import make_measures
+from safetensors.numpy import save_file
+
+from anchor_jax.core.errors import UserError
+from anchor_jax.texture import stored
+from anchor_jax.texture.blocks import plan_blocks
+from anchor_jax.texture.gather import gather
+from anchor_jax.texture.sheet import appearance_sheet
+from tests.helpers.strange import strange_files
+
+
+@pytest.fixture(scope="module")
+def appearance():
+  film = globe_film(8, 24)
+  return gather(film.__getitem__, plan_blocks([0] * 8, 4), CHARTS).appearance()
+
+
+def test_written_and_read_is_equal(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  stored.write_appearance(file, appearance)
+  again = stored.read_appearance(file, CHARTS)
+  for field in dataclasses.fields(appearance):
+    assert np.array_equal(getattr(appearance, field.name), getattr(again, field.name))
+  measured = dataclasses.replace(appearance, measures=make_measures())
+  stored.write_appearance(file, measured)
+  assert again.measures is None and stored.read_appearance(file, CHARTS).measures == measured.measures
+  assert [path.name for path in tmp_path.iterdir()] == ["ana.appearance"]
+
+
+def test_files_of_earlier_versions_hold_no_masks(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  assert appearance.key_masks.shape == appearance.key_frames.shape[:3] and appearance.key_masks.any()
+  stored.write_appearance(file, dataclasses.replace(appearance, key_masks=None))
+  assert stored.read_appearance(file, CHARTS).key_masks is None
+
+
+def one_line(file, charts=None):
+  with pytest.raises(UserError) as refused:
+    stored.read_appearance(file, charts)
+  message = str(refused.value)
+  assert str(file) in message and "\n" not in message and len(message) < 300
+  return message
+
+
+def test_equal_appearances_are_equal_bytes(tmp_path, appearance):
+  measured, written = dataclasses.replace(appearance, measures=make_measures()), set()
+  for number in range(12):  # the library would write the metadata in another order nearly every time
+    stored.write_appearance(tmp_path / f"{number}.appearance", measured)
+    written.add((tmp_path / f"{number}.appearance").read_bytes())
+  assert len(written) == 1
+
+
+def test_a_flipped_byte_is_noticed(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  stored.write_appearance(file, dataclasses.replace(appearance, measures=make_measures()))
+  content = file.read_bytes()
+  start = 8 + int.from_bytes(content[:8], "little")
+  for place in [*np.linspace(start, len(content) - 1, 20).astype(int), content.index(b"measures") + 40]:
+    hurt = bytearray(content)
+    hurt[place] ^= 1
+    file.write_bytes(hurt)
+    with pytest.raises(UserError, match="is damaged"):
+      stored.read_appearance(file, CHARTS)
+
+
+def test_names_that_are_no_files_take_one_line(tmp_path):
+  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
+    with pytest.raises(UserError, match=said):
+      stored.read_appearance(path, CHARTS)
+
+
+def test_a_missing_file_and_other_charts(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  assert "there is no" in one_line(file)
+  stored.write_appearance(file, appearance)
+  assert "another version" in one_line(file, (*CHARTS, ("tail", False)))
+
+
+def spoil(name, value):
+  def change(arrays, metadata):
+    (metadata if isinstance(value, str) else arrays)[name] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    spoil("format", "2\n" * 1000),
+    spoil("charts", "no json"),
+    spoil("measures", "no json"),
+    spoil("measures", "{}"),
+    spoil("measures", "[1]"),
+    spoil("charts", json.dumps([["none", 1]])),
+    spoil("charts", json.dumps([["none", False]] * 300)),
+    spoil("charts", "[" * 100_000),
+    spoil("atlas", np.zeros((3, 64, 64, 3), np.float32)),
+    spoil("atlas", np.zeros((2, 64, 64, 3), np.uint8)),
+    spoil("coverage", np.zeros((3, 64), np.uint8)),
+    spoil("plate", np.zeros((0, 24, 3), np.uint8)),
+    spoil("plate", np.zeros((24, 23, 3), np.uint8)),
+    spoil("key_surfaces", np.full((3, 24, 24, 3), 3, np.uint8)),
+    spoil("key_frames", np.zeros(3, np.uint8)),
+    spoil("key_masks", np.zeros((3, 24, 24, 3), np.uint8)),
+    spoil("more", np.zeros(3, np.uint8)),
+    lambda arrays, metadata: arrays.pop("spread"),
+    lambda arrays, metadata: metadata.clear(),
+  ],
+)
+def test_a_hostile_file_ends_in_one_line(tmp_path, appearance, change):
+  file = tmp_path / "ana.appearance"
+  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in stored._ARRAYS}
+  metadata = {"format": stored.FORMAT, "charts": json.dumps(appearance.charts)}
+  change(arrays, metadata)
+  save_file(arrays, file, metadata=metadata)
+  one_line(file)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4 not this", b"\xff" * 64, (2**40).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_something_else(tmp_path, data):
+  file = tmp_path / "ana.appearance"
+  file.write_bytes(data)
+  one_line(file)
+
+
+def test_a_file_cut_anywhere(tmp_path, appearance):
+  file = tmp_path / "ana.appearance"
+  stored.write_appearance(file, appearance)
+  data = file.read_bytes()
+  for length in (4, 100, len(data) // 2, len(data) - 1):
+    file.write_bytes(data[:length])
+    one_line(file)
+
+
+def test_the_sheet_shows_everything_seen(appearance):
+  sheet = appearance_sheet(appearance, side=64)
+  assert sheet.dtype == np.uint8 and (sheet[:64, 64 : 4 * 64].std(axis=(0, 1)) > 5).all()
+  empty = dataclasses.replace(appearance, coverage=np.zeros_like(appearance.coverage))
+  assert appearance_sheet(empty, side=64).shape == (64, 64 * 4, 3)
