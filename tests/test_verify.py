@@ -21,7 +21,17 @@ def golden():
   return golden_numbers.Golden(GOLDEN)
 
 
-@pytest.mark.parametrize("group", golden_numbers.GROUPS, ids=lambda group: group.__name__)
+# The other groups run the same networks and samplers; `make test-slow` computes these too.
+LONG = ("video_network", "head_run")
+
+
+@pytest.mark.parametrize(
+  "group",
+  [
+    pytest.param(group, id=group.__name__, marks=pytest.mark.slow if group.__name__ in LONG else ())
+    for group in golden_numbers.GROUPS
+  ],
+)
 def test_the_reference_s_numbers(golden, group):
   computed = group(golden)
   assert computed

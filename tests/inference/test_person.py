@@ -50,6 +50,7 @@ def with_weights(part, name, change):
   return dataclasses.replace(part, weights={**part.weights, name: change(part.weights[name])})
 
 
+@pytest.mark.slow
 def test_body_and_head_on_eight_devices_give_the_frames_of_one(person, frames):
   assert np.std(frames[0], axis=0).max() > 2  # they move
   assert np.abs(frames[0].astype(int) - frames[1]).max() > 2  # the head paints

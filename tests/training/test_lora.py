@@ -27,9 +27,7 @@ def lora_run(begun_runs):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, lora_run):
-  """Two steps, stopped, and one more."""
   folder = tmp_path_factory.mktemp("runs") / "ana"
-  train(dataclasses.replace(lora_run, steps=2), folder, jax.devices()[:1])
   train(lora_run, folder, jax.devices()[:1])
   return folder
 

@@ -154,7 +154,8 @@ def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, glo
   np.testing.assert_array_equal(np.stack(list(load(tmp_path / "saved").animate(motion))), frames)
 
 
-@pytest.mark.parametrize("parts", ["workdir", pytest.param("with_head", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["workdir", "with_head"])
 def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
   person, motion = lively(load(request.getfixturevalue(parts))), read_motion(globes, size=SIZE, frames=12)
   animate = lambda person, **options: np.stack(list(person.animate(motion, with_body=True, **options)))
