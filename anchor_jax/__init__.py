@@ -29,7 +29,8 @@ if TYPE_CHECKING:
   from anchor_jax.studio.video import write_studio_video
   from anchor_jax.train import train
   from anchor_jax.video.picture import read_picture
-  from anchor_jax.video.video import read_frames, write_video
+  from anchor_jax.video.read import read_frames
+  from anchor_jax.video.write import write_video
 
 __version__ = "0.2.0"
 
@@ -44,7 +45,7 @@ _HOME = {
   "load_config": "anchor_jax.config.find",
   "prepare": "anchor_jax.prepare",
   "prepare_studio": "anchor_jax.prepare",
-  "read_frames": "anchor_jax.video.video",
+  "read_frames": "anchor_jax.video.read",
   "read_motion": "anchor_jax.inference.motions",
   "read_picture": "anchor_jax.video.picture",
   "read_reference": "anchor_jax.inference.reference",
@@ -52,7 +53,7 @@ _HOME = {
   "sampling_mesh": "anchor_jax.core.sharding",
   "train": "anchor_jax.train",
   "write_studio_video": "anchor_jax.studio.video",
-  "write_video": "anchor_jax.video.video",
+  "write_video": "anchor_jax.video.write",
 }
 __all__ = [
   "Motion",

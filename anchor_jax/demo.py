@@ -32,7 +32,7 @@ from anchor_jax.inference.motions import read_motion
 from anchor_jax.prepare import prepare
 from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
-from anchor_jax.video.video import write_video
+from anchor_jax.video.write import write_video
 
 # Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004

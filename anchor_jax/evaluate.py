@@ -35,7 +35,7 @@ from anchor_jax.evaluation.page import ComparisonPage, is_page
 from anchor_jax.evaluation.tables import REGIONS, compare, head_advice, is_report, read_reports, save_report, summary
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
-from anchor_jax.video.video import probe, read_frames
+from anchor_jax.video.read import probe, read_frames
 
 Figures = dict[str, dict[str, VideoFigures]]  # by region, then by name of the contender
 Frames = Iterable[UInt8[NdArray, "H W 3"]]

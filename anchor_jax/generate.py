@@ -238,7 +238,7 @@ def make_mesh(flag: str) -> Any:
 
 def write_preview(person: "Person", motion: "Motion", reference: "Reference | None", args: argparse.Namespace) -> None:
   """Writes a short motion to FILE.preview.mp4, and prints where."""
-  from anchor_jax.video.video import write_video
+  from anchor_jax.video.write import write_video
 
   assert args.output is not None
   path = partial_path(args.output, "preview")

@@ -13,7 +13,7 @@ from anchor_jax.evaluation.tables import is_report, save_report
 from anchor_jax.generate import is_synthetic, is_timing
 from anchor_jax.video.resumable import ResumableWriter
 from anchor_jax.video.transparent import TransparentWriter
-from anchor_jax.video.video import write_video
+from anchor_jax.video.write import write_video
 
 FRAMES = np.zeros((3, 32, 32, 3), np.uint8)
 SETTINGS = {"synthetic": True, "seed": 0}

@@ -15,7 +15,8 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.data.textures import read_stored
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
-from anchor_jax.video.video import VideoWriter, probe, read_frames
+from anchor_jax.video.read import probe, read_frames
+from anchor_jax.video.write import VideoWriter
 
 
 @pytest.fixture(scope="module")

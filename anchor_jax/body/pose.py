@@ -24,7 +24,7 @@ from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
-from anchor_jax.video.video import VideoInfo, read_frames
+from anchor_jax.video.read import VideoInfo, read_frames
 
 SUPERSAMPLE = 2
 SHOULDER_METRES = 0.36  # between the landmark model's shoulder points, of an average adult

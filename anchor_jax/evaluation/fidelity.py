@@ -9,7 +9,8 @@ import numpy as np
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.landmarks.mediapipe import require_mediapipe, track_video
 from anchor_jax.landmarks.tracks import ELBOWS, NOSE, SHOULDERS, WRISTS, Track, five_landmarks
-from anchor_jax.video.video import VideoWriter, probe
+from anchor_jax.video.read import probe
+from anchor_jax.video.write import VideoWriter
 
 _BODY = (NOSE, *SHOULDERS, *ELBOWS, *WRISTS)
 _LIPS = (13, 14)  # the middles of the inner upper and lower lip

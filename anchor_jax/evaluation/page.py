@@ -13,7 +13,7 @@ import numpy as np
 from anchor_jax.core.html import key, page, picture, video
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import head_of
-from anchor_jax.video.video import VideoWriter
+from anchor_jax.video.write import VideoWriter
 
 WORST = 10  # frames shown
 _COLOURS = {"person": "#2f6fb3", "face": "#c98a2b", "hands": "#3a8f5c", "whole": "#7d5ba6"}

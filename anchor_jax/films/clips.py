@@ -17,8 +17,8 @@ from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.people import People
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track, guessed_hands
+from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
-from anchor_jax.video.video import VideoInfo, read_frames
 
 _MOVED = 0.25  # of a square's side: a stretch whose person is farther off than that gets a square of its own
 

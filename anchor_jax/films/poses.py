@@ -20,7 +20,7 @@ from anchor_jax.landmarks.people import People, find_person
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, mend, seen_landmarks
 from anchor_jax.video.bars import probe_film
-from anchor_jax.video.video import VideoInfo, probe, read_frames
+from anchor_jax.video.read import VideoInfo, probe, read_frames
 
 LANDMARK_MODELS = ("mediapipe",)
 _ROOM = 1.6  # widths of her shoulders: a square that is as wide shows her from the head to the waist

@@ -13,8 +13,8 @@ from anchor_jax.files.inputs import regular_file
 from anchor_jax.landmarks.framing import square_around
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.picture import read_picture
+from anchor_jax.video.read import read_frames
 from anchor_jax.video.timing import tick_frames
-from anchor_jax.video.video import read_frames
 
 GREEN, TRANSPARENT = "green", "transparent"
 _GREEN = (0, 177, 64)  # the colour of studio cloth

@@ -16,7 +16,7 @@ from anchor_jax.core.cli import quiet_stderr
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.landmarks.tracks import Track, only_columns
-from anchor_jax.video.video import VideoInfo, read_frames
+from anchor_jax.video.read import VideoInfo, read_frames
 
 _BODY, _FACE, _HAND = 33, 478, 21
 _WARM_UP = 4

@@ -28,7 +28,8 @@ from anchor_jax.files.arrays import read_arrays
 from anchor_jax.files.fields import read_fields
 from anchor_jax.files.manifest import Kind
 from anchor_jax.files.outputs import SIDECAR, new_folder
-from anchor_jax.video.video import VideoInfo, VideoWriter, probe, read_frames
+from anchor_jax.video.read import VideoInfo, probe, read_frames
+from anchor_jax.video.write import VideoWriter
 
 FORMAT = 1
 _POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"

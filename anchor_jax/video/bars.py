@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.video.video import VideoInfo, key_frames, probe, read_frames
+from anchor_jax.video.read import VideoInfo, key_frames, probe, read_frames
 
 _SAMPLES, _FEWEST = 24, 5  # frames that are looked at; a film with fewer key frames is decoded for them
 _BLACK, _STRAY, _MEAN = 20, 0.005, 6.0  # grey levels of a bar's pixels, the share that may be lighter, their mean

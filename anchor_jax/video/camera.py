@@ -12,8 +12,8 @@ from anchor_jax.core.cli import quiet_stderr
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.video.bars import probe_film
+from anchor_jax.video.read import read_frames
 from anchor_jax.video.timing import pick, tick_frames
-from anchor_jax.video.video import read_frames
 
 _WORD = "camera"
 _SIZE = 640, 480  # pixels that a camera is asked for: the landmark model shrinks larger pictures

@@ -18,8 +18,8 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import open_input
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, partial_path, prepare_parent, refuse
-from anchor_jax.video.encoding import add_stream, default_crf, even, picture_of
 from anchor_jax.video.sound import say_rest_is_left_out, sound_of
+from anchor_jax.video.write import add_stream, default_crf, even, picture_of
 
 _TAG = "comment"  # of the file's metadata: the settings, as JSON
 

@@ -12,7 +12,7 @@ import av
 import av.filter
 
 from anchor_jax.core.errors import one_line
-from anchor_jax.video.streams import film_stream, sound_stream
+from anchor_jax.video.container import film_stream, sound_stream
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.video.video import VideoInfo
+from anchor_jax.video.read import VideoInfo
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import av
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.outputs import new_file
-from anchor_jax.video.encoding import Format, add_stream, even, picture_of
+from anchor_jax.video.write import Format, add_stream, even, picture_of
 
 _FORMATS = {
   ".webm": Format("libvpx-vp9", "yuva420p", {"crf": "16", "b": "0", "auto-alt-ref": "0", "cpu-used": "3"}),

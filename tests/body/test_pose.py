@@ -6,7 +6,7 @@ from anchor_jax.body.charts import chart, face_mask, hands_mask
 from anchor_jax.body.pose import PoseRenderer, posed_frames
 from anchor_jax.landmarks.framing import Square
 from anchor_jax.landmarks.tracks import mend
-from anchor_jax.video.video import VideoWriter
+from anchor_jax.video.write import VideoWriter
 
 SQUARE = Square(20, 0, 120, 64)
 

@@ -7,7 +7,7 @@ import pytest
 
 from anchor_jax.evaluation.fidelity import MotionComparison, fidelity
 from anchor_jax.studio import write_studio_video
-from anchor_jax.video.video import read_frames
+from anchor_jax.video.read import read_frames
 
 
 def test_errors_are_percent_of_the_shoulder_width(standing_track):

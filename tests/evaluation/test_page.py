@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.evaluation.page import WORST, ComparisonPage
-from anchor_jax.video.video import read_frames
+from anchor_jax.video.read import read_frames
 
 FPS, SIZE = 12.5, 32
 

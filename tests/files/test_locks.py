@@ -14,7 +14,7 @@ from anchor_jax.files.locks import lock_path, locked
 from anchor_jax.files.manifest import Kind
 from anchor_jax.files.outputs import new_file, new_folder
 from anchor_jax.video.resumable import ResumableWriter
-from anchor_jax.video.video import VideoWriter
+from anchor_jax.video.write import VideoWriter
 
 HOLD = """import sys, time; from anchor_jax.files.locks import locked
 with locked(sys.argv[1]): print("held", flush=True); time.sleep(600)"""

@@ -13,7 +13,7 @@ from anchor_jax.films.poses import CheckedVideo, check_video
 from anchor_jax.films.stretches import count
 from anchor_jax.films.survey import background_shift, film_cuts, find_cuts, survey
 from anchor_jax.landmarks.sidecar import write_posed_video
-from anchor_jax.video.video import probe, read_frames
+from anchor_jax.video.read import probe, read_frames
 
 
 def films_of(path, **options):

@@ -9,7 +9,8 @@ from anchor_jax.films import poses
 from anchor_jax.landmarks import mediapipe
 from anchor_jax.landmarks.framing import Square
 from anchor_jax.landmarks.sidecar import write_posed_video
-from anchor_jax.video.video import VideoWriter, probe
+from anchor_jax.video.read import probe
+from anchor_jax.video.write import VideoWriter
 
 
 def read_clips(videos, **options):

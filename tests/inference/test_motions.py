@@ -24,7 +24,7 @@ from anchor_jax.landmarks.framing import Square
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.motion import film as video_motion
 from anchor_jax.motion.frames import live_motion
-from anchor_jax.video import video
+from anchor_jax.video import read as video_files
 
 COUNT = 60
 STREAMS = ("masks.mkv", "pose.mkv", "surface.mkv")
@@ -62,7 +62,7 @@ def same(found, expected):
 @pytest.fixture
 def decoded(monkeypatch):
   """How many pictures are decoded, by file name."""
-  counts, read = {}, video.read_frames
+  counts, read = {}, video_files.read_frames
 
   def counted(path, *arguments):
     for frame in read(path, *arguments):
@@ -104,7 +104,7 @@ def test_a_folder_is_read_as_far_as_it_is_taken(folder, monkeypatch):
 
 
 def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
-  probed, real = [], video.probe
+  probed, real = [], video_files.probe
   for module in (clips, sidecar):
     monkeypatch.setattr(module, "probe", lambda path, *more: (probed.append(path.name), real(path, *more))[1])
   opened, load = [], sidecar.read_arrays
@@ -285,7 +285,7 @@ def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs
   monkeypatch.setattr(clips, "track_video", kept)
   for at in ((0.17, 0.9), (0.78, 0.9)):
     assert next(read_motion(bare, size=32, frames=2, person_at=at).frames(0)).pose.any()
-  (left, right), width = [columns[0].tolist() for columns in seen], video.probe(bare).width
+  (left, right), width = [columns[0].tolist() for columns in seen], video_files.probe(bare).width
   assert left[0] == 0 and right[1] == width and abs(left[1] - right[0]) <= 1
   with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
     read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))

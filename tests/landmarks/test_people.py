@@ -9,7 +9,8 @@ from anchor_jax.landmarks.framing import Square
 from anchor_jax.landmarks.people import find_person, link, parse_point
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.prepare import prepare
-from anchor_jax.video.video import VideoWriter, read_frames
+from anchor_jax.video.read import read_frames
+from anchor_jax.video.write import VideoWriter
 
 FPS, SIZE = 10, (640, 360)
 

@@ -13,7 +13,7 @@ from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_share
 from anchor_jax.texture.stored import Appearance
 from anchor_jax.video.transparent import TransparentWriter
-from anchor_jax.video.video import VideoWriter
+from anchor_jax.video.write import VideoWriter
 
 SIZE = 64
 

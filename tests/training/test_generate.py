@@ -29,8 +29,9 @@ from anchor_jax.inference.person import load
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.motion.frames import live_motion
 from anchor_jax.prepare import prepare
+from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.resumable import ResumableWriter
-from anchor_jax.video.video import VideoWriter, probe, read_frames
+from anchor_jax.video.write import VideoWriter
 
 
 @pytest.fixture(scope="module")

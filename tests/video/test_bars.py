@@ -17,7 +17,7 @@ from anchor_jax.inference.backgrounds import backgrounds
 from anchor_jax.landmarks.framing import Square
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
-from anchor_jax.video.video import probe, read_frames
+from anchor_jax.video.read import probe, read_frames
 
 
 def framed(frames, left=0, top=0, right=0, bottom=0):

@@ -9,7 +9,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.video.camera import Newest, camera_named, open_camera
-from anchor_jax.video.video import VideoWriter
+from anchor_jax.video.write import VideoWriter
 
 BLUE = np.full((4, 6, 3), (200, 100, 50), np.uint8)  # as OpenCV orders it
 

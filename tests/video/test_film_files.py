@@ -15,8 +15,8 @@ from anchor_jax.inference.backgrounds import backgrounds
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.geometry import orientation, square_pixels
+from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.timing import tick_frames
-from anchor_jax.video.video import probe, read_frames
 
 QUARTER, HALF = {0: (1, 0), 1: (0, -1), 2: (-1, 0), 3: (0, 1)}, 2**-0.5
 

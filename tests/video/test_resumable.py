@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.video.read import read_frames
 from anchor_jax.video.resumable import ResumableWriter
-from anchor_jax.video.video import read_frames
 from tests.helpers.strange import strange_files
 
 FRAMES = [np.full((32, 32, 3), 8 * number, np.uint8) for number in range(24)]

@@ -10,9 +10,9 @@ import pytest
 from av.stream import Disposition
 from film_files import clicks_in, pictures, trim, write_film
 
+from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.resumable import ResumableWriter
 from anchor_jax.video.sound import sound_of
-from anchor_jax.video.video import probe, read_frames
 
 
 def made_of(film, path, frames=60, fps=25):

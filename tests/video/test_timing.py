@@ -10,8 +10,8 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.prepare import prepare
+from anchor_jax.video.read import VideoInfo, probe
 from anchor_jax.video.timing import pick, tick_count, tick_frames
-from anchor_jax.video.video import VideoInfo, probe
 
 
 def info(stamps, fps=30.0, unit=Fraction(1, 1000)):

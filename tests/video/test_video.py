@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.video.encoding import default_crf
-from anchor_jax.video.stamps import frame_rate
-from anchor_jax.video.video import VideoWriter, probe, read_frames, write_video
+from anchor_jax.video.container import frame_rate
+from anchor_jax.video.read import probe, read_frames
+from anchor_jax.video.write import VideoWriter, default_crf, write_video
 from tests.helpers.strange import strange_files
 
 

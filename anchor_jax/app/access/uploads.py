@@ -14,7 +14,7 @@ from anchor_jax.app.access.people import FILMS
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.files.outputs import SIDECAR
 from anchor_jax.landmarks.sidecar import open_posed_video
-from anchor_jax.video.video import probe
+from anchor_jax.video.read import probe
 
 SIDECAR_FILES = ("pose.mkv", "masks.mkv", "surface.mkv", "landmarks.npz", "sidecar.json")
 MOST_FILMS = 8

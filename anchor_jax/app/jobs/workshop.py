@@ -22,7 +22,7 @@ from anchor_jax.app.jobs.worker import Worker
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.outputs import partial_path
 from anchor_jax.studio.performances import MOTIONS
-from anchor_jax.video.video import probe
+from anchor_jax.video.read import probe
 
 SECONDS = (1, 60)  # of a video
 

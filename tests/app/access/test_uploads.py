@@ -11,7 +11,7 @@ from anchor_jax.app.access.intake import Upload
 from anchor_jax.app.access.uploads import Limits, take_films, without_paths
 from anchor_jax.core.errors import UserError
 from anchor_jax.landmarks.sidecar import write_posed_video
-from anchor_jax.video.video import write_video
+from anchor_jax.video.write import write_video
 
 
 def uploaded(*paths):

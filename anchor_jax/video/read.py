@@ -1,10 +1,10 @@
-"""Reads and writes video files with PyAV: H.264 that browsers play, and lossless streams for poses and masks."""
+"""Reads video files with PyAV: their facts, and their frames as RGB."""
 
 import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,23 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Int, NdArray, UInt8
 from anchor_jax.files.inputs import regular_file
-from anchor_jax.files.outputs import check_name, new_file
-from anchor_jax.video.encoding import H264, LOSSLESS, add_stream, default_crf, even, picture_of
+from anchor_jax.files.outputs import check_name
+from anchor_jax.video.container import (
+  claim_of,
+  film_stream,
+  frame_rate,
+  in_order,
+  missing_frames,
+  shown_stamps,
+  sound_stream,
+)
 from anchor_jax.video.geometry import Geometry, geometry_of
 from anchor_jax.video.hdr import is_hdr, to_sdr
 from anchor_jax.video.interlaced import deinterlaced
-from anchor_jax.video.stamps import claim_of, frame_rate, in_order, missing_frames, shown_stamps
-from anchor_jax.video.streams import film_stream, sound_stream
 
 # A file counts as truncated when more than this share of the frames that its header claims is missing.
 _MISSING_SHARE = 0.05
@@ -261,111 +266,3 @@ def _from(path: Path, container: Any, stream: Any, first: int, info: VideoInfo |
       yield from itertools.islice(_decode(again, _film(again)), first, None)
   else:
     yield from itertools.islice(_decode(container, stream), first, None)
-
-
-class VideoWriter:
-  """Writes RGB frames to a video file; a context manager. The file is renamed to its name when the block succeeds.
-
-  H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded (`even`). With `lossless`, every
-  value is exact (H.264 RGB in Matroska; not for browsers).
-
-  Attributes:
-    frames: number of frames written so far.
-  """
-
-  def __init__(
-    self,
-    path: str | os.PathLike,
-    fps: float | int,
-    size: tuple[int, int] | None = None,
-    *,
-    lossless: bool = False,
-    crf: int | None = None,
-    metadata: Mapping[str, str] | None = None,
-  ):
-    """Prepares the file; it is opened by the `with` statement.
-
-    Args:
-      path: an .mp4 (or .mkv, .mov) file; with `lossless`, an .mkv file.
-      fps: frames per second, above 0.
-      size: (width, height) in pixels; by default that of the first frame.
-      lossless: keep every value exactly.
-      crf: quality of the H.264 stream, 0 (best) to 51; None: `default_crf`.
-      metadata: free text tags of the file.
-    """
-    if not fps > 0:
-      raise UserError(f"a video needs a frame rate above 0, not {fps}")
-    self.path, self.frames = Path(path), 0
-    self._fps, self._size, self._lossless, self._crf = Fraction(fps).limit_denominator(1001), size, lossless, crf
-    self._metadata = dict(metadata or {})
-    self._container: Any = None
-    self._stream: Any = None
-
-  def __enter__(self) -> "VideoWriter":
-    self._file = new_file(self.path, lock=True)
-    partial = self._file.__enter__()
-    try:
-      options = {"movflags": "+faststart+use_metadata_tags"} if self.path.suffix in (".mp4", ".mov") else {}
-      self._container = av.open(str(partial), "w", options=options)
-    except (OSError, ValueError) as error:
-      self._file.__exit__(type(error), error, error.__traceback__)
-      raise UserError(f"cannot write {self.path}: give a file name that ends in .mp4 or .mkv") from None
-    self._container.metadata.update(self._metadata)
-    return self
-
-  def write(self, frame: UInt8[NdArray, "H W 3"]) -> None:
-    """Appends one RGB frame of the video's size."""
-    assert self._container is not None, "VideoWriter is a context manager: use it in a `with` statement"
-    height, width = frame.shape[:2]
-    self._size = self._size or (width, height)
-    if (width, height) != self._size:
-      raise ValueError(f"frame {self.frames} is {width}x{height}, the video {self._size[0]}x{self._size[1]}")
-    frame = frame if self._lossless else even(frame)
-    if self._stream is None:
-      crf = default_crf(height, width) if self._crf is None else self._crf
-      options, kind = ({}, LOSSLESS) if self._lossless else ({"crf": str(crf)}, H264)
-      self._stream = add_stream(self._container, self._fps, frame, options, kind)
-    self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
-    self.frames += 1
-
-  def __exit__(self, kind, error, traceback) -> None:
-    assert self._container is not None
-    try:
-      if kind is None and not self.frames:
-        raise UserError(f"no frame to write to {self.path}")
-      if kind is None:
-        self._container.mux(self._stream.encode(None))
-      self._container.close()
-    except BaseException as problem:
-      if kind is None:
-        self._file.__exit__(type(problem), problem, problem.__traceback__)
-        raise
-    self._file.__exit__(kind, error, traceback)
-
-
-def write_video(
-  path: str | os.PathLike,
-  frames: Iterable[UInt8[NdArray, "H W 3"]],
-  fps: float | int,
-  *,
-  metadata: Mapping[str, str] | None = None,
-  total: int | None = None,
-  progress: str | None = None,
-) -> int:
-  """Writes frames to an H.264 video that browsers play, as they come; returns their number.
-
-  Args:
-    path: an .mp4 (or .mkv, .mov) file; it takes its name when all frames are written.
-    frames: RGB, all of one size.
-    fps: frames per second, above 0.
-    metadata: text tags of the file.
-    total: number of frames to come, for the progress bar.
-    progress: label of a progress bar; None for no bar.
-
-  Raises:
-    UserError: the file cannot be written, or there is no frame.
-  """
-  with VideoWriter(path, fps, metadata=metadata) as writer:
-    for frame in tqdm(frames, desc=progress, total=total, disable=progress is None, unit="frame"):
-      writer.write(np.asarray(frame))
-  return writer.frames
