@@ -66,7 +66,7 @@ SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 def demo(output: Path, size: Size, config_file: str) -> dict:
   """Runs every stage and returns the report."""
   clock = time.monotonic()
-  read_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
+  demo_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
   check_demo(output)
   prepare_parent(output / "report.json")
   stages: dict[str, float] = {}
@@ -91,7 +91,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
       say(f"{number}/5 no {part} is trained", flush=True)
       continue
     say(f"{number}/5 learning the {part} of this person from the shipped weights", flush=True)
-    config = read_config(config_file, part, output / "film", steps)
+    config = demo_config(config_file, part, output / "film", steps)
     train(config, output / "person")
     done(f"train_{part}")
 
@@ -127,7 +127,7 @@ def check_demo(output: Path) -> None:
   check_output_file("--output", output / "contact_sheet.png", (".png",), lambda _: (output / "anchor.mp4").exists())
 
 
-def read_config(file: str, part: str, data: Path, steps: int | None) -> RunConfig:
+def demo_config(file: str, part: str, data: Path, steps: int | None) -> RunConfig:
   """The fine-tuning settings of a part, on this data."""
   config = load_config(f"{file}:{part}")
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
@@ -163,7 +163,7 @@ def main() -> None:
     size = dataclasses.replace(size, head_steps=0)
   config = args.config or CONFIGS[args.size]
   parts = ("body", "head") if size.head_steps else ("body",)
-  runs = [read_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
+  runs = [demo_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
   prepare_parent(args.output)
   with locked(args.output):

@@ -49,10 +49,10 @@ def train(
     Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
   """
   from anchor_jax.training.lock import only_run_in
-  from anchor_jax.training.loop import train
+  from anchor_jax.training.loop import train_part
 
   with only_run_in(Path(workdir) / config.part):
-    return train(config, Path(workdir), devices, profile)
+    return train_part(config, Path(workdir), devices, profile)
 
 
 @command

@@ -83,7 +83,7 @@ def training(person: Person, curves: Curves, steps: int, job: Place | None, prev
 
   Args:
     person: who learns.
-    curves: of `progress.losses`.
+    curves: of `progress.loss_curves`.
     steps: that are kept.
     job: the newest training, None where there was none.
     preview: number that changes with the preview picture; 0 where there is none.

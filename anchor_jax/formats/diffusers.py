@@ -20,7 +20,7 @@ from anchor_jax.core.shapes import PyTree
 from anchor_jax.files import inputs
 from anchor_jax.files.outputs import new_file
 from anchor_jax.formats import names
-from anchor_jax.formats.registry import parameter_shapes, read_config
+from anchor_jax.formats.registry import parameter_shapes, parse_network_config
 from anchor_jax.formats.roles import WEIGHT_TYPES
 from anchor_jax.formats.tensors import Tensor, read_tensors, write_safetensors
 from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
@@ -76,14 +76,14 @@ def save_schedule(folder: str | Path, schedule: ScheduleConfig) -> None:
   write_json(Path(folder) / "scheduler_config.json", schedule.to_json())
 
 
-def load_config(folder: str | Path, kind: type[Config] | None = None) -> Config:
+def load_network_config(folder: str | Path, kind: type[Config] | None = None) -> Config:
   """Returns the architecture in a model's folder.
 
   Raises:
     UserError: no such folder, another class than `kind`, or an architecture that is not built here.
   """
   folder = Path(folder)
-  config = read_config(read_json(folder / "config.json"), folder.name)
+  config = parse_network_config(read_json(folder / "config.json"), folder.name)
   if kind is not None and not isinstance(config, kind):
     raise UserError(f"{folder} holds a {config.class_name}, not a {kind.class_name}; give the right folder")
   return config
@@ -103,7 +103,7 @@ def load_model(
   Raises:
     UserError: no such folder, another class, weights that are damaged or do not fit config.json.
   """
-  config = load_config(folder, kind)
+  config = load_network_config(folder, kind)
   params = {}
   for path, tensor in load_tensors(folder, config).items():
     params[path] = tensor.read() if dtype is None else tensor.astype(dtype).read()

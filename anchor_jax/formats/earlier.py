@@ -13,7 +13,7 @@ from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.manifest import not_newer
 from anchor_jax.formats.adapters import FILE as ADAPTERS
-from anchor_jax.formats.diffusers import load_config, load_schedule, read_json
+from anchor_jax.formats.diffusers import load_network_config, load_schedule, read_json
 from anchor_jax.formats.roles import PARTS, ROLES, Kind, all_places
 from anchor_jax.formats.tensors import read_metadata
 
@@ -41,7 +41,7 @@ def earlier_models(folder: Path) -> set[str]:
 def _network(folder: Path) -> set[str]:
   """The files of a network."""
   try:
-    config = load_config(folder)
+    config = load_network_config(folder)
     if not _is_ours(folder / "config.json", config.to_json()):
       return set()
   except UserError:

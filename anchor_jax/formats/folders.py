@@ -14,7 +14,14 @@ from anchor_jax.core.shapes import PyTree
 from anchor_jax.files.manifest import Kind as Written
 from anchor_jax.files.outputs import check_folder
 from anchor_jax.formats import names
-from anchor_jax.formats.diffusers import DTYPES, load_config, load_schedule, load_tensors, save_schedule, save_tensors
+from anchor_jax.formats.diffusers import (
+  DTYPES,
+  load_network_config,
+  load_schedule,
+  load_tensors,
+  save_schedule,
+  save_tensors,
+)
 from anchor_jax.formats.earlier import earlier_models
 from anchor_jax.formats.roles import NETWORKS, PARTS, ROLES, SHARED, Kind, Place, all_places, places_of
 from anchor_jax.formats.tensors import Tensor, read_safetensors, write_safetensors
@@ -165,7 +172,7 @@ def _open(folder: Path, places: Iterable[Place]) -> dict[Place, StoredModel]:
       elif role.kind is Kind.SCHEDULE:
         opened[place] = StoredModel(load_schedule(path))
       else:
-        config = load_config(path, role.config)
+        config = load_network_config(path, role.config)
         opened[place] = StoredModel(config, load_tensors(path, config))
     except UserError as error:
       complaints.append(str(error))

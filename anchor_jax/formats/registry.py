@@ -53,7 +53,7 @@ _MODULES: dict[type[Config], Any] = {
 }
 
 
-def read_config(fields: Mapping[str, Any], role: str = "") -> Config:
+def parse_network_config(fields: Mapping[str, Any], role: str = "") -> Config:
   """Returns the configuration in a config.json's dictionary.
 
   Args:

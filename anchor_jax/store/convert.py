@@ -14,7 +14,7 @@ from anchor_jax.config.networks import ControlNetConfig, UNetConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.outputs import new_folder
 from anchor_jax.files.shipped import folder_of
-from anchor_jax.formats.diffusers import DTYPES, load_config, load_tensors, save_tensors
+from anchor_jax.formats.diffusers import DTYPES, load_network_config, load_tensors, save_tensors
 from anchor_jax.formats.folders import (
   MODELS,
   ModelFolder,
@@ -87,7 +87,7 @@ def from_diffusers(
     models = open_single_file(source, choice.averaged, choice.prediction)
     single = next(iter(models.models.values())) if len(models.models) == 1 else None
   elif (source / "config.json").exists():
-    config = load_config(source)
+    config = load_network_config(source)
     models, single = ModelFolder(), StoredModel(config, load_tensors(source, config))
   else:
     models, single = open_folder(source), None
@@ -106,7 +106,7 @@ def from_diffusers(
   if image_encoder is not None:
     if image_encoder.is_file():
       raise UserError(f"{image_encoder} is a file: give CLIP's folder, whose config.json has its sizes")
-    config = load_config(image_encoder, ROLES["image_encoder"].config)
+    config = load_network_config(image_encoder, ROLES["image_encoder"].config)
     models.models[Place(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
   if controlnet is not None:
     models.models[Place(SHARED, "controlnet")] = _network(controlnet, ControlNetConfig)
@@ -127,7 +127,7 @@ def _network(path: Path, kind: type[UNetConfig] | type[ControlNetConfig]) -> Sto
   """The network of a class in its folder or in a single file."""
   if is_single_file(path):
     return open_network(path, kind)
-  config = load_config(path, kind)
+  config = load_network_config(path, kind)
   return StoredModel(config, load_tensors(path, config))
 
 

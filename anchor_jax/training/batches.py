@@ -23,7 +23,7 @@ from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import ArraySource, Source, load
 from anchor_jax.files.shipped import folder_of
-from anchor_jax.formats.diffusers import load_config
+from anchor_jax.formats.diffusers import load_network_config
 from anchor_jax.formats.folders import find_place
 from anchor_jax.models.controlnet import POSE_CHANNELS
 from anchor_jax.models.networks import Networks
@@ -223,7 +223,7 @@ def initial_model(config: RunConfig) -> ModelConfig:
   for role, kind in (("vae", VAEConfig), ("unet", UNetConfig), ("controlnet", ControlNetConfig)):
     place = find_place(folder, config.part, role)
     if place is not None:
-      sizes[role] = load_config(place.path(folder), kind)
+      sizes[role] = load_network_config(place.path(folder), kind)
   return dataclasses.replace(config.model, **sizes)
 
 

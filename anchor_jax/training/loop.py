@@ -38,7 +38,7 @@ from anchor_jax.training.trace import Trace
 from anchor_jax.training.validation import make_validation
 
 
-def train(
+def train_part(
   config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None, profile: bool = False
 ) -> dict[str, float]:
   """Trains config.part in WORKDIR/PART, from its newest checkpoint if there is one; returns the last logged metrics.

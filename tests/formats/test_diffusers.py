@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError
-from anchor_jax.formats.diffusers import load_config, load_model, load_schedule, save_model, save_schedule
+from anchor_jax.formats.diffusers import load_model, load_network_config, load_schedule, save_model, save_schedule
 from anchor_jax.formats.names import flatten, unflatten
 from anchor_jax.formats.tensors import read_metadata, read_safetensors
 from tests.helpers.strange import strange_files
@@ -34,7 +34,7 @@ def test_there_and_back_is_bit_identical(name, reference, tmp_path):
   save_model(tmp_path, model.config, model.params)
   (file,) = (reference / name).glob("*.safetensors")
   assert_same(load_file(file), load_file(tmp_path / file.name))
-  assert load_config(tmp_path) == model.config
+  assert load_network_config(tmp_path) == model.config
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -5,14 +5,14 @@ import pytest
 
 from anchor_jax.config.networks import UNetConfig
 from anchor_jax.core.errors import UserError
-from anchor_jax.formats.diffusers import load_config, load_tensors
+from anchor_jax.formats.diffusers import load_network_config, load_tensors
 from anchor_jax.formats.registry import parameter_shapes
 from anchor_jax.store.derive import controlnet_from_unet, head_unet_from_unet
 
 
 @pytest.fixture(scope="module", params=["body", "head"])
 def unet(request, reference):
-  config = load_config(reference / request.param / "unet")
+  config = load_network_config(reference / request.param / "unet")
   return config, load_tensors(reference / request.param / "unet", config)
 
 
@@ -38,7 +38,7 @@ def test_a_pose_branch_is_the_unet_s_downward_half(unet):
 
 
 def test_a_head_unet_has_five_silent_channels_more(reference):
-  config = load_config(reference / "body/unet", UNetConfig)
+  config = load_network_config(reference / "body/unet", UNetConfig)
   tensors = load_tensors(reference / "body/unet", config)
   made, params = head_unet_from_unet(config, tensors)
   assert made == dataclasses.replace(config, in_channels=9)

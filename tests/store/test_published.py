@@ -16,8 +16,8 @@ from anchor_jax.config.networks import (
   VAEConfig,
 )
 from anchor_jax.core.errors import UserError
-from anchor_jax.formats.diffusers import load_config, load_schedule
-from anchor_jax.formats.registry import read_config
+from anchor_jax.formats.diffusers import load_network_config, load_schedule
+from anchor_jax.formats.registry import parse_network_config
 
 ATTENDING = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 SHARED_2022 = {
@@ -87,7 +87,7 @@ def written(folder, fields, name="config.json"):
 @pytest.mark.parametrize("model", UNETS)
 def test_unets(model, tmp_path):
   fields, differs = UNETS[model]
-  config = load_config(written(tmp_path / "unet", fields), UNetConfig)
+  config = load_network_config(written(tmp_path / "unet", fields), UNetConfig)
   assert config == UNetConfig(**{"sample_size": fields["sample_size"], **differs})
   assert config.heads == ((5, 10, 20, 20) if "2.1" in model else (8, 8, 8, 8))
 
@@ -112,7 +112,7 @@ CONTROLNETS = {
 
 @pytest.mark.parametrize("model", CONTROLNETS)
 def test_controlnets(model, tmp_path):
-  config = load_config(written(tmp_path / "controlnet", CONTROLNETS[model]), ControlNetConfig)
+  config = load_network_config(written(tmp_path / "controlnet", CONTROLNETS[model]), ControlNetConfig)
   assert config == ControlNetConfig.from_unet(UNetConfig())
 
 
@@ -139,7 +139,7 @@ VAE = {
 )  # fmt: skip
 def test_autoencoders(added, tmp_path):
   fields = VAE | added
-  assert load_config(written(tmp_path, fields), VAEConfig) == VAEConfig(sample_size=fields["sample_size"])
+  assert load_network_config(written(tmp_path, fields), VAEConfig) == VAEConfig(sample_size=fields["sample_size"])
 
 
 # What transformers wrote for every model until 2022, and CLIP's two towers have both.
@@ -193,22 +193,22 @@ LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 
 
 def test_clip(tmp_path):
   b32, l14 = (written(tmp_path / name, fields) for name, fields in (("b32", B32), ("l14", L14)))
-  assert load_config(b32, CLIPVisionConfig) == CLIPVisionConfig()
-  assert load_config(l14, CLIPVisionConfig) == CLIPVisionConfig(patch_size=14, projection_dim=768, **LARGE)
-  assert load_config(l14).tokens == 257
-  text = load_config(written(tmp_path / "text_encoder", L14), CLIPTextConfig)
+  assert load_network_config(b32, CLIPVisionConfig) == CLIPVisionConfig()
+  assert load_network_config(l14, CLIPVisionConfig) == CLIPVisionConfig(patch_size=14, projection_dim=768, **LARGE)
+  assert load_network_config(l14).tokens == 257
+  text = load_network_config(written(tmp_path / "text_encoder", L14), CLIPTextConfig)
   assert text == CLIPTextConfig(projection_dim=768)
 
 
 def test_clip_s_sizes_where_other_files_have_them():
   only_second = {**L14, "vision_config": None}
-  assert read_config(only_second) == CLIPVisionConfig(patch_size=14, **LARGE)
+  assert parse_network_config(only_second) == CLIPVisionConfig(patch_size=14, **LARGE)
   named_by_type = {key: value for key, value in B32.items() if key != "architectures"}
-  assert read_config(named_by_type) == CLIPVisionConfig()
-  assert read_config({**B32["text_config"], "model_type": "clip_text_model"}).hidden_size == 512
+  assert parse_network_config(named_by_type) == CLIPVisionConfig()
+  assert parse_network_config({**B32["text_config"], "model_type": "clip_text_model"}).hidden_size == 512
   for damaged in ({**B32, "vision_config": 3}, {"architectures": 3}, {"architectures": []}, {"architectures": [[]]}):
     with pytest.raises(UserError, match=r"^config\.json"):
-      read_config(damaged)
+      parse_network_config(damaged)
 
 
 STABLE_TEXT = {
@@ -225,7 +225,7 @@ TEXT_21 = {"hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096,
 @pytest.mark.parametrize("added", [{}, {"projection_dim": 768, "torch_dtype": "float16"}, TEXT_21])
 def test_text_encoders(added, tmp_path):
   numbers = {key: value for key, value in added.items() if key != "torch_dtype"}
-  assert load_config(written(tmp_path, STABLE_TEXT | added), CLIPTextConfig) == CLIPTextConfig(**numbers)
+  assert load_network_config(written(tmp_path, STABLE_TEXT | added), CLIPTextConfig) == CLIPTextConfig(**numbers)
 
 
 BETAS = {

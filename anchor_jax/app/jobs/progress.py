@@ -87,7 +87,7 @@ def told_in(text: str) -> list[str]:
   return [without_paths(re.sub(r"; look at .*|\((?:look at|purple in) [^)]*\)", "", line)).strip() for line in told]
 
 
-def losses(metrics: Path) -> dict[str, list[tuple[int, float]]]:
+def loss_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
   """Returns the curves of a training, (step, value) in order of the steps: "loss" and "validation_loss".
 
   A training that went on from a checkpoint has some steps twice; the later ones hold.

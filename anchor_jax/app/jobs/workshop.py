@@ -16,7 +16,7 @@ from anchor_jax.app.access.quota import Disk
 from anchor_jax.app.access.uploads import Limits, take_films
 from anchor_jax.app.jobs.commands import FPS, commands_of, video_path
 from anchor_jax.app.jobs.outputs import is_own, is_prepared, metrics, shown_file, trained_steps
-from anchor_jax.app.jobs.progress import Bar, bar_in, losses, tail, told_in
+from anchor_jax.app.jobs.progress import Bar, bar_in, loss_curves, tail, told_in
 from anchor_jax.app.jobs.queue import DONE, EXPORT, PREPARE, TRAIN, VIDEO, Job, Jobs
 from anchor_jax.app.jobs.worker import Worker
 from anchor_jax.core.errors import UserError
@@ -180,8 +180,8 @@ class Workshop:
     return trained_steps(self.people.folder_of(person.name))
 
   def curves(self, person: Person) -> dict[str, list[tuple[int, float]]]:
-    """The curves of her training; see `progress.losses`."""
-    return losses(metrics(self.people.folder_of(person.name)))
+    """The curves of her training; see `progress.loss_curves`."""
+    return loss_curves(metrics(self.people.folder_of(person.name)))
 
   def told(self, owner: str, person: Person) -> list[str]:
     """What was found in her film, and what was dropped, line by line; nothing until it was looked at."""

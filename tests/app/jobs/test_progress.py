@@ -3,7 +3,7 @@
 import json
 import os
 
-from anchor_jax.app.jobs.progress import Bar, bar_in, error_in, losses, tail, told_in
+from anchor_jax.app.jobs.progress import Bar, bar_in, error_in, loss_curves, tail, told_in
 
 LOG = (
   "compiled the step in 3.1 s\n"
@@ -55,14 +55,14 @@ def test_the_curves_of_a_training_that_went_on_have_each_step_once(tmp_path):
   ]
   file = tmp_path / "metrics.jsonl"
   file.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + '{"step": 3, "lo')
-  assert losses(file) == {"loss": [(1, 3.0), (2, 1.8)], "validation_loss": [(2, 9.0)]}
-  assert losses(tmp_path / "none") == {}
+  assert loss_curves(file) == {"loss": [(1, 3.0), (2, 1.8)], "validation_loss": [(2, 9.0)]}
+  assert loss_curves(tmp_path / "none") == {}
   odd = [3, [], {"step": "x", "loss": 1}, {"step": 1, "loss": "x"}, {"step": 1, "loss": float("nan")}, {"step": None}]
   file.write_text("".join(json.dumps(entry) + "\n" for entry in [*odd, entries[1]]) + "[" * 100_000)
-  assert losses(file) == {"loss": [(1, 3.0)]}
+  assert loss_curves(file) == {"loss": [(1, 3.0)]}
   file.unlink()
   os.mkfifo(file)
-  assert losses(file) == {} and tail(file) == ""
+  assert loss_curves(file) == {} and tail(file) == ""
 
 
 def test_only_the_end_of_the_newest_command_s_log_is_read(tmp_path):
