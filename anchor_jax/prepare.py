@@ -41,7 +41,7 @@ from anchor_jax.films.clips import look_at, read_films
 from anchor_jax.films.looks import LOOKS, look_at_all
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, check_no_point, check_video
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
-from anchor_jax.landmarks.framing import Square, check_size
+from anchor_jax.landmarks.framing import CropSquare, check_size
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.video.timing import tick_count
 
@@ -181,13 +181,13 @@ def appearance_lines(folder: str | os.PathLike) -> list[str]:
   return lines
 
 
-def _square_of(folder: str | os.PathLike, size: int) -> Square:
+def _square_of(folder: str | os.PathLike, size: int) -> CropSquare:
   """The square of the picture that a prepared folder holds of its first video."""
   square = open_prepared(folder).meta["videos"][0]["square"]
   if square is None:
     raise UserError(f"{folder} was not made from a video: leave out --like")
   left, top, side = square
-  return Square(left, top, side, size)
+  return CropSquare(left, top, side, size)
 
 
 def _check_numbers(size: int, fps: float | int | None) -> None:

@@ -134,7 +134,7 @@ def keep_mask(
   return np.where(face > 127, 0, 255).astype(np.uint8)[..., None]
 
 
-def fade(size: int) -> tuple[int, Float[NdArray, " N"]]:
+def fade_kernels(size: int) -> tuple[int, Float[NdArray, " N"]]:
   """How a crop's repainted region fades: the side in pixels of the square that erodes it, the kernel that blurs it."""
   scale = size / 512
   blur = max(3, round(_BLUR_512 * scale) // 2 * 2 + 1)
@@ -143,7 +143,7 @@ def fade(size: int) -> tuple[int, Float[NdArray, " N"]]:
 
 def blend_weight(keep: UInt8[NdArray, "S S 1"]) -> Float[NdArray, "S S"]:
   """Weight of the repainted face in the crop, 0 to 1: eroded by 40 and blurred over 41 pixels of a 512 px crop."""
-  side, kernel = fade(keep.shape[0])
+  side, kernel = fade_kernels(keep.shape[0])
   # the face's mask may end at the crop's border, where the crop must fade out too
   repaint = cv2.copyMakeBorder(255 - keep[..., 0], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
   eroded = cv2.erode(repaint, np.ones((side, side), np.uint8))[1:-1, 1:-1]

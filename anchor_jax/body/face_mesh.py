@@ -10,7 +10,7 @@ import numpy as np
 
 from anchor_jax.body.charts import chart
 from anchor_jax.body.mesh import TriangleMesh, barycentric
-from anchor_jax.body.rasterise import Patch, Real, Surface
+from anchor_jax.body.rasterize import Patch, Real, Surface
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 
 # Rings of face points. The first eye and brow are the person's right ones, on the picture's left.

@@ -55,7 +55,7 @@ def _spline() -> Float[NdArray, "N 68"]:
   return affine + rest @ (np.eye(68) - affine[marked])
 
 
-def face_of(landmarks: Float[NdArray, "T 68 3"], pupils: Float[NdArray, "T 2 3"] | None = None) -> NdArray:
+def mesh_of_landmarks(landmarks: Float[NdArray, "T 68 3"], pupils: Float[NdArray, "T 2 3"] | None = None) -> NdArray:
   """Returns all points of the landmark model's face mesh, float32 [T 478 3], in the landmarks' units.
 
   Args:
@@ -69,7 +69,7 @@ def face_of(landmarks: Float[NdArray, "T 68 3"], pupils: Float[NdArray, "T 2 3"]
   return face.astype(np.float32)
 
 
-def lifted(landmarks: Float[NdArray, "T 68 2"]) -> Float[NdArray, "T 68 3"]:
+def with_depth(landmarks: Float[NdArray, "T 68 2"]) -> Float[NdArray, "T 68 3"]:
   """Returns landmarks of pictures with depths, those of the mean face when it is turned as the face is.
 
   The turn is that of the scaled orthographic projection that takes the mean face closest to the landmarks (POS,

@@ -13,9 +13,9 @@ import numpy as np
 
 from anchor_jax.body.face_mesh import FaceMesh
 from anchor_jax.body.pose import HAND, PoseRenderer
-from anchor_jax.body.rasterise import EMPTY, Solid
+from anchor_jax.body.rasterize import EMPTY, Solid
 from anchor_jax.core.shapes import Bool, NdArray
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, Widths
@@ -38,7 +38,7 @@ _MOVES = {  # the parts of the body that each factor moves
 }  # fmt: skip
 
 
-def fit_widths(films: Sequence[tuple[Track, Square, BodyMeasures]]) -> Widths | None:
+def fit_widths(films: Sequence[tuple[Track, CropSquare, BodyMeasures]]) -> Widths | None:
   """Returns the widths with which a person's solids fit her masks best; None where no frame shows her in a mask.
 
   Args:
@@ -117,7 +117,7 @@ def _improve(
 class _Outlines:
   """Masks of chosen frames, and the outlines of torso, head and arms in them."""
 
-  def __init__(self, films: Sequence[tuple[Track, Square, BodyMeasures]], count: int):
+  def __init__(self, films: Sequence[tuple[Track, CropSquare, BodyMeasures]], count: int):
     total = sum(len(track) for track, _, _ in films)
     chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
     self._frames: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""A triangle mesh as a solid for the rasteriser: the face of the landmark model."""
+"""A triangle mesh as a solid for the rasterizer: the face of the landmark model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterise import EMPTY, Patch, Real
+from anchor_jax.body.rasterize import EMPTY, Patch, Real
 from anchor_jax.core.shapes import Float, Int, NdArray
 
 _BITS = 4  # sub-pixel bits of the triangles' corners

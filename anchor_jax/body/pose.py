@@ -16,10 +16,10 @@ from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.face_mesh import BROWS, EYES, LIPS, MOUTH, OVAL, FaceMap, FaceMesh
 from anchor_jax.body.mesh import TriangleMesh
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, cross, finger_skins, hand_skin, palm_normal, torso_skin
-from anchor_jax.body.rasterise import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterise, shade_pose
+from anchor_jax.body.rasterize import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterize, shade_pose
 from anchor_jax.body.skins import Ball, Tube, surface_map
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
@@ -39,7 +39,7 @@ _THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
 def posed_frames(
   path: str | os.PathLike,
   track: Track,
-  square: Square,
+  square: CropSquare,
   measures: BodyMeasures | None = None,
   first: int = 0,
   info: VideoInfo | None = None,
@@ -62,13 +62,13 @@ def posed_frames(
   for number, frame in enumerate(itertools.islice(read_frames(path, first, info), len(track))):
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
-      square.image(track.own(number, frame)),
+      square.image(track.only_person(number, frame)),
       *(pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface),
     )
 
 
 def pose_renders(
-  track: Track, square: Square, first: int = 0, measures: BodyMeasures | None = None
+  track: Track, square: CropSquare, first: int = 0, measures: BodyMeasures | None = None
 ) -> Iterator[PoseRender]:
   """Yields the pose sides of a mended track from frame `first` on; see `PoseRenderer`."""
   renderer = PoseRenderer(track, square, measures)
@@ -83,7 +83,7 @@ class PoseRenderer:
     widths: of the solids; may be changed between renders.
   """
 
-  def __init__(self, track: Track, square: Square, measures: BodyMeasures | None = None):
+  def __init__(self, track: Track, square: CropSquare, measures: BodyMeasures | None = None):
     """Takes what is to be rendered.
 
     Args:
@@ -102,7 +102,7 @@ class PoseRenderer:
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
     self._face_map = FaceMap(track.triangles, track.face.shape[1])
 
-  def of(self, track: Track) -> "PoseRenderer":
+  def with_track(self, track: Track) -> "PoseRenderer":
     """The same body in another track, in the same square of the same camera."""
     other = copy.copy(self)
     other._track = track
@@ -112,7 +112,7 @@ class PoseRenderer:
     """A frame's pose render, mask of the face (0 or 255; hands before it are left out) and surface map."""
     solids = self.torso(number) + self.head(number) + self.arms(number)
     drawn, kinds = [solid for solid, _ in solids], np.array([part for _, part in solids])
-    surface = rasterise(drawn, self._square.size, SUPERSAMPLE)
+    surface = rasterize(drawn, self._square.size, SUPERSAMPLE)
     parts = np.append(kinds, -1)[surface.index]
     light = np.ones(surface.depth.shape, np.float32)
     mask = np.zeros(surface.depth.shape, np.uint8)

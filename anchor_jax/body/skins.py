@@ -1,4 +1,4 @@
-"""Coordinates on solids: from points that the rasteriser found to chart, u and v of a surface map.
+"""Coordinates on solids: from points that the rasterizer found to chart, u and v of a surface map.
 
 A solid's field `skin` says where its points lie on the body's surface. `Tube` is for round cones and may twist; `Sheet`
 and `Ball` are for parts that move as one, whatever solids they are made of. A pose source may add its own.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.body.rasterise import Surface
+from anchor_jax.body.rasterize import Surface
 from anchor_jax.body.solids import Point, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 
@@ -120,7 +120,7 @@ def surface_map(surface: Surface, solids: Sequence[Solid]) -> UInt8[NdArray, "H 
   """The surface map (chart, u, v) of what is seen; one sub-pixel near the middle of each pixel stands for it.
 
   Args:
-    surface: what the rasteriser drew.
+    surface: what the rasterizer drew.
     solids: all solids drawn into it, in order.
   """
   factor = surface.supersample

@@ -27,7 +27,7 @@ from anchor_jax.films.clips import read_films, stretches_of
 from anchor_jax.films.looks import LOOKS, kept_look
 from anchor_jax.films.poses import check_video
 from anchor_jax.films.report import film_facts
-from anchor_jax.landmarks.measures import BodyMeasures, typical
+from anchor_jax.landmarks.measures import BodyMeasures, median_measures
 
 NAME = "prepared_frames"  # of the datasets' library, as `records.build` has it
 
@@ -191,7 +191,7 @@ def join(
       "fps": meta["videos"][0]["fps"],
       "frames": first,
       "people": people,
-      "measures": [typical(*zip(*videos)).to_json() if videos else None for videos in measured],
+      "measures": [median_measures(*zip(*videos)).to_json() if videos else None for videos in measured],
       **meta,
       "left_out": left_out,
       "files": {path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},

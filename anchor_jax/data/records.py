@@ -35,7 +35,7 @@ from anchor_jax.files.inputs import read_json, regular_file
 from anchor_jax.files.manifest import Kind
 from anchor_jax.files.outputs import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.films.poses import PosedClip
-from anchor_jax.landmarks.measures import BodyMeasures, typical
+from anchor_jax.landmarks.measures import BodyMeasures, median_measures
 
 _DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -152,7 +152,7 @@ def build(
       fps=recorder.videos[0]["fps"],
       frames=recorder.count,
       people=recorder.people,
-      measures=[typical(*zip(*videos)).to_json() if videos else None for videos in recorder.measured],
+      measures=[median_measures(*zip(*videos)).to_json() if videos else None for videos in recorder.measured],
       videos=recorder.videos,
       without_landmarks=recorder.without_landmarks,
       without_surface=recorder.without_surface,

@@ -12,9 +12,9 @@ from anchor_jax.core.shapes import Bool, NdArray
 from anchor_jax.films.poses import CheckedVideo, FoundPoses, PosedClip, find_track, poses_of, square_of
 from anchor_jax.films.stretches import GONE, GONE_FOR, Stretch, count, divide, runs
 from anchor_jax.films.survey import Survey, survey
-from anchor_jax.landmarks.framing import Square, centre_of
+from anchor_jax.landmarks.framing import CropSquare, center_of
 from anchor_jax.landmarks.measures import measure
-from anchor_jax.landmarks.people import People
+from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track, guessed_hands
 from anchor_jax.video.read import VideoInfo, read_frames
@@ -34,7 +34,7 @@ class FilmLook(NamedTuple):
 
   survey: Survey
   track: Track | None
-  people: People | None = None
+  people: ChosenPerson | None = None
 
 
 class Film(NamedTuple):
@@ -57,7 +57,7 @@ class Film(NamedTuple):
   stretches: list[Stretch]
   guessed: tuple[int, int] | None
   clips: list[PosedClip]
-  people: People | None = None
+  people: ChosenPerson | None = None
 
 
 def look_at(video: CheckedVideo, *, person_at: tuple[float, float] | None = None, progress: bool = False) -> FilmLook:
@@ -84,7 +84,7 @@ def read_films(
   size: int,
   person: str,
   fps: float | int | None = None,
-  square: Square | None = None,
+  square: CropSquare | None = None,
 ) -> list[Film]:
   """Returns videos of one person as films, whose clips `records.build` takes.
 
@@ -163,8 +163,8 @@ def _guessed(track: Track | None, stretches: Sequence[Stretch]) -> tuple[int, in
 
 
 def _squares(
-  videos: Sequence[CheckedVideo], found: Sequence[FoundPoses], size: int, given: Square | None
-) -> list[Square]:
+  videos: Sequence[CheckedVideo], found: Sequence[FoundPoses], size: int, given: CropSquare | None
+) -> list[CropSquare]:
   """The square of each stretch."""
   if given is not None:
     for video in videos:
@@ -172,21 +172,21 @@ def _squares(
         raise UserError(
           f"{video.path} is {video.info.width}x{video.info.height}: the square of the other folder does not fit into it"
         )
-    return [Square(given.left, given.top, given.side, size)] * len(videos)
+    return [CropSquare(given.left, given.top, given.side, size)] * len(videos)
   groups: list[list[int]] = []
   for number, video in enumerate(videos):
     shape = video.info.width, video.info.height
-    centre = np.array(centre_of(found[number].anchors, *shape))
+    centre = np.array(center_of(found[number].anchors, *shape))
     for group in groups:
       first = videos[group[0]].info
       if (first.width, first.height) == shape:
-        other = np.array(centre_of(found[group[0]].anchors, *shape))
+        other = np.array(center_of(found[group[0]].anchors, *shape))
         if np.linalg.norm(centre - other) <= _MOVED * min(shape):
           group.append(number)
           break
     else:
       groups.append([number])
-  squares: dict[int, Square] = {}
+  squares: dict[int, CropSquare] = {}
   for group in groups:
     shared = square_of([found[number] for number in group], videos[group[0]].info, size)
     squares |= dict.fromkeys(group, shared)

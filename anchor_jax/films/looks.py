@@ -22,7 +22,7 @@ from anchor_jax.files.outputs import new_file
 from anchor_jax.films.clips import FilmLook, look_at
 from anchor_jax.films.poses import CheckedVideo
 from anchor_jax.films.survey import Survey
-from anchor_jax.landmarks.people import People
+from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.tracks import Track
 
 _VERSION = 1  # of what is found and how it is kept: other files are made anew
@@ -131,7 +131,7 @@ def _look_of(arrays: dict[str, Any]) -> FilmLook:
     track = Track(int(width), int(height), fps, body, face, hands, triangles, masks, has_face, columns)
   if "people/facts" in arrays:
     count, *place = arrays["people/facts"].tolist()
-    people = People(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
+    people = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
   return FilmLook(survey, track, people)
 
 

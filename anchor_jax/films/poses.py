@@ -13,12 +13,12 @@ from anchor_jax.body import pose
 from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.survey import film_cuts
-from anchor_jax.landmarks.framing import Square, centre_of, square_around
+from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.mediapipe import find_faces, require_mediapipe, track_video
-from anchor_jax.landmarks.people import People, find_person
+from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
-from anchor_jax.landmarks.tracks import SHOULDERS, Track, mend, seen_landmarks
+from anchor_jax.landmarks.tracks import SHOULDERS, Track, fill_and_smooth, seen_landmarks
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
@@ -79,8 +79,8 @@ class FoundPoses(NamedTuple):
 
   anchors: Float[NdArray, "T N 2"]
   landmarks: Float[NdArray, "T 5 2"]
-  frames: Callable[[Square, BodyMeasures | None], Iterator[PosedFrame]]
-  poses: Callable[[Square, int], Iterator[PoseRender]]
+  frames: Callable[[CropSquare, BodyMeasures | None], Iterator[PosedFrame]]
+  poses: Callable[[CropSquare, int], Iterator[PoseRender]]
   track: Track | None = None
 
 
@@ -159,7 +159,7 @@ def find_track(
   cuts: Sequence[int] = (),
   person_at: tuple[float, float] | None = None,
   progress: bool = False,
-) -> tuple[Track, People | None]:
+) -> tuple[Track, ChosenPerson | None]:
   """Returns what the landmark model finds of one person in a video, not mended, and who is beside her.
 
   Of several people it is the largest, or the one at `person_at` when the film begins; see `find_person` and
@@ -205,7 +205,7 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
     )
   assert track is not None, "only a sidecar replaces the track"
   try:
-    mended = mend(track.part(first, len(track) if last is None else last))
+    mended = fill_and_smooth(track.part(first, len(track) if last is None else last))
   except UserError as error:
     raise UserError(f"{video.path}: {error}") from None
   poses = lambda square, number: pose.pose_renders(mended, square, number)
@@ -215,10 +215,10 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
   return FoundPoses(anchors, seen_landmarks(mended), frames_in, poses, mended)
 
 
-def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> Square:
+def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> CropSquare:
   """Returns the square around the person in one or several videos of the same picture size."""
   anchors = np.concatenate([poses.anchors for poses in found])
-  centre = centre_of(anchors, info.width, info.height)
+  centre = center_of(anchors, info.width, info.height)
   left, right = _common_columns([poses.track for poses in found if poses.track is not None], info.width)
   square = square_around(right - left, info.height, (centre[0] - left, centre[1]), size)
   return dataclasses.replace(square, left=left + square.left)
@@ -237,7 +237,7 @@ def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
   return (left, right) if inside and room else (0, width)
 
 
-def _in_square(item: PosedFrame, square: Square) -> PosedFrame:
+def _in_square(item: PosedFrame, square: CropSquare) -> PosedFrame:
   return PosedFrame(
     square.image(item.frame),
     square.image(item.pose),

@@ -18,7 +18,7 @@ from anchor_jax.inference.live import Timing, follow, warm_up
 from anchor_jax.inference.person import Person, Reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.mediapipe import LandmarkModel
-from anchor_jax.motion.following import Finder, watch
+from anchor_jax.motion.following import LandmarkFinder, track_live
 from anchor_jax.video.camera import Camera, Newest
 from anchor_jax.video.resumable import ResumableWriter
 
@@ -34,7 +34,7 @@ def film(
   settings: Mapping[str, Any],
   tags: Mapping[str, str],
   marked: Callable[[Any], Any],
-  model: contextlib.AbstractContextManager[Finder] | None = None,
+  model: contextlib.AbstractContextManager[LandmarkFinder] | None = None,
 ) -> tuple[int, Timing]:
   """Follows who is before a camera until Ctrl-C, the window's q, --frames, or the end of a film that plays as one.
 
@@ -63,7 +63,7 @@ def film(
     pictures = stack.enter_context(Newest(camera.read))
     stack.enter_context(ended_by_interrupt(pictures.stop))
     options = {"size": person.size, "measures": measures, "mapped": not args.no_retarget, "clock": time.monotonic}
-    seen = watch(pictures.take, finder, tell=functools.partial(print, flush=True), **options)
+    seen = track_live(pictures.take, finder, report=functools.partial(print, flush=True), **options)
     write = Shown(camera.fps, marked, writer, show, pictures.stop)
     timing = follow(person, seen, camera.fps, write, reference, args.seed, args.frames)
     if writer is not None:

@@ -17,7 +17,7 @@ from anchor_jax.body.face_crop import face_template
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.person import Person, Reference
 from anchor_jax.inference.prefetch import in_thread
-from anchor_jax.motion.following import Seen, render
+from anchor_jax.motion.following import LivePose, pose_frame
 from anchor_jax.motion.frames import Motion, MotionFrame, live_motion
 
 _WARM_UP = 3  # windows before the clock starts: the first compiles
@@ -125,7 +125,7 @@ def warm_up(person: Person, appearance: Reference | None = None, seed: int = 0) 
 
 def follow(
   person: Person,
-  seen: Iterator[Seen],
+  seen: Iterator[LivePose],
   fps: float,
   write: Callable[[UInt8[NdArray, "H W 3"], float], object],
   appearance: Reference | None = None,
@@ -141,7 +141,7 @@ def follow(
 
   Args:
     person: with sampling settings for it: windows of one frame.
-    seen: of `following.watch`.
+    seen: from `following.track_live`.
     fps: pictures a second.
     write: takes each frame, and the time of its picture in seconds of the clock.
     appearance, seed: as of `Person.animate`.
@@ -156,8 +156,8 @@ def follow(
   def drawn() -> Iterator[tuple[tuple[float, ...], MotionFrame]]:
     for item in itertools.islice(in_thread(seen), frames):
       begun = clock()
-      frame = render(item.driver, item.track)
-      yield (item.number, item.time, item.took, clock() - begun), frame
+      frame = pose_frame(item.driver, item.track)
+      yield (item.number, item.time, item.seconds, clock() - begun), frame
 
   def moves() -> Iterator[MotionFrame]:
     for facts, frame in in_thread(drawn()):

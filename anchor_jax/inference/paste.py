@@ -84,7 +84,7 @@ def _paste(
 
 def blend_weights(keep: UInt8[Array, "S S 1"]) -> Float[Array, "S S"]:
   """What `face.blend_weight` returns."""
-  side, kernel = face_crop.fade(keep.shape[0])
+  side, kernel = face_crop.fade_kernels(keep.shape[0])
   repaint = jnp.pad((255 - keep[..., 0]).astype(jnp.float32) / 255, 1)
   # Beyond the padded picture nothing counts, as in OpenCV.
   around = [(side // 2, side - 1 - side // 2)] * 2

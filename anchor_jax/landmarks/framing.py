@@ -12,7 +12,7 @@ SIZES = (32, 2048)  # pixels, lowest and highest height and width of frames
 
 
 @dataclasses.dataclass(frozen=True)
-class Square:
+class CropSquare:
   """A square crop, the same for all frames of a video.
 
   Attributes:
@@ -65,14 +65,14 @@ def check_size(size: int) -> None:
     raise UserError(f"--size={size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
 
 
-def square_around(width: int, height: int, centre: tuple[float, float], size: int) -> Square:
+def square_around(width: int, height: int, centre: tuple[float, float], size: int) -> CropSquare:
   """The largest square within a picture of (width, height) whose middle is as near to `centre` as it can be."""
   side = min(width, height)
   left, top = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(centre, (width, height)))
-  return Square(left, top, side, size)
+  return CropSquare(left, top, side, size)
 
 
-def centre_of(landmarks: Float[NdArray, "T N 2"], width: int, height: int) -> tuple[float, float]:
+def center_of(landmarks: Float[NdArray, "T N 2"], width: int, height: int) -> tuple[float, float]:
   """Where a person is in a video: the median of her landmarks; the middle of the picture where there are none."""
   known = landmarks[np.isfinite(landmarks).all(axis=-1)]
   if not len(known):

@@ -1,6 +1,6 @@
 """Measures of a person's body and of her place in the picture, robust over a video.
 
-Lengths are shares of the side of the square that is cropped from the video (`framing.Square`), so that they do not
+Lengths are shares of the side of the square that is cropped from the video (`framing.CropSquare`), so that they do not
 depend on the size of the frames. The depth that a landmark model guesses is not to be trusted, so limbs are measured in
 the picture: the 95th percentile of their lengths, since a limb looks shortest when it points at the camera.
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 from anchor_jax.landmarks.widths import Widths
 
@@ -93,7 +93,7 @@ class BodyMeasures:
     return cls(**read)
 
 
-def measure(track: Track, square: Square) -> BodyMeasures:
+def measure(track: Track, square: CropSquare) -> BodyMeasures:
   """Measures the person of a track, over all frames that can be trusted.
 
   Args:
@@ -181,7 +181,7 @@ def _limb(
   return None if length < _SHORTEST_ARM else length
 
 
-def typical(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
+def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
   """Returns the measures of one person in several videos: for each the median, weighted by the videos' frames."""
   joined: dict[str, Any] = {}
   for field in dataclasses.fields(BodyMeasures):

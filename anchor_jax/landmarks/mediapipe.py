@@ -1,4 +1,4 @@
-"""The landmark model: MediaPipe Holistic over a video. Its wheel (extra `landmarks`) carries the network files."""
+"""The landmark model: MediaPipe Holistic over a video. Its wheel (extra `landmarks`) contains the network files."""
 
 import contextlib
 import importlib
@@ -20,19 +20,20 @@ from anchor_jax.video.read import VideoInfo, read_frames
 
 _BODY, _FACE, _HAND = 33, 478, 21
 _WARM_UP = 4
-_FACES_A_SECOND, _FAR_TOO, _SURE = 10, 1, 0.6  # of the model of faces: also those up to 5 m off; its least confidence
+# The face detector: rate, MediaPipe's model for faces up to 5 m away, least confidence.
+_FACES_A_SECOND, _LONG_RANGE, _LEAST_CONFIDENCE = 10, 1, 0.6
 
 
 def require_mediapipe(path: str | os.PathLike) -> Any:
-  """Imports the model's package, which is not part of the default install.
+  """Imports and returns the model's modules (holistic, face_mesh_connections), an optional install.
 
   Args:
-    path: the video that needs it, for the message.
+    path: the video that needs the model, for the error message.
 
   Raises:
-    UserError: it is not installed.
+    UserError: the model is not installed.
   """
-  # its libraries log to stderr
+  # MediaPipe's libraries log to stderr
   os.environ.setdefault("GLOG_minloglevel", "2")
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   try:
@@ -42,22 +43,22 @@ def require_mediapipe(path: str | os.PathLike) -> Any:
       )
   except ImportError:
     raise UserError(
-      f"no poses come with {path}, and the landmark model that would find them is not installed: run `make landmarks`"
+      f"{path} has no sidecar with poses, and the landmark model that finds them is not installed: run `make landmarks`"
       " (Python 3.11 or 3.12), or `uv pip install 'anchor-jax[landmarks]'` with the overrides of pyproject.toml"
     ) from None
-  except (AttributeError, TypeError) as error:  # its generated code and another protobuf than the pinned one
+  except (AttributeError, TypeError) as error:  # its generated code does not fit an unpinned protobuf
     raise UserError(
       f"the landmark model does not start with the installed packages ({error}): run `make landmarks`"
     ) from None
   return holistic, face_mesh_connections
 
 
-class Found(NamedTuple):
-  """What the landmark model finds in one picture; points as in `Track`, NaN where there are none.
+class Detection(NamedTuple):
+  """The landmarks of one picture; points as in `Track`, NaN where nothing was found.
 
   Attributes:
-    body: [33 3]; face: [478 3]; hands: [2 21 3].
-    share: the person's share of each pixel; None where it was not asked for.
+    body, face, hands: the points.
+    share: the person's share of each pixel, 0 to 255; None where it was not requested.
   """
 
   body: Float[NdArray, "33 3"]
@@ -67,29 +68,27 @@ class Found(NamedTuple):
 
 
 class LandmarkModel:
-  """The landmark model, which goes from picture to picture: it looks for the person where it has just found her.
-
-  A context manager.
+  """The landmark model as a context manager; it searches near the person's place in the picture before.
 
   Attributes:
-    triangles: the mesh of the face, as in `Track`.
+    triangles: the face mesh, as in `Track`.
   """
 
   def __init__(self, path: str | os.PathLike, masks: bool = True):
     """Prepares the model.
 
     Args:
-      path: what its pictures are those of, for the message where it is not installed.
-      masks: whether it also finds the person's share of each pixel.
+      path: the source of the pictures, for the error message.
+      masks: whether to find the person's share of each pixel, too.
 
     Raises:
-      UserError: it is not installed.
+      UserError: the model is not installed.
     """
     self._holistic, connections = require_mediapipe(path)
     self.triangles, self._masks = mesh_triangles(connections.FACEMESH_TESSELATION), masks
 
   def __enter__(self) -> "LandmarkModel":
-    # the model would smooth with a lag; `tracks.mend` smooths looking both ways, `following.py` less where it moves
+    # The model's own smoothing lags: `tracks.fill_and_smooth` looks both ways, `following.py` smooths motion less.
     options = {
       "model_complexity": 1,
       "refine_face_landmarks": True,
@@ -103,15 +102,15 @@ class LandmarkModel:
   def __exit__(self, *error: Any) -> None:
     self._model.__exit__(*error)
 
-  def begin(self, frame: UInt8[NdArray, "H W 3"], anew: bool = False) -> None:
-    """Lets it find its way into a shot, whose first picture this is; `anew` forgets the one before."""
-    with quiet_stderr():  # it warns while it warms up; and it finds its way into a face over some frames
-      if anew:
+  def start_shot(self, frame: UInt8[NdArray, "H W 3"], reset: bool = False) -> None:
+    """Settles on the first picture of a shot; `reset` forgets the shot before."""
+    with quiet_stderr():  # it warns while it warms up, and needs a few frames to settle on a face
+      if reset:
         self._model.reset()
       for _ in range(_WARM_UP):
         self._model.process(frame)
 
-  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Found:
+  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Detection:
     """Finds a person in the next picture."""
     (height, width), found = frame.shape[:2], self._model.process(frame)
     hands = [_points(hand, _HAND, width, height) for hand in (found.left_hand_landmarks, found.right_hand_landmarks)]
@@ -124,7 +123,7 @@ class LandmarkModel:
       _points(points, count, width, height)
       for points, count in ((found.pose_landmarks, _BODY), (found.face_landmarks, _FACE))
     )
-    return Found(body, face, np.stack(hands), share)
+    return Detection(body, face, np.stack(hands), share)
 
 
 def track_video(
@@ -136,17 +135,17 @@ def track_video(
   columns: Int[NdArray, "T 2"] | None = None,
   progress: str | None = None,
 ) -> Track:
-  """Finds body, face, hands and person mask in the frames of a video; nothing is filled in or smoothed yet.
+  """Returns body, face, hands and person mask in the frames of a video, with gaps and not smoothed.
 
-  The same video gives the same track, to the bit. 6 to 24 frames a second at 640 x 480 on two cores.
+  Deterministic to the bit. Runs at 6 to 24 frames a second at 640 x 480 on two cores.
 
   Args:
     path: the video.
-    info: its facts, of `probe`.
-    frames: only the first so many frames; default all.
-    cuts: numbers of the frames that begin a new shot, where the model begins anew.
-    columns: the columns of the picture that are the person's; see `Track`. The model sees nothing of the others.
-    progress: what the progress bar says; None for no bar.
+    info: from `probe`.
+    frames: number of frames to track from the start; default all.
+    cuts: numbers of the frames that start a new shot, where the model is reset.
+    columns: the person's columns of the picture; see `Track`. All others are hidden from the model.
+    progress: label of the progress bar; None for no bar.
 
   Raises:
     UserError: the video cannot be read, or the model is not installed.
@@ -161,7 +160,7 @@ def track_video(
       if columns is not None:
         frame = only_columns(frame, *columns[number].tolist())
       if number == 0 or number in cuts:
-        model.begin(frame, anew=number > 0)
+        model.start_shot(frame, reset=number > 0)
       found = model.find(frame)
       seen.append(found[:3])
       mask = found.share
@@ -180,14 +179,14 @@ def track_video(
 def find_faces(
   path: str | os.PathLike, info: VideoInfo, *, frames: int | None = None
 ) -> list[tuple[int, Float[NdArray, "_ 4"]]]:
-  """Returns the faces of everybody in a video, ten times a second: (number of the frame, [left, top, width, height]).
+  """Returns all faces in a video, ten times a second: (number of the frame, [left, top, width, height] in pixels).
 
-  They are in pixels of the picture. Some 60 pictures a second on two cores; people who look away are not found.
+  Runs at about 60 frames a second on two cores. People who look away are not found.
 
   Args:
     path: the video.
-    info: its facts, of `probe`.
-    frames: only the first so many frames; default all.
+    info: from `probe`.
+    frames: number of frames to search from the start; default all.
 
   Raises:
     UserError: the video cannot be read, or the model is not installed.
@@ -198,7 +197,8 @@ def find_faces(
   found: list[tuple[int, Float[NdArray, "_ 4"]]] = []
   with contextlib.ExitStack() as stack:
     with quiet_stderr():
-      model = stack.enter_context(detection.FaceDetection(model_selection=_FAR_TOO, min_detection_confidence=_SURE))
+      options = {"model_selection": _LONG_RANGE, "min_detection_confidence": _LEAST_CONFIDENCE}
+      model = stack.enter_context(detection.FaceDetection(**options))
     for number, frame in enumerate(itertools.islice(read_frames(path, info=info), frames)):
       if number % every == 0:
         with quiet_stderr() if number == 0 else contextlib.nullcontext():
@@ -217,7 +217,7 @@ def _points(found: Any, count: int, width: int, height: int) -> Float[NdArray, "
 
 
 def mesh_triangles(edges: Iterable[tuple[int, int]]) -> Int[NdArray, "K 3"]:
-  """The triangles of a triangulated surface, from its edges: all three mutually linked points, each once."""
+  """Returns the triangles of a triangulated surface from its edges: each set of three mutually linked points once."""
   near: dict[int, set[int]] = {}
   for a, b in edges:
     near.setdefault(a, set()).add(b)

@@ -1,6 +1,6 @@
-"""Which of several people a film is about: faces linked over time, one person chosen, what of the picture is hers.
+"""Chooses one of several people in a film: links faces over time, and separates the chosen person from the rest.
 
-Nothing here reads a file: boxes of faces come in, [left, top, width, height] in pixels of the picture.
+Nothing here reads a file. Face boxes are [left, top, width, height] in pixels of the picture.
 """
 
 import dataclasses
@@ -12,27 +12,27 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray
-from anchor_jax.landmarks.tracks import gaussian
+from anchor_jax.landmarks.tracks import gaussian_smooth
 
-Boxes = Float[NdArray, "_ 4"]  # any number of them, also another in each frame
+Boxes = Float[NdArray, "_ 4"]  # "_": the number of boxes differs from frame to frame
 
-_LOST = 5.0  # seconds for which a face may be hidden or turned away
-_STEP = 1.0  # widths of the face by which it may move from one sighting to the next
-_ALIKE = 2.0  # times as wide it may become
-_SEEN = 0.5  # seconds for which a face must be followed to be somebody's, not a mistake
-_BESIDE = 1 / 3  # of her face's width: who looks smaller is part of the room
-_ROOM = 1.0  # seconds for which others are painted out before they are first and after they are last seen
-_NEAR = 2.0  # widths of a face between two middles: who is nearer overlaps
-_CALM = 0.25  # seconds, standard deviation of the smoothing of the borders
-_HIT = 2.5  # widths of a face: how far from somebody's face a given point may be
+_LONGEST_ABSENCE = 5.0  # seconds for which a face may be hidden or turned away
+_LARGEST_STEP = 1.0  # face widths that a face may move between two detections
+_LARGEST_GROWTH = 2.0  # ratio of its widths in two detections
+_SHORTEST_TRACK = 0.5  # seconds; shorter tracks are false detections
+_SMALLEST_NEIGHBOR = 1 / 3  # of the chosen face's width; smaller people are background
+_MARGIN = 1.0  # seconds for which others are painted out before their first and after their last detection
+_CROWDED = 2.0  # face widths between two faces below which people overlap
+_BORDER_SMOOTHING = 0.25  # seconds, standard deviation
+_REACH = 2.5  # face widths that `at` may lie from a face
 
 
 class Face(NamedTuple):
-  """Somebody's face over time.
+  """One face over time.
 
   Attributes:
     frames: [K] numbers of the frames in which it was found, rising.
-    boxes: [K 4] where.
+    boxes: [K 4] its boxes there.
   """
 
   frames: Int[NdArray, " K"]
@@ -40,30 +40,30 @@ class Face(NamedTuple):
 
   @property
   def width(self) -> float:
-    """Its usual width in pixels."""
+    """Its median width in pixels."""
     return float(np.median(self.boxes[:, 2]))
 
   @property
   def area(self) -> float:
-    """Sum of the areas of all its boxes: the largest person is the one who fills most of the film."""
+    """Sum of the areas of all its boxes; the person with the largest sum fills most of the film."""
     return float((self.boxes[:, 2] * self.boxes[:, 3]).sum())
 
   def at(self, frames: Int[NdArray, " T"]) -> Float[NdArray, "T 2"]:
-    """Its middle (x) and its width in some frames, interpolated, and constant beyond both ends."""
+    """Returns its middle (x) and width in these frames, interpolated; constant beyond both ends."""
     middle = self.boxes[:, 0] + self.boxes[:, 2] / 2
     values = [np.interp(frames, self.frames, each) for each in (middle, self.boxes[:, 2])]
     return np.stack(values, axis=1).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class People:
-  """What is found of the people in a film of T frames in which there are several.
+class ChosenPerson:
+  """The chosen person in a film of T frames that shows several people.
 
   Attributes:
-    count: the most that are seen at one time.
-    place: middle (x, y) of the chosen one's face where it is first seen, as shares of the picture's width and height.
-    columns: [T 2] the columns of the picture that are hers: the first, and the one after the last.
-    crowded: [T] whether another one is so near that no column parts them.
+    count: the most people seen at one time.
+    place: middle (x, y) of the person's face in its first detection, as shares of the picture's width and height.
+    columns: [T 2] the person's columns of the picture: first, and last + 1.
+    crowded: [T] whether somebody is so near that no column separates them from the person.
   """
 
   count: int
@@ -80,20 +80,20 @@ def find_person(
   *,
   cuts: Sequence[int] = (),
   at: tuple[float, float] | None = None,
-) -> People | None:
-  """Chooses one person of a film and returns what of its pictures is hers; None where nobody else is seen.
+) -> ChosenPerson | None:
+  """Returns one person of a film, chosen by size or place; None if nobody else is seen.
 
-  It is the one whose face fills most of each shot. With `at` it is the one at that point when the film begins, and
-  after each cut the one who is nearest to where she was. People whose face is less than a third as wide as hers, or is
-  seen for less than half a second, are part of the room. The border to each neighbour divides the way between both
-  faces by their widths.
+  By default it is the person whose face fills most of each shot. With `at` it is the person at that point when the film
+  begins, and after each cut the one nearest to the last place. People whose face is less than a third as wide, or is
+  seen for less than half a second, count as background. The border to each neighbor divides the distance between both
+  faces in proportion to their widths.
 
   Args:
-    found: (number of the frame, boxes of the faces in it), in order; frames may be left out.
+    found: (number of the frame, boxes of the faces in it), in order; frames may be skipped.
     frames: number of frames of the film.
     fps: frames per second.
     size: width and height of its pictures in pixels.
-    cuts: numbers of the frames that begin a new shot.
+    cuts: numbers of the frames that start a new shot.
     at: a point (x, y) on the person when the film begins: shares of width and height if both are at most 1, else
       pixels.
 
@@ -101,7 +101,7 @@ def find_person(
     UserError: nobody is at that point.
   """
   columns = np.tile(np.array([0, size[0]]), (frames, 1))
-  crowded, several, place, last = np.zeros(frames, bool), 0, None, None
+  crowded, most_people, place, last = np.zeros(frames, bool), 0, None, None
   edges = [0, *cuts, frames]
   for first, end in itertools.pairwise(edges):
     faces = link([(number, boxes) for number, boxes in found if first <= number < end], fps)
@@ -117,43 +117,43 @@ def find_person(
     if place is None:
       left, top, width, height = chosen.boxes[0]
       place = float((left + width / 2) / size[0]), float((top + height / 2) / size[1])
-    others = [face for face in faces if face is not chosen and face.width > _BESIDE * chosen.width]
-    columns[first:end], crowded[first:end], most = _own_columns(chosen, others, first, end, fps, size[0])
-    several = max(several, most)
-  return None if several < 2 or place is None else People(several, place, columns, crowded)
+    neighbors = [face for face in faces if face is not chosen and face.width > _SMALLEST_NEIGHBOR * chosen.width]
+    columns[first:end], crowded[first:end], count = _separate(chosen, neighbors, first, end, fps, size[0])
+    most_people = max(most_people, count)
+  return None if most_people < 2 or place is None else ChosenPerson(most_people, place, columns, crowded)
 
 
 def link(found: Sequence[tuple[int, Boxes]], fps: float | int) -> list[Face]:
-  """Returns the faces of one shot, each followed over time, those that are seen for half a second at least.
+  """Returns the faces of one shot, tracked over time and seen for at least half a second.
 
-  From one sighting to the next a face moves by its width at most, and becomes twice as wide at most; for 5 s it may be
-  out of sight. The nearest pairs are linked first.
+  Between two detections a face moves by at most its width and at most doubles or halves it; it may be missing for 5 s.
+  The nearest pairs are linked first.
   """
   paths: list[list[tuple[int, NdArray]]] = []
   for number, boxes in found:
     pairs = []
     for index, path in enumerate(paths):
-      seen, before = path[-1]
+      last, before = path[-1]
       for place, box in enumerate(boxes):
         unit = (before[2] + box[2]) / 2
-        far = np.linalg.norm(before[:2] + before[2:] / 2 - box[:2] - box[2:] / 2) / unit
-        alike = max(before[2] / box[2], box[2] / before[2])
-        if far <= _STEP and alike <= _ALIKE and number - seen <= _LOST * fps:
-          pairs.append((float(far), index, place))
-    taken: set[int] = set()
-    grown: set[int] = set()
+        distance = np.linalg.norm(before[:2] + before[2:] / 2 - box[:2] - box[2:] / 2) / unit
+        growth = max(before[2] / box[2], box[2] / before[2])
+        if distance <= _LARGEST_STEP and growth <= _LARGEST_GROWTH and number - last <= _LONGEST_ABSENCE * fps:
+          pairs.append((float(distance), index, place))
+    linked_boxes: set[int] = set()
+    linked_paths: set[int] = set()
     for _, index, place in sorted(pairs):
-      if index not in grown and place not in taken:
+      if index not in linked_paths and place not in linked_boxes:
         paths[index].append((number, boxes[place]))
-        grown.add(index)
-        taken.add(place)
-    paths += [[(number, box)] for place, box in enumerate(boxes) if place not in taken]
-  long_enough = [path for path in paths if path[-1][0] - path[0][0] >= _SEEN * fps]
+        linked_paths.add(index)
+        linked_boxes.add(place)
+    paths += [[(number, box)] for place, box in enumerate(boxes) if place not in linked_boxes]
+  long_enough = [path for path in paths if path[-1][0] - path[0][0] >= _SHORTEST_TRACK * fps]
   return [Face(np.array([n for n, _ in path]), np.stack([box for _, box in path])) for path in long_enough]
 
 
 def parse_point(text: str) -> tuple[float, float]:
-  """Reads "x,y". Raises UserError where it is none."""
+  """Returns the point in "x,y"; raises UserError if the text is anything else."""
   try:
     x, y = (float(part) for part in text.split(","))
   except ValueError:
@@ -164,42 +164,43 @@ def parse_point(text: str) -> tuple[float, float]:
 
 
 def _at_point(faces: Sequence[Face], at: tuple[float, float], size: tuple[int, int], fps: float | int) -> Face:
-  """Who is at a point when the film begins; what is below a face is the body's."""
+  """The face at a point when the film begins; a point below a face is on that person's body."""
   x, y = (part * side for part, side in zip(at, size)) if max(at) <= 1 else at
   early = [face for face in faces if face.frames[0] <= fps]
 
-  def far(face: Face) -> float:
+  def distance(face: Face) -> float:
     left, top, width, _ = face.boxes[0].tolist()
     return float(np.hypot(x - left - width / 2, max(0.0, top - y)) / width)
 
-  near = [face for face in early if far(face) <= _HIT]
+  near = [face for face in early if distance(face) <= _REACH]
   if not near:
     middles = [(face.boxes[0, :2] + face.boxes[0, 2:] / 2) / size for face in early]
-    told = ", ".join(f"{middle[0]:.2f},{middle[1]:.2f}" for middle in middles)
+    places = ", ".join(f"{middle[0]:.2f},{middle[1]:.2f}" for middle in middles)
     raise UserError(
       f"--person-at={at[0]:g},{at[1]:g}: nobody is there when the film begins"
-      + (f"; faces are at {told}" if told else ", and no face is seen")
+      + (f"; faces are at {places}" if places else ", and no face is seen")
     )
-  return min(near, key=far)
+  return min(near, key=distance)
 
 
-def _own_columns(
-  chosen: Face, others: Sequence[Face], first: int, end: int, fps: float | int, width: int
+def _separate(
+  chosen: Face, neighbors: Sequence[Face], first: int, end: int, fps: float | int, width: int
 ) -> tuple[Int[NdArray, "T 2"], Bool[NdArray, " T"], int]:
-  """Columns and crowded frames of `first` to `end` (exclusive), and how many people are seen at one time there."""
+  """The person's columns, crowded frames, and most people at one time, of frames `first` to `end` (exclusive)."""
   frames = np.arange(first, end)
-  own = chosen.at(frames)
+  person = chosen.at(frames)
   left, right = np.zeros(len(frames), np.float32), np.full(len(frames), width, np.float32)
-  crowded, seen = np.zeros(len(frames), bool), np.ones(len(frames), int)
-  for other in others:
-    its = other.at(frames)
-    begins, ends = other.frames[0], other.frames[-1]
-    seen += (frames >= begins) & (frames <= ends)
-    here = (frames >= begins - _ROOM * fps) & (frames <= ends + _ROOM * fps)
-    way, both = its[:, 0] - own[:, 0], its[:, 1] + own[:, 1]
-    border = gaussian((own[:, 0] + way * own[:, 1] / both)[:, None, None], _CALM * fps)[:, 0, 0]
-    crowded |= here & (np.abs(way) < _NEAR * both / 2)
-    left = np.where(here & (way < 0), np.maximum(left, border), left)
-    right = np.where(here & (way >= 0), np.minimum(right, border), right)
+  crowded, people = np.zeros(len(frames), bool), np.ones(len(frames), int)
+  for face in neighbors:
+    neighbor = face.at(frames)
+    begins, ends = face.frames[0], face.frames[-1]
+    people += (frames >= begins) & (frames <= ends)
+    present = (frames >= begins - _MARGIN * fps) & (frames <= ends + _MARGIN * fps)
+    offset, widths = neighbor[:, 0] - person[:, 0], neighbor[:, 1] + person[:, 1]
+    border = (person[:, 0] + offset * person[:, 1] / widths)[:, None, None]
+    border = gaussian_smooth(border, _BORDER_SMOOTHING * fps)[:, 0, 0]
+    crowded |= present & (np.abs(offset) < _CROWDED * widths / 2)
+    left = np.where(present & (offset < 0), np.maximum(left, border), left)
+    right = np.where(present & (offset >= 0), np.minimum(right, border), right)
   columns = np.stack([np.ceil(left), np.maximum(np.floor(right), np.ceil(left) + 1)], axis=1)
-  return np.clip(columns, 0, width).astype(np.int64), crowded, int(seen.max())
+  return np.clip(columns, 0, width).astype(np.int64), crowded, int(people.max())

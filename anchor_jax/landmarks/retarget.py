@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import EARS, BodyMeasures
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 
@@ -86,7 +86,9 @@ def _same_build(driver: BodyMeasures, hers: BodyMeasures) -> bool:
   return float(np.sqrt(np.mean(np.square(differences)))) < _SAME_BUILD
 
 
-def retarget(track: Track, square: Square, driver: BodyMeasures, hers: BodyMeasures) -> tuple[Track, Square] | None:
+def retarget(
+  track: Track, square: CropSquare, driver: BodyMeasures, hers: BodyMeasures
+) -> tuple[Track, CropSquare] | None:
   """Returns the motion of a track as another person makes it, and the square to render it in.
 
   Args:
@@ -140,7 +142,7 @@ def retarget(track: Track, square: Square, driver: BodyMeasures, hers: BodyMeasu
     hands=new_hands.astype(np.float32),
     masks=(),
   )
-  return fitted, Square(0, 0, size, size)
+  return fitted, CropSquare(0, 0, size, size)
 
 
 def _scaled_face(

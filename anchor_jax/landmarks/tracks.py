@@ -68,7 +68,7 @@ class Track:
     assert share is not None
     return np.where(share > 127, 255, 0).astype(np.uint8)
 
-  def own(self, frame: int, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "H W *C"]:
+  def only_person(self, frame: int, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "H W *C"]:
     """A frame's picture with the columns of other people painted grey."""
     return picture if self.columns is None else only_columns(picture, *self.columns[frame].tolist())
 
@@ -113,7 +113,7 @@ def seen_landmarks(track: Track) -> Float[NdArray, "T 5 2"]:
   return points
 
 
-def mend(track: Track) -> Track:
+def fill_and_smooth(track: Track) -> Track:
   """Returns the track with gaps filled and all points smoothed; only a face that is in no frame stays missing.
 
   Short gaps are interpolated over time. Where a hand is missing for longer, a relaxed one is placed on the wrist and
@@ -164,12 +164,12 @@ def _palm(track: Track, side: int) -> float:
 def _mend_shot(track: Track, palms: list[float]) -> Track:
   """A shot that shows the person, mended; `palms` in shoulder widths."""
   unit = track.shoulder_width
-  body = steady(interpolate(track.body), track.fps, unit)
+  body = smooth(interpolate(track.body), track.fps, unit)
   face = track.face
   if np.isfinite(face[:, 0, 0]).any():
     # across gaps the face keeps its shape and follows the body's nose
     nose = body[:, NOSE : NOSE + 1]
-    face = steady(interpolate(face - nose) + nose, track.fps, unit)
+    face = smooth(interpolate(face - nose) + nose, track.fps, unit)
   hands, known = zip(*(_mend_hand(track, body, side, unit, palms[side] * unit) for side in (0, 1)))
   return dataclasses.replace(
     track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1)
@@ -179,7 +179,7 @@ def _mend_shot(track: Track, palms: list[float]) -> Track:
 def guessed_hands(track: Track) -> Bool[NdArray, "T 2"]:
   """Which hands of a track that was not mended are missing for longer than can be interpolated: `mend` guesses them."""
   known = np.isfinite(track.hands[:, :, 0, 0])
-  return np.stack([~(side | gaps(side, SHORT_GAP * track.fps)) for side in known.T], axis=1)
+  return np.stack([~(side | short_gaps(side, SHORT_GAP * track.fps)) for side in known.T], axis=1)
 
 
 def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:
@@ -195,7 +195,7 @@ def interpolate(points: Float[NdArray, "T N D"]) -> Float[NdArray, "T N D"]:
   return (points[left] * (1 - share) + points[right] * share).astype(np.float32)
 
 
-def gaps(known: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, " T"]:
+def short_gaps(known: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, " T"]:
   """True where a frame is unknown, in a run of at most `longest` unknown frames between known ones."""
   short, run = np.zeros(len(known), bool), 0
   for frame, here in enumerate(known):
@@ -208,7 +208,7 @@ def gaps(known: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, " T"]:
   return short
 
 
-def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[NdArray, "T N D"]:
+def smooth(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[NdArray, "T N D"]:
   """Smooths over time, more where little moves: the idea of the one-euro filter, without its lag.
 
   Args:
@@ -218,14 +218,14 @@ def steady(points: Float[NdArray, "T N D"], fps: float, unit: float) -> Float[Nd
   """
   if len(points) < 3:
     return points
-  calm, quick = gaussian(points, SLOW * fps), gaussian(points, FAST * fps)
+  calm, quick = gaussian_smooth(points, SLOW * fps), gaussian_smooth(points, FAST * fps)
   speed = np.linalg.norm(np.gradient(quick[..., :2], axis=0), axis=-1, keepdims=True) * (fps / unit)
-  speed = gaussian(speed, SLOW * fps)
+  speed = gaussian_smooth(speed, SLOW * fps)
   share = np.clip(speed / BRISK, 0, 1)
   return (calm + share * (quick - calm)).astype(np.float32)
 
 
-def gaussian(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T N D"]:
+def gaussian_smooth(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdArray, "T N D"]:
   """Averages points over time with a Gaussian of `sigma` frames, in float64.
 
   The track is continued beyond its ends by point reflection, so that straight motion is not pulled inwards there.
@@ -256,16 +256,16 @@ def _mend_hand(
   local = rotate(hand - wrist[:, None], -turn)
   local[~known] = np.nan
   relaxed = rotate(relaxed_hand(body, side, palm) - wrist[:, None], -turn)
-  fill = known | gaps(known, SHORT_GAP * track.fps)
+  fill = known | short_gaps(known, SHORT_GAP * track.fps)
   if known.any():
     bridged = interpolate(local)
     # a hand fades into the relaxed one over some frames instead of snapping
-    weight = gaussian(fill[:, None, None].astype(np.float32), SLOW * track.fps)
+    weight = gaussian_smooth(fill[:, None, None].astype(np.float32), SLOW * track.fps)
     weight = np.where(fill[:, None, None], np.maximum(weight, known[:, None, None]), weight)
     local = weight * bridged + (1 - weight) * relaxed
   else:
     local = relaxed
-  hand = rotate(steady(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]
+  hand = rotate(smooth(local.astype(np.float32), track.fps, unit), turn) + wrist[:, None]
   return hand.astype(np.float32), known
 
 

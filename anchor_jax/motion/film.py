@@ -11,11 +11,11 @@ from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import CheckedVideo, check_video, find_poses, square_of
-from anchor_jax.landmarks.framing import Square, centre_of, square_around
+from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.sidecar import PoseRender
-from anchor_jax.landmarks.tracks import SHOULDERS, Track, mend, seen_landmarks
+from anchor_jax.landmarks.tracks import SHOULDERS, Track, fill_and_smooth, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.video.timing import pick, tick_frames
 
@@ -110,8 +110,8 @@ def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped:
   Raises:
     UserError: no person or no face in any frame.
   """
-  track = mend(track)
-  centre = centre_of(track.body[:, SHOULDERS, :2], track.width, track.height)
+  track = fill_and_smooth(track)
+  centre = center_of(track.body[:, SHOULDERS, :2], track.width, track.height)
   square, body = square_around(track.width, track.height, centre, size), None
   if measures is not None:
     track, square, body = fitted_track(track, square, measures, mapped)
@@ -121,8 +121,8 @@ def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped:
 
 
 def fitted_track(
-  track: Track, square: Square, measures: BodyMeasures, mapped: bool
-) -> tuple[Track, Square, BodyMeasures]:
+  track: Track, square: CropSquare, measures: BodyMeasures, mapped: bool
+) -> tuple[Track, CropSquare, BodyMeasures]:
   """Returns a mended track as another person makes the motion, its square, and the measures to render it with.
 
   Args:

@@ -1,8 +1,8 @@
-"""The poses of a person while she is filmed: each picture's from it and those before alone, as soon as it came.
+"""Causal tracking for live video: the poses of a person while they are filmed, from past and current pictures only.
 
-`tracks.mend` looks both ways in time, over a whole film. Here what is missing is held, and points are smoothed by an
-exponential mean that is the shorter the faster they move (the one-euro filter; Casiez, Roussel and Vogel 2012). What
-does not change over a film (the square around the person, her measures) is that of the first seconds.
+`tracks.fill_and_smooth` looks both ways in time, over a complete film. Here missing points are held, and points are
+smoothed with an exponential mean whose time constant shrinks as they move faster (the one-euro filter; Casiez, Roussel
+and Vogel 2012). The crop square and the body measures come from the first seconds and then stay fixed.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
-from anchor_jax.landmarks.framing import Square, centre_of, square_around
+from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.mediapipe import Found
+from anchor_jax.landmarks.mediapipe import Detection
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.tracks import (
   BRISK,
@@ -28,9 +28,9 @@ from anchor_jax.landmarks.tracks import (
   SLOW,
   WRISTS,
   Track,
+  fill_and_smooth,
   five_landmarks,
   forearm_turn,
-  mend,
   plausible_hand,
   relaxed_hand,
   rotate,
@@ -38,51 +38,51 @@ from anchor_jax.landmarks.tracks import (
 from anchor_jax.motion.frames import MotionFrame
 from anchor_jax.video.camera import Picture
 
-MEASURED = 3.0  # seconds in which she is seen, before any pose is given
-_FADE = 0.3  # seconds in which a hand that is missing for long turns into a relaxed one
+MEASURED = 3.0  # seconds for which the person must be seen before the first pose
+_FADE = 0.3  # seconds over which a hand that stays missing turns into a relaxed one
 _MOMENT = 1e-3  # seconds
-_ABSENT = 5.0  # seconds without anybody, after which the user is told
+_ABSENT = 5.0  # seconds without a person before a warning is reported
 
 
 @runtime_checkable
-class Finder(Protocol):
-  """What finds a person in pictures: `landmarks.LandmarkModel`, or a stand-in."""
+class LandmarkFinder(Protocol):
+  """Finds a person in pictures: `mediapipe.LandmarkModel`, or a stand-in."""
 
   triangles: Int[NdArray, "K 3"]
 
-  def begin(self, frame: UInt8[NdArray, "H W 3"], anew: bool = False) -> None:
-    """Lets it find its way into the first picture."""
+  def start_shot(self, frame: UInt8[NdArray, "H W 3"], reset: bool = False) -> None:
+    """Settles on the first picture of a shot; `reset` forgets the shot before."""
 
-  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Found:
+  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Detection:
     """Finds a person in the next picture."""
     ...
 
 
-class Seen(NamedTuple):
-  """A person in a picture.
+class LivePose(NamedTuple):
+  """The person in one picture.
 
   Attributes:
-    number, time: the picture's, of `camera.Picture`.
-    driver: who it is.
-    track: her points, a track of one frame without gaps.
-    took: seconds that finding them took.
+    number, time: number and time of the picture, as in `camera.Picture`.
+    driver: the person.
+    track: the person's points, as a track of one frame without gaps.
+    seconds: how long finding them took.
   """
 
   number: int
   time: float
   driver: "Driver"
   track: Track
-  took: float
+  seconds: float
 
 
 class Smoothed(NamedTuple):
-  """Points that are smoothed as they come.
+  """State of the one-euro filter for a set of points.
 
   Attributes:
     value: the smoothed points.
-    velocity: in pixels a second.
-    last: the points that came last, as they came, at `time` in seconds.
-    time: see `last`.
+    velocity: pixels a second.
+    last: the latest points before smoothing.
+    time: when `last` came, in seconds.
   """
 
   value: Float[NdArray, "N 3"]
@@ -91,13 +91,13 @@ class Smoothed(NamedTuple):
   time: float
 
 
-class Followed(NamedTuple):
-  """What is known of a person until now.
+class TrackState(NamedTuple):
+  """What causal tracking remembers of a person between pictures.
 
   Attributes:
     body, face: smoothed.
-    face_from_nose: the face's points as they were last seen, from the nose of the body.
-    hands: of each side, in the frame of the forearm; their times are when they were last seen.
+    face_from_nose: the latest face points that were found, relative to the nose of the body.
+    hands: left and right, in the frame of the forearm; their times are those of the latest detection.
   """
 
   body: Smoothed
@@ -108,192 +108,199 @@ class Followed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Driver:
-  """What the first seconds tell of who is filmed.
+  """The filmed person, as measured over the first seconds.
 
   Attributes:
-    track: those seconds, mended.
-    square: the crop of the pictures.
-    measures: of her body in it.
-    palms: of her left and right hand, wrist to middle knuckle, in pixels.
-    hers: of the person whom the motion is mapped onto; None leaves it as it is.
-    renderer: of the poses.
+    track: those seconds, filled and smoothed.
+    square: the crop square of the pictures.
+    measures: the person's body measures in that square.
+    palms: length of the left and the right palm, wrist to middle knuckle, in pixels.
+    target: measures of the person whom the motion is retargeted to; None leaves the motion as it is.
+    renderer: renders the poses.
   """
 
   track: Track
-  square: Square
+  square: CropSquare
   measures: BodyMeasures
   palms: tuple[float, float]
-  hers: BodyMeasures | None
+  target: BodyMeasures | None
   renderer: PoseRenderer
 
 
-def watch(
+def track_live(
   take: Callable[[], Picture | None],
-  finder: Finder,
+  finder: LandmarkFinder,
   *,
   size: int,
   measures: BodyMeasures | None,
   mapped: bool,
   clock: Callable[[], float],
-  tell: Callable[[str], object] = print,
+  report: Callable[[str], object] = print,
   seconds: float = MEASURED,
-) -> Iterator[Seen]:
-  """Yields who is seen in pictures while they come, until there are no more; those of the first seconds measure.
+) -> Iterator[LivePose]:
+  """Yields the person's points in each picture as it comes; the first seconds only measure the person.
 
   Args:
-    take: waits for the next picture and returns it, of `camera.Newest`; None where there is none any more.
+    take: waits for the next picture and returns it, as `camera.Newest` does; None at the end.
     finder: finds the landmarks.
-    size: height and width of the poses in pixels.
-    measures, mapped: of the person who is to make the motion, see `video_motion.read_video_motion`.
-    clock: seconds, also of the pictures.
-    tell: takes lines for the user.
-    seconds: in which she must be seen first, with her face.
+    size: height and width of the pose renders, in pixels.
+    measures, mapped: of the trained person; see `film.read_video_motion`.
+    clock: returns the time in seconds; pictures are stamped by the same clock.
+    report: takes lines for the user.
+    seconds: for how long the person must be seen with their face before the first pose.
 
   Raises:
-    UserError: the pictures ended before.
+    UserError: the pictures ended before that.
   """
-  tell(f"measuring who is filmed for {seconds:g} s: face the camera, with both hands in the picture")
-  seen: list[tuple[float, Found]] = []
-  first, size_of = None, (0, 0)
-  while not seen or seen[-1][0] - seen[0][0] < seconds:
+  report(f"measuring the person for {seconds:g} s: face the camera, with both hands in the picture")
+  detections: list[tuple[float, Detection]] = []
+  warn_from, picture_size = None, (0, 0)
+  while not detections or detections[-1][0] - detections[0][0] < seconds:
     picture = take()
     if picture is None:
       raise UserError(
-        f"the pictures ended before somebody was seen for {seconds:g} s with her face: let the camera see her head and"
-        " hands, in better light"
+        f"the pictures ended before a person and their face were seen for {seconds:g} s: keep the head and hands in the"
+        " picture, in better light"
       )
-    if first is None:
-      finder.begin(picture.image)
-      first, size_of = picture.time, (picture.image.shape[1], picture.image.shape[0])
+    if warn_from is None:
+      finder.start_shot(picture.image)
+      warn_from, picture_size = picture.time, (picture.image.shape[1], picture.image.shape[0])
     found = finder.find(picture.image)
     if np.isfinite(found.body[0, 0]) and np.isfinite(found.face[0, 0]):
-      seen.append((picture.time, found))
-    elif first is not None and not seen and picture.time - first > _ABSENT:
-      tell("nobody is seen: the camera must see a head and the upper body, in good light")
-      first = float("inf")
-  driver, followed = meet(seen, size_of, finder.triangles, size=size, measures=measures, mapped=mapped)
-  tell("following")
-  cuts, anew = CutWatch(), False
+      detections.append((picture.time, found))
+    elif not detections and picture.time - warn_from > _ABSENT:
+      report("nobody is seen: the camera must see a head and the upper body, in good light")
+      warn_from = float("inf")
+  driver, state = start_tracking(
+    detections, picture_size, finder.triangles, size=size, measures=measures, mapped=mapped
+  )
+  report("following")
+  cuts, restart = CutWatch(), False
   while (picture := take()) is not None:
-    begun = clock()
+    start = clock()
     if cuts.begins_shot(picture.image):
-      finder.begin(picture.image, anew=True)
-      anew = True
+      finder.start_shot(picture.image, reset=True)
+      restart = True
     found = finder.find(picture.image)
-    if anew and np.isfinite(found.body[0, 0]):
-      followed, anew = met_again(followed, found, picture.time, driver.track.shoulder_width), False
-    followed, track = follow(driver, followed, found, picture.time)
-    yield Seen(picture.number, picture.time, driver, track, clock() - begun)
+    if restart and np.isfinite(found.body[0, 0]):
+      state, restart = restart_after_cut(state, found, picture.time, driver.track.shoulder_width), False
+    state, track = track_picture(driver, state, found, picture.time)
+    yield LivePose(picture.number, picture.time, driver, track, clock() - start)
 
 
-def meet(
-  seen: list[tuple[float, Found]],
-  size_of: tuple[int, int],
+def start_tracking(
+  detections: list[tuple[float, Detection]],
+  picture_size: tuple[int, int],
   triangles: Int[NdArray, "K 3"],
   *,
   size: int,
   measures: BodyMeasures | None,
   mapped: bool,
-) -> tuple[Driver, Followed]:
-  """Returns who is filmed and what is known of her at the end of the first seconds.
+) -> tuple[Driver, TrackState]:
+  """Returns the filmed person and the state of the tracking at the end of the first seconds.
 
   Args:
-    seen: (time in seconds, what was found) of pictures that show her with her face.
-    size_of: width and height of the pictures.
-    triangles: of the face.
-    size, measures, mapped: see `watch`.
+    detections: (time in seconds, detection) of pictures in which the person and their face were found.
+    picture_size: width and height of the pictures.
+    triangles: of the face mesh.
+    size, measures, mapped: see `track_live`.
   """
-  body, face, hands = (np.stack(points) for points in zip(*(found[:3] for _, found in seen)))
-  fps = (len(seen) - 1) / max(seen[-1][0] - seen[0][0], 1e-3) if len(seen) > 1 else 1.0
-  track = mend(Track(*size_of, fps, body, face, hands, triangles, (), np.ones(len(seen), bool)))
-  square = square_around(*size_of, centre_of(track.body[:, SHOULDERS, :2], *size_of), size)
+  body, face, hands = (np.stack(points) for points in zip(*(found[:3] for _, found in detections)))
+  count = len(detections)
+  fps = (count - 1) / max(detections[-1][0] - detections[0][0], 1e-3) if count > 1 else 1.0
+  track = fill_and_smooth(Track(*picture_size, fps, body, face, hands, triangles, (), np.ones(count, bool)))
+  square = square_around(*picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size), size)
   driver = measure(track, square)
-  fitted = retarget(track, square, driver, measures) if mapped and measures is not None else None
-  if fitted is not None:
-    renderer = PoseRenderer(*fitted, measures)
+  retargeted = retarget(track, square, driver, measures) if mapped and measures is not None else None
+  if retargeted is not None:
+    renderer = PoseRenderer(*retargeted, measures)
   else:
-    own = driver if measures is None else dataclasses.replace(driver, widths=measures.widths)
-    renderer = PoseRenderer(track, square, own)
+    with_widths = driver if measures is None else dataclasses.replace(driver, widths=measures.widths)
+    renderer = PoseRenderer(track, square, with_widths)
   left, right = (
     float(np.median(np.linalg.norm(track.hands[:, side, 9] - track.hands[:, side, 0], axis=-1))) for side in (0, 1)
   )
-  time, last = seen[-1][0], track.part(len(track) - 1, len(track))
-  begun = lambda points: Smoothed(points, np.zeros_like(points), points, time)
-  forearms = [_local(last.hands[:, side], last.body, side)[0] for side in (0, 1)]
+  time, last = detections[-1][0], track.part(len(track) - 1, len(track))
+  at_rest = lambda points: Smoothed(points, np.zeros_like(points), points, time)
+  hands = [_in_forearm_frame(last.hands[:, side], last.body, side)[0] for side in (0, 1)]
   nose = last.body[0, NOSE]
-  followed = Followed(
-    begun(last.body[0]), begun(last.face[0]), last.face[0] - nose, (begun(forearms[0]), begun(forearms[1]))
+  state = TrackState(
+    at_rest(last.body[0]), at_rest(last.face[0]), last.face[0] - nose, (at_rest(hands[0]), at_rest(hands[1]))
   )
-  return Driver(track, square, driver, (left, right), None if fitted is None else measures, renderer), followed
+  target = None if retargeted is None else measures
+  return Driver(track, square, driver, (left, right), target, renderer), state
 
 
-def met_again(followed: Followed, found: Found, time: float, unit: float) -> Followed:
-  """Returns what is known of her when a new shot shows her: nothing is smoothed across the cut.
+def restart_after_cut(state: TrackState, found: Detection, time: float, unit: float) -> TrackState:
+  """Returns the state at the start of a new shot, so that nothing is smoothed across the cut.
 
   Args:
-    followed: of the picture before.
-    found: in this picture, her body at least; a face or a hand that is not found keeps its shape.
+    state: after the picture before.
+    found: the detection in this picture, with a body at least; a face or hand that is not found keeps its shape.
     time: of this picture, in seconds.
     unit: a shoulder's width in pixels.
   """
-  begun = lambda points: Smoothed(points, np.zeros_like(points), points, time - _MOMENT)
+  at_rest = lambda points: Smoothed(points, np.zeros_like(points), points, time - _MOMENT)
   body, nose = found.body[None], found.body[NOSE]
-  from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else followed.face_from_nose
+  from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else state.face_from_nose
   hands = []
   for side in (0, 1):
     wrist = body[:, WRISTS[side]]
     points = found.hands[None, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)
     known = plausible_hand(points, wrist, unit)[0]
-    hands.append(begun(_local(points, body, side)[0]) if known else followed.hands[side])
-  return Followed(begun(found.body), begun(from_nose + nose), from_nose, (hands[0], hands[1]))
+    hands.append(at_rest(_in_forearm_frame(points, body, side)[0]) if known else state.hands[side])
+  return TrackState(at_rest(found.body), at_rest(from_nose + nose), from_nose, (hands[0], hands[1]))
 
 
-def follow(driver: Driver, followed: Followed, found: Found, time: float) -> tuple[Followed, Track]:
-  """Returns what is known of her after a picture, and her points in it as a track of one frame without gaps.
+def track_picture(driver: Driver, state: TrackState, found: Detection, time: float) -> tuple[TrackState, Track]:
+  """Returns the state after a picture, and the person's points in it as a track of one frame without gaps.
 
-  A body that is not found stays where it was. A face that is not found keeps its shape and goes along with the nose, a
-  hand with the forearm; after 0.4 s it turns into a relaxed one.
+  A body that is not found stays in place. A face that is not found keeps its shape and moves with the nose, a hand with
+  the forearm; after 0.4 s the hand turns into a relaxed one.
 
   Args:
-    driver: of `meet`.
-    followed: of the picture before.
-    found: in this picture.
+    driver: from `start_tracking`.
+    state: after the picture before.
+    found: the detection in this picture.
     time: of this picture, in seconds.
   """
   unit = driver.track.shoulder_width
   known = bool(np.isfinite(found.body[0, 0]))
-  state = smooth(followed.body, found.body if known else followed.body.last, time, unit)
-  body, nose = state.value[None], state.value[NOSE]
-  from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else followed.face_from_nose
-  face = smooth(followed.face, from_nose + nose, time, unit)
-  hands, shown = [], []
+  body_state = one_euro_step(state.body, found.body if known else state.body.last, time, unit)
+  body, nose = body_state.value[None], body_state.value[NOSE]
+  from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else state.face_from_nose
+  face = one_euro_step(state.face, from_nose + nose, time, unit)
+  hands, placed = [], []
   for side in (0, 1):
-    wrist, old = body[:, WRISTS[side]], followed.hands[side]
+    wrist, old = body[:, WRISTS[side]], state.hands[side]
     points = found.hands[None, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
-    relaxed = _local(relaxed_hand(body, side, driver.palms[side]), body, side)[0]
+    relaxed = _in_forearm_frame(relaxed_hand(body, side, driver.palms[side]), body, side)[0]
     if plausible_hand(points, wrist, unit)[0]:
-      hand = smooth(old, _local(points, body, side)[0], time, unit)
+      hand = one_euro_step(old, _in_forearm_frame(points, body, side)[0], time, unit)
       value = hand.value
     else:
       hand = old
       faded = float(np.clip((time - old.time - SHORT_GAP) / _FADE, 0, 1))
       value = old.value + faded * (relaxed - old.value)
     hands.append(hand)
-    shown.append(rotate(value[None], forearm_turn(body, side)) + wrist[:, None])
-  now = dataclasses.replace(
+    placed.append(rotate(value[None], forearm_turn(body, side)) + wrist[:, None])
+  track = dataclasses.replace(
     driver.track,
     body=body.astype(np.float32),
     face=face.value[None].astype(np.float32),
-    hands=np.stack(shown, axis=1).astype(np.float32),
+    hands=np.stack(placed, axis=1).astype(np.float32),
     has_face=np.ones(1, bool),
     has_body=None,
     has_hands=None,
   )
-  return Followed(state, face, from_nose, (hands[0], hands[1])), now
+  return TrackState(body_state, face, from_nose, (hands[0], hands[1])), track
 
 
-def smooth(before: Smoothed, points: Float[NdArray, "N 3"], time: float, unit: float) -> Smoothed:
-  """Returns the points at `time` (seconds), smoothed; `unit` is a shoulder's width in pixels, the measure of speed."""
+def one_euro_step(before: Smoothed, points: Float[NdArray, "N 3"], time: float, unit: float) -> Smoothed:
+  """Returns the filter's state after points that came at `time` (seconds).
+
+  `unit` is a shoulder's width in pixels; speed is measured in it.
+  """
   passed = time - before.time
   if passed <= 0:
     return before
@@ -304,18 +311,20 @@ def smooth(before: Smoothed, points: Float[NdArray, "N 3"], time: float, unit: f
   return Smoothed(value.astype(np.float32), velocity.astype(np.float32), points.astype(np.float32), time)
 
 
-def render(driver: Driver, track: Track) -> MotionFrame:
-  """Returns the pose of a track of one frame, mapped onto the other person where the driver is."""
+def pose_frame(driver: Driver, track: Track) -> MotionFrame:
+  """Returns the pose render of a track of one frame, retargeted if the driver has a target."""
   square = driver.square
-  if driver.hers is not None:
-    fitted = retarget(track, square, driver.measures, driver.hers)
-    assert fitted is not None, "the measures are those with which it was mapped before"
-    track, square = fitted
-  made = driver.renderer.of(track).render(0)
+  if driver.target is not None:
+    retargeted = retarget(track, square, driver.measures, driver.target)
+    assert retargeted is not None, "these measures needed retargeting when tracking started"
+    track, square = retargeted
+  render = driver.renderer.with_track(track).render(0)
   landmarks = square.points(five_landmarks(track.face))[0]
-  return MotionFrame(np.ascontiguousarray(made.pose), made.face_mask[..., None], landmarks, made.surface)
+  return MotionFrame(np.ascontiguousarray(render.pose), render.face_mask[..., None], landmarks, render.surface)
 
 
-def _local(points: Float[NdArray, "T 21 3"], body: Float[NdArray, "T 33 3"], side: int) -> Float[NdArray, "T 21 3"]:
-  """A hand's points from the wrist, in the frame of the forearm."""
+def _in_forearm_frame(
+  points: Float[NdArray, "T 21 3"], body: Float[NdArray, "T 33 3"], side: int
+) -> Float[NdArray, "T 21 3"]:
+  """A hand's points relative to the wrist, in the frame of the forearm."""
   return rotate(points - body[:, WRISTS[side], None], -forearm_turn(body, side)).astype(np.float32)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anchor_jax.body.face_points import face_of, lifted, mean_face
+from anchor_jax.body.face_points import mean_face, mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.files.inputs import in_order, read_json
@@ -106,7 +106,7 @@ def read_keypoints(path: str | os.PathLike, fps: float, frames: int | None = Non
   body = _filled(np.stack(bodies))
   deep = lambda points: np.concatenate([points, 0 * points[..., :1]], axis=-1).astype(np.float32)
   marks = np.stack(faces)
-  face = face_of(lifted(marks[:, :68].astype(np.float32)), deep(marks[:, 68:]))
+  face = mesh_of_landmarks(with_depth(marks[:, :68].astype(np.float32)), deep(marks[:, 68:]))
   seen = np.isfinite(face[:, 0, 0])
   width, height = np.ceil(np.maximum(size, 16)).astype(int).tolist()
   return Track(width, height, fps, deep(body), face, deep(np.stack(hands)), mean_face()[1], (), seen)

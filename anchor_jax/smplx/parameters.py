@@ -33,7 +33,7 @@ _REQUIRED = ("global_orient", "body_pose")
 
 
 @dataclasses.dataclass(frozen=True)
-class Camera:
+class SmplxCamera:
   """A camera as SHOW has it: it looks along z, x goes to the picture's right and y down; metres and pixels.
 
   Attributes:
@@ -69,7 +69,7 @@ class SmplxMotion:
   expression: Float[NdArray, "T E"]
   transl: Float[NdArray, "T 3"]
   fps: float
-  camera: Camera | None
+  camera: SmplxCamera | None
 
   def __len__(self) -> int:
     return len(self.transl)
@@ -167,7 +167,7 @@ def _over_time(held: dict[str, Any], name: str, size: int | None, length: int) -
   return np.repeat(rows, length // len(rows), axis=0)
 
 
-def _camera(held: dict[str, Any], length: int) -> Camera | None:
+def _camera(held: dict[str, Any], length: int) -> SmplxCamera | None:
   names = ("camera_transl", "focal_length", "center", "width", "height")
   if not all(name in held for name in names):
     return None
@@ -178,4 +178,4 @@ def _camera(held: dict[str, Any], length: int) -> Camera | None:
   focal = float(focal[0]), float(focal[min(1, len(focal) - 1)])
   if min(*size, *focal) < 1 or max(size) > 2**14:
     raise ValueError(f"a camera of {size[0]} x {size[1]} pixels and a focal length of {focal[0]:g}")
-  return Camera(offset.reshape(-1, 3), focal, (float(centre[0]), float(centre[1])), size)
+  return SmplxCamera(offset.reshape(-1, 3), focal, (float(centre[0]), float(centre[1])), size)

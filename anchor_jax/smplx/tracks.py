@@ -8,12 +8,12 @@ to the sides, finger tips the furthest vertices of the last joints, pupils the f
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.body.face_points import face_of, mean_face
+from anchor_jax.body.face_points import mean_face, mesh_of_landmarks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, Int, NdArray
 from anchor_jax.landmarks.tracks import SHOULDERS, Track
 from anchor_jax.smplx.model import SmplxModel, coefficients_of, full_pose, hand_pose, pose_body, subset
-from anchor_jax.smplx.parameters import Camera, SmplxMotion
+from anchor_jax.smplx.parameters import SmplxCamera, SmplxMotion
 
 # Joints of the model. Fingers in its order: index, middle, little, ring, thumb, of three joints each.
 _PELVIS, _HEAD, _EYES = 0, 15, (24, 23)  # right eye first, as in the face's landmarks
@@ -56,7 +56,7 @@ def posed_track(model: SmplxModel, motion: SmplxMotion, frames: int | None = Non
   flat = lambda points: _projected(points, camera, scale, joints[:, _PELVIS, 2])
 
   ears, pupils, tips = flat(places[:, :2]), flat(places[:, 2:4]), flat(places[:, 4:])
-  face = face_of(flat(marks), pupils)
+  face = mesh_of_landmarks(flat(marks), pupils)
   body = np.zeros((len(joints), 33, 3), np.float32)
   on_picture = flat(joints)
   body[:, list(_JOINTS)] = on_picture[:, list(_JOINTS.values())]
@@ -121,7 +121,7 @@ def _places(model: SmplxModel) -> Int[NdArray, " M"]:
 
 
 def _projected(
-  points: Float[NdArray, "T N 3"], camera: Camera, scale: Float[NdArray, "T 1 1"], depth: Float[NdArray, " T"]
+  points: Float[NdArray, "T N 3"], camera: SmplxCamera, scale: Float[NdArray, "T 1 1"], depth: Float[NdArray, " T"]
 ) -> Float[NdArray, "T N 3"]:
   """Points in pixels of the camera's picture; depth towards the viewer from the pelvis, in pixels of its scale."""
   x, y = (
@@ -151,10 +151,10 @@ def _upright(*groups: Float[NdArray, "T _ 3"]) -> tuple[Float[NdArray, "T _ 3"],
   return tuple(points * np.array([1.0, -1.0, -1.0]) for points in groups)
 
 
-def _camera_before(joints: Float[NdArray, "T J 3"]) -> Camera:
+def _camera_before(joints: Float[NdArray, "T J 3"]) -> SmplxCamera:
   """A camera 3 m before a body, that shows it from the head to the waist."""
   both = joints[:, [_JOINTS[side] for side in SHOULDERS]]
   middle, width = np.median(both.mean(axis=1), axis=0), np.median(np.linalg.norm(both[:, 0] - both[:, 1], axis=-1))
   offset = np.array([0.0, 0.0, _AWAY]) - middle
   focal = _SHOULDERS * _SIDE * _AWAY / max(float(width), 1e-3)
-  return Camera(offset[None], (focal, focal), (_PLACE[0] * _SIDE, _PLACE[1] * _SIDE), (_SIDE, _SIDE))
+  return SmplxCamera(offset[None], (focal, focal), (_PLACE[0] * _SIDE, _PLACE[1] * _SIDE), (_SIDE, _SIDE))

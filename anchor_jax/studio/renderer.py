@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.body.rasterise import Real, downsample, draw, empty_surface, shade_pose
+from anchor_jax.body.rasterize import Real, downsample, draw, empty_surface, shade_pose
 from anchor_jax.body.skins import surface_map
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray, UInt8

@@ -9,12 +9,12 @@ import pytest
 from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.fit import fit_widths, outline
 from anchor_jax.body.pose import PoseRenderer
-from anchor_jax.landmarks.framing import Square
-from anchor_jax.landmarks.measures import BodyMeasures, measure, typical
-from anchor_jax.landmarks.tracks import mend
+from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
+from anchor_jax.landmarks.tracks import fill_and_smooth
 from anchor_jax.landmarks.widths import Widths
 
-SQUARE = Square(0, 0, 240, 64)
+SQUARE = CropSquare(0, 0, 240, 64)
 TRUE = Widths(
   torso=(1.25, 1.25, 1.2, 1.15, 1.1, 1.0, 1.0), shoulder=1.2, elbow=1.3, wrist=1.4, neck=1.2, skull=(1.3, 1.2)
 )
@@ -27,7 +27,7 @@ def outline_of(renderer, number, size):
 
 def masks_of(track, widths):
   """The track with masks that solids of these widths make, in pixels of the video."""
-  whole = Square(0, 0, track.height, track.height)
+  whole = CropSquare(0, 0, track.height, track.height)
   renderer = PoseRenderer(track, whole, dataclasses.replace(measure(track, whole), widths=widths))
   masks = []
   for number in range(len(track)):
@@ -50,7 +50,7 @@ def film(standing_track):
       hands[number, side] += out
   left = np.array([-40, 0, 0], np.float32)
   track = dataclasses.replace(track, body=body + left, hands=hands + left, face=track.face + left)
-  return masks_of(mend(track), TRUE)
+  return masks_of(fill_and_smooth(track), TRUE)
 
 
 def fit(track):
@@ -120,4 +120,4 @@ def test_widths_are_stored_with_the_measures(film):
   for change in ({"neck": 0}, {"torso": [1.0]}, {"skull": [1.0, float("nan")]}, {"hair": 1}, {"jaw": None}):
     with pytest.raises((ValueError, TypeError)):
       BodyMeasures.from_json(stored | {"widths": stored["widths"] | change})
-  assert typical([plain, hers, plain], [9, 5, 2]).widths == hers.widths
+  assert median_measures([plain, hers, plain], [9, 5, 2]).widths == hers.widths

@@ -4,15 +4,15 @@ import numpy as np
 
 from anchor_jax.body.charts import chart, face_mask, hands_mask
 from anchor_jax.body.pose import PoseRenderer, posed_frames
-from anchor_jax.landmarks.framing import Square
-from anchor_jax.landmarks.tracks import mend
+from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.tracks import fill_and_smooth
 from anchor_jax.video.write import VideoWriter
 
-SQUARE = Square(20, 0, 120, 64)
+SQUARE = CropSquare(20, 0, 120, 64)
 
 
 def test_a_lit_body_on_black(standing_track):
-  track = mend(standing_track())
+  track = fill_and_smooth(standing_track())
   pose, face, _ = PoseRenderer(track, SQUARE).render(0)
   assert pose.shape == (64, 64, 3) and face.shape == (64, 64) and set(np.unique(face)) == {0, 255}
   chest = SQUARE.points(track.body[0, [11, 12]]).mean(axis=0) + [0, 8, 0]
@@ -29,13 +29,13 @@ def test_hands_hide_the_face(standing_track):
   raised[:, 16, :2] = raised[:, 0, :2] + [0, 4]
   hands = track.hands.copy()
   hands[:, 1] += (raised[:, 16] - track.body[:, 16])[:, None]
-  open_face = PoseRenderer(mend(track), SQUARE).render(0)[1]
-  hidden = PoseRenderer(mend(standing_track(body=raised, hands=hands)), SQUARE).render(0)[1]
+  open_face = PoseRenderer(fill_and_smooth(track), SQUARE).render(0)[1]
+  hidden = PoseRenderer(fill_and_smooth(standing_track(body=raised, hands=hands)), SQUARE).render(0)[1]
   assert (hidden > 0).sum() < 0.8 * (open_face > 0).sum()
 
 
 def test_the_render_moves_with_the_person(standing_track):
-  track = mend(standing_track())
+  track = fill_and_smooth(standing_track())
   shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
   moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
   still, other = (PoseRenderer(t, SQUARE).render(0)[0].astype(int) for t in (track, moved))
@@ -43,14 +43,14 @@ def test_the_render_moves_with_the_person(standing_track):
 
 
 def test_without_a_face_there_is_still_a_head(standing_track):
-  track = mend(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
+  track = fill_and_smooth(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
   pose, face, _ = PoseRenderer(track, SQUARE).render(0)
   nose = SQUARE.points(track.body[0, 0])
   assert pose[int(nose[1]), int(nose[0])].min() > 40 and not face.any()
 
 
 def test_no_pixel_of_the_video_gets_in(tmp_path, standing_track):
-  track, clips = mend(standing_track(frames=3)), []
+  track, clips = fill_and_smooth(standing_track(frames=3)), []
   for name, value in (("dark", 10), ("bright", 240)):
     with VideoWriter(tmp_path / f"{name}.mp4", 25) as writer:
       for _ in range(3):
@@ -65,7 +65,7 @@ def test_no_pixel_of_the_video_gets_in(tmp_path, standing_track):
 
 
 def test_every_lit_pixel_has_a_place_on_the_body(standing_track):
-  track = mend(standing_track())
+  track = fill_and_smooth(standing_track())
   pose, face, surface = PoseRenderer(track, SQUARE).render(0)
   lit = pose.any(axis=-1)
   assert not surface[~lit].any() and (surface[lit][:, 0] > 0).mean() > 0.9
@@ -84,7 +84,7 @@ def test_every_lit_pixel_has_a_place_on_the_body(standing_track):
 
 
 def test_the_skin_moves_with_the_person(standing_track):
-  track = mend(standing_track())
+  track = fill_and_smooth(standing_track())
   shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
   moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
   still, other = (PoseRenderer(t, SQUARE).render(0)[2].astype(int) for t in (track, moved))
@@ -98,7 +98,7 @@ def test_a_palm_that_turns_shows_its_back(standing_track):
   turned[..., 0] = 2 * turned[..., :1, 0] - turned[..., 0]  # mirrored: the other side of the hand is seen
   shown = []
   for hands in (track.hands, turned):
-    surface = PoseRenderer(mend(standing_track(hands=hands)), SQUARE).render(0)[2]
+    surface = PoseRenderer(fill_and_smooth(standing_track(hands=hands)), SQUARE).render(0)[2]
     shown.append([np.sum(surface[..., 0] == chart(part, "right")) for part in ("palm", "hand_back")])
   (palm, back), (palm_turned, back_turned) = shown
   assert max(palm, back) > 5 * min(palm, back) and (palm > back) != (palm_turned > back_turned)

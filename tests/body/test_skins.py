@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.body.charts import CHARTS, chart
-from anchor_jax.body.rasterise import Ellipsoid, RoundCone, rasterise
+from anchor_jax.body.rasterize import Ellipsoid, RoundCone, rasterize
 from anchor_jax.body.skins import Ball, Sheet, Tube, surface_map, surface_points
 
 
@@ -76,7 +76,7 @@ def test_a_map_picks_one_sample_a_pixel():
   far = Ellipsoid((16, 16, 0), (9, 9, 5), skin=Ball((16, 16, 0), np.eye(3) / 9, chart("cranium")))
   bare = Ellipsoid((16, 28, 9), (4, 4, 4))
   for size, supersample in ((32, 1), (32, 2), ((32, 40), 3)):
-    surface = rasterise([near, far, bare], size, supersample)
+    surface = rasterize([near, far, bare], size, supersample)
     picture = surface_map(surface, [near, far, bare])
     assert picture.shape == (32, 40 if size == (32, 40) else 32, 3) and picture.dtype == np.uint8
     assert picture[8, 16, 0] == chart("neck") and picture[18, 16, 0] == chart("cranium") and picture[29, 16, 0] == 0

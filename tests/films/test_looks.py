@@ -18,7 +18,7 @@ from anchor_jax.films.clips import FilmLook
 from anchor_jax.films.looks import look_at_all, write_look
 from anchor_jax.films.poses import check_video
 from anchor_jax.films.survey import survey
-from anchor_jax.landmarks.people import People
+from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.prepare import prepare
 
@@ -47,7 +47,7 @@ def test_what_is_kept_is_what_was_found(tmp_path, standing_track):
   columns = np.stack([np.arange(8), np.arange(8) + 40], axis=1)
   masks = tuple(cv2.imencode(".png", np.full((64, 64), number, np.uint8))[1].tobytes() for number in range(8))
   track = dataclasses.replace(standing_track(8, (64, 64)), masks=masks, columns=columns)
-  people = People(2, (0.25, 0.4), columns, np.arange(8) > 5)
+  people = ChosenPerson(2, (0.25, 0.4), columns, np.arange(8) > 5)
   for look in (FilmLook(seen, None), FilmLook(seen, track), FilmLook(seen, track, people)):
     write_look(tmp_path / "one.npz", look)
     again = module._read(tmp_path / "one.npz")

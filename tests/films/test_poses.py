@@ -7,7 +7,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.films import clips as films
 from anchor_jax.films import poses
 from anchor_jax.landmarks import mediapipe
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.video.read import probe
 from anchor_jax.video.write import VideoWriter
@@ -41,10 +41,10 @@ def test_a_video_with_poses(tmp_path, posed_frames):
   assert len(frames) == 2 and np.isnan(frames[1].landmarks).all()
   np.testing.assert_allclose(frames[0].landmarks, (true[0].landmarks - [16, 0]) / 2, atol=1e-4)
   assert frames[0].pose.shape == (24, 24, 3) and set(np.unique(frames[0].face_mask)) == {0, 255}
-  given = read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(0, 8, 40, 99))
+  given = read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(0, 8, 40, 99))
   assert given[0].square == (0, 8, 40) and next(iter(given[0].frames)).frame.shape == (24, 24, 3)
   with pytest.raises(UserError, match="does not fit"):
-    read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=Square(40, 0, 48, 24))
+    read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(40, 0, 48, 24))
 
 
 def test_without_the_landmark_model(tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.inference.camera import Shown, ended_by_interrupt, film, pixmap, window
 from anchor_jax.inference.live import follow
 from anchor_jax.inference.person import Person
-from anchor_jax.landmarks.mediapipe import Found
-from anchor_jax.motion.following import render, watch
+from anchor_jax.landmarks.mediapipe import Detection
+from anchor_jax.motion.following import pose_frame, track_live
 from anchor_jax.motion.frames import live_motion
 from anchor_jax.video.camera import Camera, Picture
 from anchor_jax.video.resumable import ResumableWriter
@@ -100,11 +100,11 @@ class Standing:
     track = make_track(1)
     self.triangles, self.found, self.pictures = (
       track.triangles,
-      Found(track.body[0], track.face[0], track.hands[0], None),
+      Detection(track.body[0], track.face[0], track.hands[0], None),
       0,
     )
 
-  def begin(self, frame, anew=False):
+  def start_shot(self, frame, reset=False):
     pass
 
   def find(self, frame):
@@ -121,8 +121,8 @@ def pictures(count, finder, now):
 
 def watched(count, finder, now):
   coming = pictures(count, finder, now)
-  options = {"size": 32, "measures": None, "mapped": True, "tell": lambda line: None, "seconds": 0.25}
-  return watch(lambda: next(coming, None), finder, clock=lambda: now[0], **options)
+  options = {"size": 32, "measures": None, "mapped": True, "report": lambda line: None, "seconds": 0.25}
+  return track_live(lambda: next(coming, None), finder, clock=lambda: now[0], **options)
 
 
 def test_frames_come_in_order_and_no_pose_is_found_far_ahead():
@@ -133,7 +133,7 @@ def test_frames_come_in_order_and_no_pose_is_found_far_ahead():
     ahead.append(finder.pictures - 4 - len(written))
 
   timing = follow(PERSON, watched(16, finder, now), 30.0, write, clock=lambda: now[0])
-  poses = [render(item.driver, item.track) for item in watched(16, Standing(), [0.0])]
+  poses = [pose_frame(item.driver, item.track) for item in watched(16, Standing(), [0.0])]
   expected = list(PERSON.animate(live_motion(30.0, 32, iter(poses))))
   np.testing.assert_array_equal([frame for frame, _ in written], expected)
   assert len(written) == 12 and [time for _, time in written] == pytest.approx([0.1 * n for n in range(5, 17)])
@@ -149,7 +149,7 @@ def test_it_ends_after_so_many_frames_and_needs_one():
   assert len(written) == len(timing.latencies) == 2
   with pytest.raises(UserError, match="no frames"):
     follow(PERSON, watched(4, Standing(), [0.0]), 30.0, lambda frame, _: None)
-  with pytest.raises(UserError, match="before somebody was seen"):
+  with pytest.raises(UserError, match="before a person and their face were seen"):
     follow(PERSON, watched(2, Standing(), [0.0]), 30.0, lambda frame, _: None)
 
 

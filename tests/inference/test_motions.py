@@ -20,7 +20,7 @@ from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference import motions
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks import sidecar
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.motion import film as video_motion
 from anchor_jax.motion.frames import live_motion
@@ -297,7 +297,7 @@ def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs
 
 
 def test_a_sidecar_is_left_as_it_is(film, standing_track):
-  hers = measure(standing_track(), Square(20, 0, 120, 32))
+  hers = measure(standing_track(), CropSquare(20, 0, 120, 32))
   same(read_motion(film, size=32, measures=hers).frames(0), read_motion(film, size=32).frames(0))
 
 

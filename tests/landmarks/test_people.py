@@ -5,7 +5,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.people import find_person, link, parse_point
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.prepare import prepare
@@ -84,8 +84,8 @@ def test_the_columns_of_others_are_grey_in_pictures():
   masks, body = (b"", b""), np.zeros((2, 33, 3), np.float32)
   track = Track(9, 4, 10.0, body, empty, hands, np.zeros((0, 3), int), masks, np.zeros(2, bool), columns)
   picture = np.full((4, 9, 3), 7, np.uint8)
-  assert [np.unique(track.own(0, picture)[:, at]).tolist() for at in (1, 2, 4, 5)] == [[128], [7], [7], [128]]
-  np.testing.assert_array_equal(track.part(1, 2).own(0, picture), picture)
+  assert [np.unique(track.only_person(0, picture)[:, at]).tolist() for at in (1, 2, 4, 5)] == [[128], [7], [7], [128]]
+  np.testing.assert_array_equal(track.part(1, 2).only_person(0, picture), picture)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_two_studio_people_side_by_side(pair, tmp_path, at, side):
   # two widths in the last 6 frames.
   assert film["left_out"].keys() == {"crowded"} and abs(film["left_out"]["crowded"] - 6) <= 1
   assert film["used"] + film["left_out"]["crowded"] == 20
-  square = Square(*meta["videos"][0]["square"], 128)
+  square = CropSquare(*meta["videos"][0]["square"], 128)
   source, frames = open_prepared(tmp_path / "one"), list(read_frames(pair))
   place = (np.arange(128) + 0.5) / square.scale + square.left  # column of the film
   own, other = (place < 235, place > 275) if side == "left" else (place > 275, place < 235)

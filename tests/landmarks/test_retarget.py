@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.framing import Square
-from anchor_jax.landmarks.measures import BodyMeasures, measure, typical
+from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
 from anchor_jax.landmarks.retarget import retarget, scales
 from anchor_jax.landmarks.tracks import ELBOWS, SHOULDERS, WRISTS
 
 SIZE = 64
-SQUARE = Square(20, 0, 120, SIZE)  # of a track's video of 160 x 120
+SQUARE = CropSquare(20, 0, 120, SIZE)  # of a track's video of 160 x 120
 
 
 def moving(track, seed=0):
@@ -114,7 +114,7 @@ def test_the_result_has_her_lengths_and_her_place(driver):
   own = measure(driver, SQUARE)
   hers = other(own, place=(0.4, 0.5), **HERS)
   track, square = retarget(driver, SQUARE, own, hers)
-  assert (track.width, track.height, square) == (SIZE, SIZE, Square(0, 0, SIZE, SIZE))
+  assert (track.width, track.height, square) == (SIZE, SIZE, CropSquare(0, 0, SIZE, SIZE))
   found = measure(track, square)
   for name in ("shoulders", "neck", "torso", "hips", "palm", "upper_arm", "forearm"):
     assert getattr(found, name) == pytest.approx(getattr(hers, name), rel=0.03), name
@@ -198,6 +198,6 @@ def test_measures_are_stored_and_joined(driver):
   with pytest.raises(KeyError):
     BodyMeasures.from_json({"neck": 1})
   wide, none = other(own, shoulders=1.1), dataclasses.replace(own, forearm=None)
-  assert typical([wide, own, none], [50, 30, 10]) == dataclasses.replace(own, shoulders=wide.shoulders)
-  assert typical([none], [3]).forearm is None
-  assert typical([own, wide], [7, 7]).shoulders == pytest.approx(1.05 * own.shoulders)
+  assert median_measures([wide, own, none], [50, 30, 10]) == dataclasses.replace(own, shoulders=wide.shoulders)
+  assert median_measures([none], [3]).forearm is None
+  assert median_measures([own, wide], [7, 7]).shoulders == pytest.approx(1.05 * own.shoulders)

@@ -13,17 +13,17 @@ def test_interpolation_and_gaps():
   holes[[0, 2, 3, 5]] = np.nan
   np.testing.assert_allclose(tracks.interpolate(holes)[:, 0, 0], [1, 1, 2, 3, 4, 4])
   known = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0], bool)
-  assert tracks.gaps(known, 2.0).tolist() == [False, False, True, True] + [False] * 6
+  assert tracks.short_gaps(known, 2.0).tolist() == [False, False, True, True] + [False] * 6
 
 
 def test_smoothing_calms_rest_and_follows_motion():
   rng = np.random.default_rng(0)
   rest = rng.normal(size=(60, 3, 3)).astype(np.float32)
-  assert np.abs(np.diff(tracks.steady(rest, 30.0, 150.0), axis=0)).mean() < 0.25 * np.abs(np.diff(rest, axis=0)).mean()
+  assert np.abs(np.diff(tracks.smooth(rest, 30.0, 150.0), axis=0)).mean() < 0.25 * np.abs(np.diff(rest, axis=0)).mean()
   # a fast sweep: 150 px, a shoulder's width, in a third of a second
   sweep = np.zeros((60, 1, 3), np.float32)
   sweep[:, 0, 0] = 75 * np.tanh((np.arange(60) - 30) / 4)
-  followed = tracks.steady(sweep, 30.0, 150.0)
+  followed = tracks.smooth(sweep, 30.0, 150.0)
   assert np.abs(followed - sweep).max() < 2
   assert abs(float(followed[30, 0, 0])) < 0.1  # no lag
 
@@ -35,9 +35,9 @@ def test_the_gaussian_is_one_with_point_reflection():
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     padded = np.pad(points, ((radius, radius), (0, 0), (0, 0)), mode="reflect", reflect_type="odd")
     expected = np.stack([np.tensordot(kernel / kernel.sum(), padded[i : i + 2 * radius + 1], 1) for i in range(9)])
-    np.testing.assert_allclose(tracks.gaussian(points, sigma), expected, atol=1e-6)
+    np.testing.assert_allclose(tracks.gaussian_smooth(points, sigma), expected, atol=1e-6)
   straight = np.linspace(0, 9, 10, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
-  np.testing.assert_allclose(tracks.gaussian(straight, 1.5), straight, atol=1e-6)
+  np.testing.assert_allclose(tracks.gaussian_smooth(straight, 1.5), straight, atol=1e-6)
 
 
 def test_nothing_is_smoothed_or_filled_across_cuts(standing_track):
@@ -50,13 +50,13 @@ def test_nothing_is_smoothed_or_filled_across_cuts(standing_track):
   face[24:] = np.nan
   body[30:32] = np.nan  # within a shot, a gap is filled
   film = standing_track(frames=40, body=body, face=face, hands=hands)
-  mended = tracks.mend(dataclasses.replace(film, cuts=(8, 24)))
+  mended = tracks.fill_and_smooth(dataclasses.replace(film, cuts=(8, 24)))
   step = np.where(np.arange(40) >= 24, 60, 0)[:, None]
   for name in ("body", "face"):
     np.testing.assert_allclose(getattr(mended, name)[..., 0], getattr(track, name)[..., 0] + step, atol=1e-3)
   assert mended.has_body.tolist() == [False] * 8 + [True] * 22 + [False] * 2 + [True] * 8
   assert mended.part(4, 30).cuts == (4, 20) and mended.part(8, 24).cuts == ()
-  blurred = tracks.mend(film).body[22:26, 11, 0] - track.body[22:26, 11, 0]
+  blurred = tracks.fill_and_smooth(film).body[22:26, 11, 0] - track.body[22:26, 11, 0]
   assert np.abs(blurred - [0, 0, 60, 60]).max() > 3  # what the cuts are for
 
 
@@ -66,7 +66,7 @@ def test_mending_fills_all(standing_track):
   body[5:8] = face[5:8] = np.nan
   hands[4:7, 1] = np.nan  # a short gap
   hands[:, 0] = np.nan  # never seen
-  mended = tracks.mend(standing_track(frames=30, body=body, face=face, hands=hands))
+  mended = tracks.fill_and_smooth(standing_track(frames=30, body=body, face=face, hands=hands))
   for name in ("body", "face", "hands"):
     assert np.isfinite(getattr(mended, name)).all(), name
   np.testing.assert_allclose(mended.body, track.body, atol=1e-3)
@@ -83,15 +83,15 @@ def test_mending_fills_all(standing_track):
 def test_a_hand_on_the_wrong_arm_is_dropped(standing_track):
   hands = standing_track().hands.copy()
   hands[:, 0] = hands[:, 1]
-  mended = tracks.mend(standing_track(hands=hands))
+  mended = tracks.fill_and_smooth(standing_track(hands=hands))
   np.testing.assert_allclose(mended.hands[:, 0, 0, :2], mended.body[:, tracks.WRISTS[0], :2], atol=0.5)
 
 
 def test_no_person_and_no_face(standing_track):
   nobody = np.full((6, 33, 3), np.nan, np.float32)
   with pytest.raises(UserError, match="no person"):
-    tracks.mend(standing_track(body=nobody))
-  faceless = tracks.mend(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
+    tracks.fill_and_smooth(standing_track(body=nobody))
+  faceless = tracks.fill_and_smooth(standing_track(face=np.full((6, 478, 3), np.nan, np.float32)))
   assert np.isnan(faceless.face).all() and np.isfinite(faceless.body).all()
 
 

@@ -1,4 +1,4 @@
-"""Poses while somebody is filmed: from what came before alone, with gaps held."""
+"""Causal tracking uses past and current pictures only, and holds what is missing."""
 
 import dataclasses
 
@@ -8,45 +8,45 @@ from people import make_track
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.landmarks.measures import measure
-from anchor_jax.landmarks.mediapipe import Found
-from anchor_jax.landmarks.tracks import NOSE, mend
-from anchor_jax.motion.following import Smoothed, render, smooth, watch
+from anchor_jax.landmarks.mediapipe import Detection
+from anchor_jax.landmarks.tracks import NOSE, fill_and_smooth
+from anchor_jax.motion.following import Smoothed, one_euro_step, pose_frame, track_live
 from anchor_jax.video.camera import Picture
 
 TRACK, FPS = make_track(1), 10.0
-PLAIN = Found(TRACK.body[0], TRACK.face[0], TRACK.hands[0], None)
+PLAIN = Detection(TRACK.body[0], TRACK.face[0], TRACK.hands[0], None)
 IMAGE = np.zeros((120, 160, 3), np.uint8)
-UNKNOWN = [np.full_like(points, np.nan) for points in PLAIN[:3]]
+MISSING = [np.full_like(points, np.nan) for points in PLAIN[:3]]
 
 
 def moved(right=0.0, hands=True, face=True, body=True):
-  """What is found of the person so many pixels to the right, without what is hidden."""
+  """The detection of the person `right` pixels to the right, without hidden parts."""
   shift = np.array([right, 0, 0], np.float32)
-  parts = [points + shift if there else gone for points, gone, there in zip(PLAIN, UNKNOWN, (body, face, hands))]
-  return Found(*parts, None)
+  parts = [points + shift if visible else nan for points, nan, visible in zip(PLAIN, MISSING, (body, face, hands))]
+  return Detection(*parts, None)
 
 
-class Script:
-  """Finds what it is told to, picture after picture."""
+class ScriptedFinder:
+  """Returns given detections, one a picture, and counts shots."""
 
   triangles = TRACK.triangles
 
-  def __init__(self, found):
-    self.found, self.begun = iter(found), 0
+  def __init__(self, detections):
+    self.detections, self.shots = iter(detections), 0
 
-  def begin(self, frame, anew=False):
-    self.begun += 1
+  def start_shot(self, frame, reset=False):
+    self.shots += 1
 
   def find(self, frame):
-    return next(self.found)
+    return next(self.detections)
 
 
-def seen(found, told=None, **options):
-  """What `watch` makes of a script of 10 pictures a second."""
-  pictures = iter([Picture(number, number / FPS, IMAGE) for number in range(len(found))])
+def track_script(detections, lines=None, **options):
+  """The poses that `track_live` yields for these detections at 10 pictures a second; `lines` collects its reports."""
+  pictures = iter([Picture(number, number / FPS, IMAGE) for number in range(len(detections))])
   options = {"size": 32, "measures": None, "mapped": True, "clock": lambda: 0.0, "seconds": 0.45} | options
-  tell = (lambda line: None) if told is None else told.append
-  return list(watch(lambda: next(pictures, None), Script(found), tell=tell, **options))
+  report = (lambda line: None) if lines is None else lines.append
+  return list(track_live(lambda: next(pictures, None), ScriptedFinder(detections), report=report, **options))
 
 
 FIRST = [moved()] * 6  # half a second
@@ -55,26 +55,26 @@ FIRST = [moved()] * 6  # half a second
 def test_a_new_shot_is_not_smoothed_into():
   """A film in place of a camera: the person stands elsewhere after a cut, and is not found at once."""
   scenes = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3)).astype(np.uint8)
-  found = [*FIRST, *[moved()] * 4, moved(body=False), *[moved(30)] * 2]
-  pictures = iter([Picture(n, n / FPS, scenes[int(n >= 10)]) for n in range(len(found))])
-  script = Script(found)
+  detections = [*FIRST, *[moved()] * 4, moved(body=False), *[moved(30)] * 2]
+  pictures = iter([Picture(n, n / FPS, scenes[int(n >= 10)]) for n in range(len(detections))])
+  finder = ScriptedFinder(detections)
   options = {"size": 32, "measures": None, "mapped": True, "clock": lambda: 0.0, "seconds": 0.45}
-  items = list(watch(lambda: next(pictures, None), script, tell=lambda line: None, **options))
+  items = list(track_live(lambda: next(pictures, None), finder, report=lambda line: None, **options))
   places = [float(item.track.body[0, NOSE, 0] - PLAIN.body[NOSE, 0]) for item in items]
   np.testing.assert_allclose(places, [0, 0, 0, 0, 0, 30, 30], atol=0.05)
   np.testing.assert_allclose(items[5].track.hands[0, 0] - PLAIN.hands[0], [[30, 0, 0]] * 21, atol=0.1)
-  assert script.begun == 2
+  assert finder.shots == 2
 
 
-def test_the_first_seconds_measure_and_each_picture_after_them_is_a_pose():
-  told = []
-  items = seen([moved(body=False), moved(face=False), *FIRST, *[moved()] * 3], told)
+def test_the_first_seconds_measure_and_each_later_picture_gives_a_pose():
+  lines = []
+  items = track_script([moved(body=False), moved(face=False), *FIRST, *[moved()] * 3], lines)
   assert [item.number for item in items] == [8, 9, 10] and items[0].time == 0.8
-  assert "measuring" in told[0] and told[1:] == ["following"]
-  alone = mend(make_track(6))
-  assert items[0].driver.measures == measure(alone, items[0].driver.square)
-  np.testing.assert_allclose(items[-1].track.body[0], alone.body[0], atol=0.01)
-  frame = render(items[0].driver, items[0].track)
+  assert "measuring" in lines[0] and lines[1:] == ["following"]
+  offline = fill_and_smooth(make_track(6))
+  assert items[0].driver.measures == measure(offline, items[0].driver.square)
+  np.testing.assert_allclose(items[-1].track.body[0], offline.body[0], atol=0.01)
+  frame = pose_frame(items[0].driver, items[0].track)
   assert (
     frame.pose.shape == (32, 32, 3)
     and frame.pose.any()
@@ -83,15 +83,15 @@ def test_the_first_seconds_measure_and_each_picture_after_them_is_a_pose():
   )
 
 
-def test_no_pose_depends_on_what_comes_later():
-  found = [*FIRST, *[moved(3 * number, hands=number % 3 > 0) for number in range(8)]]
-  for short, long in zip(seen(found[:10]), seen(found)):
+def test_no_pose_depends_on_later_pictures():
+  detections = [*FIRST, *[moved(3 * number, hands=number % 3 > 0) for number in range(8)]]
+  for short, long in zip(track_script(detections[:10]), track_script(detections)):
     for name in ("body", "face", "hands"):
       np.testing.assert_array_equal(getattr(short.track, name), getattr(long.track, name))
 
 
-def test_what_is_hidden_goes_along():
-  items = seen(
+def test_a_hidden_face_moves_with_the_nose_and_hidden_hands_with_the_forearms():
+  items = track_script(
     [*FIRST, moved(10, hands=False, face=False), *[moved(10, hands=False, face=False)] * 12, moved(body=False)]
   )
   start, end = TRACK, items[5].track
@@ -105,36 +105,36 @@ def test_what_is_hidden_goes_along():
   np.testing.assert_allclose(items[-1].track.body, items[-2].track.body, atol=0.5)
 
 
-def test_a_motion_is_mapped_onto_another_body():
-  own = seen([*FIRST, moved()])[0]
-  hers = dataclasses.replace(own.driver.measures, place=(0.3, 0.6), shoulders=own.driver.measures.shoulders * 0.8)
+def test_a_motion_is_retargeted_to_another_body():
+  own = track_script([*FIRST, moved()])[0]
+  target = dataclasses.replace(own.driver.measures, place=(0.3, 0.6), shoulders=own.driver.measures.shoulders * 0.8)
   middle = lambda frame: np.argwhere(frame.pose.any(axis=-1)).mean(axis=0)
-  plain = render(own.driver, own.track)
-  (item,) = seen([*FIRST, moved()], measures=hers)
-  mapped = render(item.driver, item.track)
-  assert middle(mapped)[1] < middle(plain)[1] - 4
-  assert not np.array_equal(mapped.landmarks, plain.landmarks)
+  plain = pose_frame(own.driver, own.track)
+  (item,) = track_script([*FIRST, moved()], measures=target)
+  retargeted = pose_frame(item.driver, item.track)
+  assert middle(retargeted)[1] < middle(plain)[1] - 4
+  assert not np.array_equal(retargeted.landmarks, plain.landmarks)
   for options in ({"mapped": False}, {"measures": own.driver.measures}):
-    (item,) = seen([*FIRST, moved()], **{"measures": hers, **options})
-    np.testing.assert_array_equal(render(item.driver, item.track).landmarks, plain.landmarks)
+    (item,) = track_script([*FIRST, moved()], **{"measures": target, **options})
+    np.testing.assert_array_equal(pose_frame(item.driver, item.track).landmarks, plain.landmarks)
 
 
-def test_smoothing_calms_what_rests_and_hardly_delays_what_moves():
+def test_the_filter_calms_resting_points_and_hardly_delays_moving_ones():
   rng, unit, step = np.random.default_rng(0), 100.0, 1 / 25
   state = Smoothed(*(np.zeros((50, 3), np.float32),) * 3, 0.0)
   rest = []
   for number in range(1, 60):
-    state = smooth(state, rng.normal(0, 1, (50, 3)).astype(np.float32), number * step, unit)
+    state = one_euro_step(state, rng.normal(0, 1, (50, 3)).astype(np.float32), number * step, unit)
     rest.append(state.value)
   assert np.std(rest[10:]) < 0.6
   for number in range(60, 100):  # two shoulders' widths a second
     place = np.full((50, 3), 200.0 * (number - 59) * step, np.float32)
-    state = smooth(state, place, number * step, unit)
+    state = one_euro_step(state, place, number * step, unit)
   assert (place - state.value)[:, 0].max() < 200.0 * 0.03
 
 
-def test_pictures_without_anybody_are_told():
-  told = []
-  with pytest.raises(UserError, match="ended before somebody was seen"):
-    seen([moved(body=False)] * 70, told)
-  assert sum("nobody is seen" in line for line in told) == 1
+def test_pictures_without_a_person_are_reported():
+  lines = []
+  with pytest.raises(UserError, match="ended before a person and their face were seen"):
+    track_script([moved(body=False)] * 70, lines)
+  assert sum("nobody is seen" in line for line in lines) == 1

@@ -8,7 +8,7 @@ from bodies import doll_parameters, make_doll_file
 from people import make_measures
 
 from anchor_jax.body.charts import chart
-from anchor_jax.body.face_points import LANDMARKS_68, face_of, lifted, mean_face
+from anchor_jax.body.face_points import LANDMARKS_68, mean_face, mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError
 from anchor_jax.inference.motions import check_motion, read_motion
 from anchor_jax.landmarks.tracks import five_landmarks
@@ -136,10 +136,10 @@ def test_the_face_goes_through_its_landmarks_and_keeps_its_shape():
   angle = 0.4
   turn = np.array([(np.cos(angle), 0, np.sin(angle)), (0, 1, 0), (-np.sin(angle), 0, np.cos(angle))])
   moved = 30 * points @ turn.T + (100, 50, 0)
-  np.testing.assert_allclose(face_of((30 * marks @ turn.T + (100, 50, 0))[None])[0], moved, atol=1e-3)
+  np.testing.assert_allclose(mesh_of_landmarks((30 * marks @ turn.T + (100, 50, 0))[None])[0], moved, atol=1e-3)
   bent = marks + 0.05 * np.random.default_rng(0).normal(size=marks.shape)
-  np.testing.assert_allclose(face_of(bent[None])[0][list(LANDMARKS_68)], bent, atol=1e-4)
+  np.testing.assert_allclose(mesh_of_landmarks(bent[None])[0][list(LANDMARKS_68)], bent, atol=1e-4)
   # the depth of a turned face is found in its picture
   picture = moved[list(LANDMARKS_68)]
-  depth = lifted(picture[None, :, :2].astype(np.float32))[0, :, 2]
+  depth = with_depth(picture[None, :, :2].astype(np.float32))[0, :, 2]
   np.testing.assert_allclose(depth - depth.mean(), picture[:, 2] - picture[:, 2].mean(), atol=0.05)

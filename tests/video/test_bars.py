@@ -14,7 +14,7 @@ from anchor_jax.films.report import film_facts, film_lines
 from anchor_jax.films.stretches import Stretch
 from anchor_jax.films.survey import survey
 from anchor_jax.inference.backgrounds import backgrounds
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.read import probe, read_frames
@@ -116,7 +116,7 @@ def test_squares_are_kept_as_those_of_the_whole_picture(tmp_path, monkeypatch, s
   monkeypatch.setattr(films_module, "fit_widths", lambda films: None)  # it takes long
   path = film(tmp_path / "film.mp4", framed(pictures(30, (64, 64)), left=32, right=32))
   made = {}
-  for info, given in ((probe_film(path), None), (probe(path), Square(32, 0, 64, 32))):
+  for info, given in ((probe_film(path), None), (probe(path), CropSquare(32, 0, 64, 32))):
     look = FilmLook(survey(read_frames(path, info=info), 25), standing_track(30, (info.width, info.height)))
     (found,) = read_films([CheckedVideo(path, info, None)], [look], size=32, person="ann", square=given)
     made[given] = found.clips[0]

@@ -30,7 +30,7 @@ from anchor_jax.data.records import build
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load, read_reference
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.widths import Widths
@@ -231,8 +231,8 @@ def test_her_in_chromium(browser, tmp_path, monkeypatch, capsys):
 def test_poses_are_drawn_as_python_draws_them(drawn):
   """Of a body that stands and turns its head, with a real face; lines of the face are drawn by another library."""
   size, track, page = drawn
-  measures = dataclasses.replace(measure(track, Square(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3)))
-  renderer = PoseRenderer(track, Square(0, 0, size, size), measures)
+  measures = dataclasses.replace(measure(track, CropSquare(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3)))
+  renderer = PoseRenderer(track, CropSquare(0, 0, size, size), measures)
   for number in range(len(track)):
     wanted = renderer.render(number)
     landmarks = {name: getattr(track, name)[number].tolist() for name in ("body", "face", "hands")}
@@ -249,7 +249,7 @@ def test_poses_are_drawn_as_python_draws_them(drawn):
 def test_a_camera_is_followed_as_a_video_is(drawn):
   """Measures and mapping onto her body are those of motion/; smoothing is not, since it looks ahead there."""
   size, track, page = drawn
-  square = Square(0, 0, size, size)
+  square = CropSquare(0, 0, size, size)
   driver = measure(track, square)
   hers = dataclasses.replace(driver, place=(0.45, 0.5), shoulders=0.8 * driver.shoulders, neck=1.3 * driver.neck)
   fitted = retarget(track, square, driver, hers)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.body.rasterise import Surface
+from anchor_jax.body.rasterize import Surface
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.drawing.body import Scene
 from anchor_jax.studio.drawing.face import FacePaint

@@ -1,4 +1,4 @@
-"""An analytic rasteriser of shaded solids: depth, normals and identities of round shapes, in plain numpy.
+"""An analytic rasterizer of shaded solids: depth, normals and identities of round shapes, in plain numpy.
 
 Coordinates are pixels of the picture: x right, y down (the pixel of column c covers [c, c + 1)), z towards the
 viewer, any origin. Rays run along z (orthographic); a caller who wants perspective scales centres and radii by depth
@@ -8,7 +8,7 @@ smooth maximum of the depths and mixes the normals (the polynomial smooth minimu
 
 Typical use:
 
-  surface = rasterise([Ellipsoid(...), RoundCone(...)], size=128, supersample=2)
+  surface = rasterize([Ellipsoid(...), RoundCone(...)], size=128, supersample=2)
   picture = downsample(shade_pose(surface), 2)   # uint8 RGB [128, 128, 3], one lilac material on black
 """
 
@@ -35,7 +35,7 @@ __all__ = [
   "draw",
   "empty_surface",
   "occlusion",
-  "rasterise",
+  "rasterize",
   "shade_pose",
 ]
 
@@ -237,7 +237,7 @@ def _merge(
       planes[i][there] = mixed[i] * length
 
 
-def rasterise(solids: Iterable[Solid], size: int | tuple[int, int], supersample: int = 2) -> Surface:
+def rasterize(solids: Iterable[Solid], size: int | tuple[int, int], supersample: int = 2) -> Surface:
   """Draws solids into a fresh surface.
 
   Args:

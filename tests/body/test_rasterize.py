@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from anchor_jax.body import rasterise
-from anchor_jax.body.rasterise import Ellipsoid, Loft, RoundCone
+from anchor_jax.body import rasterize
+from anchor_jax.body.rasterize import Ellipsoid, Loft, RoundCone
 
 
 def pixel_grid(size, supersample=2):
@@ -16,7 +16,7 @@ def turned(angle):
 
 
 def test_a_sphere_is_exact():
-  surface = rasterise.rasterise([Ellipsoid((16, 15, 3), (8, 8, 8))], 32)
+  surface = rasterize.rasterize([Ellipsoid((16, 15, 3), (8, 8, 8))], 32)
   x, y = pixel_grid(32)
   inside = (x - 16) ** 2 + (y - 15) ** 2 < 64
   np.testing.assert_array_equal(surface.mask, inside)
@@ -32,7 +32,7 @@ def test_a_sphere_is_exact():
 )
 def test_a_round_cone_is_the_union_of_its_spheres(radii, end):
   start = np.array([9.0, 10.0, 2.0])
-  surface = rasterise.rasterise([RoundCone(start, end, *radii)], 32)
+  surface = rasterize.rasterize([RoundCone(start, end, *radii)], 32)
   x, y = pixel_grid(32)
   best = np.full(x.shape, -np.inf)
   for t in np.linspace(0, 1, 400):
@@ -47,7 +47,7 @@ def test_a_round_cone_is_the_union_of_its_spheres(radii, end):
 
 def test_a_turned_ellipsoid_lies_on_its_quadric():
   rotation, radii, centre = turned(0.5), np.array([9.0, 5.0, 6.0]), np.array([16.0, 16.0, 0.0])
-  surface = rasterise.rasterise([Ellipsoid(centre, radii, rotation)], 32)
+  surface = rasterize.rasterize([Ellipsoid(centre, radii, rotation)], 32)
   x, y = pixel_grid(32)
   points = np.stack([x, y, surface.depth])[:, surface.mask] - centre[:, None]
   np.testing.assert_allclose((((rotation.T @ points) / radii[:, None]) ** 2).sum(0), 1, atol=1e-3)
@@ -58,8 +58,8 @@ def test_a_loft_of_an_ellipse_is_the_ellipsoid():
   section = np.sqrt(1 - (heights / 8) ** 2)
   rotation = turned(0.25)
   loft = Loft((16.0, 16.0, 1.0), rotation, -8, 8, 6 * section, 7 * section, 0 * section)
-  one = rasterise.rasterise([loft], 32)
-  other = rasterise.rasterise([Ellipsoid((16, 16, 1), (6, 8, 7), rotation)], 32)
+  one = rasterize.rasterize([loft], 32)
+  other = rasterize.rasterize([Ellipsoid((16, 16, 1), (6, 8, 7), rotation)], 32)
   assert (one.mask != other.mask).mean() < 0.01
   inner = one.mask & other.mask & (other.normal[2] > 0.3)
   # A few fixed-point steps are exact but for the rim of a tilted end.
@@ -69,7 +69,7 @@ def test_a_loft_of_an_ellipse_is_the_ellipsoid():
 
 def test_the_nearer_solid_hides_the_other_in_any_order():
   near, far = Ellipsoid((16, 16, 10), (5, 5, 5)), Ellipsoid((16, 16, 0), (9, 9, 5))
-  one, other = rasterise.rasterise([near, far], 32), rasterise.rasterise([far, near], 32)
+  one, other = rasterize.rasterize([near, far], 32), rasterize.rasterize([far, near], 32)
   np.testing.assert_array_equal(one.depth, other.depth)
   assert one.index[32, 32] == 0 and other.index[32, 32] == 1
 
@@ -79,14 +79,14 @@ def test_relatives_melt_and_strangers_do_not(shift):
   cone = RoundCone((10, 16, 0), (22, 16, 0), 4, 4, group=1, blend=3)
   for group, lifted in ((1, True), (2, False)):
     crossing = RoundCone((16, 8 - shift, 0), (16, 24, 0), 4, 4, group=group, blend=3)
-    surface = rasterise.rasterise([cone, crossing], 32)
+    surface = rasterize.rasterize([cone, crossing], 32)
     # Where both are equally near, a smooth maximum stands a quarter of its range above them.
     assert (surface.depth[32, 32] > 4.4) == lifted
 
 
 def test_clip_and_clutter_beyond_the_edge():
   half = Ellipsoid((16, 16, 0), (8, 8, 8), clip=lambda x, y, z: x > 0)
-  surface = rasterise.rasterise(
+  surface = rasterize.rasterize(
     [half, RoundCone((-50, -50, 0), (-40, -50, 0), 3, 3), Ellipsoid((90, 5, 0), (4, 4, 4))], 32
   )
   assert surface.mask.any() and not surface.mask[:, :31].any()
@@ -94,19 +94,19 @@ def test_clip_and_clutter_beyond_the_edge():
 
 
 def test_pose_shading_and_downsampling():
-  surface = rasterise.rasterise([Ellipsoid((10, 16, 0), (6, 8, 6))], (32, 20), 3)
-  picture = rasterise.shade_pose(surface)
+  surface = rasterize.rasterize([Ellipsoid((10, 16, 0), (6, 8, 6))], (32, 20), 3)
+  picture = rasterize.shade_pose(surface)
   assert picture.shape == (96, 60, 3) and picture.dtype == np.uint8
   assert not picture[~surface.mask].any() and picture[surface.mask].min() > 10
-  small = rasterise.downsample(picture, 3)
+  small = rasterize.downsample(picture, 3)
   assert small.shape == (32, 20, 3)
   np.testing.assert_allclose(small.mean(), picture.mean(), atol=0.5)
-  dark = rasterise.shade_pose(surface, shade=np.full(surface.depth.shape, 0.5, np.float32))
+  dark = rasterize.shade_pose(surface, shade=np.full(surface.depth.shape, 0.5, np.float32))
   assert dark.mean() < 0.6 * picture.mean()
 
 
 def test_occlusion_darkens_what_lies_behind():
   wall, finger = Ellipsoid((16, 16, -20), (40, 40, 4)), RoundCone((8, 16, -12), (24, 16, -12), 2, 2)
-  shade = rasterise.occlusion(rasterise.rasterise([wall, finger], 32), 3)
+  shade = rasterize.occlusion(rasterize.rasterize([wall, finger], 32), 3)
   assert shade.min() >= 0 and shade.max() <= 1
   assert shade[38, 32] > 3 * shade[60, 32]
