@@ -120,9 +120,9 @@ def convert(args: argparse.Namespace) -> None:
 
   if args.way == "to-diffusers":
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
-    from anchor_jax.store.workdir import DENSE_APPEARANCE
+    from anchor_jax.store.workdir import TEXTURE
 
-    if any((args.source / part / DENSE_APPEARANCE).exists() for part in PARTS):
+    if any((args.source / part / TEXTURE).exists() for part in PARTS):
       say("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)

@@ -221,8 +221,8 @@ def before_background(
     return motion, lambda frame: frame
   from anchor_jax.inference.backdrop import Backdrop
 
-  appearance = None if reference is None else reference.dense_appearance
-  backdrop = Backdrop(args.background, appearance or person.body.dense_appearance, start)
+  texture = None if reference is None else reference.texture
+  backdrop = Backdrop(args.background, texture or person.body.texture, start)
   return backdrop.watch(motion), backdrop.behind
 
 

@@ -34,7 +34,7 @@ from typing import Any
 from anchor_jax.core.cli import Parser, command, make_callable, say
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
-from anchor_jax.data.textures import PICTURE, read_stored, store_appearances, unseen_room
+from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
 from anchor_jax.films.clips import look_at, read_films
@@ -105,7 +105,7 @@ def prepare(
     facts = {"films": film_facts(films)}
 
     def finish(source: PreparedSource) -> None:
-      store_appearances(source)
+      store_textures(source)
       (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
     meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
@@ -135,7 +135,7 @@ def prepare_studio(
   rate = float(fps or 5)
   filmed = render_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
-  return build(clips, output, size, total=people * frames, progress="studio people", finish=store_appearances)
+  return build(clips, output, size, total=people * frames, progress="studio people", finish=store_textures)
 
 
 def prepare_reference(
@@ -167,13 +167,13 @@ def prepare_reference(
   return build(clips, output, size, total=total, progress="prepare")
 
 
-def appearance_lines(folder: str | os.PathLike) -> list[str]:
+def unseen_room_lines(folder: str | os.PathLike) -> list[str]:
   """What to tell of the appearances in a prepared folder: for each person the share of the room that was never seen."""
   source, lines = open_prepared(folder), []
   for number, name in enumerate(source.meta["people"]):
-    appearance = read_stored(source, number)
-    if appearance is not None:
-      unseen = unseen_room(appearance)
+    texture = stored_texture(source, number)
+    if texture is not None:
+      unseen = unseen_room(texture)
       told = (
         f"is never seen on {100 * unseen:.1f} % of the picture (purple" if unseen else "is seen everywhere (look at"
       )
@@ -261,7 +261,7 @@ def main() -> None:
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
-  for line in [*film_lines(meta.get("films", ())), *appearance_lines(args.output)]:
+  for line in [*film_lines(meta.get("films", ())), *unseen_room_lines(args.output)]:
     say(line)
 
 

@@ -73,8 +73,8 @@ def bundle(person, tmp_path_factory):
 def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
   body = load(person).body
   networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
-  np.savez(tmp_path / "in.npz", pose=pose, appearance=body.appearance)
-  np.testing.assert_array_equal(np.load(bundle / "body/appearance.npy"), body.appearance)
+  np.savez(tmp_path / "in.npz", pose=pose, appearance=body.reference_image)
+  np.testing.assert_array_equal(np.load(bundle / "body/appearance.npy"), body.reference_image)
   run = subprocess.run(
     [sys.executable, "-I", "-c", ALONE.replace("sys.argv[0]", "sys.argv.pop(1)")]
     + [str(path) for path in (bundle / "generate.py", tmp_path / "in.npz", tmp_path / "out.npz")]
@@ -86,7 +86,7 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
 
   @jax.jit
   def library(weights, noise, pose, appearance):
-    context = networks.encode_appearance(weights, appearance[None])[0]
+    context = networks.encode_reference(weights, appearance[None])[0]
     denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=SAMPLE.conditioning_scale)
     condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
     noise, null = jnp.broadcast_to(noise, (6, 8, 8, 2)), weights["null_context"]
@@ -94,7 +94,7 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
     return latents, networks.decode(weights, latents)
 
   noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))
-  latents, frames = library(body.weights, noise, pose, body.appearance)
+  latents, frames = library(body.weights, noise, pose, body.reference_image)
   np.testing.assert_allclose(made["latents"], latents, atol=1e-5, rtol=0)
   assert np.abs(latents - latents[0]).max() > 0.01  # the pose tells
   assert made["frames"].dtype == np.uint8 and np.abs(made["frames"] - np.asarray(frames) * 255).max() < 0.51
@@ -276,8 +276,8 @@ def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
   )
   export.main()
   (parts,) = written
-  assert (parts["body"].appearance == np.full((32, 32, 3), 7)).all()
-  np.testing.assert_array_equal(parts["head"].appearance, load(person).head.appearance)
+  assert (parts["body"].reference_image == np.full((32, 32, 3), 7)).all()
+  np.testing.assert_array_equal(parts["head"].reference_image, load(person).head.reference_image)
 
 
 def test_the_script_loses_no_file(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from anchor_jax import prepare as command
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
-from anchor_jax.data.textures import read_stored
+from anchor_jax.data.textures import stored_texture
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
 from anchor_jax.video.read import probe, read_frames
@@ -138,7 +138,7 @@ def test_an_earlier_folder_survives_a_mistake(film, tmp_path):
 def test_it_tells_what_the_film_never_shows_of_the_room(film, tmp_path, capsys):
   run(film, f"--output={tmp_path / 'ana'}", "--size=32")
   told = capsys.readouterr().out.splitlines()
-  unseen = float((read_stored(open_prepared(tmp_path / "ana")).plate_coverage == 0).mean())
+  unseen = float((stored_texture(open_prepared(tmp_path / "ana")).plate_coverage == 0).mean())
   assert len(told) == 2 and f"behind ana is never seen on {100 * unseen:.1f} % of the picture" in told[1]
   assert f"{tmp_path / 'ana' / 'appearance.png'}" in told[1] and (tmp_path / "ana" / "appearance.png").is_file()
 

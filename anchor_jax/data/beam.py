@@ -20,7 +20,7 @@ from tqdm import tqdm
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.record_fields import FORMAT, SPLIT
 from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_output, write_preview
-from anchor_jax.data.textures import store_appearances
+from anchor_jax.data.textures import store_textures
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, new_folder, partial_path, remove_files
 from anchor_jax.films.clips import read_films, stretches_of
@@ -199,7 +199,7 @@ def join(
     (folder / "meta.json").write_text(json.dumps(facts, indent=1) + "\n")
     source = PreparedSource(folder)
     write_preview(source)
-    store_appearances(source, None)
+    store_textures(source, None)
   remove_files(work, rf"{LOOKS}|{NAME}-{SPLIT}\..*")
   return facts
 

@@ -1,4 +1,4 @@
-"""The appearance of a person in a prepared folder: gathered from its records, or read from the file beside them."""
+"""The texture of a person in a prepared folder: gathered from its records, or read from the file beside them."""
 
 import dataclasses
 import logging
@@ -17,8 +17,8 @@ from anchor_jax.data.records import PreparedSource
 from anchor_jax.files.outputs import new_file
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import KEY_FRAMES, FilmFrame, Gathered, gather
-from anchor_jax.texture.sheet import appearance_sheet
-from anchor_jax.texture.stored import Appearance, read_appearance, write_appearance
+from anchor_jax.texture.sheet import texture_sheet
+from anchor_jax.texture.stored import Texture, read_texture, write_texture
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class GatheredPerson(NamedTuple):
   """What a prepared folder tells of one person.
 
   Attributes:
-    gathered: her appearance, for a new motion (`appearance()`) and for training on one of its blocks.
+    gathered: her texture, for a new motion (`appearance()`) and for training on one of its blocks.
     records: the records it was gathered from, in order; record `records[i]` is in block `gathered.blocks.of_frame[i]`.
   """
 
@@ -42,7 +42,7 @@ class GatheredPerson(NamedTuple):
 def gather_person(
   source: PreparedSource, person: int = 0, key_frames: int = KEY_FRAMES, progress: str | None = None
 ) -> GatheredPerson:
-  """Gathers the appearance of one person from all her records that have a surface map, in a few seconds a minute.
+  """Gathers the texture of one person from all her records that have a surface map, in a few seconds a minute.
 
   Args:
     source: a prepared folder.
@@ -71,18 +71,18 @@ def gather_person(
   return GatheredPerson(dataclasses.replace(gathered, measures=source.measures[person]), records)
 
 
-def person_appearance(source: PreparedSource, person: int = 0) -> Appearance:
-  """The appearance of one person for a motion that is not of this film: read from its file, or else gathered.
+def texture_of_prepared(source: PreparedSource, person: int = 0) -> Texture:
+  """The texture of one person for a motion that is not of this film: read from its file, or else gathered.
 
   Raises:
     UserError: as `gather_person`.
   """
-  stored = read_stored(source, person)
-  return gather_person(source, person).gathered.appearance() if stored is None else stored
+  stored = stored_texture(source, person)
+  return gather_person(source, person).gathered.texture() if stored is None else stored
 
 
-def read_stored(source: PreparedSource, person: int = 0) -> Appearance | None:
-  """The appearance that `prepare` stored in the folder; None where there is none that fits the folder and this version.
+def stored_texture(source: PreparedSource, person: int = 0) -> Texture | None:
+  """The texture that `prepare` stored in the folder; None where there is none that fits the folder and this version.
 
   Folders of earlier versions have none, and those of many people.
   """
@@ -90,20 +90,20 @@ def read_stored(source: PreparedSource, person: int = 0) -> Appearance | None:
   if not path.is_file():
     return None
   try:
-    appearance = read_appearance(path, CHARTS)
+    texture = read_texture(path, CHARTS)
   except UserError as error:
     log.warning("%s; until then it is gathered from the records", error)
     return None
-  appearance = dataclasses.replace(appearance, measures=source.measures[person])
+  texture = dataclasses.replace(texture, measures=source.measures[person])
   # A field that this version added is None in files of earlier ones: the records tell it.
-  complete = all(value is not None for name, value in vars(appearance).items() if name != "measures")
-  return appearance if complete and appearance.plate.shape[0] == source.size else None
+  complete = all(value is not None for name, value in vars(texture).items() if name != "measures")
+  return texture if complete and texture.plate.shape[0] == source.size else None
 
 
-def store_appearances(source: PreparedSource, progress: str | None = "appearance") -> None:
-  """Writes the appearance of each person of a folder into it, and a picture of all of them, appearance.png.
+def store_textures(source: PreparedSource, progress: str | None = "texture") -> None:
+  """Writes the texture of each person of a folder into it, and a picture of all of them, appearance.png.
 
-  Writes nothing where no record has a surface map, or for more than `MOST_STORED` people, whose appearances would be
+  Writes nothing where no record has a surface map, or for more than `MOST_STORED` people, whose textures would be
   large and are gathered when they are needed.
 
   Args:
@@ -125,9 +125,9 @@ def store_appearances(source: PreparedSource, progress: str | None = "appearance
     except UserError as error:  # maps of another version are no reason to lose a prepared film
       log.warning("%s", error)
       continue
-    appearance = gathered.appearance()
-    write_appearance(_stored_path(source.folder, person), appearance)
-    sheets.append(appearance_sheet(appearance))
+    texture = gathered.texture()
+    write_texture(_stored_path(source.folder, person), texture)
+    sheets.append(texture_sheet(texture))
   if sheets:
     width = max(sheet.shape[1] for sheet in sheets)
     sheet = np.concatenate([np.pad(sheet, ((0, 0), (0, width - sheet.shape[1]), (0, 0))) for sheet in sheets])
@@ -135,9 +135,9 @@ def store_appearances(source: PreparedSource, progress: str | None = "appearance
       path.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
-def unseen_room(appearance: Appearance) -> float:
+def unseen_room(texture: Texture) -> float:
   """Share of the picture on which the film never shows the room, 0 to 1: the person or her shadow is always there."""
-  return float((appearance.plate_coverage == 0).mean())
+  return float((texture.plate_coverage == 0).mean())
 
 
 def _records_of(source: PreparedSource, person: int) -> Int[NdArray, " N"]:

@@ -53,19 +53,19 @@ def texture_alone(
   import jax
 
   from anchor_jax.core.shapes import Array
-  from anchor_jax.data.textures import person_appearance
-  from anchor_jax.texture.channels import Conditioning, make_conditioning
+  from anchor_jax.data.textures import texture_of_prepared
+  from anchor_jax.texture.channels import PoseChannels, make_pose_channels
   from anchor_jax.texture.composite import composite
 
   person = int(training.people[np.flatnonzero(training.has_surface)[0]])
-  conditioning = make_conditioning("full", person_appearance(training, person))
+  pose_channels = make_pose_channels("full", texture_of_prepared(training, person))
 
   @jax.jit
-  def made(conditioning: Conditioning, surface: Array) -> Array:
-    return composite(conditioning(surface[None]))[0]
+  def made(pose_channels: PoseChannels, surface: Array) -> Array:
+    return composite(pose_channels(surface[None]))[0]
 
   def paint(surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W 3"]:
-    picture = np.asarray(made(conditioning, surface))
+    picture = np.asarray(made(pose_channels, surface))
     return np.where(picture[..., 3:] > 0, np.round(255 * picture[..., :3]).astype(np.uint8), unknown)
 
   return paint

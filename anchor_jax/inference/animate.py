@@ -30,14 +30,14 @@ from anchor_jax.inference.reference import Reference, square
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.channels import Conditioning, to_unit
+from anchor_jax.texture.channels import PoseChannels, to_unit
 
 log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
 # (networks, weights, look-up of further conditions, noise [h w C], a block of frames) -> (noise of the block, condition
 # of the block, what its refiner sees), jitted
-Prepare = Callable[[Networks, PyTree, Conditioning, Array, PyTree], tuple[Array, PyTree, PyTree]]
+Prepare = Callable[[Networks, PyTree, PoseChannels, Array, PyTree], tuple[Array, PyTree, PyTree]]
 _PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
 
 
@@ -45,7 +45,7 @@ def animate_parts(
   body: Part,
   head: Part | None,
   motion: Motion,
-  appearance: Reference | None = None,
+  reference: Reference | None = None,
   seed: int = 0,
   start: int = 0,
   mesh: Any = None,
@@ -55,7 +55,7 @@ def animate_parts(
   Args:
     body, head: parts of one person; without a head, both frames are the body's.
     motion: what the person does.
-    appearance: the reference to use in place of the one kept from training.
+    reference: the reference to use in place of the one kept from training.
     seed: of the noise.
     start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
     mesh: of `parallel.sampling_mesh`, the devices to share the windows; None is one device.
@@ -69,17 +69,17 @@ def animate_parts(
   again: collections.deque[MotionFrame] = collections.deque()
   if head is not None:
     frames = _kept(frames, again)
-  painter = _Painter(body, mesh, motion.size, body_key, appearance)
-  head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, appearance)
-  unknown = any(each is not None and each.conditioning.nothing_known for each in (painter, head_painter))
-  if unknown and (appearance is None or appearance.gather is None):
+  painter = _Painter(body, mesh, motion.size, body_key, reference)
+  head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, reference)
+  unknown = any(each is not None and each.pose_channels.nothing_known for each in (painter, head_painter))
+  if unknown and (reference is None or reference.gather is None):
     log.info("nothing is known of the person's texture: give a prepared folder of her as appearance to show it")
-  bodies = _paint_body(painter, frames, motion, appearance, head_start)
+  bodies = _paint_body(painter, frames, motion, reference, head_start)
   if head_painter is None:
     yield from ((frame, frame) for frame in bodies)
     return
   pairs = enumerate(_with_moves(bodies, again, head_start - begin), start=head_start)
-  yield from _paint_heads(head_painter, pairs, motion, appearance, start)
+  yield from _paint_heads(head_painter, pairs, motion, reference, start)
 
 
 def _kept(frames: Iterable[MotionFrame], kept: collections.deque[MotionFrame]) -> Iterator[MotionFrame]:
@@ -109,14 +109,14 @@ def _in_memory(part: Part) -> bool:
 
 
 def _paint_body(
-  painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, appearance: Reference | None, start: int
+  painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, reference: Reference | None, start: int
 ) -> Iterator[Picture]:
   """The body's frames from `start` on."""
-  picture = painter.part.appearance if appearance is None else appearance.picture
+  picture = painter.part.reference_image if reference is None else reference.picture
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
   items = ({"pose": frame.pose} for frame in frames)
-  if painter.conditioning.kind:
+  if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
     items = ({"pose": frame.pose, "surface": surface(frame)} for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
@@ -129,8 +129,8 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
     UserError: the person's appearance is of another size than the motion, here; a frame has no map, when it is asked
       for.
   """
-  conditioning, size = painter.conditioning, motion.size
-  known = size if conditioning.tables is None else conditioning.tables.plate.shape[0]
+  pose_channels, size = painter.pose_channels, motion.size
+  known = size if pose_channels.tables is None else pose_channels.tables.plate.shape[0]
   if known != size:
     raise UserError(
       f"the appearance has {known} pixels and the motion {size}: read the motion with size={known}, or prepare the film"
@@ -139,7 +139,7 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
   unseen = np.zeros((size, size, 3), np.uint8)
 
   def surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
-    if conditioning.nothing_known:
+    if pose_channels.nothing_known:
       return unseen
     if frame.surface is None:
       raise UserError(
@@ -154,18 +154,18 @@ def _paint_heads(
   painter: "_Painter",
   pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
   motion: Motion,
-  appearance: Reference | None,
+  reference: Reference | None,
   start: int,
 ) -> Iterator[tuple[Picture, Picture]]:
   """Repaints faces: crop by the pose's landmarks, inpaint, blend back; `pairs` are (frame number, (frame, motion))."""
-  size, picture = painter.part.size, painter.part.appearance
-  if appearance is not None and appearance.face is not None:
-    picture = appearance.face
-  elif appearance is not None:
+  size, picture = painter.part.size, painter.part.reference_image
+  if reference is not None and reference.face is not None:
+    picture = reference.face
+  elif reference is not None:
     log.info("the position of the face in the given appearance is not known: the head keeps its own reference")
   if picture is None:
     raise UserError("the head has no picture of the face: give a prepared folder as appearance, or leave the head out")
-  surface = _surfaces(painter, motion) if painter.conditioning.kind else None
+  surface = _surfaces(painter, motion) if painter.pose_channels.kind else None
   waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
 
   def crops():
@@ -204,10 +204,10 @@ def _put_back(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _body_block(
-  networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
+  networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
 ):
   pose = block["pose"]
-  looked_up = conditioning(block["surface"], block.get("places")) if "surface" in block else None
+  looked_up = pose_channels(block["surface"], block.get("places")) if "surface" in block else None
   condition = {
     "pose": networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
   }
@@ -217,16 +217,16 @@ def _body_block(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _head_block(
-  networks: Networks, weights: PyTree, conditioning: Conditioning, noise: Float[Array, "h w C"], block: PyTree
+  networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
 ):
-  noise, condition, shown = _body_block(networks, weights, conditioning, noise, block)
+  noise, condition, shown = _body_block(networks, weights, pose_channels, noise, block)
   inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
   return noise, {**condition, "inpaint": inpaint}, shown
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]) -> Float[Array, "N D"]:
-  return networks.encode_appearance(weights, picture[None])[0]
+  return networks.encode_reference(weights, picture[None])[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -270,7 +270,7 @@ class _Painter:
     reference: Reference | None = None,
   ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
-    self.weights, self.conditioning = part.placed_weights(mesh), part.placed_conditioning(mesh, reference)
+    self.weights, self.pose_channels = part.placed_weights(mesh), part.placed_pose_channels(mesh, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.stride
@@ -291,7 +291,7 @@ class _Painter:
 
     def make_block(block: PyTree) -> tuple[Array, PyTree]:
       noise, condition, shown[next(numbers)] = prepare(
-        self.networks, self.weights, self.conditioning, self.noise, block
+        self.networks, self.weights, self.pose_channels, self.noise, block
       )
       return noise, condition
 

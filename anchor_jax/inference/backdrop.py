@@ -11,30 +11,30 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.backgrounds import TRANSPARENT, backgrounds
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_share
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 
 
 class Backdrop:
   """Replaces the room of frames; what is remembered of each frame, until it comes back, is a bit a pixel."""
 
-  def __init__(self, name: str, appearance: Appearance | None, start: int = 0):
+  def __init__(self, name: str, texture: Texture | None, start: int = 0):
     """Takes what is to be behind her.
 
     Args:
       name: "transparent", or what `backgrounds` takes.
-      appearance: of the person, whose room is known.
+      texture: of the person, whose room is known.
       start: number of the first frame to come.
 
     Raises:
       UserError: her room is not known.
     """
-    if appearance is None or not appearance.plate_coverage.any():
+    if texture is None or not texture.plate_coverage.any():
       raise UserError(
         "--background needs to know the room behind her: give the prepared folder of her film as --appearance, or train"
         " her with config.data.appearance"
       )
     self._name, self._number, self._pictures = name, start, None
-    self._plate, self._known = appearance.plate, appearance.plate_coverage > 0
+    self._plate, self._known = texture.plate, texture.plate_coverage > 0
     self._bodies: collections.deque[tuple[int, NdArray]] = collections.deque()
     self._fps = 0.0
 

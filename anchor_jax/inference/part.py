@@ -15,8 +15,8 @@ from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.inference.reference import Reference
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.light import LIGHT, LightDecoder
-from anchor_jax.texture.channels import Conditioning, make_conditioning, needs_appearance
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture
+from anchor_jax.texture.stored import Texture
 
 _CAST = ("kernel", "taps")  # names of the parameters that every layer multiplies by in its compute type
 
@@ -32,8 +32,8 @@ class Part:
     sample: how it samples.
     size: side of its pictures (the head's: of its face crops) in pixels.
     step: of the training.
-    appearance: a reference picture kept while training; None where weights come without one.
-    dense_appearance: texture, key frames and room of the person, where config.data.appearance needs them; None where
+    reference_image: a reference picture kept while training; None where weights come without one.
+    texture: texture, key frames and room of the person, where config.data.appearance needs them; None where
       weights come without a person.
   """
 
@@ -43,8 +43,8 @@ class Part:
   sample: SampleConfig
   size: int
   step: int
-  appearance: UInt8[NdArray, "H W 3"] | None
-  dense_appearance: Appearance | None = None
+  reference_image: UInt8[NdArray, "H W 3"] | None
+  texture: Texture | None = None
   _placed: dict[Any, PyTree] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
   def placed_weights(self, mesh: Any = None) -> PyTree:
@@ -62,7 +62,7 @@ class Part:
       self._placed[mesh] = jax.device_put(weights, None if mesh is None else sharding.replicated(mesh))
     return self._placed[mesh]
 
-  def placed_conditioning(self, mesh: Any = None, reference: Reference | None = None) -> Conditioning:
+  def placed_pose_channels(self, mesh: Any = None, reference: Reference | None = None) -> PoseChannels:
     """The look-up of what the pose branch takes beside the pose render, replicated.
 
     Args:
@@ -70,11 +70,11 @@ class Part:
       reference: a film of the person replaces the appearance kept from training, which is placed once for each mesh.
     """
     kind, replicated = self.config.data.appearance, None if mesh is None else sharding.replicated(mesh)
-    if reference is not None and reference.gather is not None and needs_appearance(kind):
-      return jax.device_put(make_conditioning(kind, reference.dense_appearance), replicated)
+    if reference is not None and reference.gather is not None and needs_texture(kind):
+      return jax.device_put(make_pose_channels(kind, reference.texture), replicated)
     place = "conditioning", mesh
     if place not in self._placed:
-      self._placed[place] = jax.device_put(make_conditioning(kind, self.dense_appearance), replicated)
+      self._placed[place] = jax.device_put(make_pose_channels(kind, self.texture), replicated)
     return self._placed[place]
 
   def with_light_decoder(self, light: LightDecoder) -> "Part":

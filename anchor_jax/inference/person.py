@@ -48,7 +48,7 @@ class Person:
     They come from the folder she was trained on, with texture and room (config.data.appearance); None where they are
     not known.
     """
-    return None if self.body.dense_appearance is None else self.body.dense_appearance.measures
+    return None if self.body.texture is None else self.body.texture.measures
 
   def animate(
     self,
@@ -135,7 +135,7 @@ class Person:
     def stored(part: Part) -> StoredPart:
       config = dataclasses.replace(part.config, sample=part.sample)
       weights = {name: tree for name, tree in part.weights.items() if name != LIGHT}  # it is no part of the person
-      return StoredPart(config, part.networks, weights, part.step, part.appearance, part.dense_appearance)
+      return StoredPart(config, part.networks, weights, part.step, part.reference_image, part.texture)
 
     write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
 
@@ -161,19 +161,19 @@ class Person:
     given = {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
 
     def content(name: str, part: Part) -> Content:
-      picture = part.appearance if given[name] is None else given[name]
+      picture = part.reference_image if given[name] is None else given[name]
       shown = None if picture is None else square(picture, part.size)
       return Content(part.networks, part.weights, part.sample, part.size, part.step, shown)
 
     parts = {name: content(name, part) for name, part in self.parts.items()}
     if self.body.config.data.appearance:
-      conditioning = self.body.placed_conditioning(reference=reference)
-      if conditioning.tables is not None and conditioning.tables.plate.shape[0] != self.size:
+      pose_channels = self.body.placed_pose_channels(reference=reference)
+      if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != self.size:
         raise UserError(
-          f"the appearance has {conditioning.tables.plate.shape[0]} pixels and the body {self.size}: prepare its film"
+          f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {self.size}: prepare its film"
           f" again with --size={self.size}"
         )
-      parts["body"] = dataclasses.replace(parts["body"], conditioning=conditioning)
+      parts["body"] = dataclasses.replace(parts["body"], pose_channels=pose_channels)
     write_bundle(Path(folder), parts, platforms)
     return list(self.parts)
 
@@ -205,15 +205,15 @@ def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: 
 
 def _read(path: str | Path, name: str, choice: CheckpointChoice) -> Part:
   stored = read_part(path, name, choice)
-  sample, appearance = stored.config.sample, stored.appearance
-  if appearance is not None:
-    size = appearance.shape[0]
+  sample, reference_image = stored.config.sample, stored.reference_image
+  if reference_image is not None:
+    size = reference_image.shape[0]
   else:  # models without a training run: the size of the autoencoder's pictures, and half of it for face crops
     size = _side(stored.networks.model.vae.sample_size) // (2 if name == "head" else 1)
   if is_shipped(path):
     sample = load_config(f"studio_finetune.py:{name}").sample
   return Part(
-    stored.config, stored.networks, stored.weights, sample, size, stored.step, appearance, stored.dense_appearance
+    stored.config, stored.networks, stored.weights, sample, size, stored.step, reference_image, stored.texture
   )
 
 

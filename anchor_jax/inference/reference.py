@@ -14,7 +14,7 @@ from anchor_jax.body.face_crop import crop_image, face_transform
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 from anchor_jax.video.picture import read_picture
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,11 @@ class Reference:
 
   picture: UInt8[NdArray, "H W 3"]
   face: UInt8[NdArray, "S S 3"] | None = None
-  gather: Callable[[], Appearance | None] | None = None
+  gather: Callable[[], Texture | None] | None = None
   measures: BodyMeasures | None = None
 
   @functools.cached_property
-  def dense_appearance(self) -> Appearance | None:
+  def texture(self) -> Texture | None:
     """Texture, key frames and room, gathered when they are first asked for; None where they are not known.
 
     Raises:
@@ -63,7 +63,7 @@ def read_reference(path: str | Path) -> Reference:
     return Reference(read_picture(path))
   # TensorFlow Datasets takes seconds to import.
   from anchor_jax.data.records import open_prepared
-  from anchor_jax.data.textures import person_appearance
+  from anchor_jax.data.textures import texture_of_prepared
 
   source = open_prepared(path)
   with_face = np.flatnonzero(source.has_landmarks)
@@ -73,11 +73,11 @@ def read_reference(path: str | Path) -> Reference:
   record, person = source.read(first, ("frame", "landmarks")), int(source.people[first])
   to_crop = face_transform(record["landmarks"], source.size)
 
-  def gather() -> Appearance | None:
+  def gather() -> Texture | None:
     if not source.has_surface[source.people == person].any():
       log.info("%s does not say where on the body its pixels lie: prepare it again, its texture is left out", path)
       return None
-    return person_appearance(source, person)
+    return texture_of_prepared(source, person)
 
   crop = crop_image(record["frame"], to_crop, source.size, extend=True)
   return Reference(record["frame"], crop, gather, source.measures[person])

@@ -155,7 +155,7 @@ class VisionTransformer(nn.Module):
 
 
 class CLIPVision(nn.Module):
-  """Appearance tokens of an image: the image tower's last hidden state.
+  """Image tokens of an image: the image tower's last hidden state.
 
   Attributes:
     config: the architecture.

@@ -14,7 +14,7 @@ from anchor_jax.models.unet import MiddleBlock, down_stages
 _zeros = nn.initializers.zeros_init()
 
 
-POSE_CHANNELS = 3
+RENDER_CHANNELS = 3
 COORDINATE_CHANNELS = 6  # of a pose branch that takes where on the body each pixel lies
 _FOLD = 4  # side of the patches that the stem begins with on TPUs; docs/measurements.md, What a block costs
 
@@ -29,10 +29,10 @@ class StemConv(Conv):
   def convolve(
     self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w _ O"], bias: Float[Array, " O"] | None
   ) -> Float[Array, "*frames _ _ {self.features_made}"]:
-    border = POSE_CHANNELS * self.fold**2
-    y = super().convolve(x[..., :border], kernel[:, :, :POSE_CHANNELS], bias)
+    border = RENDER_CHANNELS * self.fold**2
+    y = super().convolve(x[..., :border], kernel[:, :, :RENDER_CHANNELS], bias)
     if x.shape[-1] > border:
-      y += super().convolve(x[..., border:], kernel[:, :, POSE_CHANNELS:], None)
+      y += super().convolve(x[..., border:], kernel[:, :, RENDER_CHANNELS:], None)
     return y
 
 
@@ -64,7 +64,7 @@ class PoseStem(nn.Module):
 
   def __call__(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W {self.features}"]:
     if self.fold > 1:
-      parts = (pose[..., :POSE_CHANNELS], pose[..., POSE_CHANNELS:])
+      parts = (pose[..., :RENDER_CHANNELS], pose[..., RENDER_CHANNELS:])
       pose = jnp.concatenate([to_patches(part, self.fold) for part in parts], axis=-1)
     x = nn.silu(self.conv_in(pose))
     for block in self.blocks:
@@ -115,7 +115,7 @@ class ControlNet(nn.Module):
     if pose.shape[-1] != self.config.conditioning_channels:
       raise ValueError(f"the pose branch takes {self.config.conditioning_channels} channels, not {pose.shape[-1]}")
     if self.config.controlnet_conditioning_channel_order == "bgr":
-      pose = jnp.concatenate([pose[..., POSE_CHANNELS - 1 :: -1], pose[..., POSE_CHANNELS:]], axis=-1)
+      pose = jnp.concatenate([pose[..., RENDER_CHANNELS - 1 :: -1], pose[..., RENDER_CHANNELS:]], axis=-1)
     return self.controlnet_cond_embedding(pose)
 
   def __call__(
@@ -132,7 +132,7 @@ class ControlNet(nn.Module):
     Args:
       sample: noisy latents, without the inpainting channels of the head.
       timesteps: one per clip, 0 to num_train_timesteps - 1.
-      context: appearance tokens.
+      context: image tokens.
       pose_features: output of `embed_pose`.
       frame_mask: False for padded frames. None: no padding.
       scale: conditioning scale; 0 disables the pose.

@@ -13,7 +13,7 @@ from anchor_jax.models.unet import UNet
 
 
 class Denoiser(nn.Module):
-  """The UNet's prediction for noisy latents, given appearance tokens and a pose; serves body and head.
+  """The UNet's prediction for noisy latents, given image tokens and a pose; serves body and head.
 
   Attributes:
     unet_config, controlnet_config: the two architectures.
@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
     Args:
       latents: noisy latents, scaled.
       timesteps: one per clip, 0 to num_train_timesteps - 1.
-      context: appearance tokens.
+      context: image tokens.
       condition: "pose", the features [B T H W C0] of `embed_pose`; for the head also "inpaint" [B T H W 1+C], the mask
         (1 keep, 0 repaint) followed by the latent of the masked image, which only the UNet takes.
       frame_mask: False for padded frames. None: no padding.

@@ -102,19 +102,19 @@ class Networks:
     return made
 
   def embed_pose(
-    self, weights: PyTree, pose: UInt8[Array, "B T H W 3"], conditions: Float[Array, "B T H W D"] | None = None
+    self, weights: PyTree, pose: UInt8[Array, "B T H W 3"], pose_channels: Float[Array, "B T H W D"] | None = None
   ) -> Float[Array, "B T h w C"]:
     """Pose features for `denoise`, at the latents' resolution. They do not depend on the timestep.
 
     Args:
       weights: of the part.
       pose: RGB renders, as large as the frames.
-      conditions: the further channels that the pose branch takes, in [0, 1], see `texture/look_up.py`; None for a
+      pose_channels: the further channels that the pose branch takes, in [0, 1], see `texture/look_up.py`; None for a
         branch that takes the render alone.
     """
     pixels = shrink(pose.astype(jnp.float32) / 255, self.model.scale)
-    if conditions is not None:
-      pixels = jnp.concatenate([pixels, shrink_looked_up(conditions, self.model.scale)], axis=-1)
+    if pose_channels is not None:
+      pixels = jnp.concatenate([pixels, shrink_looked_up(pose_channels, self.model.scale)], axis=-1)
     return _apply(self.denoiser, _denoiser_params(weights), pixels, method="embed_pose")
 
   def denoise(
@@ -131,8 +131,8 @@ class Networks:
     params = _denoiser_params(weights)
     return _apply(self.denoiser, params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
 
-  def encode_appearance(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """Appearance tokens of images: CLIP's preprocessing, then the image tower; float32."""
+  def encode_reference(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    """Image tokens of images: CLIP's preprocessing, then the image tower; float32."""
     pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
     return _apply(self.image_encoder, weights["image_encoder"], pixels)
 
@@ -167,7 +167,7 @@ class Networks:
     weights: PyTree,
     pictures: Float[Array, "B h w 3"],
     pose: UInt8[Array, "B H W 3"],
-    conditions: Float[Array, "B H W D"] | None = None,
+    pose_channels: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
     """Frames in [0, 1] that the refiner makes of decoded pictures, not clipped; the pictures without a refiner.
 
@@ -175,14 +175,14 @@ class Networks:
       weights: of the part.
       pictures: as `decode` gives them.
       pose: RGB renders, as large as the frames.
-      conditions: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0). Coordinates
+      pose_channels: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0). Coordinates
         are no pictures: they are for the pose branch alone.
     """
     if self.refiner is None:
       return pictures
-    if conditions is not None and conditions.shape[-1] == COORDINATE_CHANNELS:
-      conditions = None
-    given = [pose.astype(jnp.float32) / 255] + ([] if conditions is None else [conditions])
+    if pose_channels is not None and pose_channels.shape[-1] == COORDINATE_CHANNELS:
+      pose_channels = None
+    given = [pose.astype(jnp.float32) / 255] + ([] if pose_channels is None else [pose_channels])
     missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in given)
     channels = jnp.pad(jnp.concatenate(given, axis=-1), ((0, 0),) * 3 + ((0, missing),))
     return _apply(self.refiner, weights["refiner"], enlarge(pictures, self.model.scale), channels)
@@ -192,10 +192,10 @@ class Networks:
     weights: PyTree,
     latents: Float[Array, "B h w C"],
     pose: UInt8[Array, "B H W 3"],
-    conditions: Float[Array, "B H W D"] | None = None,
+    pose_channels: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
     """Frames in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
-    return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, conditions), 0, 1)
+    return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, pose_channels), 0, 1)
 
   def inpaint_condition(
     self,

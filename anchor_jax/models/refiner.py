@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.core.shapes import Array, Float
-from anchor_jax.models.controlnet import POSE_CHANNELS
+from anchor_jax.models.controlnet import RENDER_CHANNELS
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample, from_patches, to_patches
 from anchor_jax.models.resnet import ResBlock
 
@@ -45,22 +45,22 @@ class Refiner(nn.Module):
     outputs = (3 + config.candidates) * config.patch_size**2
     self.conv_out = Conv(outputs, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
 
-  def __call__(self, pictures: Float[Array, "B H W 3"], conditions: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
+  def __call__(self, pictures: Float[Array, "B H W 3"], channels: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
     """Improved pictures, float32, nominally in [0, 1], not clipped.
 
     Args:
       pictures: in [0, 1]; height and width are multiples of `config.stride`.
-      conditions: pose render and looked-up channels, in [0, 1]: of each candidate RGB, then 0 where it is not known.
+      channels: pose render and looked-up channels, in [0, 1]: of each candidate RGB, then 0 where it is not known.
 
     Raises:
       ValueError: another number of channels, or pictures of a size that is no such multiple.
     """
     config = self.config
-    if conditions.shape[-1] != config.conditioning_channels:
-      raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {conditions.shape[-1]}")
+    if channels.shape[-1] != config.conditioning_channels:
+      raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {channels.shape[-1]}")
     if any(side % config.stride for side in pictures.shape[1:3]):
       raise ValueError(f"pictures of {pictures.shape[1:3]} pixels: the refiner takes multiples of {config.stride}")
-    x = self.conv_in(to_patches(jnp.concatenate([2 * pictures - 1, conditions], axis=-1), config.patch_size)[:, None])
+    x = self.conv_in(to_patches(jnp.concatenate([2 * pictures - 1, channels], axis=-1), config.patch_size)[:, None])
     skips = []
     for level, block in enumerate(self.down_blocks):
       if level:
@@ -73,7 +73,7 @@ class Refiner(nn.Module):
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
     x = from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
     added, weights = x[..., :3], x[..., 3:]
-    candidates = conditions[..., POSE_CHANNELS:].reshape(*conditions.shape[:3], config.candidates, 4)
+    candidates = channels[..., RENDER_CHANNELS:].reshape(*channels.shape[:3], config.candidates, 4)
     weights = jnp.where(candidates[..., 3] > 0, weights, 0)
     moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
     return pictures + moved + added

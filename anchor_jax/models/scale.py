@@ -19,7 +19,7 @@ def shrink_looked_up(channels: Float[Array, "*B H W C"], scale: int) -> Float[Ar
   """As `shrink`, but colours count by their coverage, so that unknown pixels (black) do not darken their neighbours.
 
   Args:
-    channels: groups of RGB and coverage, in [0, 1]; see conditions.py.
+    channels: groups of RGB and coverage, in [0, 1]; see texture/look_up.py.
     scale: side of the squares, pixels.
   """
   if scale == 1:

@@ -224,7 +224,7 @@ class UNet(nn.Module):
     Args:
       sample: noisy latents; for the head, followed by the mask and the masked image's latents.
       timesteps: one per clip, 0 to num_train_timesteps - 1.
-      context: appearance tokens.
+      context: image tokens.
       frame_mask: False for padded frames, which then do not influence the others. None: no padding.
       down_residuals: of the pose branch, one for each skip feature, to which they are added.
       mid_residual: of the pose branch, added to the middle block's output.

@@ -39,10 +39,10 @@ from anchor_jax.files.manifest import Kind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.formats import names
 from anchor_jax.formats.tensors import Tensor, write_safetensors
-from anchor_jax.models.controlnet import POSE_CHANNELS
+from anchor_jax.models.controlnet import RENDER_CHANNELS
 from anchor_jax.models.networks import Networks
 from anchor_jax.store import run_bundle
-from anchor_jax.texture.channels import Conditioning, to_unit
+from anchor_jax.texture.channels import PoseChannels, to_unit
 from anchor_jax.texture.look_up import LookUpTables
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -57,8 +57,8 @@ class Content:
     sample: sampling settings.
     size: height and width of its pictures in pixels.
     step: optimiser steps it was trained for.
-    appearance: a picture of the person (the head's: of her face), as large as the part's; None where there is none.
-    conditioning: of the body, the look-up of what its pose branch takes beside the pose render; None where it takes
+    reference_image: a picture of the person (the head's: of the face), as large as the part's; or None.
+    pose_channels: of the body, the look-up of what its pose branch takes beside the pose render; None where it takes
       nothing. A head's is not looked up here: its pose branch takes a crop of such channels.
   """
 
@@ -67,13 +67,13 @@ class Content:
   sample: SampleConfig
   size: int
   step: int
-  appearance: UInt8[NdArray, "H W 3"] | None = None
-  conditioning: Conditioning | None = None
+  reference_image: UInt8[NdArray, "H W 3"] | None = None
+  pose_channels: PoseChannels | None = None
 
   @property
   def bundled(self) -> PyTree:
     """All arrays that the bundle holds: the weights, and the tables of the look-up, if any, as "appearance"."""
-    tables = None if self.conditioning is None else self.conditioning.tables
+    tables = None if self.pose_channels is None else self.pose_channels.tables
     return self.weights if tables is None else {**self.weights, "appearance": tables._asdict()}
 
 
@@ -139,10 +139,10 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
   if networks.inpaints:
     condition["inpaint"] = clip(model.unet.in_channels - model.unet.out_channels)
 
-  more = model.controlnet.conditioning_channels - POSE_CHANNELS
+  more = model.controlnet.conditioning_channels - RENDER_CHANNELS
   # Nothing is known of a person's texture where there is none: those channels are zero, and need no surface map.
-  conditioning = content.conditioning
-  unseen = conditioning is not None and conditioning.nothing_known
+  pose_channels = content.pose_channels
+  unseen = pose_channels is not None and pose_channels.nothing_known
 
   def refiner(weights, decoded, pose, *seen):
     return jnp.clip(networks.refine(weights, decoded, pose, *(to_unit(channels) for channels in seen)), 0, 1)
@@ -163,13 +163,13 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
     "denoiser": (denoiser, (clip(latent[2]), array((), jnp.int32), context, condition, flags)),
     "encoder": (networks.encode, (pixels,)),
     "decoder": (networks.decode, (latents,)),
-    "image_tower": (networks.encode_appearance, (image,)),
+    "image_tower": (networks.encode_reference, (image,)),
   }
   if networks.refiner is not None:
     decoded = array((picture[0] // model.scale, picture[1] // model.scale, 3), jnp.float32)
     functions["refiner"] = (refiner, (decoded, *seen))
-  if conditioning is not None and not unseen:
-    functions["look_up"] = (functools.partial(_look_up, conditioning.kind), (image,))
+  if pose_channels is not None and not unseen:
+    functions["look_up"] = (functools.partial(_look_up, pose_channels.kind), (image,))
   if networks.inpaints:
     functions["inpainting"] = (networks.inpaint_condition, (pixels, array(picture[:2], jnp.bool_)))
   return functions
@@ -177,7 +177,7 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
 
 def _look_up(kind: str, weights: PyTree, surface: UInt8[Array, "T H W 3"]) -> UInt8[Array, "T H W C"]:
   tables = LookUpTables(**weights["appearance"]) if "appearance" in weights else None
-  return Conditioning(kind, tables)(surface)
+  return PoseChannels(kind, tables)(surface)
 
 
 def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence[str]) -> export.Exported:
@@ -204,8 +204,8 @@ def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dic
   folder.mkdir()
   flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.bundled).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
-  if content.appearance is not None:
-    np.save(folder / run_bundle.PICTURE, content.appearance)
+  if content.reference_image is not None:
+    np.save(folder / run_bundle.PICTURE, content.reference_image)
   shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
   signatures = {}
   for name, (function, inputs) in programs(content).items():

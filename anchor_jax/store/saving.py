@@ -15,9 +15,9 @@ from anchor_jax.formats import adapters as lora
 from anchor_jax.formats.diffusers import write_json
 from anchor_jax.formats.folders import MODELS, ModelFolder, check_target, stored_models, write_models
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart, read_base
-from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, read_weights
-from anchor_jax.texture.channels import needs_appearance
-from anchor_jax.texture.stored import write_appearance
+from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, read_weights
+from anchor_jax.texture.channels import needs_texture
+from anchor_jax.texture.stored import write_texture
 
 
 def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
@@ -42,11 +42,11 @@ def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
     for name, part in parts.items():
       write_settings(new / name, part.config)
       write_json(new / name / STEP, {"step": part.step})
-      if part.appearance is not None:
-        with new_file(new / name / APPEARANCE) as path:
-          Image.fromarray(part.appearance).save(path)
-      if part.dense_appearance is not None:
-        write_appearance(new / name / DENSE_APPEARANCE, part.dense_appearance)
+      if part.reference_image is not None:
+        with new_file(new / name / REFERENCE_IMAGE) as path:
+          Image.fromarray(part.reference_image).save(path)
+      if part.texture is not None:
+        write_texture(new / name / TEXTURE, part.texture)
 
 
 def write_adapters(
@@ -70,7 +70,7 @@ def write_adapters(
   stored = lora.Adapters(scaled, trained.get("null_context"), lora.weights_hash(frozen), step)
   lora.save_adapters(target / part / lora.FILE, stored, dtype)
   write_settings(target / part, config)
-  for name in (APPEARANCE, *(DENSE_APPEARANCE,) * needs_appearance(config.data.appearance)):
+  for name in (REFERENCE_IMAGE, *(TEXTURE,) * needs_texture(config.data.appearance)):
     if not (workdir / part / name).exists():
       raise UserError(f"{workdir / part / name} is missing: train this part again")
     shutil.copyfile(workdir / part / name, target / part / name)

@@ -28,9 +28,9 @@ from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.restart import has_checkpoint
-from anchor_jax.store.workdir import PARTS, read_appearance, read_dense_appearance, read_weights
-from anchor_jax.texture.channels import conditioning_channels, kind_of, shared_channels
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.store.workdir import PARTS, read_reference_image, read_weights, texture_of_part
+from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
+from anchor_jax.texture.stored import Texture
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # The networks of body and head: the keys of their weights.
@@ -66,8 +66,8 @@ class StoredPart:
     networks: modules of config.model's sizes.
     weights: every network's parameters by its name, numpy, float32; adapters are merged in.
     step: optimiser steps it was trained for; 0 where that is unknown.
-    appearance: a picture of the person; None in a folder of diffusers models.
-    dense_appearance: her texture, key frames and room, where config.data.appearance needs them; None in a folder of
+    reference_image: a picture of the person; None in a folder of diffusers models.
+    texture: her texture, key frames and room, where config.data.appearance needs them; None in a folder of
       diffusers models.
   """
 
@@ -75,8 +75,8 @@ class StoredPart:
   networks: Networks
   weights: PyTree
   step: int
-  appearance: UInt8[NdArray, "H W 3"] | None
-  dense_appearance: Appearance | None = None
+  reference_image: UInt8[NdArray, "H W 3"] | None
+  texture: Texture | None = None
 
 
 def parts_in(path: str | Path) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
     frozen = read_base(folder / part, config)
     networks, weights = Networks(config.model, config.dtype), _merge(frozen, trained, config.lora)
-  return _stored_part(folder / part, config, networks, weights, step, read_appearance(folder / part))
+  return _stored_part(folder / part, config, networks, weights, step, read_reference_image(folder / part))
 
 
 def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
@@ -145,7 +145,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
     weights.pop("refiner", None)
   if config.zero_snr:
     sizes["schedule"] = ends_at_noise(sizes.get("schedule", config.model.schedule))
-  model = with_conditioning(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
+  model = with_pose_channels(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
   check_model(model, config.part)
   if "controlnet" in weights:
     channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
@@ -178,7 +178,7 @@ def ends_at_noise(schedule: ScheduleConfig) -> ScheduleConfig:
   )
 
 
-def with_conditioning(config: RunConfig) -> ModelConfig:
+def with_pose_channels(config: RunConfig) -> ModelConfig:
   """Returns the sizes with as many channels in the pose branch as config.data.appearance asks for.
 
   Raises:
@@ -188,9 +188,9 @@ def with_conditioning(config: RunConfig) -> ModelConfig:
   if shared_channels(kind, branch.conditioning_channels) is None:
     raise UserError(
       f"the pose branch that training starts from takes {branch.conditioning_channels} channels, which no value of"
-      f' config.data.appearance gives ("{kind}" gives {conditioning_channels(kind)}): start from other weights'
+      f' config.data.appearance gives ("{kind}" gives {branch_channels(kind)}): start from other weights'
     )
-  branch = dataclasses.replace(branch, conditioning_channels=conditioning_channels(kind))
+  branch = dataclasses.replace(branch, conditioning_channels=branch_channels(kind))
   return dataclasses.replace(config.model, controlnet=branch)
 
 
@@ -331,8 +331,8 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart
   step = read_json(folder / part / STEP).get("step") if saved else 0
   if type(step) is not int:
     raise UserError(f"{folder / part / STEP} holds no step: save the person again")
-  appearance = read_appearance(folder / part) if saved else None
-  return _stored_part(folder / part, config, Networks(config.model, config.dtype), weights, step, appearance)
+  reference_image = read_reference_image(folder / part) if saved else None
+  return _stored_part(folder / part, config, Networks(config.model, config.dtype), weights, step, reference_image)
 
 
 def _kind(part: str, sizes: Mapping[str, Any]) -> str:
@@ -342,16 +342,16 @@ def _kind(part: str, sizes: Mapping[str, Any]) -> str:
 
 
 def _stored_part(
-  folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, appearance: NdArray | None
+  folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, reference_image: NdArray | None
 ) -> StoredPart:
   kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
-  if config.part != "vae" and channels != conditioning_channels(kind):
+  if config.part != "vae" and channels != branch_channels(kind):
     raise UserError(
       f"the pose branch in {folder} takes {channels} channels, and nothing there says of what: save the person again"
       " from her workdir"
     )
   check_model(networks.model, config.part)
-  return StoredPart(config, networks, weights, step, appearance, read_dense_appearance(folder, kind))
+  return StoredPart(config, networks, weights, step, reference_image, texture_of_part(folder, kind))
 
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:

@@ -23,8 +23,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.formats.damage import Outcome, judge, raise_damage, root_reason
 from anchor_jax.texture import stored
-from anchor_jax.texture.channels import needs_appearance
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.channels import needs_texture
+from anchor_jax.texture.stored import Texture
 from anchor_jax.video.picture import read_picture
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ _ARRAYS = ("jax.Array", "np.ndarray")  # what orbax calls them
 METRIC = "validation_loss"
 VALIDATION = "validation.json"
 PARTS = ("vae", "body", "head")  # what a run can train
-APPEARANCE = "appearance.png"
-DENSE_APPEARANCE = "appearance.safetensors"
+REFERENCE_IMAGE = "appearance.png"
+TEXTURE = "appearance.safetensors"
 
 
 def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> tuple[PyTree, int]:
@@ -132,17 +132,17 @@ def _held(state: Path) -> PyTree:
   return tree
 
 
-def read_appearance(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
+def read_reference_image(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
   """Returns the picture of the person in a part's folder, RGB; None where there is none (the autoencoder has none).
 
   Raises:
     UserError: the picture is damaged.
   """
-  path = folder / APPEARANCE
+  path = folder / REFERENCE_IMAGE
   return read_picture(path) if path.exists() else None
 
 
-def read_dense_appearance(folder: Path, kind: str) -> Appearance | None:
+def texture_of_part(folder: Path, kind: str) -> Texture | None:
   """Returns the texture, key frames and room of the person.
 
   None where config.data.appearance (`kind`) needs none, or where the folder knows no person: it has no picture either.
@@ -150,9 +150,9 @@ def read_dense_appearance(folder: Path, kind: str) -> Appearance | None:
   Raises:
     UserError: they are missing or damaged.
   """
-  path = folder / DENSE_APPEARANCE
-  if not needs_appearance(kind) or not (path.exists() or (folder / APPEARANCE).exists()):
+  path = folder / TEXTURE
+  if not needs_texture(kind) or not (path.exists() or (folder / REFERENCE_IMAGE).exists()):
     return None
   if not path.exists():
     raise UserError(f"{path} is missing, which this person needs: start her training again to write it")
-  return stored.read_appearance(path, CHARTS)
+  return stored.read_texture(path, CHARTS)

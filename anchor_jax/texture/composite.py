@@ -16,7 +16,7 @@ def composite(channels: UInt8[Array, "T H W C"]) -> Float[Array, "T H W 4"]:
   well they show the surface. The room is where neither shows anything.
 
   Args:
-    channels: of `Conditioning` with an appearance, kind "full"; 255 is 1.
+    channels: of `PoseChannels` with a texture, kind "full"; 255 is 1.
   """
   groups = (channels.astype(jnp.float32) / 255).reshape(*channels.shape[:3], -1, 4)
   atlas, views, plate = groups[..., :1, :], groups[..., 1:-1, :], groups[..., -1, :]

@@ -1,4 +1,4 @@
-"""Gathers a person's appearance from a film in one pass, so that any block of the film can be left out afterwards."""
+"""Gathers a person's texture from a film in one pass, so that any block of the film can be left out afterwards."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.blocks import Blocks
 from anchor_jax.texture.key_frames import Candidate, choose, is_candidate, judge
 from anchor_jax.texture.robust import BlockSums, Colours
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
 
 KEY_FRAMES = 3
@@ -70,8 +70,8 @@ class Gathered:
     """Numbers in the film of the key frames that the frames of `block` may see, the most useful first."""
     return self._key_frames[block]
 
-  def appearance(self, block: int | None = None) -> Appearance:
-    """The appearance that the frames of a block may see; of the whole film for None.
+  def texture(self, block: int | None = None) -> Texture:
+    """The texture that the frames of a block may see; of the whole film for None.
 
     It holds nothing of the block and of its neighbours (see `Blocks`). Where nothing is left, coverage is 0 and there
     are no key frames.
@@ -85,7 +85,7 @@ class Gathered:
     empty = [np.zeros((0, height, width, *last), np.uint8) for last in ((3,), (3,), ())]
     key_frames, surfaces, masks = map(np.stack, zip(*pictures, strict=True)) if pictures else empty
     shape = (len(self.charts), TEXELS, TEXELS)
-    return Appearance(
+    return Texture(
       charts=self.charts,
       atlas=atlas,
       coverage=coverage,
@@ -105,7 +105,7 @@ def gather(
   charts: Sequence[tuple[str, bool]] = CHARTS,
   key_frames: int = KEY_FRAMES,
 ) -> Gathered:
-  """Gathers the appearance of the one person in a film.
+  """Gathers the texture of the one person in a film.
 
   The camera stands still. Memory does not grow with the film; a minute of 12.5 frames of 128 pixels a second takes 3 s.
 
@@ -144,7 +144,7 @@ def gather(
       candidates.append(judge(index, block, sight.frame, surface, sight.landmarks, is_face))
   buffer.flush(block)
   if plate is None:
-    raise ValueError("a film without frames has no appearance")
+    raise ValueError("a film without frames has no texture")
   chosen: dict[int | None, tuple[int, ...]] = {
     block: choose(candidates, blocks.seen_by(block), key_frames) for block in (None, *range(blocks.count))
   }

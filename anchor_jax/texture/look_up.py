@@ -1,13 +1,13 @@
-"""An appearance looked up for wanted poses, on the device: what the pose stem sees beside the pose render.
+"""A texture looked up for wanted poses, on the device: what the pose stem sees beside the pose render.
 
-Channels of `look_up`, all in [0, 1], for K key frames (`condition_channels(K)` of them):
+Channels of `look_up`, all in [0, 1], for K key frames (`texture_channels(K)` of them):
 
   0:3        atlas RGB            3          its coverage
   4+4k:7+4k  key frame k, RGB     7+4k       how well it shows the surface that is wanted here, 0 not at all;
                                              beside the pose at most 1/4: a guess, see beyond.py
   4+4K:7+4K  the room (plate)     7+4K       its coverage
 
-Where coverage is 0 colours are 0. A frame's channels depend on its own surface map and on the appearance alone, so
+Where coverage is 0 colours are 0. A frame's channels depend on its own surface map and on the texture alone, so
 clips can be divided, resumed and sharded anywhere. They are equal bit for bit however they are: positions and weights
 are whole multiples of small powers of two, so that sums have no rounding and their order does not matter.
 """
@@ -24,7 +24,7 @@ from anchor_jax.core.shapes import Array, Bool, Float, Int, UInt8
 from anchor_jax.texture.beyond import NearestSkin, guess, nearest_skin, reach_inside
 from anchor_jax.texture.inverse import inverse_table
 from anchor_jax.texture.outline import outline_table
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, LEVELS, TEXELS
 
 ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
@@ -39,7 +39,7 @@ _STEPS = PLACE_STEPS  # places in pictures are multiples of this fraction of a p
 
 
 class LookUpTables(NamedTuple):
-  """An appearance as the device needs it; a pytree of arrays. P texels, K key frames.
+  """A texture as the device needs it; a pytree of arrays. P texels, K key frames.
 
   Attributes:
     wraps: for each chart, whether it is periodic in u.
@@ -59,33 +59,33 @@ class LookUpTables(NamedTuple):
   plate: UInt8[Array, "H W 4"]
 
 
-def condition_channels(key_frames: int) -> int:
+def texture_channels(key_frames: int) -> int:
   """Number of channels that `look_up` gives."""
   return ATLAS_CHANNELS + KEY_FRAME_CHANNELS * key_frames + PLATE_CHANNELS
 
 
-def look_up_tables(appearance: Appearance, key_frames: int) -> LookUpTables:
-  """Prepares an appearance on the host, once a person (about 0.1 s a key frame).
+def look_up_tables(texture: Texture, key_frames: int) -> LookUpTables:
+  """Prepares a texture on the host, once a person (about 0.1 s a key frame).
 
   Args:
-    appearance: of the person.
+    texture: of the person.
     key_frames: how many key frames the networks see. Further ones are left out; missing ones count as showing nothing.
   """
-  wraps = np.array([periodic for _, periodic in appearance.charts])
-  pictures = np.zeros((key_frames, *appearance.key_frames.shape[1:]), np.uint8)
+  wraps = np.array([periodic for _, periodic in texture.charts])
+  pictures = np.zeros((key_frames, *texture.key_frames.shape[1:]), np.uint8)
   places = np.zeros((key_frames, len(wraps) * CHART_TEXELS, 3), np.float32)
-  plate = np.concatenate([appearance.plate, appearance.plate_coverage[..., None]], axis=-1)
+  plate = np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
   outlines = np.zeros(pictures.shape, np.int16)
-  tables = [inverse_table(surface, wraps) for surface in appearance.key_surfaces[:key_frames]]
+  tables = [inverse_table(surface, wraps) for surface in texture.key_surfaces[:key_frames]]
   for number, table in enumerate(tables):
-    pictures[number] = appearance.key_frames[number]
-    mask = None if appearance.key_masks is None else appearance.key_masks[number]
-    surface, reach = appearance.key_surfaces[number], reach_inside(appearance.key_frames.shape[1])
+    pictures[number] = texture.key_frames[number]
+    mask = None if texture.key_masks is None else texture.key_masks[number]
+    surface, reach = texture.key_surfaces[number], reach_inside(texture.key_frames.shape[1])
     outlines[number] = outline_table(surface, pictures[number], mask, plate, reach)
     seen = table[..., 2:] > 0
     places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * _STEPS).reshape(-1, 2)
     places[number, :, 2] = np.clip(np.ceil(table[..., 2] * _VIEW), 0, _LARGEST_VIEW).reshape(-1)
-  atlas = np.concatenate([appearance.atlas, appearance.coverage[..., None]], axis=-1).reshape(-1, 4)
+  atlas = np.concatenate([texture.atlas, texture.coverage[..., None]], axis=-1).reshape(-1, 4)
   return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, outlines, plate)))
 
 

@@ -1,32 +1,32 @@
-"""A picture of an appearance, to be looked at before anything is trained on it."""
+"""A picture of a texture, to be looked at before anything is trained on it."""
 
 import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import TEXELS
 
 _UNSEEN = (90, 0, 90)  # what was never seen
 _COLUMNS = 8
 
 
-def appearance_sheet(appearance: Appearance, side: int = 256) -> UInt8[NdArray, "h w 3"]:
+def texture_sheet(texture: Texture, side: int = 256) -> UInt8[NdArray, "h w 3"]:
   """Plate and key frames in a row, below them the textures of all charts that were seen, with their names.
 
   What was never seen is purple.
 
   Args:
-    appearance: of one person.
+    texture: of one person.
     side: height and width of plate and key frames.
   """
-  plate = np.where(appearance.plate_coverage[..., None] > 0, appearance.plate, np.array(_UNSEEN, np.uint8))
-  pictures = [_resized(picture, side) for picture in (plate, *appearance.key_frames)]
+  plate = np.where(texture.plate_coverage[..., None] > 0, texture.plate, np.array(_UNSEEN, np.uint8))
+  pictures = [_resized(picture, side) for picture in (plate, *texture.key_frames)]
   top = np.concatenate(pictures, axis=1)
   tiles = [
-    _tile(appearance.atlas[number], appearance.coverage[number], name)
-    for number, (name, _) in enumerate(appearance.charts)
-    if appearance.coverage[number].any()
+    _tile(texture.atlas[number], texture.coverage[number], name)
+    for number, (name, _) in enumerate(texture.charts)
+    if texture.coverage[number].any()
   ]
   tiles += [np.zeros_like(tile) for tile in tiles[:1]] * (-len(tiles) % _COLUMNS)
   rows = [np.concatenate(tiles[i : i + _COLUMNS], axis=1) for i in range(0, len(tiles), _COLUMNS)]

@@ -1,4 +1,4 @@
-"""A person's appearance, and the file that holds it (safetensors).
+"""A person's texture, and the file that holds it (safetensors).
 
 The file's metadata: `format`, `charts`, a JSON list of [name, periodic in u], and, where they are known, `measures` of
 her body as JSON; `crc32` of all that. Everything is checked on reading; nothing in the file can be run.
@@ -27,7 +27,7 @@ _MOST_KEY_FRAMES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Appearance:
+class Texture:
   """What one film shows of a person and her room, all uint8.
 
   Attributes:
@@ -57,21 +57,21 @@ class Appearance:
 
 _OPTIONAL = ("key_masks",)
 _ARRAYS = tuple(
-  field.name for field in dataclasses.fields(Appearance) if field.name not in ("charts", "measures", *_OPTIONAL)
+  field.name for field in dataclasses.fields(Texture) if field.name not in ("charts", "measures", *_OPTIONAL)
 )
 
 
-def write_appearance(path: str | os.PathLike, appearance: Appearance) -> None:
+def write_texture(path: str | os.PathLike, texture: Texture) -> None:
   """Writes a file; it appears complete or not at all.
 
   Raises:
     UserError: `path` cannot be written.
   """
-  kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(appearance, name) is not None]
-  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in kept}
-  metadata = {"format": FORMAT, "charts": json.dumps(appearance.charts)}
-  if appearance.measures is not None:
-    metadata["measures"] = json.dumps(appearance.measures.to_json())
+  kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(texture, name) is not None]
+  arrays = {name: np.ascontiguousarray(getattr(texture, name)) for name in kept}
+  metadata = {"format": FORMAT, "charts": json.dumps(texture.charts)}
+  if texture.measures is not None:
+    metadata["measures"] = json.dumps(texture.measures.to_json())
   metadata["crc32"] = _checksum(arrays, metadata)
   with new_file(path) as partial:
     partial.write_bytes(_ordered(save(arrays, metadata)))
@@ -86,7 +86,7 @@ def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str
 
 
 def _ordered(data: bytes) -> bytes:
-  """A safetensors file whose header names things in order: equal appearances are equal bytes.
+  """A safetensors file whose header names things in order: equal textures are equal bytes.
 
   The library writes metadata in an order that changes from call to call.
   """
@@ -96,17 +96,17 @@ def _ordered(data: bytes) -> bytes:
   return len(header).to_bytes(8, "little") + header + data[end:]
 
 
-def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | None = None) -> Appearance:
-  """Reads a file that `write_appearance` wrote.
+def read_texture(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | None = None) -> Texture:
+  """Reads a file that `write_texture` wrote.
 
   Args:
     path: the file.
     charts: those that the surface maps will name; None accepts the file's.
 
   Raises:
-    UserError: no such file, not an appearance, damaged, of another format or with other charts.
+    UserError: no such file, not a texture, damaged, of another format or with other charts.
   """
-  regular_file(path, "appearance")
+  regular_file(path, "texture")
   try:
     with safe_open(path, "numpy") as opened:
       metadata = opened.metadata() or {}
@@ -126,10 +126,10 @@ def read_appearance(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] 
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
       raise ValueError("unknown charts")
   except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):
-    raise UserError(f"{path} is not an appearance or is damaged: prepare the person's film again") from None
+    raise UserError(f"{path} is not a texture or is damaged: prepare the person's film again") from None
   if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
     raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
-  return Appearance(charts=own, measures=measures, **arrays)
+  return Texture(charts=own, measures=measures, **arrays)
 
 
 def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:

@@ -16,7 +16,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.weights import with_adapters, with_conditioning
+from anchor_jax.store.weights import with_adapters, with_pose_channels
 from anchor_jax.training.compiling import step_shapes
 from anchor_jax.training.step import training_mesh
 
@@ -160,7 +160,7 @@ def topology_devices(topology: str) -> list[Any]:
 
 def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   """`step_shapes` of a run on a mesh, without any file: frames are of config.data.size pixels."""
-  networks = Networks(with_conditioning(config), config.dtype)
+  networks = Networks(with_pose_channels(config), config.dtype)
   check_model(networks.model, config.part)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   return step_shapes(config, networks, weights, config.data.size, mesh)

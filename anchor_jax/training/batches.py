@@ -25,14 +25,14 @@ from anchor_jax.data.sources import ArraySource, Source, load
 from anchor_jax.files.shipped import folder_of
 from anchor_jax.formats.diffusers import load_network_config
 from anchor_jax.formats.folders import find_place
-from anchor_jax.models.controlnet import POSE_CHANNELS
+from anchor_jax.models.controlnet import RENDER_CHANNELS
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import has_weights, is_workdir
-from anchor_jax.texture.channels import conditioning_channels, needs_appearance
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.channels import branch_channels, needs_texture
+from anchor_jax.texture.stored import Texture
 from anchor_jax.training.encode import cache_key, encode_records, encoded_names
 from anchor_jax.training.loss import batch_fields
-from anchor_jax.training.textures import FIELD, FilmAppearances, look_up_records
+from anchor_jax.training.textures import FIELD, FilmTextures, look_up_records
 
 PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1, "surface": 3}  # fields of type uint8, and their channels
 
@@ -46,14 +46,14 @@ class TrainingData:
     pictures: records with all fields of pictures.
     source: records with the fields that the loss reads.
     share: (index, count) of the equal part of each batch that this process reads.
-    appearances: of the people in the prepared folder; None where config.data.appearance needs none.
+    textures: of the people in the prepared folder; None where config.data.appearance needs none.
   """
 
   config: RunConfig
   pictures: Source
   source: Source
   share: tuple[int, int]
-  appearances: FilmAppearances | None = None
+  textures: FilmTextures | None = None
 
   @property
   def learned(self) -> Int[NdArray, " N"]:
@@ -89,12 +89,12 @@ class TrainingData:
     """The reference frame of the first example that is trained on."""
     return next(self._pictures(self.learned, 1, (), ("frame",)))["reference"]["frame"][0]
 
-  def first_appearance(self) -> Appearance | None:
-    """The appearance of the person of `first_reference`, from her whole film; None if `appearances` is."""
-    if self.appearances is None:
+  def first_texture(self) -> Texture | None:
+    """The texture of the person of `first_reference`, from her whole film; None if `textures` is."""
+    if self.textures is None:
       return None
     first = int(next(self._pictures(self.learned, 1, (), ("frame",)))["record"][0])
-    return self.appearances.of_person(int(self.pictures.people[first])).gathered.appearance()
+    return self.textures.of_person(int(self.pictures.people[first])).gathered.texture()
 
   def _loader(self, records: Int[NdArray, " K"], workers: int = 0) -> grain.DatasetIterator:
     config, (index, count) = self.config, self.share
@@ -168,10 +168,10 @@ def open_training_data(
   kind = config.data.appearance
   if not kind:
     return TrainingData(config, pictures, source, share)
-  appearances = FilmAppearances(records)
-  place = look_up_records(kind, appearances, folders, processes, crop)
+  textures = FilmTextures(records)
+  place = look_up_records(kind, textures, folders, processes, crop)
   pictures, source = (EncodedSource(inner, place, (FIELD,)) for inner in (pictures, source))
-  return TrainingData(config, pictures, source, share, appearances if needs_appearance(kind) else None)
+  return TrainingData(config, pictures, source, share, textures if needs_texture(kind) else None)
 
 
 def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
@@ -187,7 +187,7 @@ def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str
   small = side // model.stride
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
-  shapes[FIELD] = ((side, side, conditioning_channels(config.data.appearance) - POSE_CHANNELS), jnp.uint8)
+  shapes[FIELD] = ((side, side, branch_channels(config.data.appearance) - RENDER_CHANNELS), jnp.uint8)
   shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
   shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
   shapes["context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)

@@ -16,7 +16,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, NdArray, UInt8
 from anchor_jax.diffusion.schedule import Schedule
 from anchor_jax.models.networks import Networks
-from anchor_jax.texture.channels import condition_groups
+from anchor_jax.texture.channels import channel_groups
 
 Batch = dict[str, Any]
 Draws = dict[str, Array]  # by name, each [B ...]
@@ -72,7 +72,7 @@ def draw_diffusion(
   if networks.inpaints and "inpaint" not in target:
     draws["inpaint"] = of_posterior(keys[2])
   if "conditions" in target:
-    groups, rate = len(condition_groups(config.data.appearance)), config.condition_dropout
+    groups, rate = len(channel_groups(config.data.appearance)), config.condition_dropout
     draws["kept"] = draw_kept(count, groups, rate, drop_key)
     draws["shifts"] = draw_shifts(count, groups, config.condition_jitter, rate, jitter_key)
   if shown:
@@ -132,24 +132,24 @@ def draw_shifts(
 
 
 def drop_groups(
-  conditions: Float[Array, "B T H W C"], groups: tuple[int, ...], kept: Bool[Array, "B G"]
+  pose_channels: Float[Array, "B T H W C"], groups: tuple[int, ...], kept: Bool[Array, "B G"]
 ) -> Float[Array, "B T H W C"]:
   """The channels with some groups of them set to 0, as where nothing is known, for all frames of an example alike.
 
   So the network repairs what the look-up lacks, and does not trust any one group.
 
   Args:
-    conditions: looked up channels.
+    pose_channels: looked up channels.
     groups: number of channels of each group.
     kept: see `draw_kept`.
   """
   of_channel = np.repeat(np.arange(len(groups)), groups)
   channels = kept[:, :1] & kept[:, 1 + of_channel]
-  return jnp.where(channels[:, None, None, None], conditions, 0)
+  return jnp.where(channels[:, None, None, None], pose_channels, 0)
 
 
 def shift_groups(
-  conditions: Float[Array, "B T H W C"], groups: tuple[int, ...], most: int, shifts: Int[Array, "B G 2"]
+  pose_channels: Float[Array, "B T H W C"], groups: tuple[int, ...], most: int, shifts: Int[Array, "B G 2"]
 ) -> Float[Array, "B T H W C"]:
   """The channels with some groups of them shifted by up to `most` pixels, for all frames of an example alike.
 
@@ -157,17 +157,17 @@ def shift_groups(
   repair small misfits.
 
   Args:
-    conditions: looked up channels.
+    pose_channels: looked up channels.
     groups: number of channels of each group.
     most: pixels; 0 changes nothing.
     shifts: see `draw_shifts`.
   """
   if not most:
-    return conditions
+    return pose_channels
 
   def shift(group: Float[Array, "T H W D"], way: Int[Array, "2"]) -> Float[Array, "T H W D"]:
     padded = jnp.pad(group, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     return jax.lax.dynamic_slice(padded, (0, most - way[0], most - way[1], 0), group.shape)
 
-  parts = jnp.split(conditions, np.cumsum(groups)[:-1], axis=-1)
+  parts = jnp.split(pose_channels, np.cumsum(groups)[:-1], axis=-1)
   return jnp.concatenate([jax.vmap(shift)(part, shifts[:, index]) for index, part in enumerate(parts)], axis=-1)

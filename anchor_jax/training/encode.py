@@ -53,14 +53,14 @@ def encode_records(
   """The folder with what the denoising loss needs of every record, encoded now or by an earlier run.
 
   The arrays are latent [h w C], the mean of the posterior; inpaint [h w 1+C] for the head; and with `with_context` the
-  appearance tokens context [N D]. All float32; `EncodedSource` reads them.
+  image tokens context [N D]. All float32; `EncodedSource` reads them.
 
   Args:
     source: records with frame (and, for the head, keep_mask).
     networks, weights: with the autoencoder and the image tower.
     folders: where the result may be kept; the first that has it, or else the first that can be written, is used.
     key: of `cache_key`.
-    with_context: whether to encode the appearance tokens; not if the image tower is trained.
+    with_context: whether to encode the image tokens; not if the image tower is trained.
     share: (index, count) of this process among those of the run; see `complete_folder`.
     mesh: `parallel.own_devices` of the run, which share each call's records; None is JAX's default device.
   """
@@ -176,7 +176,7 @@ def _make_encode(networks: Networks, with_context: bool, mesh: Mesh | None):
     if networks.inpaints:
       made["inpaint"] = networks.inpaint_condition(weights, to_signed(batch["frame"]), batch["keep_mask"][..., 0] > 127)
     if with_context:
-      made["context"] = networks.encode_appearance(weights, batch["frame"])
+      made["context"] = networks.encode_reference(weights, batch["frame"])
     return made
 
   def encode(weights: PyTree, records: list[Record]) -> Block:

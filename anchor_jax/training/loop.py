@@ -22,14 +22,14 @@ from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
 from anchor_jax.store.restart import read_begun, write_begun
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
-from anchor_jax.store.workdir import APPEARANCE, DENSE_APPEARANCE, newest_step
-from anchor_jax.texture.stored import write_appearance
+from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
+from anchor_jax.texture.stored import write_texture
 from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.compiling import start_compiling
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
-from anchor_jax.training.preview import preview, save_appearance
+from anchor_jax.training.preview import preview, save_reference_image
 from anchor_jax.training.report import Report
 from anchor_jax.training.signals import Preempted, catch_stops
 from anchor_jax.training.step import State, make_run_step, make_state, training_mesh
@@ -115,10 +115,10 @@ def train_part(
       write_begun(folder, asked, identity)
       # One that was begun and never saved may have been of another person.
       anew = lambda name: restored is None or not (folder / name).exists()
-      if config.part != "vae" and anew(APPEARANCE):
-        save_appearance(folder, data.first_reference())
-      if anew(DENSE_APPEARANCE) and (gathered := data.first_appearance()) is not None:
-        write_appearance(folder / DENSE_APPEARANCE, gathered)
+      if config.part != "vae" and anew(REFERENCE_IMAGE):
+        save_reference_image(folder, data.first_reference())
+      if anew(TEXTURE) and (gathered := data.first_texture()) is not None:
+        write_texture(folder / TEXTURE, gathered)
     stack.enter_context(sharding.use_mesh(mesh))
     size = config.data.batch_size
     report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))

@@ -17,7 +17,7 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.store.weights import trained_keys
-from anchor_jax.texture.channels import condition_groups, to_unit
+from anchor_jax.texture.channels import channel_groups, to_unit
 from anchor_jax.training.accumulation import Loss
 from anchor_jax.training.draws import (
   Batch,
@@ -72,7 +72,7 @@ def _cell_means(pixels: Float[Array, "B T H W"], height: int) -> Float[Array, "B
 def encode_batch(
   networks: Networks, weights: PyTree, batch: Batch, draws: Draws
 ) -> tuple[Float[Array, "..."], Float[Array, "..."] | None, Float[Array, "B N D"]]:
-  """Latents of the targets, inpainting channels for the head (else None), and appearance tokens of the references.
+  """Latents of the targets, inpainting channels for the head (else None), and image tokens of the references.
 
   Those that the batch has already are taken from it; the others are encoded here, with no gradient for the autoencoder.
 
@@ -96,7 +96,7 @@ def encode_batch(
     frames, noise = to_signed(flat(target["frame"])), flat(draws["inpaint"])
     inpaint = unflat(networks.inpaint_condition(weights, frames, keep, noise))
   if context is None:
-    context = networks.encode_appearance(weights, reference["frame"])
+    context = networks.encode_reference(weights, reference["frame"])
   return latent, inpaint, context
 
 
@@ -176,7 +176,7 @@ def _picture_loss(
   weights: PyTree,
   target: dict[str, Array],
   latents: Float[Array, "B T h w C"],
-  conditions: Float[Array, "B T H W D"] | None,
+  pose_channels: Float[Array, "B T H W D"] | None,
   weights_of_pixels: Float[Array, "B T H W"] | None,
   config: RunConfig,
   draws: Draws,
@@ -201,7 +201,9 @@ def _picture_loss(
   def error() -> Float[Array, ""]:
     first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[chosen]
     decoded = networks.decode(weights, first(latents))
-    made = networks.refine(weights, decoded, first(target["pose"]), None if conditions is None else first(conditions))
+    made = networks.refine(
+      weights, decoded, first(target["pose"]), None if pose_channels is None else first(pose_channels)
+    )
     counted = None if share is None else jnp.broadcast_to(share[:, None, None], made.shape[:3])
     if weights_of_pixels is not None:
       normalised = weights_of_pixels[chosen, 0] / draws["pixel_mean"][chosen][:, None, None]
@@ -219,7 +221,7 @@ def _picture_loss(
 def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
   """The denoising loss of clips (a frame is a clip of length one) given pose and appearance; for body and head."""
   schedule = make_schedule(networks.model.schedule)
-  groups = condition_groups(config.data.appearance)
+  groups = channel_groups(config.data.appearance)
   weight = _pixel_weight(config, trained_keys(dataclasses.replace(config, model=networks.model)))
   shown = config.refined if weight else 0
 

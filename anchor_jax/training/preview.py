@@ -16,7 +16,7 @@ from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files.outputs import new_file
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import to_bytes
-from anchor_jax.store.workdir import APPEARANCE
+from anchor_jax.store.workdir import REFERENCE_IMAGE
 from anchor_jax.texture.channels import to_unit
 
 log = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ def preview(
   return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
-def save_appearance(folder: Path, frame: UInt8[NdArray, "H W 3"]) -> None:
+def save_reference_image(folder: Path, frame: UInt8[NdArray, "H W 3"]) -> None:
   """Writes a reference frame of the person, which `generate` uses if it is given none, to a part's folder."""
-  with new_file(folder / APPEARANCE) as path:
+  with new_file(folder / REFERENCE_IMAGE) as path:
     cv2.imwrite(str(path), frame[..., ::-1])
 
 
@@ -64,11 +64,11 @@ def _sample(networks, weights, target, references, config):
   images = to_signed(target["frame"])
 
   def one(pose, reference, image, keep, looked_up):
-    conditions = None if looked_up is None else to_unit(looked_up[None, None])
-    condition = {"pose": networks.embed_pose(weights, pose[None, None], conditions)[0]}
+    pose_channels = None if looked_up is None else to_unit(looked_up[None, None])
+    condition = {"pose": networks.embed_pose(weights, pose[None, None], pose_channels)[0]}
     if networks.inpaints:
       condition["inpaint"] = networks.inpaint_condition(weights, image[None], keep[None] > 127)
-    context = networks.encode_appearance(weights, reference[None])[0]
+    context = networks.encode_reference(weights, reference[None])[0]
     side = image.shape[0] // networks.model.stride
     noise = jax.random.normal(jax.random.key(0), (1, side, side, networks.model.unet.out_channels))
 
@@ -76,7 +76,7 @@ def _sample(networks, weights, target, references, config):
       return networks.denoise(weights, *inputs, conditioning_scale=config.sample.conditioning_scale)
 
     latents = sampler.clip(denoise, noise, condition, context, weights["null_context"])
-    return networks.paint(weights, latents, pose[None], None if conditions is None else conditions[0])[0]
+    return networks.paint(weights, latents, pose[None], None if pose_channels is None else pose_channels[0])[0]
 
   keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
   return jax.lax.map(

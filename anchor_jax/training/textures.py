@@ -25,7 +25,7 @@ from anchor_jax.data.encoded import block_records, write_block
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import read_all
 from anchor_jax.data.textures import GatheredPerson, gather_person
-from anchor_jax.texture.channels import Conditioning, make_conditioning, needs_appearance
+from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture
 from anchor_jax.texture.gather import KEY_FRAMES
 from anchor_jax.training.encode import complete_folder, hash_records
 
@@ -34,8 +34,8 @@ _FORMAT = 2  # to be raised when the same records would be gathered or looked up
 _CHUNK = 16  # records per call of the look-up
 
 
-class FilmAppearances:
-  """The appearances of the people in a prepared folder, gathered when they are asked for; few are kept in memory."""
+class FilmTextures:
+  """The textures of the people in a prepared folder, gathered when they are asked for; few are kept in memory."""
 
   def __init__(self, records: PreparedSource):
     """Takes the folder; reads nothing yet."""
@@ -63,7 +63,7 @@ def check_surface(kind: str, records: PreparedSource) -> None:
 
 def look_up_records(
   kind: str,
-  appearances: FilmAppearances,
+  textures: FilmTextures,
   folders: Sequence[Path],
   share: tuple[int, int] = (0, 1),
   crop: int | None = None,
@@ -72,7 +72,7 @@ def look_up_records(
 
   Args:
     kind: value of `config.data.appearance`, not "".
-    appearances: of the people in the folder that is trained on.
+    textures: of the people in the folder that is trained on.
     folders: where the result may be kept; the first that has it, or else the first that can be written, is used.
     share: (index, count) of this process among those of the run.
     crop: size in pixels of the head's face crops, of the records that `head_source` takes; None for whole frames.
@@ -80,21 +80,21 @@ def look_up_records(
   Raises:
     UserError: a person has no surface map.
   """
-  records = appearances.records
+  records = textures.records
   chosen = np.arange(len(records)) if crop is None else np.flatnonzero(records.has_landmarks)
 
   @functools.lru_cache(maxsize=1)  # consecutive records are of one block
-  def conditioning(person: int, block: int) -> Conditioning:
-    return make_conditioning(kind, appearances.of_person(person).gathered.appearance(block))
+  def pose_channels(person: int, block: int) -> PoseChannels:
+    return make_pose_channels(kind, textures.of_person(person).gathered.texture(block))
 
-  def of_record(record: int) -> Conditioning:
-    return conditioning(*appearances.block_of(record)) if needs_appearance(kind) else make_conditioning(kind)
+  def of_record(record: int) -> PoseChannels:
+    return pose_channels(*textures.block_of(record)) if needs_texture(kind) else make_pose_channels(kind)
 
   def write(folder: Path, blocks: Sequence[int]) -> None:
     for block in tqdm(blocks, "look up", unit="block"):
       numbers = chosen[block_records(block, len(chosen))].tolist()
       surfaces, places = _read(records, numbers, crop)
-      keys = [appearances.block_of(number) if needs_appearance(kind) else 0 for number in numbers]
+      keys = [textures.block_of(number) if needs_texture(kind) else 0 for number in numbers]
       starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
       ends = [*starts[1:], len(keys)]
       made = [
@@ -125,19 +125,19 @@ def _read(
 
 @jax.jit
 def _look_up_chunk(
-  conditioning: Conditioning, surface: UInt8[Array, "N H W 3"], places: Int[Array, "N S S 2"] | None
+  pose_channels: PoseChannels, surface: UInt8[Array, "N H W 3"], places: Int[Array, "N S S 2"] | None
 ) -> UInt8[Array, "N h w C"]:
-  return conditioning(surface, places)
+  return pose_channels(surface, places)
 
 
 def _look_up(
-  conditioning: Conditioning, surfaces: UInt8[NdArray, "N H W 3"], places: Int[NdArray, "N S S 2"] | None
+  pose_channels: PoseChannels, surfaces: UInt8[NdArray, "N H W 3"], places: Int[NdArray, "N S S 2"] | None
 ) -> UInt8[NdArray, "N h w C"]:
   """The channels of records of one block, always so many in a call that nothing compiles twice."""
   made = []
   for start in range(0, len(surfaces), _CHUNK):
     count = min(_CHUNK, len(surfaces) - start)
     rows = start + np.minimum(np.arange(_CHUNK), count - 1)
-    chunk = _look_up_chunk(conditioning, surfaces[rows], None if places is None else places[rows])
+    chunk = _look_up_chunk(pose_channels, surfaces[rows], None if places is None else places[rows])
     made.append(np.asarray(chunk)[:count])
   return np.concatenate(made)

@@ -33,7 +33,7 @@ from anchor_jax.inference.part import Part
 from anchor_jax.inference.reference import Reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.channels import Conditioning, needs_appearance
+from anchor_jax.texture.channels import PoseChannels, needs_texture
 from anchor_jax.texture.look_up import LookUpTables
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
@@ -93,16 +93,16 @@ def write_web(
     UserError: something is missing, the person is of a kind that the page cannot show, or the folder can't be written.
   """
   check_web(folder, runtime, landmarks)
-  picture = body.appearance if reference is None else reference.picture
+  picture = body.reference_image if reference is None else reference.picture
   if picture is None:
     raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
   kind = body.config.data.appearance
   if kind == "coordinates":
     raise UserError('--web: persons trained with config.data.appearance "coordinates" are not drawn in a browser')
-  conditioning = body.placed_conditioning(reference=reference)
-  if conditioning.tables is not None and conditioning.tables.plate.shape[0] != body.size:
+  pose_channels = body.placed_pose_channels(reference=reference)
+  if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != body.size:
     raise UserError(
-      f"the appearance has {conditioning.tables.plate.shape[0]} pixels and the body {body.size}: prepare its film"
+      f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {body.size}: prepare its film"
       f" again with --size={body.size}"
     )
   version, files = read_package(runtime, RUNTIME)
@@ -121,7 +121,7 @@ def write_web(
     about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
     about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0
     about |= {"camera": camera, "check": program.check, "measures": None if measures is None else measures.to_json()}
-    about["tables"] = _write_tables(new / "tables.bin", conditioning)
+    about["tables"] = _write_tables(new / "tables.bin", pose_channels)
     (new / "motions").mkdir()
     about["motions"] = [
       _write_motion(new, number, named, body.size, bool(kind)) for number, named in enumerate(motions)
@@ -137,11 +137,11 @@ def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     (folder / name).write_bytes(data)
 
 
-def _write_tables(path: Path, conditioning: Conditioning) -> dict[str, Any] | None:
+def _write_tables(path: Path, pose_channels: PoseChannels) -> dict[str, Any] | None:
   """Writes the look-up's tables; returns where in the file each is, None where there are none."""
-  if not needs_appearance(conditioning.kind) or conditioning.tables is None:
+  if not needs_texture(pose_channels.kind) or pose_channels.tables is None:
     return None
-  arrays = web_tables(conditioning.tables)
+  arrays = web_tables(pose_channels.tables)
   about, parts, start = {}, [], 0
   # Larger numbers first, so that each array starts at a multiple of its numbers' size.
   for name, array in sorted(arrays.items(), key=lambda pair: -pair[1].itemsize):

@@ -22,8 +22,8 @@ from anchor_jax.diffusion.guidance import guide, make_branches
 from anchor_jax.diffusion.solvers import advance, make_solver
 from anchor_jax.inference.part import Part
 from anchor_jax.inference.reference import square
-from anchor_jax.models.controlnet import POSE_CHANNELS
-from anchor_jax.texture.channels import conditioning_channels, to_unit
+from anchor_jax.models.controlnet import RENDER_CHANNELS
+from anchor_jax.texture.channels import branch_channels, to_unit
 from anchor_jax.web.fold import fold
 
 INPUTS = ("pose", "channels")
@@ -45,7 +45,7 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
   side = part.size // networks.model.stride
   latent = (side, side, networks.model.unet.out_channels)
   noise = jax.random.normal(jax.random.split(jax.random.key(seed))[0], latent)
-  context = networks.encode_appearance(weights, jnp.asarray(square(picture, part.size))[None])[0]
+  context = networks.encode_reference(weights, jnp.asarray(square(picture, part.size))[None])[0]
   branches = make_branches(context, weights["null_context"], sample.guidance, sample.guidance_interval)
   solver = make_solver(sample.solver, networks.model.schedule, sample.steps)
 
@@ -70,9 +70,9 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
 
 def input_shapes(part: Part) -> list[jax.ShapeDtypeStruct]:
   """Returns the shapes of what the function takes: the pose render, and the channels where there are any."""
-  more = conditioning_channels(part.config.data.appearance) - POSE_CHANNELS
+  more = branch_channels(part.config.data.appearance) - RENDER_CHANNELS
   shape = lambda channels: jax.ShapeDtypeStruct((1, part.size, part.size, channels), jnp.uint8)
-  return [shape(POSE_CHANNELS), *([shape(more)] if more else [])]
+  return [shape(RENDER_CHANNELS), *([shape(more)] if more else [])]
 
 
 def require_converter() -> Any:

@@ -9,11 +9,11 @@ from globes import film, globe
 from anchor_jax.core.errors import UserError
 from anchor_jax.data import textures
 from anchor_jax.data.records import build, open_prepared
-from anchor_jax.data.textures import gather_person, person_appearance, read_stored, store_appearances, unseen_room
+from anchor_jax.data.textures import gather_person, store_textures, stored_texture, texture_of_prepared, unseen_room
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.reference import read_reference
 from anchor_jax.landmarks.sidecar import PosedFrame
-from anchor_jax.texture.stored import write_appearance
+from anchor_jax.texture.stored import write_texture
 
 SIZE = 32
 
@@ -41,10 +41,10 @@ def test_a_person_is_gathered_from_her_own_records(tmp_path):
   gathered, records = gather_person(source, 0)
   assert records.tolist() == [0, 1, 2, 3, 12, 13, 14, 15]
   assert gathered.blocks.video.tolist() == [0, 2]
-  made = gathered.appearance()
+  made = gathered.texture()
   inside = made.plate_coverage > 0
   assert np.abs(made.plate.astype(int) - ana[0].frame)[inside].max() <= 1  # not bea's wall, which is the negative
-  other = gather_person(source, 1)[0].appearance()
+  other = gather_person(source, 1)[0].texture()
   assert np.abs(other.plate.astype(int) - bea[0].frame)[inside].max() <= 1
   # A block of ana's first video sees her second one alone.
   assert set(np.array(records)[list(gathered.key_frames(0))]) <= {12, 13, 14, 15}
@@ -59,7 +59,7 @@ def test_folders_without_known_surfaces_say_what_to_do(tmp_path):
 
 def stored_folder(path, people=1, count=8):
   clips = [PosedClip(f"{i}", f"person {i}", 4.0, film(count)) for i in range(people)]
-  build(clips, path, SIZE, finish=store_appearances)
+  build(clips, path, SIZE, finish=store_textures)
   return open_prepared(path)
 
 
@@ -73,68 +73,66 @@ def test_what_is_stored_is_what_would_be_gathered_and_saves_the_gathering(tmp_pa
   assert names == {"appearance.safetensors", "appearance_1.safetensors", "appearance.png"}
   again = stored_folder(tmp_path / "again", people=2)
   for person in (0, 1):
-    gathered = gather_person(source, person).gathered.appearance()
-    assert same(read_stored(source, person), gathered) and same(read_stored(again, person), gathered)
+    gathered = gather_person(source, person).gathered.texture()
+    assert same(stored_texture(source, person), gathered) and same(stored_texture(again, person), gathered)
   picture = cv2.imread(str(source.folder / "appearance.png"))
   assert np.array_equal(picture[: len(picture) // 2], picture[len(picture) // 2 :])  # both people are the same globe
   purple = (picture[:256, :256] == (90, 0, 90)).all(axis=-1).mean()  # the plate, smoothly enlarged
   unseen = unseen_room(gathered)
   assert unseen == (gathered.plate_coverage == 0).mean() and 0.2 < unseen < 0.9 and 0.6 * unseen < purple <= unseen
   monkeypatch.setattr(textures, "gather", None)  # nothing is gathered from here on
-  assert same(read_reference(source.folder).dense_appearance, gathered)
+  assert same(read_reference(source.folder).texture, gathered)
 
 
-def other_charts(appearance):
-  return dataclasses.replace(appearance, charts=tuple((name[::-1], wraps) for name, wraps in appearance.charts))
+def other_charts(texture):
+  return dataclasses.replace(texture, charts=tuple((name[::-1], wraps) for name, wraps in texture.charts))
 
 
-def of_another_size(appearance):
-  small = {name: value[:16, :16] for name, value in vars(appearance).items() if name.startswith("plate")}
-  small |= {name: value[:, :16, :16] for name, value in vars(appearance).items() if name.startswith("key")}
-  return dataclasses.replace(appearance, **small)
+def of_another_size(texture):
+  small = {name: value[:16, :16] for name, value in vars(texture).items() if name.startswith("plate")}
+  small |= {name: value[:, :16, :16] for name, value in vars(texture).items() if name.startswith("key")}
+  return dataclasses.replace(texture, **small)
 
 
 @pytest.mark.parametrize(
   "harm",
   [
-    lambda path, appearance: path.unlink(),  # a folder of an earlier version
-    lambda path, appearance: path.write_bytes(path.read_bytes()[:-100]),
-    lambda path, appearance: write_appearance(path, other_charts(appearance)),
-    lambda path, appearance: write_appearance(path, of_another_size(appearance)),
+    lambda path, texture: path.unlink(),  # a folder of an earlier version
+    lambda path, texture: path.write_bytes(path.read_bytes()[:-100]),
+    lambda path, texture: write_texture(path, other_charts(texture)),
+    lambda path, texture: write_texture(path, of_another_size(texture)),
   ],
 )
 def test_a_file_that_does_not_fit_is_not_used(tmp_path, harm):
   source = stored_folder(tmp_path / "ana")
-  appearance = read_stored(source)
-  harm(source.folder / "appearance.safetensors", appearance)
-  assert read_stored(source) is None
-  assert same(person_appearance(source), appearance) and same(
-    read_reference(source.folder).dense_appearance, appearance
-  )
+  texture = stored_texture(source)
+  harm(source.folder / "appearance.safetensors", texture)
+  assert stored_texture(source) is None
+  assert same(texture_of_prepared(source), texture) and same(read_reference(source.folder).texture, texture)
 
 
 def test_training_does_not_read_the_file(tmp_path):
-  """Its frames may not see their own block, which the stored appearance holds."""
+  """Its frames may not see their own block, which the stored texture holds."""
   source = stored_folder(tmp_path / "ana", count=12)
-  write_appearance(source.folder / "appearance.safetensors", dataclasses.replace(read_stored(source), charts=()))
+  write_texture(source.folder / "appearance.safetensors", dataclasses.replace(stored_texture(source), charts=()))
   assert len(gather_person(source).records) == 12
 
 
 def test_nothing_is_stored_for_many_people_or_without_surfaces(tmp_path):
   many = stored_folder(tmp_path / "many", people=textures.MOST_STORED + 1, count=1)
-  build([PosedClip("old", "ana", 4.0, [posed(0, surface=False)])], tmp_path / "old", SIZE, finish=store_appearances)
+  build([PosedClip("old", "ana", 4.0, [posed(0, surface=False)])], tmp_path / "old", SIZE, finish=store_textures)
   other = [PosedClip("new", "ana", 4.0, [posed(0, chart_offset=200)])]  # surfaces that this version does not know
-  build(other, tmp_path / "new", SIZE, finish=store_appearances)
+  build(other, tmp_path / "new", SIZE, finish=store_textures)
   for folder in (many.folder, tmp_path / "old", tmp_path / "new"):
     assert not list(folder.glob("appearance*")) and json.loads((folder / "meta.json").read_text())["frames"]
 
 
 def test_a_folder_appears_with_its_appearance_or_not_at_all(tmp_path, monkeypatch):
-  def killed(path, appearance):
+  def killed(path, texture):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(textures, "write_appearance", killed)
+    patch.setattr(textures, "write_texture", killed)
     stored_folder(tmp_path / "ana")
   assert not list(tmp_path.iterdir())
-  assert read_stored(stored_folder(tmp_path / "ana")) is not None
+  assert stored_texture(stored_folder(tmp_path / "ana")) is not None

@@ -11,7 +11,7 @@ from anchor_jax.body.charts import chart
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.config.run import RunConfig, run_config
 from anchor_jax.models.networks import Networks
-from anchor_jax.texture.channels import conditioning_channels
+from anchor_jax.texture.channels import branch_channels
 from anchor_jax.training.batches import batch_shapes
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -38,7 +38,7 @@ def shrunk(config: RunConfig, batch_size: int = 8) -> RunConfig:
   """
   tiny = tiny_model(inpaint=config.part == "head")
   temporal = {name: getattr(config.model.unet, name) for name in ("temporal_kernel", "temporal_attention")}
-  branch = dataclasses.replace(tiny.controlnet, conditioning_channels=conditioning_channels(config.data.appearance))
+  branch = dataclasses.replace(tiny.controlnet, conditioning_channels=branch_channels(config.data.appearance))
   refiner = config.model.own_refiner
   if refiner is not None or (config.part == "body" and config.init == "studio"):
     refiner = RefinerConfig(23, 2, (8, 8), 4, scale=1 if refiner is None else refiner.scale)

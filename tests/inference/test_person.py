@@ -85,8 +85,8 @@ def test_weights_are_placed_once_in_the_compute_type():
     assert leaf.dtype == (jnp.bfloat16 if path[-1].key in ("kernel", "taps") else jnp.float32)
   assert part.weights["unet"]["conv_in"]["kernel"].dtype == np.float32  # what save and export write
   assert make_part("body").placed_weights()["unet"]["conv_in"]["kernel"].dtype == jnp.float32
-  run = jax.jit(part.networks.encode_appearance)
-  picture = part.appearance[None]
+  run = jax.jit(part.networks.encode_reference)
+  picture = part.reference_image[None]
   np.testing.assert_array_equal(run(part.placed_weights(), picture), run(part.weights, picture))
 
 
@@ -128,7 +128,7 @@ def test_the_head_takes_the_face_of_the_given_appearance(person, frames, tmp_pat
   assert given.face is not None
   np.testing.assert_array_equal(given.picture, POSED[0].frame)
   np.testing.assert_array_equal(given.face, crop_image(POSED[0].frame, to_crop, 32, extend=True))
-  own = person.body.appearance
+  own = person.body.reference_image
   with_face = list(person.animate(MOTION, Reference(own, given.face), with_body=True))
   np.testing.assert_array_equal([body for _, body in with_face], frames[1])
   assert np.abs(np.stack([head for head, _ in with_face]).astype(int) - frames[0]).max() > 0
@@ -174,7 +174,7 @@ def test_a_saved_person_is_read_back_bit_for_bit(person, tmp_path):
   assert again.head is not None
   for left, right in zip(again.parts.values(), person.parts.values(), strict=True):
     jax.tree.map(np.testing.assert_array_equal, left.weights, right.weights)
-    np.testing.assert_array_equal(left.appearance, right.appearance)
+    np.testing.assert_array_equal(left.reference_image, right.reference_image)
     assert (left.size, left.step, left.networks) == (right.size, right.step, right.networks)
   assert again.body.sample.steps == 5 and again.head.sample == person.head.sample
   assert load(tmp_path / "ana", head=False).head is None

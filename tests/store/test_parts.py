@@ -27,7 +27,7 @@ from anchor_jax.video.picture import read_picture
 def test_the_shipped_weights_are_a_person_without_a_run():
   assert parts_in("studio") == ("vae", "body", "head")
   head = read_part("studio", "head")
-  assert (head.step, head.appearance) == (0, None) and head.config.part == "head"
+  assert (head.step, head.reference_image) == (0, None) and head.config.part == "head"
   assert head.networks.inpaints and head.config.model.unet.in_channels == 17
   assert all(type(leaf) is np.ndarray for leaf in head.weights["unet"]["conv_in"].values())
 
@@ -110,7 +110,7 @@ def test_a_saved_person_is_read_bit_for_bit(person, tmp_path):
   for name, part in person.items():
     read = read_part(tmp_path / "ana", name)
     assert (read.config, read.networks, read.step) == (part.config, part.networks, part.step)
-    np.testing.assert_array_equal(read.appearance, part.appearance)
+    np.testing.assert_array_equal(read.reference_image, part.reference_image)
     jax.tree.map(np.testing.assert_array_equal, read.weights, part.weights)
     assert {leaf.dtype for leaf in jax.tree.leaves(read.weights)} == {np.dtype(np.float32)}
   write_person(tmp_path / "ana", {"body": person["body"]})  # a saved person may be replaced

@@ -10,12 +10,12 @@ from globes import CHARTS, globe, wall
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.texture import beyond
-from anchor_jax.texture import look_up as conditions
+from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
 
 SIZE = 48
-look_up = jax.jit(conditions.look_up)
+look_up = jax.jit(look_up_module.look_up)
 
 
 def hairy(turn, shift):
@@ -31,19 +31,19 @@ def hairy(turn, shift):
 
 
 @pytest.fixture(scope="module")
-def appearance():
+def texture():
   film = [hairy(0.01 * i, i % 5 - 2)[0] for i in range(8)]
-  return gather(film.__getitem__, plan_blocks([0] * 8, 4), CHARTS).appearance()
+  return gather(film.__getitem__, plan_blocks([0] * 8, 4), CHARTS).texture()
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_hair_is_found_beside_unseen_poses(appearance, masks):
-  known = appearance
+def test_hair_is_found_beside_unseen_poses(texture, masks):
+  known = texture
   if not masks:  # then the room must be known to tell her from it
     room = dict(plate=wall(SIZE), plate_coverage=np.full((SIZE, SIZE), 255, np.uint8))
-    known = dataclasses.replace(appearance, key_masks=None, **room)
+    known = dataclasses.replace(texture, key_masks=None, **room)
   wanted, ring = hairy(0.035, 4)
-  made = np.asarray(look_up(conditions.look_up_tables(known, 3), jnp.asarray(wanted.surface[None])))[0]
+  made = np.asarray(look_up(look_up_module.look_up_tables(known, 3), jnp.asarray(wanted.surface[None])))[0]
   colours, quality = made[..., 4:16].reshape(SIZE, SIZE, 3, 4)[..., :3], made[..., 7:16:4]
   best = np.take_along_axis(colours, quality.argmax(-1)[..., None, None], 2)[..., 0, :]
   found = ring & (quality.max(-1) > 0)
@@ -57,8 +57,8 @@ def test_hair_is_found_beside_unseen_poses(appearance, masks):
   assert beside.any() and not made[ring, :4].any()
 
 
-def test_guesses_are_equal_however_frames_are_divided(appearance):
-  tables = conditions.look_up_tables(appearance, 1)
+def test_guesses_are_equal_however_frames_are_divided(texture):
+  tables = look_up_module.look_up_tables(texture, 1)
   surfaces = np.stack([hairy(0.02 + 0.01 * i, 2 * i - 3)[0].surface for i in range(4)])
   together = np.asarray(look_up(tables, surfaces))
   assert together[surfaces[..., 0] == 0][:, 7].any()

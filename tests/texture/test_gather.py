@@ -31,7 +31,7 @@ def same(a, b):
 
 
 def test_the_texture_is_the_pattern(gathered):
-  made = gathered.appearance()
+  made = gathered.texture()
   texels = (np.arange(64) + 0.5) / 64
   truth = pattern(texels[None, :], texels[:, None])
   middle = slice(16, 48)  # around the equator; towards the poles a pixel spans many texels
@@ -46,8 +46,8 @@ def test_a_block_sees_nothing_of_itself_and_its_neighbours(film, gathered):
   for block in (0, 4, blocks.count - 1):
     hidden = {i for i, b in enumerate(blocks.of_frame) if abs(b - block) <= 1}
     other = gather(changed(film, hidden, lambda frame: 255 - frame).__getitem__, blocks, CHARTS)
-    assert same(gathered.appearance(block), other.appearance(block))
-    assert not same(gathered.appearance(), other.appearance())
+    assert same(gathered.texture(block), other.texture(block))
+    assert not same(gathered.texture(), other.texture())
     assert not hidden & set(gathered.key_frames(block))
 
 
@@ -56,14 +56,14 @@ def test_a_block_left_out_is_a_film_without_it(film, gathered):
   kept = [i for i, block in enumerate(gathered.blocks.of_frame) if seen[block]]
   blocks = dataclasses.replace(gathered.blocks, of_frame=gathered.blocks.of_frame[kept])
   shorter = gather([film[i] for i in kept].__getitem__, blocks, CHARTS)
-  assert same(gathered.appearance(3), shorter.appearance())
+  assert same(gathered.texture(3), shorter.texture())
 
 
 def test_what_covers_the_surface_for_a_while_does_not_show(film, gathered):
   covered = {i for i, block in enumerate(gathered.blocks.of_frame) if block in (1, 5)}
   spoilt = gather(changed(film, covered, lambda frame: np.zeros_like(frame)).__getitem__, gathered.blocks, CHARTS)
   for name, there in (("plate", ...), ("atlas", 2)):
-    truth, found = (getattr(g.appearance(), name)[there].astype(int) for g in (gathered, spoilt))
+    truth, found = (getattr(g.texture(), name)[there].astype(int) for g in (gathered, spoilt))
     change = np.abs(truth - found).max(axis=-1)[truth.any(axis=-1)]
     assert np.median(change) <= 5  # some texels were seen in few blocks only; a mean would be off by up to 40
 
@@ -73,14 +73,14 @@ def test_spread_is_the_deviation_of_the_samples(film, gathered):
     frame._replace(frame=np.clip(frame.frame + 20.0 * (-1) ** i, 0, 255).astype(np.uint8))
     for i, frame in enumerate(film)
   ]
-  flickering = gather(flicker.__getitem__, gathered.blocks, CHARTS).appearance()
+  flickering = gather(flicker.__getitem__, gathered.blocks, CHARTS).texture()
   stand = flickering.coverage[2] == 255
-  assert np.abs(gathered.appearance().spread[2][stand].astype(float)).max() <= 1
+  assert np.abs(gathered.texture().spread[2][stand].astype(float)).max() <= 1
   assert np.abs(np.median(flickering.spread[2][stand].astype(float)) - 20) <= 2
 
 
 def test_the_plate_is_the_wall_and_tells_its_holes(gathered):
-  made = gathered.appearance()
+  made = gathered.texture()
   known = made.plate_coverage > 0
   assert np.abs(made.plate.astype(int) - wall(48))[known].max() <= 1
   assert not known[20, 24] and not made.plate[~known].any()  # always behind the globe
@@ -101,14 +101,14 @@ def test_key_frames_show_all_sides_and_none_is_blurred(film, gathered):
 
 def test_key_frames_keep_no_surface_outside_the_person(film):
   wide = [frame._replace(person_mask=np.where(frame.surface[..., 0] == 1, 255, 0).astype(np.uint8)) for frame in film]
-  made = gather(wide.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS).appearance()
+  made = gather(wide.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS).texture()
   assert set(np.unique(made.key_surfaces[..., 0])) == {0, 1} and not made.coverage[2].any()
 
 
 def test_a_film_of_one_frame_shows_others_all_it_has_and_itself_nothing():
   one = gather([globe(0)].__getitem__, plan_blocks([0], FPS), CHARTS)
-  assert one.appearance().key_frames.shape == (1, 48, 48, 3)
-  itself = one.appearance(0)
+  assert one.texture().key_frames.shape == (1, 48, 48, 3)
+  itself = one.texture(0)
   assert itself.key_frames.shape == (0, 48, 48, 3)
   assert not itself.coverage.any() and not itself.plate_coverage.any()
 

@@ -8,25 +8,25 @@ from globes import CHARTS, STAND, globe, globe_film
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.evaluation.metrics import psnr
-from anchor_jax.texture import look_up as conditions
+from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
 from anchor_jax.texture.inverse import inverse_table
 from anchor_jax.texture.texels import corners, positions
 
 KEY_FRAMES = 3
-look_up = jax.jit(conditions.look_up)
+look_up = jax.jit(look_up_module.look_up)
 
 
 @pytest.fixture(scope="module")
-def appearance():
+def texture():
   film = globe_film()
-  return gather(film.__getitem__, plan_blocks([0] * len(film), 4), CHARTS, KEY_FRAMES).appearance()
+  return gather(film.__getitem__, plan_blocks([0] * len(film), 4), CHARTS, KEY_FRAMES).texture()
 
 
 @pytest.fixture(scope="module")
-def tables(appearance):
-  return conditions.look_up_tables(appearance, KEY_FRAMES)
+def tables(texture):
+  return look_up_module.look_up_tables(texture, KEY_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def quality(colour, frame, where):
 
 def test_unseen_turns_look_like_the_truth(tables, wanted):
   made = look_up(tables, stacked(wanted))
-  assert made.shape == (4, 48, 48, conditions.condition_channels(KEY_FRAMES)) and made.dtype == jnp.float32
+  assert made.shape == (4, 48, 48, look_up_module.texture_channels(KEY_FRAMES)) and made.dtype == jnp.float32
   assert made.min() >= 0 and made.max() <= 1
   for channels, frame in zip(np.asarray(made), wanted, strict=True):
     person = frame.surface[..., 0] > 0
@@ -67,13 +67,13 @@ def test_unseen_turns_look_like_the_truth(tables, wanted):
     assert quality(channels[..., -4:-1], frame, room & ~person) > 45 and not channels[..., :4][~person].any()
 
 
-def test_a_key_frame_looked_up_for_its_own_pose_is_itself(appearance, tables):
-  made = np.asarray(look_up(tables, jnp.asarray(appearance.key_surfaces)))
+def test_a_key_frame_looked_up_for_its_own_pose_is_itself(texture, tables):
+  made = np.asarray(look_up(tables, jnp.asarray(texture.key_surfaces)))
   for k in range(KEY_FRAMES):
     own = made[k, ..., 4 + 4 * k : 8 + 4 * k]
     well = own[..., 3] > 0.5
     assert well.mean() > 0.15
-    truth = appearance.key_frames[k]
+    truth = texture.key_frames[k]
     assert psnr(to_bytes(own[..., :3]), truth, np.where(well, 255, 0).astype(np.uint8)[..., None]) > 30
 
 
@@ -108,7 +108,7 @@ def test_the_seam_of_a_periodic_chart_does_not_show(tables):
 def test_device_and_host_agree_on_texels(wanted):
   wraps = np.array([periodic for _, periodic in CHARTS])
   surface = wanted[1].surface
-  index, weight = conditions._corners(jnp.asarray(wraps), jnp.asarray(surface))
+  index, weight = look_up_module._corners(jnp.asarray(wraps), jnp.asarray(surface))
   chart, u, v = surface.reshape(-1, 3).T
   host = corners(chart.astype(np.int64), positions(u), positions(v), wraps)
   person = chart > 0
@@ -125,26 +125,26 @@ def test_a_frame_depends_on_itself_alone(tables, wanted):
   assert np.array_equal(look_up(tables, sharded), together)
 
 
-def test_missing_key_frames_show_nothing(appearance, wanted):
-  few = conditions.look_up_tables(appearance, KEY_FRAMES + 1)
+def test_missing_key_frames_show_nothing(texture, wanted):
+  few = look_up_module.look_up_tables(texture, KEY_FRAMES + 1)
   made = np.asarray(look_up(few, stacked(wanted)))
-  assert made.shape[-1] == conditions.condition_channels(KEY_FRAMES + 1)
+  assert made.shape[-1] == look_up_module.texture_channels(KEY_FRAMES + 1)
   assert not made[..., 4 + 4 * KEY_FRAMES : 8 + 4 * KEY_FRAMES].any()
 
 
 def test_a_plate_of_another_size_is_refused(tables):
   with pytest.raises(ValueError, match="plate"):
-    conditions.look_up(tables, jnp.zeros((1, 32, 32, 3), jnp.uint8))
+    look_up_module.look_up(tables, jnp.zeros((1, 32, 32, 3), jnp.uint8))
 
 
 def test_coordinates_tell_charts_apart_and_close_the_circle():
   surface = np.zeros((1, 64, 3), np.uint8)
   surface[0, :, 0] = np.arange(64)
-  codes = np.asarray(conditions.coordinates(jnp.asarray(surface)))[0]
-  assert codes.shape == (64, conditions.COORDINATE_CHANNELS) and codes.min() >= 0 and codes.max() <= 1
+  codes = np.asarray(look_up_module.coordinates(jnp.asarray(surface)))[0]
+  assert codes.shape == (64, look_up_module.COORDINATE_CHANNELS) and codes.min() >= 0 and codes.max() <= 1
   assert not codes[0].any() and len(np.unique(codes[:, :3], axis=0)) == 64
   around = np.array([[[1, 0, 7], [1, 255, 7]]], np.uint8)
-  ends = np.asarray(conditions.coordinates(jnp.asarray(around)))[0]
+  ends = np.asarray(look_up_module.coordinates(jnp.asarray(around)))[0]
   assert np.abs(ends[0] - ends[1]).max() < 0.02
 
 
@@ -154,8 +154,8 @@ def test_a_key_frame_counts_less_the_flatter_it_sees_the_surface():
   film = [globe(turn) for turn in (0.0, 0.12, 0.2)]
   found = []
   for frame in film:
-    one = gather([frame].__getitem__, plan_blocks([0], 4), CHARTS).appearance()
-    made = np.asarray(look_up(conditions.look_up_tables(one, 1), jnp.asarray(wanted.surface[None])))[0]
+    one = gather([frame].__getitem__, plan_blocks([0], 4), CHARTS).texture()
+    made = np.asarray(look_up(look_up_module.look_up_tables(one, 1), jnp.asarray(wanted.surface[None])))[0]
     found.append(made[..., 7][front].mean())
   turned = np.cos(2 * np.pi * np.array([0.12, 0.2]))
   assert found[0] > 0.85 and np.abs(found[1:] - turned).max() < 0.2 and found[0] > found[1] > found[2]
@@ -178,4 +178,4 @@ def test_quotients_are_rounded_as_whole_numbers_are():
   sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many lie just between two
   wanted = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
   given = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
-  np.testing.assert_array_equal(jax.jit(conditions._divided)(*given)[0], wanted)
+  np.testing.assert_array_equal(jax.jit(look_up_module._divided)(*given)[0], wanted)

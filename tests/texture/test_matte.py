@@ -11,7 +11,7 @@ from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import backgrounds, check_background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_share
-from anchor_jax.texture.stored import Appearance
+from anchor_jax.texture.stored import Texture
 from anchor_jax.video.transparent import TransparentWriter
 from anchor_jax.video.write import VideoWriter
 
@@ -55,10 +55,10 @@ def test_the_share_is_the_true_one_also_of_hair_and_in_a_shadow():
 
 
 def room_of(plate):
-  """An appearance that knows nothing but the room."""
+  """An texture that knows nothing but the room."""
   charts, texels, level = np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2, 2), np.uint8), np.full(plate.shape[:2], 255)
   none = np.zeros((0, *plate.shape), np.uint8)
-  return Appearance((("none", False),), charts, texels, texels, plate, level.astype(np.uint8), none, none)
+  return Texture((("none", False),), charts, texels, texels, plate, level.astype(np.uint8), none, none)
 
 
 def backdrop(name, start=0):

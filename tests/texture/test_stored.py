@@ -11,54 +11,54 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.texture import stored
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
-from anchor_jax.texture.sheet import appearance_sheet
+from anchor_jax.texture.sheet import texture_sheet
 from tests.helpers.strange import strange_files
 
 
 @pytest.fixture(scope="module")
-def appearance():
+def texture():
   film = globe_film(8, 24)
-  return gather(film.__getitem__, plan_blocks([0] * 8, 4), CHARTS).appearance()
+  return gather(film.__getitem__, plan_blocks([0] * 8, 4), CHARTS).texture()
 
 
-def test_written_and_read_is_equal(tmp_path, appearance):
-  file = tmp_path / "ana.appearance"
-  stored.write_appearance(file, appearance)
-  again = stored.read_appearance(file, CHARTS)
-  for field in dataclasses.fields(appearance):
-    assert np.array_equal(getattr(appearance, field.name), getattr(again, field.name))
-  measured = dataclasses.replace(appearance, measures=make_measures())
-  stored.write_appearance(file, measured)
-  assert again.measures is None and stored.read_appearance(file, CHARTS).measures == measured.measures
-  assert [path.name for path in tmp_path.iterdir()] == ["ana.appearance"]
+def test_written_and_read_is_equal(tmp_path, texture):
+  file = tmp_path / "ana.safetensors"
+  stored.write_texture(file, texture)
+  again = stored.read_texture(file, CHARTS)
+  for field in dataclasses.fields(texture):
+    assert np.array_equal(getattr(texture, field.name), getattr(again, field.name))
+  measured = dataclasses.replace(texture, measures=make_measures())
+  stored.write_texture(file, measured)
+  assert again.measures is None and stored.read_texture(file, CHARTS).measures == measured.measures
+  assert [path.name for path in tmp_path.iterdir()] == ["ana.safetensors"]
 
 
-def test_files_of_earlier_versions_hold_no_masks(tmp_path, appearance):
-  file = tmp_path / "ana.appearance"
-  assert appearance.key_masks.shape == appearance.key_frames.shape[:3] and appearance.key_masks.any()
-  stored.write_appearance(file, dataclasses.replace(appearance, key_masks=None))
-  assert stored.read_appearance(file, CHARTS).key_masks is None
+def test_files_of_earlier_versions_hold_no_masks(tmp_path, texture):
+  file = tmp_path / "ana.safetensors"
+  assert texture.key_masks.shape == texture.key_frames.shape[:3] and texture.key_masks.any()
+  stored.write_texture(file, dataclasses.replace(texture, key_masks=None))
+  assert stored.read_texture(file, CHARTS).key_masks is None
 
 
 def one_line(file, charts=None):
   with pytest.raises(UserError) as refused:
-    stored.read_appearance(file, charts)
+    stored.read_texture(file, charts)
   message = str(refused.value)
   assert str(file) in message and "\n" not in message and len(message) < 300
   return message
 
 
-def test_equal_appearances_are_equal_bytes(tmp_path, appearance):
-  measured, written = dataclasses.replace(appearance, measures=make_measures()), set()
+def test_equal_textures_are_equal_bytes(tmp_path, texture):
+  measured, written = dataclasses.replace(texture, measures=make_measures()), set()
   for number in range(12):  # the library would write the metadata in another order nearly every time
-    stored.write_appearance(tmp_path / f"{number}.appearance", measured)
-    written.add((tmp_path / f"{number}.appearance").read_bytes())
+    stored.write_texture(tmp_path / f"{number}.safetensors", measured)
+    written.add((tmp_path / f"{number}.safetensors").read_bytes())
   assert len(written) == 1
 
 
-def test_a_flipped_byte_is_noticed(tmp_path, appearance):
-  file = tmp_path / "ana.appearance"
-  stored.write_appearance(file, dataclasses.replace(appearance, measures=make_measures()))
+def test_a_flipped_byte_is_noticed(tmp_path, texture):
+  file = tmp_path / "ana.safetensors"
+  stored.write_texture(file, dataclasses.replace(texture, measures=make_measures()))
   content = file.read_bytes()
   start = 8 + int.from_bytes(content[:8], "little")
   for place in [*np.linspace(start, len(content) - 1, 20).astype(int), content.index(b"measures") + 40]:
@@ -66,19 +66,19 @@ def test_a_flipped_byte_is_noticed(tmp_path, appearance):
     hurt[place] ^= 1
     file.write_bytes(hurt)
     with pytest.raises(UserError, match="is damaged"):
-      stored.read_appearance(file, CHARTS)
+      stored.read_texture(file, CHARTS)
 
 
 def test_names_that_are_no_files_take_one_line(tmp_path):
   for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
     with pytest.raises(UserError, match=said):
-      stored.read_appearance(path, CHARTS)
+      stored.read_texture(path, CHARTS)
 
 
-def test_a_missing_file_and_other_charts(tmp_path, appearance):
-  file = tmp_path / "ana.appearance"
+def test_a_missing_file_and_other_charts(tmp_path, texture):
+  file = tmp_path / "ana.safetensors"
   assert "there is no" in one_line(file)
-  stored.write_appearance(file, appearance)
+  stored.write_texture(file, texture)
   assert "another version" in one_line(file, (*CHARTS, ("tail", False)))
 
 
@@ -113,10 +113,10 @@ def spoil(name, value):
     lambda arrays, metadata: metadata.clear(),
   ],
 )
-def test_a_hostile_file_ends_in_one_line(tmp_path, appearance, change):
-  file = tmp_path / "ana.appearance"
-  arrays = {name: np.ascontiguousarray(getattr(appearance, name)) for name in stored._ARRAYS}
-  metadata = {"format": stored.FORMAT, "charts": json.dumps(appearance.charts)}
+def test_a_hostile_file_ends_in_one_line(tmp_path, texture, change):
+  file = tmp_path / "ana.safetensors"
+  arrays = {name: np.ascontiguousarray(getattr(texture, name)) for name in stored._ARRAYS}
+  metadata = {"format": stored.FORMAT, "charts": json.dumps(texture.charts)}
   change(arrays, metadata)
   save_file(arrays, file, metadata=metadata)
   one_line(file)
@@ -124,22 +124,22 @@ def test_a_hostile_file_ends_in_one_line(tmp_path, appearance, change):
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4 not this", b"\xff" * 64, (2**40).to_bytes(8, "little") + b"{}"])
 def test_a_file_that_is_something_else(tmp_path, data):
-  file = tmp_path / "ana.appearance"
+  file = tmp_path / "ana.safetensors"
   file.write_bytes(data)
   one_line(file)
 
 
-def test_a_file_cut_anywhere(tmp_path, appearance):
-  file = tmp_path / "ana.appearance"
-  stored.write_appearance(file, appearance)
+def test_a_file_cut_anywhere(tmp_path, texture):
+  file = tmp_path / "ana.safetensors"
+  stored.write_texture(file, texture)
   data = file.read_bytes()
   for length in (4, 100, len(data) // 2, len(data) - 1):
     file.write_bytes(data[:length])
     one_line(file)
 
 
-def test_the_sheet_shows_everything_seen(appearance):
-  sheet = appearance_sheet(appearance, side=64)
+def test_the_sheet_shows_everything_seen(texture):
+  sheet = texture_sheet(texture, side=64)
   assert sheet.dtype == np.uint8 and (sheet[:64, 64 : 4 * 64].std(axis=(0, 1)) > 5).all()
-  empty = dataclasses.replace(appearance, coverage=np.zeros_like(appearance.coverage))
-  assert appearance_sheet(empty, side=64).shape == (64, 64 * 4, 3)
+  empty = dataclasses.replace(texture, coverage=np.zeros_like(texture.coverage))
+  assert texture_sheet(empty, side=64).shape == (64, 64 * 4, 3)

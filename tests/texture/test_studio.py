@@ -1,4 +1,4 @@
-"""The embedded people: how much of an unseen pose the appearance of a film shows by itself."""
+"""The embedded people: how much of an unseen pose the texture of a film shows by itself."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from anchor_jax.demo import FILMED_MOTION, IDENTITY, NEW_MOTION
 from anchor_jax.evaluation.metrics import psnr, ssim
 from anchor_jax.studio import make_identity, make_motion, render
-from anchor_jax.texture import look_up as conditions
+from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather
 
@@ -24,10 +24,10 @@ def sight(picture):
 def look_up(size, frames, unseen):
   """Some unseen poses and their channels, from frames of a minute's film; and the film."""
   pictures = [sight(picture) for picture in film(FILMED_MOTION, np.linspace(0, 60, frames), size)]
-  appearance = gather(pictures.__getitem__, plan_blocks([0] * frames, frames / 60)).appearance()
+  texture = gather(pictures.__getitem__, plan_blocks([0] * frames, frames / 60)).texture()
   poses = film(NEW_MOTION, np.linspace(0, 5, unseen), size)
-  tables = conditions.look_up_tables(appearance, 3)
-  channels = jax.jit(conditions.look_up)(tables, np.stack([picture.surface for picture in poses]))
+  tables = look_up_module.look_up_tables(texture, 3)
+  channels = jax.jit(look_up_module.look_up)(tables, np.stack([picture.surface for picture in poses]))
   return poses, np.asarray(channels), pictures
 
 

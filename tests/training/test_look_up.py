@@ -12,8 +12,8 @@ from anchor_jax.data.faces import head_source
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.texture import look_up
-from anchor_jax.texture.channels import conditioning_channels
-from anchor_jax.training.textures import FIELD, FilmAppearances, look_up_records
+from anchor_jax.texture.channels import branch_channels
+from anchor_jax.training.textures import FIELD, FilmTextures, look_up_records
 
 COUNT, SIZE = 20, 32
 KINDS = ("coordinates", "atlas", "full")
@@ -22,34 +22,34 @@ KINDS = ("coordinates", "atlas", "full")
 @pytest.mark.parametrize("crop", [None, 16])
 def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path, crop):
   source = open_prepared(globes)
-  place = look_up_records("full", FilmAppearances(source), [tmp_path], crop=crop)
+  place = look_up_records("full", FilmTextures(source), [tmp_path], crop=crop)
   made = EncodedSource(source, place, (FIELD,)).read(9, (FIELD,))[FIELD]
-  gathered = FilmAppearances(source).of_person(0).gathered
+  gathered = FilmTextures(source).of_person(0).gathered
   block = int(gathered.blocks.of_frame[9])
   near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
   changed = [frame._replace(frame=255 - frame.frame) if i in near else frame for i, frame in enumerate(film())]
   build([PosedClip("clip", "ana", 4.0, changed)], tmp_path / "changed", SIZE)
   other = open_prepared(tmp_path / "changed")
-  again = look_up_records("full", FilmAppearances(other), [tmp_path], crop=crop)
+  again = look_up_records("full", FilmTextures(other), [tmp_path], crop=crop)
   assert again != place
   np.testing.assert_array_equal(EncodedSource(other, again, (FIELD,)).read(9, (FIELD,))[FIELD], made)
   assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
-  alone = look_up_records("full", FilmAppearances(source), [tmp_path], (0, 1), crop)
+  alone = look_up_records("full", FilmTextures(source), [tmp_path], (0, 1), crop)
   assert alone == place
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
   source = open_prepared(globes)
-  place = look_up_records(kind, FilmAppearances(source), [tmp_path])
+  place = look_up_records(kind, FilmTextures(source), [tmp_path])
   made = EncodedSource(source, place, (FIELD,)).read(3, (FIELD,))[FIELD]
-  assert made.shape == (SIZE, SIZE, conditioning_channels(kind) - 3) and made.dtype == np.uint8
+  assert made.shape == (SIZE, SIZE, branch_channels(kind) - 3) and made.dtype == np.uint8
   wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
   if kind == "coordinates":
     truth = look_up.coordinates(wanted)
   else:
-    appearance = FilmAppearances(source).of_person(0).gathered.appearance(FilmAppearances(source).block_of(3)[1])
-    truth = jax.jit(look_up.look_up)(look_up.look_up_tables(appearance, 3), wanted)[..., : made.shape[-1]]
+    texture = FilmTextures(source).of_person(0).gathered.texture(FilmTextures(source).block_of(3)[1])
+    truth = jax.jit(look_up.look_up)(look_up.look_up_tables(texture, 3), wanted)[..., : made.shape[-1]]
   np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
 
 
@@ -57,7 +57,7 @@ def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
 def test_a_face_crop_is_the_crop_of_what_the_body_sees(globes, tmp_path, kind):
   source, size = open_prepared(globes), 20
   source.has_landmarks[2] = False
-  whole, faces = (look_up_records(kind, FilmAppearances(source), [tmp_path], (0, 1), crop) for crop in (None, size))
+  whole, faces = (look_up_records(kind, FilmTextures(source), [tmp_path], (0, 1), crop) for crop in (None, size))
   assert whole != faces
   head = EncodedSource(head_source(source, size), faces, (FIELD,))
   assert len(head) == COUNT - 1

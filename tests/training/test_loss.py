@@ -14,7 +14,7 @@ from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.networks import Networks
-from anchor_jax.texture.channels import condition_groups
+from anchor_jax.texture.channels import channel_groups
 from anchor_jax.training.draws import (
   at_last_step,
   draw_kept,
@@ -37,7 +37,7 @@ def jitter(conditions, groups, most, rate, key):
 
 
 def test_groups_are_dropped_as_one():
-  groups = condition_groups("full")
+  groups = channel_groups("full")
   kept = np.asarray(drop(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
   assert (kept == kept[:, :1, :1, :1]).all()
   of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)

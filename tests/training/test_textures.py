@@ -26,10 +26,10 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.store import run_bundle
 from anchor_jax.store.convert import to_adapters, to_diffusers
 from anchor_jax.store.weights import initial_weights, write_folder
-from anchor_jax.store.workdir import DENSE_APPEARANCE
-from anchor_jax.texture.channels import conditioning_channels, make_conditioning
+from anchor_jax.store.workdir import TEXTURE
+from anchor_jax.texture.channels import branch_channels, make_pose_channels
 from anchor_jax.train import train
-from anchor_jax.training.textures import FilmAppearances
+from anchor_jax.training.textures import FilmTextures
 
 SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
@@ -82,11 +82,11 @@ def test_training_starts_as_the_network_without(make_config, blind, kind):
   config = dataclasses.replace(make_config(kind), init=blind)
   plain = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance=""))
   (networks, weights), (old, before) = initial_weights(config), initial_weights(plain)
-  assert networks.model.controlnet.conditioning_channels == conditioning_channels(kind)
+  assert networks.model.controlnet.conditioning_channels == branch_channels(kind)
   assert old.model.controlnet.conditioning_channels == 3
   rng = np.random.default_rng(0)
   pose = rng.integers(0, 256, (1, 2, 32, 32, 3), np.uint8)
-  seen = jnp.asarray(rng.random((1, 2, 32, 32, conditioning_channels(kind) - 3), np.float32))
+  seen = jnp.asarray(rng.random((1, 2, 32, 32, branch_channels(kind) - 3), np.float32))
   made = jax.jit(networks.embed_pose)(weights, pose, seen)
   assert np.abs(made).max() > 0
   np.testing.assert_array_equal(made, jax.jit(old.embed_pose)(before, pose))
@@ -94,18 +94,18 @@ def test_training_starts_as_the_network_without(make_config, blind, kind):
 
 def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path):
   person = load(workdir)
-  gathered = FilmAppearances(open_prepared(globes)).of_person(0).gathered
+  gathered = FilmTextures(open_prepared(globes)).of_person(0).gathered
   person.save(tmp_path / "saved")
   for read in (person, load(tmp_path / "saved")):
     assert read.measures == make_measures() == read_reference(globes).measures
     for field in ("atlas", "coverage", "plate", "key_frames", "key_surfaces"):
-      np.testing.assert_array_equal(getattr(read.body.dense_appearance, field), getattr(gathered.appearance(), field))
+      np.testing.assert_array_equal(getattr(read.body.texture, field), getattr(gathered.texture(), field))
     assert read.body.networks.model.controlnet.conditioning_channels == 23
     np.testing.assert_array_equal(*(who.body.weights["refiner"]["conv_out"]["kernel"] for who in (read, person)))
   assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it started at zero
   stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert np.abs(stem[:, :, 3:]).max() > 0
-  (tmp_path / "saved" / "body" / DENSE_APPEARANCE).unlink()
+  (tmp_path / "saved" / "body" / TEXTURE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "saved")
 
@@ -172,8 +172,8 @@ def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
     assert agree(animate(person, mesh=sharding.sampling_mesh(4, 2)))
   # The appearance reaches the pictures.
   for name, part in person.parts.items():
-    negative = dataclasses.replace(part.dense_appearance, atlas=255 - part.dense_appearance.atlas)
-    other = animate(dataclasses.replace(person, **{name: dataclasses.replace(part, dense_appearance=negative)}))
+    negative = dataclasses.replace(part.texture, atlas=255 - part.texture.atlas)
+    other = animate(dataclasses.replace(person, **{name: dataclasses.replace(part, texture=negative)}))
     assert not agree(other)
     assert name == "body" or np.array_equal(other[:, 1], frames[:, 1])
 
@@ -183,7 +183,7 @@ def test_the_head_keeps_the_appearance_too(with_head, globes, tmp_path):
   person, motion = load(with_head), read_motion(globes, size=SIZE, frames=3)
   person.save(tmp_path / "saved")
   for read in (person, load(tmp_path / "saved")):
-    np.testing.assert_array_equal(read.head.dense_appearance.key_frames, person.body.dense_appearance.key_frames)
+    np.testing.assert_array_equal(read.head.texture.key_frames, person.body.texture.key_frames)
   bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
   with pytest.raises(UserError, match="prepare its video again"):
     next(person.animate(bare))
@@ -201,9 +201,9 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   anyone, motion = lively(load(models)), read_motion(globes, size=SIZE, frames=6)
   own = load(workdir).body
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
-  assert anyone.body.config.data.appearance == "full" and anyone.body.dense_appearance is None
+  assert anyone.body.config.data.appearance == "full" and anyone.body.texture is None
   given = read_reference(globes)
-  np.testing.assert_array_equal(given.dense_appearance.atlas, own.dense_appearance.atlas)
+  np.testing.assert_array_equal(given.texture.atlas, own.texture.atlas)
   her = lively(load(workdir)).animate(motion, Reference(given.picture))
   at_once = np.stack(list(anyone.animate(motion, str(globes))))
   np.testing.assert_array_equal(at_once, list(her))
@@ -227,7 +227,7 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   np.testing.assert_array_equal(list(Person(plain, None).animate(motion, given.picture)), by_picture)
   assert np.abs(at_once.astype(int) - by_picture).max() > 2
   anyone.save(tmp_path / "saved")  # nothing is missing there: it knows no person either
-  assert load(tmp_path / "saved").body.dense_appearance is None
+  assert load(tmp_path / "saved").body.texture is None
 
 
 def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
@@ -239,7 +239,7 @@ def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
   made = np.stack(list(person.animate(motion, other)))
   her_own = np.stack(list(person.animate(motion, Reference(other.picture))))
   assert np.abs(made.astype(int) - her_own).max() > 2
-  changed = dataclasses.replace(person.body, dense_appearance=other.dense_appearance)
+  changed = dataclasses.replace(person.body, texture=other.texture)
   np.testing.assert_array_equal(made, list(Person(changed, None).animate(motion, other.picture)))
   build([PosedClip("clip", "ana", 4.0, [f._replace(surface=None) for f in film(4)])], tmp_path / "old", SIZE)
   with caplog.at_level(logging.INFO):
@@ -282,11 +282,11 @@ def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
   assert to_adapters(tmp_path / "ana", tmp_path / "few") == ["body"]
   whole, few = load(tmp_path / "ana").body, load(tmp_path / "few").body
   jax.tree.map(np.testing.assert_array_equal, few.weights, whole.weights)
-  gathered = FilmAppearances(open_prepared(globes)).of_person(0).gathered.appearance()
-  np.testing.assert_array_equal(few.dense_appearance.atlas, gathered.atlas)
-  np.testing.assert_array_equal(few.dense_appearance.key_surfaces, gathered.key_surfaces)
+  gathered = FilmTextures(open_prepared(globes)).of_person(0).gathered.texture()
+  np.testing.assert_array_equal(few.texture.atlas, gathered.atlas)
+  np.testing.assert_array_equal(few.texture.key_surfaces, gathered.key_surfaces)
   assert few.networks.model.controlnet.conditioning_channels == 23
-  (tmp_path / "few/body" / DENSE_APPEARANCE).unlink()
+  (tmp_path / "few/body" / TEXTURE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "few")
 
@@ -304,7 +304,7 @@ def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
   person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=9)
   pose, surfaces = (np.stack([getattr(frame, name) for frame in motion.frames(0)]) for name in ("pose", "surface"))
   wanted = np.stack(list(person.with_sampling(whole_clip=True).animate(motion, seed=3)))
-  given = {"pose": pose, "appearance": person.body.appearance}
+  given = {"pose": pose, "appearance": person.body.reference_image}
   made = run_bundle_of(person, tmp_path / "ana", surface=surfaces, **given)
   assert np.abs(made.astype(int) - wanted).max() <= 1
   with np.load(tmp_path / "ana.npz") as arrays, pytest.raises(KeyError, match="surface"):
@@ -319,7 +319,7 @@ def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes,
   sample, motion = load(workdir).body.sample, read_motion(globes, size=SIZE, frames=5)
   anyone = lively(load(models))
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=sample, size=SIZE))
-  picture = load(workdir).body.appearance
+  picture = load(workdir).body.reference_image
   wanted = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, picture, seed=3)))
   pose = np.stack([frame.pose for frame in motion.frames(0)])
   made = run_bundle_of(anyone, tmp_path / "any", pose=pose, appearance=picture)
@@ -327,13 +327,13 @@ def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes,
 
 
 def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
-  appearance = load(workdir).body.dense_appearance
+  texture = load(workdir).body.texture
   surfaces = np.stack([open_prepared(globes).read(i, ("surface",))["surface"] for i in range(8)])
-  looked_up = jax.jit(lambda conditioning, surface: conditioning(surface))
-  one = looked_up(make_conditioning("full", appearance), surfaces)
+  looked_up = jax.jit(lambda pose_channels, surface: pose_channels(surface))
+  one = looked_up(make_pose_channels("full", texture), surfaces)
   mesh = sharding.sampling_mesh(8, 1)
   over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
-  tables = jax.device_put(make_conditioning("full", appearance), sharding.replicated(mesh))
+  tables = jax.device_put(make_pose_channels("full", texture), sharding.replicated(mesh))
   many = looked_up(tables, jax.device_put(surfaces, over))
   assert len(many.sharding.device_set) == 8
   np.testing.assert_array_equal(many, one)

@@ -103,7 +103,7 @@ def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   train(body, trained)
   train(tiny_run("head", init=str(trained)), trained)
   person, motion = load(trained), read_motion(pathlib.Path(body.data.path))
-  assert person.head is not None and person.head.appearance.shape == (16, 16, 3)
+  assert person.head is not None and person.head.reference_image.shape == (16, 16, 3)
   frames, without_head = animate(person, motion, seed=3)
   assert frames.shape == without_head.shape == (10, 32, 32, 3) and frames.dtype == np.uint8
   face = np.stack([frame.face_mask[..., 0] for frame in motion.frames(0)]) > 0

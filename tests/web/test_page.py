@@ -63,7 +63,7 @@ def tiny(tmp_path_factory):
 
 
 def channels_of(part, reference, surface):
-  return np.asarray(part.placed_conditioning(reference=reference)(jnp.asarray(surface)))
+  return np.asarray(part.placed_pose_channels(reference=reference)(jnp.asarray(surface)))
 
 
 def test_the_function_is_the_librarys_and_the_program_is_the_function(tiny):
