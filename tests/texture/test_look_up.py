@@ -8,6 +8,7 @@ from globes import CHARTS, STAND, globe, globe_film
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.evaluation.metrics import psnr
+from anchor_jax.models.controlnet import COORDINATE_CHANNELS
 from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
@@ -141,7 +142,7 @@ def test_coordinates_tell_charts_apart_and_close_the_circle():
   surface = np.zeros((1, 64, 3), np.uint8)
   surface[0, :, 0] = np.arange(64)
   codes = np.asarray(look_up_module.coordinates(jnp.asarray(surface)))[0]
-  assert codes.shape == (64, look_up_module.COORDINATE_CHANNELS) and codes.min() >= 0 and codes.max() <= 1
+  assert codes.shape == (64, COORDINATE_CHANNELS) and codes.min() >= 0 and codes.max() <= 1
   assert not codes[0].any() and len(np.unique(codes[:, :3], axis=0)) == 64
   around = np.array([[[1, 0, 7], [1, 255, 7]]], np.uint8)
   ends = np.asarray(look_up_module.coordinates(jnp.asarray(around)))[0]
