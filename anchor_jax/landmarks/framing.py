@@ -1,4 +1,4 @@
-"""The square around a person that is cropped from every frame of a video."""
+"""The crop square: the part of a film's picture, around the person, that becomes the frame."""
 
 import dataclasses
 
@@ -8,17 +8,17 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 
-SIZES = (32, 2048)  # pixels, lowest and highest height and width of frames
+SIZES = (32, 2048)  # pixels, smallest and largest frame
 
 
 @dataclasses.dataclass(frozen=True)
 class CropSquare:
-  """A square crop, the same for all frames of a video.
+  """A square crop, the same in all frames of a video.
 
   Attributes:
-    left, top: its corner in the source picture, in pixels.
-    side: its height and width in the source picture, pixels.
-    size: height and width that it is resized to.
+    left, top: corner in the source picture, in pixels.
+    side: height and width in the source picture, in pixels.
+    size: height and width after resizing, in pixels.
   """
 
   left: int
@@ -28,31 +28,31 @@ class CropSquare:
 
   @property
   def scale(self) -> float:
-    """Target pixels a source pixel."""
+    """Target pixels per source pixel."""
     return self.size / self.side
 
   def image(self, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "S S *C"]:
-    """The square of a picture, resized."""
+    """Returns the square of a picture, resized."""
     inside = picture[self.top : self.top + self.side, self.left : self.left + self.side]
     if self.side == self.size:
       return inside
-    how = cv2.INTER_AREA if self.size < self.side else cv2.INTER_CUBIC
-    return cv2.resize(inside, (self.size, self.size), interpolation=how)
+    interpolation = cv2.INTER_AREA if self.size < self.side else cv2.INTER_CUBIC
+    return cv2.resize(inside, (self.size, self.size), interpolation=interpolation)
 
   def mask(self, mask: UInt8[NdArray, "H W"]) -> UInt8[NdArray, "S S"]:
-    """The square of a mask, resized; 0 or 255."""
+    """Returns the square of a mask, resized; 0 or 255."""
     return np.where(self.image(mask) > 127, 255, 0).astype(np.uint8)
 
   def surface(self, surface: UInt8[NdArray, "H W 3"] | None) -> UInt8[NdArray, "S S 3"] | None:
-    """The square of a surface map, resized by picking the nearest pixel, so that charts never mix; None stays None."""
+    """Returns the square of a surface map, resized to nearest pixels so that charts never mix; None stays None."""
     if surface is None:
       return None
-    centres = (np.arange(self.size) + 0.5) * (self.side / self.size)
-    rows, columns = (centres.astype(int) + corner for corner in (self.top, self.left))
+    centers = (np.arange(self.size) + 0.5) * (self.side / self.size)
+    rows, columns = (centers.astype(int) + corner for corner in (self.top, self.left))
     return surface[rows[:, None], columns]
 
   def points(self, points: Float[NdArray, "*N D"]) -> Float[NdArray, "*N D"]:
-    """Points of the source picture, in pixels of the square; a third coordinate (depth) is only scaled."""
+    """Returns points of the source picture in pixels of the square; a third coordinate (depth) is only scaled."""
     moved = np.array(points, np.float32)
     moved[..., 0] -= self.left
     moved[..., 1] -= self.top
@@ -60,20 +60,20 @@ class CropSquare:
 
 
 def check_size(size: int) -> None:
-  """Checks that frames can have this height and width in pixels; raises UserError otherwise."""
+  """Raises UserError unless frames can have this height and width in pixels."""
   if not SIZES[0] <= size <= SIZES[1] or size % 8:
     raise UserError(f"--size={size}: give a multiple of 8 from {SIZES[0]} to {SIZES[1]}")
 
 
-def square_around(width: int, height: int, centre: tuple[float, float], size: int) -> CropSquare:
-  """The largest square within a picture of (width, height) whose middle is as near to `centre` as it can be."""
+def square_around(width: int, height: int, center: tuple[float, float], size: int) -> CropSquare:
+  """Returns the largest square within a picture of (width, height), centered as near to `center` as possible."""
   side = min(width, height)
-  left, top = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(centre, (width, height)))
+  left, top = (int(np.clip(round(c - side / 2), 0, n - side)) for c, n in zip(center, (width, height)))
   return CropSquare(left, top, side, size)
 
 
 def center_of(landmarks: Float[NdArray, "T N 2"], width: int, height: int) -> tuple[float, float]:
-  """Where a person is in a video: the median of her landmarks; the middle of the picture where there are none."""
+  """Returns a person's place in a video: the median of the landmarks, or the picture's middle without any."""
   known = landmarks[np.isfinite(landmarks).all(axis=-1)]
   if not len(known):
     return width / 2, height / 2

@@ -1,11 +1,11 @@
-"""Measures of a person's body and of her place in the picture, robust over a video.
+"""Body measures: lengths of a person's body and its place in the picture, robust over a video.
 
-Lengths are shares of the side of the square that is cropped from the video (`framing.CropSquare`), so that they do not
-depend on the size of the frames. The depth that a landmark model guesses is not to be trusted, so limbs are measured in
-the picture: the 95th percentile of their lengths, since a limb looks shortest when it points at the camera.
+Lengths are shares of the side of the crop square (`framing.CropSquare`), so they do not depend on the size of the
+frames. The landmark model's depth is unreliable, so limbs are measured in the picture: as the 95th percentile of their
+lengths, since a limb that points at the camera looks short.
 
-Only frames in which the person, the face or the hand was found are measured. Shots may be as near or as far as they
-like: within each the lengths are taken in widths of its shoulders.
+Only frames in which the person, the face or the hand was found count. Shots may differ in scale: within each shot,
+lengths are measured in shoulder widths.
 """
 
 import dataclasses
@@ -22,30 +22,30 @@ from anchor_jax.landmarks.widths import Widths
 
 EARS = (7, 8)  # among the body points
 _LIMB_PERCENTILE = 95
-_LEAST_FRAMES = 5  # of a shot whose shoulders are measured
-_LEAST_SEEN = 0.05  # of the frames: a limb that is within the picture in fewer is not measured
-# A part of an arm that is shorter than this share of the shoulders, or a forearm than that of the upper arm, points at
-# the camera in nearly all frames: its length is not known. Of adults the upper arm has 0.9, the forearm 0.75.
+_LEAST_FRAMES = 5  # a shot with fewer uses the shoulder width of all shots
+_LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of the frames is not measured
+# Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
+# camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
-_LARGEST = 10.0  # sides of the square: a stored measure beyond this is damaged
+_LARGEST = 10.0  # sides of the square; a larger stored measure is damaged
 
 
 @dataclasses.dataclass(frozen=True)
 class BodyMeasures:
-  """What is known of a body; lengths in sides of the square.
+  """Measures of one body; lengths in sides of the crop square.
 
   Attributes:
     place: x and y of the middle between the shoulders, the median over the video.
-    shoulders: between the shoulders, the 80th percentile, since a turned body looks narrower.
-    neck: from the middle between the shoulders to the middle between the ears, median.
-    torso: from the middle between the shoulders to that between the hips, median.
-    hips: between the hips, median.
-    palm: from the wrist to the knuckle of the middle finger, in three dimensions, median of both hands.
-    upper_arm: from shoulder to elbow, of both arms; None where it is hardly ever within the picture, or points at the
-      camera in nearly all frames.
-    forearm: from elbow to wrist, in the same way.
-    face: width and height of the face's mesh in three dimensions, median; None where no face was found.
-    widths: of her solids, clothes and hair included (body/fit.py); None for those of a standard body, as in files of
+    shoulders: distance between the shoulders, the 80th percentile, since a turned body looks narrower.
+    neck: middle between the shoulders to middle between the ears, median.
+    torso: middle between the shoulders to middle between the hips, median.
+    hips: distance between the hips, median.
+    palm: wrist to middle knuckle in three dimensions, median of both hands.
+    upper_arm: shoulder to elbow, of both arms; None if it is almost never inside the picture, or points at the camera
+      in nearly all frames.
+    forearm: elbow to wrist, likewise.
+    face: width and height of the face mesh in three dimensions, median; None if no face was found.
+    widths: of the body's solids, clothes and hair included (body/fit.py); None for a standard body, as in files of
       earlier versions.
   """
 
@@ -72,7 +72,7 @@ class BodyMeasures:
     """Returns the measures that `to_json` wrote.
 
     Raises:
-      ValueError, KeyError or TypeError: they are not.
+      ValueError, KeyError or TypeError: the values are no such measures.
     """
     read: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -94,11 +94,11 @@ class BodyMeasures:
 
 
 def measure(track: Track, square: CropSquare) -> BodyMeasures:
-  """Measures the person of a track, over all frames that can be trusted.
+  """Returns the measures of the person in a track, over all frames in which the person was found.
 
   Args:
-    track: mended.
-    square: the crop of her video.
+    track: filled and smoothed.
+    square: the crop square of its video.
   """
   found = np.ones(len(track), bool) if track.has_body is None else track.has_body
   body, unit = track.body[found], _units(track, found)
@@ -106,8 +106,8 @@ def measure(track: Track, square: CropSquare) -> BodyMeasures:
   x, y = (np.median(middle, axis=0) - (square.left, square.top)) / square.side
   width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
   shoulders = _positive(float(np.percentile(width, 80)) / square.side)
-  apart = lambda points: np.linalg.norm(points, axis=-1) / unit
-  usual = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
+  in_units = lambda vectors: np.linalg.norm(vectors, axis=-1) / unit
+  median = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
   upper_arm, forearm = (
     _limb(track, body[:, start, :2], body[:, end, :2], unit) for start, end in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS))
   )
@@ -116,24 +116,23 @@ def measure(track: Track, square: CropSquare) -> BodyMeasures:
   return BodyMeasures(
     place=(float(x), float(y)),
     shoulders=shoulders,
-    neck=usual(apart(body[:, EARS, :2].mean(axis=1) - middle)),
-    torso=usual(apart(body[:, HIPS, :2].mean(axis=1) - middle)),
-    hips=usual(apart(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
-    palm=_palm(track, found, unit, usual),
+    neck=median(in_units(body[:, EARS, :2].mean(axis=1) - middle)),
+    torso=median(in_units(body[:, HIPS, :2].mean(axis=1) - middle)),
+    hips=median(in_units(body[:, HIPS[0], :2] - body[:, HIPS[1], :2])),
+    palm=_palm(track, found, unit, median),
     upper_arm=None if upper_arm is None else _positive(upper_arm * shoulders),
     forearm=None if forearm is None else _positive(forearm * shoulders),
-    face=_face(track, found, unit, usual),
+    face=_face(track, found, unit, median),
   )
 
 
 def _units(track: Track, found: Bool[NdArray, " T"]) -> Float[NdArray, " F"]:
-  """Pixels between the shoulders in the shot of each frame in which the person was found; all shots' in short ones."""
-  whole = _width(track.body[found])
-  units = np.full(len(track), whole)
+  """Shoulder width in pixels for each frame with the person: that of its shot, or of the full track in short shots."""
+  units = np.full(len(track), _width(track.body[found]))
   for first, last in track.shots if len(track.shots) > 1 else ():
-    here = found[first:last]
-    if here.sum() >= _LEAST_FRAMES:
-      units[first:last] = _width(track.body[first:last][here])
+    found_in_shot = found[first:last]
+    if found_in_shot.sum() >= _LEAST_FRAMES:
+      units[first:last] = _width(track.body[first:last][found_in_shot])
   return units[found]
 
 
@@ -142,39 +141,39 @@ def _width(body: Float[NdArray, "T 33 3"]) -> float:
   return max(float(np.percentile(np.linalg.norm(body[:, 11, :2] - body[:, 12, :2], axis=-1), 80)), 1e-6)
 
 
-def _palm(track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any) -> float:
-  """The palms' length: of the hands that were found, else of those that were placed on the wrists."""
+def _palm(track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], median: Any) -> float:
+  """Palm length of the hands that were found, or else of those that were placed on the wrists."""
   hands = track.hands[found]
   lengths = np.linalg.norm(hands[:, :, 9] - hands[:, :, 0], axis=-1) / unit[:, None]
   known = None if track.has_hands is None else track.has_hands[found]
-  return usual(lengths if known is None or not known.any() else lengths[known])
+  return median(lengths if known is None or not known.any() else lengths[known])
 
 
 def _face(
-  track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], usual: Any
+  track: Track, found: Bool[NdArray, " T"], unit: Float[NdArray, " F"], median: Any
 ) -> tuple[float, float] | None:
-  """Width and height of the face; None where it was never found."""
+  """Width and height of the face; None if it was never found."""
   face = track.face[found]
   known = np.isfinite(face[:, 0, 0])
   if not known.all():
     return None
   seen = track.has_face[found] if track.has_face[found].any() else known
   across, along = (np.linalg.norm(face[seen, a] - face[seen, b], axis=-1) for a, b in ((454, 234), (10, 152)))
-  return usual(across / unit[seen]), usual(along / unit[seen])
+  return median(across / unit[seen]), median(along / unit[seen])
 
 
 def _positive(length: float) -> float:
-  """The length, at least a thousandth of the side, so that it can be divided by."""
+  """The length, at least a thousandth of the side, so that it is a safe divisor."""
   return max(length, 1e-3)
 
 
 def _limb(
   track: Track, start: Float[NdArray, "F 2 2"], end: Float[NdArray, "F 2 2"], unit: Float[NdArray, " F"]
 ) -> float | None:
-  """Length of a limb of both sides in shoulder widths, where it is within the picture: beyond it the model guesses."""
+  """Length of a limb of both sides in shoulder widths; landmarks outside the picture are guesses and do not count."""
   picture = np.array([track.width, track.height])
   seen = np.all([(points >= 0).all(axis=-1) & (points < picture).all(axis=-1) for points in (start, end)], axis=0)
-  if seen.sum() < max(1, _LEAST_SEEN * len(start)):
+  if seen.sum() < max(1, _LEAST_VISIBLE * len(start)):
     return None
   lengths = (np.linalg.norm(end - start, axis=-1) / unit[:, None])[seen]
   length = float(np.percentile(lengths, _LIMB_PERCENTILE))
@@ -182,10 +181,10 @@ def _limb(
 
 
 def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
-  """Returns the measures of one person in several videos: for each the median, weighted by the videos' frames."""
+  """Returns the measures of one person over several videos: medians, weighted by the videos' frames."""
   joined: dict[str, Any] = {}
   for field in dataclasses.fields(BodyMeasures):
-    if field.name == "widths":  # fitted to all of her videos at once; of those fitted apart, the longest's
+    if field.name == "widths":  # usually fitted to all videos at once; if not, those of the longest video
       fitted = [(count, one.widths) for one, count in zip(measures, frames, strict=True) if one.widths is not None]
       joined["widths"] = max(fitted, key=lambda pair: pair[0])[1] if fitted else None
       continue
@@ -203,6 +202,6 @@ def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> 
 def _weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
   order = np.argsort(values)
   reached = np.cumsum(np.asarray(weights)[order])
-  # where one half of the weight ends and the other begins between two values, their mean
+  # the mean of two values where half of the weight ends between them
   middle = [np.searchsorted(2 * reached, reached[-1], side=side) for side in ("left", "right")]
   return float(np.mean([values[order[min(int(place), len(values) - 1)]] for place in middle]))

@@ -1,8 +1,8 @@
-"""Retargeting: the track of one person mapped onto the body of another, and onto her place in the picture.
+"""Retargeting: maps the track of a driving person onto the body measures of another, the target.
 
-Every bone keeps its direction and is scaled by one factor for the whole video: her length over the driving person's.
-So her own motion stays as it is, no frame depends on those before it, and errors of single frames are not amplified.
-What a hand touches is not kept: it misses a chin or the other hand by what the arms' proportions differ.
+Every bone keeps its direction and is scaled by one factor for the full video: target length over driver length. So a
+person's own motion is unchanged, frames are independent of each other, and errors of single frames are not amplified.
+Contacts are not preserved: a hand misses the chin or the other hand by as much as the proportions of the arms differ.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import EARS, BodyMeasures
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 
-# How differently the proportions of one person are measured in two videos, relative. 13 clips of three signers differ
-# from the medians of their own by at most 0.48 of these, root mean square, and from the others' by at least 0.60.
+# Relative spread of the measured proportions of one person between videos. 13 clips of three signers differ from the
+# medians of their own person by at most 0.48 of these (root mean square), and from other people's by at least 0.60.
 _SPREAD = {"neck": 0.06, "upper_arm": 0.06, "forearm": 0.12, "palm": 0.12}
 _FACE_SPREAD = 0.045
 _SAME_BUILD = 0.54
-# The same camera: relative difference in scale, and sides of the square across and down.
+# Largest differences with the same camera: relative in scale, and in sides of the square across and down.
 _SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
-_FURTHEST = 2.0  # no bone is scaled by more than this, or less than its inverse, in comparison with the shoulders
+_LARGEST_RATIO = 2.0  # largest factor of a bone relative to that of the shoulders; its inverse is the smallest
 
 _HEAD = tuple(range(11))  # body points of the head
 _KNUCKLES = ((17, 19, 21), (18, 20, 22))  # body points of each hand
@@ -31,11 +31,11 @@ _LEGS = ((25, 27, 29, 31), (26, 28, 30, 32))
 
 @dataclasses.dataclass(frozen=True)
 class Scales:
-  """Factors from the driving person's lengths to hers, both in sides of their squares.
+  """Factors from the driver's lengths to the target's, both in sides of their crop squares.
 
   Attributes:
-    shoulders: of the shoulders, and of movements from place to place.
-    neck, torso, hips, upper_arm, forearm, hand: of these.
+    shoulders: for the shoulders, and for movements of the body through the picture.
+    neck, torso, hips, upper_arm, forearm, hand: for these.
     face: across and along the face.
   """
 
@@ -49,91 +49,93 @@ class Scales:
   face: tuple[float, float]
 
 
-def scales(driver: BodyMeasures, hers: BodyMeasures) -> Scales | None:
-  """Returns the factors from the driver's body to hers; None where both are the same person before the same camera.
+def scales(driver: BodyMeasures, target: BodyMeasures) -> Scales | None:
+  """Returns the factors from the driver's body to the target's; None for the same person in front of the same camera.
 
-  Where the proportions are the same and the framing is not, all factors are equal. A limb that is not known of both
-  gets the factor of the shoulders.
+  With the same proportions and another framing, all factors are equal. A limb that is not known of both people gets the
+  factor of the shoulders.
   """
-  whole = hers.shoulders / driver.shoulders
-  if _same_build(driver, hers):
-    moved = np.abs(np.subtract(driver.place, hers.place))
-    if abs(whole - 1) < _SAME_SCALE and (moved < _SAME_PLACE).all():
+  shoulders = target.shoulders / driver.shoulders
+  if _same_build(driver, target):
+    moved = np.abs(np.subtract(driver.place, target.place))
+    if abs(shoulders - 1) < _SAME_SCALE and (moved < _SAME_PLACE).all():
       return None
-    return Scales(whole, whole, whole, whole, whole, whole, whole, (whole, whole))
+    return Scales(*[shoulders] * 7, face=(shoulders, shoulders))
 
-  def factor(of_hers: float | None, of_driver: float | None) -> float:
-    if of_hers is None or of_driver is None:
-      return whole
-    return float(np.clip(of_hers / of_driver, whole / _FURTHEST, whole * _FURTHEST))
+  def factor(of_target: float | None, of_driver: float | None) -> float:
+    if of_target is None or of_driver is None:
+      return shoulders
+    return float(np.clip(of_target / of_driver, shoulders / _LARGEST_RATIO, shoulders * _LARGEST_RATIO))
 
   names = ("neck", "torso", "hips", "upper_arm", "forearm")
-  bones = {name: factor(getattr(hers, name), getattr(driver, name)) for name in names}
-  faces = zip(hers.face or (None, None), driver.face or (None, None))
+  bones = {name: factor(getattr(target, name), getattr(driver, name)) for name in names}
+  faces = zip(target.face or (None, None), driver.face or (None, None))
   across, along = (factor(*pair) for pair in faces)
-  return Scales(whole, **bones, hand=factor(hers.palm, driver.palm), face=(across, along))
+  return Scales(shoulders, **bones, hand=factor(target.palm, driver.palm), face=(across, along))
 
 
-def _same_build(driver: BodyMeasures, hers: BodyMeasures) -> bool:
-  """Whether the proportions differ no more than they do between videos of one person."""
-  pairs = [(getattr(driver, name), getattr(hers, name), spread) for name, spread in _SPREAD.items()]
-  if driver.face is not None and hers.face is not None:
-    pairs += [(*pair, _FACE_SPREAD) for pair in zip(driver.face, hers.face)]
-  whole = hers.shoulders / driver.shoulders
+def _same_build(driver: BodyMeasures, target: BodyMeasures) -> bool:
+  """Whether the proportions differ no more than between videos of one person."""
+  pairs = [(getattr(driver, name), getattr(target, name), spread) for name, spread in _SPREAD.items()]
+  if driver.face is not None and target.face is not None:
+    pairs += [(*pair, _FACE_SPREAD) for pair in zip(driver.face, target.face)]
+  ratio = target.shoulders / driver.shoulders
   differences = [
-    math.log(whole * one / other) / spread for one, other, spread in pairs if one is not None and other is not None
+    math.log(ratio * of_driver / of_target) / spread
+    for of_driver, of_target, spread in pairs
+    if of_driver is not None and of_target is not None
   ]
   return float(np.sqrt(np.mean(np.square(differences)))) < _SAME_BUILD
 
 
 def retarget(
-  track: Track, square: CropSquare, driver: BodyMeasures, hers: BodyMeasures
+  track: Track, square: CropSquare, driver: BodyMeasures, target: BodyMeasures
 ) -> tuple[Track, CropSquare] | None:
-  """Returns the motion of a track as another person makes it, and the square to render it in.
+  """Returns a track retargeted to another body, and the square to render it in; None if nothing needs to change.
 
   Args:
-    track: mended, of the driving person.
-    square: the crop of the driving video, of the size of the renders.
+    track: of the driver, filled and smoothed.
+    square: the crop square of the driving video, of the size of the renders.
     driver: measures of the track in that square.
-    hers: of the person who is to make the motion, in the square that she was filmed in.
+    target: measures of the person who is to make the motion, in the crop square of the target's own film.
 
   Returns:
-    A track in pixels of the renders without the masks of the video, which show the other person; None where the driver
-    is the same person before the same camera, see `scales`.
+    A track in pixels of the renders, without the video's masks, which show the driver. None if driver and target are
+    the same person in front of the same camera; see `scales`.
   """
-  by = scales(driver, hers)
-  if by is None:
+  factors = scales(driver, target)
+  if factors is None:
     return None
   size = square.size
   old, face, hands = (square.points(points).astype(np.float64) for points in (track.body, track.face, track.hands))
   new = np.empty_like(old)
   middle = old[:, SHOULDERS].mean(axis=1, keepdims=True)
   rest = np.array([*np.multiply(driver.place, size), 0.0])
-  moved = np.array([*np.multiply(hers.place, size), 0.0]) + by.shoulders * (middle - rest)
-  new[:, SHOULDERS] = moved + by.shoulders * (old[:, SHOULDERS] - middle)
+  moved = np.array([*np.multiply(target.place, size), 0.0]) + factors.shoulders * (middle - rest)
+  new[:, SHOULDERS] = moved + factors.shoulders * (old[:, SHOULDERS] - middle)
 
   hips = old[:, HIPS].mean(axis=1, keepdims=True)
-  moved_hips = moved + by.torso * (hips - middle)
-  new[:, HIPS] = moved_hips + by.hips * (old[:, HIPS] - hips)
+  moved_hips = moved + factors.torso * (hips - middle)
+  new[:, HIPS] = moved_hips + factors.hips * (old[:, HIPS] - hips)
   ears = old[:, EARS].mean(axis=1, keepdims=True)
-  moved_ears = moved + by.neck * (ears - middle)
-  across, along = by.face
+  moved_ears = moved + factors.neck * (ears - middle)
+  across, along = factors.face
   new[:, _HEAD] = moved_ears + np.array([across, along, across]) * (old[:, _HEAD] - ears)
   new_hands = np.empty_like(hands)
   for side in (0, 1):
 
-    def carry(start: int, end: int | list[int], scale: float) -> None:
+    def scale_bone(start: int, end: int | list[int], factor: float) -> None:
       ends = [end] if isinstance(end, int) else end
-      new[:, ends] = new[:, start, None] + scale * (old[:, ends] - old[:, start, None])
+      new[:, ends] = new[:, start, None] + factor * (old[:, ends] - old[:, start, None])
 
-    carry(SHOULDERS[side], ELBOWS[side], by.upper_arm)
-    carry(ELBOWS[side], WRISTS[side], by.forearm)
-    carry(WRISTS[side], list(_KNUCKLES[side]), by.hand)
-    carry(HIPS[side], list(_LEGS[side]), by.torso)
+    scale_bone(SHOULDERS[side], ELBOWS[side], factors.upper_arm)
+    scale_bone(ELBOWS[side], WRISTS[side], factors.forearm)
+    scale_bone(WRISTS[side], list(_KNUCKLES[side]), factors.hand)
+    scale_bone(HIPS[side], list(_LEGS[side]), factors.torso)
     wrist, moved_wrist = old[:, WRISTS[side], None], new[:, WRISTS[side], None]
-    new_hands[:, side] = moved_wrist + by.hand * (hands[:, side] - wrist)
-  new_face = _scaled_face(face, ears, moved_ears, by.face)
-  fitted = dataclasses.replace(
+    new_hands[:, side] = moved_wrist + factors.hand * (hands[:, side] - wrist)
+  new_face = _scaled_face(face, ears, moved_ears, factors.face)
+  retargeted = dataclasses.replace(
     track,
     width=size,
     height=size,
@@ -142,7 +144,7 @@ def retarget(
     hands=new_hands.astype(np.float32),
     masks=(),
   )
-  return fitted, CropSquare(0, 0, size, size)
+  return retargeted, CropSquare(0, 0, size, size)
 
 
 def _scaled_face(
@@ -153,7 +155,7 @@ def _scaled_face(
 ) -> Float[NdArray, "T N 3"]:
   """The face's points scaled about the middle between the ears, across and along the face of each frame.
 
-  NaN where the face was never found. The depth of the face starts in the head, not at the hips as the ears' does.
+  NaN if the face was never found. The face's depth is relative to the head; the ears' depth is relative to the hips.
   """
   across, along = scale
   flat = np.array([1.0, 1.0, 0.0])

@@ -1,12 +1,12 @@
-"""Reads and writes sidecars: a video `NAME.mp4` whose poses are known has a folder `NAME.anchor/` beside it.
+"""Sidecars: a video `NAME.mp4` whose poses are known has a folder `NAME.anchor/` beside it.
 
   pose.mkv        the pose render of every frame (lossless RGB)
-  masks.mkv       the person's mask in the red channel, the face's in the green (lossless; 0 or 255)
-  surface.mkv     the surface map of every frame (lossless; chart, u, v of body/charts.py); older sidecars have none
-  landmarks.npz   five face landmarks a frame, x and y in pixels of the video as it is shown, NaN where missing
+  masks.mkv       the person's mask in the red channel, the face's in the green one (lossless; 0 or 255)
+  surface.mkv     the surface map of every frame (lossless; chart, u, v of body/charts.py); older sidecars lack it
+  landmarks.npz   five face landmarks a frame, x and y in pixels of the displayed video, NaN where missing
   sidecar.json    format version, frames, width, height, fps
 
-`prepare` and `read_motion` use it instead of the landmark model. The studio's videos have one.
+`prepare` and `read_motion` use it in place of the landmark model. Studio videos have one.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ from anchor_jax.video.write import VideoWriter
 
 FORMAT = 1
 _POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"
-# Earlier versions left no list of a sidecar's files.
+# Identifies sidecars of earlier versions, which have no list of their files.
 _WRITTEN = Kind("sidecar", lambda folder: (_POSES, _MASKS, _SURFACES, "landmarks.npz", "sidecar.json"))
-_LARGEST_FACTS = 2**20  # bytes of sidecar.json; ours has about a hundred
+_LARGEST_FACTS = 2**20  # bytes of sidecar.json, which normally has about a hundred
 
 
 @runtime_checkable
 class Posed(Protocol):
-  """The fields of a frame with its pose, as a `PosedFrame` or a frame of the studio has them."""
+  """A frame with its pose, such as a `PosedFrame` or a studio frame."""
 
   @property
   def frame(self) -> UInt8[NdArray, "H W 3"]:
@@ -69,12 +69,12 @@ class Posed(Protocol):
 
   @property
   def surface(self) -> UInt8[NdArray, "H W 3"] | None:
-    """Which part of the body each pixel of the pose shows, as (chart, u, v); None where that is not known."""
+    """The pose render's surface map (chart, u, v); None if unknown."""
     ...
 
 
 class PoseRender(NamedTuple):
-  """The pose side of a frame; see `Posed`."""
+  """Pose render, face mask and surface map of a frame; see `Posed`."""
 
   pose: UInt8[NdArray, "H W 3"]
   face_mask: UInt8[NdArray, "H W"]
@@ -82,7 +82,7 @@ class PoseRender(NamedTuple):
 
 
 class PosedFrame(NamedTuple):
-  """One frame of a video with its pose, masks and landmarks, all of one size; see `Posed`."""
+  """A frame of a video with its pose, masks and landmarks, all of one size; see `Posed`."""
 
   frame: UInt8[NdArray, "H W 3"]
   pose: UInt8[NdArray, "H W 3"]
@@ -98,7 +98,7 @@ def sidecar_path(video: str | os.PathLike) -> Path:
 
 
 def has_sidecar(video: str | os.PathLike) -> bool:
-  """Whether a video has a sidecar with its poses, masks and landmarks."""
+  """Returns whether a video has a sidecar."""
   return os.path.isdir(sidecar_path(video))
 
 
@@ -111,19 +111,19 @@ def write_posed_video(
   progress: str | None = None,
   metadata: dict[str, str] | None = None,
 ) -> int:
-  """Writes a video and its sidecar from frames as the studio renders them; returns the number of frames.
+  """Writes a video and its sidecar; returns the number of frames.
 
   Args:
     path: the video, an .mp4 file; the sidecar goes beside it.
-    frames: anything with the fields of `PosedFrame`, taken one at a time.
+    frames: frames with poses, consumed one at a time.
     fps: frames per second.
-    total: number of frames to come, for the progress bar.
-    progress: what the progress bar says; None for no bar.
+    total: expected number of frames, for the progress bar.
+    progress: label of the progress bar; None for no bar.
     metadata: text tags of the video file.
 
   Raises:
     UserError: the video or the sidecar cannot be written, or there is no frame.
-    ValueError: some frames have a surface map and others have none.
+    ValueError: only some of the frames have a surface map.
   """
   landmarks, size, surfaces = [], (0, 0), None
   with ExitStack() as stack:
@@ -139,7 +139,7 @@ def write_posed_video(
       if item.surface is not None and not landmarks:
         surfaces = stack.enter_context(VideoWriter(folder / _SURFACES, fps, lossless=True))
       if (surfaces is None) != (item.surface is None):
-        raise ValueError(f"frame {len(landmarks)} of {path}: either all frames have a surface map, or none")
+        raise ValueError(f"frame {len(landmarks)} of {path}: either all frames have a surface map or none")
       if surfaces is not None and item.surface is not None:
         surfaces.write(item.surface)
       landmarks.append(item.landmarks)
@@ -149,8 +149,8 @@ def write_posed_video(
   return len(landmarks)
 
 
-def _refuse(video: Path, why: str) -> UserError:
-  return UserError(f"the poses of {video} in {sidecar_path(video)} {why}: {_remedy(video)}")
+def _error(video: Path, reason: str) -> UserError:
+  return UserError(f"the poses of {video} in {sidecar_path(video)} {reason}: {_remedy(video)}")
 
 
 def _remedy(video: Path) -> str:
@@ -159,13 +159,13 @@ def _remedy(video: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class PosedVideo:
-  """A video with a sidecar, both checked; make one with `open_posed_video`.
+  """A video and its sidecar, both checked by `open_posed_video`.
 
   Attributes:
     path: the video.
-    info: its facts, with the width and height of the poses.
+    info: from `probe`, with the width and height of the poses.
     landmarks: five face landmarks of every frame, x and y in pixels of the video, NaN where missing.
-    pose_info, mask_info, surface_info: facts of the sidecar's streams; None where there are no surface maps.
+    pose_info, mask_info, surface_info: of the sidecar's streams; None without surface maps.
   """
 
   path: Path
@@ -176,7 +176,7 @@ class PosedVideo:
   surface_info: VideoInfo | None = None
 
   def frames(self, first: int = 0) -> Iterator[PosedFrame]:
-    """Yields the frames from number `first` on with their poses, at the video's size.
+    """Yields frames with their poses from number `first` on, at the video's size.
 
     Raises:
       UserError: a stream is damaged.
@@ -189,12 +189,12 @@ class PosedVideo:
       yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points, surface)
 
   def shows_person(self, first: int, last: int) -> Bool[NdArray, " T"]:
-    """Returns for frames `first` to `last` (exclusive) whether the person's mask covers a thousandth of the picture."""
+    """Returns for frames `first` to `last` (exclusive) whether the person covers a thousandth of the picture."""
     masks = itertools.islice(read_frames(sidecar_path(self.path) / _MASKS, first, self.mask_info), last - first)
     return np.array([(mask[..., 0] > 127).mean() > 0.001 for mask in masks], bool)
 
   def poses(self, first: int = 0) -> Iterator[PoseRender]:
-    """Yields the pose side of the frames from number `first` on; the video itself is not decoded."""
+    """Yields the pose renders from number `first` on, without decoding the video itself."""
     for pose, masks, surface in itertools.islice(self._streams(first), max(0, self.info.frames - first)):
       yield PoseRender(pose, masks[..., 1].copy(), surface)
 
@@ -210,16 +210,16 @@ class PosedVideo:
 
 
 def open_posed_video(video: str | os.PathLike, cut_off: bool = False) -> PosedVideo:
-  """Opens a video that has a sidecar, after comparing their sizes and lengths; each file is checked once.
+  """Opens a video and its sidecar; checks each file once, and that sizes and lengths match.
 
-  Of a video whose end is missing, the poses of the frames that are there are taken.
+  If the end of the video is missing, only the poses of the frames that exist are used.
 
   Args:
     video: the file.
-    cut_off: take what is there of it, however much is missing; see `probe`.
+    cut_off: accept any missing amount; see `probe`.
 
   Raises:
-    UserError: they do not match, or either is damaged or missing.
+    UserError: video and sidecar do not match, or either is damaged or missing.
   """
   video = Path(video)
   info = probe(video, cut_off)
@@ -229,26 +229,26 @@ def open_posed_video(video: str | os.PathLike, cut_off: bool = False) -> PosedVi
   facts = _read_facts(video)
   stored = info.geometry._replace(stretched=None)
   if info.geometry.stretched is not None and stored.size == (facts["width"], facts["height"]):
-    # Made when pixels that are not square were taken for square ones.
+    # written by a version that took all pixels for square ones
     info = dataclasses.replace(info, geometry=stored, width=facts["width"], height=facts["height"])
   for name, count in facts.items():
-    # H.264 pads an odd picture by one row or column; the poses keep the true size
+    # H.264 pads odd sizes by one row or column; the poses have the true size
     slack = range(2) if name != "frames" else range(-info.missing, 1)
     if getattr(info, name) - count not in slack:
-      raise _refuse(video, f"have {name} {count}, the video {getattr(info, name)}")
+      raise _error(video, f"have {name} {count}, the video {getattr(info, name)}")
   streams = []
   for stream in (_POSES, _MASKS, *([_SURFACES] if (folder / _SURFACES).exists() else [])):
     streams.append(probe(folder / stream))
     for name, count in facts.items():
       if getattr(streams[-1], name) != count:
-        raise _refuse(video, f"have {stream} with {name} {getattr(streams[-1], name)} instead of {count}")
+        raise _error(video, f"have {stream} with {name} {getattr(streams[-1], name)} instead of {count}")
   landmarks = _read_landmarks(video, facts["frames"])[: info.frames]
   return PosedVideo(video, dataclasses.replace(info, width=facts["width"], height=facts["height"]), landmarks, *streams)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Facts:
-  """What sidecar.json holds."""
+  """The fields of sidecar.json."""
 
   format: Literal[1]
   frames: Annotated[int, Within(1, 2**40)]
@@ -257,7 +257,7 @@ class _Facts:
 
 
 def _read_facts(video: Path) -> dict[str, int]:
-  """Frames, width and height that a sidecar claims."""
+  """Frames, height and width from sidecar.json."""
   path = sidecar_path(video) / "sidecar.json"
   facts = read_fields(path, _Facts, "sidecar", _remedy(video), most=_LARGEST_FACTS, version=FORMAT)
   return {name: getattr(facts, name) for name in ("frames", "height", "width")}
@@ -268,10 +268,10 @@ def _read_landmarks(video: Path, frames: int) -> Float[NdArray, "T 5 2"]:
   path, name = sidecar_path(video) / "landmarks.npz", "landmarks"
   arrays = read_arrays(path, "sidecar", _remedy(video), names=(name,))
   if name not in arrays:
-    raise _refuse(video, f"have no {name} in {path.name}")
+    raise _error(video, f"have no {name} in {path.name}")
   landmarks = arrays[name]
   if landmarks.shape != (frames, 5, 2):
-    raise _refuse(video, f"have landmarks of shape {one_line(landmarks.shape)} for {frames} frames")
+    raise _error(video, f"have landmarks of shape {one_line(landmarks.shape)} for {frames} frames")
   if landmarks.dtype.kind not in "fiu":
-    raise _refuse(video, f"have landmarks of type {one_line(landmarks.dtype)} instead of real numbers")
+    raise _error(video, f"have landmarks of type {one_line(landmarks.dtype)} instead of real numbers")
   return landmarks.astype(np.float32)

@@ -1,30 +1,30 @@
-"""How wide a person's solids are: factors on the widths of a standard body, kept with her measures."""
+"""Widths: factors on the radii of a standard body's solids, stored with the person's body measures."""
 
 import dataclasses
 import math
 from typing import Any
 
-# Heights of the torso's factors over the root of the neck, metres of an average body: from the hips to the collar.
+# Heights of the torso factors above the root of the neck, meters of an average body: from the hips to the collar.
 TORSO_HEIGHTS = (-0.55, -0.40, -0.26, -0.14, -0.05, 0.012, 0.075)
-LIMITS = (0.7, 1.7)  # of the factors that are measured
-_STORED = (0.1, 10.0)  # a stored factor beyond this is damaged
+LIMITS = (0.7, 1.7)  # of fitted factors
+_STORED = (0.1, 10.0)  # a stored factor outside this range is damaged
 _TORSO = len(TORSO_HEIGHTS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Widths:
-  """Factors on the widths of the solids of `render.PoseRenderer`; clothes and hair count. The default is bare.
+  """Factors on the radii of the solids of `body.pose.PoseRenderer`, clothes and hair included; default: a bare body.
 
   Attributes:
     torso: at `TORSO_HEIGHTS`, linear between them, constant below.
-    slope: of the shoulder's slope at the neck.
-    shoulder, elbow, wrist: of both arms there, linear between them.
-    fingers: of fingers and palms.
-    neck: of the neck.
-    jaw: of the head's lower half behind the face.
-    skull: of its upper half across and, with hair, upwards.
-    hair: of hair that falls behind the face: half its breadth in half widths of the face, and how far it goes below the
-      head's middle in heights of the face; None where there is none.
+    slope: the slope of the shoulders at the neck.
+    shoulder, elbow, wrist: both arms at these joints, linear between them.
+    fingers: fingers and palms.
+    neck: the neck.
+    jaw: the head's lower half behind the face.
+    skull: its upper half, across and (with hair) upwards.
+    hair: hair that falls behind the face: width in face widths, and reach below the head's middle in face heights; None
+      without such hair.
   """
 
   torso: tuple[float, ...] = (1.0,) * _TORSO
@@ -48,7 +48,7 @@ class Widths:
     """Returns the factors that `to_json` wrote.
 
     Raises:
-      ValueError, KeyError or TypeError: they are not.
+      ValueError, KeyError or TypeError: the values are no such factors.
     """
     read: dict[str, Any] = {}
     for name, standard in dataclasses.asdict(cls()).items():

@@ -1,3 +1,5 @@
+"""Sidecars are written, read back, and checked against their video."""
+
 import json
 import os
 import shutil
@@ -17,12 +19,12 @@ def clip(tmp_path, posed_frames):
   return path
 
 
-def test_round_trip(clip, posed_frames):
+def test_a_posed_video_round_trips(clip, posed_frames):
   video = sidecar.open_posed_video(clip)
   info = video.info
   assert (info.frames, info.width, info.height) == (6, 41, 30)  # of the poses; H.264 pads to even sizes
-  back = list(video.frames())
-  for found, true in zip(back, posed_frames(6, (30, 41), missing=(2,)), strict=True):
+  read = list(video.frames())
+  for found, true in zip(read, posed_frames(6, (30, 41), missing=(2,)), strict=True):
     assert found.frame.shape == (30, 41, 3) and np.abs(found.frame.astype(int) - true.frame).mean() < 10
     for name in ("pose", "person_mask", "face_mask", "landmarks"):
       np.testing.assert_array_equal(getattr(found, name), getattr(true, name))
@@ -33,7 +35,7 @@ def with_maps(frames):
     yield frame._replace(surface=np.random.default_rng(number).integers(0, 256, frame.pose.shape).astype(np.uint8))
 
 
-def test_surface_maps_come_back_to_the_bit(tmp_path, posed_frames):
+def test_surface_maps_are_lossless(tmp_path, posed_frames):
   path = tmp_path / "clip.mp4"
   sidecar.write_posed_video(path, with_maps(posed_frames(5, (30, 41))), 25)
   video = sidecar.open_posed_video(path)
@@ -49,7 +51,7 @@ def test_a_sidecar_without_surface_maps_is_read_as_before(clip):
   assert [frame.surface for frame in video.frames()] == [None] * 6 == [item.surface for item in video.poses()]
 
 
-def test_surface_maps_that_do_not_fit_are_told(tmp_path, posed_frames):
+def test_surface_maps_that_do_not_fit_are_refused(tmp_path, posed_frames):
   path, other = tmp_path / "clip.mp4", tmp_path / "other.mp4"
   sidecar.write_posed_video(path, with_maps(posed_frames(5)), 25)
   sidecar.write_posed_video(other, with_maps(posed_frames(4)), 25)
@@ -60,7 +62,7 @@ def test_surface_maps_that_do_not_fit_are_told(tmp_path, posed_frames):
     sidecar.write_posed_video(tmp_path / "both.mp4", [*with_maps(posed_frames(2)), *posed_frames(1)], 25)
 
 
-def test_nothing_half_done_is_left(tmp_path, posed_frames):
+def test_a_failed_write_leaves_no_files(tmp_path, posed_frames):
   def breaks():
     yield from posed_frames(3)
     raise RuntimeError("stopped")
@@ -106,7 +108,7 @@ def _claims(folder, shape, kind="<f4"):
     file.write(bytes(64))
 
 
-def strange(folder, name):
+def make_pipe(folder, name):
   (folder / name).unlink()
   os.mkfifo(folder / name)
 
@@ -135,9 +137,9 @@ HOSTILE = {
   "terabytes": (lambda folder: _claims(folder, (10**12, 5, 2)), "shape .1000000000000, 5, 2. claims"),
   "wide items": (lambda folder: _claims(folder, (6, 5, 2), "<U99999999"), "claims 23999999760"),
   "cut array": (lambda folder: _claims(folder, (6, 5, 2)), "landmarks.npz"),
-  "a pipe": (lambda folder: strange(folder, "landmarks.npz"), "landmarks.npz is a pipe"),
-  "a pipe of facts": (lambda folder: strange(folder, "sidecar.json"), "sidecar.json is a pipe"),
-  "a pipe of poses": (lambda folder: strange(folder, "pose.mkv"), "pose.mkv is a pipe"),
+  "a pipe": (lambda folder: make_pipe(folder, "landmarks.npz"), "landmarks.npz is a pipe"),
+  "a pipe of facts": (lambda folder: make_pipe(folder, "sidecar.json"), "sidecar.json is a pipe"),
+  "a pipe of poses": (lambda folder: make_pipe(folder, "pose.mkv"), "pose.mkv is a pipe"),
   "not a number": (_facts(lambda facts: facts | {"fps": float("nan")}), "NaN is no number"),
   "no zip": (lambda folder: (folder / "landmarks.npz").write_bytes(b"nonsense"), "landmarks.npz .*damaged"),
   "a folder": (
@@ -156,7 +158,7 @@ def test_hostile_sidecars_take_one_line(clip, name):
   assert "\n" not in str(error.value) and len(str(error.value)) < 1000
 
 
-def test_damage_is_told(clip):
+def test_damaged_sidecars_are_reported(clip):
   folder = sidecar.sidecar_path(clip)
   facts = json.loads((folder / "sidecar.json").read_text())
   (folder / "sidecar.json").write_text(json.dumps(facts | {"format": 99}))

@@ -1,3 +1,5 @@
+"""Tracks: gaps are filled and points smoothed."""
+
 import dataclasses
 
 import numpy as np
@@ -7,7 +9,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.landmarks import tracks
 
 
-def test_interpolation_and_gaps():
+def test_gaps_are_interpolated_and_short_ones_are_found():
   points = np.arange(6, dtype=np.float32)[:, None, None] * np.ones((1, 2, 3), np.float32)
   holes = points.copy()
   holes[[0, 2, 3, 5]] = np.nan
@@ -23,12 +25,12 @@ def test_smoothing_calms_rest_and_follows_motion():
   # a fast sweep: 150 px, a shoulder's width, in a third of a second
   sweep = np.zeros((60, 1, 3), np.float32)
   sweep[:, 0, 0] = 75 * np.tanh((np.arange(60) - 30) / 4)
-  followed = tracks.smooth(sweep, 30.0, 150.0)
-  assert np.abs(followed - sweep).max() < 2
-  assert abs(float(followed[30, 0, 0])) < 0.1  # no lag
+  smoothed = tracks.smooth(sweep, 30.0, 150.0)
+  assert np.abs(smoothed - sweep).max() < 2
+  assert abs(float(smoothed[30, 0, 0])) < 0.1  # no lag
 
 
-def test_the_gaussian_is_one_with_point_reflection():
+def test_the_gaussian_pads_by_point_reflection():
   points = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
   for sigma in (0.3, 1.5, 4.0):  # the kernel of the last is wider than the track
     radius = int(np.ceil(3 * sigma))
@@ -50,31 +52,31 @@ def test_nothing_is_smoothed_or_filled_across_cuts(standing_track):
   face[24:] = np.nan
   body[30:32] = np.nan  # within a shot, a gap is filled
   film = standing_track(frames=40, body=body, face=face, hands=hands)
-  mended = tracks.fill_and_smooth(dataclasses.replace(film, cuts=(8, 24)))
+  filled = tracks.fill_and_smooth(dataclasses.replace(film, cuts=(8, 24)))
   step = np.where(np.arange(40) >= 24, 60, 0)[:, None]
   for name in ("body", "face"):
-    np.testing.assert_allclose(getattr(mended, name)[..., 0], getattr(track, name)[..., 0] + step, atol=1e-3)
-  assert mended.has_body.tolist() == [False] * 8 + [True] * 22 + [False] * 2 + [True] * 8
-  assert mended.part(4, 30).cuts == (4, 20) and mended.part(8, 24).cuts == ()
+    np.testing.assert_allclose(getattr(filled, name)[..., 0], getattr(track, name)[..., 0] + step, atol=1e-3)
+  assert filled.has_body.tolist() == [False] * 8 + [True] * 22 + [False] * 2 + [True] * 8
+  assert filled.part(4, 30).cuts == (4, 20) and filled.part(8, 24).cuts == ()
   blurred = tracks.fill_and_smooth(film).body[22:26, 11, 0] - track.body[22:26, 11, 0]
-  assert np.abs(blurred - [0, 0, 60, 60]).max() > 3  # what the cuts are for
+  assert np.abs(blurred - [0, 0, 60, 60]).max() > 3  # without the cuts, both scenes are blurred into each other
 
 
-def test_mending_fills_all(standing_track):
+def test_all_gaps_are_filled(standing_track):
   track = standing_track(frames=30)
   body, face, hands = track.body.copy(), track.face.copy(), track.hands.copy()
   body[5:8] = face[5:8] = np.nan
   hands[4:7, 1] = np.nan  # a short gap
   hands[:, 0] = np.nan  # never seen
-  mended = tracks.fill_and_smooth(standing_track(frames=30, body=body, face=face, hands=hands))
+  filled = tracks.fill_and_smooth(standing_track(frames=30, body=body, face=face, hands=hands))
   for name in ("body", "face", "hands"):
-    assert np.isfinite(getattr(mended, name)).all(), name
-  np.testing.assert_allclose(mended.body, track.body, atol=1e-3)
-  np.testing.assert_allclose(mended.face, track.face, atol=1e-3)
-  np.testing.assert_allclose(mended.hands[:, 1, :, :2], track.hands[:, 1, :, :2], atol=0.5)
-  assert (~mended.has_face[5:8]).all() and mended.has_face[8:].all()
-  # the relaxed hand hangs on its wrist, is of a hand's size and points down as its arm does
-  relaxed, wrist = mended.hands[0, 0], mended.body[0, tracks.WRISTS[0]]
+    assert np.isfinite(getattr(filled, name)).all(), name
+  np.testing.assert_allclose(filled.body, track.body, atol=1e-3)
+  np.testing.assert_allclose(filled.face, track.face, atol=1e-3)
+  np.testing.assert_allclose(filled.hands[:, 1, :, :2], track.hands[:, 1, :, :2], atol=0.5)
+  assert (~filled.has_face[5:8]).all() and filled.has_face[8:].all()
+  # the relaxed hand lies on its wrist, has the size of a hand and points down like its arm
+  relaxed, wrist = filled.hands[0, 0], filled.body[0, tracks.WRISTS[0]]
   np.testing.assert_allclose(relaxed[0, :2], wrist[:2], atol=0.5)
   reach = np.linalg.norm(relaxed[12, :2] - wrist[:2])
   assert 0.2 * track.shoulder_width < reach < 0.7 * track.shoulder_width and relaxed[12, 1] > wrist[1]
@@ -83,11 +85,11 @@ def test_mending_fills_all(standing_track):
 def test_a_hand_on_the_wrong_arm_is_dropped(standing_track):
   hands = standing_track().hands.copy()
   hands[:, 0] = hands[:, 1]
-  mended = tracks.fill_and_smooth(standing_track(hands=hands))
-  np.testing.assert_allclose(mended.hands[:, 0, 0, :2], mended.body[:, tracks.WRISTS[0], :2], atol=0.5)
+  filled = tracks.fill_and_smooth(standing_track(hands=hands))
+  np.testing.assert_allclose(filled.hands[:, 0, 0, :2], filled.body[:, tracks.WRISTS[0], :2], atol=0.5)
 
 
-def test_no_person_and_no_face(standing_track):
+def test_a_track_needs_a_person_but_no_face(standing_track):
   nobody = np.full((6, 33, 3), np.nan, np.float32)
   with pytest.raises(UserError, match="no person"):
     tracks.fill_and_smooth(standing_track(body=nobody))
