@@ -45,7 +45,7 @@ def test_a_module_is_called_as_the_function_of_its_name(tmp_path):
 
 
 def test_names_that_no_file_can_have_take_one_line(tmp_path):
-  reference, light = (importlib.import_module(f"anchor_jax.{name}") for name in ("reference", "store.light"))
+  reference, light = (importlib.import_module(f"anchor_jax.{name}") for name in ("inference.reference", "store.light"))
   reads = (aj.load, aj.read_motion, reference.read_reference, light.read_light_decoder)
   writes = (lambda name: aj.prepare([tmp_path / "none.mp4"], name), lambda name: aj.write_video(name, [], 25))
   for function in (*reads, *writes):

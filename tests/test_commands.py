@@ -195,8 +195,8 @@ def test_commands_that_compile_keep_their_programs(command, arguments, tmp_path,
 def test_an_error_ends_the_process_though_a_thread_still_compiles():
   code = """
 import threading, time
-from anchor_jax.cli import COMPILING, command, run
-from anchor_jax.errors import UserError
+from anchor_jax.core.cli import COMPILING, command, run
+from anchor_jax.core.errors import UserError
 
 @command
 def main():

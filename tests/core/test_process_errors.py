@@ -19,9 +19,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUN = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from anchor_jax import cli, runtime
-from anchor_jax.errors import UserError
-from anchor_jax.pod_errors import end_together
+from anchor_jax.core import cli, runtime
+from anchor_jax.core.errors import UserError
+from anchor_jax.core.process_errors import end_together
 
 @cli.command
 def main():
@@ -38,7 +38,7 @@ def main():
     if index == failing and kind == "killed":
       time.sleep(300)
     if kind == "devices":
-      from anchor_jax.config import RunConfig
+      from anchor_jax.config.run import RunConfig
       from anchor_jax.training.step import training_mesh
       training_mesh(RunConfig())
     multihost_utils.sync_global_devices("never")

@@ -87,7 +87,7 @@ def test_a_program_that_was_half_written_is_removed(home):
 def test_the_next_process_loads_what_this_one_compiled(tmp_path):
   code = """
 import collections, json, sys, jax
-from anchor_jax.runtime import enable_compilation_cache
+from anchor_jax.core.runtime import enable_compilation_cache
 seen = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: seen.update([name.rpartition("/")[2]]))
 enable_compilation_cache()
@@ -115,7 +115,7 @@ def test_the_cpu_is_divided_so_that_devices_share_a_batch(batch, accumulate, cor
   "flags, steps, devices", [("", 100, "2"), ("", 99, "1"), ("--xla_force_host_platform_device_count=3", 100, "3")]
 )
 def test_a_long_run_divides_the_cpu_unless_devices_are_given(flags, steps, devices):
-  code = "from anchor_jax import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(STEPS, 8)\n"
+  code = "from anchor_jax.core import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(STEPS, 8)\n"
   code += "import jax; print(jax.device_count())"
   code = code.replace("STEPS", str(steps))
   environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

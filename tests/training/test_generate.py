@@ -319,7 +319,7 @@ def test_the_sound_begins_where_the_picture_begins(tmp_path):
 
 _FILM = """
 import sys, time, numpy as np
-from anchor_jax.motion.resumable import ResumableWriter
+from anchor_jax.video.resumable import ResumableWriter
 writer = ResumableWriter(sys.argv[1], 10, {"a": 1}, resume=True)
 print(writer.frames, flush=True)
 for number in range(writer.frames, int(sys.argv[2])):

@@ -73,14 +73,14 @@ def _prepare(person: Person, folder: Path, smoke: bool) -> list[Command]:
   if not person.real:
     seconds = "2" if smoke and person.kind == "example" else "12"
     arguments = (f"--output={films[0]}", f"--person={person.kind}", f"--size={person.size}", f"--seconds={seconds}")
-    steps.append(Command("filming a studio person", _module("app.studio", *arguments, "--fps=10")))
+    steps.append(Command("filming a studio person", _module("app.jobs.studio", *arguments, "--fps=10")))
   prepared = (f"--output={folder / PREPARED}", f"--size={person.size}", f"--person={person.label}")
   return [*steps, Command("looking at the film", _module("prepare", *films, *prepared))]
 
 
 def _motion(place: Path, name: str, size: int, seconds: int) -> Command:
   arguments = (f"--output={place}", f"--motion={name}", f"--size={size}", f"--seconds={seconds}", f"--fps={FPS}")
-  return Command("filming the motion", _module("app.studio", *arguments))
+  return Command("filming the motion", _module("app.jobs.studio", *arguments))
 
 
 def _training(person: Person, folder: Path, smoke: bool) -> list[str]:
