@@ -31,7 +31,7 @@ from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load
 from anchor_jax.models.networks import Networks
 from anchor_jax.store import run_bundle
-from anchor_jax.store.bundle import Content, _sampling
+from anchor_jax.store.bundle import _sampling
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)
@@ -149,9 +149,10 @@ def test_a_schedule_with_zero_snr_is_written_without_a_warning(recwarn):
   """Its alpha is 0 at the first step; 1 / alpha, which no table of v-prediction needs, was computed all the same."""
   model = tiny_model()
   schedule = dataclasses.replace(model.schedule, rescale_betas_zero_snr=True)
-  networks = Networks(dataclasses.replace(model, schedule=schedule))
+  model = dataclasses.replace(model, schedule=schedule)
+  networks, config = Networks(model), RunConfig("body", model=model, sample=SAMPLE)
   null = {"null_context": np.zeros((model.image_encoder.tokens, model.unet.cross_attention_dim), np.float32)}
-  tables = _sampling(Content(networks, null, SAMPLE, 32, 1))["solver"]
+  tables = _sampling(Part(config, networks, null, 1, None))["solver"]
   assert not recwarn.list
   solver = make_solver(SAMPLE.solver, schedule, SAMPLE.steps)
   assert tables["clean_from_sample"][0] == 0 and tables["clean_from_prediction"][0] == -1
@@ -231,10 +232,10 @@ def test_a_bundle_shows_the_film_that_it_was_exported_with(tmp_path, monkeypatch
   rng, model = np.random.default_rng(0), tiny_model()
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
-  networks, config = Networks(model), RunConfig("body", model=model, data=DataConfig(appearance="full"))
+  networks, config = Networks(model), RunConfig("body", model=model, sample=SAMPLE, data=DataConfig(appearance="full"))
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
-  anyone = Person(Part(config, networks, weights, SAMPLE, 32, 1, None), None)
+  anyone = Person(Part(config, networks, weights, 1, None), None)
   frames = list(film(9))
   negative = [frame._replace(frame=255 - frame.frame) for frame in frames]
   for name, clip in (("ana", frames), ("bea", negative)):

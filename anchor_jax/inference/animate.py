@@ -23,14 +23,14 @@ from anchor_jax.core.shapes import Array, Bool, Float, Key, NdArray, PyTree, UIn
 from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
-from anchor_jax.inference.part import Part
 from anchor_jax.inference.paste import paste_faces
 from anchor_jax.inference.prefetch import in_thread, one_late
 from anchor_jax.inference.reference import Reference, square
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.channels import PoseChannels, to_unit
+from anchor_jax.store.part import Part
+from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,15 @@ def _with_moves(
       for _ in range(skipped):
         kept.popleft()
     yield picture, kept.popleft()
+
+
+def placed_pose_channels(part: Part, reference: Reference | None, mesh: Any = None) -> PoseChannels:
+  """The look-up of a part's pose channels, replicated on a mesh: from the film of a reference, else the part's own."""
+  kind = part.config.data.appearance
+  if reference is None or reference.gather is None or not needs_texture(kind):
+    return part.placed_pose_channels(mesh)
+  pose_channels = make_pose_channels(kind, reference.texture)
+  return jax.device_put(pose_channels, None if mesh is None else sharding.replicated(mesh))
 
 
 def _first_needed(part: Part, mesh: Any, start: int) -> int:
@@ -270,7 +279,7 @@ class _Painter:
     reference: Reference | None = None,
   ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
-    self.weights, self.pose_channels = part.placed_weights(mesh), part.placed_pose_channels(mesh, reference)
+    self.weights, self.pose_channels = part.placed_weights(mesh), placed_pose_channels(part, reference, mesh)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference: what does not move stays the same.
     side = size // self.networks.model.stride

@@ -6,20 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config.find import load_config
 from anchor_jax.config.run import check_seed
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.files.shipped import is_shipped
-from anchor_jax.inference.animate import animate_parts
-from anchor_jax.inference.part import Part
+from anchor_jax.inference.animate import animate_parts, placed_pose_channels
 from anchor_jax.inference.reference import Reference, read_reference, square
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
-from anchor_jax.store.bundle import Content, check_target, write_bundle
-from anchor_jax.store.light import LIGHT, read_light_decoder
+from anchor_jax.store.bundle import check_target, write_bundle
+from anchor_jax.store.light import read_light_decoder
+from anchor_jax.store.part import Part
 from anchor_jax.store.saving import write_person
-from anchor_jax.store.weights import CheckpointChoice, StoredPart, parts_in, read_part
+from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
 
 __all__ = ["Part", "Person", "Reference", "load", "read_reference"]
 
@@ -131,13 +129,7 @@ class Person:
     Raises:
       UserError: the folder holds something else, or can't be written.
     """
-
-    def stored(part: Part) -> StoredPart:
-      config = dataclasses.replace(part.config, sample=part.sample)
-      weights = {name: tree for name, tree in part.weights.items() if name != LIGHT}  # it is no part of the person
-      return StoredPart(config, part.networks, weights, part.step, part.reference_image, part.texture)
-
-    write_person(Path(folder), {name: stored(part) for name, part in self.parts.items()})
+    write_person(Path(folder), self.parts)
 
   def export(
     self,
@@ -159,22 +151,18 @@ class Person:
     check_target(Path(folder), platforms)  # before a film is read, which takes longer
     reference = _reference(appearance)
     given = {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
-
-    def content(name: str, part: Part) -> Content:
-      picture = part.reference_image if given[name] is None else given[name]
-      shown = None if picture is None else square(picture, part.size)
-      return Content(part.networks, part.weights, part.sample, part.size, part.step, shown)
-
-    parts = {name: content(name, part) for name, part in self.parts.items()}
+    parts, pose_channels = dict(self.parts), None
+    for name, picture in given.items():
+      if name in parts and picture is not None:
+        parts[name] = dataclasses.replace(parts[name], reference_image=square(picture, parts[name].size))
     if self.body.config.data.appearance:
-      pose_channels = self.body.placed_pose_channels(reference=reference)
+      pose_channels = placed_pose_channels(self.body, reference)
       if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != self.size:
         raise UserError(
           f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {self.size}: prepare its film"
           f" again with --size={self.size}"
         )
-      parts["body"] = dataclasses.replace(parts["body"], pose_channels=pose_channels)
-    write_bundle(Path(folder), parts, platforms)
+    write_bundle(Path(folder), parts, platforms, pose_channels)
     return list(self.parts)
 
 
@@ -200,24 +188,4 @@ def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: 
   """
   choice = CheckpointChoice(step=str(step), base=base)
   has_head = head and "head" in parts_in(path)
-  return Person(_read(path, "body", choice), _read(path, "head", choice) if has_head else None)
-
-
-def _read(path: str | Path, name: str, choice: CheckpointChoice) -> Part:
-  stored = read_part(path, name, choice)
-  sample, reference_image = stored.config.sample, stored.reference_image
-  if reference_image is not None:
-    size = reference_image.shape[0]
-  else:  # models without a training run: the size of the autoencoder's pictures, and half of it for face crops
-    size = _side(stored.networks.model.vae.sample_size) // (2 if name == "head" else 1)
-  if is_shipped(path):
-    sample = load_config(f"studio_finetune.py:{name}").sample
-  return Part(
-    stored.config, stored.networks, stored.weights, sample, size, stored.step, reference_image, stored.texture
-  )
-
-
-def _side(sample_size: int | Sequence[int] | None) -> int:
-  if sample_size is None:
-    return 512
-  return sample_size if isinstance(sample_size, int) else sample_size[0]
+  return Person(read_part(path, "body", choice), read_part(path, "head", choice) if has_head else None)

@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from anchor_jax.config.run import SampleConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import Array, NdArray, PyTree, UInt8
@@ -40,58 +39,34 @@ from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.formats import names
 from anchor_jax.formats.tensors import Tensor, write_safetensors
 from anchor_jax.models.controlnet import RENDER_CHANNELS
-from anchor_jax.models.networks import Networks
 from anchor_jax.store import run_bundle
+from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, to_unit
 from anchor_jax.texture.look_up import LookUpTables
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-@dataclasses.dataclass(frozen=True)
-class Content:
-  """One part of a person, as a bundle holds it.
-
-  Attributes:
-    networks, weights: modules, and the parameters of all of them.
-    sample: sampling settings.
-    size: height and width of its pictures in pixels.
-    step: optimiser steps it was trained for.
-    reference_image: a picture of the person (the head's: of the face), as large as the part's; or None.
-    pose_channels: of the body, the look-up of what its pose branch takes beside the pose render; None where it takes
-      nothing. A head's is not looked up here: its pose branch takes a crop of such channels.
-  """
-
-  networks: Networks
-  weights: PyTree
-  sample: SampleConfig
-  size: int
-  step: int
-  reference_image: UInt8[NdArray, "H W 3"] | None = None
-  pose_channels: PoseChannels | None = None
-
-  @property
-  def bundled(self) -> PyTree:
-    """All arrays that the bundle holds: the weights, and the tables of the look-up, if any, as "appearance"."""
-    tables = None if self.pose_channels is None else self.pose_channels.tables
-    return self.weights if tables is None else {**self.weights, "appearance": tables._asdict()}
-
-
-def write_bundle(folder: Path, parts: Mapping[str, Content], platforms: Sequence[str]) -> None:
-  """Writes a bundle, beside `folder`, which it replaces once it is complete.
+def write_bundle(
+  folder: Path, parts: Mapping[str, Part], platforms: Sequence[str], pose_channels: PoseChannels | None = None
+) -> None:
+  """Writes a bundle beside `folder`, and renames it once it is complete.
 
   Args:
     folder: created, or replaced where it holds a bundle already.
     parts: "body", and "head" where there is one.
     platforms: some of `PLATFORMS`; each program runs on all of them.
+    pose_channels: the look-up of the body's pose channels; None where its pose branch takes the pose render alone. The
+      head's pose branch takes a crop of these channels, so it has no look-up.
 
   Raises:
     UserError: an unknown platform, or a folder that holds something else or cannot be written.
   """
   check_target(folder, platforms)
+  look_ups = {"body": pose_channels}
   with new_folder(folder, BUNDLE) as new:
     shutil.copyfile(run_bundle.__file__, new / "generate.py")
-    settings = {name: _write_part(new / name, part, platforms) for name, part in parts.items()}
+    settings = {name: _write_part(new / name, part, look_ups.get(name), platforms) for name, part in parts.items()}
     # Without the script: it does the checking, and users may change it.
     written = sorted(path for name in parts for path in (new / name).iterdir())
     config = {
@@ -116,13 +91,15 @@ def check_target(folder: Path, platforms: Sequence[str]) -> None:
   check_folder(folder, BUNDLE)
 
 
-def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+def programs(
+  part: Part, pose_channels: PoseChannels | None = None
+) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
   """Returns {name: (function, shapes of its inputs after the weights)} of a part; shapes are without the batch axis.
 
   look_up      (where the pose branch takes more than the render) surface map uint8 [H W 3] -> channels uint8 [H W D]
   pose_stem    pose render uint8 [H W 3], with `look_up` also its channels -> features [h w C0], once a frame
   denoiser     latents [T h w C], timestep int32, context [N D], {"pose": [T h w C0]} (for the head also "inpaint"
-               [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the conditioning
+               [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the pose_channels
                scale is that of the settings
   encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
   decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3], or smaller by the refiner's scale
@@ -130,8 +107,8 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
   image_tower  picture uint8 [H W 3] -> context [N D]
   inpainting   (head) picture in [-1, 1], mask of its pixels to keep bool [H W] -> channels [h w 1+C]
   """
-  networks, sample, model = content.networks, content.sample, content.networks.model
-  picture, latent = _picture(content), _latent(content)
+  networks, sample, model = part.networks, part.sample, part.networks.model
+  picture, latent = _picture(part), _latent(part)
   array = jax.ShapeDtypeStruct
   context = array((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
   clip = lambda channels: array((sample.window, *latent[:2], channels), jnp.float32)
@@ -141,7 +118,6 @@ def programs(content: Content) -> dict[str, tuple[Callable[..., Any], tuple[Any,
 
   more = model.controlnet.conditioning_channels - RENDER_CHANNELS
   # Nothing is known of a person's texture where there is none: those channels are zero, and need no surface map.
-  pose_channels = content.pose_channels
   unseen = pose_channels is not None and pose_channels.nothing_known
 
   def refiner(weights, decoded, pose, *seen):
@@ -199,28 +175,32 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
     jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
-def _write_part(folder: Path, content: Content, platforms: Sequence[str]) -> dict[str, Any]:
+def _write_part(
+  folder: Path, part: Part, pose_channels: PoseChannels | None, platforms: Sequence[str]
+) -> dict[str, Any]:
   """Writes a part's weights and programs; returns its settings, for config.json."""
   folder.mkdir()
-  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(content.bundled).items()}
+  tables = None if pose_channels is None else pose_channels.tables
+  arrays = part.weights if tables is None else {**part.weights, "appearance": tables._asdict()}
+  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(arrays).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
-  if content.reference_image is not None:
-    np.save(folder / run_bundle.PICTURE, content.reference_image)
+  if part.reference_image is not None:
+    np.save(folder / run_bundle.PICTURE, part.reference_image)
   shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
   signatures = {}
-  for name, (function, inputs) in programs(content).items():
+  for name, (function, inputs) in programs(part, pose_channels).items():
     exported = _export(function, shapes, inputs, platforms)
     (folder / f"{name}.stablehlo").write_bytes(exported.serialize())
-    arrays = [aval.str_short() for aval in exported.in_avals[len(flat) :]]
-    signatures[name] = {"takes": arrays, "gives": [aval.str_short() for aval in exported.out_avals]}
-  return {"step": content.step, **_sampling(content), "programs": signatures}
+    takes = [aval.str_short() for aval in exported.in_avals[len(flat) :]]
+    signatures[name] = {"takes": takes, "gives": [aval.str_short() for aval in exported.out_avals]}
+  return {"step": part.step, **_sampling(part), "programs": signatures}
 
 
-def _sampling(content: Content) -> dict[str, Any]:
+def _sampling(part: Part) -> dict[str, Any]:
   """Returns everything that sampling needs beside the weights; tables hold the library's float32 numbers exactly."""
-  sample, model = content.sample, content.networks.model
+  sample, model = part.sample, part.networks.model
   rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
-  null = jnp.asarray(content.weights["null_context"])
+  null = jnp.asarray(part.weights["null_context"])
   branches = make_branches(null, null, sample.guidance, sample.guidance_interval)
   solver = make_solver(sample.solver, model.schedule, sample.steps)
   alpha, sigma = np.asarray(solver.alpha, np.float64), np.asarray(solver.sigma, np.float64)
@@ -228,8 +208,8 @@ def _sampling(content: Content) -> dict[str, Any]:
   table = lambda values: np.asarray(values, np.float32).tolist()
   scales = branches.scale_at(solver, jnp.arange(len(solver)))
   return {
-    "picture": list(_picture(content)),
-    "latent": list(_latent(content)),
+    "picture": list(_picture(part)),
+    "latent": list(_latent(part)),
     "window": rule.window,
     "overlap": rule.overlap,
     "tail": rule.tail,
@@ -243,7 +223,7 @@ def _sampling(content: Content) -> dict[str, Any]:
       "guidance": table(np.broadcast_to(scales, len(solver))),
     },
     "settings": dataclasses.asdict(sample),
-    "dtype": content.networks.dtype,
+    "dtype": part.networks.dtype,
   }
 
 
@@ -257,13 +237,13 @@ def _clean_coefficients(prediction_type: str, alpha: NdArray, sigma: NdArray) ->
   return (alpha, -sigma) if prediction_type == "v_prediction" else (np.zeros_like(alpha), np.ones_like(alpha))
 
 
-def _picture(content: Content) -> tuple[int, int, int]:
-  return (content.size, content.size, 3)
+def _picture(part: Part) -> tuple[int, int, int]:
+  return (part.size, part.size, 3)
 
 
-def _latent(content: Content) -> tuple[int, int, int]:
-  model = content.networks.model
-  side = content.size // model.stride
+def _latent(part: Part) -> tuple[int, int, int]:
+  model = part.networks.model
+  side = part.size // model.stride
   return (side, side, model.unet.out_channels)
 
 

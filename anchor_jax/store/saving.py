@@ -14,13 +14,15 @@ from anchor_jax.files.outputs import new_file, new_folder
 from anchor_jax.formats import adapters as lora
 from anchor_jax.formats.diffusers import write_json
 from anchor_jax.formats.folders import MODELS, ModelFolder, check_target, stored_models, write_models
-from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, StoredPart, read_base
+from anchor_jax.store.light import LIGHT
+from anchor_jax.store.part import Part
+from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, read_base
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, read_weights
 from anchor_jax.texture.channels import needs_texture
 from anchor_jax.texture.stored import write_texture
 
 
-def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
+def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
   """Writes a person as a folder of diffusers models, from which `read_part` gives equal parts bit for bit.
 
   Beside the models (float32), each part's folder holds config.json (settings), step.json, appearance.png and, where
@@ -34,8 +36,9 @@ def write_person(folder: Path, parts: Mapping[str, StoredPart]) -> None:
     UserError: `folder` holds something else, or cannot be written.
   """
   check_target(folder)
+  weights = {name: {key: tree for key, tree in part.weights.items() if key != LIGHT} for name, part in parts.items()}
   models = ModelFolder.of_parts(
-    {name: stored_models(part.networks.model, part.weights) for name, part in parts.items()}
+    {name: stored_models(part.networks.model, weights[name]) for name, part in parts.items()}
   )
   with new_folder(folder, MODELS) as new:
     write_models(new, models, "float32")

@@ -12,14 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from anchor_jax.config.find import load_config
 from anchor_jax.config.fit import check_model
 from anchor_jax.config.networks import ScheduleConfig
 from anchor_jax.config.run import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError, one_line
-from anchor_jax.core.shapes import NdArray, PyTree, UInt8
+from anchor_jax.core.shapes import NdArray, PyTree
 from anchor_jax.files.manifest import find_damage, write_list
-from anchor_jax.files.shipped import folder_of
+from anchor_jax.files.shipped import folder_of, is_shipped
 from anchor_jax.formats import adapters as lora
 from anchor_jax.formats.diffusers import Model, read_json, with_own_fields
 from anchor_jax.formats.folders import ModelFolder, find_place, read_models, stored_models, write_models
@@ -27,10 +28,10 @@ from anchor_jax.formats.roles import ROLES, SHARED
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
+from anchor_jax.store.part import Part
 from anchor_jax.store.restart import has_checkpoint
 from anchor_jax.store.workdir import PARTS, read_reference_image, read_weights, texture_of_part
 from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
-from anchor_jax.texture.stored import Texture
 
 STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
 # The networks of body and head: the keys of their weights.
@@ -56,29 +57,6 @@ class CheckpointChoice:
 NEWEST = CheckpointChoice()
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredPart:
-  """One part of a person as it is stored: everything that sampling needs, on the host.
-
-  Attributes:
-    config: the settings it was trained with. In a folder of diffusers models, which has none, the defaults with the
-      sizes found, and data.appearance by the number of channels that the pose branch takes.
-    networks: modules of config.model's sizes.
-    weights: every network's parameters by its name, numpy, float32; adapters are merged in.
-    step: optimiser steps it was trained for; 0 where that is unknown.
-    reference_image: a picture of the person; None in a folder of diffusers models.
-    texture: her texture, key frames and room, where config.data.appearance needs them; None in a folder of
-      diffusers models.
-  """
-
-  config: RunConfig
-  networks: Networks
-  weights: PyTree
-  step: int
-  reference_image: UInt8[NdArray, "H W 3"] | None
-  texture: Texture | None = None
-
-
 def parts_in(path: str | Path) -> tuple[str, ...]:
   """Which of "vae", "body" and "head" `read_part` can read at `path`.
 
@@ -94,7 +72,7 @@ def parts_in(path: str | Path) -> tuple[str, ...]:
   return tuple(part for part in PARTS if not _missing(folder, part))
 
 
-def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) -> StoredPart:
+def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) -> Part:
   """Reads one part of a person.
 
   Args:
@@ -107,7 +85,11 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
   """
   folder = _folder(path)
   if not is_workdir(folder) and any(find_place(folder, part, role) for part in PARTS for role in ROLES):
-    return _read_saved(folder, part, choice)
+    read = _read_saved(folder, part, choice)
+    if is_shipped(path) and part != "vae":  # sampled as the config that fine-tunes them says
+      sample = load_config(f"studio_finetune.py:{part}").sample
+      read = dataclasses.replace(read, config=dataclasses.replace(read.config, sample=sample))
+    return read
   config = read_settings(folder / part)
   if (folder / part / lora.FILE).exists():
     if choice.step != "newest" or not choice.averaged:
@@ -315,7 +297,7 @@ def _missing(folder: Path, part: str) -> list[str]:
   return [name for name, place in found.items() if place is None]
 
 
-def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> StoredPart:
+def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
   """Reads a part of a folder of models, with or without what `write_person` adds to one."""
   if choice.step != "newest" or choice.base:
     raise UserError(f"{folder} holds models without checkpoints: leave --checkpoint-step and --base out")
@@ -343,7 +325,7 @@ def _kind(part: str, sizes: Mapping[str, Any]) -> str:
 
 def _stored_part(
   folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, reference_image: NdArray | None
-) -> StoredPart:
+) -> Part:
   kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
   if config.part != "vae" and channels != branch_channels(kind):
     raise UserError(
@@ -351,7 +333,7 @@ def _stored_part(
       " from her workdir"
     )
   check_model(networks.model, config.part)
-  return StoredPart(config, networks, weights, step, reference_image, texture_of_part(folder, kind))
+  return Part(config, networks, weights, step, reference_image, texture_of_part(folder, kind))
 
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:

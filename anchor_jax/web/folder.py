@@ -29,10 +29,11 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import read_json
 from anchor_jax.files.manifest import Kind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
-from anchor_jax.inference.part import Part
+from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.reference import Reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, needs_texture
 from anchor_jax.texture.look_up import LookUpTables
 from anchor_jax.web import serve
@@ -99,7 +100,7 @@ def write_web(
   kind = body.config.data.appearance
   if kind == "coordinates":
     raise UserError('--web: persons trained with config.data.appearance "coordinates" are not drawn in a browser')
-  pose_channels = body.placed_pose_channels(reference=reference)
+  pose_channels = placed_pose_channels(body, reference)
   if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != body.size:
     raise UserError(
       f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {body.size}: prepare its film"

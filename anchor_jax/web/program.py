@@ -20,9 +20,9 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
 from anchor_jax.diffusion.guidance import guide, make_branches
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.inference.part import Part
 from anchor_jax.inference.reference import square
 from anchor_jax.models.controlnet import RENDER_CHANNELS
+from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import branch_channels, to_unit
 from anchor_jax.web.fold import fold
 

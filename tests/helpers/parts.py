@@ -15,10 +15,10 @@ SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, condition
 
 def make_part(name: str, dtype: str = "float32") -> Part:
   model = dataclasses.replace(tiny_model(inpaint=name == "head"), refiner=None)  # as weights without one say it
-  config = RunConfig(name, model=model, dtype=dtype)
-  networks, rng = Networks(config.model, dtype), np.random.default_rng(len(name))
+  networks, rng = Networks(model, dtype), np.random.default_rng(len(name))
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
   sample = dataclasses.replace(SAMPLE, window=1, overlap=0, windows_per_batch=4) if name == "head" else SAMPLE
+  config = RunConfig(name, model=model, dtype=dtype, sample=sample)
   size = 16 if name == "head" else 32
-  return Part(config, networks, weights, sample, size, 1, rng.integers(0, 256, (size, size, 3), np.uint8))
+  return Part(config, networks, weights, 1, rng.integers(0, 256, (size, size, 3), np.uint8))

@@ -31,7 +31,9 @@ def tiny_model(latent: int = 2, inpaint: bool = False) -> ModelConfig:
   return ModelConfig(
     unet,
     ControlNetConfig.from_unet(unet, (4, 4, 8)),
-    VAEConfig.from_widths((8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=latent, scaling_factor=1.0),
+    VAEConfig.from_widths(
+      (8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=latent, scaling_factor=1.0, sample_size=32
+    ),
     CLIPVisionConfig(
       hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8
     ),

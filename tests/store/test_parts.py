@@ -18,8 +18,9 @@ from anchor_jax.files.manifest import LIST
 from anchor_jax.files.shipped import shipped
 from anchor_jax.inference.flags import parse_flags, sampling_changes
 from anchor_jax.models.networks import Networks
+from anchor_jax.store.part import Part
 from anchor_jax.store.saving import write_person
-from anchor_jax.store.weights import CheckpointChoice, StoredPart, initial_weights, parts_in, read_part, trained_keys
+from anchor_jax.store.weights import CheckpointChoice, initial_weights, parts_in, read_part, trained_keys
 from anchor_jax.training.batches import initial_model
 from anchor_jax.video.picture import read_picture
 
@@ -99,7 +100,7 @@ def person():
     weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     weights |= {name: parts["body"].weights[name] for name in ("vae", "image_encoder") if parts}
     picture = rng.integers(0, 256, (size, size, 3), np.uint8)
-    parts[part] = StoredPart(config, networks, weights, 7, picture)
+    parts[part] = Part(config, networks, weights, 7, picture)
   return parts
 
 

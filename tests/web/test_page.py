@@ -28,6 +28,7 @@ from anchor_jax.config.run import DataConfig, RunConfig, SampleConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build
 from anchor_jax.films.poses import PosedClip
+from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load, read_reference
 from anchor_jax.landmarks.framing import CropSquare
@@ -53,17 +54,17 @@ def tiny(tmp_path_factory):
   model = tiny_model()
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
-  config = RunConfig("body", model=model, data=DataConfig(appearance="full"))
   sample = SampleConfig("dpm++2m", 2, window=1, overlap=0, guidance=1.5, guidance_interval=(0.2, 1.0))
+  config = RunConfig("body", model=model, sample=sample, data=DataConfig(appearance="full"))
   folder = tmp_path_factory.mktemp("tiny") / "film"
   build([PosedClip("clip", "ana", 4.0, list(film(9)))], folder, 32)
   networks = Networks(model)
-  body = Part(config, networks, drawn_weights(networks), sample, 32, 1, None)
+  body = Part(config, networks, drawn_weights(networks), 1, None)
   return Person(body, None), folder
 
 
 def channels_of(part, reference, surface):
-  return np.asarray(part.placed_pose_channels(reference=reference)(jnp.asarray(surface)))
+  return np.asarray(placed_pose_channels(part, reference)(jnp.asarray(surface)))
 
 
 def test_the_function_is_the_librarys_and_the_program_is_the_function(tiny):

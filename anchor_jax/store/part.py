@@ -1,0 +1,130 @@
+"""A trained part of a person, body or head: settings, networks and weights, on the host and on the devices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from anchor_jax.config.run import RunConfig, SampleConfig
+from anchor_jax.core import sharding
+from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.shapes import NdArray, PyTree, UInt8
+from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.models.networks import Networks
+from anchor_jax.store.light import LIGHT, LightDecoder
+from anchor_jax.texture.channels import PoseChannels, make_pose_channels
+from anchor_jax.texture.stored import Texture
+
+_CAST = ("kernel", "taps")  # parameters that layers multiply by in their compute type
+_DEFAULT_SIZE = 512  # pixels, where the autoencoder does not say what it was trained with
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A trained part of a person: everything that sampling needs.
+
+  Attributes:
+    config: the settings it was trained with. For diffusers models, which have none, the defaults with the sizes found,
+      and data.appearance by the number of channels that the pose branch takes.
+    networks: modules of config.model's sizes.
+    weights: parameters by network, on the host, numpy, float32; adapters are merged in.
+    step: optimizer steps of the training; 0 where unknown.
+    reference_image: the reference image saved by training, as large as the part's pictures; None where the weights come
+      without a person.
+    texture: the texture of the person, where config.data.appearance needs it; None where the weights come
+      without a person.
+  """
+
+  config: RunConfig
+  networks: Networks
+  weights: PyTree
+  step: int
+  reference_image: UInt8[NdArray, "H W 3"] | None
+  texture: Texture | None = None
+  _placed: dict[Any, PyTree] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+  @property
+  def sample(self) -> SampleConfig:
+    """The sampling settings."""
+    return self.config.sample
+
+  @property
+  def size(self) -> int:
+    """Side of the pictures in pixels; for the head, of the face crops.
+
+    Models without a training run have the size of the autoencoder's pictures, and half of it for face crops.
+    """
+    if self.reference_image is not None:
+      return self.reference_image.shape[0]
+    side = self.networks.model.vae.sample_size
+    side = side[0] if isinstance(side, tuple) else side or _DEFAULT_SIZE
+    return side // (2 if self.config.part == "head" else 1)
+
+  def placed_weights(self, mesh: Any = None) -> PyTree:
+    """The weights on a sampling mesh, or on the default device; placed once per mesh, then reused.
+
+    They are replicated: every device predicts full windows (or some frames of them), for which it needs all weights,
+    and Stable Diffusion's 2.7 GB in bfloat16 fit on one device. Sharding them would cost an all-gather of every kernel
+    in every sampling step. Kernels are converted to the compute type; scales, biases and embeddings, which layers use
+    in float32, are unchanged. So the results are those of the stored weights, bit for bit.
+    """
+    if mesh not in self._placed:
+      dtype = jnp.dtype(self.networks.dtype)
+      cast = lambda path, leaf: np.asarray(leaf, dtype if path[-1].key in _CAST else None)
+      weights = jax.tree_util.tree_map_with_path(cast, self.weights)
+      self._placed[mesh] = jax.device_put(weights, None if mesh is None else sharding.replicated(mesh))
+    return self._placed[mesh]
+
+  def placed_pose_channels(self, mesh: Any = None) -> PoseChannels:
+    """The look-up of the pose channels from the part's own texture, replicated; placed once per mesh, then reused."""
+    key = "pose_channels", mesh
+    if key not in self._placed:
+      pose_channels = make_pose_channels(self.config.data.appearance, self.texture)
+      self._placed[key] = jax.device_put(pose_channels, None if mesh is None else sharding.replicated(mesh))
+    return self._placed[key]
+
+  def with_light_decoder(self, light: LightDecoder) -> "Part":
+    """The part with frames decoded by a light decoder.
+
+    Raises:
+      UserError: it was trained for another autoencoder.
+    """
+    light.check(self.weights["vae"])
+    networks = dataclasses.replace(self.networks, light=light.config)
+    return dataclasses.replace(self, networks=networks, weights={**self.weights, LIGHT: light.params})
+
+  def with_attended_frames(self, count: int) -> "Part":
+    """The part whose frames attend to `count` frames of their window (0: all); the placed weights are shared.
+
+    Raises:
+      UserError: the count is negative.
+    """
+    model = self.networks.model
+    model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, attended_frames=count))
+    return self._sharing_placed(networks=dataclasses.replace(self.networks, model=model))
+
+  def sampler(self, mesh: Any = None) -> Sampler:
+    """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""
+    return Sampler.of(self.sample, self.networks.model.schedule, mesh)
+
+  def with_sampling(self, **changes: Any) -> "Part":
+    """The part with other sampling settings; the placed weights are shared.
+
+    Raises:
+      UserError: a setting is unknown or out of range.
+    """
+    known = [field.name for field in dataclasses.fields(self.sample)]
+    for name in changes:
+      if name not in known:
+        raise UserError(f'unknown sampling setting "{name}".{suggestion(name, known)}')
+    sample = dataclasses.replace(self.sample, **changes)
+    part = self._sharing_placed(config=dataclasses.replace(self.config, sample=sample))
+    part.sampler()
+    return part
+
+  def _sharing_placed(self, **changes: Any) -> "Part":
+    part = dataclasses.replace(self, **changes)
+    part._placed.update(self._placed)
+    return part
