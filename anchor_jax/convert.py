@@ -111,10 +111,10 @@ def main() -> None:
   args.source = folder_of(args.source)
   prepare_parent(args.target)
   with locked(args.target):
-    convert(args)
+    convert_models(args)
 
 
-def convert(args: argparse.Namespace) -> None:
+def convert_models(args: argparse.Namespace) -> None:
   """Converts what the flags name."""
   from anchor_jax.store.convert import FileChoice, from_diffusers, to_adapters, to_diffusers
 

@@ -66,12 +66,12 @@ def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
   """Makes the decoder of the flags and writes it."""
   # JAX takes seconds to import: everything above does without it.
   from anchor_jax.data.records import open_prepared
-  from anchor_jax.formats.folders import check_target
+  from anchor_jax.formats.folders import check_models_target
   from anchor_jax.store.light import write_light_decoder
   from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
   from anchor_jax.training.distil import distil
 
-  check_target(args.output / LIGHT)
+  check_models_target(args.output / LIGHT)
   parts = parts_in(args.checkpoint)
   if not parts:
     raise UserError(f"{args.checkpoint} holds no trained part: give a --workdir of training")

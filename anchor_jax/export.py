@@ -92,7 +92,7 @@ def write(args: argparse.Namespace) -> None:
   import jax
 
   from anchor_jax.inference.person import load, read_reference
-  from anchor_jax.store.bundle import check_target
+  from anchor_jax.store.bundle import check_bundle_target
 
   # An accelerator is not needed, and would make the networks choose kernels that run there alone.
   jax.config.update("jax_platforms", "cpu")
@@ -105,7 +105,7 @@ def write(args: argparse.Namespace) -> None:
     check_web(args.output, args.onnxruntime, args.landmarks)
     check_motions(args.motion or ())
   else:
-    check_target(args.output, platforms)
+    check_bundle_target(args.output, platforms)
   reference = None if args.appearance is None else read_reference(args.appearance)
   person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=not args.web)
   if args.web:

@@ -33,7 +33,7 @@ from typing import Any
 
 from anchor_jax.core.cli import Parser, command, make_callable, say
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.records import PreparedSource, build, check_output, open_prepared
+from anchor_jax.data.records import PreparedSource, build, check_prepared_target, open_prepared
 from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
@@ -85,7 +85,7 @@ def prepare(
   if workers < 1:
     raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
-  check_output(output)
+  check_prepared_target(output)
   kept = partial_path(output, "looks")
   with locked(output), locked(kept):
     # An earlier folder's square is one of the whole picture, its black bars included.
@@ -131,7 +131,7 @@ def prepare_studio(
   _check_numbers(size, fps)
   if people < 1 or frames < 1:
     raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
-  check_output(output)
+  check_prepared_target(output)
   rate = float(fps or 5)
   filmed = render_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
@@ -162,7 +162,7 @@ def prepare_reference(
 
   _check_numbers(size, fps)
   refuse_overwriting(output, [path])
-  check_output(output)
+  check_prepared_target(output)
   clips, total = read_reference_list(path, size, person or Path(output).absolute().name, fps or FPS)
   return build(clips, output, size, total=total, progress="prepare")
 

@@ -93,11 +93,11 @@ def _train_and_report(
   config: "RunConfig", workdir: Path, processes: tuple[str | None, int | None, int | None], profile: bool
 ) -> None:
   from anchor_jax.files.outputs import prepare_parent
-  from anchor_jax.store.restart import read_begun
+  from anchor_jax.store.restart import read_started_run
 
   # Before the seconds that importing JAX takes.
   prepare_parent(workdir / config.part / "checkpoints")
-  if (begun := read_begun(workdir / config.part)) is not None:
+  if (begun := read_started_run(workdir / config.part)) is not None:
     begun.check_settings(config)
 
   from anchor_jax.config.run import MeshConfig

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from rows import Peer, Work, measure, table
 
 from anchor_jax.config.run import DataConfig, MeshConfig, OptimizerConfig, RunConfig
@@ -33,7 +34,7 @@ from anchor_jax.core.runtime import divide_cpu
 from anchor_jax.core.shapes import PyTree
 from anchor_jax.files.outputs import new_file, prepare_parent
 from anchor_jax.formats.diffusers import save_model
-from anchor_jax.formats.names import flatten, to_torch, torch_name
+from anchor_jax.formats.names import to_torch, torch_name
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
@@ -186,7 +187,7 @@ def _train_step(name: str, folder: Path, weights: PyTree, batch: dict[str, Any],
     moved = {
       f"{network}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel() / (1 - config.b1)
       for network in TRAINED
-      for path, leaf in flatten(moments[network]).items()
+      for path, leaf in flatten_dict(moments[network]).items()
     }
     return {"loss": metrics["loss"], "gradients": np.concatenate([moved[key] for key in sorted(moved)])}
 

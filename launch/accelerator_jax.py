@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from accelerator_draws import attention_tflops, draw, inputs, median_seconds, reason
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.config.networks import ControlNetConfig, UNetConfig
 from anchor_jax.config.run import ModelConfig, OptimizerConfig, RunConfig
 from anchor_jax.core.shapes import PyTree
-from anchor_jax.formats.names import flatten, from_torch, to_torch, torch_name, torch_shape, unflatten
+from anchor_jax.formats.names import from_torch, to_torch, torch_name, torch_shape
 from anchor_jax.models.attention import attention
 from anchor_jax.models.networks import Networks
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
@@ -43,7 +44,7 @@ class Model:
     given = inputs(task, name, model.image_encoder.tokens, unet.cross_attention_dim, unet.block_out_channels[0])
     self.inputs = jax.device_put({key: jnp.asarray(value) for key, value in given.items()})
     shapes = jax.eval_shape(self.networks.init, jax.random.key(0))
-    self.shapes = {role: flatten(shapes[role]) for role in TRAINED}
+    self.shapes = {role: flatten_dict(shapes[role]) for role in TRAINED}
 
   def drawn(self) -> PyTree:
     """The weights that the peer draws too."""
@@ -54,7 +55,7 @@ class Model:
       }
       for role, leaves in self.shapes.items()
     }
-    return jax.device_put({role: unflatten(leaves) for role, leaves in made.items()})
+    return jax.device_put({role: unflatten_dict(leaves) for role, leaves in made.items()})
 
   def random(self) -> PyTree:
     """Weights of the same sizes, drawn on the device."""
@@ -69,7 +70,7 @@ class Model:
       count = sum(len(leaves) for leaves in self.shapes.values())
       keys = iter(jax.random.split(key, count))
       return {
-        role: unflatten({path: one(path, leaf, next(keys)) for path, leaf in leaves.items()})
+        role: unflatten_dict({path: one(path, leaf, next(keys)) for path, leaf in leaves.items()})
         for role, leaves in self.shapes.items()
       }
 
@@ -118,7 +119,7 @@ def equality(task: dict[str, Any], name: str = "ours") -> dict[str, Any]:
   flat = {
     f"{role}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel()[:_KEPT]
     for role in TRAINED
-    for path, leaf in flatten(gradients[role]).items()
+    for path, leaf in flatten_dict(gradients[role]).items()
   }
   file = Path(task["folder"]) / f"equality_{name}.npz"
   gradient = np.concatenate([flat[key] for key in sorted(flat)])

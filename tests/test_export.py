@@ -272,9 +272,7 @@ def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
   flags = [f"--appearance={tmp_path / 'ana.png'}", "--platforms=cpu"]
   monkeypatch.setattr(sys, "argv", ["export", f"--checkpoint={person}", f"--output={tmp_path / 'b'}", *flags])
   written = []  # without exporting programs, which takes 8 seconds
-  monkeypatch.setattr(
-    "anchor_jax.inference.person.write_bundle", lambda folder, parts, platforms: written.append(parts)
-  )
+  monkeypatch.setattr("anchor_jax.inference.person.write_bundle", lambda folder, parts, *_: written.append(parts))
   export.main()
   (parts,) = written
   assert (parts["body"].reference_image == np.full((32, 32, 3), 7)).all()

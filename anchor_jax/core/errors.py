@@ -2,7 +2,7 @@
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _LONGEST = 1500  # characters of a message
 
@@ -59,3 +59,20 @@ def one_line(cause: object, longest: int = 200) -> str:
   """Returns the text of an error or a value for use within a message: on one line, shortened, never empty."""
   text = printable(" ".join(str(cause).split())) or type(cause).__name__
   return text if len(text) <= longest else text[:longest] + "..."
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+  """Yields the error, then the one it was raised from or while handling, down to the first."""
+  found: BaseException | None = error
+  while found is not None:
+    yield found
+    found = found.__cause__ or found.__context__
+
+
+def root_reason(error: BaseException) -> str:
+  """Returns the first line, at most 200 characters, of the message of the error that started it; its type without one.
+
+  Orbax wraps the cause in messages that do not name it.
+  """
+  *_, root = causes_of(error)
+  return (str(root).strip().splitlines() or [type(root).__name__])[0][:200]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.record_fields import FORMAT, SPLIT
-from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_output, write_preview
+from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_prepared_target, write_preview
 from anchor_jax.data.textures import store_textures
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, new_folder, partial_path, remove_files
@@ -223,7 +223,7 @@ def prepare_with_beam(
     settings = importlib.import_module("apache_beam.options.pipeline_options")
   except ImportError:
     raise UserError("Apache Beam is not installed: pip install 'anchor-jax[beam]'") from None
-  check_output(output)
+  check_prepared_target(output)
   tasks = tasks_of(videos, output, **options)
   # The output itself is locked by the process that joins the shards.
   with locked(partial_path(output, "looks")), beam.Pipeline(options=settings.PipelineOptions(list(flags))) as pipeline:

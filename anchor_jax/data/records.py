@@ -32,7 +32,7 @@ from anchor_jax.core.shapes import NdArray, Shaped, UInt8
 from anchor_jax.data.meta import META, read_meta
 from anchor_jax.data.record_fields import FIELDS, FORMAT, IMAGES, SPLIT
 from anchor_jax.files.inputs import read_json, regular_file
-from anchor_jax.files.manifest import Kind
+from anchor_jax.files.manifest import FolderKind
 from anchor_jax.files.outputs import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures
@@ -141,7 +141,7 @@ def build(
   Raises:
     UserError: no clip, a clip without frames, or the folder cannot be written.
   """
-  check_output(output)
+  check_prepared_target(output)
   with new_folder(output, PREPARED) as folder:
     with tqdm(desc=progress, total=total, disable=progress is None, unit="frame") as bar:
       recorder = Recorder(clips, size, bar)
@@ -167,7 +167,7 @@ def build(
   return meta
 
 
-def check_output(output: str | os.PathLike) -> None:
+def check_prepared_target(output: str | os.PathLike) -> None:
   """Checks, before any long work, that a prepared folder can be written here, and replaces at most an earlier one.
 
   Raises:
@@ -193,7 +193,7 @@ def _earlier(folder: Path) -> set[str]:
 _FILES = {"meta.json", "dataset_info.json", "features.json", "preview.png", "report.html", "appearance.png"}
 _APPEARANCE = r"appearance(_[0-9]+)?\.safetensors"
 # What a prepared folder is replaced with; training keeps encoded records in it (training/encode.py).
-PREPARED = Kind(
+PREPARED = FolderKind(
   "prepared", _earlier, r"(cache|conditions)-[0-9a-f]{16}/([a-z_]+-)?[0-9]{5}(\.partial-[0-9a-f]+)?\.(npy|json)"
 )
 

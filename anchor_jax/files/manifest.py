@@ -25,7 +25,7 @@ _THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FolderKind:
   """What a writer makes: how its folders are known, so that it replaces those and no other.
 
   Attributes:
@@ -131,7 +131,7 @@ def is_unfinished(folder: Path) -> bool:
   return found is not None and found["kind"] == UNFINISHED
 
 
-def find_foreign(folder: Path, kind: Kind) -> str:
+def find_foreign(folder: Path, kind: FolderKind) -> str:
   """Returns what a folder holds that a writer of this kind did not leave there as it is, in words; "" for nothing.
 
   Folders without a file, and paths where there is no folder, hold nothing.

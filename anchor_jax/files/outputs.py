@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import locked
-from anchor_jax.files.manifest import UNFINISHED, Kind, find_foreign, is_unfinished, write_list
+from anchor_jax.files.manifest import UNFINISHED, FolderKind, find_foreign, is_unfinished, write_list
 
 SIDECAR = ".anchor"  # suffix of the folder with a video's poses, see `landmarks.sidecar`
 # Words in the names under which outputs are written before they are complete, see `partial_path`.
@@ -182,7 +182,7 @@ def new_file(path: str | os.PathLike, word: str = "partial", lock: bool = False)
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike, kind: Kind) -> Iterator[Path]:
+def new_folder(path: str | os.PathLike, kind: FolderKind) -> Iterator[Path]:
   """Yields a folder to fill; it is renamed to `path` when the block ends, and removed if the block fails.
 
   An earlier folder at `path` stays until then and is then replaced, never merged: only if a writer of this kind made
@@ -202,7 +202,7 @@ def new_folder(path: str | os.PathLike, kind: Kind) -> Iterator[Path]:
     yield from _new_folder(path, kind)
 
 
-def _new_folder(path: Path, kind: Kind) -> Iterator[Path]:
+def _new_folder(path: Path, kind: FolderKind) -> Iterator[Path]:
   partial, old, own = partial_path(path), _old_path(path), False
   try:
     if partial.is_dir():
@@ -230,7 +230,7 @@ def _new_folder(path: Path, kind: Kind) -> Iterator[Path]:
       shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_folder(path: str | os.PathLike, kind: Kind) -> None:
+def check_folder(path: str | os.PathLike, kind: FolderKind) -> None:
   """Checks that replacing a folder loses nothing but what a writer of this kind made, before any long work.
 
   The names that the folder has before it is complete count too: those that are left of an interrupted writer may go.

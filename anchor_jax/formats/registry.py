@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, Config, ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config.pixels import LightDecoderConfig, RefinerConfig
 from anchor_jax.core.errors import UserError
-from anchor_jax.formats.names import Path, flatten
+from anchor_jax.formats.names import Path
 from anchor_jax.models.clip import CLIPText, CLIPVision
 from anchor_jax.models.controlnet import ControlNet
 from anchor_jax.models.light_decoder import LightDecoder
@@ -113,4 +114,4 @@ def parameter_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
   """Returns {path: shape} of a network's parameters, from abstract evaluation."""
   module = make_module(config)
   variables = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(config))
-  return {path: tuple(leaf.shape) for path, leaf in flatten(variables["params"]).items()}
+  return {path: tuple(leaf.shape) for path, leaf in flatten_dict(variables["params"]).items()}

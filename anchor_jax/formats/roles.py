@@ -1,16 +1,15 @@
-"""The table of roles: every kind of model that a folder of models holds, and where.
+"""The roles of models in a folder of models, and where each is stored.
 
-A folder of models has one subfolder for each model, named by its role, as diffusers writes a pipeline. A model at the
-top is for body and head alike; one below body/ or head/ is for that part alone, and is read instead of the one at the
-top:
+A folder of models has one subfolder per model, named by its role, as diffusers writes a pipeline. A model at the top is
+shared by body and head; one below body/ or head/ belongs to that part alone and takes precedence over the shared one:
 
     vae/  image_encoder/  text_encoder/  scheduler/       shared
-    light_decoder/                                        shared; read on request alone, see light.py
-    body/unet/  body/controlnet/  body/refiner/           the body's own; not every body has a refiner
-    head/unet/  head/controlnet/                          the head's own
-    null_context.safetensors                              shared, or body/... and head/... where the two differ
+    light_decoder/                                        shared; read only on request, see store/light.py
+    body/unet/  body/controlnet/  body/refiner/           of the body; the refiner is optional
+    head/unet/  head/controlnet/                          of the head
+    null_context.safetensors                              shared, or body/... and head/... where they differ
 
-`folders.py` is the only reader and writer of this layout.
+Only `folders.py` reads and writes this layout.
 """
 
 import dataclasses
@@ -30,12 +29,13 @@ from anchor_jax.config.networks import (
 )
 from anchor_jax.config.pixels import LightDecoderConfig, RefinerConfig
 
-SHARED = ""  # the part of a model that is for body and head alike
+SHARED = ""  # the part of a model that body and head share
 PARTS = ("body", "head")
-WEIGHT_TYPES = ("float32", "float16", "bfloat16")  # in which weights can be written
+WEIGHT_TYPES = ("float32", "float16", "bfloat16")  # of the weights in files
+LORA_FILE = "lora.safetensors"  # adapters of a part, in place of its networks
 
 
-class Kind(enum.Enum):
+class Storage(enum.Enum):
   """How a role is stored: a network's folder, a noise schedule's folder, or one file with one array."""
 
   NETWORK = "config.json"
@@ -48,35 +48,35 @@ class Role:
   """One row of the table.
 
   Attributes:
-    kind: how it is stored.
-    config: class of its configuration; None for an array, which needs none.
-    setting: its field in ModelConfig; "" where a run has no such network.
-    per_part: whether body and head always have their own when a person is written; other roles are written once where
-      both are equal.
+    storage: how it is stored.
+    config: class of its configuration; None for an array.
+    setting: its field in ModelConfig; "" for a network that runs do not have.
+    per_part: whether each part of a saved person has its own; other roles are written once where both parts have equal
+      ones.
   """
 
-  kind: Kind
+  storage: Storage
   config: type[Config] | None
   setting: str = ""
   per_part: bool = False
 
 
 ROLES: dict[str, Role] = {
-  "unet": Role(Kind.NETWORK, UNetConfig, "unet", per_part=True),
-  "controlnet": Role(Kind.NETWORK, ControlNetConfig, "controlnet", per_part=True),
-  "refiner": Role(Kind.NETWORK, RefinerConfig, "refiner", per_part=True),
-  "vae": Role(Kind.NETWORK, VAEConfig, "vae"),
-  "light_decoder": Role(Kind.NETWORK, LightDecoderConfig),
-  "image_encoder": Role(Kind.NETWORK, CLIPVisionConfig, "image_encoder"),
-  "text_encoder": Role(Kind.NETWORK, CLIPTextConfig),
-  "scheduler": Role(Kind.SCHEDULE, ScheduleConfig, "schedule"),
-  "null_context": Role(Kind.ARRAY, None),
+  "unet": Role(Storage.NETWORK, UNetConfig, "unet", per_part=True),
+  "controlnet": Role(Storage.NETWORK, ControlNetConfig, "controlnet", per_part=True),
+  "refiner": Role(Storage.NETWORK, RefinerConfig, "refiner", per_part=True),
+  "vae": Role(Storage.NETWORK, VAEConfig, "vae"),
+  "light_decoder": Role(Storage.NETWORK, LightDecoderConfig),
+  "image_encoder": Role(Storage.NETWORK, CLIPVisionConfig, "image_encoder"),
+  "text_encoder": Role(Storage.NETWORK, CLIPTextConfig),
+  "scheduler": Role(Storage.SCHEDULE, ScheduleConfig, "schedule"),
+  "null_context": Role(Storage.ARRAY, None),
 }
-NETWORKS = tuple(name for name, role in ROLES.items() if role.kind is Kind.NETWORK)
+NETWORKS = tuple(name for name, role in ROLES.items() if role.storage is Storage.NETWORK)
 
 
-class Place(NamedTuple):
-  """The place of a model: its part (SHARED, "body" or "head") and its role. `str` gives "vae" or "head/unet"."""
+class ModelPlace(NamedTuple):
+  """Where a model is in a folder: its part (SHARED, "body" or "head") and role. `str` gives "vae" or "head/unet"."""
 
   part: str
   role: str
@@ -87,19 +87,19 @@ class Place(NamedTuple):
 
   def path(self, folder: Path) -> Path:
     """The model's folder, or the array's file, below `folder`."""
-    array = ROLES[self.role].kind is Kind.ARRAY
+    array = ROLES[self.role].storage is Storage.ARRAY
     return folder / self.part / (f"{self.role}.safetensors" if array else self.role)
 
   def exists(self, folder: Path) -> bool:
     """Whether `folder` holds a model at this place."""
-    return (self.path(folder) / ROLES[self.role].kind.value).is_file()
+    return (self.path(folder) / ROLES[self.role].storage.value).is_file()
 
 
-def places_of(part: str, role: str) -> tuple[Place, ...]:
-  """Returns the places where a part's model may be; the first that exists is the one to read."""
-  return (Place(part, role), Place(SHARED, role)) if part in PARTS else (Place(SHARED, role),)
+def places_of(part: str, role: str) -> tuple[ModelPlace, ...]:
+  """Returns the places where a part's model may be, in order of precedence."""
+  return (ModelPlace(part, role), ModelPlace(SHARED, role)) if part in PARTS else (ModelPlace(SHARED, role),)
 
 
-def all_places() -> Iterator[Place]:
-  """Every place there can be in a folder of models."""
-  return (Place(part, role) for part in (SHARED, *PARTS) for role in ROLES)
+def all_places() -> Iterator[ModelPlace]:
+  """Yields every possible place in a folder of models."""
+  return (ModelPlace(part, role) for part in (SHARED, *PARTS) for role in ROLES)

@@ -16,7 +16,7 @@ from anchor_jax.files.inputs import regular_file
 from anchor_jax.formats.diffusers import fit_tensors
 from anchor_jax.formats.folders import ModelFolder, StoredModel
 from anchor_jax.formats.ldm_names import unet_names, vae_names
-from anchor_jax.formats.roles import SHARED, Place
+from anchor_jax.formats.roles import SHARED, ModelPlace
 from anchor_jax.formats.sizes import config_of
 from anchor_jax.formats.tensors import Tensor, read_metadata, read_safetensors, refuse_pickled
 
@@ -93,7 +93,7 @@ def open_single_file(file: Path, averaged: bool = False, prediction: str = "") -
   if unet is None and len(folder.models) > 1:
     raise UserError(f"{file} holds {', '.join(map(str, folder.models))} and no UNet below {_UNET.rstrip('.')}")
   if unet is not None:
-    folder.models[Place(SHARED, "scheduler")] = StoredModel(_schedule(file, tensors, unet, prediction))
+    folder.models[ModelPlace(SHARED, "scheduler")] = StoredModel(_schedule(file, tensors, unet, prediction))
   left = {key.split(".")[0] for key in tensors if not key.startswith(tuple(groups))}
   folder.ignored = tuple(sorted(left))
   return folder
@@ -135,19 +135,19 @@ def _one_network(file: Path, tensors: Mapping[str, Tensor]) -> ModelFolder:
   return ModelFolder({_place(file, model): model})
 
 
-def _place(file: Path, model: StoredModel) -> Place:
+def _place(file: Path, model: StoredModel) -> ModelPlace:
   """Where a network belongs: that of an inpainting model is the head's."""
   config = model.config
   assert config is not None
   if not isinstance(config, UNetConfig) or config.in_channels == config.out_channels:
-    return Place(SHARED, _ROLES[type(config)])
+    return ModelPlace(SHARED, _ROLES[type(config)])
   inpainting = 2 * config.out_channels + 1  # latents, mask, latents of the masked picture
   if config.in_channels != inpainting:
     raise UserError(
       f"the UNet in {file} takes {config.in_channels} channels: give one of {config.out_channels}, or of {inpainting}"
       " for the head"
     )
-  return Place("head", "unet")
+  return ModelPlace("head", "unet")
 
 
 def _model(file: Path, given: Mapping[str, tuple[str, Tensor]], prefix: str) -> StoredModel:

@@ -1,34 +1,30 @@
-"""Reads and writes tensors one at a time, so that converting a full-size model takes the memory of one tensor.
+"""Reads and writes safetensors one tensor at a time: converting a full-size model takes the memory of one tensor.
 
-Reads safetensors, single or in shards, and the Flax msgpack of diffusers up to 0.39.0, which has to be read at once.
-Writes safetensors. Refuses pickled files.
+Reads single files and shards. Refuses pickled files.
 """
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
-import mmap
-import typing
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from flax import serialization
+from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError, printable
-from anchor_jax.core.shapes import NdArray
-from anchor_jax.files.inputs import open_input, read_json, regular_file
+from anchor_jax.core.shapes import NdArray, PyTree
+from anchor_jax.files.inputs import read_json, regular_file
 from anchor_jax.files.outputs import new_file
-from anchor_jax.formats.damage import root_reason
 
-_STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers call their weight files
-_FLAX_FILES = ("diffusion_flax_model.msgpack", "flax_model.msgpack")
+_STEMS = ("diffusion_pytorch_model", "model")  # names of diffusers' and transformers' weight files
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 _DTYPES = {
   "F64": np.float64,
@@ -44,19 +40,19 @@ _DTYPES = {
 }
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 _HEADER_ALIGNMENT = 8
-# In the metadata of a file: the CRC-32 of every tensor, eight hexadecimal digits each, in the order of `_in_file`.
-# Files of other programs have none, and are read unchecked.
+# Metadata key: the CRC-32 of every tensor, eight hexadecimal digits each, in the order of `_file_order`. Files of other
+# programs have none and are read unchecked.
 _CHECKSUMS = "crc32"
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor that is read from its file only when `read` is called.
+  """A tensor that is read from its file when `read` is called.
 
   Attributes:
     shape: sizes of its axes.
-    dtype: of numpy or ml_dtypes.
-    read: returns the array, from the file each time.
+    dtype: a type of numpy or ml_dtypes.
+    read: returns the array; reads the file on every call.
   """
 
   shape: tuple[int, ...]
@@ -65,18 +61,18 @@ class Tensor:
 
   @classmethod
   def of(cls, array: Any) -> "Tensor":
-    """A tensor already in memory."""
+    """A tensor in memory."""
     return cls(tuple(array.shape), np.dtype(array.dtype), lambda: np.asarray(array))
 
   def then(self, shape: tuple[int, ...], change: Callable[[NdArray], NdArray]) -> "Tensor":
-    """This tensor with `change` applied when it is read, which gives `shape`."""
+    """This tensor with `change` applied when it is read; the result has `shape`."""
     return Tensor(shape, self.dtype, lambda: change(self.read()))
 
   def astype(self, dtype: Any) -> "Tensor":
     """This tensor, cast to `dtype` when it is read.
 
     Raises:
-      UserError: (when it is read) a finite number is too large for the type.
+      UserError: (when it is read) a finite value is too large for the type.
     """
     dtype = np.dtype(dtype)
     return self if dtype == self.dtype else Tensor(self.shape, dtype, lambda: _cast(self.read(), dtype))
@@ -91,10 +87,10 @@ def _cast(array: NdArray, dtype: np.dtype) -> NdArray:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-  """The tensors in a model's folder by the names in the file; msgpack's paths are joined by "/".
+  """Returns the tensors in a model's folder by name.
 
   Raises:
-    UserError: there are none, they are damaged, or only pickled ones are there.
+    UserError: there are none, they are damaged, or there are only pickled ones.
   """
   files = weight_files(folder)
   if files:
@@ -102,16 +98,15 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     for file in files:
       tensors |= read_safetensors(file)
     return tensors
-  for name in _FLAX_FILES:
-    if (folder / name).exists():
-      return _read_msgpack(folder / name)
   for path in sorted(folder.glob("*")):
+    if path.suffix == ".msgpack":
+      raise UserError(f"{path} holds Flax weights, which are not read: fetch the safetensors of this model")
     refuse_pickled(path, folder / _safe_name(path))
-  raise UserError(f"{folder} has no diffusion_pytorch_model.safetensors, model.safetensors or Flax msgpack")
+  raise UserError(f"{folder} has no diffusion_pytorch_model.safetensors or model.safetensors")
 
 
 def refuse_pickled(file: Path, safe: Path) -> None:
-  """Raises UserError where a file is pickled; it says how to make the file `safe` of it."""
+  """Raises UserError if a file is pickled; the message has the command that converts it to the file `safe`."""
   if file.suffix in _PICKLED:
     raise UserError(
       f"{file} is pickled and may run code when opened, so it is never opened here; make it safe once with: "
@@ -128,7 +123,7 @@ def _safe_name(pickled: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-  """The safetensors files that `read_tensors` reads of a folder."""
+  """Returns the safetensors files of a folder that `read_tensors` reads."""
   for stem in _STEMS:
     for variant in ("", ".fp16", ".bf16", ".non_ema"):
       single = folder / f"{stem}{variant}.safetensors"
@@ -153,16 +148,16 @@ def _shards(index: Path) -> list[Path]:
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
-  """The tensors of one safetensors file.
+  """Returns the tensors of one safetensors file by name.
 
   Raises:
-    UserError: it is damaged, or holds a type that is not read here.
+    UserError: the file is damaged, or a tensor has an unsupported type.
   """
   regular_file(file, "file of weights")
   try:
     opened = safe_open(file, "numpy")
     kinds = {}
-    for name in opened.keys():  # noqa: SIM118 - it is no dictionary
+    for name in opened.keys():  # noqa: SIM118 - not a dictionary
       entry = opened.get_slice(name)
       code = entry.get_dtype()
       if code not in _DTYPES:
@@ -170,8 +165,8 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
       kinds[name] = (tuple(entry.get_shape()), np.dtype(_DTYPES[code]))
     listed = (opened.metadata() or {}).get(_CHECKSUMS, "")
     checksums = [listed[start : start + 8] for start in range(0, len(listed), 8)]
-    order = _in_file({name: dtype for name, (_, dtype) in kinds.items()})
-    known = dict(zip(order, checksums)) if len(order) == len(checksums) else {}  # else somebody added tensors
+    order = _file_order({name: dtype for name, (_, dtype) in kinds.items()})
+    known = dict(zip(order, checksums)) if len(order) == len(checksums) else {}  # tensors were added by another program
     read = lambda name: functools.partial(_get, file, name, known.get(name))
     return {name: Tensor(shape, dtype, read(name)) for name, (shape, dtype) in kinds.items()}
   except (SafetensorError, OSError) as error:
@@ -179,7 +174,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-  """The metadata in a safetensors file's header. Raises UserError where the file is damaged."""
+  """Returns the metadata of a safetensors file. Raises UserError if the file is damaged."""
   regular_file(file, "file of weights")
   try:
     with safe_open(file, "numpy") as opened:
@@ -189,7 +184,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _get(file: Path, name: str, checksum: str | None) -> NdArray:
-  # Opened for each tensor: an open file is mapped, and everything read of it would stay in memory.
+  # Opened for each tensor: an open file is memory-mapped, and all that was read of it would stay in memory.
   try:
     with safe_open(file, "numpy") as opened:
       array = opened.get_tensor(name)
@@ -201,48 +196,23 @@ def _get(file: Path, name: str, checksum: str | None) -> NdArray:
 
 
 def _checksum(name: str, array: NdArray) -> str:
-  """CRC-32 of a tensor's bytes, after its name, type and shape: no other tensor stands for it."""
+  """Returns the CRC-32 of a tensor's name, type, shape and bytes, so that no two tensors can be swapped."""
   stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
   about = zlib.crc32(f"{name} {_CODES[array.dtype]} {list(array.shape)}".encode())
   return f"{zlib.crc32(stored.reshape(-1).view(np.uint8).data, about):08x}"
 
 
-def _in_file(dtypes: Mapping[str, np.dtype]) -> list[str]:
-  """The order of tensors in a file that is written here: wide types first, so that all stay aligned."""
+def _file_order(dtypes: Mapping[str, np.dtype]) -> list[str]:
+  """Returns names in the order of a written file: wide types first, which keeps all tensors aligned."""
   return sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
-
-
-def _read_msgpack(file: Path) -> dict[str, Tensor]:
-  """The arrays of a Flax file, "/" between the names of their path; all of them are in memory from then on."""
-  try:
-    # Pure data: msgpack has no way to name code, unlike pickle. Mapped, so that the bytes are not in memory twice.
-    with (
-      open_input(file, "file of weights") as stream,
-      mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-      tree = serialization.msgpack_restore(typing.cast(bytes, content))
-    return {"/".join(path): Tensor.of(array) for path, array in _leaves(tree)}
-  # msgpack, Flax and numpy raise these, whatever the bytes are.
-  except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError, MemoryError) as error:
-    raise UserError(f"{file} is damaged or truncated ({root_reason(error)}); fetch it again") from None
-
-
-def _leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NdArray]]:
-  if isinstance(node, np.ndarray | np.generic):
-    yield path, np.asarray(node)
-  elif isinstance(node, Mapping):
-    for name, child in node.items():
-      yield from _leaves(child, (*path, str(name)))
-  else:
-    raise ValueError(f"{'/'.join(path)} is no array")
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
   """Writes a safetensors file, reading one tensor at a time; the file is renamed to `path` once it is complete.
 
-  The metadata also gets a checksum of every tensor, which `read_safetensors` compares.
+  The metadata also gets a checksum of every tensor, which `read_safetensors` verifies.
   """
-  order, checksums, offset = _in_file({name: tensor.dtype for name, tensor in tensors.items()}), [], 0
+  order, checksums, offset = _file_order({name: tensor.dtype for name, tensor in tensors.items()}), [], 0
   header: dict[str, Any] = {"__metadata__": {**(metadata or {}), _CHECKSUMS: "0" * 8 * len(order)}}
   for name in order:
     tensor = tensors[name]
@@ -254,7 +224,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     for name in tqdm(
       order, desc=f"write {printable(path.parent.name)}", unit="tensor", leave=False, disable=offset < 2**28
     ):
-      array = np.ascontiguousarray(tensors[name].read()).reshape(tensors[name].shape)  # makes a number a list of one
+      array = np.ascontiguousarray(tensors[name].read()).reshape(
+        tensors[name].shape
+      )  # ascontiguousarray makes scalars 1-D
       checksums.append(_checksum(name, array))
       out.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
     header["__metadata__"][_CHECKSUMS] = "".join(checksums)
@@ -266,3 +238,12 @@ def _header(fields: Mapping[str, Any]) -> bytes:
   text = json.dumps(fields, separators=(",", ":")).encode()
   text += b" " * (-len(text) % _HEADER_ALIGNMENT)
   return len(text).to_bytes(8, "little") + text
+
+
+def weights_hash(weights: PyTree) -> str:
+  """Returns the SHA-256 of networks' parameters in float32, with their names."""
+  digest = hashlib.sha256()
+  for path, leaf in sorted(flatten_dict(weights).items()):
+    digest.update("/".join(path).encode())
+    digest.update(np.ascontiguousarray(leaf, np.float32).data)
+  return digest.hexdigest()

@@ -13,7 +13,7 @@ from anchor_jax.inference.animate import animate_parts, placed_pose_channels
 from anchor_jax.inference.reference import Reference, read_reference, square
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
-from anchor_jax.store.bundle import check_target, write_bundle
+from anchor_jax.store.bundle import check_bundle_target, write_bundle
 from anchor_jax.store.light import read_light_decoder
 from anchor_jax.store.part import Part
 from anchor_jax.store.saving import write_person
@@ -148,7 +148,7 @@ class Person:
       UserError: an unknown platform, a folder that holds something else or can't be written, or an appearance that
         can't be read or has other pictures than the body.
     """
-    check_target(Path(folder), platforms)  # before a film is read, which takes longer
+    check_bundle_target(Path(folder), platforms)  # before a film is read, which takes longer
     reference = _reference(appearance)
     given = {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
     parts, pose_channels = dict(self.parts), None

@@ -26,7 +26,7 @@ from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.core.values import Within
 from anchor_jax.files.arrays import read_arrays
 from anchor_jax.files.fields import read_fields
-from anchor_jax.files.manifest import Kind
+from anchor_jax.files.manifest import FolderKind
 from anchor_jax.files.outputs import SIDECAR, new_folder
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 from anchor_jax.video.write import VideoWriter
@@ -34,7 +34,7 @@ from anchor_jax.video.write import VideoWriter
 FORMAT = 1
 _POSES, _MASKS, _SURFACES = "pose.mkv", "masks.mkv", "surface.mkv"
 # Identifies sidecars of earlier versions, which have no list of their files.
-_WRITTEN = Kind("sidecar", lambda folder: (_POSES, _MASKS, _SURFACES, "landmarks.npz", "sidecar.json"))
+_WRITTEN = FolderKind("sidecar", lambda folder: (_POSES, _MASKS, _SURFACES, "landmarks.npz", "sidecar.json"))
 _LARGEST_FACTS = 2**20  # bytes of sidecar.json, which normally has about a hundred
 
 

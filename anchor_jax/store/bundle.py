@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from anchor_jax.core import sharding
@@ -34,9 +35,8 @@ from anchor_jax.diffusion.guidance import make_branches
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.files.inputs import read_json
-from anchor_jax.files.manifest import Kind, not_newer
+from anchor_jax.files.manifest import FolderKind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
-from anchor_jax.formats import names
 from anchor_jax.formats.tensors import Tensor, write_safetensors
 from anchor_jax.models.controlnet import RENDER_CHANNELS
 from anchor_jax.store import run_bundle
@@ -62,7 +62,7 @@ def write_bundle(
   Raises:
     UserError: an unknown platform, or a folder that holds something else or cannot be written.
   """
-  check_target(folder, platforms)
+  check_bundle_target(folder, platforms)
   look_ups = {"body": pose_channels}
   with new_folder(folder, BUNDLE) as new:
     shutil.copyfile(run_bundle.__file__, new / "generate.py")
@@ -81,7 +81,7 @@ def write_bundle(
     (new / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def check_target(folder: Path, platforms: Sequence[str]) -> None:
+def check_bundle_target(folder: Path, platforms: Sequence[str]) -> None:
   """Raises UserError for a folder or platforms that `write_bundle` would refuse; needs nothing to write."""
   for name in platforms:
     if name not in PLATFORMS:
@@ -160,7 +160,7 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
   (batch,) = export.symbolic_shape("batch")
 
   def program(flat, *inputs):
-    weights = names.unflatten({tuple(name.split("/")): leaf for name, leaf in flat.items()})
+    weights = unflatten_dict({tuple(name.split("/")): leaf for name, leaf in flat.items()})
     # vmap over single examples: code in the networks could not compare a symbolic batch size with a number.
     one = lambda *example: function(weights, *jax.tree.map(lambda leaf: leaf[None], example))[0]
     return jax.vmap(one)(*inputs)
@@ -182,7 +182,7 @@ def _write_part(
   folder.mkdir()
   tables = None if pose_channels is None else pose_channels.tables
   arrays = part.weights if tables is None else {**part.weights, "appearance": tables._asdict()}
-  flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.flatten(arrays).items()}
+  flat = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(arrays).items()}
   write_safetensors(folder / "weights.safetensors", {name: Tensor.of(leaf) for name, leaf in flat.items()})
   if part.reference_image is not None:
     np.save(folder / run_bundle.PICTURE, part.reference_image)
@@ -269,4 +269,4 @@ def _earlier(folder: Path) -> set[str]:
   return not_newer(folder, {*names, "generate.py", "config.json"}, "config.json")
 
 
-BUNDLE = Kind("bundle", _earlier)  # what `write_bundle` replaces
+BUNDLE = FolderKind("bundle", _earlier)  # what `write_bundle` replaces

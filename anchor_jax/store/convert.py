@@ -19,15 +19,15 @@ from anchor_jax.formats.folders import (
   MODELS,
   ModelFolder,
   StoredModel,
-  check_target,
+  check_models_target,
   open_folder,
   stored_models,
   write_models,
 )
-from anchor_jax.formats.lora_files import holds_lora, merge_lora, read_lora, write_lora
-from anchor_jax.formats.roles import PARTS, ROLES, SHARED, Place
+from anchor_jax.formats.lora import holds_lora, merge_lora, read_lora, write_lora
+from anchor_jax.formats.roles import PARTS, ROLES, SHARED, ModelPlace
 from anchor_jax.formats.single_file import is_single_file, open_network, open_single_file, open_tensors
-from anchor_jax.store.complete import complete
+from anchor_jax.store.derive import add_derived_models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +107,17 @@ def from_diffusers(
     if image_encoder.is_file():
       raise UserError(f"{image_encoder} is a file: give CLIP's folder, whose config.json has its sizes")
     config = load_network_config(image_encoder, ROLES["image_encoder"].config)
-    models.models[Place(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
+    models.models[ModelPlace(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
   if controlnet is not None:
-    models.models[Place(SHARED, "controlnet")] = _network(controlnet, ControlNetConfig)
+    models.models[ModelPlace(SHARED, "controlnet")] = _network(controlnet, ControlNetConfig)
   if head is not None:
     path = head if is_single_file(head) or (head / "config.json").exists() else head / "unet"
     unet = _network(path, UNetConfig)
     assert isinstance(unet.config, UNetConfig)
     if unet.config.in_channels == unet.config.out_channels:
       raise UserError(f"{path} has {unet.config.in_channels} input channels: give an inpainting UNet, or --make-head")
-    models.models[Place("head", "unet")] = unet
-  complete(models, make_controlnet, make_head, stem_widths)
+    models.models[ModelPlace("head", "unet")] = unet
+  add_derived_models(models, make_controlnet, make_head, stem_widths)
   with new_folder(target, MODELS) as folder:
     write_models(folder, models, dtype)
   return models
@@ -206,4 +206,4 @@ def _check(source: Path, target: Path, *others: Path | None) -> None:
     outside = given and Path(os.path.realpath(given))
     if outside and (inside == outside or outside.is_relative_to(inside)):
       raise UserError(f"{target} holds what is to be converted; choose another folder")
-  check_target(target)
+  check_models_target(target)

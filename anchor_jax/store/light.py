@@ -14,15 +14,15 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import PyTree
 from anchor_jax.files.outputs import new_folder
 from anchor_jax.files.shipped import shipped
-from anchor_jax.formats.adapters import weights_hash
 from anchor_jax.formats.diffusers import load_model, save_model
 from anchor_jax.formats.folders import MODELS
+from anchor_jax.formats.tensors import weights_hash
 
 LIGHT = "light_decoder"  # its role, and its key among the weights of a part
 
 
 @dataclasses.dataclass(frozen=True)
-class LightDecoder:
+class StoredLightDecoder:
   """A light decoder read from a folder.
 
   Attributes:
@@ -47,7 +47,7 @@ def autoencoder_hash(vae: PyTree) -> str:
   return weights_hash({"vae": vae})
 
 
-def read_light_decoder(choice: str | Path = "light") -> LightDecoder:
+def read_light_decoder(choice: str | Path = "light") -> StoredLightDecoder:
   """Reads a light decoder: a folder that `distil` wrote, or "light", the one that comes with the package.
 
   Raises:
@@ -59,10 +59,10 @@ def read_light_decoder(choice: str | Path = "light") -> LightDecoder:
     raise UserError(f"no light decoder in {folder}: say exact, light, or the folder that anchor_jax.distil wrote")
   model = load_model(folder, LightDecoderConfig, np.float32)
   assert isinstance(model.config, LightDecoderConfig)
-  return LightDecoder(model.config, model.params)
+  return StoredLightDecoder(model.config, model.params)
 
 
-def write_light_decoder(folder: Path, light: LightDecoder, dtype: str = "float16") -> None:
+def write_light_decoder(folder: Path, light: StoredLightDecoder, dtype: str = "float16") -> None:
   """Writes a light decoder to FOLDER/light_decoder; raises UserError where that can't be written or replaced."""
   with new_folder(folder / LIGHT, MODELS) as new:
     save_model(new, light.config, light.params, dtype)

@@ -13,7 +13,7 @@ from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.light import LIGHT, LightDecoder
+from anchor_jax.store.light import LIGHT, StoredLightDecoder
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels
 from anchor_jax.texture.stored import Texture
 
@@ -85,7 +85,7 @@ class Part:
       self._placed[key] = jax.device_put(pose_channels, None if mesh is None else sharding.replicated(mesh))
     return self._placed[key]
 
-  def with_light_decoder(self, light: LightDecoder) -> "Part":
+  def with_light_decoder(self, light: StoredLightDecoder) -> "Part":
     """The part with frames decoded by a light decoder.
 
     Raises:

@@ -28,7 +28,7 @@ _REMAT = ("model.unet.remat", "model.controlnet.remat")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class RestartRule:
   """One row of the table.
 
   Attributes:
@@ -43,25 +43,29 @@ class Row:
 
 
 TABLE = (
-  Row("steps", True, "a longer run; a falling rate (`cosine`) then falls to the new end"),
-  Row("optimizer.learning_rate", True, "lowered, where the loss was not finite"),
-  Row("optimizer.accumulate data.in_memory data.workers mesh", True, "another machine: the same step"),
-  Row(" ".join(_REMAT), True, "another machine: memory for time, the same step"),
-  Row("data.path", True, "the same prepared folder in another place; one with other records is refused"),
-  Row("data.size", True, "for planning alone"),
-  Row("log_every checkpoint_every preview_every keep max_skipped", True, "what is written, and when a run gives up"),
-  Row("sample", True, "how `generate` samples; nothing is trained with it"),
-  Row("part init seed", False, "where the run began"),
-  Row("dtype model lora train_image_encoder only_temporal", False, "what is trained, and in which type"),
-  Row("zero_snr last_step snr_gamma detail_weight pixels refined sharpness", False, "the loss"),
-  Row("condition_dropout condition_jitter", False, "the loss"),
-  Row("data.batch_size data.crop data.clip_frames data.validation data.cache data.appearance", False, "the examples"),
-  Row("optimizer", False, "the optimiser, whose state goes on"),
+  RestartRule("steps", True, "a longer run; a falling rate (`cosine`) then falls to the new end"),
+  RestartRule("optimizer.learning_rate", True, "lowered, where the loss was not finite"),
+  RestartRule("optimizer.accumulate data.in_memory data.workers mesh", True, "another machine: the same step"),
+  RestartRule(" ".join(_REMAT), True, "another machine: memory for time, the same step"),
+  RestartRule("data.path", True, "the same prepared folder in another place; one with other records is refused"),
+  RestartRule("data.size", True, "for planning alone"),
+  RestartRule(
+    "log_every checkpoint_every preview_every keep max_skipped", True, "what is written, and when a run gives up"
+  ),
+  RestartRule("sample", True, "how `generate` samples; nothing is trained with it"),
+  RestartRule("part init seed", False, "where the run began"),
+  RestartRule("dtype model lora train_image_encoder only_temporal", False, "what is trained, and in which type"),
+  RestartRule("zero_snr last_step snr_gamma detail_weight pixels refined sharpness", False, "the loss"),
+  RestartRule("condition_dropout condition_jitter", False, "the loss"),
+  RestartRule(
+    "data.batch_size data.crop data.clip_frames data.validation data.cache data.appearance", False, "the examples"
+  ),
+  RestartRule("optimizer", False, "the optimiser, whose state goes on"),
 )
 _RULES = {name: row for row in TABLE for name in row.settings.split()}
 
 
-def row_of(setting: str) -> Row:
+def rule_of(setting: str) -> RestartRule:
   """Returns the row of a setting, by its own name or that of the nearest group around it; KeyError without one."""
   name = setting
   while name not in _RULES:
@@ -72,7 +76,7 @@ def row_of(setting: str) -> Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Begun:
+class StartedRun:
   """A run with a checkpoint, as its folder tells of it.
 
   Attributes:
@@ -101,7 +105,7 @@ class Begun:
     changed = [
       f"config.{name}={_shown(old)} (now {_shown(new)})"
       for name, old, new in _differences(to_plain(before), to_plain(now))
-      if not row_of(name).may_change and not (name == "init" and _same_path(old, new))
+      if not rule_of(name).may_change and not (name == "init" and _same_path(old, new))
     ]
     if changed:
       more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
@@ -119,7 +123,7 @@ class Begun:
       other = "it holds other records now" if _same_path(before, path) else f"{path} holds other records"
       raise self._refusal(f"was trained with the records of config.data.path={before}, and {other}: give those")
 
-  def going_on(self, now: RunConfig) -> RunConfig:
+  def resumed_config(self, now: RunConfig) -> RunConfig:
     """Returns the settings of the run that goes on: the new ones, with the networks' sizes as they were."""
     model = self.config.model
     remat = lambda kept, asked: dataclasses.replace(kept, remat=asked.remat)
@@ -130,7 +134,7 @@ class Begun:
     return UserError(f"{self.folder} {reason}, or choose another --workdir, or remove {self.folder} to start over")
 
 
-def read_begun(folder: Path) -> Begun | None:
+def read_started_run(folder: Path) -> StartedRun | None:
   """Returns what WORKDIR/PART tells of its run; None where there is no checkpoint, and a run starts from the beginning.
 
   Raises:
@@ -145,15 +149,15 @@ def read_begun(folder: Path) -> Begun | None:
   config = read_settings(folder)
   try:
     found = json.loads((folder / RUN).read_text())
-    return Begun(folder, config, from_values(ModelConfig, found["model"], "model"), str(found["records"]))
+    return StartedRun(folder, config, from_values(ModelConfig, found["model"], "model"), str(found["records"]))
   except FileNotFoundError:
     pass  # an earlier version began the run
   except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError) as error:
     log.warning("%s can't be read (%s); settings of the model are not compared", folder / RUN, one_line(error))
-  return Begun(folder, config, None, None)
+  return StartedRun(folder, config, None, None)
 
 
-def write_begun(folder: Path, asked: RunConfig, records: str) -> None:
+def write_started_run(folder: Path, asked: RunConfig, records: str) -> None:
   """Writes FOLDER/run.json: the model that a run's settings ask for, and the identity of its records."""
   with new_file(folder / RUN) as path:
     path.write_text(json.dumps({"model": to_plain(asked.model), "records": records}, indent=1) + "\n")

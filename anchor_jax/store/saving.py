@@ -11,9 +11,11 @@ from PIL import Image
 from anchor_jax.config.stored import read_settings, write_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.outputs import new_file, new_folder
-from anchor_jax.formats import adapters as lora
 from anchor_jax.formats.diffusers import write_json
-from anchor_jax.formats.folders import MODELS, ModelFolder, check_target, stored_models, write_models
+from anchor_jax.formats.folders import MODELS, ModelFolder, check_models_target, stored_models, write_models
+from anchor_jax.formats.lora import Adapters, save_adapters
+from anchor_jax.formats.roles import LORA_FILE
+from anchor_jax.formats.tensors import weights_hash
 from anchor_jax.store.light import LIGHT
 from anchor_jax.store.part import Part
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, read_base
@@ -35,7 +37,7 @@ def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
   Raises:
     UserError: `folder` holds something else, or cannot be written.
   """
-  check_target(folder)
+  check_models_target(folder)
   weights = {name: {key: tree for key, tree in part.weights.items() if key != LIGHT} for name, part in parts.items()}
   models = ModelFolder.of_parts(
     {name: stored_models(part.networks.model, weights[name]) for name, part in parts.items()}
@@ -70,8 +72,8 @@ def write_adapters(
   scaled = jax.tree_util.tree_map_with_path(
     lambda path, leaf: leaf * np.float32(config.lora.scale) if path[-1].key == "up" else leaf, trained["lora"]
   )
-  stored = lora.Adapters(scaled, trained.get("null_context"), lora.weights_hash(frozen), step)
-  lora.save_adapters(target / part / lora.FILE, stored, dtype)
+  stored = Adapters(scaled, trained.get("null_context"), weights_hash(frozen), step)
+  save_adapters(target / part / LORA_FILE, stored, dtype)
   write_settings(target / part, config)
   for name in (REFERENCE_IMAGE, *(TEXTURE,) * needs_texture(config.data.appearance)):
     if not (workdir / part / name).exists():

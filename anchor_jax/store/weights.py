@@ -21,10 +21,11 @@ from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import NdArray, PyTree
 from anchor_jax.files.manifest import find_damage, write_list
 from anchor_jax.files.shipped import folder_of, is_shipped
-from anchor_jax.formats import adapters as lora
-from anchor_jax.formats.diffusers import Model, read_json, with_own_fields
+from anchor_jax.formats.diffusers import Model, read_json_object, with_own_fields
 from anchor_jax.formats.folders import ModelFolder, find_place, read_models, stored_models, write_models
-from anchor_jax.formats.roles import ROLES, SHARED
+from anchor_jax.formats.lora import load_adapters
+from anchor_jax.formats.roles import LORA_FILE, ROLES, SHARED
+from anchor_jax.formats.tensors import weights_hash
 from anchor_jax.models.controlnet import fit_stem
 from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
@@ -91,10 +92,10 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
       read = dataclasses.replace(read, config=dataclasses.replace(read.config, sample=sample))
     return read
   config = read_settings(folder / part)
-  if (folder / part / lora.FILE).exists():
+  if (folder / part / LORA_FILE).exists():
     if choice.step != "newest" or not choice.averaged:
       raise UserError(f"{folder} holds adapters of one step alone: leave --checkpoint-step and --weights out")
-    networks, weights, step = _read_adapted(folder / part / lora.FILE, config, choice.base)
+    networks, weights, step = _read_adapted(folder / part / LORA_FILE, config, choice.base)
   else:
     if choice.base:
       raise UserError(f"--base={choice.base} is for adapters alone, and {folder} holds all weights: leave it out")
@@ -272,11 +273,11 @@ def is_workdir(folder: Path) -> bool:
 
 def has_weights(folder: Path) -> bool:
   """Whether a part's folder, in a workdir or among adapters, holds weights that another run can start from."""
-  return has_checkpoint(folder) or (folder / lora.FILE).exists()
+  return has_checkpoint(folder) or (folder / LORA_FILE).exists()
 
 
 def _is_trained(folder: Path) -> bool:
-  return (folder / "checkpoints").is_dir() or (folder / lora.FILE).exists()
+  return (folder / "checkpoints").is_dir() or (folder / LORA_FILE).exists()
 
 
 def _folder(path: str | Path) -> Path:
@@ -310,7 +311,7 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
     read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(appearance=_kind(part, sizes)))
   )
   config = dataclasses.replace(config, model=dataclasses.replace(ModelConfig(refiner=None), **sizes))
-  step = read_json(folder / part / STEP).get("step") if saved else 0
+  step = read_json_object(folder / part / STEP).get("step") if saved else 0
   if type(step) is not int:
     raise UserError(f"{folder / part / STEP} holds no step: save the person again")
   reference_image = read_reference_image(folder / part) if saved else None
@@ -338,7 +339,7 @@ def _stored_part(
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:
   """Reads adapters and the weights that they change, and merges them."""
-  adapters = lora.load_adapters(file)
+  adapters = load_adapters(file)
   base = base or config.init
   try:
     networks, weights = initial_weights(dataclasses.replace(config, init=base, lora=LoRAConfig()))
@@ -346,7 +347,7 @@ def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, P
     raise UserError(f"the weights that {file} changes can't be read: name them with --base=DIR ({error})") from error
   own = {} if adapters.null_context is None else {"null_context": adapters.null_context}
   weights |= own
-  if lora.weights_hash({name: weights[name] for name in weights if name not in own}) != adapters.base_hash:
+  if weights_hash({name: weights[name] for name in weights if name not in own}) != adapters.base_hash:
     raise UserError(f"{file} changes other weights than those in {base!r}: name them with --base=DIR")
   try:
     return networks, _merge(weights, {"lora": adapters.tree}, LoRAConfig()), adapters.step

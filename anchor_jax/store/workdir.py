@@ -19,9 +19,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.body.charts import CHARTS
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, root_reason
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
-from anchor_jax.formats.damage import Outcome, judge, raise_damage, root_reason
+from anchor_jax.store.damage import Outcome, judge, raise_damage
 from anchor_jax.texture import stored
 from anchor_jax.texture.channels import needs_texture
 from anchor_jax.texture.stored import Texture

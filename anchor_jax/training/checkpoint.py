@@ -14,9 +14,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, root_reason
 from anchor_jax.files.outputs import new_file
-from anchor_jax.formats.damage import Outcome, judge, raise_damage, root_reason
+from anchor_jax.store.damage import Outcome, judge, raise_damage
 from anchor_jax.store.workdir import VALIDATION, known_losses
 from anchor_jax.training.checksums import Listing
 from anchor_jax.training.step import State

@@ -19,11 +19,11 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.evaluation import metrics
-from anchor_jax.models.light_decoder import LightDecoder as Module
+from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.models.scale import shrink
-from anchor_jax.store.light import LightDecoder, autoencoder_hash
+from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash
 from anchor_jax.training.loss import EDGE_WEIGHT, pixel_errors
 
 TRUTH_WEIGHT = 0.3  # of the true pixels' error beside that of the decoded ones
@@ -59,7 +59,7 @@ def distil(
   batch_size: int = 16,
   frames: int = 2880,
   seed: int = 0,
-) -> tuple[LightDecoder, dict[str, float]]:
+) -> tuple[StoredLightDecoder, dict[str, float]]:
   """Returns a light decoder, and what it is measured by: PSNR in dB on the last twentieth of the frames, not learned.
 
   Those are "against_decoded" and "against_truth", and "autoencoder", which is the autoencoder's against the truth.
@@ -98,7 +98,7 @@ def distil(
     "against_truth": metrics.psnr(made, held.frames),
     "autoencoder": metrics.psnr(held.decoded, held.frames),
   }
-  return LightDecoder(config, jax.tree.map(np.asarray, params)), measured
+  return StoredLightDecoder(config, jax.tree.map(np.asarray, params)), measured
 
 
 def teach(networks: Networks, weights: PyTree, source: Source, records: Int[NdArray, " N"]) -> Teaching:
@@ -136,7 +136,7 @@ def fit(config: LightDecoderConfig, taught: Teaching, steps: int, batch_size: in
   rng = np.random.default_rng(seed)
   rate = optax.warmup_cosine_decay_schedule(0.0, _RATE, min(100, steps // 10 + 1), max(steps, 2))
   optimizer = optax.adam(rate)
-  params = Module(config).init(jax.random.key(seed), jnp.asarray(taught.latents[:1]))["params"]
+  params = LightDecoder(config).init(jax.random.key(seed), jnp.asarray(taught.latents[:1]))["params"]
   state = optimizer.init(params)
 
   @jax.jit
@@ -166,7 +166,7 @@ def fit(config: LightDecoderConfig, taught: Teaching, steps: int, batch_size: in
 
 
 def _decode(config: LightDecoderConfig, params: PyTree, latents: Float[Array, "B h w C"]) -> Any:
-  return Module(config).apply({"params": params}, latents)
+  return LightDecoder(config).apply({"params": params}, latents)
 
 
 def _chunks(count: int) -> range:

@@ -26,7 +26,7 @@ from anchor_jax.data.encoded import Block, block_count, block_records, read_bloc
 from anchor_jax.data.identity import hash_files
 from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Record, Source, read_all
-from anchor_jax.formats.adapters import weights_hash
+from anchor_jax.formats.tensors import weights_hash
 from anchor_jax.models.networks import Networks, to_signed
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import jax
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import prepare_parent
-from anchor_jax.formats.adapters import FILE as ADAPTERS
-from anchor_jax.formats.damage import Outcome
+from anchor_jax.formats.roles import LORA_FILE
+from anchor_jax.store.damage import Outcome
 from anchor_jax.store.weights import STEP
 from anchor_jax.training.checkpoint import worst_of_all_processes
 
@@ -38,7 +38,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
 
 def _check_run(folder: Path) -> None:
   """Raises UserError for the folder of a part that was saved or converted: a run would write over what is in it."""
-  if any((folder / name).exists() for name in (STEP, ADAPTERS)):
+  if any((folder / name).exists() for name in (STEP, LORA_FILE)):
     raise UserError(
       f"{folder} is of a person that was saved: choose another --workdir, and start from her with"
       f" --config.init={folder.parent}"

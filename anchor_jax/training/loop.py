@@ -20,7 +20,7 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.files.outputs import prepare_parent
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, scale_latents, to_signed
-from anchor_jax.store.restart import read_begun, write_begun
+from anchor_jax.store.restart import read_started_run, write_started_run
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
 from anchor_jax.texture.stored import write_texture
@@ -57,14 +57,14 @@ def train_part(
   # ---- settings: what can be refused before anything large is read ---------------------------------------------------
   folder, asked = workdir / config.part, config
   prepare_parent(folder / "checkpoints")
-  begun = read_begun(folder)
+  begun = read_started_run(folder)
   if begun is not None:
     begun.check_settings(config)
   records = open_prepared(config.data.path)
   identity = records_identity(records.folder, records.meta)
   if begun is not None:
     begun.check_records(config.data.path, identity)
-    config = begun.going_on(config)
+    config = begun.resumed_config(config)
   mesh = training_mesh(config, devices)
   share = sharding.process_shard(mesh)
   check_surface(config.data.appearance, records)
@@ -112,7 +112,7 @@ def train_part(
     start = int(state.step)
     if first_process:
       write_settings(folder, config)
-      write_begun(folder, asked, identity)
+      write_started_run(folder, asked, identity)
       # One that was begun and never saved may have been of another person.
       anew = lambda name: restored is None or not (folder / name).exists()
       if config.part != "vae" and anew(REFERENCE_IMAGE):

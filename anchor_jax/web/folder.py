@@ -27,7 +27,7 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import read_json
-from anchor_jax.files.manifest import Kind, not_newer
+from anchor_jax.files.manifest import FolderKind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.reference import Reference
@@ -219,4 +219,4 @@ def _earlier(folder: Path) -> set[str]:
 
 
 _PACKED = {Path(name).name for package in (RUNTIME, LANDMARKS) for name in package.files}
-PAGE = Kind("page", _earlier)  # what `write_web` replaces
+PAGE = FolderKind("page", _earlier)  # what `write_web` replaces

@@ -11,7 +11,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import lock_path, locked
-from anchor_jax.files.manifest import Kind
+from anchor_jax.files.manifest import FolderKind
 from anchor_jax.files.outputs import new_file, new_folder
 from anchor_jax.video.resumable import ResumableWriter
 from anchor_jax.video.write import VideoWriter
@@ -20,7 +20,7 @@ HOLD = """import sys, time; from anchor_jax.files.locks import locked
 with locked(sys.argv[1]): print("held", flush=True); time.sleep(600)"""
 WRITERS = {
   "file": lambda path: new_file(path, lock=True).__enter__(),
-  "folder": lambda path: new_folder(path, Kind("things")).__enter__(),
+  "folder": lambda path: new_folder(path, FolderKind("things")).__enter__(),
   "video": lambda path: VideoWriter(path, 25).__enter__(),
   "resumable": lambda path: ResumableWriter(path, 25, {}, resume=True),
 }

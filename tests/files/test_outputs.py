@@ -4,7 +4,7 @@ import os
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.files.manifest import LIST, Kind, files_in
+from anchor_jax.files.manifest import LIST, FolderKind, files_in
 from anchor_jax.files.outputs import (
   check_folder,
   check_output_file,
@@ -15,7 +15,7 @@ from anchor_jax.files.outputs import (
   refuse_overwriting,
 )
 
-THINGS = Kind("things", rebuilt="cache/[0-9]+")
+THINGS = FolderKind("things", rebuilt="cache/[0-9]+")
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -73,7 +73,7 @@ def test_what_a_writer_did_not_make_is_never_deleted(tmp_path, place, reason):
 def test_links_other_kinds_and_folders_without_a_list_stay(tmp_path):
   path = write_things(tmp_path / "things")
   with pytest.raises(UserError, match=r"which something else wrote \(things\)"):
-    check_folder(path, Kind("others"))
+    check_folder(path, FolderKind("others"))
   (path / "a.json").unlink()
   check_folder(path, THINGS)  # nothing is lost by what is gone already
   (path / "a.json").symlink_to(path / "below/b.bin")
@@ -82,7 +82,7 @@ def test_links_other_kinds_and_folders_without_a_list_stay(tmp_path):
   (path / LIST).unlink()
   with pytest.raises(UserError, match=r"a\.json, which was not written by this command or by an earlier version"):
     check_folder(path, THINGS)
-  check_folder(path, Kind("things", lambda folder: ("below/b.bin",), r"a\.json"))
+  check_folder(path, FolderKind("things", lambda folder: ("below/b.bin",), r"a\.json"))
   (path / LIST).write_text("{")
   with pytest.raises(UserError, match="which is damaged"):
     check_folder(path, THINGS)

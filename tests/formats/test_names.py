@@ -28,8 +28,3 @@ def test_axes_turn_there_and_back(shape):
   assert turned.shape == names.torch_shape(("kernel",), shape)
   np.testing.assert_array_equal(names.from_torch(("kernel",), turned), array)
   assert turned[2, 1, *(0,) * (len(shape) - 2)] == array[*(0,) * (len(shape) - 2), 1, 2]
-
-
-def test_trees_flatten_and_back():
-  tree = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
-  assert names.unflatten(names.flatten(tree)) == tree

@@ -6,13 +6,13 @@ from pathlib import Path
 import ldm
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from anchor_jax.config.networks import ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.formats.diffusers import load_model
 from anchor_jax.formats.ldm_names import unet_names, vae_names
-from anchor_jax.formats.names import flatten
 from anchor_jax.formats.single_file import open_network, open_single_file
 from anchor_jax.formats.sizes import config_of
 from anchor_jax.store import convert
@@ -140,7 +140,7 @@ def test_controlnets(prefix, tmp_path):
   # The same file under diffusers' names.
   again = open_network(tmp_path / "out" / "diffusion_pytorch_model.safetensors", ControlNetConfig)
   assert again.config == ldm.CONTROLNET
-  assert_params(again, flatten(read.params))
+  assert_params(again, flatten_dict(read.params))
 
 
 def test_an_autoencoder_alone(tmp_path):

@@ -22,7 +22,7 @@ from anchor_jax.inference.live import play
 from anchor_jax.inference.person import Person, Reference, load, read_reference
 from anchor_jax.models.networks import Networks
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.store.light import LightDecoder, autoencoder_hash, write_light_decoder
+from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash, write_light_decoder
 
 POSED = list(make_posed_frames(12))
 MOVES = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in POSED]
@@ -245,7 +245,7 @@ def test_a_light_decoder_paints_other_pictures_of_the_same_latents_and_is_not_sa
     for name, i, o in (("conv_in", 2, 8), ("conv_out", 8, 48))
   }
   mine = dataclasses.replace(shape, autoencoder=autoencoder_hash(person.body.weights["vae"]))
-  write_light_decoder(tmp_path, LightDecoder(mine, params))
+  write_light_decoder(tmp_path, StoredLightDecoder(mine, params))
   alone = Person(person.body, None)
   assert alone.with_decoder("exact") is alone
   light = alone.with_decoder(tmp_path)

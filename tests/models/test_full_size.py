@@ -6,9 +6,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
-from anchor_jax.formats.names import torch_name, torch_shape, unflatten
+from anchor_jax.formats.names import torch_name, torch_shape
 from anchor_jax.formats.registry import parameter_shapes
 from anchor_jax.models.denoiser import Denoiser
 
@@ -44,7 +45,7 @@ def test_a_full_size_body_forward(jit):
     return jnp.asarray(rng.standard_normal(shape, np.float32) * math.prod(shape[:-1]) ** -0.5)
 
   def random(config):
-    return unflatten({path: draw(path, shape) for path, shape in parameter_shapes(config).items()})
+    return unflatten_dict({path: draw(path, shape) for path, shape in parameter_shapes(config).items()})
 
   params = {"unet": random(unet), "controlnet": random(controlnet)}
   latents, context = jnp.asarray(rng.normal(size=(1, 1, 64, 64, 4)), jnp.float32), jnp.ones((1, 50, 768))

@@ -14,9 +14,9 @@ from anchor_jax.data.sources import ArraySource
 from anchor_jax.evaluation import metrics
 from anchor_jax.files.shipped import shipped
 from anchor_jax.formats.diffusers import load_model
-from anchor_jax.models.light_decoder import LightDecoder as Module
+from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.light import LightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
+from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
 from anchor_jax.training.distil import Teaching, distil, distillation_loss, fit
 
 CONFIG = LightDecoderConfig(latent_channels=2, block_out_channels=(8, 12), layers_per_block=(0, 1), patch_size=2)
@@ -27,12 +27,15 @@ NETWORKS = Networks(tiny_model())
 
 @pytest.fixture(scope="module")
 def params():
-  rng, shapes = np.random.default_rng(0), jax.eval_shape(Module(CONFIG).init, jax.random.key(0), LATENTS)["params"]
+  rng, shapes = (
+    np.random.default_rng(0),
+    jax.eval_shape(LightDecoder(CONFIG).init, jax.random.key(0), LATENTS)["params"],
+  )
   return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
 def test_a_pixel_depends_on_the_cells_around_it(params):
-  decode = lambda latents: Module(CONFIG).apply({"params": params}, latents)
+  decode = lambda latents: LightDecoder(CONFIG).apply({"params": params}, latents)
   pictures = decode(LATENTS)
   assert pictures.shape == (2, 36, 36, 3) and pictures.dtype == jnp.float32
   changed = np.abs(decode(LATENTS.at[0, 8, 8].add(1)) - pictures).max(axis=-1) > 0
@@ -42,7 +45,7 @@ def test_a_pixel_depends_on_the_cells_around_it(params):
 def test_in_networks_it_takes_the_autoencoders_place(params):
   light = dataclasses.replace(NETWORKS, light=CONFIG)
   made = light.decode({"light_decoder": params}, LATENTS)
-  np.testing.assert_array_equal(made, jnp.clip(Module(CONFIG).apply({"params": params}, LATENTS), 0, 1))
+  np.testing.assert_array_equal(made, jnp.clip(LightDecoder(CONFIG).apply({"params": params}, LATENTS), 0, 1))
 
 
 def test_the_loss_counts_decoded_pixels_more_than_true_ones():
@@ -59,7 +62,7 @@ def test_it_learns_what_is_shown_of_latents():
   colours = 1 / (1 + np.exp(-np.stack([latents[..., 0], latents[..., 1], -latents[..., 0]], axis=-1)))
   shown = np.rint(255 * np.repeat(np.repeat(colours, 8, axis=1), 8, axis=2)).astype(np.uint8)
   params = fit(FLAT, Teaching(latents, shown, shown), steps=100, batch_size=8, seed=0)
-  made = Module(FLAT).apply({"params": params}, jnp.asarray(latents))
+  made = LightDecoder(FLAT).apply({"params": params}, jnp.asarray(latents))
   made = np.rint(255 * np.clip(made, 0, 1)).astype(np.uint8)
   mean = np.broadcast_to(shown.mean(axis=(0, 1, 2)).astype(np.uint8), shown.shape)
   assert metrics.psnr(made, shown) > metrics.psnr(mean, shown) + 6
@@ -90,7 +93,7 @@ def test_few_frames_and_many_levels_are_refused():
 
 def test_there_and_back_through_a_folder_and_only_for_its_autoencoder(params, tmp_path):
   vae = drawn_weights(NETWORKS)["vae"]
-  light = LightDecoder(dataclasses.replace(CONFIG, autoencoder=autoencoder_hash(vae)), params)
+  light = StoredLightDecoder(dataclasses.replace(CONFIG, autoencoder=autoencoder_hash(vae)), params)
   write_light_decoder(tmp_path, light, "float32")
   read = read_light_decoder(tmp_path)
   assert read.config == light.config

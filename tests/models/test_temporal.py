@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from anchor_jax.formats.names import flatten, unflatten
 from anchor_jax.models.temporal import initial_temporal_parameter, is_temporal
 from anchor_jax.models.unet import UNet
 
@@ -36,8 +36,8 @@ def one_level(unet_config, clip, random_params):
 def switched_on(unet_config, plain, clip, settings):
   """The same network with temporal layers as they are before training."""
   module = UNet(dataclasses.replace(unet_config, **settings))
-  shapes = flatten(jax.eval_shape(module.init, jax.random.key(0), *clip)["params"])
-  known = flatten(plain[1]["params"])
+  shapes = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), *clip)["params"])
+  known = flatten_dict(plain[1]["params"])
   added = [path for path in shapes if path not in known]
   assert added
   assert all(is_temporal(path) for path in added)
@@ -46,7 +46,7 @@ def switched_on(unet_config, plain, clip, settings):
     path: known[path] if path in known else jnp.asarray(initial_temporal_parameter(path, leaf.shape))
     for path, leaf in shapes.items()
   }
-  return module, {"params": unflatten(params)}
+  return module, {"params": unflatten_dict(params)}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -80,7 +80,7 @@ def test_a_few_steps_make_them_matter_and_padded_frames_stay_out(unet_config, pl
     more, value = step(more)
     values.append(float(value))
   assert values[-1] < values[0] - 1e-4
-  for path, leaf in flatten(more["params"]).items():  # each of them has learned; all else is held still
+  for path, leaf in flatten_dict(more["params"]).items():  # each of them has learned; all else is held still
     is_zero_still = not np.any(leaf) if path[-1] == "taps" or path[-2:] == ("to_out_0", "kernel") else False
     assert not (is_temporal(path) and is_zero_still), path
   apply = jit(temporal.apply)

@@ -1,4 +1,4 @@
-"""Our networks against diffusers' Flax classes, whose weights come as msgpack.
+"""Our networks against diffusers' Flax classes.
 
 They differ from the torch classes, which ours follow, in three ways: the GELU in the transformers is the tanh form,
 the GroupNorm in front of the transformers has epsilon 1e-5 and not 1e-6, and every GroupNorm has 32 groups. With the
@@ -7,6 +7,7 @@ numbers asserted here.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +19,12 @@ from diffusers import (
   FlaxDDIMScheduler,
   FlaxUNet2DConditionModel,
 )
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from anchor_jax.config.networks import ScheduleConfig
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.formats.diffusers import load_model
-from anchor_jax.formats.names import flatten
-from anchor_jax.formats.registry import make_module
+from anchor_jax.formats.diffusers import Model, load_network_config
+from anchor_jax.formats.registry import make_module, parameter_shapes
 from anchor_jax.models import transformer
 
 FIELDS = {
@@ -69,6 +70,17 @@ def like_flax(monkeypatch):
   return switch
 
 
+def read_as_ours(module, params, folder):
+  """The network with a Flax module's configuration and parameters, under our names."""
+  module.save_config(folder)
+  paths = {re.sub(r"/(\d+)(?=/)", r"_\1", "/".join(path)): leaf for path, leaf in flatten_dict(params).items()}
+  config = load_network_config(folder)
+  assert {path: leaf.shape for path, leaf in paths.items()} == {
+    "/".join(path): shape for path, shape in parameter_shapes(config).items()
+  }
+  return Model(config, unflatten_dict({tuple(path.split("/")): leaf for path, leaf in paths.items()}))
+
+
 def clips(x):
   return jnp.moveaxis(x, 1, -1)[:, None]
 
@@ -81,9 +93,7 @@ def difference(ours, theirs):
 def test_unet(linear, tmp_path, jit, like_flax):
   module = FlaxUNet2DConditionModel(**FIELDS, **UP, use_linear_projection=linear, sample_size=8)
   params = randomised(module)
-  module.save_pretrained(tmp_path, params=params)
-  model = load_model(tmp_path)
-  assert len(flatten(model.params)) == len(jax.tree.leaves(params))
+  model = read_as_ours(module, params, tmp_path)
   x, timesteps, context = arrays()
   theirs = jit(module.apply)({"params": params}, x, timesteps, context).sample
   network = make_module(model.config)
@@ -100,8 +110,7 @@ def test_unet(linear, tmp_path, jit, like_flax):
 def test_controlnet(tmp_path, jit, like_flax):
   module = FlaxControlNetModel(**FIELDS, conditioning_embedding_out_channels=(4, 8, 8, 8), sample_size=8)
   params = randomised(module)
-  module.save_pretrained(tmp_path, params=params)
-  model = load_model(tmp_path)
+  model = read_as_ours(module, params, tmp_path)
   x, timesteps, context = arrays()
   pose = jax.random.uniform(jax.random.key(5), (2, 3, 64, 64))
   down, middle = jit(functools.partial(module.apply, return_dict=False))(
@@ -125,8 +134,7 @@ def test_autoencoder(tmp_path, jit):
     up_block_types=("UpDecoderBlock2D",) * 2,
   )
   params = randomised(module)
-  module.save_pretrained(tmp_path, params=params)
-  model = load_model(tmp_path)
+  model = read_as_ours(module, params, tmp_path)
   image = jax.random.uniform(jax.random.key(2), (2, 3, 16, 16), minval=-1)
   posterior = module.apply({"params": params}, image, method=module.encode).latent_dist
   decoded = module.apply({"params": params}, posterior.mean, method=module.decode).sample

@@ -7,9 +7,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from anchor_jax.config.run import LoRAConfig
-from anchor_jax.formats.adapters import FILE, Adapters, save_adapters
 from anchor_jax.formats.diffusers import load_model
+from anchor_jax.formats.lora import Adapters, save_adapters
 from anchor_jax.formats.registry import make_module
+from anchor_jax.formats.roles import LORA_FILE
 from anchor_jax.models.lora import init_lora, merge_weights
 
 CONFIG = LoRAConfig(rank=3, networks=("unet",), targets=("to_q", "to_out_0", "net_0/proj", "conv1"))
@@ -31,7 +32,7 @@ def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree
   keys = iter(jax.random.split(jax.random.key(1), 99))
   adapters = init_lora(jax.random.key(0), {"unet": model.params}, CONFIG)
   adapters = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), adapters)
-  save_adapters(tmp_path / FILE, Adapters(adapters, None, "", 1))
+  save_adapters(tmp_path / LORA_FILE, Adapters(adapters, None, "", 1))
 
   rng = np.random.default_rng(2)
   sample, context = (rng.normal(size=size).astype(np.float32) for size in ((2, 4, 8, 8), (2, 5, 12)))
@@ -40,7 +41,7 @@ def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree
   ours = run(merge_weights({"unet": model.params}, {"lora": adapters}, CONFIG)["unet"], *inputs)
   plain = run(model.params, *inputs)
 
-  theirs.load_lora_adapter(str(tmp_path), weight_name=FILE, prefix="unet")
+  theirs.load_lora_adapter(str(tmp_path), weight_name=LORA_FILE, prefix="unet")
   with torch.no_grad():
     wanted = theirs(torch.from_numpy(sample), torch.tensor([3, 800]), torch.from_numpy(context)).sample
   agree(np.moveaxis(ours[:, 0], -1, 1), wanted.numpy())

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPVisionModel
 from transformers import CLIPTextConfig as TorchTextConfig
 from transformers import CLIPVisionConfig as TorchVisionConfig
 
 from anchor_jax.evaluation.networks import clip_measure
 from anchor_jax.formats.diffusers import load_model, save_model
-from anchor_jax.formats.names import flatten, unflatten
 from anchor_jax.formats.registry import make_module
 from anchor_jax.models.clip import DEVIATION, MEAN, preprocess
 
@@ -179,7 +179,7 @@ def test_what_we_write_the_torch_classes_load(kind, tmp_path, jit, agree):
   draw = lambda x: (rng.normal(size=x.shape) * (0.1 if x.ndim < 2 else np.prod(x.shape[:-1]) ** -0.5)).astype(
     np.float32
   )
-  params = unflatten({path: draw(leaf) for path, leaf in flatten(model.params).items()})
+  params = unflatten_dict({path: draw(leaf) for path, leaf in flatten_dict(model.params).items()})
   save_model(tmp_path / "ours", model.config, params)
   module, info = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
   assert not any(info.values()), info

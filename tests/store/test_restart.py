@@ -12,7 +12,7 @@ from anchor_jax.config.run import DataConfig, LoRAConfig, MeshConfig, ModelConfi
 from anchor_jax.config.stored import write_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.identity import records_identity
-from anchor_jax.store.restart import TABLE, read_begun, row_of, write_begun
+from anchor_jax.store.restart import TABLE, read_started_run, rule_of, write_started_run
 
 CONFIG = RunConfig(init="models/sd15", model=tiny_model(), data=DataConfig("data/ana"))
 
@@ -22,8 +22,8 @@ def begin(folder, asked=CONFIG, found=None, records="one"):
   (folder / "checkpoints" / "7").mkdir(parents=True)
   write_settings(folder, dataclasses.replace(asked, model=found or asked.model))
   if records is not None:
-    write_begun(folder, asked, records)
-  return read_begun(folder)
+    write_started_run(folder, asked, records)
+  return read_started_run(folder)
 
 
 def change(config, name, value):
@@ -48,13 +48,13 @@ def settings(kind=RunConfig, before=""):
 
 def test_every_setting_has_a_row_and_every_row_a_setting():
   names = list(settings())
-  used = {row_of(name).settings for name in names}
+  used = {rule_of(name).settings for name in names}
   assert used == {row.settings for row in TABLE}
   for row in TABLE:
     for name in row.settings.split():
       assert any(known == name or known.startswith(f"{name}.") for known in names), name
   with pytest.raises(KeyError):
-    row_of("colour")
+    rule_of("colour")
 
 
 def test_the_docs_show_the_table():
@@ -112,7 +112,7 @@ def test_steps_logging_mesh_and_what_only_another_machine_needs_may_change(tmp_p
     now = change(now, name, value)
   now = dataclasses.replace(now, mesh=MeshConfig(1, 4))
   begun.check_settings(now)
-  assert begun.going_on(now) == now
+  assert begun.resumed_config(now) == now
 
 
 def test_sizes_come_from_the_workdir_and_not_from_init(tmp_path):
@@ -122,7 +122,7 @@ def test_sizes_come_from_the_workdir_and_not_from_init(tmp_path):
   begun = begin(tmp_path / "body", asked, found)
   begun.check_settings(asked)
   assert (
-    begun.going_on(change(asked, "model.unet.remat", True)).model
+    begun.resumed_config(change(asked, "model.unet.remat", True)).model
     == change(dataclasses.replace(asked, model=found), "model.unet.remat", True).model
   )
 
@@ -136,11 +136,11 @@ def test_init_may_be_named_by_another_path_to_the_same_folder(tmp_path, monkeypa
 
 def test_a_run_that_was_never_saved_starts_from_the_beginning(tmp_path):
   folder = tmp_path / "body"
-  assert read_begun(folder) is None
+  assert read_started_run(folder) is None
   begin(folder)
   shutil.rmtree(folder / "checkpoints")
   (folder / "checkpoints").mkdir()
-  assert read_begun(folder) is None
+  assert read_started_run(folder) is None
 
 
 def test_records_are_known_wherever_they_lie(tmp_path):
@@ -175,9 +175,9 @@ def test_workdirs_of_earlier_versions_go_on(tmp_path):
     del values[name]
   del values["model"]["refiner"], values["sample"]["guidance_interval"], values["data"]["appearance"]
   path.write_text(json.dumps(values))
-  begun = read_begun(tmp_path / "body")
+  begun = read_started_run(tmp_path / "body")
   begun.check_settings(CONFIG)
-  assert begun.going_on(CONFIG).model == found
+  assert begun.resumed_config(CONFIG).model == found
   with pytest.raises(UserError, match=r"config\.sharpness=0\.0 \(now 1\.0\)"):
     begun.check_settings(change(CONFIG, "sharpness", 1.0))
   begun.check_records("data/ana", "two")
@@ -192,7 +192,7 @@ def test_an_earlier_version_s_run_from_nothing_keeps_its_sizes(tmp_path):
   found = dataclasses.replace(asked.model, controlnet=branch, schedule=schedule)
   begun = begin(tmp_path / "body", asked, found, records=None)
   begun.check_settings(asked)
-  assert begun.going_on(asked).model == found
+  assert begun.resumed_config(asked).model == found
   with pytest.raises(UserError, match=r"config\.model\.unet\.layers_per_block=1 \(now 2\)"):
     begun.check_settings(change(asked, "model.unet.layers_per_block", 2))
 
@@ -201,12 +201,12 @@ def test_a_folder_without_settings_is_not_begun_anew(tmp_path):
   begin(tmp_path / "body")
   (tmp_path / "body" / "config.json").unlink()
   with pytest.raises(UserError, match=r"has checkpoints and no config\.json"):
-    read_begun(tmp_path / "body")
+    read_started_run(tmp_path / "body")
 
 
 def test_a_damaged_list_of_what_was_asked_for_is_as_none(tmp_path, caplog):
   begin(tmp_path / "body")
   (tmp_path / "body" / "run.json").write_text('{"model": {"unet": 3}, "records": "x"}')
-  begun = read_begun(tmp_path / "body")
+  begun = read_started_run(tmp_path / "body")
   assert begun.records is None and begun.asked is None and "run.json" in caplog.text
   assert to_plain(begun.config) == to_plain(CONFIG)

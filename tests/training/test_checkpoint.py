@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.manifest import LIST
-from anchor_jax.formats.damage import Outcome, judge
+from anchor_jax.store.damage import Outcome, judge
 from anchor_jax.store.workdir import METRIC, VALIDATION, read_weights
 from anchor_jax.training import checkpoint
 from anchor_jax.training.batches import evenly_spaced, split_records

@@ -103,7 +103,7 @@ def test_more_steps_another_mesh_and_a_moved_film_go_on(begun, reached, tmp_path
   shutil.copytree(config.data.path, films[0])
   here = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(films[0])))
   records = open_prepared(films[0])
-  loop.write_begun(workdir / "body", here, loop.records_identity(records.folder, records.meta))
+  loop.write_started_run(workdir / "body", here, loop.records_identity(records.folder, records.meta))
   films[0].rename(films[1])
   moved = dataclasses.replace(here, data=dataclasses.replace(here.data, path=str(films[1])))
   moved = dataclasses.replace(moved, steps=99, mesh=MeshConfig(data=1, fsdp=1))
@@ -116,7 +116,7 @@ def test_another_person_s_film_is_refused(begun, reached, tmp_path, globes):
   with pytest.raises(UserError, match=f"make {config.data.path} a link to it"):  # of an earlier version
     train(other, workdir, jax.devices()[:1])
   records = open_prepared(config.data.path)
-  loop.write_begun(workdir / "body", config, loop.records_identity(records.folder, records.meta))
+  loop.write_started_run(workdir / "body", config, loop.records_identity(records.folder, records.meta))
   with pytest.raises(UserError, match=f"{globes} holds other records"):
     train(other, workdir, jax.devices()[:1])
   assert not reached.compiled

@@ -2,9 +2,9 @@
 
 import enum
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
+from anchor_jax.core.errors import causes_of
 from anchor_jax.files.manifest import find_damage
 
 
@@ -43,20 +43,3 @@ def judge(error: BaseException) -> Outcome:
   lost |= any(text.startswith(_DAMAGE) for text in messages)
   lost |= any(isinstance(cause, KeyError) and "not found in the checkpoint" in str(cause) for cause in causes)
   return Outcome.DAMAGED if lost else Outcome.UNREADABLE
-
-
-def causes_of(error: BaseException) -> Iterator[BaseException]:
-  """The error, then the one it was raised from or while handling, and so on down to the first."""
-  found: BaseException | None = error
-  while found is not None:
-    yield found
-    found = found.__cause__ or found.__context__
-
-
-def root_reason(error: BaseException) -> str:
-  """The first line, at most 200 characters, of the message of the error that caused `error`; its type without one.
-
-  Orbax wraps what went wrong in messages of its own that do not say it.
-  """
-  *_, root = causes_of(error)
-  return (str(root).strip().splitlines() or [type(root).__name__])[0][:200]

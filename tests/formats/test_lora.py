@@ -3,7 +3,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.formats.adapters import Adapters, load_adapters, save_adapters, weights_hash
+from anchor_jax.formats.lora import Adapters, load_adapters, save_adapters
+from anchor_jax.formats.tensors import weights_hash
 
 DOWN, UP = "unet.a.to_q.lora_A.weight", "unet.a.to_q.lora_B.weight"
 GOOD = {DOWN: np.ones((2, 3), np.float32), UP: np.ones((4, 2), np.float32)}
