@@ -1,1 +1,1 @@
-"""Reading inputs and writing outputs safely: regular files only, written beside and renamed, one writer at a time."""
+"""Safe reading and writing of files: regular files only, written beside and renamed, one writer at a time."""

@@ -1,6 +1,6 @@
-"""Reading numpy's files: what an array's header claims is compared with the bytes that are there before room is made.
+"""Reads numpy's files: an array is allocated only if the file has as many bytes as its header claims.
 
-A header of a few bytes can claim any size, and numpy makes room for it first.
+numpy allocates first, and a header of a few bytes can claim any size.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.files.inputs import open_input
 
-_MOST_UNPACKED = 2**32  # bytes of all compressed arrays of a file
-_DENSEST = 1032  # bytes that one byte of deflate's can stand for
+_MAX_UNPACKED = 2**32  # bytes of all compressed arrays in a file
+_MAX_DEFLATE_RATIO = 1032
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_KINDS = "fiubUS"  # of arrays: numbers, truth values and texts
-# zipfile raises RuntimeError for encrypted members, NotImplementedError for what it cannot unpack.
+_KINDS = "fiubUS"  # numbers, booleans and text
+# zipfile raises RuntimeError for encrypted members and NotImplementedError for unsupported compression.
 _DAMAGE = (
   *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, NotImplementedError, MemoryError, struct.error),
   *(zipfile.BadZipFile, zlib.error),
@@ -30,20 +30,20 @@ _DAMAGE = (
 
 
 def read_arrays(
-  path: str | os.PathLike, what: str = "file", remedy: str = "make it again", names: Collection[str] | None = None
+  path: str | os.PathLike, noun: str = "file", remedy: str = "make it again", names: Collection[str] | None = None
 ) -> dict[str, NdArray]:
-  """Returns the arrays in an .npz file by name; the one of an .npy file is called "".
+  """Returns the arrays in an .npz file by name; the array in an .npy file has the name "".
 
   Args:
     path: the file.
-    what: what it is for messages.
-    remedy: what the user can do where it is damaged.
-    names: read only these, as far as they are there.
+    noun: what messages call it.
+    remedy: what the user can do if it is damaged.
+    names: the arrays to read, if present; None reads all.
 
   Raises:
-    UserError: there is no such regular file, it holds no arrays, or an array is not of the size that its header claims.
+    UserError: there is no such regular file, it holds no arrays, or an array does not have the size its header claims.
   """
-  with _opened(path, what, remedy) as (file, size):
+  with _opened(path, noun, remedy) as (file, size):
     if file.read(4) != b"PK\x03\x04":
       file.seek(0)
       return {"": _array(file, size)}
@@ -56,10 +56,10 @@ def read_arrays(
 
 
 def array_shapes(
-  path: str | os.PathLike, what: str = "file", remedy: str = "make it again"
+  path: str | os.PathLike, noun: str = "file", remedy: str = "make it again"
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-  """Returns shape and type of the arrays in an .npz file by name; no array is read. Raises as `read_arrays`."""
-  with _opened(path, what, remedy) as (file, size), zipfile.ZipFile(file) as archive:
+  """Returns shape and type of the arrays in an .npz file by name, from their headers. Raises as `read_arrays`."""
+  with _opened(path, noun, remedy) as (file, size), zipfile.ZipFile(file) as archive:
     found = {}
     for entry in _checked(archive, size, None):
       with archive.open(entry) as member:
@@ -68,29 +68,29 @@ def array_shapes(
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike, what: str, remedy: str) -> Iterator[tuple[BinaryIO, int]]:
-  """The file and its size; what is wrong with it takes one line."""
-  with open_input(path, what) as file:
+def _opened(path: str | os.PathLike, noun: str, remedy: str) -> Iterator[tuple[BinaryIO, int]]:
+  """Yields the file and its size; errors in the block become one UserError."""
+  with open_input(path, noun) as file:
     try:
       yield file, os.fstat(file.fileno()).st_size
     except _DAMAGE as error:
-      raise UserError(f"{path} is no {what} of numpy arrays, or is damaged ({one_line(error)}): {remedy}") from None
+      raise UserError(f"{path} is no {noun} of numpy arrays, or is damaged ({one_line(error)}): {remedy}") from None
 
 
 def _checked(archive: zipfile.ZipFile, size: int, names: Collection[str] | None) -> list[zipfile.ZipInfo]:
-  """The members of an archive of `size` bytes that are read, once they can be what they claim."""
+  """Returns the members to read from an archive of `size` bytes. Raises ValueError for impossible sizes."""
   entries = [entry for entry in archive.infolist() if names is None or _name(entry) in names]
   if sum(entry.compress_size for entry in entries) > size:
     raise ValueError("its members are larger than the file")
   unpacked = 0
   for entry in entries:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-      raise ValueError(f"{_name(entry)} is compressed in an unknown way")
+      raise ValueError(f"{_name(entry)} has an unknown compression")
     packed = entry.compress_type == zipfile.ZIP_DEFLATED
-    if entry.file_size > (_DENSEST if packed else 1) * entry.compress_size:
+    if entry.file_size > (_MAX_DEFLATE_RATIO if packed else 1) * entry.compress_size:
       raise ValueError(f"{_name(entry)} claims {entry.file_size} bytes and has {entry.compress_size}")
     unpacked += entry.file_size if packed else 0
-  if unpacked > _MOST_UNPACKED:
+  if unpacked > _MAX_UNPACKED:
     raise ValueError(f"{unpacked} bytes in {size}")
   return entries
 
@@ -100,16 +100,16 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
-  """Shape and type of the array in `size` bytes, which it fills."""
+  """Returns shape and type of the array in `size` bytes. Raises ValueError if it has another size."""
   version = np.lib.format.read_magic(file)
   if version not in _HEADERS:
     raise ValueError(f"an array of format {version}")
   shape, _, dtype = _HEADERS[version](file)
   if dtype.kind not in _KINDS:
     raise ValueError(f"an array of type {one_line(dtype, 40)}")
-  claimed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
-  if min(shape, default=0) < 0 or claimed != there:
-    raise ValueError(f"an array of shape {one_line(shape, 40)} claims {claimed} bytes, and {there} are there")
+  claimed, present = math.prod(shape) * dtype.itemsize, size - file.tell()
+  if min(shape, default=0) < 0 or claimed != present:
+    raise ValueError(f"an array of shape {one_line(shape, 40)} claims {claimed} bytes, the file has {present}")
   return shape, dtype
 
 

@@ -1,4 +1,4 @@
-"""Reading files of facts: JSON whose every field is checked once, by the types of a dataclass, as settings are."""
+"""Reads JSON files into dataclasses, whose types check every field, as those of settings do."""
 
 import os
 from typing import Any, TypeVar
@@ -13,34 +13,34 @@ FieldsT = TypeVar("FieldsT")
 def read_fields(
   path: str | os.PathLike,
   kind: type[FieldsT],
-  what: str = "file",
+  noun: str = "file",
   remedy: str = "make it again",
   nan: bool = False,
-  most: int = LARGEST_TEXT,
+  max_bytes: int = LARGEST_TEXT,
   version: int | str | None = None,
 ) -> FieldsT:
-  """Returns dataclass `kind` of a JSON file; keys that it does not have are left out.
+  """Returns a dataclass with the fields of a JSON file; unknown keys are ignored.
 
   Args:
     path: the file.
-    kind: its fields' types are checked, see `config_values.from_values`; what `__post_init__` raises as UserError or
-      ValueError counts as damage too.
-    what, remedy, nan: see `inputs.read_json`.
-    most: bytes that such a file has at most.
-    version: what its "format" must be; None: it has none.
+    kind: the dataclass; field types are checked, see `core.values.from_values`. A UserError or ValueError from
+      `__post_init__` is reported as damage.
+    noun, remedy, nan: see `inputs.read_json`.
+    max_bytes: larger files are refused.
+    version: the required value of "format", if the file has one; None accepts all.
 
   Raises:
-    UserError: one line: there is no such regular file, it is no JSON, a field is missing, of another type or out of
+    UserError: there is no such regular file, it is not JSON, or a field is missing, has another type or is out of
       bounds.
   """
-  values = parse_json(read_bytes(path, what, most), path, remedy, nan)
+  values = parse_json(read_bytes(path, noun, max_bytes), path, remedy, nan)
   if version is not None and isinstance(values, dict) and "format" in values and values["format"] != version:
     raise UserError(f"{path} has format {one_line(values['format'], 40)}, this version reads {version}: {remedy}")
   return fields_of(kind, values, path, remedy)
 
 
 def fields_of(kind: type[FieldsT], values: Any, path: str | os.PathLike, remedy: str = "make it again") -> FieldsT:
-  """Returns dataclass `kind` of the values of a JSON file; see `read_fields`."""
+  """Returns dataclass `kind` from the parsed values of a JSON file; see `read_fields`."""
   try:
     return from_values(kind, values, os.path.basename(path), others=True)
   except (UserError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""One writer an output: the second is refused instead of writing into the same files.
+"""Locks outputs, so that each has one writer: a second one is refused instead of writing into the same files.
 
-The lock of OUTPUT is a lock of the operating system on an empty file `.OUTPUT.lock` beside it, which ends with the
-process that holds it, however that ends. The file is removed at the end; one that a crash left keeps nobody out. Where
-a file system has no such locks nothing is locked.
+The lock of OUTPUT is an operating-system lock on an empty file `.OUTPUT.lock` beside it, which the system releases when
+the process ends, even in a crash. The file is removed at the end; one left by a crash blocks nobody. File systems
+without such locks are not locked.
 """
 
 import contextlib
@@ -20,28 +20,28 @@ _held: set[tuple[str, int]] = set()  # (file, thread)
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
-  """Holds the lock of an output; within it, the same thread may take it again.
+  """Holds the lock of an output within the block; reentrant within a thread.
 
   Args:
-    path: a file or folder, in a folder that exists; neither is made.
+    path: a file or folder in an existing folder; nothing is created there.
 
   Raises:
-    UserError: another process holds the lock, or another thread.
+    UserError: another process or thread holds the lock.
   """
   file = lock_path(path)
   key = str(file), threading.get_ident()
   if key in _held:
     yield
     return
-  lock = filelock.FileLock(file, timeout=0, thread_local=False)  # what another thread closes must be released too
+  lock = filelock.FileLock(file, timeout=0, thread_local=False)  # another thread may close the output
   with contextlib.ExitStack() as stack:
     try:
       lock.acquire()
     except filelock.Timeout:
       raise UserError(
-        f"{path} is being written by another process: wait until that has ended, or choose another output"
+        f"{path} is being written by another process: wait until it ends, or choose another output"
       ) from None
-    except (OSError, NotImplementedError):  # no such locks here, or a file that belongs to somebody else
+    except (OSError, NotImplementedError):  # no locks on this file system, or the file belongs to another user
       pass
     else:
       stack.callback(_release, lock, file)
@@ -51,12 +51,12 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 
 
 def lock_path(path: str | os.PathLike) -> Path:
-  """Returns the file that stands for an output's lock; links to its folder make no difference."""
-  whole = os.path.abspath(path)
-  return Path(os.path.realpath(os.path.dirname(whole)), f".{os.path.basename(whole)}.lock")
+  """Returns the lock file of an output, the same one through all links to its folder."""
+  absolute = os.path.abspath(path)
+  return Path(os.path.realpath(os.path.dirname(absolute)), f".{os.path.basename(absolute)}.lock")
 
 
 def _release(lock: filelock.BaseFileLock, file: Path) -> None:
   with contextlib.suppress(OSError):
-    file.unlink()  # while it is held: whoever opened it meanwhile sees that it has no name any more, and tries again
+    file.unlink()  # while locked: another process that opened it sees that it was unlinked, and retries
   lock.release()

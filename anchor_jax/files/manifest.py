@@ -1,8 +1,8 @@
-"""Lists of the files that a writer left in a folder, with checksums: what was damaged since, and what is not its own.
+"""Lists a written folder's files with checksums, to find damage and files that something else put there.
 
-FOLDER/.anchor_files.json names every other file in the folder, its size and its CRC-32. A file of more than 16 MiB is
-read in sixteen pieces for that, unless the list is a `whole` one: sixteen pieces show that it is another file, and only
-all of it shows that a bit has flipped. Folders of earlier versions have no list.
+FOLDER/.anchor_files.json has the size and CRC-32 of every other file in the folder. For files of more than 16 MiB the
+checksum covers sixteen pieces, enough to recognize another file; with "whole" in the list it covers every byte, which
+also finds flipped bits. Folders of earlier versions have no list.
 """
 
 import concurrent.futures
@@ -20,28 +20,28 @@ LIST = ".anchor_files.json"
 FORMAT = "anchor_jax files 1"
 UNFINISHED = "unfinished"  # the kind of a folder that is being written
 _PIECE, _PIECES = 2**20, 16
-_BLOCK = 2**24  # bytes that are read at once; zlib lets other threads run meanwhile
+_BLOCK = 2**24  # bytes per read; zlib releases the GIL
 _THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderKind:
-  """What a writer makes: how its folders are known, so that it replaces those and no other.
+  """A kind of folder that a writer creates, and how to recognize it: a writer replaces only its own kind.
 
   Attributes:
-    name: of the kind, such as "models"; a list of files holds it.
-    earlier: returns the names of the files in a folder without a list that an earlier version of the writer is known to
-      have written, by what they hold.
-    rebuilt: matches the names of files that others of this package add later, and make again where they are gone.
+    name: such as "models"; stored in the list of files.
+    legacy_files: for a folder without a list, returns the names of the files that an earlier version wrote, judging by
+      their content.
+    rebuilt: pattern of the names of files that are added later and can be rebuilt, such as caches.
   """
 
   name: str
-  earlier: Callable[[Path], Collection[str]] = lambda folder: ()
+  legacy_files: Callable[[Path], Collection[str]] = lambda folder: ()
   rebuilt: str = "(?!)"
 
 
 def files_in(folder: Path) -> Iterator[str]:
-  """Yields the names of all files below a folder, sorted, with "/" between their parts; links are not followed."""
+  """Yields the relative paths of all files in a folder and below, sorted; links are not followed."""
   for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
     if entry.is_dir(follow_symlinks=False):
       yield from (f"{entry.name}/{name}" for name in files_in(Path(entry.path)))
@@ -49,25 +49,25 @@ def files_in(folder: Path) -> Iterator[str]:
       yield entry.name
 
 
-def write_list(folder: Path, kind: str, whole: bool = False) -> None:
-  """Writes the list of all files that a folder holds now.
+def write_list(folder: Path, kind: str, every_byte: bool = False) -> None:
+  """Writes the list of all files in a folder.
 
   Args:
     folder: the folder.
-    kind: what it is, such as "models"; see `read_list`.
-    whole: read every byte of large files for their checksums.
+    kind: name of its kind, such as "models".
+    every_byte: checksum large files completely.
   """
   names = [name for name in files_in(folder) if name != LIST]
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    facts = list(pool.map(lambda name: _facts(folder / name, whole), names))
-  text = json.dumps({"format": FORMAT, "kind": kind, "whole": whole, "files": dict(zip(names, facts))}, indent=1)
+    facts = list(pool.map(lambda name: _facts(folder / name, every_byte), names))
+  text = json.dumps({"format": FORMAT, "kind": kind, "whole": every_byte, "files": dict(zip(names, facts))}, indent=1)
   partial = folder / _partial_name()
   partial.write_text(text + "\n")
   os.replace(partial, folder / LIST)
 
 
 def read_list(folder: Path) -> dict[str, Any] | None:
-  """Returns {"kind", "whole", "files": {name: [bytes, crc32]}} of a folder; None where it has no list.
+  """Returns {"kind", "whole", "files": {name: [bytes, crc32]}} of a folder; None without a list.
 
   Raises:
     ValueError: the list is damaged.
@@ -75,7 +75,7 @@ def read_list(folder: Path) -> dict[str, Any] | None:
   if not os.path.lexists(folder / LIST):
     return None
   if not _is_regular(folder / LIST):
-    raise ValueError(f"{LIST} is no file")
+    raise ValueError(f"{LIST} is not a file")
   try:
     found = json.loads((folder / LIST).read_bytes())
   except (OSError, RecursionError) as error:
@@ -96,13 +96,13 @@ def read_list(folder: Path) -> dict[str, Any] | None:
 
 
 def find_damage(folder: Path, share: tuple[int, int] = (0, 1)) -> str:
-  """Returns what is wrong with the files that a folder's list names, in words; "" where all is well or without a list.
+  """Returns a description of the first damaged file in a folder's list; "" without damage or without a list.
 
-  Files that the list does not name are not looked at.
+  Files that are not in the list are ignored.
 
   Args:
     folder: the folder.
-    share: (index, count) of this process among those that look at the files together; each takes some of them.
+    share: (index, count) of this process among those that divide the files.
   """
   try:
     found = read_list(folder)
@@ -116,14 +116,18 @@ def find_damage(folder: Path, share: tuple[int, int] = (0, 1)) -> str:
     if not _is_regular(folder / name):
       return f"{name} is missing"
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-    for (name, listed), now in zip(files.items(), pool.map(lambda name: _facts(folder / name, found["whole"]), files)):
-      if listed != now:
-        return f"{name} has {now[0]} bytes instead of {listed[0]}" if now[0] != listed[0] else f"{name} has changed"
+    for (name, listed), facts in zip(
+      files.items(), pool.map(lambda name: _facts(folder / name, found["whole"]), files)
+    ):
+      if facts[0] != listed[0]:
+        return f"{name} has {facts[0]} bytes instead of {listed[0]}"
+      if facts != listed:
+        return f"{name} has changed"
   return ""
 
 
 def is_unfinished(folder: Path) -> bool:
-  """Whether a folder was being written when its writer ended; it may be removed with all that is in it."""
+  """Whether a folder was left incomplete by its writer; it may be deleted with its content."""
   try:
     found = read_list(folder)
   except ValueError:
@@ -132,9 +136,9 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def find_foreign(folder: Path, kind: FolderKind) -> str:
-  """Returns what a folder holds that a writer of this kind did not leave there as it is, in words; "" for nothing.
+  """Returns a description of the first file that a writer of this kind did not leave in a folder as it is now.
 
-  Folders without a file, and paths where there is no folder, hold nothing.
+  Returns "" if there is none, if the folder is empty, or if there is no folder.
   """
   if not folder.is_dir():
     return ""
@@ -148,9 +152,9 @@ def find_foreign(folder: Path, kind: FolderKind) -> str:
   if found is not None and found["kind"] != kind.name and names:
     return f"{names[0]}, which something else wrote ({found['kind']})"
   if found is None:
-    known = kind.earlier(folder) if names else ()
-    strange = next((name for name in names if name not in known or not _is_regular(folder / name)), None)
-    return f"{strange}, which was not written by this command or by an earlier version" if strange else ""
+    known = kind.legacy_files(folder) if names else ()
+    foreign = next((name for name in names if name not in known or not _is_regular(folder / name)), None)
+    return f"{foreign}, which was not written by this command or by an earlier version" if foreign else ""
   for name in names:
     if name not in found["files"] or not _is_regular(folder / name):
       return f"{name}, which was not written by this command"
@@ -161,13 +165,13 @@ def find_foreign(folder: Path, kind: FolderKind) -> str:
 
 
 def not_newer(folder: Path, names: Collection[str], last: str) -> set[str]:
-  """Returns those of some files that are there and were not changed after the one that their writer wrote last."""
-  found = {name: os.lstat(folder / name).st_mtime_ns for name in names if _is_regular(folder / name)}
-  return {name for name, changed in found.items() if last in found and changed <= found[last]}
+  """Returns those of the named files that exist and are not newer than `last`, the file their writer wrote last."""
+  times = {name: os.lstat(folder / name).st_mtime_ns for name in names if _is_regular(folder / name)}
+  return {name for name, time in times.items() if last in times and time <= times[last]}
 
 
 def _is_regular(path: Path) -> bool:
-  """Whether a path is a file itself, no link, pipe or device."""
+  """Whether a path is a regular file and not a link."""
   try:
     return stat.S_ISREG(os.lstat(path).st_mode)
   except OSError:
@@ -178,13 +182,13 @@ def _partial_name() -> str:
   return f"{LIST}.partial"
 
 
-def _facts(path: Path, whole: bool) -> list[int]:
-  """[bytes, crc32] of a file."""
+def _facts(path: Path, every_byte: bool) -> list[int]:
+  """Returns [bytes, crc32] of a file."""
   checksum = 0
   with path.open("rb") as file:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    if whole or size <= _PIECE * _PIECES:
+    if every_byte or size <= _PIECE * _PIECES:
       while block := file.read(_BLOCK):
         checksum = zlib.crc32(block, checksum)
     else:

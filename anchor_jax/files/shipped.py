@@ -1,7 +1,7 @@
-"""Where the weights are that a user names: a folder, or the word "studio", the weights in the package, everywhere.
+"""Finds the weights that a user names: a folder, or the word "studio" for the weights in the package.
 
-The word comes first, also where the working directory holds a folder of that name: a command means the same wherever it
-is run. Such a folder is named with its path, ./studio.
+The word has precedence over a folder of that name in the working directory, so that a command means the same wherever
+it runs. Such a folder is named by its path, ./studio.
 """
 
 import logging
@@ -15,17 +15,17 @@ STUDIO = "studio"
 
 
 def shipped() -> Path:
-  """The folder of the pre-trained studio weights that come with the package."""
+  """Returns the folder of the pre-trained studio weights in the package."""
   return Path(str(resources.files("anchor_jax"))) / "weights" / STUDIO
 
 
 def is_shipped(name: str | os.PathLike) -> bool:
-  """Whether a name is the word for the shipped weights and no folder."""
+  """Whether a name is the word for the weights in the package."""
   return os.fspath(name) == STUDIO
 
 
 def folder_of(name: str | os.PathLike) -> Path:
-  """Returns the folder that a user names, which need not exist."""
+  """Returns the folder that a user names; it may not exist."""
   if not is_shipped(name):
     return Path(name)
   if os.path.isdir(STUDIO):
@@ -34,5 +34,5 @@ def folder_of(name: str | os.PathLike) -> Path:
 
 
 def path_or_word(text: str) -> Path:
-  """Returns the path in a flag: ./studio, of which pathlib would make the word, becomes an absolute path."""
+  """Returns the path in a flag. ./studio becomes absolute, since pathlib would reduce it to the word."""
   return Path(text) if text == STUDIO or not is_shipped(Path(text)) else Path(text).absolute()

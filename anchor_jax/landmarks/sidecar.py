@@ -259,7 +259,7 @@ class _Facts:
 def _read_facts(video: Path) -> dict[str, int]:
   """Frames, height and width from sidecar.json."""
   path = sidecar_path(video) / "sidecar.json"
-  facts = read_fields(path, _Facts, "sidecar", _remedy(video), most=_LARGEST_FACTS, version=FORMAT)
+  facts = read_fields(path, _Facts, "sidecar", _remedy(video), max_bytes=_LARGEST_FACTS, version=FORMAT)
   return {name: getattr(facts, name) for name in ("frames", "height", "width")}
 
 

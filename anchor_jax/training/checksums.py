@@ -36,6 +36,6 @@ class Listing:
       pass  # orbax renames the folder when all is in it
     try:
       if checkpoint.exists():
-        write_list(checkpoint, "checkpoint", whole=True)
+        write_list(checkpoint, "checkpoint", every_byte=True)
     except OSError as error:
       log.warning("the checksums of %s can't be written (%s); it is read without them", checkpoint, error)

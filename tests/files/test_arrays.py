@@ -12,7 +12,7 @@ from tests.helpers.strange import strange_files
 
 
 def header(shape, dtype="<f4"):
-  """The header of an .npy file, whatever follows it."""
+  """The header of an .npy file."""
   file = io.BytesIO()
   np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": dtype})
   return file.getvalue()
@@ -25,7 +25,7 @@ def zipped(path, members, kind=zipfile.ZIP_DEFLATED):
   return path
 
 
-def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
+def test_arrays_of_all_numpy_formats_are_read(tmp_path):
   arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False]), "c": np.zeros((0, 3))}
   arrays["d"] = np.asfortranarray(arrays["a"])
   np.savez(tmp_path / "stored.npz", allow_pickle=False, **arrays)
@@ -41,7 +41,7 @@ def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
 
 
 def claims(path):
-  """Bytes of a zip's directory that claim 16 GB of an array of 64 bytes."""
+  """A zip whose directory claims 16 GB for an array of 64 bytes."""
   data = bytearray(zipped(path, {"a": header((2**32,)) + bytes(64)}, zipfile.ZIP_STORED).read_bytes())
   place = data.rindex(b"PK\x01\x02") + 24
   data[place : place + 4] = struct.pack("<I", 2**32 - 2)
@@ -51,7 +51,7 @@ def claims(path):
 @pytest.mark.parametrize(
   "name", ["header.npy", "header.npz", "negative.npz", "directory.npz", "bomb.npz", "object.npz"]
 )
-def test_what_a_header_claims_is_not_allocated(tmp_path, name):
+def test_claimed_sizes_are_not_allocated(tmp_path, name):
   path = tmp_path / name
   if name == "header.npy":
     path.write_bytes(header((2**32,)) + bytes(64))
@@ -61,7 +61,7 @@ def test_what_a_header_claims_is_not_allocated(tmp_path, name):
     zipped(path, {"a": header((-4, -4)) + bytes(64)})
   elif name == "directory.npz":
     path.write_bytes(claims(path))
-  elif name == "bomb.npz":  # claims a thousand times what it holds
+  elif name == "bomb.npz":  # claims a thousand times its size
     part = zipped(path, {"a": bytes(2**20)}).read_bytes()
     path.write_bytes(part.replace(struct.pack("<I", 2**20), struct.pack("<I", 2**30)))
   else:
@@ -76,7 +76,7 @@ def test_what_a_header_claims_is_not_allocated(tmp_path, name):
     tracemalloc.stop()
 
 
-def test_damage_at_any_place_takes_one_line(tmp_path):
+def test_damage_at_any_position_is_reported_in_one_line(tmp_path):
   np.savez_compressed(tmp_path / "a.npz", a=np.arange(20.0), b=np.zeros((3, 3), np.uint8))
   data, random = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(0)
   for _ in range(300):
@@ -90,7 +90,7 @@ def test_damage_at_any_place_takes_one_line(tmp_path):
       assert "\n" not in str(error) and len(str(error)) < 400
 
 
-def test_what_is_no_file_takes_one_line(tmp_path):
-  for path, said in strange_files(tmp_path, ".npz").items():
-    with pytest.raises(UserError, match=said):
+def test_paths_that_are_no_regular_files_are_refused(tmp_path):
+  for path, message in strange_files(tmp_path, ".npz").items():
+    with pytest.raises(UserError, match=message):
       read_arrays(path)

@@ -11,35 +11,35 @@ from anchor_jax.files.inputs import in_order, open_input, parse_json, read_bytes
 from tests.helpers.strange import strange_files
 
 
-def test_only_regular_files_are_opened_and_the_others_take_one_line(tmp_path, monkeypatch):
+def test_only_regular_files_are_opened(tmp_path, monkeypatch):
   (tmp_path / "film.mp4").write_bytes(b"film")
   (tmp_path / "soft.mp4").symlink_to("film.mp4")
   for name in ("film.mp4", "soft.mp4"):
     assert regular_file(tmp_path / name) == tmp_path / name
     assert read_bytes(tmp_path / name) == b"film"
-  for path, said in strange_files(tmp_path).items():
+  for path, message in strange_files(tmp_path).items():
     for read in (regular_file, open_input, read_bytes, read_json):
-      with pytest.raises(UserError, match=said) as refused:
+      with pytest.raises(UserError, match=message) as error:
         read(path)
-      assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+      assert "\n" not in str(error.value) and len(str(error.value)) < 400
   with pytest.raises(UserError, match=r'there is no video .*Did you mean "film.mp4"'):
     regular_file(tmp_path / "flim.mp4", "video")
   with socket.socket(socket.AF_UNIX) as listening:
-    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    monkeypatch.chdir(tmp_path)  # names of sockets have few characters
     listening.bind("socket")
     with pytest.raises(UserError, match="is a socket"):
       open_input("socket")
 
 
-def test_a_file_that_is_too_large_to_be_one_of_its_kind_is_not_read(tmp_path):
+def test_too_large_files_are_not_read(tmp_path):
   with (tmp_path / "meta.json").open("wb") as file:
-    file.truncate(2**40)  # sparse: it takes no room
+    file.truncate(2**40)  # sparse: takes no disk space
   with pytest.raises(UserError, match="1099511627776 bytes"):
     read_json(tmp_path / "meta.json")
 
 
 @pytest.mark.parametrize(
-  "text, said",
+  "text, message",
   [
     ("", "Expecting value"),
     ("{", ""),
@@ -51,10 +51,10 @@ def test_a_file_that_is_too_large_to_be_one_of_its_kind_is_not_read(tmp_path):
     ("9" * 5000, ""),
   ],
 )
-def test_json_is_read_strictly(text, said):
-  with pytest.raises(UserError, match=rf"step.json is damaged \(.*{said}.*\): train again") as e:
+def test_json_is_parsed_strictly(text, message):
+  with pytest.raises(UserError, match=rf"step.json is damaged \(.*{message}.*\): train again") as error:
     parse_json(text, "step.json", "train again")
-  assert "\n" not in str(e.value) and len(str(e.value)) < 300
+  assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Facts:
 
 
 @pytest.mark.parametrize(
-  "text, said",
+  "text, message",
   [
     ("[]", "must be a group"),
     ("{}", "frames is missing"),
@@ -89,20 +89,20 @@ class _Facts:
     (f'{{"frames": "{"x" * 9000}"}}', "expected int"),
   ],
 )
-def test_every_field_of_a_file_is_checked(tmp_path, text, said):
+def test_every_field_of_a_file_is_checked(tmp_path, text, message):
   (tmp_path / "meta.json").write_text(text)
-  with pytest.raises(UserError, match=f"is damaged .meta.json.*{said}.*: prepare it again$") as refused:
+  with pytest.raises(UserError, match=f"is damaged .meta.json.*{message}.*: prepare it again$") as error:
     read_fields(tmp_path / "meta.json", _Facts, remedy="prepare it again")
-  assert len(str(refused.value)) < 500
+  assert len(str(error.value)) < 500
 
 
-def test_fields_of_later_versions_are_left_out(tmp_path):
+def test_unknown_fields_are_ignored(tmp_path):
   (tmp_path / "meta.json").write_text('{"frames": 3, "pair": [1, 2], "places": [{"x": 1}], "tempo": NaN}')
   found = read_fields(tmp_path / "meta.json", _Facts, nan=True)
   assert found == _Facts(3, (1, 2), (_Place(1.0),))
 
 
-def test_numbered_files_are_in_the_order_of_their_numbers(tmp_path):
+def test_numbered_files_are_sorted_by_number(tmp_path):
   names = ["0_keypoints.json", "2_keypoints.json", "10_keypoints.json", "100_keypoints.json", "a1b2.json"]
   names += ["a1b10.json", "b.json"]
   assert [path.name for path in in_order(tmp_path / name for name in sorted(names))] == names

@@ -1,4 +1,4 @@
-"""One writer an output: the second is refused, and what a killed one left keeps nobody out."""
+"""Each output has one writer: a second one is refused, and the leftovers of a killed one block nobody."""
 
 import errno
 import signal
@@ -27,8 +27,8 @@ WRITERS = {
 
 
 @pytest.fixture
-def other(tmp_path):
-  """Another process that holds the lock of an output."""
+def holder(tmp_path):
+  """A process that holds the lock of an output."""
   process = subprocess.Popen(
     [sys.executable, "-c", HOLD, str(tmp_path / "film.mp4")], stdout=subprocess.PIPE, text=True
   )
@@ -38,7 +38,7 @@ def other(tmp_path):
   process.communicate()
 
 
-def test_the_second_writer_is_refused_and_a_killed_one_keeps_nobody_out(tmp_path, other, monkeypatch):
+def test_a_second_writer_is_refused_until_the_first_is_killed(tmp_path, holder, monkeypatch):
   (tmp_path / "link").symlink_to(tmp_path)
   monkeypatch.chdir(tmp_path)
   for place in (tmp_path / "film.mp4", tmp_path / "link/film.mp4", "film.mp4"):
@@ -46,8 +46,8 @@ def test_the_second_writer_is_refused_and_a_killed_one_keeps_nobody_out(tmp_path
       with pytest.raises(UserError, match=r"film\.mp4 is being written by another process: wait until") as error:
         writer(place)
       assert "\n" not in str(error.value), name
-  other.send_signal(signal.SIGKILL)
-  other.wait()
+  holder.send_signal(signal.SIGKILL)
+  holder.wait()
   assert lock_path("film.mp4").exists()
   writer = ResumableWriter(tmp_path / "film.mp4", 25, {}, resume=True)
   assert lock_path("film.mp4").exists()
@@ -55,7 +55,7 @@ def test_the_second_writer_is_refused_and_a_killed_one_keeps_nobody_out(tmp_path
   assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
-def test_a_thread_may_take_its_lock_again_and_no_other_may(tmp_path):
+def test_locks_are_reentrant_within_a_thread_only(tmp_path):
   path, answers = tmp_path / "film.mp4", []
 
   def ask():
@@ -80,16 +80,16 @@ def test_a_thread_may_take_its_lock_again_and_no_other_may(tmp_path):
   assert answers == ["refused", "taken", "refused", "taken", "taken"] and not list(tmp_path.iterdir())
 
 
-def test_a_lock_ends_with_an_error_and_in_whatever_thread_it_is_left(tmp_path):
+def test_a_lock_ends_with_an_error_and_can_be_released_by_another_thread(tmp_path):
   path = tmp_path / "film.mp4"
   with pytest.raises(KeyboardInterrupt), locked(path):
     raise KeyboardInterrupt
-  with pytest.raises(UserError, match="was begun"):
+  with pytest.raises(UserError, match="was started"):
     (tmp_path / "film.partial.mp4").write_bytes(b"\0\0\0\x08mdat")
     try:
       ResumableWriter(path, 25, {}, resume=True)
     except UserError as error:
-      raise UserError("was begun") from error
+      raise UserError("was started") from error
   assert not lock_path(path).exists()
   writer = ResumableWriter(path, 25, {})
   thread = threading.Thread(target=writer.close)
@@ -100,7 +100,7 @@ def test_a_lock_ends_with_an_error_and_in_whatever_thread_it_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()])
-def test_where_there_are_no_locks_outputs_are_written_without(tmp_path, monkeypatch, error):
+def test_outputs_are_written_unlocked_on_file_systems_without_locks(tmp_path, monkeypatch, error):
   def fails(self, *arguments, **options):
     raise error
 

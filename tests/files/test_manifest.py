@@ -1,4 +1,4 @@
-"""Lists of files: what changed since a writer left them, and how much of large files is read for that."""
+"""Lists of files: which changes they find, and how much of large files they read."""
 
 import json
 
@@ -15,7 +15,7 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_every_kind_of_damage_is_found_and_other_files_are_not_looked_at(folder):
+def test_all_kinds_of_damage_are_found_and_unlisted_files_ignored(folder):
   assert find_damage(folder) == ""  # without a list nothing is known
   write_list(folder, "base")
   assert list(files_in(folder)) == [LIST, "large", "vae/config.json"]
@@ -33,13 +33,13 @@ def test_every_kind_of_damage_is_found_and_other_files_are_not_looked_at(folder)
     assert find_damage(folder) == f"{LIST} is damaged"
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_whole_list_knows_every_byte(folder, whole):
-  write_list(folder, "checkpoint", whole)
+@pytest.mark.parametrize("every_byte", [True, False])
+def test_a_list_can_cover_every_byte(folder, every_byte):
+  write_list(folder, "checkpoint", every_byte)
   data = bytearray((folder / "large").read_bytes())
   data[3 * 2**19] ^= 1  # between the pieces
   (folder / "large").write_bytes(data)
-  assert bool(find_damage(folder)) == whole
+  assert bool(find_damage(folder)) == every_byte
   data[: 2**20] = bytes(2**20)
   (folder / "large").write_bytes(data)
   assert find_damage(folder) == "large has changed"

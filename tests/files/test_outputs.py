@@ -18,7 +18,7 @@ from anchor_jax.files.outputs import (
 THINGS = FolderKind("things", rebuilt="cache/[0-9]+")
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
+def test_a_file_appears_complete_or_not_at_all(tmp_path):
   path = tmp_path / "deep" / "note.txt"
   with new_file(path) as partial:
     assert partial == partial_path(path) == tmp_path / "deep" / "note.partial.txt"
@@ -30,7 +30,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
   assert path.read_text() == "first" and len(list(path.parent.iterdir())) == 1
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
+def test_a_folder_is_replaced_and_never_merged(tmp_path):
   path = tmp_path / "things"
   for name in ("a", "b"):
     with new_folder(path, THINGS) as partial:
@@ -59,7 +59,7 @@ def write_things(path):
     ("below/b.bin", "holds below/b.bin, which was changed since it was written"),
   ],
 )
-def test_what_a_writer_did_not_make_is_never_deleted(tmp_path, place, reason):
+def test_files_of_others_are_never_deleted(tmp_path, place, reason):
   path = write_things(tmp_path / "things")
   (path / place).parent.mkdir(parents=True, exist_ok=True)
   (path / place).write_text("years")
@@ -70,12 +70,12 @@ def test_what_a_writer_did_not_make_is_never_deleted(tmp_path, place, reason):
   assert (path / place).read_text() == "years" and [p.name for p in tmp_path.iterdir()] == ["things"]
 
 
-def test_links_other_kinds_and_folders_without_a_list_stay(tmp_path):
+def test_links_other_kinds_and_folders_without_a_list_are_not_replaced(tmp_path):
   path = write_things(tmp_path / "things")
   with pytest.raises(UserError, match=r"which something else wrote \(things\)"):
     check_folder(path, FolderKind("others"))
   (path / "a.json").unlink()
-  check_folder(path, THINGS)  # nothing is lost by what is gone already
+  check_folder(path, THINGS)  # missing files lose nothing
   (path / "a.json").symlink_to(path / "below/b.bin")
   with pytest.raises(UserError, match=r"a\.json"):
     check_folder(path, THINGS)
@@ -88,14 +88,14 @@ def test_links_other_kinds_and_folders_without_a_list_stay(tmp_path):
     check_folder(path, THINGS)
 
 
-def test_what_is_made_again_may_go_and_so_may_what_an_interrupted_writer_left(tmp_path):
+def test_rebuilt_files_and_leftovers_of_an_interrupted_writer_are_deleted(tmp_path):
   path = write_things(tmp_path / "things")
   (path / "cache").mkdir()
   (path / "cache/17").write_text("x")
   with pytest.raises(KeyboardInterrupt), new_folder(path, THINGS) as partial:
-    left = [(file.name, file.read_text()) for file in partial.iterdir()]
+    leftovers = [(file.name, file.read_text()) for file in partial.iterdir()]
     raise KeyboardInterrupt
-  for name, text in left:  # killed, it leaves these
+  for name, text in leftovers:  # as a killed writer leaves them
     partial.mkdir()
     (partial / name).write_text(text)
     (partial / "half").write_text("half")
@@ -104,7 +104,7 @@ def test_what_is_made_again_may_go_and_so_may_what_an_interrupted_writer_left(tm
 
 
 @pytest.mark.parametrize("name", ["things.partial", "things.partial-old"])
-def test_folders_that_only_have_such_a_name_stay(tmp_path, name):
+def test_folders_of_others_with_a_temporary_name_are_not_deleted(tmp_path, name):
   (tmp_path / name).mkdir()
   (tmp_path / name / "thesis.txt").write_text("years")
   with pytest.raises(UserError, match=rf"{name} holds thesis\.txt"):
@@ -112,16 +112,16 @@ def test_folders_that_only_have_such_a_name_stay(tmp_path, name):
   assert (tmp_path / name / "thesis.txt").read_text() == "years"
 
 
-def test_what_comes_while_a_folder_is_written_stays_and_so_does_the_new_one(tmp_path):
+def test_files_that_appear_during_writing_are_not_deleted_and_neither_are_the_new_ones(tmp_path):
   path = write_things(tmp_path / "things")
-  with pytest.raises(UserError, match=r"holds thesis\.txt.*what was written now is in .*things\.partial"):
+  with pytest.raises(UserError, match=r"holds thesis\.txt.*the new files are in .*things\.partial"):
     with new_folder(path, THINGS) as partial:
       (partial / "new").write_text("new")
       (path / "thesis.txt").write_text("years")
   assert (path / "thesis.txt").read_text() == "years" and (partial / "new").read_text() == "new"
 
 
-def test_a_link_to_a_folder_stays_a_link(tmp_path):
+def test_a_link_to_a_folder_remains_a_link(tmp_path):
   path = write_things(tmp_path / "disk")
   (tmp_path / "things").symlink_to(path)
   write_things(tmp_path / "things")
@@ -129,7 +129,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "things"]
 
 
-def test_what_the_system_refuses_takes_one_line(tmp_path):
+def test_operating_system_errors_are_one_line(tmp_path):
   (tmp_path / "file").write_text("x")
   with pytest.raises(UserError, match="cannot write"), new_file(tmp_path / "file" / "x"):
     pass
@@ -142,20 +142,20 @@ def test_what_the_system_refuses_takes_one_line(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_outputs_replace_no_device_and_are_written_through_no_link_or_pipe(tmp_path):
+def test_devices_are_not_replaced_and_links_and_pipes_not_followed(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   (tmp_path / "null").symlink_to("/dev/null")
   for name in ("pipe", "null"):
-    with pytest.raises(UserError, match="no regular file"), new_file(tmp_path / name):
+    with pytest.raises(UserError, match="not a regular file"), new_file(tmp_path / name):
       pass
-  (tmp_path / "hers").write_text("hers")
-  (tmp_path / "a.partial.txt").symlink_to("hers")
+  (tmp_path / "notes").write_text("notes")
+  (tmp_path / "a.partial.txt").symlink_to("notes")
   os.mkfifo(tmp_path / "b.partial.txt")
   for name in ("a.txt", "b.txt"):
     with new_file(tmp_path / name) as partial:
-      partial.write_text("new")  # would wait for a reader of the pipe
+      partial.write_text("new")  # would block on the pipe
     assert (tmp_path / name).read_text() == "new"
-  assert (tmp_path / "hers").read_text() == "hers"
+  assert (tmp_path / "notes").read_text() == "notes"
 
 
 def _linked(tmp_path):
@@ -171,7 +171,7 @@ def _linked(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "output, given",
+  "output, source",
   [
     ("film/clip.mp4", "film/clip.mp4"),
     ("film/../film/clip.mp4", "film/clip.mp4"),
@@ -179,7 +179,7 @@ def _linked(tmp_path):
     ("film/clip.mp4", "out/soft.mp4"),
     ("out/hard.mp4", "film/clip.mp4"),
     ("out/films/clip.mp4", "film/clip.mp4"),
-    ("film/late.mp4", "film/clip.mp4"),  # what is written first is late.partial.mp4
+    ("film/late.mp4", "film/clip.mp4"),  # written as late.partial.mp4 first
     ("film/late.mp4", "film/late.partial.mp4"),
     ("film", "film/clip.mp4"),
     ("out/films", "film/clip.mp4"),
@@ -191,12 +191,12 @@ def _linked(tmp_path):
     (".", "film/clip.mp4"),
   ],
 )
-def test_no_input_is_overwritten(tmp_path, monkeypatch, output, given):
+def test_inputs_are_not_overwritten(tmp_path, monkeypatch, output, source):
   _linked(tmp_path)
   monkeypatch.chdir(tmp_path)
-  for place, source in ((output, given), (tmp_path / output, given), (output, tmp_path / given)):
+  for target, path in ((output, source), (tmp_path / output, source), (output, tmp_path / source)):
     with pytest.raises(UserError, match="would overwrite an input") as error:
-      refuse_overwriting(place, ["nothing.mp4", source])
+      refuse_overwriting(target, ["nothing.mp4", path])
     assert "\n" not in str(error.value)
 
 
@@ -208,7 +208,7 @@ def test_outputs_beside_inputs_are_allowed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 250 + ".mp4", "a/" * 3000 + "x.mp4"])
-def test_names_that_are_too_long_take_one_line(tmp_path, name):
+def test_too_long_names_are_refused_in_one_line(tmp_path, name):
   for write in (
     prepare_parent,
     lambda path: new_file(path).__enter__(),
@@ -218,7 +218,7 @@ def test_names_that_are_too_long_take_one_line(tmp_path, name):
       write(tmp_path / name)
 
 
-def test_paths_without_a_name(tmp_path, monkeypatch):
+def test_paths_without_a_name_are_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(UserError, match="is a folder"), new_file("."):
     pass
@@ -227,7 +227,7 @@ def test_paths_without_a_name(tmp_path, monkeypatch):
   assert partial_path(".").parent == tmp_path.parent
 
 
-def test_outputs_have_names_and_earlier_contents_of_their_kind(tmp_path):
+def test_outputs_need_a_valid_suffix_and_replace_only_earlier_outputs(tmp_path):
   path, film = tmp_path / "report.json", tmp_path / "film.mp4"
   film.write_text("film")
   with pytest.raises(UserError, match=r"--output=.*film\.mp4: name a file that ends in \.json"):
