@@ -2,14 +2,14 @@
 
   import anchor_jax as aj
 
-  aj.prepare("ana.mp4", "data/ana")  # poses, masks, faces of a video: a prepared folder
+  aj.prepare("ana.mp4", "data/ana")  # a prepared folder: frames, poses, masks and faces
   for part in ("body", "head"):
     aj.train(aj.load_config(f"studio_finetune.py:{part}", {"data.path": "data/ana"}), "runs/ana")
   person = aj.load("runs/ana")
   motion = aj.read_motion("dance.mp4", size=person.size)
   aj.write_video("ana_dances.mp4", person.animate(motion), motion.fps)
 
-Names are imported when they are first used: importing this package loads neither JAX nor anything else that is heavy.
+Names are imported on first use: importing the package loads neither JAX nor any other heavy dependency.
 """
 
 import importlib
@@ -82,7 +82,7 @@ def __getattr__(name: str) -> Any:
   if name not in _HOME:
     raise AttributeError(f"module 'anchor_jax' has no attribute {name!r}")
   module = importlib.import_module(_HOME[name])
-  # `anchor_jax.train` is a module that can be called, see cli.make_callable: importing it has bound that name to it.
+  # `anchor_jax.train` is a callable module (cli.make_callable), and importing it has already bound that name.
   return module if _HOME[name] == f"anchor_jax.{name}" else getattr(module, name)
 
 

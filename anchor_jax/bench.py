@@ -1,4 +1,4 @@
-"""Measures the sampler: time and memory by length of the clip, and what a TPU's compiler reports at full size.
+"""Benchmarks the sampler: time and memory by clip length, and the TPU compiler's report at full size.
 
 Examples:
   python -m anchor_jax.bench lengths --frames=50,200,1000,5000
@@ -6,11 +6,11 @@ Examples:
   python -m anchor_jax.bench readers --data=runs/demo/film
   python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
 
-`lengths` runs the shipped studio body at 32 pixels, as a stream and with the whole clip in memory, each length in a
-process of its own; with --checkpoint, it makes pictures of that person's body in a motion that is repeated. `readers`
-reads training batches of 8 from a prepared folder by 0, 1 and 2 processes (config.data.workers). `tpu` compiles one
-tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without having one (tpu extra); a tick takes in one
-block of motion and runs one window group per sampling step.
+`lengths` runs the shipped studio body at 32 pixels, as a stream and with the full clip in memory, each length in its
+own process; with --checkpoint, it animates that person's body with a looped motion. `readers` reads training batches of
+8 from a prepared folder with 0, 1 and 2 processes (config.data.workers). `tpu` compiles one tick of Stable Diffusion
+1.5's body at 512 pixels for a TPU pod, without needing one (extra `tpu`); a tick takes one block of motion and runs one
+window group per sampling step.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.shipped import path_or_word
 
-_SIDE = 8  # cells of a latent of the small run
+_SIDE = 8  # height and width of the small run's latents
 
 
 def one_length(mode: str, length: int) -> str:
-  """A row of the table: mode, frames, time per frame, peak memory of this process."""
+  """Returns a row of the table: mode, frames, time per frame, peak memory of this process."""
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -71,18 +71,18 @@ def one_length(mode: str, length: int) -> str:
 
 
 def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
-  """A row of the table for a person's body; her motion is repeated to `length` frames, and pictures are thrown away."""
+  """Returns a row of the table for a person's body; the motion is looped to `length` frames, pictures are discarded."""
   from anchor_jax.inference.motions import read_motion
   from anchor_jax.inference.person import load
 
   person = load(checkpoint, head=False)
   motion = read_motion(motion_path, size=person.size, measures=person.measures)
-  again = lambda first: itertools.islice(
+  looped = lambda first: itertools.islice(
     itertools.chain.from_iterable(motion.frames(0) for _ in itertools.count()), first, length
   )
 
   def run(count: int) -> None:
-    for _ in person.animate(dataclasses.replace(motion, length=length, frames=again).first(count)):
+    for _ in person.animate(dataclasses.replace(motion, length=length, frames=looped).first(count)):
       pass
 
   run(min(length, 40))  # compiles
@@ -90,25 +90,26 @@ def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
 
 
 def _row(mode: str, length: int, run: Callable[[int], None], rounds: int) -> str:
-  """The row of what `run(length)` takes in time, the best of some rounds, and in memory.
+  """The row for `run(length)`: the best time of `rounds` runs, and memory.
 
-  Other programs disturb the time on the clock; the CPU's time, of all threads, less so.
+  CPU time, summed over threads, is less affected by other programs than wall time.
   """
   import resource  # not on Windows
 
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  seconds = used = math.inf
+  seconds = cpu_seconds = math.inf
   for _ in range(rounds):
     started, cpu = time.monotonic(), time.process_time()
     run(length)
-    seconds, used = min(seconds, time.monotonic() - started), min(used, time.process_time() - cpu)
+    seconds, cpu_seconds = min(seconds, time.monotonic() - started), min(cpu_seconds, time.process_time() - cpu)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   memory = f"{peak / 1024:10.0f} MB peak{(peak - before) / 1024:8.0f} MB more than after compiling"
-  return f"{mode:8s}{length:8d}{1000 * seconds / length:10.2f} ms a frame{1000 * used / length:10.2f} of CPU{memory}"
+  times = f"{1000 * seconds / length:10.2f} ms a frame{1000 * cpu_seconds / length:10.2f} of CPU"
+  return f"{mode:8s}{length:8d}{times}{memory}"
 
 
 def lengths(counts: list[int], person: list[str]) -> None:
-  """Prints the table of times and memory; `person` are the flags for her and her motion, empty for the small run."""
+  """Prints the table of times and memory; `person` holds --checkpoint and --motion, or nothing for the small run."""
   for mode in ("person",) if person else ("stream", "whole"):
     for count in counts:
       command = [sys.executable, "-m", "anchor_jax.bench", "one", f"--mode={mode}", f"--frames={count}", *person]
@@ -116,7 +117,7 @@ def lengths(counts: list[int], person: list[str]) -> None:
 
 
 def readers(folder: Path, batches: int = 100) -> None:
-  """Prints how many images a second, each with its reference, are read by no, one and two processes."""
+  """Prints how many images per second, each with its reference, 0, 1 and 2 processes read."""
   from anchor_jax.data.loader import make_loader
   from anchor_jax.data.records import open_prepared
 
@@ -124,7 +125,7 @@ def readers(folder: Path, batches: int = 100) -> None:
   for workers in range(3):
     fields = {"target": ("frame", "pose", "surface"), "reference": ("frame",)}
     loader = make_loader(source, batch_size=8, seed=0, workers=workers, **fields)
-    next(loader)  # starts the processes
+    next(loader)  # starts the worker processes
     started = time.monotonic()
     for _ in range(batches):
       next(loader)
@@ -134,7 +135,7 @@ def readers(folder: Path, batches: int = 100) -> None:
 
 
 def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
-  """Prints what the compiler reports of one tick at full size, per chip."""
+  """Prints the compiler's report on one tick at full size, per chip."""
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -198,7 +199,7 @@ def _counts(text: str) -> list[int]:
   try:
     return [int(number) for number in text.replace("x", ",").split(",")]
   except ValueError:
-    raise argparse.ArgumentTypeError(f"{text} is not a list of whole numbers, such as 50,200") from None
+    raise argparse.ArgumentTypeError(f"{text} is not a list of integers such as 50,200") from None
 
 
 @command
@@ -206,21 +207,21 @@ def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.bench", __doc__)
   parser.add_argument("what", choices=("lengths", "readers", "tpu", "one"))
-  parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="lengths to measure")
-  parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="of `one`")
+  parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="clip lengths")
+  parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="for `one`")
   parser.add_argument(
-    "--checkpoint", type=path_or_word, metavar="PATH", help="a trained person, for `lengths`; needs --motion"
+    "--checkpoint", type=path_or_word, metavar="PATH", help="a trained person, for `lengths`; requires --motion"
   )
   parser.add_argument("--motion", type=Path, metavar="PATH", help="a video or a prepared folder")
   parser.add_argument("--data", type=Path, metavar="DIR", help="a prepared folder, for `readers`")
   parser.add_argument("--topology", default="v5e:4x4")
-  parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="chips for windows and for frames")
-  parser.add_argument("--together", type=int, help="windows at a time (default: one for each chip that takes windows)")
+  parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="mesh: windows x frames")
+  parser.add_argument("--together", type=int, help="windows per call (default: one per device on the windows axis)")
   parser.add_argument("--steps", type=int, default=20, help="sampling steps")
   args = parser.parse_args()
   if args.what == "lengths":
     if (args.checkpoint is None) != (args.motion is None):
-      raise UserError("give --checkpoint and --motion, or neither of them")
+      raise UserError("give both --checkpoint and --motion, or neither")
     lengths(args.frames, [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else [])
   elif args.what == "readers":
     if args.data is None:

@@ -1,11 +1,10 @@
-"""The whole path on one machine: films a studio person, learns her, and shows her in motion she never made.
+"""The full pipeline on one machine: films a studio person, trains on the film, and generates an unseen motion.
 
 Example:
   python -m anchor_jax.demo --output=runs/demo
 
-Leaves anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png, report.html and report.json in the
-output folder.
-Neither the person nor the motions are in the training set of the shipped weights.
+Writes anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png, report.html and report.json to the
+output folder. Neither the person nor the motions are in the training set of the shipped weights.
 """
 
 import dataclasses
@@ -34,23 +33,23 @@ from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
 from anchor_jax.video.write import write_video
 
-# Seeds from here on are kept out of pre-training (see studio/: prepare --studio counts from 0).
+# Pre-training never uses seeds this large (prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
-CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the size of the videos
-_WITH_HEAD = (128,)  # sizes for which there is a head
+CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by video size
+_WITH_HEAD = (128,)  # sizes that have a shipped head
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """How much of everything the demo makes.
+  """How much the demo films, trains and generates.
 
   Attributes:
     pixels: height and width of the videos.
-    seconds: of film to learn from.
-    frames: to generate.
-    body_steps, head_steps: of fine-tuning; None takes the config's. No head is trained if head_steps is 0: since the
-      body sees the film, its faces are better than those that a head repaints in 200 steps (docs/measurements.md).
+    seconds: length of the training film.
+    frames: number of frames to generate.
+    body_steps, head_steps: fine-tuning steps; None takes the config's, 0 trains no head. The default has no head: the
+      body sees the film, so its faces are better than those a head repaints after 200 steps (docs/measurements.md).
   """
 
   pixels: int = 128
@@ -66,7 +65,7 @@ SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 def demo(output: Path, size: Size, config_file: str) -> dict:
   """Runs every stage and returns the report."""
   clock = time.monotonic()
-  demo_config(config_file, "body", output / "film", None)  # a wrong file must not cost a minute of film
+  demo_config(config_file, "body", output / "film", None)  # refuse a bad config before filming for a minute
   check_demo(output)
   prepare_parent(output / "report.json")
   stages: dict[str, float] = {}
@@ -74,7 +73,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   def done(stage: str) -> None:
     stages[stage] = round(time.monotonic() - clock - sum(stages.values()), 1)
 
-  say(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and the motion to come", flush=True)
+  say(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and an unseen motion", flush=True)
   film, unseen = output / "film.mp4", output / "unseen.mp4"
   common = {"identity_seed": IDENTITY, "size": size.pixels, "fps": FPS}
   write_studio_video(film, motion_seed=FILMED_MOTION, seconds=size.seconds, progress="film", **common)
@@ -82,7 +81,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   done("film")
 
   say("2/5 preparing", flush=True)
-  prepare([film], output / "film", size=size.pixels, fps=FPS / 2)  # neighbours teach little that is new
+  prepare([film], output / "film", size=size.pixels, fps=FPS / 2)  # adjacent frames add little
   prepare([unseen], output / "unseen", size=size.pixels)
   done("prepare")
 
@@ -90,20 +89,19 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
     if steps == 0:
       say(f"{number}/5 no {part} is trained", flush=True)
       continue
-    say(f"{number}/5 learning the {part} of this person from the shipped weights", flush=True)
+    say(f"{number}/5 training the {part}, starting from the shipped weights", flush=True)
     config = demo_config(config_file, part, output / "film", steps)
     train(config, output / "person")
     done(f"train_{part}")
 
   from anchor_jax.inference.person import load  # imports JAX
 
-  say("5/5 showing her in motion she never made", flush=True)
+  say("5/5 generating the unseen motion", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
   motion = read_motion(output / "unseen", frames=size.frames)
-  shown = tqdm(
-    load(output / "person").animate(motion, with_body=True), total=size.frames, desc="generate", unit="frame"
-  )
-  frames, without_head = (np.stack(side) for side in zip(*shown, strict=True))
+  pairs = load(output / "person").animate(motion, with_body=True)
+  pairs = tqdm(pairs, total=size.frames, desc="generate", unit="frame")
+  frames, without_head = (np.stack(side) for side in zip(*pairs, strict=True))
   done("generate")
 
   write_video(output / "anchor.mp4", frames, FPS, metadata={"comment": "synthetic: the anchor_jax demo"})
@@ -119,7 +117,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
 
 
 def check_demo(output: Path) -> None:
-  """Checks that the demo replaces nothing but what an earlier demo left; raises UserError for another file."""
+  """Checks that the demo only replaces files of an earlier demo; raises UserError for other files."""
   for name in ("film", "unseen", "anchor", "side_by_side"):
     check_output_file("--output", output / f"{name}.mp4", (".mp4",), is_synthetic)
   check_output_file("--output", output / "report.json", (".json",), is_report)
@@ -128,7 +126,7 @@ def check_demo(output: Path) -> None:
 
 
 def demo_config(file: str, part: str, data: Path, steps: int | None) -> RunConfig:
-  """The fine-tuning settings of a part, on this data."""
+  """Returns the fine-tuning settings of a part on this data."""
   config = load_config(f"{file}:{part}")
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(data)))
   return config if steps is None else dataclasses.replace(config, steps=steps)
@@ -137,7 +135,7 @@ def demo_config(file: str, part: str, data: Path, steps: int | None) -> RunConfi
 def contact_sheet(
   truth: PreparedSource, frames: UInt8[NdArray, "T H W 3"], columns: int = 8
 ) -> UInt8[NdArray, "H W 3"]:
-  """Pose, generated and truth, one above the other, at moments spread over the clip."""
+  """Returns rows of pose, generated and true frames, at times spread over the clip."""
   chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
   true = [truth.read(int(number), ("pose", "frame")) for number in chosen]
   strips = ([t["pose"] for t in true], [frames[n] for n in chosen], [t["frame"] for t in true])
@@ -149,10 +147,12 @@ def main() -> None:
   """The command line."""
   parser = Parser("anchor_jax.demo", __doc__)
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
-  parser.add_argument("--smoke", action="store_true", help="every stage with tiny numbers (the result is not pretty)")
-  parser.add_argument("--size", type=int, choices=sorted(CONFIGS), default=Size.pixels, help="of the videos, in pixels")
+  parser.add_argument("--smoke", action="store_true", help="runs every stage briefly (the result is not pretty)")
+  parser.add_argument("--size", type=int, choices=sorted(CONFIGS), default=Size.pixels, help="video size in pixels")
   parser.add_argument(
-    "--config", metavar="FILE.py", help="fine-tuning settings; studio_finetune.py, and studio_256.py for 256 pixels"
+    "--config",
+    metavar="FILE.py",
+    help="fine-tuning settings (default: studio_finetune.py; for 256 pixels studio_256.py)",
   )
   args = parser.parse_args()
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
@@ -175,5 +175,5 @@ def main() -> None:
   say(summary(report))
 
 
-if __name__ == "__main__":  # rendering starts processes that import this module again
+if __name__ == "__main__":  # rendering spawns processes that import this module
   run(main)

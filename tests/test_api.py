@@ -1,4 +1,4 @@
-"""The library API: importing it is quick and loads nothing heavy; every name leads to what it says."""
+"""The library API: importing it is quick and loads nothing heavy; every public name resolves."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ def test_importing_the_package_loads_nothing_heavy():
   assert done.returncode == 0, done.stderr
 
 
-def test_every_name_is_there_also_after_all_commands_were_imported():
+def test_public_names_resolve_even_after_importing_all_commands():
   for name in ("bench", "convert", "demo", "evaluate", "export", "generate", "prepare", "train", "verify"):
     importlib.import_module(f"anchor_jax.{name}")
   for name in aj.__all__:
@@ -33,7 +33,7 @@ def test_every_name_is_there_also_after_all_commands_were_imported():
   assert "workdir" in inspect.signature(importlib.import_module("anchor_jax.train").train).parameters
 
 
-def test_a_module_is_called_as_the_function_of_its_name(tmp_path):
+def test_command_modules_can_be_called_as_functions(tmp_path):
   importlib.import_module("anchor_jax.prepare")
   try:
     aj.prepare([tmp_path / "none.mp4"], tmp_path / "out")
@@ -44,7 +44,7 @@ def test_a_module_is_called_as_the_function_of_its_name(tmp_path):
   assert isinstance(aj.prepare, cli._CallableModule)
 
 
-def test_names_that_no_file_can_have_take_one_line(tmp_path):
+def test_impossible_file_names_give_one_line_errors(tmp_path):
   reference, light = (importlib.import_module(f"anchor_jax.{name}") for name in ("inference.reference", "store.light"))
   reads = (aj.load, aj.read_motion, reference.read_reference, light.read_light_decoder)
   writes = (lambda name: aj.prepare([tmp_path / "none.mp4"], name), lambda name: aj.write_video(name, [], 25))
@@ -55,5 +55,5 @@ def test_names_that_no_file_can_have_take_one_line(tmp_path):
       assert "\n" not in str(refused.value) and len(str(refused.value)) < 2000
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_name_raises_attribute_error():
   assert not hasattr(aj, "paint")

@@ -1,4 +1,4 @@
-"""evaluate: equal to the plain formulas, memory that does not grow with the length, wrong input in one line."""
+"""evaluate: agrees with the plain formulas, in constant memory; bad input gives a one-line error."""
 
 import tracemalloc
 
@@ -24,7 +24,7 @@ def source(posed_frames, count, seed=0, size=32):
   return ArraySource(arrays, np.zeros(count, int))
 
 
-def test_the_report_is_that_of_the_plain_formulas(posed_frames):
+def test_report_agrees_with_the_plain_formulas(posed_frames):
   truth, training = source(posed_frames, 5), source(posed_frames, 7, seed=3)
   noise = np.random.default_rng(0).integers(-9, 10, truth.arrays["frame"].shape)
   generated = np.clip(truth.arrays["frame"].astype(int) + noise, 0, 255).astype(np.uint8)
@@ -44,11 +44,11 @@ def test_the_report_is_that_of_the_plain_formulas(posed_frames):
   for region, mask in masks.items():
     for name, frames in contenders.items():
       for figure in ("psnr", "ssim", "flicker", "sharpness"):
-        wanted = getattr(metrics, figure)(frames, truth.arrays["frame"], mask)
-        assert report[region][name][figure] == pytest.approx(wanted, abs=1e-4), (region, name, figure)
+        expected = getattr(metrics, figure)(frames, truth.arrays["frame"], mask)
+        assert report[region][name][figure] == pytest.approx(expected, abs=1e-4), (region, name, figure)
 
 
-def test_a_planted_bad_frame_is_the_worst_and_runs_are_compared(posed_frames, tmp_path):
+def test_page_finds_the_worst_frame_and_reports_are_compared(posed_frames, tmp_path):
   truth = source(posed_frames, 6)
   generated = truth.arrays["frame"] ^ 3
   generated[4] ^= 64
@@ -59,28 +59,28 @@ def test_a_planted_bad_frame_is_the_worst_and_runs_are_compared(posed_frames, tm
   for folder in ("a", "b"):
     (tmp_path / folder).mkdir()
     tables.save_report(report, tmp_path / folder / "report.json")
-  table = tables.compare(tables.read_reports([tmp_path / name / "report.json" for name in "ab"]))
+  table = tables.comparison(tables.read_reports([tmp_path / name / "report.json" for name in "ab"]))
   rows = [line.split() for line in table.splitlines() if "report" in line]
   assert [row[0] for row in rows] == ["a/report", "b/report"] * 2 and rows[0][1:] == rows[1][1:]
   assert float(rows[0][1]) == round(report["person"]["generated"]["psnr"], 2)
-  with pytest.raises(UserError, match="no report"):
+  with pytest.raises(UserError, match="not a report"):
     (tmp_path / "c.json").write_text('{"person": {}}')
     tables.read_reports([tmp_path / "c.json"])
-  for text, said in (
+  for text, message in (
     ("[", "is damaged"),
-    ('{"person": 3}', "no report"),
+    ('{"person": 3}', "not a report"),
     ('{"person": {"generated": {"psnr": "high"}}}', "psnr is 'high': expected float"),
     ('{"person": {"generated": {}}, "face": {}}', "face.generated is missing"),
   ):
     (tmp_path / "c.json").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
       tables.read_reports([tmp_path / "c.json"])
-  for path, said in strange_files(tmp_path / "odd", ".json").items():
-    with pytest.raises(UserError, match=said):
+  for path, message in strange_files(tmp_path / "odd", ".json").items():
+    with pytest.raises(UserError, match=message):
       tables.read_reports([path])
 
 
-def test_the_true_flow_is_found_once_for_each_frame(posed_frames, monkeypatch):
+def test_true_flow_is_computed_once_per_frame(posed_frames, monkeypatch):
   found, truth = [], source(posed_frames, 5)
   find = metrics.FlowFinder.next
   monkeypatch.setattr(metrics.FlowFinder, "next", lambda self, frame: found.append(frame) or find(self, frame))
@@ -90,15 +90,15 @@ def test_the_true_flow_is_found_once_for_each_frame(posed_frames, monkeypatch):
     assert contender["flow_error_of_truth"] == report["person"]["generated"]["flow_error"]
 
 
-def test_blocks_change_nothing(posed_frames, monkeypatch):
+def test_nearest_poses_do_not_depend_on_the_block_size(posed_frames, monkeypatch):
   truth, training = source(posed_frames, 6), source(posed_frames, 9, seed=2)
-  whole = list(baselines.nearest_poses(truth, training, range(6)))
+  at_once = list(baselines.nearest_poses(truth, training, range(6)))
   monkeypatch.setattr(baselines, "_BLOCK_BYTES", 4 * 32 * 32 * 3 * 2)  # two renders at a time
-  assert list(baselines.nearest_poses(truth, training, range(6))) == whole
+  assert list(baselines.nearest_poses(truth, training, range(6))) == at_once
 
 
 class Endless(ArraySource):
-  """One record said to be many."""
+  """One record, repeated."""
 
   def __init__(self, one, count):
     super().__init__({}, np.zeros(count, int))
@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_length(posed_frames, monkeypatch):
   assert peak(60) < peak(20) + 2**20  # 40 frames of 64 pixels as float32 are 2 MB
 
 
-def test_wrong_input_is_one_line(posed_frames):
+def test_wrong_input_gives_a_one_line_error(posed_frames):
   truth = source(posed_frames, 3)
   frames = truth.arrays["frame"]
   for generated, without_head, line in (
@@ -139,7 +139,7 @@ def test_wrong_input_is_one_line(posed_frames):
 
 
 def with_hand(frame):
-  """The globe's stand as a hand, in stripes."""
+  """Turns the globe's stand into a striped hand."""
   chart = np.where(frame.surface[..., 0] == charts.chart("chest"), charts.chart("palm", "left"), frame.surface[..., 0])
   hand = chart == charts.chart("palm", "left")
   stripes = np.where(np.arange(len(hand)) % 2, 120, 40)[:, None, None]
@@ -148,7 +148,7 @@ def with_hand(frame):
   return frame._replace(frame=picture, surface=where)
 
 
-def test_hands_and_the_texture_alone(tmp_path):
+def test_hands_and_the_texture_baseline(tmp_path):
   frames = [with_hand(frame) for frame in film(24)]
   for name, chosen in (("film", frames[::2]), ("unseen", frames[1:12:2])):
     build([PosedClip("clip", "ana", 4.0, chosen)], tmp_path / name, 32)
@@ -156,7 +156,7 @@ def test_hands_and_the_texture_alone(tmp_path):
   records = [truth.read(i, ("frame", "surface", "person_mask")) for i in range(len(truth))]
   frames, masks = (np.stack([record[name] for record in records]) for name in ("frame", "person_mask"))
   hands = np.stack([charts.hands_mask(record["surface"]) for record in records])[..., None]
-  # The hand has half the contrast: stripes of 40 become 70, those of 120 become 110. Everything else is right.
+  # The hand has half the contrast: stripes of 40 become 70, those of 120 become 110. Everything else is exact.
   generated = np.where(hands > 0, (frames.astype(int) - 80) // 2 + 90, frames).astype(np.uint8)
   report = module.evaluate(generated, truth, tmp_path / "film")
   hand, person = report["hands"]["generated"], report["person"]["generated"]
@@ -179,7 +179,7 @@ def test_hands_and_the_texture_alone(tmp_path):
   assert lines[-1].startswith("texture alone")
 
 
-def test_the_texture_alone_needs_surfaces_on_both_sides(tmp_path, posed_frames):
+def test_texture_baseline_needs_surface_maps_in_both_folders(tmp_path, posed_frames):
   build([PosedClip("clip", "ana", 4.0, film(6))], tmp_path / "new", 32)
   build([PosedClip("clip", "ana", 4.0, posed_frames(6))], tmp_path / "old", 32)
   for truth, training in (("new", "old"), ("old", "new")):
@@ -191,7 +191,7 @@ def test_the_texture_alone_needs_surfaces_on_both_sides(tmp_path, posed_frames):
     assert len(tables.summary(report).splitlines()) == 2 * (2 + 3)
 
 
-def test_the_summary_says_where_a_head_does_harm():
+def test_summary_advises_against_a_head_that_lowers_psnr():
   figures = {
     name: {"psnr": value, "ssim": 0.5} for name, value in (("generated", 20.0), ("generated_without_head", 21.0))
   }

@@ -1,4 +1,4 @@
-"""examples/quickstart.ipynb runs; `make test-wheel`, and so CI, runs it with the installed wheel."""
+"""examples/quickstart.ipynb runs; `make test-wheel` (and CI) runs it with the installed wheel."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
+def test_notebook_runs(tmp_path):
   command = [sys.executable, ROOT / "tests" / "helpers" / "run_notebook.py", ROOT / "examples" / "quickstart.ipynb"]
   environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
   done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -36,7 +36,7 @@ def test_the_reference_s_numbers(golden, group):
   computed = group(golden)
   assert computed
   for name, array in computed.items():
-    row = golden_numbers.compare(name, golden.arrays[name], np.asarray(array))
+    row = golden_numbers.check_array(name, golden.arrays[name], np.asarray(array))
     assert row.holds, str(row)
 
 
@@ -62,13 +62,13 @@ def test_importing_it_chooses_no_platform(monkeypatch):
 
 def test_a_wrong_array_fails():
   wanted = np.ones(3, np.float32)
-  assert golden_numbers.compare("f_eps", wanted, wanted + 1e-5).holds
-  assert not golden_numbers.compare("f_eps", wanted, wanted + 3e-5).holds
-  assert golden_numbers.compare("s_video", wanted, wanted + 3e-5).holds
-  assert not golden_numbers.compare("f_eps", wanted, wanted * np.nan).holds
-  assert not golden_numbers.compare("f_eps", wanted, wanted[:2]).holds
-  assert not golden_numbers.compare("f_eps", wanted, None).holds
-  assert not golden_numbers.compare("s_timesteps", np.arange(3), np.arange(3) + 1).holds
+  assert golden_numbers.check_array("f_eps", wanted, wanted + 1e-5).holds
+  assert not golden_numbers.check_array("f_eps", wanted, wanted + 3e-5).holds
+  assert golden_numbers.check_array("s_video", wanted, wanted + 3e-5).holds
+  assert not golden_numbers.check_array("f_eps", wanted, wanted * np.nan).holds
+  assert not golden_numbers.check_array("f_eps", wanted, wanted[:2]).holds
+  assert not golden_numbers.check_array("f_eps", wanted, None).holds
+  assert not golden_numbers.check_array("s_timesteps", np.arange(3), np.arange(3) + 1).holds
 
 
 def test_a_damaged_folder_is_told(tmp_path):

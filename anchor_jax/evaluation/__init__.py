@@ -1,1 +1,1 @@
-"""What `evaluate` measures generated videos with: baselines, measures and tables of figures."""
+"""What `evaluate` compares generated videos by: baselines, metrics, and the tables and page of a report."""

@@ -1,4 +1,4 @@
-"""Videos that need no network, beside which generated ones are measured."""
+"""Baselines: videos that need no network, to compare generated ones with."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -12,20 +12,20 @@ _BLOCK_BYTES = 2**28  # of float32 pose renders held at once, of the truth and o
 
 
 class Baselines:
-  """For each true frame: the mean training frame, the training frame of the nearest pose, and the texture alone.
+  """For each true frame: the mean training frame, the training frame with the nearest pose, and the texture alone.
 
-  The last is missing where `texture_alone` returns None.
+  The texture is missing if `make_texture_painter` returns None.
   """
 
   def __init__(self, truth: Source, training: Source, count: int):
-    """Takes records, and how many of the true frames, from the first on, may be asked for."""
+    """Prepares the baselines of the first `count` true frames."""
     self._training = training
     self._mean = mean_frame(training)
     self._nearest = nearest_poses(truth, training, range(count))
-    self._paint = texture_alone(truth, training, self._mean)
+    self._paint = make_texture_painter(truth, training, self._mean)
 
   def next(self, record: Mapping[str, NdArray]) -> dict[str, UInt8[NdArray, "H W 3"]]:
-    """The pictures for the next true frame, by name; `record` has its "surface" where it is known."""
+    """Returns the pictures for the next true frame by name; `record` includes its "surface" if known."""
     nearest = int(next(self._nearest))
     pictures = {
       "mean_training_frame": self._mean,
@@ -34,22 +34,22 @@ class Baselines:
     return pictures if self._paint is None else pictures | {"texture_alone": self._paint(record["surface"])}
 
 
-def texture_alone(
+def make_texture_painter(
   truth: Source, training: Source, unknown: UInt8[NdArray, "H W 3"]
 ) -> Callable[[UInt8[NdArray, "H W 3"]], UInt8[NdArray, "H W 3"]] | None:
-  """Returns what makes the picture of a surface map from the texture, key frames and room of the training film.
+  """Returns a function that paints a surface map from the atlas, key frames and background plate of the training film.
 
-  None where either folder has no surface maps, or where their pictures are of different sizes.
+  None if either folder has no surface maps, or if their frames differ in size.
 
   Args:
     truth, training: as `evaluate` takes them.
-    unknown: shown where the film tells nothing.
+    unknown: fills pixels that the film never shows.
   """
   if not (isinstance(training, PreparedSource) and has_surface(truth) and has_surface(training)):
     return None
   if truth.read(0, ("surface",))["surface"].shape != unknown.shape:
     return None
-  # Nothing else here needs JAX, which takes seconds to import.
+  # JAX takes seconds to import, and nothing else in this file needs it.
   import jax
 
   from anchor_jax.core.shapes import Array
@@ -61,23 +61,23 @@ def texture_alone(
   pose_channels = make_pose_channels("full", texture_of_prepared(training, person))
 
   @jax.jit
-  def made(pose_channels: PoseChannels, surface: Array) -> Array:
+  def painted(pose_channels: PoseChannels, surface: Array) -> Array:
     return composite(pose_channels(surface[None]))[0]
 
   def paint(surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W 3"]:
-    picture = np.asarray(made(pose_channels, surface))
+    picture = np.asarray(painted(pose_channels, surface))
     return np.where(picture[..., 3:] > 0, np.round(255 * picture[..., :3]).astype(np.uint8), unknown)
 
   return paint
 
 
 def has_surface(source: Source) -> bool:
-  """Whether the surface maps of some records are known."""
+  """Whether any record has a surface map."""
   return isinstance(source, PreparedSource) and bool(source.has_surface.any())
 
 
 def mean_frame(source: Source) -> UInt8[NdArray, "H W 3"]:
-  """The mean of all frames of a source, read one at a time."""
+  """Returns the mean of all frames of a source, read one at a time."""
   total: NdArray | None = None
   for record in read_all(source, range(len(source)), ("frame",)):
     total = record["frame"].astype(np.float64) if total is None else total + record["frame"]
@@ -85,31 +85,31 @@ def mean_frame(source: Source) -> UInt8[NdArray, "H W 3"]:
   return np.round(total / len(source)).astype(np.uint8)
 
 
-def nearest_poses(wanted: Source, known: Source, numbers: Iterable[int]) -> Iterator[int]:
-  """Yields for each wanted record the number of the known one whose pose render has the smallest squared difference.
+def nearest_poses(queries: Source, known: Source, numbers: Iterable[int]) -> Iterator[int]:
+  """Yields for each query record the number of the known record with the nearest pose render (squared difference).
 
-  Holds two blocks of renders as float32, of a quarter of a gigabyte each, and reads the known renders once a block,
-  when its first number is asked for.
+  Holds two blocks of float32 renders, 256 MB each. The known renders are read once per block of queries, when its
+  first result is taken.
   """
   numbers = list(numbers)
-  size = wanted.read(numbers[0], ("pose",))["pose"].size
+  size = queries.read(numbers[0], ("pose",))["pose"].size
   block = max(1, _BLOCK_BYTES // (4 * size))
   for start in range(0, len(numbers), block):
-    yield from _nearest(_stack_poses(wanted, numbers[start : start + block]), known, block).tolist()
+    yield from _nearest(_stack_poses(queries, numbers[start : start + block]), known, block).tolist()
 
 
-def _nearest(wanted: Float[NdArray, "T D"], known: Source, block: int) -> Int[NdArray, " T"]:
-  """Numbers of the known records that are nearest to flat renders."""
-  best, found = np.full(len(wanted), np.inf), np.zeros(len(wanted), np.int64)
+def _nearest(queries: Float[NdArray, "T D"], known: Source, block: int) -> Int[NdArray, " T"]:
+  """Numbers of the known records nearest to flattened renders."""
+  smallest, numbers = np.full(len(queries), np.inf), np.zeros(len(queries), np.int64)
   for first in range(0, len(known), block):
-    other = _stack_poses(known, range(first, min(first + block, len(known))))
-    # The square of the wanted render is the same for all known ones.
-    distance = np.square(other).sum(axis=1) - 2 * wanted @ other.T
+    renders = _stack_poses(known, range(first, min(first + block, len(known))))
+    # The query's own square is a constant offset, so it is left out.
+    distance = np.square(renders).sum(axis=1) - 2 * queries @ renders.T
     nearest = distance.argmin(axis=1)
-    smallest = distance[np.arange(len(wanted)), nearest]
-    better = smallest < best
-    best, found = np.where(better, smallest, best), np.where(better, first + nearest, found)
-  return found
+    of_nearest = distance[np.arange(len(queries)), nearest]
+    closer = of_nearest < smallest
+    smallest, numbers = np.where(closer, of_nearest, smallest), np.where(closer, first + nearest, numbers)
+  return numbers
 
 
 def _stack_poses(source: Source, numbers: Iterable[int]) -> Float[NdArray, "T D"]:

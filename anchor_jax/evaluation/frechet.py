@@ -1,4 +1,4 @@
-"""The Fréchet distance between Gaussians, from sums that grow frame by frame."""
+"""The Fréchet distance between Gaussians, from running moments."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from anchor_jax.core.shapes import Float, NdArray
 
 
 class Moments:
-  """Mean and covariance of vectors that come in batches, in constant memory (Chan et al. 1979).
+  """Running mean and covariance of vectors that arrive in batches, in constant memory (Chan et al. 1979).
 
   Attributes:
-    count: of the vectors so far.
-    mean: of them.
+    count: number of vectors so far.
+    mean: their mean.
   """
 
   def __init__(self, size: int):
@@ -18,7 +18,7 @@ class Moments:
     self._scatter = np.zeros((size, size))
 
   def add(self, vectors: Float[NdArray, "B D"]) -> None:
-    """Takes in more vectors."""
+    """Adds vectors."""
     batch = vectors.astype(np.float64)
     new, total = len(batch), self.count + len(batch)
     if not new:
@@ -31,26 +31,26 @@ class Moments:
 
   @property
   def covariance(self) -> Float[NdArray, "D D"]:
-    """The unbiased one, as numpy.cov has it; of two vectors and more."""
+    """The unbiased covariance, as `numpy.cov` computes it; needs at least two vectors."""
     return self._scatter / (self.count - 1)
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-  """The squared Fréchet (2-Wasserstein) distance of the Gaussians with these moments, 0 and more.
+  """Returns the squared Fréchet (2-Wasserstein) distance of the Gaussians with these moments, at least 0.
 
-  |m - n|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2), of Dowson and Landau 1982. The last trace is the sum of the
-  singular values of A^1/2 B^1/2, which keeps all digits. Eigenvalues of A^1/2 B A^1/2 are their squares: where one
-  should be 0 (fewer vectors than dimensions), the root of its rounding error is 1e-8 of the covariance, not 1e-16.
+  |m - n|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2) (Dowson and Landau 1982). The last trace is the sum of the
+  singular values of A^1/2 B^1/2, which keeps full precision. The eigenvalues of A^1/2 B A^1/2 are their squares: where
+  one should be 0 (fewer vectors than dimensions), the root of its rounding error is 1e-8 of the covariance, not 1e-16.
   """
   a, b = one.covariance, other.covariance
   common = np.linalg.svd(_root(a) @ _root(b), compute_uv=False).sum()
   distance = np.square(one.mean - other.mean).sum() + np.trace(a) + np.trace(b) - 2 * common
-  # Equal Gaussians leave what the sums were rounded by, of either sign.
+  # For equal Gaussians only rounding error is left, of either sign.
   return float(np.maximum(distance, 0))
 
 
 def _root(covariance: Float[NdArray, "D D"]) -> Float[NdArray, "D D"]:
-  """The symmetric square root; what rounding leaves of eigenvalues that are 0 counts as 0, of either sign."""
+  """The symmetric square root; eigenvalues within rounding error of 0 count as 0."""
   values, vectors = np.linalg.eigh(covariance)
-  least = len(values) * np.finfo(values.dtype).eps * values[-1]  # as in numpy.linalg.matrix_rank
+  least = len(values) * np.finfo(values.dtype).eps * values[-1]  # the tolerance of numpy.linalg.matrix_rank
   return (vectors * np.sqrt(np.where(values > least, values, 0))) @ vectors.T

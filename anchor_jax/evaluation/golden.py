@@ -1,7 +1,6 @@
-"""Recomputes golden numbers of the reference implementation, and compares.
+"""Golden numbers for `verify`: recomputes every array that the reference implementation computed, and compares them.
 
-A folder of them holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference
-computed is computed again by this package's networks and sampler.
+A golden folder holds golden.npz, golden.json and the weights in body/ and head/.
 """
 
 import contextlib
@@ -35,16 +34,16 @@ INPUTS = frozenset(
   "l_noise l_t l_mask_keep hs_image_u8 hs_mask_u8 hs_control_u8 hs_latents0".split()
 )
 Arrays = dict[str, Any]
-# Everything here runs once or twice: XLA's optimisations would take longer than they save.
+# Everything here runs once or twice: XLA's optimizations would cost more time than they save.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class MissingInput(UserError):
-  """An array is missing that others are computed from."""
+  """golden.npz lacks an array that outputs are computed from."""
 
 
 class Network:
-  """One part's networks and weights; each function is compiled once per shape."""
+  """One part's networks and weights; each function compiles once per shape."""
 
   def __init__(self, networks: Networks, weights: PyTree):
     self.networks, self.weights = networks, weights
@@ -56,19 +55,19 @@ class Network:
     self._denoise = jit(networks.denoise)
 
   def embed_pose(self, pose: Array) -> Array:
-    """The pose features of renders in [0, 1]."""
+    """Returns the pose features of renders in [0, 1]."""
     return self._embed(self.weights, pose)
 
   def branch(self, *inputs: Array) -> tuple[tuple[Array, ...], Array]:
-    """The pose branch's residuals."""
+    """Returns the pose branch's residuals."""
     return self._branch(self.weights, *inputs)
 
   def unet_alone(self, *inputs: Array) -> Array:
-    """The prediction of the UNet alone, without pose residuals."""
+    """Returns the UNet's prediction without pose residuals."""
     return self._alone(self.weights, *inputs)
 
   def denoise(self, *inputs: Any) -> Array:
-    """The prediction."""
+    """Returns the prediction with pose residuals and, for the head, the inpainting condition."""
     return self._denoise(self.weights, *inputs)
 
 
@@ -79,8 +78,8 @@ class Golden:
     arrays: golden.npz.
     settings: golden.json.
     body, head: the two frame-wise networks.
-    video: the body's as the reference's video network computes it: the last pose residual is added to the input of the
-      middle block too.
+    video: the body's weights in the reference's video network, which also adds the last pose residual to the input of
+      the middle block.
     text: the text tower.
   """
 
@@ -122,32 +121,32 @@ class Golden:
     return self.arrays[name]
 
   def setting(self, name: str) -> Any:
-    """A number in golden.json."""
+    """Returns a number from golden.json."""
     if not isinstance(self.settings.get(name), (int, float)):
       raise UserError(f"golden.json has no number {name!r}; fetch it again")
     return self.settings[name]
 
 
-def last(x: NdArray) -> Float[Array, "..."]:
-  """Channels from second to last: NCHW -> NHWC, NCTHW -> NTHWC."""
+def channels_last(x: NdArray) -> Float[Array, "..."]:
+  """Returns NHWC for NCHW, NTHWC for NCTHW."""
   return jnp.asarray(np.moveaxis(x, 1, -1))
 
 
-def second(x: Any) -> NdArray:
-  """The inverse of `last`."""
+def channels_second(x: Any) -> NdArray:
+  """Returns NCHW for NHWC, NCTHW for NTHWC."""
   return np.moveaxis(np.asarray(x), -1, 1)
 
 
-def frames(x: NdArray) -> Float[Array, "B 1 H W C"]:
-  """Images NCHW as clips of one frame."""
-  return last(x)[:, None]
+def one_frame_clips(x: NdArray) -> Float[Array, "B 1 H W C"]:
+  """Returns NCHW images as clips of one frame."""
+  return channels_last(x)[:, None]
 
 
 def towers(golden: Golden) -> Arrays:
-  """Outputs of CLIP's two towers."""
+  """Returns the outputs of CLIP's two towers."""
   vision, text = golden.body.networks.image_encoder, make_module(golden.text.config)
   ids = jnp.asarray(golden["null_ids"], jnp.int32)
-  pixels = last(golden["clip_pixels"])
+  pixels = channels_last(golden["clip_pixels"])
   return {
     "clip_last_hidden_state": jit(vision.apply)({"params": golden.body.weights["image_encoder"]}, pixels),
     "null_context": jit(text.apply)({"params": golden.text.params}, ids),
@@ -155,58 +154,68 @@ def towers(golden: Golden) -> Arrays:
 
 
 def autoencoder(golden: Golden) -> Arrays:
-  """Outputs of the autoencoder's encoder and decoder; latents unscaled."""
+  """Returns the outputs of the autoencoder's encoder and decoder; latents are not scaled."""
   networks, weights = golden.body.networks, golden.body.weights
-  mean, log_variance = jit(networks.encode_moments)(weights, last(golden["vae_image"]))
+  mean, log_variance = jit(networks.encode_moments)(weights, channels_last(golden["vae_image"]))
   decode = jit(lambda weights, z: networks.vae.apply({"params": weights["vae"]}, z, method="decode"))
-  decoded = decode(weights, last(golden["vae_z"]))
-  return {"vae_mean": second(mean), "vae_logvar": second(log_variance), "vae_decoded": second(decoded)}
+  decoded = decode(weights, channels_last(golden["vae_z"]))
+  return {
+    "vae_mean": channels_second(mean),
+    "vae_logvar": channels_second(log_variance),
+    "vae_decoded": channels_second(decoded),
+  }
 
 
-def _mask(clips: Array) -> Array:
+def _all_frames(clips: Array) -> Array:
   return jnp.ones(clips.shape[:2], bool)
 
 
 def frame_network(golden: Golden) -> Arrays:
-  """Outputs of the frame-wise networks of body and head."""
-  sample, pose = frames(golden["f_x"]), frames(golden["f_pose"])
+  """Returns the outputs of the frame-wise networks of body and head."""
+  sample, pose = one_frame_clips(golden["f_x"]), one_frame_clips(golden["f_pose"])
   conditions = jnp.asarray(golden["f_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   features = golden.body.embed_pose(pose)
   down, middle = golden.body.branch(sample, *conditions, features)
-  found: Arrays = {f"f_down_{i:02d}": second(x[:, 0]) for i, x in enumerate(down)}
-  found["f_mid"] = second(middle[:, 0])
-  found["f_eps_unet_alone"] = second(golden.body.unet_alone(sample, *conditions)[:, 0])
-  found["f_eps"] = second(golden.body.denoise(sample, *conditions, {"pose": features}, _mask(sample))[:, 0])
-  sample = frames(golden["h_x"])
+  found: Arrays = {f"f_down_{i:02d}": channels_second(x[:, 0]) for i, x in enumerate(down)}
+  found["f_mid"] = channels_second(middle[:, 0])
+  found["f_eps_unet_alone"] = channels_second(golden.body.unet_alone(sample, *conditions)[:, 0])
+  found["f_eps"] = channels_second(
+    golden.body.denoise(sample, *conditions, {"pose": features}, _all_frames(sample))[:, 0]
+  )
+  sample = one_frame_clips(golden["h_x"])
   channels = golden.head.networks.model.unet.out_channels
   condition = {"pose": golden.head.embed_pose(pose), "inpaint": sample[..., channels:]}
-  eps = golden.head.denoise(sample[..., :channels], *conditions, condition, _mask(sample))
-  return {**found, "h_eps": second(eps[:, 0])}
+  eps = golden.head.denoise(sample[..., :channels], *conditions, condition, _all_frames(sample))
+  return {**found, "h_eps": channels_second(eps[:, 0])}
 
 
 def video_network(golden: Golden) -> Arrays:
-  """Outputs of the reference's video network."""
-  sample, context = last(golden["v_x"]), jnp.asarray(golden["v_ctx"])
-  timesteps = jnp.broadcast_to(jnp.asarray(golden["v_t"], jnp.int32), (len(sample),))  # one for all, or one each
-  features = golden.video.embed_pose(last(golden["v_pose"]))
+  """Returns the outputs of the reference's video network."""
+  sample, context = channels_last(golden["v_x"]), jnp.asarray(golden["v_ctx"])
+  timesteps = jnp.broadcast_to(jnp.asarray(golden["v_t"], jnp.int32), (len(sample),))  # stored for all, or one each
+  features = golden.video.embed_pose(channels_last(golden["v_pose"]))
   down, middle = golden.video.branch(sample, timesteps, context, features)
-  eps = golden.video.denoise(sample, timesteps, context, {"pose": features}, _mask(sample))
+  eps = golden.video.denoise(sample, timesteps, context, {"pose": features}, _all_frames(sample))
   found = {"v_down_00": down[0], "v_down_last": down[-1], "v_mid": middle, "v_eps": eps}
-  return {name: second(array) for name, array in found.items()}
+  return {name: channels_second(array) for name, array in found.items()}
 
 
 def losses(golden: Golden) -> Arrays:
-  """Training losses for given noise and timesteps."""
+  """Returns the training losses for fixed noise and timesteps."""
   schedule = make_schedule(golden.body.networks.model.schedule)
-  clean, noise, pose = frames(golden["l_z0"]), frames(golden["l_noise"]), frames(golden["f_pose"])
+  clean, noise, pose = (
+    one_frame_clips(golden["l_z0"]),
+    one_frame_clips(golden["l_noise"]),
+    one_frame_clips(golden["f_pose"]),
+  )
   timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
   head = golden.head.networks
-  inpaint = jit(head.inpaint_condition)(golden.head.weights, last(golden["vae_image"]), keep)
+  inpaint = jit(head.inpaint_condition)(golden.head.weights, channels_last(golden["vae_image"]), keep)
   found: Arrays = {
-    "l_noisy": second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
-    "l_mask_latent": second(inpaint[..., :1]),
-    "l_masked_mean": second(inpaint[..., 1:] / head.model.vae.scaling_factor),
+    "l_noisy": channels_second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
+    "l_mask_latent": channels_second(inpaint[..., :1]),
+    "l_masked_mean": channels_second(inpaint[..., 1:] / head.model.vae.scaling_factor),
   }
   for name, part, extra in (("body", golden.body, {}), ("head", golden.head, {"inpaint": inpaint[:, None]})):
     condition = {"pose": part.embed_pose(pose), **extra}
@@ -218,7 +227,7 @@ def losses(golden: Golden) -> Arrays:
 def _sampled(
   golden: Golden, part: Network, noise: Array, condition: PyTree, window: int, overlap: int, prefix: str = ""
 ) -> tuple[Array, Array]:
-  """(timesteps, latents after every step [S T H W C]) of a sampling run; `condition` has frames first."""
+  """Returns (timesteps, latents after every step [S T H W C]) of a sampling run; `condition` has frames first."""
   guidance = float(golden.setting(f"{prefix}guidance_scale"))
   scale = float(golden.setting(f"{prefix}conditioning_scale"))
   solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
@@ -235,11 +244,11 @@ def _sampled(
 
 
 def clip_run(golden: Golden) -> Arrays:
-  """Latents and pictures of batch-overlapped temporal denoising of a clip."""
+  """Returns latents and pictures of a clip, denoised in overlapping windows."""
   networks, weights = golden.video.networks, golden.video.weights
   condition = {"pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0]}
   window, overlap = int(golden.setting("window")), int(golden.setting("overlap"))
-  noise = last(golden["s_latents0"])[0]
+  noise = channels_last(golden["s_latents0"])[0]
   timesteps, latents = _sampled(golden, golden.video, noise, condition, window, overlap)
   images = jit(networks.decode)(weights, latents[-1])
   return {
@@ -250,14 +259,14 @@ def clip_run(golden: Golden) -> Arrays:
 
 
 def head_run(golden: Golden) -> Arrays:
-  """Latents and pictures of a head run, frame by frame."""
+  """Returns latents and pictures of a head run, frame by frame."""
   networks, weights = golden.head.networks, golden.head.weights
   images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
   condition = {
     "pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
     "inpaint": jit(networks.inpaint_condition)(weights, images, keep),
   }
-  _, latents = _sampled(golden, golden.head, last(golden["hs_latents0"]), condition, 1, 0, "head_")
+  _, latents = _sampled(golden, golden.head, channels_last(golden["hs_latents0"]), condition, 1, 0, "head_")
   return {
     "hs_latents_per_step": np.asarray(latents).transpose(0, 1, 4, 2, 3),
     "hs_images": np.asarray(jit(networks.decode)(weights, latents[-1])),
@@ -276,7 +285,7 @@ GROUPS: tuple[Callable[[Golden], Arrays], ...] = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ArrayCheck:
   """The comparison of one array; `error` and `tolerance` are absolute."""
 
   name: str
@@ -286,7 +295,7 @@ class Row:
 
   @property
   def holds(self) -> bool:
-    """Whether the error is within the tolerance; a NaN is not."""
+    """Whether the error is within the tolerance; NaN never is."""
     return self.error <= self.tolerance
 
   def __str__(self) -> str:
@@ -294,25 +303,25 @@ class Row:
     return f"{self.name:24}{shape:>20}{self.error:12.2e}{self.tolerance:12.2e}  {'ok' if self.holds else 'FAILS'}"
 
 
-def compare(name: str, wanted: NdArray, computed: NdArray | None) -> Row:
-  """Compares one array; the error is infinite for one that was not computed or has another shape."""
+def check_array(name: str, expected: NdArray, computed: NdArray | None) -> ArrayCheck:
+  """Compares one array; the error is infinite if it was not computed or has another shape."""
   relative = 1e-4 if name.startswith(("s_", "hs_")) else 2e-5
-  exact = wanted.dtype.kind not in "fc"
-  largest = float(np.abs(wanted).max()) if wanted.size else 0.0
+  exact = expected.dtype.kind not in "fc"
+  largest = float(np.abs(expected).max()) if expected.size else 0.0
   tolerance = 0.0 if exact else relative * max(1.0, largest)
   error = float("inf")
-  if computed is not None and computed.shape == wanted.shape:
-    error = float(np.abs(computed.astype(np.float64) - wanted.astype(np.float64)).max()) if wanted.size else 0.0
-  return Row(name, wanted.shape, error, tolerance)
+  if computed is not None and computed.shape == expected.shape:
+    error = float(np.abs(computed.astype(np.float64) - expected.astype(np.float64)).max()) if expected.size else 0.0
+  return ArrayCheck(name, expected.shape, error, tolerance)
 
 
-def verify(folder: Path) -> Iterator[tuple[Row, NdArray | None]]:
-  """Yields (comparison, computed array or None) for every golden array that is not an input."""
+def verify(folder: Path) -> Iterator[tuple[ArrayCheck, NdArray | None]]:
+  """Yields (check, computed array or None) for every golden array that is not an input."""
   golden = Golden(folder)
   outputs = [name for name in golden.arrays if name not in INPUTS]
   computed: dict[str, NdArray] = {}
   for function in tqdm(GROUPS, desc="compute", unit="group", leave=False):
-    with contextlib.suppress(MissingInput):  # outputs that are not computed fail below
+    with contextlib.suppress(MissingInput):  # outputs that were not computed fail below
       computed |= {name: np.asarray(array) for name, array in function(golden).items()}
   for name in outputs:
-    yield compare(name, golden.arrays[name], computed.get(name)), computed.get(name)
+    yield check_array(name, golden.arrays[name], computed.get(name)), computed.get(name)

@@ -1,6 +1,6 @@
-"""Whether a generated face is hers: distances of face descriptors by dlib's network (extra `identity`).
+"""Whether a generated face looks like the person: distances between dlib's face descriptors (extra `identity`).
 
-Descriptors have 128 numbers; its authors call two faces the same person's where they are less than 0.6 apart.
+A descriptor has 128 numbers; the network's authors take two faces for one person's if they are less than 0.6 apart.
 """
 
 import importlib
@@ -13,17 +13,16 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 
-SAME = 0.6  # the distance below which the network's authors take two faces for one person's
-_FACE, _AROUND = 160, 0.6  # pixels that a face is enlarged to for the detector; margin on each side, in faces
+SAME = 0.6  # descriptor distance below which the network's authors take two faces for one person's
+_FACE, _AROUND = 160, 0.6  # size in pixels to which a face is scaled for the detector; margin per side, in faces
 _SIZE = 128
 
 
 class IdentityMeasure:
-  """Root mean square distance between the descriptors of all generated and all true faces, beside that of true ones.
+  """RMS distance between the descriptors of all generated and all true faces, and among the true ones.
 
-  Sums alone are kept, so memory does not grow: over all pairs of frames, the mean squared distance is that of the means
-  plus both variances. A frame without a face in its mask is left out; a face that the detector does not find counts as
-  not found.
+  Keeps only running sums: over all pairs of frames, the mean squared distance is that of the means plus both
+  variances. Frames whose face mask is empty are skipped; faces that the detector misses count as not found.
   """
 
   name, region = "identity", "face"
@@ -41,21 +40,21 @@ class IdentityMeasure:
     self._find = dlib.get_frontal_face_detector()
     self._points = dlib.shape_predictor(models.pose_predictor_five_point_model_location())
     self._network = dlib.face_recognition_model_v1(models.face_recognition_model_location())
-    self._true, self._made = Spread(), {}
-    self._looked = 0
+    self._true, self._generated = Spread(), {}
+    self._frames = 0
 
   def add(self, images: Mapping[str, UInt8[NdArray, "H W 3"]], record: Mapping[str, NdArray]) -> None:
-    """Takes in the next frame, as `Measure.add` does."""
+    """Adds the next frame; see `Measure.add`."""
     place = face_square(record["face_mask"])
     if place is None:
       return
-    self._looked += 1
+    self._frames += 1
     self._true.add(self._describe(record["frame"], place))
     for name, image in images.items():
-      self._made.setdefault(name, Spread()).add(self._describe(image, place))
+      self._generated.setdefault(name, Spread()).add(self._describe(image, place))
 
   def _describe(self, image: UInt8[NdArray, "H W 3"], place: NdArray) -> Float[NdArray, " D"] | None:
-    """The descriptor of the largest face in a square of the picture; None where there is none."""
+    """The descriptor of the largest face in a square of the picture; None if there is none."""
     side = round(_FACE * (1 + 2 * _AROUND))
     crop = cv2.warpAffine(image, place, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     found = self._find(crop, 0)
@@ -65,21 +64,23 @@ class IdentityMeasure:
     return np.array(self._network.compute_face_descriptor(crop, self._points(crop, largest)))
 
   def figures(self) -> dict[str, float]:
-    """The distances to the true faces, by contender."""
-    return {name: made.distance(self._true) for name, made in self._made.items() if made.count and self._true.count}
+    """Returns the distances to the true faces, by contender."""
+    return {
+      name: faces.distance(self._true) for name, faces in self._generated.items() if faces.count and self._true.count
+    }
 
   def details(self) -> dict[str, Any]:
-    """The distance of true faces from each other, and in how many frames a face was looked for and found."""
-    found = {name: made.count for name, made in self._made.items()}
-    facts: dict[str, Any] = {"frames": self._looked, "found": {"truth": self._true.count, **found}}
+    """Returns the distance among true faces, and in how many frames a face was searched for and found."""
+    found = {name: faces.count for name, faces in self._generated.items()}
+    facts: dict[str, Any] = {"frames": self._frames, "found": {"truth": self._true.count, **found}}
     return facts | ({"of_truth": round(self._true.own_distance(), 4)} if self._true.count > 1 else {})
 
 
 class Spread:
-  """Mean and variance of descriptors that come one by one.
+  """Running mean and variance of descriptors.
 
   Attributes:
-    count: of the descriptors so far.
+    count: number of descriptors so far.
   """
 
   def __init__(self):
@@ -87,7 +88,7 @@ class Spread:
     self._mean, self._squares = np.zeros(_SIZE), 0.0  # squares: sum of squared distances from the mean
 
   def add(self, vector: Float[NdArray, " D"] | None) -> None:
-    """Takes in the next one; None where none was found."""
+    """Adds a descriptor; None (no face found) is ignored."""
     if vector is None:
       return
     self.count += 1
@@ -96,19 +97,19 @@ class Spread:
     self._squares += float(shift @ (vector - self._mean))
 
   def distance(self, other: "Spread") -> float:
-    """Root mean square distance over all pairs, one of either."""
+    """Returns the RMS distance over all pairs, one from each set."""
     apart = float(np.square(self._mean - other._mean).sum())
     return float(np.sqrt(apart + self._squares / self.count + other._squares / other.count))
 
   def own_distance(self) -> float:
-    """Root mean square distance over all pairs of two different ones."""
+    """Returns the RMS distance over all pairs of different descriptors."""
     return float(np.sqrt(2 * self._squares / (self.count - 1)))
 
 
 def face_square(mask: UInt8[NdArray, "H W 1"]) -> Float[NdArray, "2 3"] | None:
-  """Returns the transform from a frame to the square that is looked at: the face's box with a margin, enlarged.
+  """Returns the transform from a frame to the detector's input: the face's box with a margin, scaled.
 
-  None where no pixel is the face's.
+  None if the mask is empty.
   """
   rows, columns = (np.flatnonzero((mask[..., 0] > 127).any(axis=axis)) for axis in (1, 0))
   if not len(rows):

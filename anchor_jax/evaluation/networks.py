@@ -1,6 +1,6 @@
-"""Measures by published networks, whose weights the user supplies: LPIPS, FID, FVD and the similarity of CLIP.
+"""Measures that use published networks with weights from the user: LPIPS, FID, FVD and CLIP similarity.
 
-docs/evaluation.md has the protocol of each, and how to make the weights' files.
+docs/evaluation.md describes each protocol and how to create the weight files.
 """
 
 import functools
@@ -17,42 +17,42 @@ import numpy as np
 from anchor_jax.config.networks import CLIPVisionConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, NdArray, PyTree, UInt8
-from anchor_jax.evaluation import i3d, inception, perceptual
 from anchor_jax.evaluation.frechet import Moments, frechet_distance
+from anchor_jax.evaluation.published import i3d, inception, lpips
+from anchor_jax.evaluation.published.torch_layers import Params, resize_bilinear
 from anchor_jax.evaluation.tables import WHOLE
-from anchor_jax.evaluation.torch_layers import Params, resize_bilinear
 from anchor_jax.files.inputs import regular_file
 from anchor_jax.formats.diffusers import load_model
 from anchor_jax.formats.tensors import read_safetensors, read_tensors, refuse_pickled, weight_files
 from anchor_jax.models.clip import CLIPVision, preprocess
 
-CLIP_FRAMES = 16  # of a clip of FVD
-_AT_ONCE = 8  # frames that go through a network together
+CLIP_FRAMES = 16  # frames per FVD clip
+_BATCH = 8  # frames per call of a network
 
 Pictures = UInt8[NdArray, "B H W 3"]
 
 
-class _ByNetwork:
-  """Stacks frames until there are enough for the network, and keeps what the report says of the weights."""
+class _BatchedMeasure:
+  """Collects frames into batches for the network, and holds what the report says about the weights."""
 
   region = WHOLE
 
-  def __init__(self, name: str, at_once: int, facts: Mapping[str, Any], whole_only: bool = False):
-    self.name, self._at_once, self._facts, self._whole_only = name, at_once, facts, whole_only
+  def __init__(self, name: str, batch: int, facts: Mapping[str, Any], full_only: bool = False):
+    self.name, self._batch, self._facts, self._full_only = name, batch, facts, full_only
     self._waiting: list[dict[str, NdArray]] = []
     self._frames = 0
 
   def add(self, images: Mapping[str, UInt8[NdArray, "H W 3"]], record: Mapping[str, NdArray]) -> None:
-    """Takes in the next frame, as `Measure.add` does."""
+    """Adds the next frame; see `Measure.add`."""
     self._waiting.append({**images, "": record["frame"]})
-    if len(self._waiting) == self._at_once:
+    if len(self._waiting) == self._batch:
       self._flush()
 
   def _flush(self) -> None:
-    """Gives the network what waits; the last frame again where it is too little, so that nothing compiles twice."""
+    """Runs the waiting frames; a short batch is padded with its last frame, so that nothing compiles twice."""
     count = len(self._waiting)
-    if count and (count == self._at_once or not self._whole_only):
-      rows = self._waiting + [self._waiting[-1]] * (self._at_once - count)
+    if count and (count == self._batch or not self._full_only):
+      rows = self._waiting + [self._waiting[-1]] * (self._batch - count)
       stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
       truth = stacked.pop("")
       self._frames += count
@@ -60,17 +60,17 @@ class _ByNetwork:
     self._waiting = []
 
   def _take(self, images: Mapping[str, Pictures], truth: Pictures, count: int) -> None:
-    """Takes in a stack of frames, the first `count` of which are new."""
+    """Processes a batch, of which the first `count` frames are not padding."""
     raise NotImplementedError
 
   def details(self) -> dict[str, Any]:
-    """The number of frames, and the weights' file and hash."""
+    """Returns the number of frames, and the weights' file and hash."""
     self._flush()
     return {"frames": self._frames, **self._facts}
 
 
-class PairMeasure(_ByNetwork):
-  """The mean over frames of a figure of each generated frame and the true one."""
+class PairMeasure(_BatchedMeasure):
+  """The mean over frames of a figure that compares each generated frame with the true one."""
 
   def __init__(
     self,
@@ -79,83 +79,83 @@ class PairMeasure(_ByNetwork):
     compare: Callable[[PyTree, PyTree], Array],
     facts: Mapping[str, Any],
   ):
-    """Takes the network, and what makes figures [B] of its features of generated and of true pictures."""
-    super().__init__(name, _AT_ONCE, facts)
+    """Takes the network, and a function from generated and true features to figures [B]."""
+    super().__init__(name, _BATCH, facts)
     self._features, self._compare = features, compare
     self._sums: dict[str, float] = {}
 
   def _take(self, images: Mapping[str, Pictures], truth: Pictures, count: int) -> None:
-    wanted = self._features(truth)
+    true = self._features(truth)
     for name, pictures in images.items():
-      values = np.asarray(self._compare(self._features(pictures), wanted), np.float64)
+      values = np.asarray(self._compare(self._features(pictures), true), np.float64)
       self._sums[name] = self._sums.get(name, 0.0) + float(values[:count].sum())
 
   def figures(self) -> dict[str, float]:
-    """The means, by contender."""
+    """Returns the means, by contender."""
     self._flush()
     return {name: total / self._frames for name, total in self._sums.items()}
 
 
-class FrechetMeasure(_ByNetwork):
-  """The Fréchet distance between a network's features of generated and of true frames, or clips of frames."""
+class FrechetMeasure(_BatchedMeasure):
+  """The Fréchet distance between a network's features of generated and true frames, or of clips."""
 
   def __init__(
     self, name: str, features: Callable[[Pictures], Array], size: int, facts: Mapping[str, Any], clip: int = 0
   ):
-    """Takes the network, the size of its features, and the frames of a clip; 0: each frame has features of its own."""
-    super().__init__(name, clip or _AT_ONCE, facts, whole_only=bool(clip))
+    """Takes the network, the size of its features, and the frames per clip; 0 computes features per frame."""
+    super().__init__(name, clip or _BATCH, facts, full_only=bool(clip))
     self._features, self._size, self._clip = features, size, clip
-    self._true, self._made = Moments(size), {}
+    self._true, self._generated = Moments(size), {}
 
   def _take(self, images: Mapping[str, Pictures], truth: Pictures, count: int) -> None:
     new = 1 if self._clip else count
     self._true.add(np.asarray(self._features(truth))[:new])
     for name, pictures in images.items():
-      self._made.setdefault(name, Moments(self._size)).add(np.asarray(self._features(pictures))[:new])
+      self._generated.setdefault(name, Moments(self._size)).add(np.asarray(self._features(pictures))[:new])
 
   def figures(self) -> dict[str, float]:
-    """The distances, by contender; none of fewer than two frames or clips."""
+    """Returns the distances, by contender; none for fewer than two frames or clips."""
     self._flush()
     if self._true.count < 2:
       return {}
-    return {name: frechet_distance(self._true, made) for name, made in self._made.items()}
+    return {name: frechet_distance(self._true, moments) for name, moments in self._generated.items()}
 
   def details(self) -> dict[str, Any]:
-    """Of FVD also the number of clips and their length."""
-    found = super().details()
-    return found | ({"clips": self._true.count, "clip_frames": self._clip} if self._clip else {})
+    """Adds the number and length of clips, for FVD."""
+    details = super().details()
+    return details | ({"clips": self._true.count, "clip_frames": self._clip} if self._clip else {})
 
 
 def lpips_measure(file: str | Path) -> PairMeasure:
-  """LPIPS of whole frames, by AlexNet or VGG16, whichever the file holds.
+  """Returns LPIPS of full frames, with AlexNet or VGG16, whichever the file holds.
 
   Raises:
-    UserError: the file does not hold the tensors of the `lpips` package's LPIPS module. Frames may be too small for the
-      network, which `add` finds.
+    UserError: the file lacks the tensors of the `lpips` package's LPIPS module; or, from `add`, frames are too small
+      for the network.
   """
 
-  def features(params: Params, pictures: Array) -> perceptual.Features:
-    least = perceptual.least_side(params)
+  def features(params: Params, pictures: Array) -> lpips.Features:
+    least = lpips.least_side(params)
     if min(pictures.shape[1:3]) < least:
       raise UserError(f"LPIPS needs frames of at least {least} pixels: leave out --lpips")
-    return perceptual.features(params, pictures / 127.5 - 1)
+    return lpips.features(params, pictures / 127.5 - 1)
 
   def checked(params: Params, pictures: Array) -> Array:
-    made = features(params, pictures)
-    return perceptual.distance(params, made, made)
+    found = features(params, pictures)
+    return lpips.distance(params, found, found)
 
   params = _read(Path(file), "the state of lpips.LPIPS", checked, 64)
-  run, compare = jax.jit(features), jax.jit(perceptual.distance)
+  run, compare = jax.jit(features), jax.jit(lpips.distance)
   return PairMeasure(
     "lpips",
     functools.partial(run, params),
-    lambda made, true: compare(params, made, true),
-    _facts(Path(file)) | {"network": perceptual.kind(params)},
+    lambda generated, true: compare(params, generated, true),
+    _facts(Path(file)) | {"network": lpips.kind(params)},
   )
 
 
 def fid_measure(file: str | Path) -> FrechetMeasure:
-  """FID of whole frames, by InceptionV3. Raises UserError where the file does not hold pytorch-fid's tensors."""
+  """Returns FID of full frames, with InceptionV3. Raises UserError if the file lacks pytorch-fid's tensors."""
 
   def features(params: Params, pictures: Array) -> Float[Array, "B 2048"]:
     return inception.inception_features(params, pictures / 255)
@@ -166,7 +166,7 @@ def fid_measure(file: str | Path) -> FrechetMeasure:
 
 
 def fvd_measure(file: str | Path) -> FrechetMeasure:
-  """FVD of whole frames in clips of 16, by I3D. Raises UserError where the file does not hold its tensors."""
+  """Returns FVD of full frames in clips of 16, with I3D. Raises UserError if the file lacks its tensors."""
 
   def features(params: Params, pictures: Array) -> Float[Array, "1 400"]:
     resized = resize_bilinear(pictures / 127.5 - 1, i3d.SIDE, i3d.SIDE)
@@ -178,13 +178,13 @@ def fvd_measure(file: str | Path) -> FrechetMeasure:
 
 
 def clip_measure(folder: str | Path) -> PairMeasure:
-  """The cosine of CLIP's embeddings of generated and true frames.
+  """Returns the cosine similarity of CLIP's embeddings of generated and true frames.
 
   Args:
-    folder: of transformers' CLIPModel or CLIPVisionModelWithProjection.
+    folder: transformers' CLIPModel or CLIPVisionModelWithProjection.
 
   Raises:
-    UserError: the folder holds no image tower, or none with its projection.
+    UserError: the folder has no image tower, or no projection.
   """
   folder = Path(folder)
   model = load_model(folder, CLIPVisionConfig, np.float32)
@@ -200,11 +200,11 @@ def clip_measure(folder: str | Path) -> PairMeasure:
     variables, projection = params
     return jnp.asarray(tower.apply(variables, preprocess(pictures / 255.0, size), projection, method="embed"))
 
-  compare = lambda made, true: (made * true).sum(axis=-1)
+  compare = lambda generated, true: (generated * true).sum(axis=-1)
   return PairMeasure("clip", functools.partial(features, params), compare, _facts(*weight_files(folder)))
 
 
-MEASURES: dict[str, Callable[..., PairMeasure | FrechetMeasure]] = {  # by the names in `measure.NETWORKS`
+MEASURES: dict[str, Callable[..., PairMeasure | FrechetMeasure]] = {  # keys: `measure.NETWORKS`
   "lpips": lpips_measure,
   "fid": fid_measure,
   "fvd": fvd_measure,
@@ -213,7 +213,7 @@ MEASURES: dict[str, Callable[..., PairMeasure | FrechetMeasure]] = {  # by the n
 
 
 def _facts(*files: Path) -> dict[str, str]:
-  """Names and hash of the files, one after the other."""
+  """Names and common hash of the files."""
   digest = hashlib.sha256()
   for file in files:
     with file.open("rb") as stream:
@@ -222,9 +222,9 @@ def _facts(*files: Path) -> dict[str, str]:
 
 
 def _read(file: Path, what: str, features: Callable[..., PyTree], side: int, count: int = 1) -> Params:
-  """The tensors of a file, once a network was found to take them."""
+  """The tensors of a file, after checking that the network accepts them."""
   if not os.path.lexists(file):
-    raise UserError(f"there is no file {file}: give the weights of {what} as safetensors (docs/evaluation.md)")
+    raise UserError(f"no file {file}: give the weights of {what} as safetensors (docs/evaluation.md)")
   regular_file(file, f"file of the weights of {what}")
   refuse_pickled(file, file.with_suffix(".safetensors"))
   params = {
@@ -238,5 +238,5 @@ def _read(file: Path, what: str, features: Callable[..., PyTree], side: int, cou
     raise UserError(f"{file} has no tensor {error}: give the weights of {what} (docs/evaluation.md)") from None
   except (TypeError, ValueError) as error:
     reason = str(error).partition("\n")[0]
-    raise UserError(f"{file} holds tensors of other sizes than {what}: {reason}") from None
+    raise UserError(f"{file} holds tensors of other sizes than {what} has: {reason}") from None
   return jax.tree.map(jnp.asarray, params)

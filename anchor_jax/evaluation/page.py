@@ -1,4 +1,4 @@
-"""The page of a comparison: figures, pose beside generated and true video, curves over time, and the worst frames."""
+"""The report page: figures, a side-by-side video of pose, generated and truth, curves over time, the worst frames."""
 
 import heapq
 import html
@@ -15,12 +15,12 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import head_of
 from anchor_jax.video.write import VideoWriter
 
-WORST = 10  # frames shown
-_COLOURS = {"person": "#2f6fb3", "face": "#c98a2b", "hands": "#3a8f5c", "whole": "#7d5ba6"}
+WORST = 10  # frames listed
+_COLORS = {"person": "#2f6fb3", "face": "#c98a2b", "hands": "#3a8f5c", "whole": "#7d5ba6"}
 _CURVES = {
-  "psnr": "PSNR, dB: more is better",
-  "ssim": "SSIM: more is better",
-  "flicker": "Flicker, grey levels: less is better",
+  "psnr": "PSNR, dB: higher is better",
+  "ssim": "SSIM: higher is better",
+  "flicker": "Flicker, gray levels: lower is better",
 }
 _COLUMNS = {
   "psnr": ("PSNR, dB", ".2f"),
@@ -30,18 +30,18 @@ _COLUMNS = {
   "flow_error_of_truth": ("of the truth", ".2f"),
   "sharpness": ("sharpness", ".2f"),
 }
-_LEARNED = {  # shown where they were measured
+_NETWORK_COLUMNS = {  # present if measured
   "lpips": ("LPIPS", ".4f"),
   "fid": ("FID", ".2f"),
   "fvd": ("FVD", ".2f"),
   "clip": ("CLIP", ".4f"),
   "identity": ("identity", ".3f"),
 }
-_POINTS = 600  # of a curve; each is a mean where the video is longer
-_WIDTH, _HEIGHT = 600, 140  # of a curve
-_LARGEST = 768  # pixels: width of the video in the page, and of a strip of pictures
-_MOST_SECONDS = 60  # of video in the page
-_GAIN = 4  # of the difference that is shown
+_POINTS = 600  # at most, per curve; longer videos are averaged down to it
+_WIDTH, _HEIGHT = 600, 140  # of a chart
+_LARGEST = 768  # pixels: width of the video and of a strip of pictures
+_MOST_SECONDS = 60  # of video on the page
+_GAIN = 4  # amplification of the difference picture
 _TITLE = "Generated and true frames"
 _STYLE = """
 video { width: 100%; max-width: 60rem; }
@@ -52,12 +52,12 @@ svg text { font-size: 11px; fill: #5b6470; }
 
 
 class ComparisonPage:
-  """Gathers a comparison frame by frame; a context manager. Memory holds the worst frames and three numbers a frame."""
+  """Collects a comparison frame by frame; a context manager. Memory: the worst frames and three numbers per frame."""
 
-  def __init__(self, fps: float, kept_video: Path | None = None):
-    """Takes the frame rate, and where to keep the video that the page shows; nowhere by default."""
+  def __init__(self, fps: float, video_path: Path | None = None):
+    """Takes the frame rate; `video_path` also saves the page's video as a file."""
     self._fps, self._worst, self._count = fps, [], 0
-    self._path, self._open = kept_video, False
+    self._path, self._open = video_path, False
     self._curves: dict[str, dict[str, list[float]]] = {}
 
   def __enter__(self) -> "ComparisonPage":
@@ -83,19 +83,19 @@ class ComparisonPage:
     record: Mapping[str, NdArray],
     figures: Mapping[str, Mapping[str, float]],
   ) -> None:
-    """Takes in the next frame.
+    """Adds the next frame.
 
     Args:
       generated: the frame.
       record: its "pose" and true "frame".
-      figures: of this frame alone, by region; those that it has.
+      figures: of this frame alone, by region; undefined ones are missing.
     """
     if self._count < _MOST_SECONDS * self._fps:
       self._video.write(_fitted([record["pose"], generated, record["frame"]]))
-    for region, found in figures.items():
+    for region, of_region in figures.items():
       curves = self._curves.setdefault(region, {name: [] for name in _CURVES})
       for name, curve in curves.items():
-        curve += [np.nan] * (self._count - len(curve)) + [found.get(name, np.nan)]
+        curve += [np.nan] * (self._count - len(curve)) + [of_region.get(name, np.nan)]
     error = -figures.get("person", {}).get("psnr", np.inf)
     if np.isfinite(error) and (len(self._worst) < WORST or error > self._worst[0][0]):
       strip = _encoded(_fitted([generated, record["frame"], _difference(generated, record["frame"])]))
@@ -105,28 +105,28 @@ class ComparisonPage:
     self._count += 1
 
   def worst(self) -> list[int]:
-    """Numbers of the frames whose person has the lowest PSNR, the worst first."""
+    """Returns the numbers of the frames with the lowest PSNR of the person, worst first."""
     return [number for _, number, _ in sorted(self._worst, reverse=True)]
 
   def text(self, report: Mapping[str, Any]) -> str:
-    """The HTML file, once all frames were added; the report is what `evaluate` returns."""
+    """Returns the page as HTML; call it after the last frame, with what `evaluate` returned."""
     self._close()
     assert self._path is not None
-    shown = self._path.read_bytes()
+    video_bytes = self._path.read_bytes()
     seconds = self._count / self._fps
-    cut = f" Its first {_MOST_SECONDS} s:" if seconds > _MOST_SECONDS else ""
+    cut = f" The first {_MOST_SECONDS} s:" if seconds > _MOST_SECONDS else ""
     curves = "\n".join(
       f"<h3>{label}</h3>{_chart({region: known[name] for region, known in self._curves.items()}, self._fps)}"
       for name, label in _CURVES.items()
     )
-    legend = " ".join(f"{key(_COLOURS[region])}{region} " for region in self._curves)
+    legend = " ".join(f"{key(_COLORS[region])}{region} " for region in self._curves)
     worst = "\n".join(
       f"<tr><td>{number}</td><td>{number / self._fps:.2f} s</td><td>{-error:.2f} dB</td>"
       f"<td>{picture(strip, 'jpeg', f'frame {number}')}</td></tr>"
       for error, number, strip in sorted(self._worst, reverse=True)
     )
     body = f"""<p>{self._count} frames, {seconds:.1f} s.{cut}</p>
-{video(shown)}
+{video(video_bytes)}
 <p>Pose, generated, truth.</p>
 <h2>Figures</h2>
 {_tables(report)}
@@ -134,7 +134,7 @@ class ComparisonPage:
 <p>{legend}</p>
 {curves}
 <h2>Worst frames</h2>
-<p>By the person's PSNR. Generated, truth, their difference times {_GAIN}.</p>
+<p>By the person's PSNR. Generated, truth, difference times {_GAIN}.</p>
 <table><thead><tr><th>frame</th><th>at</th><th>PSNR</th><th></th></tr></thead><tbody>
 {worst}
 </tbody></table>"""
@@ -142,12 +142,12 @@ class ComparisonPage:
 
 
 def is_page(path: Path) -> bool:
-  """Whether a file holds such a page: no other is replaced by one."""
+  """Whether a file is a page of `evaluate`; other files are never overwritten with one."""
   return f"<title>{_TITLE}</title>".encode() in head_of(path)
 
 
 def _fitted(pictures: list[NdArray]) -> UInt8[NdArray, "H W 3"]:
-  """Pictures side by side; small ones are enlarged two or more times as a whole, large ones made smaller."""
+  """Pictures side by side; small ones are enlarged by an integer factor, large ones shrunk."""
   row = np.concatenate(pictures, axis=1)
   scale = _LARGEST / row.shape[1]
   scale = max(1, round(scale)) if scale > 1 else scale
@@ -160,41 +160,41 @@ def _difference(generated: NdArray, truth: NdArray) -> UInt8[NdArray, "H W 3"]:
 
 
 def _encoded(image: UInt8[NdArray, "H W 3"]) -> bytes:
-  """A JPEG file."""
+  """The picture as a JPEG file."""
   return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def _tables(report: Mapping[str, Any]) -> str:
-  """What the figures advise, a table for each region, and how measures by networks were taken."""
+  """Advice, a table per region, and how network measures were taken."""
   parts = [f'<p class="note">{html.escape(line)}</p>' for line in report.get("advice", ())]
-  for region in _COLOURS:
+  for region in _COLORS:
     if region not in report:
       continue
-    learned = {key: form for key, form in _LEARNED.items() if any(key in found for found in report[region].values())}
-    columns = _COLUMNS | learned
-    heads = "".join(f"<th>{label}</th>" for label, _ in columns.values())
+    rows_of = report[region].values()
+    columns = _COLUMNS | {key: form for key, form in _NETWORK_COLUMNS.items() if any(key in row for row in rows_of)}
+    header = "".join(f"<th>{label}</th>" for label, _ in columns.values())
     rows = "".join(
       f"<tr><td>{html.escape(name.replace('_', ' '))}</td>"
       + "".join(
-        f"<td>{found[figure]:{form}}</td>" if figure in found else "<td></td>" for figure, (_, form) in columns.items()
+        f"<td>{row[figure]:{form}}</td>" if figure in row else "<td></td>" for figure, (_, form) in columns.items()
       )
       + "</tr>"
-      for name, found in report[region].items()
+      for name, row in report[region].items()
     )
-    parts.append(f"<table><thead><tr><th>{region}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>")
+    parts.append(f"<table><thead><tr><th>{region}</th>{header}</tr></thead><tbody>{rows}</tbody></table>")
   for name, facts in report.get("measures", {}).items():
-    told = ", ".join(f"{fact.replace('_', ' ')} {value}" for fact, value in facts.items())
-    parts.append(f"<p>{_LEARNED[name][0]}: {html.escape(told)}.</p>")
+    text = ", ".join(f"{fact.replace('_', ' ')} {value}" for fact, value in facts.items())
+    parts.append(f"<p>{_NETWORK_COLUMNS[name][0]}: {html.escape(text)}.</p>")
   return "\n".join(parts)
 
 
 def _chart(curves: Mapping[str, list[float]], fps: float) -> str:
-  """A drawing of curves over seconds; infinite and missing values leave gaps."""
+  """An SVG chart of curves over seconds; infinite and missing values leave gaps."""
   seconds = max(map(len, curves.values()), default=0) / fps
   drawn = {name: _binned(np.asarray(values, np.float64)) for name, values in curves.items()}
   known = np.concatenate([np.zeros(0), *(values[np.isfinite(values)] for values in drawn.values())])
   if not known.size:
-    return "<p>Not known.</p>"
+    return "<p>No data.</p>"
   low, high = known.min(), known.max()
   span = high - low or 1.0
   count = max(map(len, drawn.values()))
@@ -205,7 +205,7 @@ def _chart(curves: Mapping[str, list[float]], fps: float) -> str:
     ends = np.flatnonzero(np.diff(np.concatenate([[False], np.isfinite(values), [False]]).astype(np.int8)))
     for first, last in ends.reshape(-1, 2):
       points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[first:last], y[first:last], strict=True))
-      lines.append(f'<polyline fill="none" stroke="{_COLOURS[name]}" stroke-width="1.2" points="{points}"></polyline>')
+      lines.append(f'<polyline fill="none" stroke="{_COLORS[name]}" stroke-width="1.2" points="{points}"></polyline>')
   return (
     f'<svg viewBox="-48 -10 {_WIDTH + 60} {_HEIGHT + 30}" role="img">'
     f'<text x="-4" y="4" text-anchor="end">{high:.4g}</text>'
@@ -215,11 +215,11 @@ def _chart(curves: Mapping[str, list[float]], fps: float) -> str:
 
 
 def _binned(values: NdArray) -> NdArray:
-  """Means of as many neighbours as bring the number of points down to what is drawn."""
+  """The values averaged over neighbors, so that at most `_POINTS` are left; NaNs are skipped."""
   side = -(-len(values) // _POINTS)
   if side <= 1:
     return values
-  whole = np.pad(values, (0, -len(values) % side), constant_values=np.nan).reshape(-1, side)
-  known = np.isfinite(whole)
+  bins = np.pad(values, (0, -len(values) % side), constant_values=np.nan).reshape(-1, side)
+  known = np.isfinite(bins)
   counts = known.sum(axis=1)
-  return np.where(counts > 0, np.where(known, whole, 0).sum(axis=1) / np.maximum(counts, 1), np.nan)
+  return np.where(counts > 0, np.where(known, bins, 0).sum(axis=1) / np.maximum(counts, 1), np.nan)

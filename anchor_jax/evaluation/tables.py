@@ -1,4 +1,4 @@
-"""Reports as JSON, and their figures as tables for the terminal."""
+"""Reports: their JSON files, and their figures as text tables."""
 
 import dataclasses
 import json
@@ -12,10 +12,9 @@ from anchor_jax.files.outputs import new_file
 
 REGIONS = {"person": "person_mask", "face": "face_mask", "hands": "hands_mask", "whole": "whole_mask"}
 WHOLE = "whole"
-_LABEL, _COLUMN = 29, 30  # of the table, in characters
+_LABEL, _COLUMN = 29, 30  # widths in characters
 _FIGURES = {"psnr": ("PSNR", 5, 2), "ssim": ("SSIM", 6, 3), "flicker": ("flick.", 6, 2), "sharpness": ("sharp.", 6, 2)}
-# Of whole frames, and of the faces in them, by the networks that were asked for.
-_LEARNED = {
+_NETWORK_FIGURES = {  # of full frames and of faces, if measured
   "lpips": ("LPIPS", 7, 4),
   "fid": ("FID", 8, 2),
   "fvd": ("FVD", 9, 2),
@@ -26,7 +25,7 @@ _LEARNED = {
 
 @dataclasses.dataclass(frozen=True)
 class _Figures:
-  """The figures of one contender in one region that tables show; NaN is a figure that could not be had."""
+  """The figures of one contender in one region, as tables need them; NaN is an undefined figure."""
 
   psnr: float = 0.0
   ssim: float = 0.0
@@ -41,14 +40,14 @@ class _Figures:
 
 @dataclasses.dataclass(frozen=True)
 class _Region:
-  """What is compared of a region: the figures of the generated frames."""
+  """The part of a region that `comparison` uses: the figures of the generated frames."""
 
   generated: _Figures
 
 
 @dataclasses.dataclass(frozen=True)
 class _Report:
-  """The part of a report that `compare` shows; a report has the regions that were asked for."""
+  """The part of a report that `comparison` uses; regions without a pixel are missing."""
 
   person: _Region
   face: _Region | None = None
@@ -63,19 +62,19 @@ def save_report(report: dict, path: Path) -> None:
 
 
 def is_report(path: Path) -> bool:
-  """Whether a file holds a report: no other is replaced by one."""
+  """Whether a file is a report of `evaluate`; other files are never overwritten with one."""
   return has_fields(path, "frames", "training_frames")
 
 
 def summary(report: dict) -> str:
-  """Returns the figures as tables: a row for each contender, a column for each region; whole frames in another."""
+  """Returns the figures as text: a table with a row per contender and a column per region, and one of full frames."""
   regions = [region for region in REGIONS if region in report and region != WHOLE]
   lines = ["".join([f"{'':{_LABEL}}", *(f"{region:<{_COLUMN}}" for region in regions)])]
-  lines.append(" " * _LABEL + f"{_heads(_FIGURES):<{_COLUMN}}" * len(regions))
+  lines.append(" " * _LABEL + f"{_header(_FIGURES):<{_COLUMN}}" * len(regions))
   lines += [
     _row(name, [_cells(report[region].get(name), _FIGURES) for region in regions]) for name in _names(report, regions)
   ]
-  lines += _whole_lines(report)
+  lines += _full_frame_lines(report)
   lines = [line.rstrip() for line in lines]
   if advice := head_advice(report):
     lines.append(advice)
@@ -83,36 +82,36 @@ def summary(report: dict) -> str:
 
 
 def head_advice(report: Mapping) -> str:
-  """Returns what to do where the head model lowers the face's PSNR, "" where it does not or was not compared."""
+  """Returns what to do if the head model lowers the face's PSNR; "" if it does not, or was not compared."""
   face = report.get("face", {})
   if "generated_without_head" not in face:
     return ""
-  given, without = face["generated"]["psnr"], face["generated_without_head"]["psnr"]
-  if given >= without:
+  with_head, without = face["generated"]["psnr"], face["generated_without_head"]["psnr"]
+  if with_head >= without:
     return ""
   return (
-    f"The head model lowers the face's PSNR, {given:.2f} dB with it and {without:.2f} dB without:"
+    f"The head model lowers the face's PSNR, {with_head:.2f} dB with it and {without:.2f} dB without:"
     " generate with --no-head, or train the head longer."
   )
 
 
-def _whole_lines(report: Mapping) -> list[str]:
-  """The table of whole frames."""
+def _full_frame_lines(report: Mapping) -> list[str]:
+  """The table of full frames."""
   if WHOLE not in report:
     return []
   rows = {name: dict(figures) for name, figures in report[WHOLE].items()}
   for name, figures in report.get("face", {}).items():
     if "identity" in figures:
       rows.setdefault(name, {})["identity"] = figures["identity"]
-  learned = {key: form for key, form in _LEARNED.items() if any(key in figures for figures in rows.values())}
-  columns = _FIGURES | learned
-  lines = [f"{'':{_LABEL}}whole frame", " " * _LABEL + _heads(columns)]
+  measured = {key: form for key, form in _NETWORK_FIGURES.items() if any(key in figures for figures in rows.values())}
+  columns = _FIGURES | measured
+  lines = [f"{'':{_LABEL}}full frame", " " * _LABEL + _header(columns)]
   return lines + [_row(name, [_cells(figures, columns)]) for name, figures in rows.items()]
 
 
-def _heads(columns: Mapping[str, tuple[str, int, int]]) -> str:
-  first, *others = columns.values()
-  return " ".join([f"{first[0]:<{first[1]}}", *(f"{label:>{width}}" for label, width, _ in others)])
+def _header(columns: Mapping[str, tuple[str, int, int]]) -> str:
+  first, *rest = columns.values()
+  return " ".join([f"{first[0]:<{first[1]}}", *(f"{label:>{width}}" for label, width, _ in rest)])
 
 
 def _names(report: Mapping, regions: Iterable[str]) -> list[str]:
@@ -133,48 +132,48 @@ def _cells(figures: Mapping[str, float] | None, columns: Mapping[str, tuple[str,
 
 
 def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
-  """A line on the landmarks that were found again, where they were looked for."""
+  """A line on the generated video's landmarks, if they were compared."""
   parts = [
-    f"{part} {found['error']:.1f} % ({100 * found['found']:.0f} % found)"
-    for part, found in motion.items()
-    if "error" in found
+    f"{part} {figures['error']:.1f} % ({100 * figures['found']:.0f} % found)"
+    for part, figures in motion.items()
+    if "error" in figures
   ]
   mouth = motion.get("face", {}).get("mouth")
   parts += [] if mouth is None else [f"mouth opening correlates {mouth:.2f}"]
-  return [f"Landmarks off by, in shoulder widths: {', '.join(parts)}"] if parts else []
+  return [f"Landmark error in shoulder widths: {', '.join(parts)}"] if parts else []
 
 
 def _identity_lines(report: Mapping) -> list[str]:
-  """A line on the spread of true faces, beside which their distance to generated ones is read."""
+  """A line on the distance among true faces, the scale for identity figures."""
   spread = report.get("measures", {}).get("identity", {}).get("of_truth")
-  return [] if spread is None else [f"Identity: true faces are {spread:.3f} from each other; nearer to that is better."]
+  return [] if spread is None else [f"Identity: true faces are {spread:.3f} apart; the closer to that, the better."]
 
 
-def compare(reports: dict[str, dict]) -> str:
+def comparison(reports: dict[str, dict]) -> str:
   """Returns tables of several runs: a row for each one's generated frames, a column for each region.
 
   Args:
     reports: by name, as `evaluate` returns them.
   """
-  rows = {}
+  tables = {}
   for region in REGIONS:
-    found = {name: report[region]["generated"] for name, report in reports.items() if region in report}
-    rows |= {region: found} if found else {}
-  return summary(rows)
+    rows = {name: report[region]["generated"] for name, report in reports.items() if region in report}
+    tables |= {region: rows} if rows else {}
+  return summary(tables)
 
 
 def read_reports(paths: list[Path]) -> dict[str, dict]:
-  """Returns reports by the names of their files, and of the folders in which they are where files are named alike.
+  """Returns reports by file name; files with the same name get their folder's name too.
 
   Raises:
-    UserError: a file is missing or is no report.
+    UserError: a file is missing or not a report.
   """
-  alike = len({path.stem for path in paths}) < len(paths)
+  ambiguous = len({path.stem for path in paths}) < len(paths)
   reports = {}
   for path in paths:
     report = read_json(path, "report", "evaluate again", nan=True)
     if not (isinstance(report, dict) and isinstance(report.get("person"), dict) and "generated" in report["person"]):
-      raise UserError(f"{path} is no report: give files that --output of this command wrote")
+      raise UserError(f"{path} is not a report: give files that this command's --output wrote")
     fields_of(_Report, report, path, "evaluate again")
-    reports[f"{path.absolute().parent.name}/{path.stem}" if alike else path.stem] = report
+    reports[f"{path.absolute().parent.name}/{path.stem}" if ambiguous else path.stem] = report
   return reports

@@ -1,7 +1,7 @@
-"""The Fréchet distance: closed forms of Gaussians, and sums that do not depend on how vectors come in.
+"""The Fréchet distance: closed forms of Gaussians, and moments that do not depend on the batches.
 
-Processors add in different orders, so figures agree to some roundings of the largest term of a sum, however small the
-sum itself is: tolerances here are `EPSILON` times that term, times the additions in a row (rounded up).
+Processors add in different orders, so results agree only to a few roundings of the largest term of a sum, however small
+the sum is: tolerances are `EPSILON` times that term, times the length of the chain of additions (rounded up).
 """
 
 import numpy as np
@@ -20,13 +20,13 @@ def moments(vectors, *cuts):
 
 
 def gaussian(mean, covariance):
-  """Vectors with exactly this mean and covariance: rows of a root, and their opposites."""
+  """Vectors with exactly this mean and covariance: rows of a matrix root, and their negatives."""
   values, vectors = np.linalg.eigh(np.asarray(covariance, float) * (2 * len(mean) - 1) / 2)
   root = (vectors * np.sqrt(values)).T
   return np.concatenate([root, -root]) + mean
 
 
-def test_moments_are_those_of_all_vectors_together():
+def test_moments_of_batches_are_those_of_all_vectors():
   vectors = np.random.default_rng(0).normal(1e4, [1, 2, 3], (37, 3))  # far from 0, where sums of squares lose digits
   found = moments(vectors, 1, 5, 5, 30)
   assert found.count == 37
@@ -38,12 +38,12 @@ def test_moments_are_those_of_all_vectors_together():
 def test_distance_of_gaussians_along_the_axes():
   # |m - n|^2 + sum of (a - b)^2 for deviations a and b
   one, other = gaussian([1, 2, 3], np.diag([1, 4, 9])), gaussian([1, 0, 3.5], np.diag([25, 4, 0]))
-  wanted = 2**2 + 0.5**2 + (1 - 5) ** 2 + (2 - 2) ** 2 + (3 - 0) ** 2
-  assert frechet_distance(moments(one, 2), moments(other, 3)) == pytest.approx(wanted, rel=100 * EPSILON)
+  expected = 2**2 + 0.5**2 + (1 - 5) ** 2 + (2 - 2) ** 2 + (3 - 0) ** 2
+  assert frechet_distance(moments(one, 2), moments(other, 3)) == pytest.approx(expected, rel=100 * EPSILON)
   assert 0 <= frechet_distance(moments(one), moments(one, 1)) <= 100 * EPSILON * (1 + 4 + 9)
 
 
-def test_distance_of_turned_gaussians():
+def test_distance_of_rotated_gaussians():
   a, b = np.array([[2.0, 0.6], [0.6, 1.0]]), np.array([[1.0, -0.5], [-0.5, 3.0]])
   # In two dimensions tr(AB)^1/2 = sqrt(tr(AB) + 2 sqrt(det A det B)).
   common = np.sqrt(np.trace(a @ b) + 2 * np.sqrt(np.linalg.det(a) * np.linalg.det(b)))
@@ -51,8 +51,8 @@ def test_distance_of_turned_gaussians():
   assert found == pytest.approx(9 + np.trace(a) + np.trace(b) - 2 * common, rel=100 * EPSILON)
 
 
-def test_few_vectors_of_many_dimensions():
-  """Singular covariances: the distance is that in the plane in which all vectors lie."""
+def test_few_vectors_in_many_dimensions():
+  """Singular covariances: the distance is the one within the plane that contains all vectors."""
   rng = np.random.default_rng(1)
   flat = [rng.normal(size=(5, 2)) * scale for scale in (1, 3)]
   plane = np.linalg.qr(rng.normal(size=(40, 2)))[0].T
@@ -61,10 +61,10 @@ def test_few_vectors_of_many_dimensions():
 
 
 @pytest.mark.parametrize("count", [2, 5, 20])
-def test_equal_gaussians_are_at_no_distance_and_never_at_a_negative_one(count):
-  """Of many dimensions and few vectors, where roots of what is left of eigenvalues that are 0 added up to -5e-4."""
+def test_equal_gaussians_have_distance_zero_and_never_negative(count):
+  """Few vectors in many dimensions, where roots of rounded zero eigenvalues once added up to -5e-4."""
   vectors = np.random.default_rng(count).normal(size=(count, 200))
   same, apart = moments(vectors), moments(vectors + [3, *[0] * 199])
-  most = 10 * 200 * EPSILON * np.trace(same.covariance)  # 200 singular values, each to roundings of the largest
-  assert 0 <= frechet_distance(same, moments(vectors[::-1], 1)) <= most
-  assert frechet_distance(same, apart) == pytest.approx(9, abs=most + 9 * EPSILON)
+  bound = 10 * 200 * EPSILON * np.trace(same.covariance)  # 200 singular values, each to roundings of the largest
+  assert 0 <= frechet_distance(same, moments(vectors[::-1], 1)) <= bound
+  assert frechet_distance(same, apart) == pytest.approx(9, abs=bound + 9 * EPSILON)

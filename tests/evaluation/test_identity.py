@@ -1,4 +1,4 @@
-"""Identity: closed forms of distances over all pairs; real descriptors where the extra is installed."""
+"""Identity: closed forms of distances over all pairs; real descriptors if the extra is installed."""
 
 import importlib
 
@@ -21,17 +21,17 @@ def spread(vectors):
   return found
 
 
-def test_distances_are_those_over_all_pairs():
+def test_distances_agree_with_sums_over_all_pairs():
   rng = np.random.default_rng(0)
-  true, made = rng.normal(size=(7, 128)), rng.normal(0.3, 2, (5, 128))
-  pairs = np.square(made[:, None] - true).sum(axis=-1)
-  assert spread(made).distance(spread(true)) == pytest.approx(np.sqrt(pairs.mean()), rel=1e-12)
+  true, generated = rng.normal(size=(7, 128)), rng.normal(0.3, 2, (5, 128))
+  pairs = np.square(generated[:, None] - true).sum(axis=-1)
+  assert spread(generated).distance(spread(true)) == pytest.approx(np.sqrt(pairs.mean()), rel=1e-12)
   own = np.square(true[:, None] - true).sum(axis=-1)[~np.eye(7, dtype=bool)]
   assert spread(true).own_distance() == pytest.approx(np.sqrt(own.mean()), rel=1e-12)
-  assert spread(made).count == 5
+  assert spread(generated).count == 5
 
 
-def test_the_square_holds_the_face_in_its_middle():
+def test_detector_square_is_centered_on_the_face():
   mask = np.zeros((64, 64, 1), np.uint8)
   assert identity.face_square(mask) is None
   mask[10:30, 40:50] = 255
@@ -40,7 +40,7 @@ def test_the_square_holds_the_face_in_its_middle():
   np.testing.assert_allclose(corners, [(136, 96), (216, 256), (176, 176)])  # of 352 pixels; the face is 160 high
 
 
-def test_without_the_models_it_is_one_line(monkeypatch):
+def test_missing_models_give_a_one_line_error(monkeypatch):
   def missing(name):
     raise ImportError(name)
 
@@ -50,8 +50,8 @@ def test_without_the_models_it_is_one_line(monkeypatch):
 
 
 @pytest.mark.identity
-def test_people_are_told_apart():
-  """Two studio people: frames of one are nearer to each other than to those of the other; no face is not found."""
+def test_different_people_are_further_apart_than_one_person():
+  """Two studio people: one's frames are closer to each other than to the other's; blank pictures have no face."""
 
   def frames(person):
     return list(render_clip(make_identity(person), make_motion(5), np.arange(6) / 3, 128, workers=1))

@@ -1,4 +1,4 @@
-"""The page of a comparison: the worst frames first, nothing outside of it, memory for few pictures only."""
+"""The report page: worst frames first, self-contained, memory for a few pictures only."""
 
 import base64
 import re
@@ -17,7 +17,7 @@ def record(number):
   return {"pose": np.full_like(frame, 90), "frame": frame}
 
 
-def test_the_worst_frames_are_shown_worst_first(tmp_path):
+def test_worst_frames_are_listed_worst_first(tmp_path):
   decibels = np.random.default_rng(0).uniform(20, 30, 40)
   decibels[17], decibels[30] = 5.0, np.inf  # a planted bad frame, and a perfect one
   with ComparisonPage(FPS, tmp_path / "kept.mp4") as page:
@@ -39,7 +39,7 @@ def test_the_worst_frames_are_shown_worst_first(tmp_path):
   assert np.abs(strip[:, :side].astype(int) + strip[:, side : 2 * side] - 255).mean() < 12  # generated, then truth
 
 
-def test_curves_leave_gaps_and_are_drawn_with_few_points():
+def test_curves_leave_gaps_and_have_few_points():
   with ComparisonPage(FPS) as page:
     for number in range(1500):
       known = {"psnr": 20.0 + number % 7} if not 600 <= number < 900 else {}

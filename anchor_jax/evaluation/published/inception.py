@@ -1,13 +1,20 @@
-"""The InceptionV3 of the Fréchet Inception distance (Heusel et al. 2017), as the `pytorch-fid` package has it.
+"""The InceptionV3 of the Fréchet Inception distance (Heusel et al. 2017), as in the `pytorch-fid` package.
 
-Its weights were trained in TensorFlow in 2015. It is torchvision's network but for two things: mean pools at the border
-are over what is there, and the last block pools by the largest value.
+Its weights were trained in TensorFlow in 2015. It differs from torchvision's network in two ways: mean pools exclude
+padding at the border, and the last block uses max pooling.
 """
 
 import jax.numpy as jnp
 
 from anchor_jax.core.shapes import Array, Float
-from anchor_jax.evaluation.torch_layers import Params, batch_norm, convolution, max_pool, mean_pool, resize_bilinear
+from anchor_jax.evaluation.published.torch_layers import (
+  Params,
+  batch_norm,
+  convolution,
+  max_pool,
+  mean_pool,
+  resize_bilinear,
+)
 
 SIDE = 299  # pixels
 FEATURES = 2048
@@ -16,11 +23,11 @@ _AROUND = [(1, 1), (1, 1)]
 
 
 def inception_features(params: Params, images: Float[Array, "B H W 3"]) -> Float[Array, "B 2048"]:
-  """The features before the classes, means over the picture.
+  """Returns the features before the classifier, averaged over the picture.
 
   Args:
-    params: torchvision's names, such as `Mixed_5b.branch1x1.conv.weight`.
-    images: RGB, 0 to 1, of any size; resized to 299 x 299, without blur, as pytorch-fid does.
+    params: by torchvision's names, such as `Mixed_5b.branch1x1.conv.weight`.
+    images: RGB, 0 to 1, of any size; resized to 299 x 299 without antialiasing, as pytorch-fid does.
   """
   net = _Units(params)
   x = 2 * resize_bilinear(images, SIDE, SIDE) - 1
@@ -33,7 +40,7 @@ def inception_features(params: Params, images: Float[Array, "B H W 3"]) -> Float
   for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
     x = net.block(name, x, ("branch1x1",), _numbered("branch7x7", 3), _numbered("branch7x7dbl", 5), pool=_mean)
   x = net.halved("Mixed_7a", x, _numbered("branch3x3", 2), _numbered("branch7x7x3", 4))
-  for name, pool in (("Mixed_7b", _mean), ("Mixed_7c", _largest)):
+  for name, pool in (("Mixed_7b", _mean), ("Mixed_7c", _max)):
     wide = [net.forked(f"{name}.{branch}", x, last) for branch, last in (("branch3x3", 2), ("branch3x3dbl", 3))]
     parts = [net(f"{name}.branch1x1", x), *wide, net(f"{name}.branch_pool", pool(x))]
     x = jnp.concatenate(parts, axis=-1)
@@ -51,18 +58,18 @@ def _mean(x: Array) -> Array:
   return mean_pool(x, (3, 3), _AROUND)
 
 
-def _largest(x: Array) -> Array:
+def _max(x: Array) -> Array:
   return max_pool(x, (3, 3), (1, 1), _AROUND)
 
 
 class _Units:
-  """Convolution, batch norm and ReLU by name, and the ways in which blocks join them."""
+  """Convolution, batch norm and ReLU by name, and the blocks built from them."""
 
   def __init__(self, params: Params):
     self.params = params
 
   def __call__(self, name: str, x: Array, stride: int = 1, padding: int | None = 0) -> Array:
-    """The unit; None pads so that the size stays."""
+    """Applies one unit; `padding=None` keeps the size."""
     kernel = self.params[f"{name}.conv.weight"].shape[2:]
     around = [(side // 2, side // 2) if padding is None else (padding, padding) for side in kernel]
     x = convolution(self.params, f"{name}.conv", x, stride, around)

@@ -1,18 +1,18 @@
 """The I3D network of the Fréchet video distance (Carreira and Zisserman 2017; Unterthiner et al. 2018).
 
-Parameters are those of the torch form that VideoGPT, TATS and the `cd-fvd` package use (`i3d_pretrained_400.pt`). The
-features are the scores of Kinetics' 400 classes.
+Parameters are those of the torch port that VideoGPT, TATS and the `cd-fvd` package use (`i3d_pretrained_400.pt`). The
+features are the logits of Kinetics' 400 classes.
 """
 
 import jax.numpy as jnp
 
 from anchor_jax.core.shapes import Array, Float
-from anchor_jax.evaluation.torch_layers import Params, batch_norm, convolution, max_pool, mean_pool
+from anchor_jax.evaluation.published.torch_layers import Params, batch_norm, convolution, max_pool, mean_pool
 
 SIDE = 224  # pixels
 FEATURES = 400
 _EPSILON = 1e-5
-_POOLS = {  # size in time and in space; strides are 2, but 1 in time where the size in time is 1
+_POOLS = {  # size in time and in space; strides are 2, except 1 in time where the size in time is 1
   "MaxPool3d_2a_3x3": (1, 3),
   "MaxPool3d_3a_3x3": (1, 3),
   "MaxPool3d_4a_3x3": (3, 3),
@@ -25,10 +25,10 @@ _LAYERS = (
 
 
 def i3d_features(params: Params, clips: Float[Array, "B T 224 224 3"]) -> Float[Array, "B 400"]:
-  """The classes' scores before softmax, means over time.
+  """Returns the class logits, averaged over time.
 
   Args:
-    params: names such as `Mixed_3b.b1a.conv3d.weight`.
+    params: by names such as `Mixed_3b.b1a.conv3d.weight`.
     clips: RGB, -1 to 1, at least 9 frames.
   """
   x = clips
