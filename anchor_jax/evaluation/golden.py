@@ -25,7 +25,7 @@ from anchor_jax.diffusion.schedule import add_noise, make_schedule
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.files.arrays import read_arrays
-from anchor_jax.formats.diffusers import Model, load_model, load_schedule, read_json
+from anchor_jax.formats.diffusers import Model, load_model, load_schedule, read_json_object
 from anchor_jax.formats.registry import make_module
 from anchor_jax.models.networks import Networks, to_signed
 
@@ -91,7 +91,7 @@ class Golden:
     """
     if not folder.is_dir():
       raise UserError(f"no folder {folder}; give one with golden.npz, golden.json, body/ and head/")
-    self.settings = read_json(folder / "golden.json")
+    self.settings = read_json_object(folder / "golden.json")
     self.arrays = read_arrays(folder / "golden.npz", "file", "fetch it again")
     shared = {
       "vae": load_model(folder / "body/vae", VAEConfig, np.float32),
