@@ -1,4 +1,4 @@
-"""What all commands share: flags with the docstring as help, errors as one line with exit code 2, callable modules."""
+"""Code that all commands share: flags, one-line errors with exit code 2, interrupts, callable modules."""
 
 import argparse
 import contextlib
@@ -16,32 +16,30 @@ from anchor_jax.core.errors import Stopped, UserError, printable
 from anchor_jax.files.outputs import FULL, check_name
 from anchor_jax.files.shipped import path_or_word
 
-COMPILING = "compile"  # the name of threads whose work nobody misses begins so
-
-
+COMPILING = "compile"  # name prefix of threads that may be killed at exit
 _leaving = threading.Event()
 
 
 def leave_at_once() -> None:
-  """Makes `run` end the process as soon as its command has, without waiting for what libraries do at the end."""
+  """Makes `run` exit as soon as its command has ended, without the exit handlers of libraries."""
   _leaving.set()
 
 
 class Parser(argparse.ArgumentParser):
-  """A command's flags: the module's docstring is the help, and a wrong flag is one line."""
+  """A parser of flags whose help is the module's docstring and whose errors are one line."""
 
   def __init__(self, module: str, doc: str | None):
-    """Takes the module's name, as in `python -m NAME`, and its docstring."""
+    """Creates a parser for a module, from its name in `python -m NAME` and its docstring."""
     formatter = argparse.RawDescriptionHelpFormatter
     super().__init__(prog=f"python -m {module}", description=doc, formatter_class=formatter, allow_abbrev=False)
 
   def error(self, message: str) -> NoReturn:
-    """Raises instead of printing the usage and leaving."""
+    """Raises UserError, where argparse prints the usage and exits."""
     raise UserError(f"{message} ({self.prog} --help shows an example)")
 
 
 def person_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that say which person: --checkpoint, --checkpoint-step, --base."""
+  """Adds the flags that select a person: --checkpoint, --checkpoint-step, --base."""
   parser.add_argument(
     "--checkpoint",
     type=path_or_word,
@@ -58,10 +56,10 @@ def person_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def mesh_shape(text: str) -> tuple[int, int] | None:
-  """Returns (devices for windows, devices for the frames of a window) of a flag such as "4x2"; None for "".
+  """Returns (devices for windows, devices for the frames of a window) from a flag such as "4x2"; None for "".
 
   Raises:
-    UserError: these are not two whole numbers of at least 1.
+    UserError: not two integers of at least 1.
   """
   windows, x, frames = text.lower().partition("x")
   if not text:
@@ -72,19 +70,19 @@ def mesh_shape(text: str) -> tuple[int, int] | None:
 
 
 def say(text: object, **options: Any) -> None:
-  """Prints what commands tell, line by line; control characters, as names of files may hold, are shown as escapes."""
+  """Prints a command's output, with control characters (as in file names) escaped."""
   print("\n".join(printable(line) for line in str(text).split("\n")), **options)
 
 
 class _PrintableRecord(logging.LogRecord):
-  """A record of a log whose message is printable."""
+  """A log record whose message has no control characters."""
 
   def getMessage(self) -> str:
     return "\n".join(printable(line) for line in super().getMessage().split("\n"))
 
 
 def _is_full(error: BaseException | None) -> bool:
-  """Whether the disk being full is why an error was raised; libraries wrap the system's words in their own."""
+  """Whether an error was caused by a full disk; libraries put the system's message inside their own."""
   while error is not None:
     if (isinstance(error, OSError) and error.errno in FULL) or any(os.strerror(code) in str(error) for code in FULL):
       return True
@@ -93,22 +91,23 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def _silence_full_disks() -> None:
-  """Prints no traceback of threads and clean-ups that find the disk full: the command says so in one line.
+  """Suppresses tracebacks of full disks in threads and finalizers, since the command reports a full disk in one line.
 
-  Checkpoints and logs are written by threads of libraries, and closed at exit. What fails after that, fails for it.
+  Libraries write checkpoints and logs in threads and close them at exit. Once one has failed, I/O errors that follow
+  are consequences.
   """
-  reports, full = (threading.excepthook, sys.unraisablehook), []
+  hooks, full = (threading.excepthook, sys.unraisablehook), []
 
-  def known(error: BaseException | None) -> bool:
+  def is_reported(error: BaseException | None) -> bool:
     full.extend([True] if _is_full(error) else [])
     return bool(full) and isinstance(error, OSError | ValueError)
 
-  threading.excepthook = lambda what: None if known(what.exc_value) else reports[0](what)
-  sys.unraisablehook = lambda what: None if known(what.exc_value) else reports[1](what)
+  threading.excepthook = lambda event: None if is_reported(event.exc_value) else hooks[0](event)
+  sys.unraisablehook = lambda event: None if is_reported(event.exc_value) else hooks[1](event)
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
-  """Decorates a command's main function: a UserError ends it with one line on stderr and exit code 2."""
+  """Decorates a command's main function: a UserError becomes one line on stderr and exit code 2."""
 
   @functools.wraps(main)
   def wrapped(*args, **kwargs):
@@ -124,7 +123,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     except Stopped as reason:
       print(reason.message, flush=True)
       raise
-    except BrokenPipeError:  # the reader of our output went away (`... | head`): not our error
+    except BrokenPipeError:  # the reader of our output has exited, as in `... | head`
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(141)
     except OSError as error:
@@ -144,42 +143,43 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-  """Within it the first Ctrl-C raises KeyboardInterrupt, wherever it arrives, and the second ends the process at once.
+  """Within the block, the first Ctrl-C always raises KeyboardInterrupt, and the second kills the process.
 
-  Python drops what is raised in a callback of the garbage collector, and JAX has one: it is raised once more then.
+  Python drops exceptions raised in callbacks of the garbage collector, and JAX has one; the interrupt is then raised
+  again.
   """
   main = threading.main_thread()
   if threading.current_thread() is not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-    yield  # signals come to the main thread alone; a process in the background ignores this one
+    yield  # signals arrive in the main thread only, and background processes ignore SIGINT
     return
-  report = sys.unraisablehook
+  unraisable = sys.unraisablehook
 
   def interrupt(*_: Any) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
 
-  def dropped(what: Any) -> None:
-    if not issubclass(what.exc_type, KeyboardInterrupt):
-      report(what)
+  def on_dropped(event: Any) -> None:
+    if not issubclass(event.exc_type, KeyboardInterrupt):
+      unraisable(event)
       return
     signal.signal(signal.SIGINT, interrupt)
     threading.Timer(0.02, signal.pthread_kill, (main.ident, signal.SIGINT)).start()
 
-  sys.unraisablehook = dropped
+  sys.unraisablehook = on_dropped
   signal.signal(signal.SIGINT, interrupt)
   try:
     yield
   finally:
-    sys.unraisablehook = report
+    sys.unraisablehook = unraisable
     if signal.getsignal(signal.SIGINT) in (interrupt, signal.SIG_DFL):
       signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(main: Callable[[], None]) -> None:
-  """Runs a command as all that this process does, and ends the process with it.
+  """Runs a command as this process's only work, and ends the process with it.
 
-  Python waits for threads that are still at work. One that compiles (`COMPILING`) may take minutes after the line that
-  says what was wrong, and nothing can stop it.
+  Python waits for running threads at exit. A thread that compiles (`COMPILING`) could delay the exit by minutes after
+  an error was printed, so the process is then ended without waiting.
   """
   _silence_full_disks()
   try:
@@ -193,16 +193,16 @@ def run(main: Callable[[], None]) -> None:
 
 
 class _CallableModule(types.ModuleType):
-  """A module that is also the function of its own name: `anchor_jax.train` is both a command and a library call."""
+  """A module that can be called as the function of the same name in it: `anchor_jax.train` is a command and a call."""
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
 
 
 def make_callable(module: str) -> None:
-  """Lets a module of this name be called as the function of the same name in it.
+  """Makes a module callable as the function of the same name in it.
 
-  Importing `anchor_jax.train` binds the module to the attribute `anchor_jax.train`, over any function of that name.
+  Importing the module `anchor_jax.train` rebinds the attribute `anchor_jax.train`, which was the function.
   """
   if module != "__main__":
     sys.modules[module].__class__ = _CallableModule
@@ -210,12 +210,12 @@ def make_callable(module: str) -> None:
 
 @contextlib.contextmanager
 def quiet_stderr():
-  """Sends what C++ code writes to stderr to nowhere; not for long stretches, since bars are shown there too."""
-  saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+  """Discards what C++ code writes to stderr within the block; keep it short, since progress bars go there too."""
+  saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
   try:
-    os.dup2(nowhere, 2)
+    os.dup2(null, 2)
     yield
   finally:
     os.dup2(saved, 2)
     os.close(saved)
-    os.close(nowhere)
+    os.close(null)

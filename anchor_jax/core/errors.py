@@ -1,16 +1,16 @@
-"""The exception for mistakes of users, and suggestions for misspelt names."""
+"""The exception for users' mistakes, and helpers that format error messages."""
 
 import difflib
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-_LONGEST = 1500  # characters of a message
+_MAX_LENGTH = 1500  # characters of a message
 
 
 class UserError(Exception):
-  """A mistake of the person at the keyboard: the message says what is wrong and what to do, in one line.
+  """A user's mistake: the message says in one line what is wrong and what to do.
 
-  Names of files and values are put into messages as they are; here control characters in them are shown as escapes.
+  Control characters, as in file names within the message, are escaped.
   """
 
   def __init__(self, message: object = ""):
@@ -18,30 +18,30 @@ class UserError(Exception):
 
 
 def _shortened(text: str) -> str:
-  """The text, without the middle of what is too long to read: a value that was given may have any length."""
-  return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} ... {text[-400:]}"
+  """Returns the text, with the middle removed if it is too long to read."""
+  return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 500]} ... {text[-400:]}"
 
 
 def printable(text: object) -> str:
-  """Returns a text with control characters and the like as escapes: a terminal shows a file's name, and obeys none.
+  """Returns a text with unprintable characters escaped, so that a file name cannot control the terminal.
 
-  Also bytes of names that are not UTF-8, and marks that turn the direction of writing.
+  This includes bytes that are not UTF-8 and marks that change the direction of writing.
   """
   text = str(text)
   if text.isascii() and text.isprintable():
     return text
-  return "".join(one if _harmless(one) else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
+  return "".join(char if _harmless(char) else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
 
 
-def _harmless(one: str) -> bool:
-  return one.isprintable() or unicodedata.category(one) == "Zs"
+def _harmless(char: str) -> bool:
+  return char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 class Stopped(SystemExit):
-  """The work was stopped by a signal, in order; the code is that of the signal.
+  """An orderly exit after a signal, whose exit code it has.
 
   Attributes:
-    message: what was saved, in one line.
+    message: one line on what was saved.
   """
 
   def __init__(self, message: str, code: int):
@@ -50,15 +50,15 @@ class Stopped(SystemExit):
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-  """' Did you mean "..."?' for the closest known word, or '' when none is close."""
+  """Returns ' Did you mean "..."?' with the closest known word, or '' if none is close."""
   close = difflib.get_close_matches(word, list(known), n=1)
   return f' Did you mean "{close[0]}"?' if close else ""
 
 
-def one_line(cause: object, longest: int = 200) -> str:
-  """Returns the text of an error or a value for use within a message: on one line, shortened, never empty."""
+def one_line(cause: object, max_length: int = 200) -> str:
+  """Returns the text of an error or value on one line, shortened and never empty, for use in a message."""
   text = printable(" ".join(str(cause).split())) or type(cause).__name__
-  return text if len(text) <= longest else text[:longest] + "..."
+  return text if len(text) <= max_length else text[:max_length] + "..."
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""Pages for people to look at: one HTML file each, with everything inside; they need no network."""
+"""Builds HTML pages that are one self-contained file each."""
 
 import base64
 import html
@@ -29,28 +29,28 @@ td img {{ display: block; border-radius: 3px; }}
 
 
 def page(title: str, body: str, style: str = "") -> str:
-  """Returns an HTML file.
+  """Returns the text of an HTML file.
 
   Args:
     title: plain text.
-    body: HTML that follows the title.
-    style: CSS beside that of all pages.
+    body: HTML below the title.
+    style: CSS in addition to that of all pages.
   """
   return _PAGE.format(title=html.escape(title), body=body, style=style.lstrip())
 
 
-def key(colour: str) -> str:
-  """Returns a small square of a colour, for legends."""
-  return f'<span class="key" style="background:{colour}"></span>'
+def key(color: str) -> str:
+  """Returns a small colored square for legends."""
+  return f'<span class="key" style="background:{color}"></span>'
 
 
 def picture(data: bytes, kind: str, alt: str) -> str:
-  """Returns a picture whose data is in the page; `kind` is "jpeg" or "png"."""
+  """Returns an image element with inline data; `kind` is "jpeg" or "png"."""
   return f'<img alt="{html.escape(alt)}" src="{_inside(data, f"image/{kind}")}">'
 
 
 def video(data: bytes) -> str:
-  """Returns a player of an MP4 file whose data is in the page."""
+  """Returns a player of an MP4 file with inline data."""
   return f'<video controls loop muted playsinline src="{_inside(data, "video/mp4")}"></video>'
 
 

@@ -1,7 +1,7 @@
-"""An error in one process of a run ends all of them, each with that process's line.
+"""Ends all processes of a run when one fails, each with the error of the failed one.
 
-Without this the others would wait in a collective for a process that is gone, until JAX's coordination service misses
-it. The line goes through that service's store of keys, which every process watches in a thread.
+Otherwise the others would wait in a collective until JAX's coordination service notices the missing process. The error
+is sent through that service's key-value store, which every process polls in a thread.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from anchor_jax.core.errors import one_line
 
 _FAILED, _READ = "anchor_jax/failed", "anchor_jax/read"
 _POLL_S, _GRACE_S = 0.5, 10.0
-_STORE_S = 5.0  # that process 0 stays for the others: without its store JAX ends them before they say a word
+_STORE_S = 5.0  # for which process 0 stays alive: it has the store, without which JAX ends the others silently
 
 
 @contextlib.contextmanager
 def end_together() -> Iterator[None]:
-  """While the block runs, an error in it ends all processes of the run, with exit code 2 where it is another's."""
+  """Makes an error in the block end all processes of the run; the others exit with code 2."""
   client = _client() if jax.process_count() > 1 else None
   if client is None:
     yield
@@ -35,15 +35,15 @@ def end_together() -> Iterator[None]:
   try:
     yield
   except (Exception, KeyboardInterrupt) as error:
-    _tell(client, "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error, 1000))
-    cli.leave_at_once()  # JAX would wait at the end for processes that are gone
+    _report(client, "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error, 1000))
+    cli.leave_at_once()  # at exit, JAX would wait for processes that have ended
     raise
   finally:
     ended.set()
 
 
 def _client() -> Any:
-  """The client of JAX's coordination service, which has no public name; None if this JAX keeps it elsewhere."""
+  """Returns the client of JAX's coordination service, which is private; None if this version has it elsewhere."""
   try:
     from jax._src import distributed
 
@@ -52,9 +52,9 @@ def _client() -> Any:
     return None
 
 
-def _tell(client: Any, line: str) -> None:
-  """Sends the line to the other processes and waits briefly for them to read it: process 0 holds the store."""
-  with contextlib.suppress(Exception):  # another process was first, or the service is gone
+def _report(client: Any, line: str) -> None:
+  """Sends the line to the other processes and briefly waits until they have read it."""
+  with contextlib.suppress(Exception):  # another process was first, or the service has ended
     client.key_value_set(_FAILED, f"{jax.process_index()}\n{socket.gethostname()}\n{line}")
   deadline = time.monotonic() + _GRACE_S
   with contextlib.suppress(Exception):
@@ -66,7 +66,7 @@ def _watch(client: Any, ended: threading.Event) -> None:
   while not ended.wait(_POLL_S):
     try:
       index, host, line = client.key_value_try_get(_FAILED).split("\n", 2)
-    except Exception:  # noqa: BLE001 - nobody has failed: the client raises the same type for this and all else
+    except Exception:  # noqa: BLE001 - no failure so far; the client has one exception type for everything
       continue
     if int(index) == jax.process_index():
       return

@@ -1,4 +1,4 @@
-"""Sets up JAX before its first use: other processes of a run, CPU cores as devices, the compilation cache on disk."""
+"""Configures JAX before its first use: processes of a run, CPU cores as devices, the compilation cache on disk."""
 
 import contextlib
 import hashlib
@@ -14,24 +14,24 @@ from anchor_jax.core.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_MOST_CPU_DEVICES = 8
-_EARNS_BACK = 100  # steps; docs/measurements.md, One core or all
-_MOST_BYTES = 2 * 10**9  # of compiled programs on disk
+_MAX_CPU_DEVICES = 8
+_BREAK_EVEN = 100  # steps; docs/measurements.md, One core or all
+_MAX_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
 def initialize_distributed(
   coordinator: str | None = None, count: int | None = None, index: int | None = None, heartbeat: int = 30
 ) -> None:
-  """Connects this process to the other processes of the run; call it before anything asks JAX for devices.
+  """Connects this process to the other processes of the run; call it before any use of JAX's devices.
 
   On TPU slices, in GKE and under Slurm, JAX reads the arguments from the environment; elsewhere all three are needed.
-  A run of one process needs nothing.
+  A run of one process needs none.
 
   Args:
     coordinator: HOST:PORT of process 0.
     count: number of processes.
     index: number of this process, 0 to count - 1.
-    heartbeat: seconds without a sign of life from a process, after which JAX ends the others.
+    heartbeat: seconds without a heartbeat of a process after which JAX ends the others.
 
   Raises:
     UserError: some of the three arguments are given, but not all.
@@ -52,45 +52,45 @@ def _environment_has_several_processes() -> bool:
 
 
 def cpu_devices(batch_size: int, accumulate: int = 1, cores: int | None = None) -> int:
-  """Into how many devices to divide the CPU for training: at most its cores and 8, and so that they share a batch.
+  """Returns the number of devices to divide the CPU into: at most 8 and its cores, and a divisor of the batch.
 
   Args:
-    batch_size: images of a batch.
-    accumulate: equal parts that a batch is computed in, one after another.
-    cores: that this process may use; None asks the system.
+    batch_size: images per batch.
+    accumulate: number of accumulation parts of a batch.
+    cores: cores available to this process; None asks the system.
   """
   if cores is None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  shared = lambda devices: batch_size % (devices * accumulate) == 0
-  return max(filter(shared, range(1, min(cores, _MOST_CPU_DEVICES) + 1)), default=1)
+  divides = lambda devices: batch_size % (devices * accumulate) == 0
+  return max(filter(divides, range(1, min(cores, _MAX_CPU_DEVICES) + 1)), default=1)
 
 
 def divide_cpu(steps: int, batch_size: int, accumulate: int = 1) -> None:
-  """Makes JAX see the CPU as several devices, so that training uses all cores; call it before JAX is asked for devices.
+  """Makes JAX see the CPU as several devices, so that training uses all cores; call it before any use of devices.
 
-  XLA runs a convolution on one core. With a batch sharded over as many devices as there are cores, each convolves its
-  share. Does nothing for runs of less than 100 steps, which would not earn back the longer compilation, or where the
-  number of devices is given (JAX_NUM_CPU_DEVICES, XLA_FLAGS), and leaves accelerators as they are.
+  XLA runs a convolution on one core, so the batch is sharded over one device per core. Does nothing for runs of fewer
+  than 100 steps, where the longer compilation would cost more than it saves, or if the number of devices is set
+  (JAX_NUM_CPU_DEVICES, XLA_FLAGS). Accelerators are not affected.
   """
-  given = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-  if steps >= _EARNS_BACK and not given:
+  is_set = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+  if steps >= _BREAK_EVEN and not is_set:
     jax.config.update("jax_num_cpu_devices", cpu_devices(batch_size, accumulate))
 
 
 def enable_compilation_cache() -> Path | None:
-  """Makes JAX keep compiled programs on disk, so that the next run loads them; returns the folder, None if it can't.
+  """Enables JAX's compilation cache on disk; returns its folder, or None if there can be none.
 
-  The folder is anchor_jax/programs/CPU below XDG_CACHE_HOME (default ~/.cache), where CPU names the instruction set
-  that programs for the CPU were compiled for: a home that several machines share has one folder for each. It takes at
-  most 2 GB; what was not used for longest goes first. JAX's own settings come first: JAX_COMPILATION_CACHE_DIR names
-  another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps nothing, JAX_COMPILATION_CACHE_MAX_SIZE (in bytes) and
-  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS hold as they are given.
+  The folder is anchor_jax/programs/CPU below XDG_CACHE_HOME (default ~/.cache), where CPU identifies the instruction
+  set: machines that share a home have a folder each. It is limited to 2 GB; the least recently used programs are
+  removed first. JAX's own settings take precedence: JAX_COMPILATION_CACHE_DIR for another folder,
+  JAX_ENABLE_COMPILATION_CACHE=false for no cache, JAX_COMPILATION_CACHE_MAX_SIZE (in bytes) and
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
 
-  Loading a program runs code from its file, so a folder that others may write to is not used. Nor is one that can't be
-  written or locked; the programs are then compiled in every run.
+  Loading a program runs code from its file, so a folder that other users can write to is not used. Nor is one that
+  can't be written or locked; every run then compiles.
   """
   set_default = lambda name, value: name.upper() in os.environ or jax.config.update(name, value)
-  set_default("jax_persistent_cache_min_compile_time_secs", 0.02)  # JAX's own 1.0 leaves most programs out
+  set_default("jax_persistent_cache_min_compile_time_secs", 0.02)  # JAX's default of 1.0 excludes most programs
   if jax.config.jax_compilation_cache_dir is not None:
     return Path(jax.config.jax_compilation_cache_dir) if jax.config.jax_compilation_cache_dir else None
   if not jax.config.jax_enable_compilation_cache:
@@ -101,9 +101,9 @@ def enable_compilation_cache() -> Path | None:
     _check_own(folder)
     _remove_incomplete(folder)
   except (OSError, RuntimeError, NotImplementedError) as error:  # Path.home and locks raise the last two
-    log.info("compiled programs are not kept: %s", error)
+    log.info("compiled programs are not saved: %s", error)
     return None
-  set_default("jax_compilation_cache_max_size", _MOST_BYTES)
+  set_default("jax_compilation_cache_max_size", _MAX_BYTES)
   jax.config.update("jax_compilation_cache_dir", str(folder))
   return folder
 
@@ -114,9 +114,9 @@ def _cache_home() -> Path:
 
 
 def _cpu() -> str:
-  """A short name that differs between CPUs with different instruction sets."""
+  """Returns a short name that differs between CPUs with different instruction sets."""
   facts = {platform.machine(), platform.processor()}
-  with contextlib.suppress(OSError):  # Linux alone has this file
+  with contextlib.suppress(OSError):  # only Linux has this file
     for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
       name, _, value = line.partition(":")
       if name.strip() in ("model name", "flags", "Features", "CPU implementer", "CPU part"):
@@ -125,7 +125,7 @@ def _cpu() -> str:
 
 
 def _check_own(folder: Path) -> None:
-  """Raises PermissionError for a folder that can't be written, or that someone else could have put a program into."""
+  """Raises PermissionError if a folder can't be written, or if another user can write to it."""
   if not os.access(folder, os.W_OK | os.X_OK):
     raise PermissionError(f"{folder} can't be written")
   status = folder.stat()
@@ -134,10 +134,10 @@ def _check_own(folder: Path) -> None:
 
 
 def _remove_incomplete(folder: Path) -> None:
-  """Removes programs whose writer was stopped half way, which JAX would find damaged in every run.
+  """Removes incompletely written programs, which JAX would report as damaged in every run.
 
-  JAX writes a program first and its time of use second, both under this lock; a program without the second is not
-  complete, and makes JAX's own removal of old programs fail.
+  JAX writes a program, then its time of use, both under this lock. A program without a time of use is incomplete, and
+  makes JAX's own removal of old programs fail.
   """
   with filelock.FileLock(folder / ".lockfile", timeout=5):
     for program in folder.glob("*-cache"):

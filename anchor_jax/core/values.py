@@ -1,4 +1,4 @@
-"""Strict reading of dataclasses from plain values, and the checks that a group of settings makes of its own fields."""
+"""Builds dataclasses from plain values with strict type checks, and validates fields of settings."""
 
 import dataclasses
 import types
@@ -11,17 +11,17 @@ from anchor_jax.core.errors import UserError, one_line, suggestion
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-  """Bounds of a number, as in `Annotated[int, Within(1, 4096)]`; NaN is within none."""
+  """Bounds of a number, as in `Annotated[int, Within(1, 4096)]`; NaN is never within bounds."""
 
   least: float
   most: float
 
 
 class SettingError(UserError):
-  """A setting whose value cannot be used.
+  """An invalid value of a setting.
 
   Attributes:
-    setting: name of the setting, to which the reader of a config file adds the groups that it is in.
+    setting: its name; the reader of a config file prepends the names of enclosing groups.
     problem: the rest of the sentence.
   """
 
@@ -31,7 +31,7 @@ class SettingError(UserError):
 
 
 def check(settings: Any, names: str, valid: Callable[[Any], bool], rule: str) -> None:
-  """Raises SettingError for the first of the named settings whose value is not valid."""
+  """Raises SettingError for the first named setting whose value is invalid."""
   for name in names.split():
     value = getattr(settings, name)
     if not valid(value):
@@ -39,21 +39,21 @@ def check(settings: Any, names: str, valid: Callable[[Any], bool], rule: str) ->
 
 
 def check_counts(settings: Any, names: str, least: int, most: int = 2**31 - 1) -> None:
-  """Raises SettingError for the first of the named settings that is below `least` or above `most`."""
+  """Raises SettingError for the first named setting below `least` or above `most`."""
   check(settings, names, lambda value: value >= least, f"at least {least}")
   check(settings, names, lambda value: value <= most, f"at most {most}")
 
 
 def check_choice(settings: Any, name: str, known: tuple[str, ...]) -> None:
-  """Raises SettingError unless the named setting is one of the known ones."""
+  """Raises SettingError unless the setting has a known value."""
   value = getattr(settings, name)
   if value not in known:
-    shown = one_line(value, 60)
-    raise SettingError(name, f'is "{shown}": use one of {", ".join(known)}.{suggestion(shown, known)}')
+    short = one_line(value, 60)
+    raise SettingError(name, f'is "{short}": use one of {", ".join(known)}.{suggestion(short, known)}')
 
 
 def check_names(settings: Any, name: str, known: tuple[str, ...], least: int = 1) -> None:
-  """Raises SettingError unless the entries of the named setting, at least so many, are of the known ones, each once."""
+  """Raises SettingError unless a setting has at least `least` entries, all known and distinct."""
   value = getattr(settings, name)
   for word in (one_line(entry, 60) for entry in value if entry not in known):
     raise SettingError(name, f'has "{word}": use names of {", ".join(known)}.{suggestion(word, known)}')
@@ -61,63 +61,66 @@ def check_names(settings: Any, name: str, known: tuple[str, ...], least: int = 1
     raise SettingError(name, f"is {one_line(repr(value), 60)}: give at least {least} of {', '.join(known)}, each once")
 
 
-def from_values(kind: type, values: Any, where: str, others: bool = False) -> Any:
-  """Builds dataclass `kind` from a mapping, refusing values of another type, and keys that are unknown or missing.
+def from_values(kind: type, values: Any, where: str, ignore_unknown: bool = False) -> Any:
+  """Returns a dataclass built from a mapping; wrong types and unknown or missing keys are refused.
 
-  Fields may be numbers, texts, truth values, dataclasses, tuples, mappings from texts (`dict[str, ...]`), unions and
-  literals of these, and `Annotated` with bounds (`Within`).
+  Fields may be numbers, strings, booleans, dataclasses, tuples, dictionaries (`dict[str, ...]`), unions and literals of
+  these, and `Annotated` with bounds (`Within`).
 
   Args:
     kind: the dataclass.
-    values: by name of its fields.
+    values: field values by name.
     where: name of the group, for messages.
-    others: leave out unknown keys, as of files that later versions write, instead of refusing them.
+    ignore_unknown: ignore unknown keys, as in files of later versions.
+
+  Raises:
+    UserError: one line with the first wrong, unknown or missing key.
   """
   if not hasattr(values, "items"):
     raise UserError(f"{where} must be a group of settings, not {one_line(repr(values))}")
   hints = typing.get_type_hints(kind, include_extras=True)
   fields = {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
-  made = {}
+  converted = {}
   for key, value in values.items():
     if key in fields:
-      made[key] = _convert(fields[key], value, f"{where}.{key}", others)
-    elif not others:
-      shown = one_line(key, 60)
-      raise UserError(f'unknown setting "{where}.{shown}".{suggestion(shown, fields)}')
+      converted[key] = _convert(fields[key], value, f"{where}.{key}", ignore_unknown)
+    elif not ignore_unknown:
+      short = one_line(key, 60)
+      raise UserError(f'unknown setting "{where}.{short}".{suggestion(short, fields)}')
   for field in dataclasses.fields(kind):
-    if field.init and field.name not in made and field.default is field.default_factory is dataclasses.MISSING:
+    if field.init and field.name not in converted and field.default is field.default_factory is dataclasses.MISSING:
       raise UserError(f"{where}.{field.name} is missing")
   try:
-    return kind(**made)
+    return kind(**converted)
   except SettingError as error:
     raise SettingError(f"{where}.{error.setting}", error.problem) from None
 
 
-def _convert(hint: Any, value: Any, where: str, others: bool) -> Any:
+def _convert(hint: Any, value: Any, where: str, ignore_unknown: bool) -> Any:
   if dataclasses.is_dataclass(hint):
-    return from_values(typing.cast(type, hint), value, where, others)
+    return from_values(typing.cast(type, hint), value, where, ignore_unknown)
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin is typing.Annotated:
-    return _within(_convert(arguments[0], value, where, others), arguments[1], where)
+    return _within(_convert(arguments[0], value, where, ignore_unknown), arguments[1], where)
   if origin in (typing.Union, types.UnionType):
-    if bool in arguments and value in ("True", "False"):  # a flag whose default is text gives text
+    if bool in arguments and value in ("True", "False"):  # a flag whose default is a string gives a string
       return value == "True"
     optional = [option for option in arguments if option is not type(None)]
     inner = optional[0]
     if len(optional) == 1 and value is not None and (dataclasses.is_dataclass(inner) or not isinstance(inner, type)):
-      return _convert(inner, value, where, others)  # whose own message says what is wrong within it
+      return _convert(inner, value, where, ignore_unknown)  # its message is more specific
     for option in arguments:
       try:
-        return _convert(option, value, where, others)
+        return _convert(option, value, where, ignore_unknown)
       except UserError:
         continue
   elif origin is tuple:
     if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
       inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-      return tuple(_convert(kind, item, where, others) for kind, item in zip(inner, value, strict=True))
+      return tuple(_convert(kind, item, where, ignore_unknown) for kind, item in zip(inner, value, strict=True))
   elif origin is dict:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-      return {key: _convert(arguments[1], item, f"{where}.{key}", others) for key, item in value.items()}
+      return {key: _convert(arguments[1], item, f"{where}.{key}", ignore_unknown) for key, item in value.items()}
   elif origin is typing.Literal:
     if any(type(value) is type(known) and value == known for known in arguments):
       return value

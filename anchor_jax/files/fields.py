@@ -42,6 +42,6 @@ def read_fields(
 def fields_of(kind: type[FieldsT], values: Any, path: str | os.PathLike, remedy: str = "make it again") -> FieldsT:
   """Returns dataclass `kind` from the parsed values of a JSON file; see `read_fields`."""
   try:
-    return from_values(kind, values, os.path.basename(path), others=True)
+    return from_values(kind, values, os.path.basename(path), ignore_unknown=True)
   except (UserError, ValueError) as error:
     raise UserError(f"{path} is damaged ({error}): {remedy}") from None

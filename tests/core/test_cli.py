@@ -11,22 +11,22 @@ from anchor_jax.core import cli
 from anchor_jax.core.errors import UserError
 
 STRANGE = "film\x1b[2J\r\x07.mp4"
-SHOWN = "film\\x1b[2J\\r\\x07.mp4"
+ESCAPED = "film\\x1b[2J\\r\\x07.mp4"
 
 
 @pytest.fixture
 def hooks(monkeypatch):
-  """What threads and clean-ups report, and what the command hears of them."""
-  heard = []
+  """The exceptions that threads and finalizers report."""
+  reported = []
   for module, name in ((threading, "excepthook"), (sys, "unraisablehook")):
-    monkeypatch.setattr(module, name, heard.append)
+    monkeypatch.setattr(module, name, reported.append)
   monkeypatch.setattr(sys, "argv", ["command"])
   factory = logging.getLogRecordFactory()
-  yield heard
+  yield reported
   logging.setLogRecordFactory(factory)
 
 
-def test_names_are_printed_so_that_a_terminal_obeys_none(hooks, capsys, caplog):
+def test_control_characters_in_names_are_printed_as_escapes(hooks, capsys, caplog):
   @cli.command
   def main():
     cli.say(f"wrote {STRANGE}: 3 frames\nand more")
@@ -35,31 +35,33 @@ def test_names_are_printed_so_that_a_terminal_obeys_none(hooks, capsys, caplog):
 
   with pytest.raises(SystemExit):
     main()
-  said = capsys.readouterr()
-  assert said.out == f"wrote {SHOWN}: 3 frames\nand more\n" and said.err.endswith(f"there is no video {SHOWN}\n")
-  assert caplog.messages == [f"{SHOWN} holds 2 videos\nno more"]
+  printed = capsys.readouterr()
+  assert printed.out == f"wrote {ESCAPED}: 3 frames\nand more\n" and printed.err.endswith(
+    f"there is no video {ESCAPED}\n"
+  )
+  assert caplog.messages == [f"{ESCAPED} holds 2 videos\nno more"]
 
 
-def test_the_system_s_refusals_name_files_printably(hooks, capsys):
+def test_operating_system_errors_escape_file_names(hooks, capsys):
   @cli.command
   def main():
     raise PermissionError(errno.EACCES, "Permission denied", STRANGE)
 
   with pytest.raises(SystemExit):
     main()
-  assert capsys.readouterr().err == f"error: cannot use {SHOWN}: permission denied\n"
+  assert capsys.readouterr().err == f"error: cannot use {ESCAPED}: permission denied\n"
 
 
-def test_threads_that_find_the_disk_full_print_nothing(hooks):
+def test_threads_print_no_tracebacks_of_a_full_disk(hooks):
   cli.run(lambda: None)
-  tell = lambda error: threading.excepthook(types.SimpleNamespace(exc_value=error))
-  tell(OSError("handle is closed"))
-  assert len(hooks) == 1  # for another reason
+  raise_in_thread = lambda error: threading.excepthook(types.SimpleNamespace(exc_value=error))
+  raise_in_thread(OSError("handle is closed"))
+  assert len(hooks) == 1  # not because of a full disk
   wrapped = ValueError(f"OUT_OF_RANGE: Error writing local file: {os.strerror(errno.ENOSPC)} [os_error_code='28']")
-  tell(OSError(errno.EDQUOT, "Disk quota exceeded"))
-  tell(wrapped)
+  raise_in_thread(OSError(errno.EDQUOT, "Disk quota exceeded"))
+  raise_in_thread(wrapped)
   sys.unraisablehook(types.SimpleNamespace(exc_value=OSError(errno.EFBIG, "File too large")))
-  tell(OSError("handle is closed"))  # what follows from it
+  raise_in_thread(OSError("handle is closed"))  # a consequence of it
   assert len(hooks) == 1
-  tell(KeyError("step"))
+  raise_in_thread(KeyError("step"))
   assert len(hooks) == 2

@@ -1,4 +1,4 @@
-"""Errors in one process of a run: all processes end soon, and say whose error it was."""
+"""An error in one process of a run ends all processes, and each prints it."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ def main():
   from jax.experimental import multihost_utils
   if kind != "devices":
     multihost_utils.sync_global_devices("begin")
-  print("begun", flush=True)
+  print("started", flush=True)
   with end_together():
     if index == failing and kind == "error":
       raise UserError("the film of this host is damaged")
@@ -60,9 +60,9 @@ def start(tmp_path, failing, kind, devices=(1, 1)):
   ]  # fmt: skip
 
 
-def wait_for_begin(pod):
+def wait_for_start(pod):
   for process in pod:
-    while process.stdout.readline() not in ("begun\n", ""):
+    while process.stdout.readline() not in ("started\n", ""):
       pass
 
 
@@ -76,38 +76,38 @@ def ended(pod, timeout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_on_one_host_ends_all_with_its_line(tmp_path, failing):
+def test_an_error_on_one_host_ends_all_hosts_with_its_message(tmp_path, failing):
   pod = start(tmp_path, failing, "error")
-  wait_for_begin(pod)
-  begun = time.monotonic()
-  said = [error for _, error in ended(pod, 60)]
-  assert time.monotonic() - begun < 60
+  wait_for_start(pod)
+  start_time = time.monotonic()
+  errors = [error for _, error in ended(pod, 60)]
+  assert time.monotonic() - start_time < 60
   assert [process.returncode for process in pod] == [2, 2]
-  assert "error: the film of this host is damaged" in said[failing].splitlines()
-  assert f"error: process {failing} on " in said[1 - failing]
-  assert said[1 - failing].count("the film of this host is damaged") == 1
+  assert "error: the film of this host is damaged" in errors[failing].splitlines()
+  assert f"error: process {failing} on " in errors[1 - failing]
+  assert errors[1 - failing].count("the film of this host is damaged") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_host_that_is_gone_ends_the_others_within_a_minute(tmp_path, failing):
+def test_a_killed_host_ends_the_others_within_a_minute(tmp_path, failing):
   pod = start(tmp_path, failing, "killed")
-  wait_for_begin(pod)
-  begun = time.monotonic()
+  wait_for_start(pod)
+  start_time = time.monotonic()
   pod[failing].send_signal(signal.SIGKILL)
   ended(pod, 60)
-  assert time.monotonic() - begun < 60 and pod[1 - failing].returncode != 0
+  assert time.monotonic() - start_time < 60 and pod[1 - failing].returncode != 0
 
 
 @pytest.mark.slow
-def test_processes_with_other_numbers_of_devices_are_refused_in_one_line(tmp_path):
-  said = [error for _, error in ended(start(tmp_path, 0, "devices", (1, 2)), 100)]
-  for error in said:
+def test_processes_with_different_device_counts_are_refused_in_one_line(tmp_path):
+  errors = [error for _, error in ended(start(tmp_path, 0, "devices", (1, 2)), 100)]
+  for error in errors:
     assert "process 1 has 2 devices and process 0 has 1: give every process as many" in error
     assert "Traceback" not in error
 
 
-def test_every_process_needs_as_many_devices():
+def test_all_processes_need_the_same_number_of_devices():
   of = lambda *indices: [types.SimpleNamespace(process_index=index) for index in indices]
   for devices in (of(0), of(0, 0, 1, 1), of(0, 1, 2)):
     sharding.check_processes(devices)
@@ -115,41 +115,41 @@ def test_every_process_needs_as_many_devices():
     sharding.check_processes(of(0, 1, 1))
 
 
-def test_one_process_alone_watches_nothing():
+def test_a_single_process_raises_its_own_error():
   with pytest.raises(UserError, match="mine"):
     with process_errors.end_together():
       raise UserError("mine")
 
 
 class Store:
-  """What the coordination service keeps."""
+  """A stand-in for the coordination service's key-value store."""
 
   def __init__(self):
-    self.kept = {}
+    self.values = {}
 
   def key_value_set(self, key, value):
-    if key in self.kept:
+    if key in self.values:
       raise RuntimeError("ALREADY_EXISTS")
-    self.kept[key] = value
+    self.values[key] = value
 
   def key_value_try_get(self, key):
-    return self.kept[key]
+    return self.values[key]
 
   def key_value_dir_get(self, prefix):
-    return [item for item in self.kept.items() if item[0].startswith(prefix)]
+    return [item for item in self.values.items() if item[0].startswith(prefix)]
 
 
-def test_another_process_s_line_is_printed_and_the_process_left(monkeypatch, capsys):
-  class Left(BaseException):
+def test_another_process_s_error_is_printed_before_the_exit(monkeypatch, capsys):
+  class Exited(BaseException):
     pass
 
   def leave(code):
-    raise Left(code)
+    raise Exited(code)
 
   store = Store()
   store.key_value_set("anchor_jax/failed", "3\nhost-3\nno space left")
   monkeypatch.setattr(os, "_exit", leave)
-  with pytest.raises(Left, match="2"):
+  with pytest.raises(Exited, match="2"):
     process_errors._watch(store, threading.Event())
   assert capsys.readouterr().err == "error: process 3 on host-3 failed: no space left\n"
-  assert "anchor_jax/read/0" in store.kept
+  assert "anchor_jax/read/0" in store.values

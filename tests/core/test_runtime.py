@@ -1,4 +1,4 @@
-"""The compilation cache: where compiled programs are kept, and when they are not."""
+"""The compilation cache, and the division of the CPU into devices."""
 
 import json
 import os
@@ -21,7 +21,7 @@ OPTIONS = (
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-  """The user's cache folder, with JAX's options as in a new process; afterwards they are as before."""
+  """An empty user cache folder, with JAX's options as in a new process."""
   before = {name: getattr(jax.config, name) for name in OPTIONS}
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   for name in OPTIONS:
@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
     jax.config.update(name, value)
 
 
-def test_programs_are_kept_in_the_user_s_cache_folder_up_to_a_size(home):
+def test_programs_are_saved_in_the_user_s_cache_folder_up_to_a_size(home):
   folder = runtime.enable_compilation_cache()
   assert folder is not None and folder.parent == home / "anchor_jax" / "programs"
   assert pathlib.Path(jax.config.jax_compilation_cache_dir) == folder
@@ -41,15 +41,15 @@ def test_programs_are_kept_in_the_user_s_cache_folder_up_to_a_size(home):
   assert jax.config.jax_persistent_cache_min_compile_time_secs < 0.1
 
 
-def test_machines_with_other_cpus_use_other_folders(home, monkeypatch):
-  here = runtime.enable_compilation_cache()
+def test_each_kind_of_cpu_has_its_own_folder(home, monkeypatch):
+  first = runtime.enable_compilation_cache()
   jax.config.update("jax_compilation_cache_dir", None)
   monkeypatch.setattr(pathlib.Path, "read_text", lambda *_, **__: "model name\t: another\nflags\t: fpu sse avx512f\n")
-  there = runtime.enable_compilation_cache()
-  assert here is not None and there is not None and here != there and here.parent == there.parent
+  second = runtime.enable_compilation_cache()
+  assert first is not None and second is not None and first != second and first.parent == second.parent
 
 
-def test_jax_s_own_settings_come_first(home, monkeypatch):
+def test_jax_s_own_settings_take_precedence(home, monkeypatch):
   jax.config.update("jax_compilation_cache_dir", str(home / "mine"))
   monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "3")
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 3.0)
@@ -62,7 +62,7 @@ def test_jax_s_own_settings_come_first(home, monkeypatch):
   assert runtime.enable_compilation_cache() is None and jax.config.jax_compilation_cache_dir is None
 
 
-def test_a_folder_that_cannot_be_trusted_or_made_is_not_used(home):
+def test_a_folder_that_cannot_be_trusted_or_created_is_not_used(home):
   folder = runtime.enable_compilation_cache()
   assert folder is not None
   for spoil in (lambda: folder.chmod(0o777), lambda: (folder.rmdir(), folder.write_text(""))):
@@ -74,17 +74,17 @@ def test_a_folder_that_cannot_be_trusted_or_made_is_not_used(home):
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_a_program_that_was_half_written_is_removed(home):
+def test_incompletely_written_programs_are_removed(home):
   folder = runtime.enable_compilation_cache()
   assert folder is not None
-  for name in ("whole-cache", "whole-atime", "half-cache"):
+  for name in ("full-cache", "full-atime", "half-cache"):
     (folder / name).write_bytes(b"12345678")
   jax.config.update("jax_compilation_cache_dir", None)
   assert runtime.enable_compilation_cache() == folder
-  assert {file.name for file in folder.glob("*-*")} == {"whole-cache", "whole-atime"}
+  assert {file.name for file in folder.glob("*-*")} == {"full-cache", "full-atime"}
 
 
-def test_the_next_process_loads_what_this_one_compiled(tmp_path):
+def test_the_next_process_loads_compiled_programs(tmp_path):
   code = """
 import collections, json, sys, jax
 from anchor_jax.core.runtime import enable_compilation_cache
@@ -107,14 +107,14 @@ print(json.dumps([float(value.sum()), seen["cache_hits"], seen["cache_misses"]])
 @pytest.mark.parametrize(
   "batch, accumulate, cores, devices", [(8, 1, 2, 2), (8, 4, 4, 2), (6, 1, 4, 3), (64, 1, 96, 8), (5, 2, 4, 1)]
 )
-def test_the_cpu_is_divided_so_that_devices_share_a_batch(batch, accumulate, cores, devices):
+def test_the_number_of_cpu_devices_divides_the_batch(batch, accumulate, cores, devices):
   assert runtime.cpu_devices(batch, accumulate, cores) == devices
 
 
 @pytest.mark.parametrize(
   "flags, steps, devices", [("", 100, "2"), ("", 99, "1"), ("--xla_force_host_platform_device_count=3", 100, "3")]
 )
-def test_a_long_run_divides_the_cpu_unless_devices_are_given(flags, steps, devices):
+def test_long_runs_divide_the_cpu_unless_devices_are_set(flags, steps, devices):
   code = "from anchor_jax.core import runtime; runtime.cpu_devices = lambda *_: 2; runtime.divide_cpu(STEPS, 8)\n"
   code += "import jax; print(jax.device_count())"
   code = code.replace("STEPS", str(steps))

@@ -256,7 +256,7 @@ def _read(record: Path, person: str) -> Job:
   if wrong:
     raise UserError(f"{record} is damaged (the {wrong[0]}): {_REMEDY}")
   try:
-    settings = from_values(_SETTINGS[job.kind], job.settings, "settings", others=True)
+    settings = from_values(_SETTINGS[job.kind], job.settings, "settings", ignore_unknown=True)
   except UserError as error:
     raise UserError(f"{record} is damaged ({error}): {_REMEDY}") from None
   return dataclasses.replace(job, settings=dataclasses.asdict(settings))
