@@ -1,6 +1,6 @@
-"""The face mesh of the landmark model: its rings, its closed surface, and a flat map of it made from its topology.
+"""The face mesh of the landmark model: its rings, its closed surface, and a flat map computed from its topology.
 
-Numbers are MediaPipe's: 468 points of the mesh, then 10 of the irises if the model refines them.
+Point numbers are MediaPipe's: 468 points of the mesh, then 10 of the irises if the model refines them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import numpy as np
 
 from anchor_jax.body.charts import chart
 from anchor_jax.body.mesh import TriangleMesh, barycentric
-from anchor_jax.body.rasterize import Patch, Real, Surface
+from anchor_jax.body.rasterize import Surface
+from anchor_jax.body.solids import Patch, Real
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 
 # Rings of face points. The first eye and brow are the person's right ones, on the picture's left.
@@ -23,17 +24,17 @@ MOUTH = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 1
 BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
 _IRISES, _SIDES = (468, 473), ("right", "left")
 HOLES = (*EYES, MOUTH)
-RISE = (0.04, 0.04, -0.12)  # of the holes' middles over their rings, in half widths of the face
+RISE = (0.04, 0.04, -0.12)  # height of the holes' middles above their rings, in half face widths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeshSkin:
-  """Skin of a TriangleMesh: u and v of its triangles' corners, interpolated.
+  """Skin of a TriangleMesh: u and v are interpolated between the corners of its triangles.
 
   Attributes:
-    points: [N 3] pixels; triangles: [K 3], as the mesh's.
-    charts: [K] numbers of charts.
-    corners: [K 3 2] u and v of the corners.
+    points, triangles: the mesh's.
+    charts: [K] the chart of each triangle.
+    corners: [K 3 2] u and v of its corners.
   """
 
   points: Float[NdArray, "N 3"]
@@ -42,7 +43,7 @@ class MeshSkin:
   corners: Float[NdArray, "K 3 2"]
 
   def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Chart, u and v of points of the picture; `along` numbers their triangles."""
+    """Returns chart, u and v of points of the picture; `along` has the numbers of their triangles."""
     number = along.astype(np.int32)
     shares = barycentric(self.points[self.triangles[number]], x, y)
     u, v = (shares[:, :, None] * self.corners[number]).sum(axis=1).T
@@ -51,11 +52,11 @@ class MeshSkin:
 
 @dataclass(slots=True, eq=False)
 class FaceMesh:
-  """A face's mesh as a solid that remembers where it was hit.
+  """A face mesh as a solid that remembers its latest patch.
 
   Attributes:
     mesh: the mesh.
-    hits: column and row of the first sub-pixel of the last patch, in pixels, and the patch.
+    hits: column and row of the first sub-pixel of the latest patch, in pixels, and the patch.
   """
 
   mesh: TriangleMesh
@@ -68,7 +69,7 @@ class FaceMesh:
 
   @property
   def blend(self) -> Real:
-    """The mesh's depth range of melting, pixels."""
+    """The mesh's depth range for blending, in pixels."""
     return self.mesh.blend
 
   @property
@@ -77,22 +78,24 @@ class FaceMesh:
     return self.mesh.skin
 
   def bounds(self) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the mesh, pixels."""
+    """Returns left, top, right, bottom of the mesh, in pixels."""
     return self.mesh.bounds()
 
   def hit(self, x: NdArray, y: NdArray) -> Patch:
-    """The mesh's patch."""
+    """Returns the mesh's patch and remembers it."""
     patch = self.mesh.hit(x, y)
     self.hits = float(x[0, 0]), float(y[0, 0]), patch
     return patch
 
   def uncover(self, surface: Surface, number: int, over: Bool[NdArray, " S"], depth: Real) -> None:
-    """Gives points of other solids that hide the mesh to the mesh, in place: `index` and `along` of a map's sub-pixels.
+    """Assigns the mesh to sub-pixels where other solids just hide it: changes `index` and `along` in place.
+
+    Only the sub-pixels that `surface_map` samples are changed.
 
     Args:
-      surface: what is seen, with the mesh drawn into it as solid `number`.
-      over: for each solid, whether the mesh counts before it.
-      depth: how far the solid may lie before the mesh, pixels.
+      surface: the visible surface, with the mesh drawn into it as solid `number`.
+      over: for each solid, whether the mesh takes precedence over it.
+      depth: how far the solid may lie in front of the mesh, in pixels.
     """
     if self.hits is None:
       return
@@ -100,28 +103,29 @@ class FaceMesh:
     factor = surface.supersample
     corner = [round(value * factor - 0.5) for value in (top, left)]
     skipped = [(factor // 2 - value) % factor for value in corner]
-    here = tuple(
+    in_surface = tuple(
       slice(first + skip, first + length, factor)
       for first, skip, length in zip(corner, skipped, patch.depth.shape, strict=True)
     )
-    there = np.s_[skipped[0] :: factor, skipped[1] :: factor]
-    index, triangle = surface.index[here], patch.along[there]
-    mine = (triangle >= 0) & np.append(over, False)[index] & (surface.depth[here] - patch.depth[there] < depth)
-    index[mine] = number
-    surface.along[here][mine] = triangle[mine]
+    in_patch = np.s_[skipped[0] :: factor, skipped[1] :: factor]
+    index, triangle = surface.index[in_surface], patch.along[in_patch]
+    near = surface.depth[in_surface] - patch.depth[in_patch] < depth
+    taken = (triangle >= 0) & np.append(over, False)[index] & near
+    index[taken] = number
+    surface.along[in_surface][taken] = triangle[taken]
 
 
 class FaceMap:
   """The closed face mesh and its charts: face, lips, mouth, lids, eyeballs.
 
   Attributes:
-    triangles: [L 3] the mesh's, and those that close its holes (eyes and mouth) around a middle point each.
+    triangles: [L 3] the mesh's, and fans that close its holes (eyes and mouth), each around a middle point.
     charts: [L] the chart of each.
-    corners: [L 3 2] u and v of their corners; those of eyeballs depend on where the irises are, see `skin`.
+    corners: [L 3 2] u and v of their corners; those of the eyeballs depend on the irises, see `skin`.
   """
 
   def __init__(self, triangles: Int[NdArray, "K 3"], points: int):
-    """Takes the mesh's triangles, and how many points a face has."""
+    """Takes the mesh's triangles and the number of points of a face."""
     fans = [
       np.array([(a, b, points + number) for a, b in zip(ring, ring[1:] + ring[:1], strict=True)], np.int32)
       for number, ring in enumerate(HOLES)
@@ -131,9 +135,9 @@ class FaceMap:
     self.charts = self._parts(flat, len(triangles))
     self.corners = flat[self.triangles].astype(np.float32)
     for number in np.unique(self.charts):
-      mine = self.charts == number
-      low, high = (bound(self.corners[mine].reshape(-1, 2), axis=0) for bound in (np.min, np.max))
-      self.corners[mine] = (self.corners[mine] - low) / np.maximum(high - low, 1e-6)
+      in_chart = self.charts == number
+      low, high = (bound(self.corners[in_chart].reshape(-1, 2), axis=0) for bound in (np.min, np.max))
+      self.corners[in_chart] = (self.corners[in_chart] - low) / np.maximum(high - low, 1e-6)
 
   def _parts(self, flat: Float[NdArray, "N 2"], count: int) -> UInt8[NdArray, " L"]:
     charts = np.full(len(self.triangles), chart("face"), np.uint8)
@@ -153,34 +157,34 @@ class FaceMap:
     return charts
 
   def close(self, face: Float[NdArray, "N 3"], forward: Float[NdArray, "3"]) -> Float[NdArray, "M 3"]:
-    """The points of a face and those that close its holes; `forward` is half a face's width long."""
+    """Returns a face's points and those that close its holes; `forward` is as long as half a face's width."""
     middles = [face[list(ring)].mean(axis=0) + rise * forward for ring, rise in zip(HOLES, RISE, strict=True)]
     return np.concatenate([face, middles])
 
   def skin(self, points: Float[NdArray, "M 3"], up: Float[NdArray, "3"]) -> MeshSkin:
-    """The skin of a closed mesh; `up` is the head's, in the picture.
+    """Returns the skin of a closed mesh; `up` is the head's up direction in the picture.
 
-    Eyeballs turn with the gaze: their u and v are counted from the middle of the iris.
+    Eyeballs turn with the gaze: their u and v are relative to the middle of the iris.
     """
     corners = self.corners.copy()
     for eye, iris, side in zip(EYES, _IRISES, _SIDES, strict=True):
-      mine = self.charts == chart("eye", side)
+      eyeball = self.charts == chart("eye", side)
       outer, inner = points[eye[0], :2], points[eye[8], :2]
       half = (outer - inner) / 2
-      square = np.array([half[1], -half[0]])
-      square *= 1.0 if square @ up[:2] > 0 else -1.0
+      normal = np.array([half[1], -half[0]])
+      normal *= 1.0 if normal @ up[:2] > 0 else -1.0
       refined = len(points) - len(HOLES) > iris
       middle = points[iris, :2] if refined else points[list(eye), :2].mean(axis=0)
-      away = (points[self.triangles[mine], :2] - middle) / max(float(half @ half), 1e-6)
-      corners[mine] = np.stack([away @ half * 0.3, away @ square * 0.45], axis=-1) + 0.5
+      offset = (points[self.triangles[eyeball], :2] - middle) / max(float(half @ half), 1e-6)
+      corners[eyeball] = np.stack([offset @ half * 0.3, offset @ normal * 0.45], axis=-1) + 0.5
     return MeshSkin(points, self.triangles, self.charts, corners)
 
 
 def flatten(triangles: Int[NdArray, "L 3"], count: int) -> Float[NdArray, "N 2"]:
-  """Places of a disc's points in the unit square, from its topology alone (Tutte 1963).
+  """Returns places for a disc's points in the unit square, from its topology alone (Tutte 1963).
 
-  The points of `OVAL` lie on a circle, forehead up, each other point in the middle of its neighbours, so that no
-  triangle is turned over. Points of parts without an edge are at 0.
+  The points of `OVAL` lie on a circle, forehead up, and each other point at the mean of its neighbors, so that no
+  triangle is flipped. Points that no triangle uses are at 0.
 
   Args:
     triangles: of the disc.

@@ -1,9 +1,8 @@
-"""The landmark model's face mesh from 68 landmarks of a face, the numbering of dlib, OpenPose and SMPL-X.
+"""The landmark model's face mesh from 68 face landmarks in the numbering of dlib, OpenPose and SMPL-X.
 
-The mean face (mean_face.npz) is what the landmark model finds on 40 people of the studio at rest: the mean of their
-meshes, made symmetric; they differ from it by 1.2 % of the face's width on average. It is fitted to
-the 68 points by an affine map, and what is left at them is spread over the mesh by a thin-plate spline. Both are linear
-in the landmarks, so that they are one matrix.
+The mean face (mean_face.npz) is the mean of the meshes that the landmark model finds on 40 studio people at rest,
+symmetrized; on average they differ from it by 1.2 % of the face's width. An affine map fits it to the 68 points, and a
+thin-plate spline spreads the residuals over the mesh. Both are linear in the landmarks and combine to one matrix.
 """
 
 import functools
@@ -14,8 +13,8 @@ import numpy as np
 from anchor_jax.body.face_mesh import EYES, FaceMap, flatten
 from anchor_jax.core.shapes import Float, Int, NdArray
 
-# Which points of the mesh the 68 landmarks are. Outline from her right temple over the chin to the left one; right and
-# left brow; ridge and base of the nose; right and left eye; outer and inner edge of the lips.
+# The mesh points of the 68 landmarks: outline from the right temple (the person's) over the chin to the left one; right
+# and left brow; ridge and base of the nose; right and left eye; outer and inner edge of the lips.
 LANDMARKS_68 = (
   127, 234, 132, 58, 172, 136, 149, 176, 152, 400, 378, 365, 397, 288, 361, 454, 356,
   70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
@@ -24,14 +23,14 @@ LANDMARKS_68 = (
   61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91,
   78, 81, 13, 311, 308, 402, 14, 178,
 )  # fmt: skip
-IRISES = (range(468, 473), range(473, 478))  # middle first; hers on the right, then on the left
+IRISES = (range(468, 473), range(473, 478))  # the person's right and left iris, middle first
 
 
 @functools.cache
 def mean_face() -> tuple[Float[NdArray, "N 3"], Int[NdArray, "K 3"]]:
   """Returns the mean face's 478 points and the triangles of its mesh.
 
-  Half the face's width is 1, from (-1, 0, 0), her right side, to (1, 0, 0); y down, z towards the viewer.
+  Half the face's width is 1: the person's right side is at (-1, 0, 0), the left at (1, 0, 0). y down, z to the viewer.
   """
   with np.load(Path(__file__).with_name("mean_face.npz")) as file:
     return file["points"].astype(np.float64), file["triangles"].astype(np.int32)
@@ -39,17 +38,17 @@ def mean_face() -> tuple[Float[NdArray, "N 3"], Int[NdArray, "K 3"]]:
 
 @functools.cache
 def _spline() -> Float[NdArray, "N 68"]:
-  """The matrix that takes 68 landmarks to all points of the mesh."""
+  """The matrix from 68 landmarks to all points of the mesh."""
   from scipy.interpolate import RBFInterpolator  # takes a fifth of a second to import
 
   points, triangles = mean_face()
   marked = list(LANDMARKS_68)
   level = np.concatenate([points, np.ones((len(points), 1))], axis=1)
   affine = level @ np.linalg.pinv(level[marked])
-  # What is left is interpolated over the mesh laid flat, in which the lips of a closed mouth lie apart.
+  # The residuals are interpolated on the flattened mesh, where the lips of a closed mouth are apart.
   closed = FaceMap(triangles, len(points)).triangles
   flat = flatten(closed, int(closed.max()) + 1)[: len(points)]
-  for eye, iris in zip(EYES, IRISES, strict=True):  # irises are no part of the mesh
+  for eye, iris in zip(EYES, IRISES, strict=True):  # irises are not part of the mesh
     flat[list(iris)] = flat[list(eye)].mean(axis=0)
   rest = RBFInterpolator(flat[marked], np.eye(68), kernel="thin_plate_spline")(flat)
   return affine + rest @ (np.eye(68) - affine[marked])
@@ -59,8 +58,8 @@ def mesh_of_landmarks(landmarks: Float[NdArray, "T 68 3"], pupils: Float[NdArray
   """Returns all points of the landmark model's face mesh, float32 [T 478 3], in the landmarks' units.
 
   Args:
-    landmarks: in the order of `LANDMARKS_68`; NaN in frames without a face, which have none then.
-    pupils: middle of her right and of her left pupil; None looks straight ahead.
+    landmarks: in the order of `LANDMARKS_68`; frames with NaN get NaN.
+    pupils: centers of the person's right and left pupil; None looks straight ahead.
   """
   face = np.einsum("nl,tld->tnd", _spline(), np.asarray(landmarks, np.float64))
   if pupils is not None:
@@ -70,16 +69,16 @@ def mesh_of_landmarks(landmarks: Float[NdArray, "T 68 3"], pupils: Float[NdArray
 
 
 def with_depth(landmarks: Float[NdArray, "T 68 2"]) -> Float[NdArray, "T 68 3"]:
-  """Returns landmarks of pictures with depths, those of the mean face when it is turned as the face is.
+  """Returns landmarks of pictures with depths taken from the mean face, rotated like the face.
 
-  The turn is that of the scaled orthographic projection that takes the mean face closest to the landmarks (POS,
-  DeMenthon and Davis 1995): its two rows, made perpendicular, and their cross product.
+  The rotation is that of the scaled orthographic projection that fits the mean face to the landmarks (POS, DeMenthon
+  and Davis 1995): its two rows, orthogonalized, and their cross product.
   """
   points = mean_face()[0][list(LANDMARKS_68)]
   middle = points.mean(axis=0)
-  centred = np.asarray(landmarks, np.float64) - np.mean(landmarks, axis=1, keepdims=True)
-  rows = np.einsum("dl,tlc->tcd", np.linalg.pinv(points - middle), centred)
-  # the nearest pair of equally long, perpendicular rows
+  centered = np.asarray(landmarks, np.float64) - np.mean(landmarks, axis=1, keepdims=True)
+  rows = np.einsum("dl,tlc->tcd", np.linalg.pinv(points - middle), centered)
+  # the nearest pair of perpendicular rows of equal length
   known = np.isfinite(rows).all(axis=(1, 2))
   u, sizes, vt = np.linalg.svd(np.where(known[:, None, None], rows, np.eye(2, 3)), full_matrices=False)
   turn, size = u @ vt, sizes.mean(axis=1)

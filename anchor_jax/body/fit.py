@@ -1,8 +1,8 @@
-"""The widths of a person's solids, fitted to the masks of her film: what she wears and her hair count.
+"""Widths of a person's solids, fitted to the person masks of a film, clothes and hair included.
 
-Each factor in turn is made larger and smaller, in steps that halve, for as long as the solids' outline comes nearer to
-the mask: the pixels that it misses and those that it spills over are counted over frames spread evenly over the film.
-Only the outline of what a factor moves is drawn anew, so a fit takes seconds.
+Coordinate descent with shrinking steps: each factor grows or shrinks while the solids' outline gets closer to the
+masks. The cost counts missed and spilled pixels in frames spread evenly over the film. Only the outlines of the parts
+that a factor moves are redrawn, so a fit takes seconds.
 """
 
 import dataclasses
@@ -13,36 +13,36 @@ import numpy as np
 
 from anchor_jax.body.face_mesh import FaceMesh
 from anchor_jax.body.pose import HAND, PoseRenderer
-from anchor_jax.body.rasterize import EMPTY, Solid
+from anchor_jax.body.solids import EMPTY, Solid
 from anchor_jax.core.shapes import Bool, NdArray
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, Widths
 
-FRAMES = 20  # that are compared; the more, the slower
+FRAMES = 20  # number of frames that are compared
 SIZE = 96  # height and width at which outlines are compared, pixels
 _STEPS = (1.2, 1.08, 1.03)
-_TURNS = 2  # over all factors with each step
-# What a factor must gain to leave 1: pixels of each frame, for each doubling squared; what is never seen stays at 1.
+_SWEEPS = 2  # over all factors with each step
+# Penalty for leaving 1, in pixels per frame and squared doubling, so that factors of hidden parts stay at 1.
 _HOLD = 2.0
-_SMOOTH = 12.0  # the same for neighbouring heights of the torso that differ by a doubling
+_SMOOTH = 12.0  # the same for the ratio of neighboring heights of the torso
 _HAIR = tuple((across, down) for across in (1.15, 1.4, 1.7) for down in (0.3, 0.6, 0.9))
-_WIDEST_NECK = 1.3  # with a collar: what is wider is hair
-_HAIR_GAINS = 0.002  # of the masks' area: hair that adds less is none
+_WIDEST_NECK = 1.3  # with a collar; anything wider is hair
+_HAIR_GAIN = 0.002  # least gain of hair, as a share of the masks' area
 
 _PARTS = _TORSO, _HEAD, _ARMS, _HANDS = range(4)
-_MOVES = {  # the parts of the body that each factor moves
+_MOVES = {  # the body parts that each factor moves
   "torso": (_TORSO,), "slope": (_TORSO,), "shoulder": (_TORSO, _ARMS), "elbow": (_ARMS,), "wrist": (_ARMS,),
   "fingers": (_HANDS,), "neck": (_HEAD,), "jaw": (_HEAD,), "skull": (_HEAD,), "hair": (_HEAD,),
 }  # fmt: skip
 
 
 def fit_widths(films: Sequence[tuple[Track, CropSquare, BodyMeasures]]) -> Widths | None:
-  """Returns the widths with which a person's solids fit her masks best; None where no frame shows her in a mask.
+  """Returns the widths with which a person's solids fit the person masks best; None if all masks are empty.
 
   Args:
-    films: of one person in the same clothes, each a mended track, the square of its video and the measures in it.
+    films: films of one person in the same clothes: filled track, crop square, and measures in it.
   """
   outlines = _Outlines(films, FRAMES)
   if not outlines.count:
@@ -51,16 +51,16 @@ def fit_widths(films: Sequence[tuple[Track, CropSquare, BodyMeasures]]) -> Width
   hair = _first_hair(outlines)
   if hair is not None:
     covered, with_hair = _descend(outlines, Widths(hair=hair))
-    best = covered if with_hair < cost - _HAIR_GAINS * outlines.area else best
-  return Widths.from_json(best.to_json())  # rounded, as they are stored
+    best = covered if with_hair < cost - _HAIR_GAIN * outlines.area else best
+  return Widths.from_json(best.to_json())  # rounded as in files
 
 
 def _descend(outlines: "_Outlines", best: Widths) -> tuple[Widths, float]:
-  """The widths that a search from `best` ends at, and their cost."""
+  """The widths where the search from `best` ends, and their cost."""
   cost = outlines.cost(best, _PARTS)
-  outlines.keep()
+  outlines.accept()
   for step in _STEPS:
-    for _ in range(_TURNS):
+    for _ in range(_SWEEPS):
       before = best
       for name, place in _factors():
         best, cost = _improve(outlines, best, cost, step, name, place)
@@ -70,12 +70,12 @@ def _descend(outlines: "_Outlines", best: Widths) -> tuple[Widths, float]:
 
 
 def _first_hair(outlines: "_Outlines") -> tuple[float, float] | None:
-  """The hair that a standard body gains most by; None where none of those that are tried helps."""
+  """The hair that improves the fit of a standard body most; None if no candidate helps."""
   bare = outlines.cost(Widths(), _PARTS)
-  outlines.keep()
+  outlines.accept()
   costs = {hair: outlines.cost(Widths(hair=hair), (_HEAD,)) for hair in _HAIR}
   best = min(costs, key=lambda hair: costs[hair])
-  return best if costs[best] < bare - _HAIR_GAINS * outlines.area else None
+  return best if costs[best] < bare - _HAIR_GAIN * outlines.area else None
 
 
 def _factors() -> list[tuple[str, int | None]]:
@@ -88,7 +88,7 @@ def _factors() -> list[tuple[str, int | None]]:
 def _improve(
   outlines: "_Outlines", best: Widths, cost: float, step: float, name: str, place: int | None
 ) -> tuple[Widths, float]:
-  """The widths with one factor changed by some steps up or down, as long as the cost falls."""
+  """The widths with one factor changed by steps up or down while the cost falls, and their cost."""
   value = getattr(best, name)
   if value is None:
     return best, cost
@@ -104,18 +104,18 @@ def _improve(
         break
       changed = new if place is None else (*value[:place], new, *value[place + 1 :])
       option = dataclasses.replace(best, **{name: changed})
-      there = outlines.cost(option, _MOVES[name])
-      if there >= cost:
+      option_cost = outlines.cost(option, _MOVES[name])
+      if option_cost >= cost:
         break
-      best, cost, moved = option, there, True
-      outlines.keep()
+      best, cost, moved = option, option_cost, True
+      outlines.accept()
     if moved:
       break
   return best, cost
 
 
 class _Outlines:
-  """Masks of chosen frames, and the outlines of torso, head and arms in them."""
+  """Person masks of chosen frames, and the outlines of torso, head, arms and hands in them."""
 
   def __init__(self, films: Sequence[tuple[Track, CropSquare, BodyMeasures]], count: int):
     total = sum(len(track) for track, _, _ in films)
@@ -136,17 +136,17 @@ class _Outlines:
             self._masks.append(mask)
       start += len(track)
     self.count, self.area = len(self._frames), int(sum(mask.sum() for mask in self._masks))
-    self._kept = [[np.zeros((SIZE, SIZE), bool)] * len(_PARTS) for _ in self._frames]
-    self._last = self._kept
+    self._accepted = [[np.zeros((SIZE, SIZE), bool)] * len(_PARTS) for _ in self._frames]
+    self._latest = self._accepted
 
   def cost(self, widths: Widths, parts: Sequence[int]) -> float:
-    """Pixels missed and spilled over by solids of these widths, of which only `parts` differ from those kept."""
-    self._last, cost = [], 0
+    """Returns the missed and spilled pixels plus penalties; only `parts` are drawn, the rest is as last accepted."""
+    self._latest, cost = [], 0
     for frame, mask in enumerate(self._masks):
-      drawn = list(self._kept[frame])
+      drawn = list(self._accepted[frame])
       for part in parts:
         drawn[part] = self._outline(frame, part, widths)
-      self._last.append(drawn)
+      self._latest.append(drawn)
       cost += int((functools.reduce(np.logical_or, drawn) ^ mask).sum())
     factors = [*widths.torso, *widths.skull, widths.slope, widths.shoulder, widths.elbow, widths.wrist]
     factors += [widths.fingers, widths.neck, widths.jaw]
@@ -161,19 +161,19 @@ class _Outlines:
       return outline([solid for solid, _ in renderer.torso(number)], SIZE)
     if part == _HEAD:
       solids = [solid for solid, _ in renderer.head(number)]
-      if frame not in self._faces:  # a mesh takes longer than all the rest, and no factor moves it
+      if frame not in self._faces:  # the mesh is the slowest solid, and no factor moves it
         self._faces[frame] = outline([solid for solid in solids if isinstance(solid, FaceMesh)], SIZE)
       return self._faces[frame] | outline([solid for solid in solids if not isinstance(solid, FaceMesh)], SIZE)
     solids = [solid for solid, kind in renderer.arms(number) if (kind == HAND) == (part == _HANDS)]
     return outline(solids, SIZE)
 
-  def keep(self) -> None:
-    """Takes the outlines of the last `cost` for those that further ones are compared with."""
-    self._kept = self._last
+  def accept(self) -> None:
+    """Makes the outlines of the latest `cost` the base for further ones."""
+    self._accepted = self._latest
 
 
 def outline(solids: Sequence[Solid], size: int) -> Bool[NdArray, "S S"]:
-  """Where any of the solids is, at the centres of a picture's pixels."""
+  """Returns True at the pixels whose centers any of the solids covers."""
   drawn = np.zeros((size, size), bool)
   for solid in solids:
     left, top, right, bottom = solid.bounds()

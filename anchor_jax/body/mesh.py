@@ -1,4 +1,4 @@
-"""A triangle mesh as a solid for the rasterizer: the face of the landmark model."""
+"""Triangle meshes as solids for the rasterizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterize import EMPTY, Patch, Real
+from anchor_jax.body.solids import EMPTY, Patch, Real
 from anchor_jax.core.shapes import Float, Int, NdArray
 
 _BITS = 4  # sub-pixel bits of the triangles' corners
@@ -14,12 +14,12 @@ _BITS = 4  # sub-pixel bits of the triangles' corners
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TriangleMesh:
-  """Triangles with smooth normals, seen from either side.
+  """Triangles with smooth normals, visible from both sides.
 
   Attributes:
-    points: [N 3] pixels (x, y, z towards the viewer).
+    points: [N 3] pixels (x, y, z toward the viewer).
     triangles: [K 3] numbers of points.
-    group, blend, skin: as RoundCone's.
+    group, blend, skin: as in RoundCone.
   """
 
   points: Float[NdArray, "N 3"]
@@ -29,13 +29,13 @@ class TriangleMesh:
   skin: Any = None
 
   def bounds(self) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the points that triangles use, pixels."""
+    """Returns left, top, right, bottom of the points that triangles use, in pixels."""
     used = self.points[np.unique(self.triangles), :2]
     (left, top), (right, bottom) = used.min(axis=0), used.max(axis=0)
     return float(left), float(top), float(right), float(bottom)
 
   def hit(self, x: NdArray, y: NdArray) -> Patch:
-    """Painter's algorithm for which triangle is seen, then exact depth and interpolated normals.
+    """Returns exact depths and interpolated normals of the visible triangles (painter's algorithm).
 
     The patch's `along` is the number of the triangle.
     """
@@ -54,7 +54,7 @@ class TriangleMesh:
     return Patch(depth, (normal[0], normal[1], normal[2]), seen.astype(np.float32))
 
   def normals(self) -> Float[NdArray, "N 3"]:
-    """Unit normals at the points, towards the viewer: the mean of the triangles around, by area."""
+    """Returns unit normals at the points, toward the viewer: means over the adjacent triangles, weighted by area."""
     a, b, c = np.moveaxis(self.points[self.triangles], 1, 0)
     flat = np.cross(b - a, c - a)
     flat *= np.where(flat[:, 2:] < 0, -1, 1)
@@ -69,7 +69,7 @@ class TriangleMesh:
       return canvas
     origin, pitch = np.array([x[0, 0], y[0, 0]]), x[0, 1] - x[0, 0]
     places = np.round((corners[:, :, :2] - origin) / pitch * 2**_BITS).astype(np.int32)
-    for number in np.argsort(corners[:, :, 2].mean(axis=1)):  # the farthest first
+    for number in np.argsort(corners[:, :, 2].mean(axis=1)):  # farthest first
       cv2.fillConvexPoly(canvas, places[number], int(number), cv2.LINE_8, _BITS)
     return canvas
 
@@ -77,7 +77,7 @@ class TriangleMesh:
 def barycentric(
   triangle: Float[NdArray, "P 3 3"], x: Float[NdArray, " P"], y: Float[NdArray, " P"]
 ) -> Float[NdArray, "P 3"]:
-  """Shares of the corners at points on triangles; kept at 0 and above, since edge pixels may lie just outside."""
+  """Returns the corners' shares at points on triangles, clipped at 0, since edge pixels may lie just outside."""
   (ax, ay), (bx, by), (cx, cy) = (triangle[:, corner, :2].T for corner in range(3))
   area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
   area = np.where(np.abs(area) < 1e-6, 1e-6, area)

@@ -1,7 +1,7 @@
-"""Pose renders of filmed people: solids on the landmark model's points, shaded as the studio's bodies are.
+"""Pose renders of filmed people: solids on the landmark model's points, shaded like the studio's bodies.
 
-Everything is built from the track alone; no pixel of the video gets in. Sizes that the landmarks do not give are in
-metres of an average body, scaled by the person's shoulders.
+Everything is built from the track alone, never from pixels of the video. Sizes that the landmarks do not provide are in
+meters of an average body, scaled by the person's shoulders.
 """
 
 import copy
@@ -16,8 +16,10 @@ from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.face_mesh import BROWS, EYES, LIPS, MOUTH, OVAL, FaceMap, FaceMesh
 from anchor_jax.body.mesh import TriangleMesh
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, cross, finger_skins, hand_skin, palm_normal, torso_skin
-from anchor_jax.body.rasterize import Ellipsoid, Loft, RoundCone, Solid, Surface, downsample, rasterize, shade_pose
+from anchor_jax.body.rasterize import Surface, rasterize
+from anchor_jax.body.shading import downsample, shade_pose
 from anchor_jax.body.skins import Ball, Tube, surface_map
+from anchor_jax.body.solids import Ellipsoid, Loft, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures, measure
@@ -27,13 +29,13 @@ from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.video.read import VideoInfo, read_frames
 
 SUPERSAMPLE = 2
-SHOULDER_METRES = 0.36  # between the landmark model's shoulder points, of an average adult
-# Parts, for masks and for the lines on the face.
+SHOULDER_METERS = 0.36  # between the landmark model's shoulder points, of an average adult
+# Body parts, for masks and for the lines on the face.
 _TORSO, _HEAD, _FACE, _ARM, HAND = range(5)
-_BODY, _LEFT, _RIGHT = range(3)  # groups that melt together
+_BODY, _LEFT, _RIGHT = range(3)  # groups of solids that blend
 
 FINGERS = ((5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
-_THICK = (0.0106, 0.0108, 0.0104, 0.0092)  # metres, at the fingers' roots
+_FINGER_RADII = (0.0106, 0.0108, 0.0104, 0.0092)  # meters, at the fingers' roots
 
 
 def posed_frames(
@@ -48,17 +50,17 @@ def posed_frames(
 
   Args:
     path: the video.
-    track: mended.
-    square: the crop of each frame.
+    track: filled and smoothed.
+    square: the crop square.
     measures: in the square; see `PoseRenderer`.
-    first: number of the video's frame that is the track's first.
-    info: the video's facts; see `read_frames`.
+    first: number of the video's frame at which the track starts.
+    info: of the video; see `read_frames`.
 
   Raises:
     UserError: the video cannot be read.
   """
   body = PoseRenderer(track, square, measures)
-  points = seen_landmarks(track)  # the render shows a face in every frame, training wants those that were found
+  points = seen_landmarks(track)  # renders show a face in every frame; training uses only faces that were found
   for number, frame in enumerate(itertools.islice(read_frames(path, first, info), len(track))):
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
@@ -70,46 +72,46 @@ def posed_frames(
 def pose_renders(
   track: Track, square: CropSquare, first: int = 0, measures: BodyMeasures | None = None
 ) -> Iterator[PoseRender]:
-  """Yields the pose sides of a mended track from frame `first` on; see `PoseRenderer`."""
+  """Yields the pose renders of a filled track from frame `first` on; see `PoseRenderer`."""
   renderer = PoseRenderer(track, square, measures)
   return (renderer.render(number) for number in range(first, len(track)))
 
 
 class PoseRenderer:
-  """Renders the frames of a mended track, in a square of its video.
+  """Renders the frames of a filled track in the crop square of its video.
 
   Attributes:
-    unit: pixels of the square a metre.
+    unit: pixels of the square per meter.
     widths: of the solids; may be changed between renders.
   """
 
   def __init__(self, track: Track, square: CropSquare, measures: BodyMeasures | None = None):
-    """Takes what is to be rendered.
+    """Prepares the sizes that are constant over a video.
 
     Args:
-      track: mended.
-      square: of the track's video.
-      measures: in the square, for the sizes that do not change over a video (shoulders, palms, hips, and the widths
-        of the solids where they were fitted); by default those of the track, and standard widths.
+      track: filled and smoothed.
+      square: the crop square of the track's video.
+      measures: in the square: shoulders, palms, hips, and widths of the solids if they were fitted; by default those
+        of the track, with standard widths.
     """
     self._track, self._square = track, square
     measures = measure(track, square) if measures is None else measures
     self.widths = Widths() if measures.widths is None else measures.widths
     self._shoulders, self._hips = measures.shoulders * square.size, measures.hips * square.size
-    self.unit = self._shoulders / SHOULDER_METRES
-    # of the landmark model's hands; a real one is about 0.09 m from wrist to middle knuckle
+    self.unit = self._shoulders / SHOULDER_METERS
+    # scale of the landmark model's hands; a real palm is about 0.09 m from wrist to middle knuckle
     self._hand = float(np.clip(measures.palm * square.size / 0.09, 0.8 * self.unit, 1.4 * self.unit))
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
     self._face_map = FaceMap(track.triangles, track.face.shape[1])
 
   def with_track(self, track: Track) -> "PoseRenderer":
-    """The same body in another track, in the same square of the same camera."""
-    other = copy.copy(self)
-    other._track = track
-    return other
+    """Returns a renderer of the same body in another track, in the same square of the same camera."""
+    renderer = copy.copy(self)
+    renderer._track = track
+    return renderer
 
   def render(self, number: int) -> PoseRender:
-    """A frame's pose render, mask of the face (0 or 255; hands before it are left out) and surface map."""
+    """Returns a frame's pose render, face mask (0 or 255, without hands in front of the face) and surface map."""
     solids = self.torso(number) + self.head(number) + self.arms(number)
     drawn, kinds = [solid for solid, _ in solids], np.array([part for _, part in solids])
     surface = rasterize(drawn, self._square.size, SUPERSAMPLE)
@@ -125,7 +127,7 @@ class PoseRenderer:
     pose = downsample(shade_pose(surface, normal, light.astype(np.float32)), SUPERSAMPLE)
     face_mask = np.where(downsample(mask.astype(np.uint8), SUPERSAMPLE) > 127, 255, 0).astype(np.uint8)
     for mesh in drawn:
-      if isinstance(mesh, FaceMesh):  # skull and jaw bulge through it here and there
+      if isinstance(mesh, FaceMesh):  # skull and jaw bulge through it in places
         mesh.uncover(surface, drawn.index(mesh), kinds == _HEAD, 0.04 * self.unit)
     return PoseRender(pose, face_mask, surface_map(surface, drawn))
 
@@ -146,7 +148,7 @@ class PoseRenderer:
     )
 
   def torso(self, number: int) -> list[tuple[Solid, int]]:
-    """A loft from the neck down past the hips (the first), and the slopes of the shoulders, each with its part."""
+    """Returns a loft from the neck down past the hips, then the slopes of the shoulders, each with its body part."""
     u, widths, body = self.unit, self.widths, self._body(number)
     axes = self._torso_axes(body)
     left, right = (_flat(body[side], body) for side in SHOULDERS)
@@ -161,7 +163,7 @@ class PoseRenderer:
     deep = np.array([0.125, 0.120, 0.115, 0.115, 0.112, 0.100, 0.085, 0.074, 0.062, 0.050, 0.044, 0.036]) * u
     wide = np.array(wide) * np.interp(heights, TORSO_HEIGHTS, widths.torso)
     width, depth = (_blurred(np.interp(y, heights, table)) for table in (wide, deep))
-    # wider than the standard, the charts are stretched with it, so that their edges stay at the sides
+    # the charts stretch with a wider torso, so that their edges stay at its sides
     skin = torso_skin(middle, axes, half * max(1.0, *widths.torso[: len(TORSO_HEIGHTS) - 2]), u)
     loft = Loft(middle, axes, y[0] * u, y[-1] * u, width, depth, np.zeros_like(y), _BODY, 0.055 * u, skin)
     solids: list[tuple[Solid, int]] = [(loft, _TORSO)]
@@ -172,7 +174,7 @@ class PoseRenderer:
     return solids
 
   def arms(self, number: int) -> list[tuple[Solid, int]]:
-    """Upper arm, forearm, palm and fingers of her left side and of her right one, each with its part."""
+    """Returns upper arm, forearm, palm and fingers of the left and then the right side, each with its body part."""
     body = self._body(number)
     return self._arm(number, 0, body) + self._arm(number, 1, body)
 
@@ -186,7 +188,7 @@ class PoseRenderer:
     shoulder, elbow = _flat(body[SHOULDERS[side]], body), body[ELBOWS[side]].astype(np.float64)
     rest = (body[SHOULDERS[0], 2] + body[SHOULDERS[1], 2]) / 2
     elbow[2] = np.clip(0.6 * (elbow[2] - rest), -0.10 * u, 0.20 * u)
-    # depth from one camera is a guess: hands are shown before the body and the face, where signers have them
+    # depth from one camera is a guess: hands go in front of body and face, where signers hold them
     reach = np.clip(0.35 * (body[WRISTS[side], 2] - rest), 0.0, 0.25 * u)
     hand = hand + np.array([0, 0, 0.24 * u + reach - hand[0, 2]], np.float32)
     wrist = hand[0].astype(np.float64)
@@ -204,14 +206,14 @@ class PoseRenderer:
   def _fingers(
     self, side: int, hand: Float[NdArray, "21 3"], across: Float[NdArray, "3"], along: Float[NdArray, "3"]
   ) -> list[Solid]:
-    """Cones of palm and fingers; `across` to the thumb's side and `along` to the fingers, as `hand_skin` wants them."""
+    """Cones of palm and fingers; `across` points to the thumb's side, `along` to the fingers, as in `hand_skin`."""
     u, group, own = self._hand * self.widths.fingers, _LEFT + side, SIDES[side]
     blend, wrist = 0.0045 * u, hand[0]
     skin = hand_skin(own, wrist, across, along, 0.015 * u)
     cones: list[Solid] = [
       RoundCone(wrist, wrist + 0.25 * (hand[9] - wrist), 0.0235 * u, 0.0210 * u, group, 0.012 * u, skin)
     ]
-    for number, (finger, thick) in enumerate(zip(FINGERS, _THICK, strict=True)):
+    for number, (finger, thick) in enumerate(zip(FINGERS, _FINGER_RADII, strict=True)):
       root = wrist + 0.28 * (hand[finger[0]] - wrist)
       cones.append(RoundCone(root, hand[finger[0]], 0.0165 * u, thick * 1.2 * u, group, blend, skin))
       for (start, end), bone in zip(itertools.pairwise(finger), finger_skins(own, number + 1, across), strict=True):
@@ -225,7 +227,7 @@ class PoseRenderer:
       strict=True,
     ):
       cones.append(RoundCone(hand[start], hand[end], first * u, last * u, group, blend, bone))
-    # the skin between the knuckles, so that a palm is no rake
+    # fill the space between the knuckles
     for a, b in ((5, 9), (9, 13), (13, 17), (2, 5)):
       cones.append(
         RoundCone(hand[a] * 0.9 + wrist * 0.1, hand[b] * 0.9 + wrist * 0.1, 0.0105 * u, 0.0105 * u, group, blend, skin)
@@ -235,7 +237,7 @@ class PoseRenderer:
   # ---- head ----------------------------------------------------------------------------------------------------------
 
   def head(self, number: int) -> list[tuple[Solid, int]]:
-    """Face mesh, skull, ears, neck, and hair that falls; without a face, a plain head on the body model's ears."""
+    """Returns face mesh, skull, ears, neck and falling hair; without a face, a plain head at the body's ears."""
     u, widths, body = self.unit, self.widths, self._body(number)
     torso = self._torso_axes(body)
     base = (_flat(body[SHOULDERS[0]], body) + _flat(body[SHOULDERS[1]], body)) / 2
@@ -256,14 +258,14 @@ class PoseRenderer:
     z = np.cross(x * (1, -1, 1), y * (1, -1, 1)) * (1, -1, 1)  # y points down in pictures
     axes = np.stack([x, y, z], axis=1)
     ears = (left + right) / 2
-    # the head's depth against the body's is not known: over the shoulders, a little before them
+    # the head's depth relative to the body is unknown: it goes slightly in front of the shoulders
     shift = np.array([0.0, 0.0, 0.035 * u - ears[2]])
     place = lambda a, b, c: ears + shift + axes @ np.array([a * half, b * tall, c * half])
     eye_line = float((face[[33, 263]].mean(axis=0) - ears) @ y) / tall
     points = self._face_map.close(face + shift, z * half).astype(np.float32)
     skin = self._face_map.skin(points, y)
     mesh = FaceMesh(TriangleMesh(points, self._face_map.triangles, _BODY, 0.015 * u, skin))
-    # the skull goes on where the forehead of the mesh ends
+    # the skull continues the forehead of the mesh
     forehead = float(np.clip((face[10] - ears) @ z / half, 0.4, 1.2)) - 0.80 * 1.30
     skull = (1.06 * widths.skull[0] * half, 0.55 * widths.skull[1] * tall, 1.30 * half)
     jaw = (0.86 * widths.jaw * half, 0.44 * tall, 0.62 * half)
@@ -290,7 +292,7 @@ class PoseRenderer:
     return [*solids, (RoundCone(foot, top, *thick, _BODY, 0.03 * u, own), _HEAD)]
 
   def _face_lines(self, face: Float[NdArray, "N 3"], surface: Surface) -> Float[NdArray, "h w"]:
-    """Darkens what a relief of some pixels cannot show: lids, mouth, brows. A factor on the light, 0 to 1."""
+    """A factor on the light, 0 to 1, that draws lids, mouth and brows, which are too fine for the relief."""
     width = float(np.linalg.norm(face[454, :2] - face[234, :2])) * SUPERSAMPLE
     thick = max(1, round(width / 60))
     dark = np.zeros(surface.depth.shape, np.float32)
@@ -320,12 +322,12 @@ class PoseRenderer:
 
 
 def _pixels(face: Float[NdArray, "N 3"], ring: tuple[int, ...]) -> Shaped[NdArray, "M 2"]:
-  """Supersampled pixel places of a ring, with 4 sub-pixel bits; OpenCV's pixel centres are at whole numbers."""
+  """Supersampled pixel coordinates of a ring with 4 sub-pixel bits; OpenCV's pixel centers are at integers."""
   return np.round((face[list(ring), :2] * SUPERSAMPLE - 0.5) * 16).astype(np.int32)
 
 
 def _flat(shoulder: Float[NdArray, "3"], body: Float[NdArray, "33 3"]) -> Float[NdArray, "3"]:
-  """A shoulder with its depth halved and measured from the middle between both: the model's guesses are wild."""
+  """A shoulder with half its depth, relative to the middle between both, since the model's depth is unreliable."""
   rest = (body[SHOULDERS[0], 2] + body[SHOULDERS[1], 2]) / 2
   return np.array([shoulder[0], shoulder[1], 0.5 * (shoulder[2] - rest)], np.float64)
 
@@ -340,7 +342,7 @@ def _unit(vector: Float[NdArray, "3"]) -> Float[NdArray, "3"]:
 
 
 def _hand_axes(hand: Float[NdArray, "21 3"]) -> tuple[Float[NdArray, "3"], Float[NdArray, "3"]]:
-  """From the hand's middle line to its edge at the thumb's side, and from the wrist to beyond the knuckles."""
+  """Vectors from the hand's middle line to its edge at the thumb's side, and from the wrist to beyond the knuckles."""
   across = (hand[5] - hand[17]) * (0.045 / 0.057)
   return across, (hand[9] - hand[0] - across * 0.22) / 0.93
 
@@ -348,9 +350,9 @@ def _hand_axes(hand: Float[NdArray, "21 3"]) -> tuple[Float[NdArray, "3"], Float
 def _hinge(
   side: int, shoulder: Float[NdArray, "3"], elbow: Float[NdArray, "3"], wrist: Float[NdArray, "3"], unit: float
 ) -> Float[NdArray, "3"]:
-  """The elbow's axis, as `arm_skins` wants it; an arm that is nearly straight is taken to bend downwards."""
+  """The elbow's axis for `arm_skins`; a nearly straight arm counts as bent downward."""
   reach = _unit(wrist - shoulder)
-  usual = np.array([0.5 if side == 0 else -0.5, 1.0, -0.18]) * 0.04 * unit
-  pole = elbow - shoulder + usual
+  downward = np.array([0.5 if side == 0 else -0.5, 1.0, -0.18]) * 0.04 * unit
+  pole = elbow - shoulder + downward
   pole = _unit(pole - reach * (reach @ pole))
   return cross(reach, pole) * (1.0 if side == 0 else -1.0)

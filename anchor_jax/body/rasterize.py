@@ -1,10 +1,10 @@
-"""An analytic rasterizer of shaded solids: depth, normals and identities of round shapes, in plain numpy.
+"""An analytic rasterizer of solids: depth, normals and identities of round shapes, in plain NumPy.
 
-Coordinates are pixels of the picture: x right, y down (the pixel of column c covers [c, c + 1)), z towards the
-viewer, any origin. Rays run along z (orthographic); a caller who wants perspective scales centres and radii by depth
-beforehand. Every solid has a closed form along z: it is solved for all pixels of its bounding box at once and merged
-into a depth buffer. Solids of one `group` melt into each other: within `blend` pixels of depth the buffer keeps a
-smooth maximum of the depths and mixes the normals (the polynomial smooth minimum of distance fields, on depths).
+Coordinates are pixels of the picture: x right, y down (the pixel of column c covers [c, c + 1)), z toward the viewer,
+any origin. Rays run along z (orthographic); for perspective, scale centers and radii by depth first. Every solid has a
+closed form along z, which is solved for all pixels of its bounding box at once and merged into a depth buffer. Solids
+of one `group` blend: within `blend` pixels of depth the buffer takes a smooth maximum of the depths and mixes the
+normals (the polynomial smooth minimum of distance fields, applied to depths).
 
 Typical use:
 
@@ -15,46 +15,25 @@ Typical use:
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from anchor_jax.body.solids import EMPTY, Ellipsoid, Loft, Patch, Point, Real, RoundCone, Solid, hit_cones
-from anchor_jax.core.shapes import Float, Int, NdArray, Shaped, UInt8
-
-__all__ = [
-  "EMPTY",
-  "Ellipsoid",
-  "Loft",
-  "Patch",
-  "Point",
-  "Real",
-  "RoundCone",
-  "Solid",
-  "Surface",
-  "downsample",
-  "draw",
-  "empty_surface",
-  "occlusion",
-  "rasterize",
-  "shade_pose",
-]
-
-POSE_COLOUR = (0.80, 0.78, 0.90)  # the light lilac of body-mesh renders
+from anchor_jax.body.solids import EMPTY, RoundCone, Solid, hit_cones
+from anchor_jax.core.shapes import Float, Int, NdArray, Shaped
 
 
 @dataclass(slots=True)
 class Surface:
-  """What the viewer sees, at supersampled size [h, w].
+  """The visible surface, at supersampled size [h, w].
 
   Attributes:
-    depth: z in output pixels; EMPTY where nothing is.
-    normal: [3, h, w] unit vectors (x right, y down, z to the viewer); 0 where nothing is.
-    index: the solid seen, counted over all solids ever drawn into this surface; -1 where none is.
-    along: position along the solid: t in [0, 1] of a RoundCone, own y of the others (units of the radius for an
-      Ellipsoid, pixels for a Loft), the triangle's number for a TriangleMesh.
+    depth: z in output pixels; EMPTY without a solid.
+    normal: [3, h, w] unit vectors (x right, y down, z to the viewer); 0 without a solid.
+    index: the visible solid, numbered over all solids ever drawn into this surface; -1 without one.
+    along: position along the solid: t in [0, 1] for a RoundCone, local y for an Ellipsoid (in radii) and a Loft (in
+      pixels), the triangle's number for a TriangleMesh.
     group: the solid's group.
-    supersample: sub-pixels a pixel, each way.
-    drawn: how many solids were drawn.
+    supersample: sub-pixels per pixel and axis.
+    drawn: number of solids drawn so far.
   """
 
   depth: Float[NdArray, "h w"]
@@ -67,11 +46,11 @@ class Surface:
 
   @property
   def mask(self) -> Shaped[NdArray, "h w"]:
-    """True where any solid is."""
+    """True where any solid is visible."""
     return self.index >= 0
 
   def copy(self) -> "Surface":
-    """An independent surface to draw more solids into."""
+    """Returns an independent copy to draw more solids into."""
     return Surface(
       self.depth.copy(),
       self.normal.copy(),
@@ -84,7 +63,7 @@ class Surface:
 
 
 def empty_surface(size: int | tuple[int, int], supersample: int = 2) -> Surface:
-  """A surface with nothing on it; `size` is the output picture's side or (height, width)."""
+  """Returns a surface without solids; `size` is the output picture's side or (height, width)."""
   height, width = (size, size) if isinstance(size, int) else size
   h, w = height * supersample, width * supersample
   return Surface(
@@ -99,7 +78,7 @@ def empty_surface(size: int | tuple[int, int], supersample: int = 2) -> Surface:
 
 def draw(surface: Surface, solids: Iterable[Solid]) -> Surface:
   """Merges solids into a surface, in place, and returns it."""
-  small: list[RoundCone] = []  # neighbours in the list, solved together
+  small: list[RoundCone] = []  # consecutive small cones, solved together
   boxes: list[tuple[float, float, float, float]] = []
   for solid in solids:
     box = solid.bounds()
@@ -114,7 +93,7 @@ def draw(surface: Surface, solids: Iterable[Solid]) -> Surface:
   return surface
 
 
-_SMALL = 48  # sub-pixels: cones up to this size are solved in batches, which saves numpy's overhead a call
+_SMALL = 48  # sub-pixels; cones up to this size are solved in batches, which saves NumPy's overhead per call
 
 
 def _extent(box: tuple[float, float, float, float]) -> float:
@@ -123,7 +102,7 @@ def _extent(box: tuple[float, float, float, float]) -> float:
 
 
 def _centres(first: NdArray, count: int, factor: int) -> NdArray:
-  """Pixel coordinates of `count` sub-pixel centres from each `first`, [..., count]."""
+  """Pixel coordinates of `count` sub-pixel centers from each `first`, [..., count]."""
   return ((first[..., None] + np.arange(count)) + 0.5).astype(np.float32) * np.float32(1 / factor)
 
 
@@ -150,7 +129,7 @@ def _draw_one(surface: Surface, solid: Solid, box: tuple[float, float, float, fl
 
 
 def _draw_small(surface: Surface, cones: list[RoundCone], boxes: list[tuple[float, float, float, float]]) -> None:
-  """Draws many small cones at once: per pixel the two nearest melt if related, and the result goes into the buffers."""
+  """Draws many small cones at once: per pixel, the two nearest ones of a group blend, and the result is merged."""
   if not cones:
     return
   factor, number = surface.supersample, surface.drawn
@@ -206,109 +185,43 @@ def _merge(
   group: NdArray,
   blend: NdArray | np.float32,
 ) -> None:
-  """Puts points (flat places, each once) into the buffers: the nearer wins, relatives within `blend` melt."""
+  """Merges points (flat indices, each once) into the buffers: the nearer wins, and groups blend within `blend`."""
   old = surface.depth.ravel()[place]
   gap = depth - old
   nearer = gap > 0
-  melts = np.flatnonzero((np.abs(gap) < blend) & (surface.group.ravel()[place] == group))
+  blended = np.flatnonzero((np.abs(gap) < blend) & (surface.group.ravel()[place] == group))
   planes = surface.normal.reshape(3, -1)
-  if len(melts):
-    there, gap = place[melts], gap[melts]
-    reach = blend[melts] if isinstance(blend, np.ndarray) and blend.ndim else blend
+  if len(blended):
+    blend_place, gap = place[blended], gap[blended]
+    reach = blend[blended] if isinstance(blend, np.ndarray) and blend.ndim else blend
     share = gap * (np.float32(0.5) / reach) + np.float32(0.5)
     rest = 1 - share
-    mixed = [planes[i][there] * rest + normal[i][melts] * share for i in range(3)]
+    mixed = [planes[i][blend_place] * rest + normal[i][blended] * share for i in range(3)]
     length = 1 / np.sqrt(mixed[0] * mixed[0] + mixed[1] * mixed[1] + mixed[2] * mixed[2] + np.float32(1e-12))
-    melted = old[melts] + share * gap + reach * share * rest
+    blend_depth = old[blended] + share * gap + reach * share * rest
   if nearer.all():
-    kept, chosen = slice(None), place
+    source, target = slice(None), place
   else:
-    kept = np.flatnonzero(nearer)
-    chosen = place[kept]
-  surface.depth.reshape(-1)[chosen] = depth[kept]
+    source = np.flatnonzero(nearer)
+    target = place[source]
+  surface.depth.reshape(-1)[target] = depth[source]
   for i in range(3):
-    planes[i][chosen] = normal[i][kept]
-  surface.along.reshape(-1)[chosen] = along[kept]
-  surface.index.reshape(-1)[chosen] = number[kept]
-  surface.group.reshape(-1)[chosen] = group[kept]
-  if len(melts):
-    surface.depth.reshape(-1)[there] = melted
+    planes[i][target] = normal[i][source]
+  surface.along.reshape(-1)[target] = along[source]
+  surface.index.reshape(-1)[target] = number[source]
+  surface.group.reshape(-1)[target] = group[source]
+  if len(blended):
+    surface.depth.reshape(-1)[blend_place] = blend_depth
     for i in range(3):
-      planes[i][there] = mixed[i] * length
+      planes[i][blend_place] = mixed[i] * length
 
 
 def rasterize(solids: Iterable[Solid], size: int | tuple[int, int], supersample: int = 2) -> Surface:
-  """Draws solids into a fresh surface.
+  """Returns a new surface with these solids.
 
   Args:
-    solids: RoundCone, Ellipsoid, Loft or your own; coordinates in pixels of the output picture.
+    solids: RoundCone, Ellipsoid, Loft or any other `Solid`; coordinates in pixels of the output picture.
     size: side of the output picture, or (height, width), pixels.
-    supersample: sub-pixels a pixel each way; shade at that size, then `downsample`.
+    supersample: sub-pixels per pixel and axis; shade at that size, then `downsample`.
   """
   return draw(empty_surface(size, supersample), solids)
-
-
-def occlusion(surface: Surface, radius: Real) -> Float[NdArray, "h w"]:
-  """How much of the surroundings of each point lies in front of it, 0 (open) .. 1: a cheap ambient occlusion.
-
-  Args:
-    surface: what is seen.
-    radius: reach, output pixels.
-  """
-  factor = surface.supersample
-  mask = surface.mask.astype(np.float32)
-  depth = np.where(surface.mask, surface.depth, 0).astype(np.float32)
-  small = (max(depth.shape[1] // 2, 1), max(depth.shape[0] // 2, 1))
-  mask_small = cv2.resize(mask, small, interpolation=cv2.INTER_AREA)
-  depth_small = cv2.resize(depth, small, interpolation=cv2.INTER_AREA)
-  total = np.zeros_like(depth_small)
-  centre = depth_small / np.maximum(mask_small, 1e-3)
-  for share in (1.0, 0.4):
-    side = max(int(radius * share * factor / 2) * 2 + 1, 3)
-    weight = cv2.blur(mask_small, (side, side))
-    mean = cv2.blur(depth_small, (side, side)) / np.maximum(weight, 1e-3)
-    rise = np.maximum(mean - centre, 0) / np.float32(radius * share)
-    total += weight * rise / (rise + np.float32(0.7))
-  total = cv2.blur(total * np.float32(0.5), (3, 3))
-  return cv2.resize(total, (depth.shape[1], depth.shape[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def shade_pose(
-  surface: Surface,
-  normal: Float[NdArray, "3 h w"] | None = None,
-  shade: Float[NdArray, "h w"] | None = None,
-  unit: Real | None = None,
-) -> UInt8[NdArray, "h w 3"]:
-  """The pose render: one light lilac material on black, lit from the upper left, with ambient occlusion.
-
-  Args:
-    surface: what is seen; the result has its supersampled size.
-    normal: replaces the surface's normals (facial relief).
-    shade: multiplies the light, 0..1 (an open mouth's inside).
-    unit: reach of the ambient occlusion in output pixels; 1/32 of the picture's height when not given.
-  """
-  nx, ny, nz = surface.normal if normal is None else normal
-  reach = surface.depth.shape[0] / surface.supersample / 32 if unit is None else unit
-  key = np.maximum(nx * np.float32(-0.45) + ny * np.float32(-0.55) + nz * np.float32(0.70), 0)
-  light = np.float32(0.16) + np.float32(0.62) * key + np.float32(0.22) * nz
-  light += np.maximum(nx * np.float32(0.8) + nz * np.float32(0.3), 0) * np.float32(0.12)
-  half = nx * np.float32(-0.24) + ny * np.float32(-0.30) + nz * np.float32(0.92)
-  half *= half
-  half *= half
-  half *= half
-  half *= half
-  light += half * np.float32(0.10)
-  light *= 1 - np.float32(0.62) * occlusion(surface, reach)
-  if shade is not None:
-    light *= shade
-  light *= surface.mask
-  picture = light[..., None] * (np.float32(255) * np.asarray(POSE_COLOUR, np.float32))
-  return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def downsample(picture: Shaped[NdArray, "h w ..."], supersample: int) -> Shaped[NdArray, "H W ..."]:
-  """Averages sub-pixels: the anti-aliasing."""
-  if supersample == 1:
-    return picture
-  size = (picture.shape[1] // supersample, picture.shape[0] // supersample)
-  return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)

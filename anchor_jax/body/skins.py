@@ -1,7 +1,7 @@
-"""Coordinates on solids: from points that the rasterizer found to chart, u and v of a surface map.
+"""Skins: chart, u and v of points on solids, from which surface maps are rendered.
 
-A solid's field `skin` says where its points lie on the body's surface. `Tube` is for round cones and may twist; `Sheet`
-and `Ball` are for parts that move as one, whatever solids they are made of. A pose source may add its own.
+A solid's `skin` maps its points to the body's surface. `Tube` is for round cones and may twist; `Sheet` and `Ball` are
+for rigid parts of any solids. A pose source may add its own.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ class Tube:
 
   Attributes:
     chart: number of the chart.
-    side: a direction in picture coordinates that turns with the limb; it is made square to the axis.
-    handed: 1 or -1, so that the right arm's chart can mirror the left one's.
-    end_side: `side` at the cone's end, where the limb is twisted; the angle between them is spread evenly over v.
-    span: v at the centres of start and end.
+    side: a direction in picture coordinates that turns with the limb; its part along the axis is ignored.
+    handed: 1 or -1; the right arm's chart mirrors the left one's.
+    end_side: `side` at the end of a twisted limb; the twist is spread evenly over v. None for no twist.
+    span: v at the centers of start and end.
     limits: lowest and highest v; beyond the span for the cap of a finger's tip.
   """
 
@@ -41,14 +41,14 @@ class Tube:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sheet:
-  """Skin of a part that moves as one and is seen from the front or the back: torso, palm, face.
+  """Skin of a rigid part that is seen from the front or the back: torso, palm.
 
   Attributes:
     origin: pixels.
-    inverse: [3, 3] matrix from picture coordinates to the part's own: x -1 to 1 across the charts, y 0 to 1 along
-      them, z -1 to 1 from back to front.
-    front, back: charts where z > 0 and where it is not, from y = 0 upwards, of equal heights.
-    spread: how much room the sides get, where z is near 0; with 0, u is x alone.
+    inverse: [3, 3] matrix from picture coordinates to local ones: x -1 to 1 across the charts, y 0 to 1 along them, z
+      -1 to 1 from back to front.
+    front, back: charts with z > 0 and with z <= 0, from y = 0 upward, of equal heights.
+    spread: share of u for the sides, where z is near 0; with 0, u depends on x alone.
   """
 
   origin: Point
@@ -58,13 +58,13 @@ class Sheet:
   spread: float = 0.5
 
   def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Chart, u and v of points of the picture."""
-    return self.unfold(*own_coordinates(self.origin, self.inverse, x, y, z))
+    """Returns chart, u and v of points of the picture."""
+    return self.unfold(*local_coordinates(self.origin, self.inverse, x, y, z))
 
   def unfold(self, a: NdArray, b: NdArray, c: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Chart, u and v of points in the part's own coordinates."""
+    """Returns chart, u and v of points in local coordinates."""
     spread = np.float32(self.spread)
-    # a * (1 + spread) at the sides and a in the middle: grows around an ellipse, and also along a level ridge
+    # a * (1 + spread) at the sides and a in the middle: increases around an ellipse and along a level ridge
     u = np.float32(0.5) + a * (1 + spread * (1 - np.minimum(np.abs(c), 1))) * (np.float32(0.5) / (1 + spread))
     chart, v = _stacked(self.front, b)
     if self.back != self.front:
@@ -76,14 +76,13 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ball:
-  """Skin by direction from a centre: cranium, ears.
+  """Skin by direction from a center: cranium, ears.
 
-  u is the angle around the part's own x axis (1/2 is the front, z), v the angle from its low end (0) to its high end
-  (1).
+  u is the angle around the local x axis (1/2 is the front, z), v the angle from its low end (0) to its high end (1).
 
   Attributes:
     origin: pixels.
-    inverse: [3, 3] matrix from picture coordinates to the part's own.
+    inverse: [3, 3] matrix from picture coordinates to local ones.
     chart: number of the chart.
   """
 
@@ -92,17 +91,17 @@ class Ball:
   chart: int
 
   def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Chart, u and v of points of the picture."""
-    a, b, c = own_coordinates(self.origin, self.inverse, x, y, z)
+    """Returns chart, u and v of points of the picture."""
+    a, b, c = local_coordinates(self.origin, self.inverse, x, y, z)
     u = np.float32(0.5) + np.arctan2(b, c) / _TURN
     v = np.float32(0.5) + np.arctan2(a, np.sqrt(b * b + c * c)) * (2 / _TURN)
     return np.full(len(a), self.chart, np.uint8), u % 1, v
 
 
-def own_coordinates(
+def local_coordinates(
   origin: Point, inverse: Float[NdArray, "3 3"], x: NdArray, y: NdArray, z: NdArray
 ) -> tuple[NdArray, NdArray, NdArray]:
-  """A part's own coordinates (x, y, z) of points of the picture."""
+  """Returns points of the picture in a part's local coordinates (x, y, z)."""
   m = np.asarray(inverse, np.float32)
   d = [value - np.float32(start) for value, start in zip((x, y, z), origin, strict=True)]
   a, b, c = (d[0] * m[i, 0] + d[1] * m[i, 1] + d[2] * m[i, 2] for i in range(3))
@@ -117,10 +116,10 @@ def _stacked(charts: tuple[int, ...], height: NdArray) -> tuple[NdArray, NdArray
 
 
 def surface_map(surface: Surface, solids: Sequence[Solid]) -> UInt8[NdArray, "H W 3"]:
-  """The surface map (chart, u, v) of what is seen; one sub-pixel near the middle of each pixel stands for it.
+  """The surface map (chart, u, v) of the visible surface, from one sub-pixel near the middle of each pixel.
 
   Args:
-    surface: what the rasterizer drew.
+    surface: the rasterized solids.
     solids: all solids drawn into it, in order.
   """
   factor = surface.supersample
@@ -146,15 +145,15 @@ def surface_map(surface: Surface, solids: Sequence[Solid]) -> UInt8[NdArray, "H 
 def surface_points(
   solids: Sequence[Solid], index: NdArray, x: NdArray, y: NdArray, z: NdArray, along: NdArray
 ) -> UInt8[NdArray, "n 3"]:
-  """Chart, u and v of n points, 0 to 255.
+  """Returns chart, u and v (0 to 255) of n points.
 
   Args:
-    solids: what the points lie on.
+    solids: the solids under the points.
     index: [n] the solid of each point.
     x, y, z: [n] pixels.
-    along: [n] what the solid's `hit` gave as `along`.
+    along: [n] `along` from the solid's `hit`.
   """
-  tubes, others, kinds = [], {}, np.zeros(len(solids), np.int32)
+  tubes, rigid, kinds = [], {}, np.zeros(len(solids), np.int32)
   rows = np.zeros(len(solids), np.int32)
   for number, solid in enumerate(solids):
     skin = solid.skin
@@ -163,17 +162,17 @@ def surface_points(
       kinds[number] = 1
       tubes.append(solid)
     elif skin is not None:
-      kinds[number] = others.setdefault(id(skin), (len(others) + 2, skin))[0]
+      kinds[number] = rigid.setdefault(id(skin), (len(rigid) + 2, skin))[0]
   kind = kinds[index]
   out = np.zeros((len(index), 3), np.uint8)
   x, y, z = (value.astype(np.float32) for value in (x, y, z))
   if tubes:
-    mine = np.flatnonzero(kind == 1)
-    _write(out, mine, *_on_tubes(tubes, rows[index[mine]], x[mine], y[mine], z[mine]))
-  for number, skin in others.values():
-    mine = np.flatnonzero(kind == number)
-    if len(mine):
-      _write(out, mine, *skin.place(x[mine], y[mine], z[mine], along[mine]))
+    on = np.flatnonzero(kind == 1)
+    _write(out, on, *_on_tubes(tubes, rows[index[on]], x[on], y[on], z[on]))
+  for number, skin in rigid.values():
+    on = np.flatnonzero(kind == number)
+    if len(on):
+      _write(out, on, *skin.place(x[on], y[on], z[on], along[on]))
   return out
 
 
@@ -202,7 +201,7 @@ def _on_tubes(
   handed = np.array([skin.handed for skin in skins])
   front = (np.stack([ay * sz - az * sy, az * sx - ax * sz, ax * sy - ay * sx]) * handed).T
   end_side = _square_to(axis, end_side)
-  # the angle grows from `front` to `side`, so `end_side` turns by minus the share of `front` that it has
+  # the angle grows from `front` to `side`, so the twist has the opposite sign of `end_side`'s share of `front`
   twist = np.arctan2(-(end_side * front).sum(1), (end_side * side).sum(1))
   spans = np.array([(*skin.span, *skin.limits) for skin in skins])
   rows = np.concatenate([start, axis / length, front, side, twist[:, None], spans], axis=1).astype(np.float32)
@@ -218,12 +217,12 @@ def _on_tubes(
 
 
 def angles_around(cone: RoundCone, x: NdArray, y: NdArray, z: NdArray) -> Float[NdArray, "n"]:
-  """Angles -pi to pi around a cone with a `Tube` skin of n points of the picture; the seam is where u is 0."""
+  """Returns the angles (-pi to pi) of n points around a cone with a `Tube` skin; the seam is at u = 0."""
   _, u, _ = _on_tubes([cone], np.zeros(len(x), np.int32), *(value.astype(np.float32) for value in (x, y, z)))
   return (u - np.float32(0.5)) * _TURN
 
 
 def _square_to(axis: Float[NdArray, "K 3"], vector: Float[NdArray, "K 3"]) -> Float[NdArray, "K 3"]:
-  """Unit vectors square to unit axes, as near to the given ones as they can be."""
+  """Unit vectors perpendicular to unit axes, as near to the given ones as possible."""
   square = vector - axis * (axis * vector).sum(1, keepdims=True)
   return square / (np.sqrt((square * square).sum(1, keepdims=True)) + 1e-9)

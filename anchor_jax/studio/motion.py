@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterize import Real
+from anchor_jax.body.solids import Real
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.body.rasterize import Real, downsample, draw, empty_surface, shade_pose
+from anchor_jax.body.rasterize import draw, empty_surface
+from anchor_jax.body.shading import downsample, shade_pose
 from anchor_jax.body.skins import surface_map
+from anchor_jax.body.solids import Real
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.studio.drawing.body import CRANIUM, FACE, NOSE, TORSO, build_scene

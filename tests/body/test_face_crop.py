@@ -1,3 +1,5 @@
+"""Face crops: alignment, filling, cropping and pasting."""
+
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from anchor_jax.body import face_crop
 from anchor_jax.core.errors import UserError
 
 
-def test_similarity_is_exact():
+def test_an_exact_similarity_is_found():
   points = face_crop.face_template(64)
   angle, scale, shift = 0.3, 1.7, np.array([5.0, -2.0])
   turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -14,7 +16,7 @@ def test_similarity_is_exact():
   np.testing.assert_allclose(found, np.c_[turn, shift], atol=1e-9)
 
 
-def test_similarity_is_least_squares():
+def test_the_similarity_is_the_least_squares_fit():
   rng = np.random.default_rng(1)
   source, target = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
   best = face_crop.similarity(source, target)
@@ -27,10 +29,10 @@ def test_similarity_is_least_squares():
       assert loss(best + step * np.array(direction)) > loss(best)
 
 
-def test_crop_lands_on_the_template_at_any_size():
+def test_the_crop_aligns_with_the_template_at_any_size():
   image = np.zeros((96, 96, 3), np.uint8)
   landmarks = face_crop.face_template(50) + [20.3, 22.6]
-  for x, y in landmarks:  # soft dots with sub-pixel centres
+  for x, y in landmarks:  # soft dots with sub-pixel centers
     yy, xx = np.indices((96, 96)) + 0.5
     image[..., 1] = np.maximum(image[..., 1], 255 * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 4)).astype(np.uint8)
   for size in (32, 64, 128):
@@ -38,8 +40,8 @@ def test_crop_lands_on_the_template_at_any_size():
     for x, y in face_crop.face_template(size):
       yy, xx = np.indices(crop.shape) + 0.5
       near = crop * ((xx - x) ** 2 + (yy - y) ** 2 < (size / 10) ** 2)
-      centre = np.array([(near * xx).sum(), (near * yy).sum()]) / near.sum()
-      np.testing.assert_allclose(centre, [x, y], atol=0.02 * size)
+      center = np.array([(near * xx).sum(), (near * yy).sum()]) / near.sum()
+      np.testing.assert_allclose(center, [x, y], atol=0.02 * size)
 
 
 def test_points_are_not_filled_across_cuts():
@@ -47,11 +49,11 @@ def test_points_are_not_filled_across_cuts():
   points[[1, 3]], points[[5, 8]] = [[[1]], [[3]]], [[[50]], [[53]]]
   filled = face_crop.fill_missing(points, cuts=(4, 7))
   assert filled[:, 2, 1].tolist() == [1, 1, 2, 3, 50, 50, 50, 53, 53]
-  filled = face_crop.fill_missing(points[:7], cuts=(1, 6))  # a shot before any and one after all that are known
+  filled = face_crop.fill_missing(points[:7], cuts=(1, 6))  # one shot before and one after all known points
   assert filled[:, 0, 0].tolist() == [1, 1, 2, 3, 26.5, 50, 50]
 
 
-def test_fill_missing():
+def test_missing_points_are_interpolated():
   landmarks = np.tile(np.arange(6, dtype=np.float32)[:, None, None], (1, 5, 2))
   holes = landmarks.copy()
   holes[[0, 2, 3, 5]] = np.nan
@@ -73,7 +75,7 @@ def _face(size=128):
   return landmarks, mask
 
 
-def test_paste_returns_the_picture_and_stays_inside():
+def test_pasting_an_unchanged_crop_changes_nothing_and_paint_stays_inside_the_mask():
   image = _picture()
   landmarks, mask = _face()
   transform = face_crop.face_transform(landmarks, 64)
@@ -83,11 +85,11 @@ def test_paste_returns_the_picture_and_stays_inside():
   painted = face_crop.paste_face(image, np.full_like(crop, 250), transform, keep)
   changed = (painted != image).any(axis=-1)
   assert changed.any() and not (changed & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)).any()
-  centre = landmarks.mean(0).astype(int)
-  assert (painted[centre[1], centre[0]] > 240).all()
+  center = landmarks.mean(0).astype(int)
+  assert (painted[center[1], center[0]] > 240).all()
 
 
-def test_crop_places_are_where_crop_image_reads():
+def test_crop_places_match_crop_image():
   y, x = np.mgrid[:50, :60]
   ramps = np.stack([4 * x, 5 * y, 0 * x], axis=-1).astype(np.uint8)
   for shift in (0.0, 18.0):  # the second crop reaches beyond the frame

@@ -1,3 +1,5 @@
+"""The face mesh: its flat map, charts and eyeballs."""
+
 import numpy as np
 
 from anchor_jax.body.charts import chart
@@ -6,7 +8,7 @@ from anchor_jax.body.mesh import TriangleMesh
 
 
 def ring_triangles(outer, inner):
-  """The band between two rings of points, both counted the same way round."""
+  """The band between two rings of points, both in the same direction."""
   triangles, i, j = [], 0, 0
   while i < len(outer) or j < len(inner):
     if i * len(inner) <= j * len(outer):
@@ -19,12 +21,12 @@ def ring_triangles(outer, inner):
 
 
 def lips_in_a_disc():
-  """A face of rings alone: oval, lips, mouth; points of the mesh on circles around the mouth."""
-  upwards = LIPS[5:] + LIPS[:5]  # from its topmost point on, to the person's left, as the oval
-  return np.array(ring_triangles(OVAL, upwards) + ring_triangles(upwards, MOUTH[5:] + MOUTH[:5]), np.int32)
+  """Triangles of a face with three rings only: oval, lips, mouth."""
+  upward = LIPS[5:] + LIPS[:5]  # starts at the top and runs to the person's left, like the oval
+  return np.array(ring_triangles(OVAL, upward) + ring_triangles(upward, MOUTH[5:] + MOUTH[:5]), np.int32)
 
 
-def test_a_flat_face_has_no_triangle_turned_over():
+def test_flattening_flips_no_triangle():
   triangles = lips_in_a_disc()
   fan = [(a, b, 478) for a, b in zip(MOUTH, MOUTH[1:] + MOUTH[:1], strict=True)]
   closed = np.concatenate([triangles, fan])
@@ -34,28 +36,28 @@ def test_a_flat_face_has_no_triangle_turned_over():
   assert (np.abs(area) > 1e-5).all() and (np.abs(np.abs(area).sum() / 2 - np.pi / 4) < 0.01)  # they tile the disc
   np.testing.assert_allclose(np.linalg.norm(flat[list(OVAL)] - 0.5, axis=1), 0.5)
   np.testing.assert_allclose(flat[10], [0.5, 1.0], atol=1e-9)  # the forehead is up
-  assert flat[454, 0] > 0.9 > 0.1 > flat[234, 0]  # her left is on the picture's right
+  assert flat[454, 0] > 0.9 > 0.1 > flat[234, 0]  # the person's left is on the right
 
 
-def test_lips_and_mouth_have_charts_of_their_own():
+def test_lips_and_mouth_have_separate_charts():
   face = FaceMap(lips_in_a_disc(), 478)
   number = {name: face.charts == chart(name) for name in ("face", "upper_lip", "lower_lip", "mouth")}
   assert number["mouth"].sum() == len(MOUTH) and number["face"].sum() == len(OVAL) + len(LIPS)
   assert number["upper_lip"].sum() + number["lower_lip"].sum() == len(LIPS) + len(MOUTH)
   assert set(face.triangles[number["upper_lip"]].ravel()) >= {0, 13} and 17 not in face.triangles[number["upper_lip"]]
   assert 17 in face.triangles[number["lower_lip"]] and 0 not in face.triangles[number["lower_lip"]]
-  for mine in number.values():
-    corners = face.corners[mine].reshape(-1, 2)
+  for in_chart in number.values():
+    corners = face.corners[in_chart].reshape(-1, 2)
     np.testing.assert_allclose([corners.min(0), corners.max(0)], [[0, 0], [1, 1]], atol=1e-5)
 
 
-def test_an_eyeball_is_read_from_its_iris():
+def test_eyeball_coordinates_follow_the_iris():
   face = FaceMap(lips_in_a_disc(), 478)
   points = np.zeros((478, 3), np.float32)
   angle = np.arange(16) * (2 * np.pi / 16)
-  for eye, sign in zip(EYES, (-1, 1), strict=True):  # from the outer corner over the upper lid; y points down
+  for eye, sign in zip(EYES, (-1, 1), strict=True):  # from the outer corner along the upper lid; y points down
     points[list(eye), :2] = np.stack([40.5 + sign * (20 + 16 * np.cos(angle)), 30.5 - 8 * np.sin(angle)], axis=1)
-  read = []
+  coordinates = []
   for look in (0.0, 2.0):
     points[468], points[473] = (20.5 + look, 30.5, 0), (60.5 + look, 30.5, 0)
     closed = face.close(points, np.array([0.0, 0, 10])).astype(np.float32)
@@ -64,7 +66,7 @@ def test_an_eyeball_is_read_from_its_iris():
     for x, y in ((20 + look, 30), (24 + look, 27), (60 + look, 30)):
       row, column = int(y - 16), int(x)
       found = mesh.skin.place(*(np.array([value + 0.5]) for value in (x, y, 0.0)), patch.along[row, column][None])
-      read.append([float(value[0]) for value in found])
-  np.testing.assert_allclose(read[:3], read[3:], atol=0.01)  # the skin of the eyeball goes along
-  assert read[0][0] == chart("eye", "right") and read[2][0] == chart("eye", "left")
-  assert read[1][1] < read[0][1] and read[1][2] > read[0][2]  # inwards and up
+      coordinates.append([float(value[0]) for value in found])
+  np.testing.assert_allclose(coordinates[:3], coordinates[3:], atol=0.01)  # the skin moves with the eyeball
+  assert coordinates[0][0] == chart("eye", "right") and coordinates[2][0] == chart("eye", "left")
+  assert coordinates[1][1] < coordinates[0][1] and coordinates[1][2] > coordinates[0][2]  # inward and up

@@ -1,4 +1,4 @@
-"""The widths of a person's solids are found from her masks."""
+"""Widths of a person's solids are fitted to masks."""
 
 import dataclasses
 
@@ -26,9 +26,9 @@ def outline_of(renderer, number, size):
 
 
 def masks_of(track, widths):
-  """The track with masks that solids of these widths make, in pixels of the video."""
-  whole = CropSquare(0, 0, track.height, track.height)
-  renderer = PoseRenderer(track, whole, dataclasses.replace(measure(track, whole), widths=widths))
+  """The track with masks drawn from solids of these widths, in pixels of the video."""
+  square = CropSquare(0, 0, track.height, track.height)
+  renderer = PoseRenderer(track, square, dataclasses.replace(measure(track, square), widths=widths))
   masks = []
   for number in range(len(track)):
     mask = np.zeros((track.height, track.width), np.uint8)
@@ -39,7 +39,7 @@ def masks_of(track, widths):
 
 @pytest.fixture(scope="module")
 def film(standing_track):
-  """A person of known widths, who stands in the left of the picture and moves her arms away from her body."""
+  """A person of known widths who stands on the left and moves their arms away from the body."""
   track = standing_track(frames=3, size=(320, 240))
   body, hands = track.body.copy(), track.hands.copy()
   for number in range(3):
@@ -58,14 +58,14 @@ def fit(track):
 
 
 def cover(track, widths):
-  """Shares of the masks' area that solids of these widths cover, and spill over."""
+  """The shares of the masks' area that solids of these widths cover and spill over."""
   renderer = PoseRenderer(track, SQUARE, dataclasses.replace(measure(track, SQUARE), widths=widths))
   drawn = np.stack([outline_of(renderer, number, SQUARE.size) for number in range(len(track))])
   masks = np.stack([SQUARE.mask(track.mask(number)) > 0 for number in range(len(track))])
   return (masks & drawn).sum() / masks.sum(), (drawn & ~masks).sum() / masks.sum()
 
 
-def test_known_widths_are_measured(film):
+def test_known_widths_are_recovered(film):
   found = fit(film)
   for name in ("shoulder", "elbow", "wrist", "neck", "skull"):
     np.testing.assert_allclose(getattr(found, name), getattr(TRUE, name), rtol=0.06, err_msg=name)
@@ -75,7 +75,7 @@ def test_known_widths_are_measured(film):
   assert covered > 0.98 and spilled < 0.03 and bare < 0.93
 
 
-def test_hair_that_falls_is_found(film):
+def test_falling_hair_is_found(film):
   long = dataclasses.replace(TRUE, hair=(1.7, 0.8))
   film = masks_of(film, long)
   found = fit(film)
@@ -86,7 +86,7 @@ def test_hair_that_falls_is_found(film):
 def test_a_standard_body_stays_standard(film):
   found = fit(masks_of(film, Widths()))
   np.testing.assert_allclose([found.shoulder, found.elbow, found.neck, *found.skull], 1, atol=0.05)
-  np.testing.assert_allclose(found.torso[:5], 1, atol=0.085)  # her arms hide some of it
+  np.testing.assert_allclose(found.torso[:5], 1, atol=0.085)  # the arms hide some of it
 
 
 def test_without_masks_there_is_no_fit(film):
@@ -95,7 +95,7 @@ def test_without_masks_there_is_no_fit(film):
   assert fit(dataclasses.replace(film, masks=())) is None and fit_widths([]) is None
 
 
-def test_other_widths_keep_the_place_on_the_body(film):
+def test_other_widths_keep_the_coordinates_on_the_body(film):
   measures = measure(film, SQUARE)
   plain, wide = (
     PoseRenderer(film, SQUARE, dataclasses.replace(measures, widths=widths)).render(0) for widths in (None, TRUE)
@@ -103,21 +103,21 @@ def test_other_widths_keep_the_place_on_the_body(film):
   standard = PoseRenderer(film, SQUARE, dataclasses.replace(measures, widths=Widths())).render(0)
   np.testing.assert_array_equal(plain.pose, standard.pose)
   np.testing.assert_array_equal(plain.surface, standard.surface)
-  hidden = {chart(part, side) for part in ("ear", "eye") for side in SIDES}  # a wider skull may, at this size
+  hidden = {chart(part, side) for part in ("ear", "eye") for side in SIDES}  # a wider skull may hide these at this size
   assert set(np.unique(wide.surface[..., 0])) - hidden == set(np.unique(plain.surface[..., 0])) - hidden
-  colours = [item.pose.reshape(-1, 3).sum(axis=0, dtype=float) for item in (plain, wide)]
-  np.testing.assert_allclose(*(colour / colour.sum() for colour in colours), rtol=0.01)
+  colors = [item.pose.reshape(-1, 3).sum(axis=0, dtype=float) for item in (plain, wide)]
+  np.testing.assert_allclose(*(color / color.sum() for color in colors), rtol=0.01)
   sides = [np.ptp(item.surface[40, item.pose[40].any(axis=-1), 1].astype(int)) for item in (plain, wide)]
-  assert min(sides) > 180  # the charts are stretched with the body
+  assert min(sides) > 180  # the charts stretch with the body
 
 
 def test_widths_are_stored_with_the_measures(film):
   plain = measure(film, SQUARE)
-  hers = dataclasses.replace(plain, widths=dataclasses.replace(TRUE, hair=(1.5, 0.75)))
+  fitted = dataclasses.replace(plain, widths=dataclasses.replace(TRUE, hair=(1.5, 0.75)))
   assert "widths" not in plain.to_json() and BodyMeasures.from_json(plain.to_json()).widths is None
-  stored = hers.to_json()
-  assert BodyMeasures.from_json(stored).widths == hers.widths
+  stored = fitted.to_json()
+  assert BodyMeasures.from_json(stored).widths == fitted.widths
   for change in ({"neck": 0}, {"torso": [1.0]}, {"skull": [1.0, float("nan")]}, {"hair": 1}, {"jaw": None}):
     with pytest.raises((ValueError, TypeError)):
       BodyMeasures.from_json(stored | {"widths": stored["widths"] | change})
-  assert median_measures([plain, hers, plain], [9, 5, 2]).widths == hers.widths
+  assert median_measures([plain, fitted, plain], [9, 5, 2]).widths == fitted.widths

@@ -1,3 +1,5 @@
+"""Triangle meshes as solids."""
+
 import numpy as np
 
 from anchor_jax.body.mesh import TriangleMesh
@@ -15,7 +17,7 @@ def test_a_plane_is_exact():
   np.testing.assert_allclose(surface.normal[:, 12, 15], expected, atol=1e-5)
 
 
-def test_the_nearer_triangle_is_seen():
+def test_the_nearer_triangle_is_visible():
   points = np.array([(0, 0, 0), (32, 0, 0), (16, 32, 0), (0, 4, 9), (32, 4, 9), (16, 30, 9)], np.float32)
   for order in ([(0, 1, 2), (3, 4, 5)], [(3, 4, 5), (0, 1, 2)]):
     surface = rasterize([TriangleMesh(points, np.array(order, np.int32))], 32, 1)

@@ -1,3 +1,5 @@
+"""Pose renders of filmed people."""
+
 import dataclasses
 
 import numpy as np
@@ -11,7 +13,7 @@ from anchor_jax.video.write import VideoWriter
 SQUARE = CropSquare(20, 0, 120, 64)
 
 
-def test_a_lit_body_on_black(standing_track):
+def test_a_lit_body_is_rendered_on_black(standing_track):
   track = fill_and_smooth(standing_track())
   pose, face, _ = PoseRenderer(track, SQUARE).render(0)
   assert pose.shape == (64, 64, 3) and face.shape == (64, 64) and set(np.unique(face)) == {0, 255}
@@ -20,7 +22,7 @@ def test_a_lit_body_on_black(standing_track):
   assert pose[:5].max() == 0 and pose[:, :3].max() == 0
   nose = SQUARE.points(track.body[0, 0])
   assert face[int(nose[1]), int(nose[0])] == 255 and 20 < (face > 0).sum() < 300
-  assert np.ptp(pose.reshape(-1, 3).astype(int) @ [1, 1, -2]) < 120  # one colour
+  assert np.ptp(pose.reshape(-1, 3).astype(int) @ [1, 1, -2]) < 120  # one color
 
 
 def test_hands_hide_the_face(standing_track):
@@ -38,8 +40,8 @@ def test_the_render_moves_with_the_person(standing_track):
   track = fill_and_smooth(standing_track())
   shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
   moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
-  still, other = (PoseRenderer(t, SQUARE).render(0)[0].astype(int) for t in (track, moved))
-  np.testing.assert_allclose(other[:, 8:], still[:, :-8], atol=12)
+  still, shifted = (PoseRenderer(t, SQUARE).render(0)[0].astype(int) for t in (track, moved))
+  np.testing.assert_allclose(shifted[:, 8:], still[:, :-8], atol=12)
 
 
 def test_without_a_face_there_is_still_a_head(standing_track):
@@ -49,7 +51,7 @@ def test_without_a_face_there_is_still_a_head(standing_track):
   assert pose[int(nose[1]), int(nose[0])].min() > 40 and not face.any()
 
 
-def test_no_pixel_of_the_video_gets_in(tmp_path, standing_track):
+def test_renders_do_not_depend_on_pixels_of_the_video(tmp_path, standing_track):
   track, clips = fill_and_smooth(standing_track(frames=3)), []
   for name, value in (("dark", 10), ("bright", 240)):
     with VideoWriter(tmp_path / f"{name}.mp4", 25) as writer:
@@ -69,16 +71,16 @@ def test_every_lit_pixel_has_a_place_on_the_body(standing_track):
   pose, face, surface = PoseRenderer(track, SQUARE).render(0)
   lit = pose.any(axis=-1)
   assert not surface[~lit].any() and (surface[lit][:, 0] > 0).mean() > 0.9
-  # the skull bulges through the face, but does not hide it; this mesh fills half of its oval
+  # the skull bulges through the face without hiding it; this mesh fills half of its oval
   assert (face_mask(surface)[face > 0] > 0).mean() > 0.5
-  # her left arm hangs on the picture's right, her right hand is before her chest
+  # the left arm is on the picture's right, the right hand in front of the chest
   for name, right_of_the_middle in (("left_forearm", True), ("left_upper_arm", True), ("right_upper_arm", False)):
     side, _, part = name.partition("_")
     columns = np.nonzero(surface[..., 0] == chart(part, side))[1]
     assert len(columns) > 10 and (columns.mean() > 32) == right_of_the_middle, name
-  own = surface[hands_mask(surface) > 0][:, 0]
+  hand_charts = surface[hands_mask(surface) > 0][:, 0]
   hands = [chart(part, "right") for part in ("palm", "hand_back", "thumb", "index", "middle", "ring", "little")]
-  assert np.isin(own, hands).sum() > 30
+  assert np.isin(hand_charts, hands).sum() > 30
   chest = SQUARE.points(track.body[0, [11, 12]]).mean(axis=0) + [8, 10, 0]
   assert surface[int(chest[1]), int(chest[0]), 0] == chart("chest")
 
@@ -87,18 +89,18 @@ def test_the_skin_moves_with_the_person(standing_track):
   track = fill_and_smooth(standing_track())
   shift = np.array([15, 0, 0], np.float32)  # 8 pixels of the square
   moved = dataclasses.replace(track, body=track.body + shift, face=track.face + shift, hands=track.hands + shift)
-  still, other = (PoseRenderer(t, SQUARE).render(0)[2].astype(int) for t in (track, moved))
-  alike = np.abs(other[:, 8:] - still[:, :-8]).max(axis=-1)[still[:, :-8, 0] > 0]
-  assert (alike <= 1).mean() > 0.98
+  still, shifted = (PoseRenderer(t, SQUARE).render(0)[2].astype(int) for t in (track, moved))
+  difference = np.abs(shifted[:, 8:] - still[:, :-8]).max(axis=-1)[still[:, :-8, 0] > 0]
+  assert (difference <= 1).mean() > 0.98
 
 
-def test_a_palm_that_turns_shows_its_back(standing_track):
+def test_a_mirrored_hand_shows_its_other_side(standing_track):
   track = standing_track()
   turned = track.hands.copy()
-  turned[..., 0] = 2 * turned[..., :1, 0] - turned[..., 0]  # mirrored: the other side of the hand is seen
-  shown = []
+  turned[..., 0] = 2 * turned[..., :1, 0] - turned[..., 0]  # mirrored
+  counts = []
   for hands in (track.hands, turned):
     surface = PoseRenderer(fill_and_smooth(standing_track(hands=hands)), SQUARE).render(0)[2]
-    shown.append([np.sum(surface[..., 0] == chart(part, "right")) for part in ("palm", "hand_back")])
-  (palm, back), (palm_turned, back_turned) = shown
+    counts.append([np.sum(surface[..., 0] == chart(part, "right")) for part in ("palm", "hand_back")])
+  (palm, back), (palm_turned, back_turned) = counts
   assert max(palm, back) > 5 * min(palm, back) and (palm > back) != (palm_turned > back_turned)

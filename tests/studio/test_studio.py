@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anchor_jax import studio
-from anchor_jax.body.rasterize import RoundCone
+from anchor_jax.body.solids import RoundCone
 from anchor_jax.core.errors import UserError
 from anchor_jax.studio.drawing.body import HAND, build_scene
 from anchor_jax.studio.drawing.face import paint_face

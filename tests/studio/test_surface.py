@@ -9,8 +9,9 @@ import pytest
 from anchor_jax import studio
 from anchor_jax.body.charts import CHARTS, chart, face_mask, hands_mask
 from anchor_jax.body.face_crop import crop_places, face_transform
-from anchor_jax.body.rasterize import Loft, draw, empty_surface
+from anchor_jax.body.rasterize import draw, empty_surface
 from anchor_jax.body.skins import surface_map, surface_points
+from anchor_jax.body.solids import Loft
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.studio.camera import FLIP, turn
 from anchor_jax.studio.drawing import body
@@ -27,7 +28,7 @@ def unit(vector):
 def on_loft(loft, across, height):
   """The point on the front of a loft at its own x and y, pixels."""
   tables = np.linspace(loft.low, loft.high, len(loft.width))
-  width, depth, middle = (np.interp(height, tables, table) for table in (loft.width, loft.depth, loft.centre))
+  width, depth, middle = (np.interp(height, tables, table) for table in (loft.width, loft.depth, loft.center))
   deep = middle + depth * np.sqrt(1 - (across / width) ** 2)
   return np.asarray(loft.origin) + loft.rotation @ (across, height, deep)
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterize import Real
+from anchor_jax.body.solids import Real
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.identity import Identity
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, finger_skins, hand_skin, torso_skin
-from anchor_jax.body.rasterize import Ellipsoid, Loft, Point, Real, RoundCone, Solid
+from anchor_jax.body.solids import Ellipsoid, Loft, Point, Real, RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.camera import FLIP, Camera, Frame, turn
 from anchor_jax.studio.drawing.skin import OWN, cranium_skin, ear_skin, face_skin, neck_skin, nose_skin

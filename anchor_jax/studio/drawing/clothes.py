@@ -5,7 +5,7 @@ Points of the torso are (x, y) of its frame, in metres: right and up from the mi
 
 import numpy as np
 
-from anchor_jax.body.rasterize import RoundCone, Solid
+from anchor_jax.body.solids import RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.drawing.body import COLLAR

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anchor_jax.body.rasterize import Point, Real
+from anchor_jax.body.solids import Point, Real
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.drawing.body import head_profile
 from anchor_jax.studio.expression import EYE_ROW, Mouth, eye_of, mouth_of

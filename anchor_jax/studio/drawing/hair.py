@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.body.rasterize import Ellipsoid, Point, Real, RoundCone, Solid
+from anchor_jax.body.solids import Ellipsoid, Point, Real, RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.drawing.body import HAIR, JEWEL

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterize import Real, Surface
+from anchor_jax.body.rasterize import Surface
+from anchor_jax.body.solids import Real
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.identity import Identity
 

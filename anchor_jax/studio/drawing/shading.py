@@ -5,7 +5,8 @@ import dataclasses
 import cv2
 import numpy as np
 
-from anchor_jax.body.rasterize import Surface, downsample, occlusion
+from anchor_jax.body.rasterize import Surface
+from anchor_jax.body.shading import downsample, occlusion
 from anchor_jax.body.skins import angles_around
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.camera import FRAME_METRES

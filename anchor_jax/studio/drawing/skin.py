@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anchor_jax.body.charts import chart
-from anchor_jax.body.rasterize import Point
 from anchor_jax.body.skins import Ball, Sheet, Tube
+from anchor_jax.body.solids import Point
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.expression import EYE_ROW, Eye, Mouth, eye_of, mouth_of

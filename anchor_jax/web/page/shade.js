@@ -1,4 +1,4 @@
-// Light on what was drawn: `shade_pose` and `occlusion` of body/rasterize.py.
+// Light on what was drawn: `shade_pose` and `occlusion` of body/shading.py.
 import { SUPERSAMPLE } from "./solids.js";
 
 const COLOUR = [0.8, 0.78, 0.9].map((value) => value * 255);

@@ -1,4 +1,4 @@
-// Draws shaded solids: body/rasterize.py, solid_shapes.py and triangle_mesh.py for a browser. Coordinates are theirs.
+// Draws shaded solids: body/rasterize.py, solids.py and mesh.py in the browser, with their coordinates.
 
 export const EMPTY = -1e9, SUPERSAMPLE = 2;
 const SMALL = 48; // sub-pixels: cones up to this size are merged among themselves first, as there
