@@ -14,7 +14,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # pip must not run twice at once in one environment, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench landmarks test-landmarks test-identity app \
+.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench results landmarks test-landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
@@ -61,6 +61,9 @@ parity: $(STAMPS)/parity $(STAMPS)/measures ## compare with torch, diffusers and
 
 bench: $(STAMPS)/parity ## time training, sampling and decoding beside torch, in runs/bench (about 10 minutes)
 	$(RUN) benchmarks/against_torch.py --output=runs/bench
+
+results: $(STAMPS)/package ## render docs/results.md from results/
+	$(RUN) -m anchor_jax.evaluation.results
 
 landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares real videos (Python 3.11 or 3.12)
 

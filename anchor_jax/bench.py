@@ -25,12 +25,13 @@ from pathlib import Path
 
 from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.errors import UserError
+from anchor_jax.evaluation.results import append_results, record_flag
 from anchor_jax.files.shipped import path_or_word
 
 _SIDE = 8  # height and width of the small run's latents
 
 
-def one_length(mode: str, length: int) -> str:
+def one_length(mode: str, length: int, record: Path | None = None) -> str:
   """Returns a row of the table: mode, frames, time per frame, peak memory of this process."""
   import jax
   import jax.numpy as jnp
@@ -67,10 +68,10 @@ def one_length(mode: str, length: int) -> str:
       np.asarray(whole(denoise, plan_windows(sampler.rule, count), jnp.zeros((length, *cell))))
 
   run(min(length, 20) if mode == "stream" else length)  # compiles
-  return _row(mode, length, run, 3 if length <= 1000 else 1)
+  return _row(mode, length, run, 3 if length <= 1000 else 1, record)
 
 
-def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
+def one_person(checkpoint: Path, motion_path: Path, length: int, record: Path | None = None) -> str:
   """Returns a row of the table for a person's body; the motion is looped to `length` frames, pictures are discarded."""
   from anchor_jax.inference.motions import read_motion
   from anchor_jax.inference.person import load
@@ -86,10 +87,10 @@ def one_person(checkpoint: Path, motion_path: Path, length: int) -> str:
       pass
 
   run(min(length, 40))  # compiles
-  return _row("person", length, run, 1)
+  return _row("person", length, run, 1, record)
 
 
-def _row(mode: str, length: int, run: Callable[[int], None], rounds: int) -> str:
+def _row(mode: str, length: int, run: Callable[[int], None], rounds: int, record: Path | None) -> str:
   """The row for `run(length)`: the best time of `rounds` runs, and memory.
 
   CPU time, summed over threads, is less affected by other programs than wall time.
@@ -103,20 +104,27 @@ def _row(mode: str, length: int, run: Callable[[int], None], rounds: int) -> str
     run(length)
     seconds, cpu_seconds = min(seconds, time.monotonic() - started), min(cpu_seconds, time.process_time() - cpu)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  figures = {
+    "per_frame": (1000 * seconds / length, "ms"),
+    "cpu_per_frame": (1000 * cpu_seconds / length, "ms"),
+    "peak_memory": (peak / 1024, "MB"),
+    "growth": ((peak - before) / 1024, "MB"),
+  }
+  append_results({f"length/{mode}-{length}-frames/{name}": figure for name, figure in figures.items()}, record)
   memory = f"{peak / 1024:10.0f} MB peak{(peak - before) / 1024:8.0f} MB more than after compiling"
   times = f"{1000 * seconds / length:10.2f} ms a frame{1000 * cpu_seconds / length:10.2f} of CPU"
   return f"{mode:8s}{length:8d}{times}{memory}"
 
 
-def lengths(counts: list[int], person: list[str]) -> None:
+def lengths(counts: list[int], person: list[str], record: list[str]) -> None:
   """Prints the table of times and memory; `person` holds --checkpoint and --motion, or nothing for the small run."""
   for mode in ("person",) if person else ("stream", "whole"):
     for count in counts:
-      command = [sys.executable, "-m", "anchor_jax.bench", "one", f"--mode={mode}", f"--frames={count}", *person]
-      subprocess.run(command, check=True)
+      flags = [f"--mode={mode}", f"--frames={count}", *person, *record]
+      subprocess.run([sys.executable, "-m", "anchor_jax.bench", "one", *flags], check=True)
 
 
-def readers(folder: Path, batches: int = 100) -> None:
+def readers(folder: Path, batches: int = 100, record: Path | None = None) -> None:
   """Prints how many images per second, each with its reference, 0, 1 and 2 processes read."""
   from anchor_jax.data.loader import make_loader
   from anchor_jax.data.records import open_prepared
@@ -130,11 +138,12 @@ def readers(folder: Path, batches: int = 100) -> None:
     for _ in range(batches):
       next(loader)
     rate = 8 * batches / (time.monotonic() - started)
+    append_results({f"readers/{workers}-processes/images_per_second": (rate, "images/s")}, record)
     print(f"{workers} processes{rate:8.0f} images a second", flush=True)
     del loader
 
 
-def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> None:
+def tpu(topology: str, windows: int, frames: int, together: int, steps: int, record: Path | None = None) -> None:
   """Prints the compiler's report on one tick at full size, per chip."""
   import jax
   import jax.numpy as jnp
@@ -185,14 +194,22 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int) -> 
   memory, chip = compiled.memory_analysis(), chip_of(devices[0])
   assert memory is not None  # the TPU compiler always reports it
   gb = lambda count: f"{count / 1e9:.2f} GB"
+  figures = {
+    "arguments": (memory.argument_size_in_bytes / 1e9, "GB"),
+    "temporaries": (memory.temp_size_in_bytes / 1e9, "GB"),
+  }
   print(f"{topology}, windows over {windows}, frames over {frames}, {together} windows of 16 at a time, {steps} steps")
   print(f"arguments   {gb(memory.argument_size_in_bytes)} a chip of {gb(chip.memory) if chip else '?'}")
   print(f"temporaries {gb(memory.temp_size_in_bytes)}")
   for kind, count in collective_bytes(compiled.as_text() or "").items():
     print(f"{kind:20s}{gb(count)} (in the program's text; the loop over steps counts once)")
   if chip and chip.clock:  # in steady state every level of the state holds a group, as does each round of the loop
-    print(estimate(compiled.as_text() or "", chip, unknown_trips=steps).table())
+    estimated = estimate(compiled.as_text() or "", chip, unknown_trips=steps)
+    figures["estimated_time"] = (estimated.seconds, "s")
+    print(estimated.table())
   print(f"compiled in {time.monotonic() - started:.0f} s")
+  row = f"{topology.replace(':', '-')}-{windows}x{frames}-{steps}-steps"
+  append_results({f"tpu-tick/{row}/{name}": figure for name, figure in figures.items()}, record)
 
 
 def _counts(text: str) -> list[int]:
@@ -218,22 +235,24 @@ def main() -> None:
   parser.add_argument("--mesh", type=_counts, default=[16, 1], metavar="WxF", help="mesh: windows x frames")
   parser.add_argument("--together", type=int, help="windows per call (default: one per device on the windows axis)")
   parser.add_argument("--steps", type=int, default=20, help="sampling steps")
+  record_flag(parser)
   args = parser.parse_args()
   if args.what == "lengths":
     if (args.checkpoint is None) != (args.motion is None):
       raise UserError("give both --checkpoint and --motion, or neither")
-    lengths(args.frames, [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else [])
+    person = [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else []
+    lengths(args.frames, person, [f"--record={args.record}"] if args.record else [])
   elif args.what == "readers":
     if args.data is None:
       raise UserError("name a prepared folder: --data=DIR")
-    readers(args.data)
+    readers(args.data, record=args.record)
   elif args.what == "one" and args.mode == "person":
-    print(one_person(args.checkpoint, args.motion, args.frames[0]), flush=True)
+    print(one_person(args.checkpoint, args.motion, args.frames[0], args.record), flush=True)
   elif args.what == "one":
-    print(one_length(args.mode, args.frames[0]), flush=True)
+    print(one_length(args.mode, args.frames[0], args.record), flush=True)
   else:
     windows, frames = args.mesh
-    tpu(args.topology, windows, frames, args.together or windows, args.steps)
+    tpu(args.topology, windows, frames, args.together or windows, args.steps, args.record)
 
 
 if __name__ == "__main__":

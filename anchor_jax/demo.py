@@ -23,6 +23,7 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate
 from anchor_jax.evaluation.page import ComparisonPage, is_page
+from anchor_jax.evaluation.results import append_results, record_flag, report_figures
 from anchor_jax.evaluation.tables import is_report, save_report, summary
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent
@@ -49,7 +50,7 @@ class Size:
     seconds: length of the training film.
     frames: number of frames to generate.
     body_steps, head_steps: fine-tuning steps; None takes the config's, 0 trains no head. The default has no head: the
-      body sees the film, so its faces are better than those a head repaints after 200 steps (docs/measurements.md).
+      body sees the film, so its faces are better than those a head repaints after 200 steps (results/head.jsonl).
   """
 
   pixels: int = 128
@@ -142,6 +143,14 @@ def contact_sheet(
   return np.concatenate([np.concatenate(strip, axis=1) for strip in strips], axis=0)
 
 
+def record_demo(report: dict, row: str, file: Path | None) -> None:
+  """Appends the figures of a demo's report, and the seconds of its stages, to the results."""
+  contenders = ("generated", "texture_alone", "mean_training_frame", "nearest_pose_training_frame")
+  figures = report_figures(report, f"demo/{row}", contenders)
+  seconds = {f"demo-seconds/{row}/{stage}": (value, "s") for stage, value in report["seconds"].items()}
+  append_results(figures | seconds, file)
+
+
 @command
 def main() -> None:
   """The command line."""
@@ -154,6 +163,7 @@ def main() -> None:
     metavar="FILE.py",
     help="fine-tuning settings (default: studio_finetune.py; for 256 pixels studio_256.py)",
   )
+  record_flag(parser)
   args = parser.parse_args()
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
@@ -168,6 +178,8 @@ def main() -> None:
   prepare_parent(args.output)
   with locked(args.output):
     report = demo(args.output, size, config)
+    if not args.smoke or args.record:
+      record_demo(report, f"{'smoke-' * args.smoke}{args.size}-pixels", args.record)
   say(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   say(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   say(f"At a glance:            {args.output / 'contact_sheet.png'}")

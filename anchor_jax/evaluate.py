@@ -32,6 +32,7 @@ from anchor_jax.evaluation.fidelity import MotionComparison
 from anchor_jax.evaluation.measure import NETWORKS, Measure, open_measures
 from anchor_jax.evaluation.metrics import Flow, FlowFinder, VideoFigures, ssim_map
 from anchor_jax.evaluation.page import ComparisonPage, is_page
+from anchor_jax.evaluation.results import append_results, in_checkout, record_flag, report_figures
 from anchor_jax.evaluation.tables import REGIONS, comparison, head_advice, is_report, read_reports, save_report, summary
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
@@ -206,12 +207,15 @@ def main() -> None:
   parser.add_argument("--identity", action="store_true", help="also compares the faces (needs the extra identity)")
   for name, network in NETWORKS.items():
     parser.add_argument(f"--{name}", type=Path, metavar="DIR" if name == "clip" else "FILE", help=network)
+  record_flag(parser, always=False)
   args = parser.parse_args()
   if args.compare:
     say(comparison(read_reports(args.compare)))
     return
   if missing := [name for name in ("generated", "truth", "training", "output") if getattr(args, name) is None]:
     parser.error(f"give --{', --'.join(missing)}, or --compare")
+  if args.record == "" and not in_checkout():
+    parser.error("name the file that --record appends to: --record=FILE.jsonl")
   files = {name: file for name in NETWORKS if (file := getattr(args, name)) is not None}
   inputs = (args.generated, args.truth, args.training, args.without_head, *files.values())
   outputs = [("--output", args.output, ".json", is_report), ("--page", args.page, ".html", is_page)]
@@ -231,6 +235,8 @@ def main() -> None:
       with new_file(args.page) as place:
         place.write_text(page.text(report))
     save_report(report, args.output)
+    if args.record is not None:
+      append_results(report_figures(report, f"evaluate/{args.generated.stem}"), args.record or None)
   say(summary(report))
 
 

@@ -25,13 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from rows import Peer, Work, measure, table
+from rows import Peer, Work, figures, measure, table
 
 from anchor_jax.config.run import DataConfig, MeshConfig, OptimizerConfig, RunConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.runtime import divide_cpu
 from anchor_jax.core.shapes import PyTree
+from anchor_jax.evaluation.results import append_results, record_flag
 from anchor_jax.files.outputs import new_file, prepare_parent
 from anchor_jax.formats.diffusers import save_model
 from anchor_jax.formats.names import to_torch, torch_name
@@ -222,6 +223,7 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=9, help="runs of each side that the medians are of")
   parser.add_argument("--peer-python", default=sys.executable, help="a Python with torch and diffusers")
   parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="also torch.compile")
+  record_flag(parser)
   args = parser.parse_args()
   only = set(args.rows.split(","))
   if only - set(names):
@@ -254,6 +256,8 @@ def main() -> None:
   }
   with new_file(file) as path:
     path.write_text(json.dumps(report, indent=2) + "\n")
+  products = {f"bench/matrix-product/{side}": (value, "GFLOP/s") for side, value in product.items()}
+  append_results({what: figure for row in rows for what, figure in figures(row).items()} | products, args.record)
   print(f"\n{table(rows)}")
   print(f"matrix product: {product['ours']:.0f} GFLOP/s here, {product['torch']:.0f} in torch")
   print(f"{file}, after {report['seconds']:.0f} s")

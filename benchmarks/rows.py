@@ -153,6 +153,20 @@ def measure(
   }
 
 
+def figures(row: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+  """The figures of a row as results, by bench/NAME/FIGURE."""
+  found = {
+    "gflop": (row["gflop"], "GFLOP"),
+    "ours": (row["ours_s"], "s"),
+    "torch": (row["torch_s"], "s"),
+    "torch_compiled": (row["torch_compiled_s"], "s"),
+    "speedup_over_torch": (row["ratio"], ""),
+    "speedup_of_best": (row["ratio_of_best"], ""),
+    "largest_difference": (row["max_abs_diff"], ""),
+  }
+  return {f"bench/{row['name']}/{name}": figure for name, figure in found.items() if figure[0] is not None}
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """The rows as a Markdown table."""
   lines = [

@@ -8,7 +8,7 @@ starts from pure noise, where one step starts, and the loss has the latent's err
 and edges, and that of the contrast of its small squares, since one step would blur what it is not sure of. It is meant
 for the head, which studio_finetune.py:head trains for five steps. studio_finetune.py:body trains bodies for one step
 already: `:body` goes on with that alone. Two steps: --config.sample.steps=2 --config.last_step=0.5.
-docs/measurements.md has what is gained and lost.
+results/head.jsonl has what is gained and lost.
 """
 
 import ml_collections

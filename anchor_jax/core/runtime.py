@@ -15,7 +15,7 @@ from anchor_jax.core.errors import UserError
 log = logging.getLogger(__name__)
 
 _MAX_CPU_DEVICES = 8
-_BREAK_EVEN = 100  # steps; docs/measurements.md, One core or all
+_BREAK_EVEN = 100  # steps; results/speed.jsonl
 _MAX_BYTES = 2 * 10**9  # of compiled programs on disk
 
 

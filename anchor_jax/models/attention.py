@@ -28,7 +28,7 @@ _CPU_PLAIN_LOGITS = 2**17
 _PIECE_LOGITS, _PIECE_ROWS = (
   2**17,
   64,
-)  # logits of a piece (0.5 MB), and its fewest queries; docs/measurements.md, Speed
+)  # logits of a piece (0.5 MB), and its fewest queries; results/attention-chunks.jsonl
 _QUERIES, _KEYS = 1024, 2048  # per chunk
 _FLASH_BLOCK = 1024
 _NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite

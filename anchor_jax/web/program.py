@@ -1,8 +1,8 @@
 """A person's body as one ONNX program: from a frame's pose to its picture.
 
 Frames are made one by one: a window of one frame changes nothing that can be measured where one step is sampled
-(docs/measurements.md), and needs no state in the browser. Noise, timesteps and the person's tokens are the same for all
-frames, so that the program holds them.
+(docs/results.md, sampling), and needs no state in the browser. Noise, timesteps and the person's tokens are the same
+for all frames, so that the program holds them.
 """
 
 import importlib

@@ -10,7 +10,7 @@ from anchor_jax.app.jobs.studio import motion_path
 from anchor_jax.core.errors import UserError
 
 PREPARED, TRAINED, BUNDLE = "prepared", "trained", "bundle"
-TRAINED_PART = "body"  # a head gains nothing in as few steps (docs/measurements.md)
+TRAINED_PART = "body"  # a head gains nothing in as few steps (docs/results.md, study)
 FPS = 25  # of studio motions
 _CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the size of the pictures
 _SMOKE_TRAINING = {
