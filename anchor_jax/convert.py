@@ -1,4 +1,4 @@
-"""Converts models of diffusers and transformers for training, and trained people back into such folders.
+"""Converts models of diffusers and transformers for training, and trained people into folders of such models.
 
 Examples:
   python -m anchor_jax.convert from-diffusers sd15 models/sd15 --image-encoder=clip-vit-base-patch32 --head=sd15-inpaint
@@ -8,10 +8,10 @@ Examples:
   python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
   python -m anchor_jax.convert lora runs/ana ana_lora        # a person trained with --config.lora.rank=8, in a few MB
 
-SRC is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model's; to
-come in also a single .safetensors of Stable Diffusion 1 or 2 (a whole model, a ControlNet, an autoencoder, or a LoRA,
-which is written under diffusers' names); to go out also a --workdir of training. Nothing is written unless every key of
-every model fits. Pickled files (.ckpt, .pt, .bin) are not opened.
+SRC is a folder of a pipeline (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model.
+from-diffusers also takes a single .safetensors of Stable Diffusion 1 or 2 (a complete model, a ControlNet, an
+autoencoder, or a LoRA, which is written under diffusers' names); to-diffusers also takes a --workdir of training.
+Nothing is written unless every key of every model fits. Pickled files (.ckpt, .pt, .bin) are not opened.
 """
 
 import argparse
@@ -36,22 +36,20 @@ def _summary(target: Path, models: "ModelFolder | None") -> str:
     return f"wrote {target}"
   lines = [f"wrote {target}: {', '.join(map(str, models.models))}"]
   if models.ignored:
-    lines.append(f"left out, not needed here: {', '.join(models.ignored)}")
+    lines.append(f"not needed, left out: {', '.join(models.ignored)}")
   towers = [model.config for model in models.models.values() if isinstance(model.config, CLIPVisionConfig)]
   if towers and not any(place.role == "null_context" for place in models.models):
     lines.append(
-      "no null context: there is no text tower with a position for each of the image tower's"
+      "no null context: no text tower has positions for the image tower's"
       f" {max(tower.tokens for tower in towers)} tokens; training starts from a random one"
     )
   if not towers:
-    lines.append(
-      "no image tower is there: training starts a small one from random weights; give --image-encoder=DIR for CLIP's"
-    )
+    lines.append("no image tower: training starts from a small random one; give --image-encoder=DIR for CLIP's")
   return "\n".join(lines)
 
 
 def _lora(text: str) -> tuple[Path, float]:
-  """The file and the strength in FILE or FILE:STRENGTH."""
+  """Returns the file and the strength in FILE or FILE:STRENGTH."""
   file, _, strength = text.rpartition(":")
   try:
     number = float(strength) if file and not Path(text).exists() else math.nan
@@ -85,17 +83,19 @@ def _parser() -> argparse.ArgumentParser:
     action="append",
     default=[],
     metavar="FILE[:STRENGTH]",
-    help="adapters in kohya's or diffusers' names to merge into UNet and text tower (more than once: all of them)",
+    help="adapters with kohya's or diffusers' names to merge into UNet and text tower; may be repeated",
   )
-  into.add_argument("--ema", action="store_true", help="of a single file with both, the averaged weights (model_ema)")
+  into.add_argument(
+    "--ema", action="store_true", help="of a single file with both, read the averaged weights (model_ema)"
+  )
   into.add_argument(
     "--prediction",
     choices=("epsilon", "v_prediction"),
     default="",
-    help="what a single file's UNet predicts (default: what it says, else noise; Stable Diffusion 2 needs it)",
+    help="what a single file's UNet predicts (default: as the file says, else noise; Stable Diffusion 2 needs it)",
   )
-  into.add_argument("--make-head", action="store_true", help="make the head's UNet from the body's")
-  into.add_argument("--no-controlnet", action="store_true", help="do not make pose branches from UNets without one")
+  into.add_argument("--make-head", action="store_true", help="derive the head's UNet from the body's")
+  into.add_argument("--no-controlnet", action="store_true", help="do not derive pose branches for UNets without one")
   into.add_argument("--stem", default="16,32,96,256", metavar="N,N,..", help="stem widths of new pose branches")
   for way in (out, few):
     way.add_argument("--weights", choices=("ema", "raw"), default="ema", help="a workdir's averaged or raw weights")
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def convert_models(args: argparse.Namespace) -> None:
-  """Converts what the flags name."""
+  """Runs the conversion that the flags select."""
   from anchor_jax.store.convert import FileChoice, from_diffusers, to_adapters, to_diffusers
 
   if args.way == "to-diffusers":
@@ -123,7 +123,7 @@ def convert_models(args: argparse.Namespace) -> None:
     from anchor_jax.store.workdir import TEXTURE
 
     if any((args.source / part / TEXTURE).exists() for part in PARTS):
-      say("left out: her texture and room; generate from these models with --appearance=PREPARED_FOLDER to show them")
+      say("left out: the texture; generate from these models with --appearance=PREPARED_FOLDER to use it")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)
     size = sum(file.stat().st_size for file in args.target.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Writes a trained person as a bundle that generates with jax, numpy, safetensors and flatbuffers alone, or as a page.
+"""Writes a trained person as a bundle that needs only jax, numpy, safetensors and flatbuffers, or as a web page.
 
 Example:
   python -m anchor_jax.export --checkpoint=runs/ana --output=ana_bundle
@@ -9,16 +9,16 @@ Example:
     --landmarks=mediapipe-holistic-0.5.1675471629.tgz --output=ana_page
   python ana_page/serve.py                                   # or any other server of files
 
-The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json, which
-names the versions that made it and the hash of each file. Programs are exported on the CPU for every platform.
+The bundle holds the weights (safetensors), the programs (StableHLO, for every platform named) and config.json with
+package versions and file hashes. Programs are exported on the CPU for every platform.
 
-It also holds a picture of the person and, where the networks see them, the texture and the room of the film that she
-was trained on, or of the one that --appearance names: other clothes, or a person straight after `prepare`
+It also holds the reference image and, if the networks use one, the texture: of the film that the person was trained on,
+or of the one that --appearance names, for other clothes or for a person straight after `prepare`
 (--checkpoint=studio).
 
-The page (--web) is a folder of static files in which a browser draws her body, frame by frame, in the motions that
---motion names, or else in motions of the studio, and before a camera (--landmarks); see docs/web.md. Whoever gets the
-folder has the person.
+The page (--web) is a folder of static files with which a browser draws the body, frame by frame, in the motions of
+--motion, or else of the studio, and from a camera (--landmarks); see docs/web.md. Anyone with
+the folder has the person's weights.
 """
 
 import argparse
@@ -34,16 +34,18 @@ from anchor_jax.files.shipped import folder_of
 if TYPE_CHECKING:
   from anchor_jax.inference.person import Person, Reference
 
-_WEB_ALONE = ("onnxruntime", "landmarks", "motion", "seconds", "decoder")
+_WEB_ONLY = ("onnxruntime", "landmarks", "motion", "seconds", "decoder")
 
 
 def parse() -> argparse.Namespace:
-  """The flags."""
+  """Returns the flags."""
   parser = Parser("anchor_jax.export", __doc__)
   person_flags(parser)
-  parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
-  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle, or the page's folder")
-  parser.add_argument("--platforms", default="cpu,cuda,tpu", help="what it can run on (default: cpu,cuda,tpu)")
+  parser.add_argument("--appearance", type=Path, metavar="PATH", help="a reference image, or a prepared folder")
+  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the bundle or page")
+  parser.add_argument(
+    "--platforms", default="cpu,cuda,tpu", help="platforms the bundle runs on (default: cpu,cuda,tpu)"
+  )
   parser.add_argument("--web", action="store_true", help="write a page for browsers instead of a bundle")
   web = parser.add_argument_group("with --web")
   web.add_argument(
@@ -52,19 +54,19 @@ def parse() -> argparse.Namespace:
   )  # fmt: skip
   web.add_argument(
     "--landmarks", type=Path, metavar="PATH",
-    help="in the same way @mediapipe/holistic, the landmark model: she then also follows a camera",
+    help="the same for @mediapipe/holistic, the landmark model, with which the page also follows a camera",
   )  # fmt: skip
   web.add_argument(
     "--motion", type=Path, action="append", metavar="PATH",
-    help="a motion to choose on the page, as for `generate`; may be given several times (default: four of the studio)",
+    help="a motion to choose on the page, as for `generate`; may be repeated (default: four of the studio)",
   )  # fmt: skip
-  web.add_argument("--seconds", type=float, metavar="N", help="of each motion, at most (default: 4)")
+  web.add_argument("--seconds", type=float, metavar="N", help="maximum length of each motion (default: 4)")
   web.add_argument(
     "--decoder", metavar="NAME",
-    help="light, exact, or the folder of a light one (default: light, where it fits her autoencoder)",
+    help="light, exact, or the folder of a light decoder (default: light, if it fits the autoencoder)",
   )  # fmt: skip
   args = parser.parse_args()
-  for name in () if args.web else _WEB_ALONE:
+  for name in () if args.web else _WEB_ONLY:
     if getattr(args, name) is not None:
       raise UserError(f"--{name} is for --web")
   args.seconds = 4.0 if args.seconds is None else args.seconds
@@ -79,25 +81,25 @@ def main() -> None:
   args = parse()
   person = folder_of(args.checkpoint)
   inputs = [person / part for part in ("body", "head")] if person != args.output else [person]
-  given = [args.appearance, args.onnxruntime, args.landmarks, *(args.motion or ())]
-  refuse_overwriting(args.output, [*inputs, *filter(None, given)])
+  files = [args.appearance, args.onnxruntime, args.landmarks, *(args.motion or ())]
+  refuse_overwriting(args.output, [*inputs, *filter(None, files)])
   prepare_parent(args.output)
   with locked(args.output):
     write(args)
 
 
 def write(args: argparse.Namespace) -> None:
-  """Writes what the flags ask for."""
-  # JAX takes seconds to import: everything above does without it.
+  """Writes the bundle or the page."""
+  # JAX takes seconds to import, and nothing above needs it.
   import jax
 
   from anchor_jax.inference.person import load, read_reference
   from anchor_jax.store.bundle import check_bundle_target
 
-  # An accelerator is not needed, and would make the networks choose kernels that run there alone.
+  # On an accelerator the networks would choose kernels that run only there.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
-  # before a person is read, which takes longer
+  # Before the person is read, which takes longer.
   if args.web:
     from anchor_jax.web.folder import check_web
     from anchor_jax.web.motions import check_motions
@@ -116,7 +118,7 @@ def write(args: argparse.Namespace) -> None:
 
 
 def write_page(args: argparse.Namespace, person: "Person", reference: "Reference | None") -> None:
-  """Writes the folder for browsers."""
+  """Writes the web page."""
   from anchor_jax.web.folder import write_web
   from anchor_jax.web.motions import own_motions, studio_motions
 
@@ -125,13 +127,13 @@ def write_page(args: argparse.Namespace, person: "Person", reference: "Reference
   except UserError:
     if args.decoder:
       raise
-    say("the light decoder does not fit her autoencoder, which decodes itself: slower, and equal otherwise")
+    say("the light decoder does not fit the autoencoder: using the exact decoder, which is slower")
   measures = person.measures if reference is None or reference.measures is None else reference.measures
   if args.motion:
     motions = own_motions(args.motion, person.size, args.seconds, measures)
   else:
     motions = studio_motions(person.size, args.seconds)
-  say("converting her networks: some minutes", flush=True)
+  say("converting the networks, which takes a few minutes", flush=True)
   write_web(args.output, person.body, motions, reference, args.onnxruntime, args.landmarks, measures)
   size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file()) / 1e6
   say(f"wrote {args.output} ({size:.0f} MB): python {args.output / 'serve.py'}, and open the address it prints")

@@ -1,10 +1,10 @@
-"""Recomputes golden numbers of the reference implementation with this package's networks and sampler.
+"""Recomputes golden arrays of the reference implementation with this package's networks and sampler.
 
 Example:
   python -m anchor_jax.verify shared/golden --output=computed.npz
 
 GOLDEN_DIR holds golden.npz, golden.json and the weights in body/ and head/. Every array that the reference computed is
-computed again and compared. The exit code is 0 if all of them agree, and 1 if some do not.
+recomputed and compared. The exit code is 0 if all agree and 1 otherwise.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
   from anchor_jax.evaluation.golden import verify
 
   if "JAX_PLATFORMS" not in os.environ:
-    jax.config.update("jax_platforms", "cpu")  # the tolerances are those of float32 on a CPU
+    jax.config.update("jax_platforms", "cpu")  # tolerances are for float32 on a CPU
   print(f"{'array':24}{'shape':>20}{'max error':>12}{'tolerance':>12}")
   rows, computed = [], {}
   for row, array in verify(args.golden):
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _is_computed(path: Path) -> bool:
-  """Whether an .npz file holds arrays that this command computes."""
+  """Whether an .npz file was written by this command."""
   try:
     with zipfile.ZipFile(path) as file:
       return "null_context.npy" in file.namelist()

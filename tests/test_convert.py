@@ -58,7 +58,7 @@ def run(capsys, monkeypatch, *arguments):
 def test_a_pipeline_comes_in_and_goes_out_bit_identical(source, tmp_path, capsys, monkeypatch):
   code, printed = run(capsys, monkeypatch, "from-diffusers", source, tmp_path / "in", "--make-head", "--stem=4,4,8,8")
   assert code == 0, printed.err
-  assert "left out, not needed here: safety_checker, tokenizer" in printed.out
+  assert "not needed, left out: safety_checker, tokenizer" in printed.out
   places = {str(p.parent.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*.safetensors")}
   assert places == {
     *("unet", "vae", "image_encoder", "text_encoder", "controlnet", "head/unet", "head/controlnet", "."),
@@ -112,9 +112,9 @@ def test_what_is_wrong_with_all_models_is_told_and_nothing_written(source, tmp_p
 def test_targets_that_would_lose_something_are_refused(source, tmp_path):
   with pytest.raises(UserError, match="no folder"):
     conversion.from_diffusers(tmp_path / "none", tmp_path / "in")
-  with pytest.raises(UserError, match="holds what is to be converted"):
+  with pytest.raises(UserError, match="holds an input of the conversion"):
     conversion.from_diffusers(source, source)
-  with pytest.raises(UserError, match="holds what is to be converted"):
+  with pytest.raises(UserError, match="holds an input of the conversion"):
     conversion.from_diffusers(source, tmp_path)
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / "letter.txt").write_text("dear")
@@ -139,7 +139,7 @@ def test_files_of_a_user_stay_in_a_folder_of_models(source, tmp_path):
     (target / name).unlink()
   conversion.from_diffusers(source, target, make_controlnet=False)
   assert not (target / "controlnet").exists()  # replaced, not merged
-  with pytest.raises(UserError, match="holds what is to be converted"):
+  with pytest.raises(UserError, match="holds an input of the conversion"):
     conversion.from_diffusers(source, target, image_encoder=target / "image_encoder")
 
 
@@ -247,7 +247,7 @@ def test_single_files_on_the_command_line(tmp_path, capsys, monkeypatch):
     f"--lora={style}:0.5", f"--lora={style}:2", "--ema", "--prediction=v_prediction", "--no-controlnet",
   )  # fmt: skip
   assert code == 0, printed.err
-  assert "left out, not needed here: betas, model_ema" in printed.out
+  assert "not needed, left out: betas, model_ema" in printed.out
   after = load_file(tmp_path / "in/unet/diffusion_pytorch_model.safetensors")
   name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
   np.testing.assert_allclose(
@@ -256,7 +256,7 @@ def test_single_files_on_the_command_line(tmp_path, capsys, monkeypatch):
   schedule = json.loads((tmp_path / "in/scheduler/scheduler_config.json").read_text())
   assert schedule["prediction_type"] == "v_prediction"
   code, printed = run(capsys, monkeypatch, "from-diffusers", tmp_path / "in", tmp_path / "again", "--ema")
-  assert code == 2 and "leave --ema and --prediction out" in printed.err
+  assert code == 2 and "omit --ema and --prediction" in printed.err
 
 
 def test_a_null_context_that_the_text_tower_is_too_short_for_is_left_to_training(source, tmp_path, capsys, monkeypatch):

@@ -188,7 +188,7 @@ def replace(path, old, new):
     (lambda b: shutil.copy(b / "body/encoder.stablehlo", b / "body/decoder.stablehlo"), "decoder.stablehlo is damaged"),
     (lambda b: None, "pictures must be [32, 32, 3]"),
     ("noise", "noise must be finite numbers"),
-    ("weights", "no finite numbers: give other noise"),
+    ("weights", "not finite: use other noise"),
   ],
 )
 def test_refuses_in_one_line(tmp_path, bundle, monkeypatch, capsys, harm, told):
@@ -215,7 +215,7 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
   (tmp_path / "film.mp4").write_text("")
   for checkpoint, output, platforms, told in (
     (person, tmp_path / "new", ("cpu", "cudaa"), 'Did you mean "cuda"'),
-    (person, tmp_path / "new", (), "name each of them once"),
+    (person, tmp_path / "new", (), "name each one once"),
     (person, tmp_path, ("cpu",), "which was not written by this command"),
     (person, tmp_path / "film.mp4", ("cpu",), "is a file"),
     (tmp_path / "nobody", tmp_path / "new", ("cpu",), "no folder"),

@@ -1,14 +1,14 @@
-"""Writes inference bundles: a person's weights and programs in files that run without this package.
+"""Writes inference bundles: a person's weights and programs, as files that run without this package.
 
-    config.json                    versions that made it, hashes of the files, and each part's sizes and sampling tables
-    generate.py                    run_bundle.py of this folder: reads arrays, writes an .npz
-    body/weights.safetensors       one flat tree, "unet/conv_in/kernel"; float32
-    body/appearance.npy            a picture of the person for the image tower, uint8 [H W 3]; may be missing
-    body/NAME.stablehlo            one for each entry of `programs`
+    config.json                    package versions, file hashes, and each part's sizes and sampling tables
+    generate.py                    a copy of run_bundle.py: reads arrays, writes an .npz
+    body/weights.safetensors       a flat tree, "unet/conv_in/kernel"; float32
+    body/appearance.npy            the reference image, uint8 [H W 3]; optional
+    body/NAME.stablehlo            one per entry of `programs`
     head/...                       the same for the head, with `inpainting`
 
-Every program takes the part's weights (the safetensors file as it loads) and then arrays whose leading axis is a batch
-of any size; the number of frames in a window and the picture's size are fixed.
+Every program takes the part's weights (the content of the safetensors file), then arrays with a leading batch axis of
+any size. The number of frames in a window and the size of the pictures are fixed.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def write_bundle(
     folder: created, or replaced where it holds a bundle already.
     parts: "body", and "head" where there is one.
     platforms: some of `PLATFORMS`; each program runs on all of them.
-    pose_channels: the look-up of the body's pose channels; None where its pose branch takes the pose render alone. The
+    pose_channels: the look-up of the body's pose channels; None if its pose branch takes the pose render only. The
       head's pose branch takes a crop of these channels, so it has no look-up.
 
   Raises:
@@ -67,7 +67,7 @@ def write_bundle(
   with new_folder(folder, BUNDLE) as new:
     shutil.copyfile(run_bundle.__file__, new / "generate.py")
     settings = {name: _write_part(new / name, part, look_ups.get(name), platforms) for name, part in parts.items()}
-    # Without the script: it does the checking, and users may change it.
+    # Not the script: it verifies the hashes, and users may change it.
     written = sorted(path for name in parts for path in (new / name).iterdir())
     config = {
       "format": run_bundle.FORMAT,
@@ -82,30 +82,30 @@ def write_bundle(
 
 
 def check_bundle_target(folder: Path, platforms: Sequence[str]) -> None:
-  """Raises UserError for a folder or platforms that `write_bundle` would refuse; needs nothing to write."""
+  """Raises UserError for a folder or platforms that `write_bundle` would refuse."""
   for name in platforms:
     if name not in PLATFORMS:
       raise UserError(f'unknown platform "{name}": use some of {", ".join(PLATFORMS)}.{suggestion(name, PLATFORMS)}')
   if not platforms or len(set(platforms)) < len(platforms):
-    raise UserError(f"platforms {','.join(platforms) or 'none'}: name each of them once, such as cpu,cuda,tpu")
+    raise UserError(f"platforms {','.join(platforms) or 'none'}: name each one once, such as cpu,cuda,tpu")
   check_folder(folder, BUNDLE)
 
 
 def programs(
   part: Part, pose_channels: PoseChannels | None = None
 ) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-  """Returns {name: (function, shapes of its inputs after the weights)} of a part; shapes are without the batch axis.
+  """Returns {name: (function, shapes of its inputs after the weights)}; shapes are without the batch axis.
 
-  look_up      (where the pose branch takes more than the render) surface map uint8 [H W 3] -> channels uint8 [H W D]
-  pose_stem    pose render uint8 [H W 3], with `look_up` also its channels -> features [h w C0], once a frame
+  look_up      (if the pose branch takes more than the pose render) surface map uint8 [H W 3] -> channels uint8 [H W D]
+  pose_stem    pose render uint8 [H W 3], with `look_up` also its channels -> features [h w C0], once per frame
   denoiser     latents [T h w C], timestep int32, context [N D], {"pose": [T h w C0]} (for the head also "inpaint"
                [T h w 1+C]), mask of the frames that are not padding bool [T] -> prediction [T h w C]; the pose_channels
                scale is that of the settings
   encoder      picture in [-1, 1], [H W 3] -> scaled latent [h w C]
   decoder      scaled latent [h w C] -> picture in [0, 1], [H W 3], or smaller by the refiner's scale
-  refiner      (where there is one) such a picture, and what `pose_stem` takes -> the picture refined [H W 3]
+  refiner      (if there is one) a decoded picture, and the inputs of `pose_stem` -> the refined picture [H W 3]
   image_tower  picture uint8 [H W 3] -> context [N D]
-  inpainting   (head) picture in [-1, 1], mask of its pixels to keep bool [H W] -> channels [h w 1+C]
+  inpainting   (head) picture in [-1, 1], keep mask bool [H W] -> channels [h w 1+C]
   """
   networks, sample, model = part.networks, part.sample, part.networks.model
   picture, latent = _picture(part), _latent(part)
@@ -117,25 +117,25 @@ def programs(
     condition["inpaint"] = clip(model.unet.in_channels - model.unet.out_channels)
 
   more = model.controlnet.conditioning_channels - RENDER_CHANNELS
-  # Nothing is known of a person's texture where there is none: those channels are zero, and need no surface map.
-  unseen = pose_channels is not None and pose_channels.nothing_known
+  # Without a texture the looked-up channels are zero, and need no surface map.
+  empty = pose_channels is not None and pose_channels.nothing_known
 
-  def refiner(weights, decoded, pose, *seen):
-    return jnp.clip(networks.refine(weights, decoded, pose, *(to_unit(channels) for channels in seen)), 0, 1)
+  def refiner(weights, decoded, pose, *looked_up):
+    return jnp.clip(networks.refine(weights, decoded, pose, *(to_unit(channels) for channels in looked_up)), 0, 1)
 
-  def pose_stem(weights, pose, *seen):
-    if unseen:
-      seen = (jnp.zeros((*pose.shape[:-1], more), jnp.uint8),)
-    return networks.embed_pose(weights, pose[:, None], *(to_unit(channels)[:, None] for channels in seen))[:, 0]
+  def pose_stem(weights, pose, *looked_up):
+    if empty:
+      looked_up = (jnp.zeros((*pose.shape[:-1], more), jnp.uint8),)
+    return networks.embed_pose(weights, pose[:, None], *(to_unit(channels)[:, None] for channels in looked_up))[:, 0]
 
   def denoiser(weights, *inputs):
     return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
 
   flags = array((sample.window,), jnp.bool_)
   pixels, image, latents = array(picture, jnp.float32), array(picture, jnp.uint8), array(latent, jnp.float32)
-  seen = (image, array((*picture[:2], more), jnp.uint8)) if more and not unseen else (image,)
+  stem_inputs = (image, array((*picture[:2], more), jnp.uint8)) if more and not empty else (image,)
   functions = {
-    "pose_stem": (pose_stem, seen),
+    "pose_stem": (pose_stem, stem_inputs),
     "denoiser": (denoiser, (clip(latent[2]), array((), jnp.int32), context, condition, flags)),
     "encoder": (networks.encode, (pixels,)),
     "decoder": (networks.decode, (latents,)),
@@ -143,8 +143,8 @@ def programs(
   }
   if networks.refiner is not None:
     decoded = array((picture[0] // model.scale, picture[1] // model.scale, 3), jnp.float32)
-    functions["refiner"] = (refiner, (decoded, *seen))
-  if pose_channels is not None and not unseen:
+    functions["refiner"] = (refiner, (decoded, *stem_inputs))
+  if pose_channels is not None and not empty:
     functions["look_up"] = (functools.partial(_look_up, pose_channels.kind), (image,))
   if networks.inpaints:
     functions["inpainting"] = (networks.inpaint_condition, (pixels, array(picture[:2], jnp.bool_)))
@@ -161,13 +161,13 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
 
   def program(flat, *inputs):
     weights = unflatten_dict({tuple(name.split("/")): leaf for name, leaf in flat.items()})
-    # vmap over single examples: code in the networks could not compare a symbolic batch size with a number.
+    # vmap over single examples, since the networks' code cannot compare a symbolic batch size with a number.
     one = lambda *example: function(weights, *jax.tree.map(lambda leaf: leaf[None], example))[0]
     return jax.vmap(one)(*inputs)
 
   batched = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), inputs)
   limit = jax.config.jax_traceback_in_locations_limit
-  jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain paths of this machine
+  jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain local paths
   try:
     with sharding.choosing_when_run():
       return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
@@ -197,7 +197,7 @@ def _write_part(
 
 
 def _sampling(part: Part) -> dict[str, Any]:
-  """Returns everything that sampling needs beside the weights; tables hold the library's float32 numbers exactly."""
+  """Returns what sampling needs beside the weights; tables hold the library's float32 values exactly."""
   sample, model = part.sample, part.networks.model
   rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
   null = jnp.asarray(part.weights["null_context"])
@@ -228,9 +228,9 @@ def _sampling(part: Part) -> dict[str, Any]:
 
 
 def _clean_coefficients(prediction_type: str, alpha: NdArray, sigma: NdArray) -> tuple[NdArray, NdArray]:
-  """(a, b) of each step, with which the clean latent is a * sample + b * prediction.
+  """Returns (a, b) of each step, for which the clean latent is a * sample + b * prediction.
 
-  alpha is 0 at the first step of a schedule with zero terminal SNR, where epsilon says nothing of the clean latent.
+  alpha is 0 at the first step of a schedule with zero terminal SNR, where epsilon does not determine the clean latent.
   """
   if prediction_type == "epsilon":
     return 1 / alpha, -sigma / alpha
@@ -257,8 +257,8 @@ def _file_hash(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _earlier(folder: Path) -> set[str]:
-  """Names of the files in a bundle of an earlier version, which left no list; it names most of them and their sizes."""
+def _legacy_files(folder: Path) -> set[str]:
+  """Returns the files of a bundle written before folders had lists; its config.json names most, with their sizes."""
   try:
     config = read_json(folder / "config.json")
     if not str(config["format"]).startswith("anchor_jax bundle"):
@@ -269,4 +269,4 @@ def _earlier(folder: Path) -> set[str]:
   return not_newer(folder, {*names, "generate.py", "config.json"}, "config.json")
 
 
-BUNDLE = FolderKind("bundle", _earlier)  # what `write_bundle` replaces
+BUNDLE = FolderKind("bundle", _legacy_files)  # the folders that `write_bundle` replaces

@@ -1,7 +1,7 @@
-"""Converts folders of diffusers and transformers for training, and trained people back into such folders.
+"""Converts models of diffusers and transformers for training, and trained people into folders of diffusers models.
 
-A source is a pipeline's folder (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/), one model's, or a
-single file of latent diffusion; to go out also a workdir of training. Nothing is written unless every key of every
+A source is a folder of a pipeline (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model,
+or a single file of latent diffusion; `to_diffusers` also takes a workdir. Nothing is written unless every key of every
 model fits.
 """
 
@@ -32,11 +32,11 @@ from anchor_jax.store.derive import add_derived_models
 
 @dataclasses.dataclass(frozen=True)
 class FileChoice:
-  """What to read of single files, and what to add to the networks of the source.
+  """Options for single files, and adapters to merge.
 
   Attributes:
     averaged, prediction: see `open_single_file`.
-    loras: (file of adapters, strength), added one after the other.
+    loras: (file of adapters, strength), merged in this order.
   """
 
   averaged: bool = False
@@ -44,7 +44,7 @@ class FileChoice:
   loras: Sequence[tuple[Path, float]] = ()
 
 
-AS_IT_IS = FileChoice()
+DEFAULT_CHOICE = FileChoice()
 
 
 def from_diffusers(
@@ -57,25 +57,26 @@ def from_diffusers(
   make_head: bool = False,
   stem_widths: tuple[int, ...] = (16, 32, 96, 256),
   dtype: str | None = None,
-  choice: FileChoice = AS_IT_IS,
+  choice: FileChoice = DEFAULT_CHOICE,
 ) -> ModelFolder | None:
-  """Writes the folder of models that --config.init takes; returns what is in it (None for a single model).
+  """Writes a folder of models for --config.init; returns its content (None for a single model).
 
   Args:
-    source: a pipeline's folder or one model's, or a single .safetensors: a whole model, one network, or adapters, which
-      are written under diffusers' names.
-    target: created, or replaced where it holds models already.
-    image_encoder: folder of that model, where the pipeline has none.
-    controlnet: folder or file of that model, where the pipeline has none.
+    source: a folder of a pipeline or one model, or a single .safetensors: a complete model, one network, or adapters,
+      which are written under diffusers' names.
+    target: created, or replaced if it holds models.
+    image_encoder: folder of that model, if the pipeline has none.
+    controlnet: folder or file of that model, if the pipeline has none.
     head: an inpainting pipeline (or UNet) for the head, or a single file of one.
-    make_controlnet: make a pose branch from each UNet that has none.
-    make_head: make a head UNet from the body's.
+    make_controlnet: derive a pose branch for each UNet without one.
+    make_head: derive a head UNet from the body's.
     stem_widths: channels of the new pose branches' stems.
     dtype: "float32", "float16", "bfloat16", or None for the types in the files.
-    choice: of single files.
+    choice: options for single files.
 
   Raises:
-    UserError: something cannot be read; all missing, unexpected and mis-shaped keys are named, nothing is written.
+    UserError: something cannot be read. The message names all missing, unexpected and mis-shaped keys; nothing is
+      written.
   """
   _check(source, target, image_encoder, controlnet, head, *(file for file, _ in choice.loras))
   if is_single_file(source) and holds_lora(tensors := open_tensors(source)):
@@ -93,14 +94,14 @@ def from_diffusers(
     models, single = open_folder(source), None
   if single is not None:
     if choice.loras:
-      raise UserError(f"{source} holds one network alone: give a whole model, to which --lora is added")
+      raise UserError(f"{source} holds a single network: give a complete model for --lora")
     assert single.config is not None
     with new_folder(target, MODELS) as folder:
       save_tensors(folder, single.config, single.tensors, dtype)
     return None
   if not is_single_file(source) and (choice.averaged or choice.prediction):
-    raise UserError(f"{source} is a folder, which has one set of weights and says what they predict: leave --ema and"
-                    " --prediction out")  # fmt: skip
+    raise UserError(f"{source} is a folder, which has one set of weights and says what they predict: omit --ema and"
+                    " --prediction")  # fmt: skip
   for file, strength in choice.loras:
     merge_lora(models, read_lora(file, open_tensors(file)), strength, file)
   if image_encoder is not None:
@@ -124,7 +125,7 @@ def from_diffusers(
 
 
 def _network(path: Path, kind: type[UNetConfig] | type[ControlNetConfig]) -> StoredModel:
-  """The network of a class in its folder or in a single file."""
+  """Returns the network of a class from its folder or a single file."""
   if is_single_file(path):
     return open_network(path, kind)
   config = load_network_config(path, kind)
@@ -134,18 +135,18 @@ def _network(path: Path, kind: type[UNetConfig] | type[ControlNetConfig]) -> Sto
 def to_diffusers(
   source: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest", base: str = ""
 ) -> ModelFolder | None:
-  """Writes folders that diffusers and transformers load; returns what is in them (None for a single model).
+  """Writes folders that diffusers and transformers load; returns their content (None for a single model).
 
-  What body and head have alike is written once; where they differ, null contexts too, each has its own. Networks are
-  written alone, not what is known of the person: her picture, and texture and room (config.data.appearance).
+  Models that are equal in body and head, null contexts included, are written once. Only networks are written, without
+  the person's reference image and texture.
 
   Args:
     source: a workdir, a folder of adapters, a folder of models or one model's.
-    target: created, or replaced where it holds models already.
-    weights: "ema" for a workdir's averaged weights where there are any, "raw" for the others.
+    target: created, or replaced if it holds models.
+    weights: "ema" for a workdir's averaged weights if it has any, "raw" for the last ones.
     dtype: as in `from_diffusers`.
     step: of a workdir: newest, best or a number.
-    base: the weights that adapters change, where they aren't those that training started from.
+    base: the weights that adapters change; empty for those that training started from.
 
   Raises:
     UserError: as in `from_diffusers`.
@@ -157,7 +158,7 @@ def to_diffusers(
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
   _check(source, target, Path(base) if base else None)
   choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
-  # An autoencoder alone is a folder of models too; beside a body it is the one that the body was trained with.
+  # A lone autoencoder is converted too; beside a body it is the one that the body was trained with.
   parts = {part: read_part(source, part, choice) for part in trained if part in PARTS or len(trained) == 1}
   models = ModelFolder.of_parts(
     {
@@ -173,11 +174,11 @@ def to_diffusers(
 def to_adapters(
   workdir: Path, target: Path, weights: str = "ema", dtype: str | None = None, step: str = "newest"
 ) -> list[str]:
-  """Writes what a workdir's parts learned as adapters, without the networks that these change; returns the parts.
+  """Writes the adapters of a workdir's parts, without the networks that they change; returns the parts' names.
 
   Args:
     workdir: of runs with config.lora.rank.
-    target: created, or replaced where it holds adapters already.
+    target: created, or replaced if it holds adapters.
     weights, dtype, step: as in `to_diffusers`.
 
   Raises:
@@ -197,13 +198,13 @@ def to_adapters(
   return parts
 
 
-def _check(source: Path, target: Path, *others: Path | None) -> None:
-  """Refuses a source that is none and a target whose replacement would delete an input or anything but our models."""
+def _check(source: Path, target: Path, *other_inputs: Path | None) -> None:
+  """Raises UserError for a missing source, or a target whose replacement would delete an input or files of others."""
   if not source.is_dir() and not is_single_file(source):
     raise UserError(f"no folder or file {source}")
-  inside = Path(os.path.realpath(target))  # unlike Path.resolve, it leaves links that lead in a circle to the readers
-  for given in (source, *others):
-    outside = given and Path(os.path.realpath(given))
-    if outside and (inside == outside or outside.is_relative_to(inside)):
-      raise UserError(f"{target} holds what is to be converted; choose another folder")
+  inside = Path(os.path.realpath(target))  # unlike Path.resolve, accepts loops of links, which readers report
+  for path in (source, *other_inputs):
+    resolved = path and Path(os.path.realpath(path))
+    if resolved and resolved.is_relative_to(inside):
+      raise UserError(f"{target} holds an input of the conversion; choose another folder")
   check_models_target(target)

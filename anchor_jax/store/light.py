@@ -1,6 +1,6 @@
-"""Light decoders on disk: LIGHT_DECODER/config.json and weights, beside the networks that come with the package.
+"""Reads and writes light decoders: a folder light_decoder/ with config.json and weights.
 
-Each was made for one autoencoder and decodes the latents of no other; its configuration has that one's hash.
+Each is trained for one autoencoder, whose latents it decodes and whose hash its configuration has.
 """
 
 import dataclasses
@@ -18,37 +18,37 @@ from anchor_jax.formats.diffusers import load_model, save_model
 from anchor_jax.formats.folders import MODELS
 from anchor_jax.formats.tensors import weights_hash
 
-LIGHT = "light_decoder"  # its role, and its key among the weights of a part
+LIGHT = "light_decoder"  # its role, and its key in a part's weights
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredLightDecoder:
-  """A light decoder read from a folder.
+  """A light decoder and its weights.
 
   Attributes:
-    config: the architecture, and the autoencoder that it stands in for.
-    params: float32, numpy.
+    config: the architecture, and the hash of the autoencoder it replaces.
+    params: numpy, float32.
   """
 
   config: LightDecoderConfig
   params: PyTree
 
   def check(self, vae: PyTree) -> None:
-    """Raises UserError unless these are the parameters of the autoencoder that it was made for."""
+    """Raises UserError unless these are the parameters of the autoencoder it was trained for."""
     if self.config.autoencoder != autoencoder_hash(vae):
       raise UserError(
-        "the light decoder was made for another autoencoder than this person's: make one for hers with"
-        " python -m anchor_jax.distil, or leave --decoder out"
+        "the light decoder was trained for another autoencoder than this person's: train one for it with"
+        " python -m anchor_jax.distil, or omit --decoder"
       )
 
 
 def autoencoder_hash(vae: PyTree) -> str:
-  """Names an autoencoder by its parameters in float32."""
+  """Returns the hash of an autoencoder's parameters in float32."""
   return weights_hash({"vae": vae})
 
 
 def read_light_decoder(choice: str | Path = "light") -> StoredLightDecoder:
-  """Reads a light decoder: a folder that `distil` wrote, or "light", the one that comes with the package.
+  """Returns the light decoder in a folder that `distil` wrote, or the package's own for "light".
 
   Raises:
     UserError: there is none, or it can't be read.
@@ -63,6 +63,6 @@ def read_light_decoder(choice: str | Path = "light") -> StoredLightDecoder:
 
 
 def write_light_decoder(folder: Path, light: StoredLightDecoder, dtype: str = "float16") -> None:
-  """Writes a light decoder to FOLDER/light_decoder; raises UserError where that can't be written or replaced."""
+  """Writes a light decoder to FOLDER/light_decoder; raises UserError if that can't be written or replaced."""
   with new_folder(folder / LIGHT, MODELS) as new:
     save_model(new, light.config, light.params, dtype)

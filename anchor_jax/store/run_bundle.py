@@ -1,8 +1,8 @@
-"""Generates a clip with the bundle that this file is in: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
+"""Generates a clip with the bundle that contains this file: python BUNDLE/generate.py IN.npz OUT.npz [SEED].
 
-In: `pose` uint8 [T H W 3]; where there is a body/look_up.stablehlo also `surface` uint8 [T H W 3], the surface maps;
-`appearance` uint8 [H W 3] to replace body/appearance.npy, and `noise` float32 [h w C] to replace the seed's.
-Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body alone, without the head's repainted face.
+In: `pose` uint8 [T H W 3]; with body/look_up.stablehlo also `surface` uint8 [T H W 3], the surface maps; optionally
+`appearance` uint8 [H W 3] in place of body/appearance.npy, and `noise` float32 [h w C] in place of the seed's.
+Out: `frames` uint8 [T H W 3], `latents` float32 [T h w C]. The body only, without the head's repainted face.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ FORMAT, PICTURE = "anchor_jax bundle 1", "appearance.npy"
 
 
 def open_bundle(folder):
-  """Returns the body's settings, weights and functions. Raises ValueError or OSError for a bundle that was changed."""
+  """Returns the body's settings, weights and functions. Raises ValueError or OSError for a damaged bundle."""
   config = json.loads((folder / "config.json").read_text())
   if not isinstance(config, dict) or config.get("format") != FORMAT:
-    raise ValueError(f'{folder} is no "{FORMAT}"')
+    raise ValueError(f'{folder} is not a "{FORMAT}"')
   if config.pop("sha256", "") != hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest():
     raise ValueError(f"{folder}/config.json is damaged, export the bundle again")
   for name, listed in config["files"].items():
@@ -32,14 +32,14 @@ def open_bundle(folder):
     if found != listed["sha256"]:
       raise ValueError(f"{folder / name} is damaged, export the bundle again")
   if jax.__version_info__ < tuple(config["jax_at_least"]):
-    raise ValueError(f"jax {jax.__version__} is too old for this bundle, which {config['made_by']} made")
+    raise ValueError(f"jax {jax.__version__} is too old for this bundle, written by {config['made_by']}")
   read = lambda name: export.deserialize(bytearray((folder / f"body/{name}.stablehlo").read_bytes())).call
   call = {name: jax.jit(read(name)) for name in config["parts"]["body"]["programs"]}
   return config["parts"]["body"], jax.device_put(load_file(folder / "body/weights.safetensors")), call
 
 
 def plan_windows(body, length):
-  """Returns, for the frames of all windows [K T]: their numbers, masks of real ones, and weights in the mean."""
+  """Returns, for the frames of all windows [K T]: their numbers, masks without padding, and weights in the mean."""
   window, overlap, tail = body["window"], body["overlap"], body["tail"]
   around = tail == "loop" and length > window
   end = {"ragged": length, "moved_back": max(1, length - overlap), "loop": length if around else 1}[tail]
@@ -52,7 +52,7 @@ def plan_windows(body, length):
 
 
 def check_target(source, target):
-  """Returns where to write before it is complete. Raises ValueError where that would lose something."""
+  """Returns the temporary path of the output. Raises ValueError if writing would overwrite other files."""
   partial = target.with_name(f"{target.stem}.partial.npz")
   if target.suffix != ".npz":
     raise ValueError(f"{target}: name a file that ends in .npz")
@@ -95,7 +95,7 @@ def main(folder, source, target, seed="0"):
     x, before = at["from_sample"][i] * x + at["from_clean"][i] * clean + at["from_previous"][i] * before, clean
   frames = pieces("refiner", pieces("decoder", x), *seen) if "refiner" in call else pieces("decoder", x)
   if not (jnp.isfinite(x).all() and jnp.isfinite(frames).all()):
-    raise ValueError("the networks' pictures are no finite numbers: give other noise, or export the person again")
+    raise ValueError("the networks' pictures are not finite: use other noise, or export the person again")
   np.savez(partial, latents=x, frames=np.uint8(jnp.round(frames * 255)))
   partial.replace(target)
 

@@ -1,4 +1,4 @@
-"""Writes trained parts so that they can be read without their workdir: as a folder of models, or as adapters."""
+"""Writes trained parts that can be read without their workdir: as a folder of models, or as adapters."""
 
 import shutil
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from anchor_jax.texture.stored import write_texture
 
 
 def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
-  """Writes a person as a folder of diffusers models, from which `read_part` gives equal parts bit for bit.
+  """Writes a person as a folder of diffusers models, from which `read_part` restores the parts bit for bit.
 
-  Beside the models (float32), each part's folder holds config.json (settings), step.json, appearance.png and, where
-  the part needs it, appearance.safetensors.
+  In addition to the models (float32), each part's folder holds config.json (settings), step.json, appearance.png and,
+  if the part needs a texture, appearance.safetensors. Light decoders are not saved.
 
   Args:
-    folder: created, or replaced where it holds models already.
-    parts: "body", and "head" where there is one.
+    folder: created, or replaced if it holds models.
+    parts: "body", and optionally "head".
 
   Raises:
     UserError: `folder` holds something else, or cannot be written.
@@ -57,16 +57,16 @@ def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
 def write_adapters(
   workdir: Path, part: str, target: Path, choice: CheckpointChoice = NEWEST, dtype: str = "float32"
 ) -> None:
-  """Writes what a run with config.lora learned to TARGET/PART, without the networks that the adapters change.
+  """Writes the adapters of a run with config.lora to TARGET/PART, without the networks that they change.
 
-  Settings, appearance.png and, where the part needs it, appearance.safetensors are copied.
+  Settings, appearance.png and, if the part needs a texture, appearance.safetensors are copied.
 
   Raises:
     UserError: the part was not trained with adapters, or one of those files is missing.
   """
   config = read_settings(workdir / part)
   if not config.lora.rank:
-    raise UserError(f"{workdir / part} was trained without adapters: only a run with --config.lora.rank=N has adapters")
+    raise UserError(f"{workdir / part} was trained without adapters: train with --config.lora.rank=N")
   trained, step = read_weights(workdir / part, choice.averaged, choice.step)
   frozen = read_base(workdir / part, config)
   scaled = jax.tree_util.tree_map_with_path(

@@ -1,6 +1,6 @@
-"""Reads a person's parts, and the weights that a run starts from, wherever they are stored.
+"""Reads a person's parts, and the weights that a run starts from.
 
-That is a workdir, a folder of adapters, a folder of models (see roles.py), or "studio" for the weights in the package.
+Sources are workdirs, folders of adapters, folders of models (see roles.py), and "studio" for the package's weights.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ from anchor_jax.store.restart import has_checkpoint
 from anchor_jax.store.workdir import PARTS, read_reference_image, read_weights, texture_of_part
 from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
 
-STEP = "step.json"  # in a part's folder of a person that was saved as a folder of models
-# The networks of body and head: the keys of their weights.
+STEP = "step.json"  # in a part's folder of a saved person
+# The networks of body and head, which are the keys of their weights.
 _NETWORKS = ("unet", "controlnet", "null_context", "vae", "image_encoder")
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointChoice:
-  """Which of a part's weights to read.
+  """A choice among a part's weights.
 
   Attributes:
-    averaged: of a workdir the averaged weights, where there are any.
-    step: of a workdir, see `read_weights`.
-    base: of a folder of adapters, the weights that they are added to (as for config.init); by default those that
-      training started from.
+    averaged: for a workdir, whether to read the averaged weights if there are any.
+    step: for a workdir, see `read_weights`.
+    base: for a folder of adapters, the weights they are merged into (as for config.init); empty for those that training
+      started from.
   """
 
   averaged: bool = True
@@ -59,10 +59,10 @@ NEWEST = CheckpointChoice()
 
 
 def parts_in(path: str | Path) -> tuple[str, ...]:
-  """Which of "vae", "body" and "head" `read_part` can read at `path`.
+  """Returns which of "vae", "body" and "head" `read_part` can read at `path`.
 
   Args:
-    path: a workdir, a folder of adapters, a folder of models, or "studio" for the shipped weights.
+    path: a workdir, a folder of adapters, a folder of models, or "studio" for the package's weights.
 
   Raises:
     UserError: no such folder.
@@ -74,31 +74,31 @@ def parts_in(path: str | Path) -> tuple[str, ...]:
 
 
 def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) -> Part:
-  """Reads one part of a person.
+  """Returns one part of a person.
 
   Args:
     path: as for `parts_in`.
     part: "vae", "body" or "head".
-    choice: which of a workdir's checkpoints, and what adapters are added to.
+    choice: a workdir's checkpoint, or the base of adapters.
 
   Raises:
-    UserError: it isn't there, or its files do not fit together.
+    UserError: there is no such part, or its files do not fit together.
   """
   folder = _folder(path)
   if not is_workdir(folder) and any(find_place(folder, part, role) for part in PARTS for role in ROLES):
-    read = _read_saved(folder, part, choice)
-    if is_shipped(path) and part != "vae":  # sampled as the config that fine-tunes them says
+    saved = _read_saved(folder, part, choice)
+    if is_shipped(path) and part != "vae":  # these sample with the settings of their fine-tuning config
       sample = load_config(f"studio_finetune.py:{part}").sample
-      read = dataclasses.replace(read, config=dataclasses.replace(read.config, sample=sample))
-    return read
+      saved = dataclasses.replace(saved, config=dataclasses.replace(saved.config, sample=sample))
+    return saved
   config = read_settings(folder / part)
   if (folder / part / LORA_FILE).exists():
     if choice.step != "newest" or not choice.averaged:
-      raise UserError(f"{folder} holds adapters of one step alone: leave --checkpoint-step and --weights out")
+      raise UserError(f"{folder} holds adapters of a single step: omit --checkpoint-step and --weights")
     networks, weights, step = _read_adapted(folder / part / LORA_FILE, config, choice.base)
   else:
     if choice.base:
-      raise UserError(f"--base={choice.base} is for adapters alone, and {folder} holds all weights: leave it out")
+      raise UserError(f"--base={choice.base} is for adapters only, and {folder} holds all weights: omit it")
     trained, step = read_weights(folder / part, choice.averaged, choice.step)
     frozen = read_base(folder / part, config)
     networks, weights = Networks(config.model, config.dtype), _merge(frozen, trained, config.lora)
@@ -108,20 +108,20 @@ def read_part(path: str | Path, part: str, choice: CheckpointChoice = NEWEST) ->
 def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   """Returns the networks and weights that a run starts from, by config.init.
 
-  Networks found there keep their sizes, which replace those in config.model; all others that the run needs are random,
-  by config.seed. With config.lora.rank, "lora" holds new adapters.
+  Sizes of networks found there replace those in config.model; other networks that the run needs are random, by
+  config.seed. With config.lora.rank, "lora" holds new adapters.
 
   Raises:
-    UserError: config.init names no folder, holds nothing for this part, or a pose branch that config.data.appearance
-      does not go with.
+    UserError: config.init is not a folder, holds nothing for this part, or holds a pose branch that does not fit
+      config.data.appearance.
   """
   sizes, weights = {}, {}
   if config.init:
     folder = folder_of(config.init)
     sizes, weights = _read_trained(folder, config.part) if is_workdir(folder) else read_models(folder, config.part)
     for name in sizes.keys() & weights.keys():  # a run may choose remat, temporal layers, ...
-      asked = config.model.own_refiner if name == "refiner" else getattr(config.model, name)
-      model = with_own_fields(Model(sizes[name], weights[name]), asked or sizes[name])
+      run_as = config.model.own_refiner if name == "refiner" else getattr(config.model, name)
+      model = with_own_fields(Model(sizes[name], weights[name]), run_as or sizes[name])
       sizes[name], weights[name] = model.config, model.params
   if config.model.own_refiner is None and (config.model.refiner is None or "refiner" not in weights):
     sizes["refiner"] = None
@@ -132,26 +132,26 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   check_model(model, config.part)
   if "controlnet" in weights:
     channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
-    kept = shared_channels(config.data.appearance, channels)
-    if kept is not None and kept < model.controlnet.conditioning_channels:
+    shared = shared_channels(config.data.appearance, channels)
+    if shared is not None and shared < model.controlnet.conditioning_channels:
       _check_new_channels(config, kind_of(channels) or "")
-    weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels, kept)
+    weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels, shared)
   networks = Networks(model, config.dtype)
   missing = [name for name in _needed(config.part, model) if name not in weights]
   if missing:
 
     def random_weights(key):
-      made = networks.init(key)
-      return {name: made[name] for name in missing}
+      initial = networks.init(key)
+      return {name: initial[name] for name in missing}
 
-    # XLA's optimiser would take a minute over a program that runs once.
-    quick = {"xla_backend_optimization_level": 0}
-    weights |= jax.jit(random_weights, compiler_options=quick)(jax.random.key(config.seed))
+    # Optimizing a program that runs once would take XLA a minute.
+    options = {"xla_backend_optimization_level": 0}
+    weights |= jax.jit(random_weights, compiler_options=options)(jax.random.key(config.seed))
   return networks, with_adapters(weights, config)
 
 
 def ends_at_noise(schedule: ScheduleConfig) -> ScheduleConfig:
-  """Returns the schedule of velocities with the same steps whose last one is pure noise (Lin et al. 2024)."""
+  """Returns the schedule with velocity prediction and a last step of pure noise (Lin et al. 2024)."""
   return dataclasses.replace(
     schedule,
     prediction_type="v_prediction",
@@ -162,10 +162,10 @@ def ends_at_noise(schedule: ScheduleConfig) -> ScheduleConfig:
 
 
 def with_pose_channels(config: RunConfig) -> ModelConfig:
-  """Returns the sizes with as many channels in the pose branch as config.data.appearance asks for.
+  """Returns the sizes, with the number of input channels of the pose branch that config.data.appearance needs.
 
   Raises:
-    UserError: the pose branch has been trained for other channels.
+    UserError: the pose branch was trained with other channels.
   """
   kind, branch = config.data.appearance, config.model.controlnet
   if shared_channels(kind, branch.conditioning_channels) is None:
@@ -178,18 +178,18 @@ def with_pose_channels(config: RunConfig) -> ModelConfig:
 
 
 def _check_new_channels(config: RunConfig, before: str) -> None:
-  """Raises UserError where adapters are to be trained and none could make the pose branch see channels new to it."""
+  """Raises UserError if the pose branch has new input channels and no adapter is trained for them."""
   stem = "/controlnet_cond_embedding/conv_in"
   adapted = "controlnet" in config.lora.networks and any(stem.endswith(f"/{name}") for name in config.lora.targets)
   if config.lora.rank and not adapted:
     raise UserError(
       f'config.data.appearance="{config.data.appearance}" gives the pose branch channels that it has not been trained'
-      f' with, and adapters leave its stem as it is: set it to "{before}", or start from other weights'
+      f' with, and adapters do not change its stem: set it to "{before}", or start from other weights'
     )
 
 
 def read_base(folder: Path, config: RunConfig) -> PyTree:
-  """Returns the networks that a part's run does not train, as it wrote them to FOLDER/base.
+  """Returns the frozen networks of a part's run, which it saved in FOLDER/base.
 
   Raises:
     UserError: one of them is missing or damaged.
@@ -197,33 +197,34 @@ def read_base(folder: Path, config: RunConfig) -> PyTree:
   base, names = folder / "base", frozen_names(config)
   if not names:
     return {}
-  again = "copy the workdir again, or train this part again"
+  remedy = "copy the workdir again, or train this part again"
   if not base.is_dir():
-    raise UserError(f"{base} is missing, with the networks that were not trained: {again}")
+    raise UserError(f"{base} is missing, with the networks that were not trained: {remedy}")
   if damage := find_damage(base):
-    raise UserError(f"{base} is damaged ({damage}): {again}")
+    raise UserError(f"{base} is damaged ({damage}): {remedy}")
   if missing := [name for name in names if find_place(base, config.part, name) is None]:
-    raise UserError(f"{base} lacks {', '.join(missing)}: {again}")
+    raise UserError(f"{base} lacks {', '.join(missing)}: {remedy}")
   return read_models(base, config.part)[1]
 
 
 def resumed_weights(folder: Path, config: RunConfig) -> tuple[Networks, PyTree]:
-  """Returns the networks and weights that a part's run goes on with, from its own folder alone.
+  """Returns the networks and weights with which a part's run resumes, from its own folder only.
 
   Args:
     folder: WORKDIR/PART, with a checkpoint.
     config: its settings, with the sizes of its networks.
 
   Returns:
-    The networks; and weights as of `initial_weights`, of which the trained ones are zeros, for `Checkpoints.restore`.
+    The networks; and weights as from `initial_weights`, with zeros for the trained ones, which `Checkpoints.restore`
+    fills in.
 
   Raises:
-    UserError: an untrained network is missing or damaged.
+    UserError: a frozen network is missing or damaged.
   """
   networks, names = Networks(config.model, config.dtype), _needed(config.part, config.model)
-  kept = read_base(folder, config)
+  frozen = read_base(folder, config)
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
-  weights = {name: kept.get(name) for name in names}
+  weights = {name: frozen.get(name) for name in names}
   for name in names:
     if weights[name] is None:
       weights[name] = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[name])
@@ -231,14 +232,14 @@ def resumed_weights(folder: Path, config: RunConfig) -> tuple[Networks, PyTree]:
 
 
 def with_adapters(weights: PyTree, config: RunConfig) -> PyTree:
-  """Returns the weights, with new adapters as "lora" where the run trains adapters; a pure function of config.seed."""
+  """Returns the weights, with new adapters as "lora" if the run trains adapters; depends only on config.seed."""
   if not config.lora.rank:
     return weights
   return {**weights, "lora": init_lora(jax.random.fold_in(jax.random.key(config.seed), 1), weights, config.lora)}
 
 
 def trained_keys(config: RunConfig) -> tuple[str, ...]:
-  """Names of the networks that a run trains; the others are frozen."""
+  """Returns the names of the networks that a run trains; the others are frozen."""
   if config.part == "vae":
     return ("vae",)
   networks = ("lora",) if config.lora.rank else ("unet", "controlnet")
@@ -249,17 +250,17 @@ def trained_keys(config: RunConfig) -> tuple[str, ...]:
 
 
 def frozen_names(config: RunConfig) -> tuple[str, ...]:
-  """Names of the networks that a run needs and doesn't train."""
+  """Returns the names of the networks that a run needs and does not train."""
   return tuple(name for name in _needed(config.part, config.model) if name not in trained_keys(config))
 
 
 def _needed(part: str, model: ModelConfig) -> tuple[str, ...]:
-  """Names of the networks that a run has weights of; the autoencoder is trained without any other."""
+  """Returns the names of a run's networks; the autoencoder is trained without the others."""
   return ("vae",) if part == "vae" else _NETWORKS + ("refiner",) * (model.own_refiner is not None)
 
 
 def write_folder(folder: Path, networks: Networks, weights: PyTree, names: tuple[str, ...], dtype: str) -> None:
-  """Writes the named networks and the noise schedule as a folder of models, all of them shared, and a list of them."""
+  """Writes the named networks and the noise schedule as shared models of a folder, with a list of its files."""
   folder.mkdir(parents=True, exist_ok=True)
   models = stored_models(networks.model, {name: weights[name] for name in names})
   write_models(folder, ModelFolder.of_parts({SHARED: models}), dtype)
@@ -272,7 +273,7 @@ def is_workdir(folder: Path) -> bool:
 
 
 def has_weights(folder: Path) -> bool:
-  """Whether a part's folder, in a workdir or among adapters, holds weights that another run can start from."""
+  """Whether a part's folder, of a workdir or adapters, holds weights that another run can start from."""
   return has_checkpoint(folder) or (folder / LORA_FILE).exists()
 
 
@@ -281,7 +282,7 @@ def _is_trained(folder: Path) -> bool:
 
 
 def _folder(path: str | Path) -> Path:
-  """The folder that a user names, which exists; see shipped.py."""
+  """Returns the existing folder that a user names; see shipped.py."""
   folder = folder_of(path)
   if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
     raise UserError(
@@ -291,22 +292,24 @@ def _folder(path: str | Path) -> Path:
 
 
 def _missing(folder: Path, part: str) -> list[str]:
-  """Names of the networks that a folder of models lacks to be read as `part`."""
+  """Returns the names of the networks that `part` needs and a folder of models lacks."""
   found = {name: find_place(folder, part, name) for name in (("vae",) if part == "vae" else _NETWORKS)}
-  if part == "head" and found["unet"] and found["unet"].part == SHARED:  # it has too few input channels for the head
+  if (
+    part == "head" and found["unet"] and found["unet"].part == SHARED
+  ):  # the body's UNet lacks the head's input channels
     found["unet"] = None
   return [name for name, place in found.items() if place is None]
 
 
 def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
-  """Reads a part of a folder of models, with or without what `write_person` adds to one."""
+  """Returns a part from a folder of models, with or without the files that `write_person` adds."""
   if choice.step != "newest" or choice.base:
-    raise UserError(f"{folder} holds models without checkpoints: leave --checkpoint-step and --base out")
+    raise UserError(f"{folder} holds models without checkpoints: omit --checkpoint-step and --base")
   if missing := _missing(folder, part):
-    adds = "python -m anchor_jax.convert from-diffusers adds what is missing"
-    raise UserError(f"{folder} holds no {part}, it lacks {', '.join(missing)}: {adds}")
+    remedy = "python -m anchor_jax.convert from-diffusers adds missing networks"
+    raise UserError(f"{folder} holds no {part}, it lacks {', '.join(missing)}: {remedy}")
   sizes, weights = read_models(folder, part)
-  saved = (folder / part / STEP).exists()  # else there are no settings: vae/config.json is the network's
+  saved = (folder / part / STEP).exists()  # else there are no settings; vae/config.json is the network's
   config = (
     read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(appearance=_kind(part, sizes)))
   )
@@ -319,7 +322,7 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
 
 
 def _kind(part: str, sizes: Mapping[str, Any]) -> str:
-  """config.data.appearance of models that come without settings, by the channels that their pose branch takes."""
+  """Returns config.data.appearance for models without settings, from the pose branch's number of input channels."""
   branch = sizes.get("controlnet")
   return "" if part == "vae" or branch is None else kind_of(branch.conditioning_channels) or ""
 
@@ -330,15 +333,15 @@ def _stored_part(
   kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
   if config.part != "vae" and channels != branch_channels(kind):
     raise UserError(
-      f"the pose branch in {folder} takes {channels} channels, and nothing there says of what: save the person again"
-      " from her workdir"
+      f"the pose branch in {folder} takes {channels} channels of an unknown kind: save the person again from the"
+      " workdir"
     )
   check_model(networks.model, config.part)
   return Part(config, networks, weights, step, reference_image, texture_of_part(folder, kind))
 
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:
-  """Reads adapters and the weights that they change, and merges them."""
+  """Returns networks with adapters merged into the weights that they change, and the adapters' step."""
   adapters = load_adapters(file)
   base = base or config.init
   try:
@@ -360,20 +363,20 @@ def _merge(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
 
 
 def _read_trained(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
-  """What `part` starts from in a workdir: itself, else the networks it shares with the parts trained before it.
+  """Returns what `part` starts from in a workdir: itself, else the networks it shares with the parts trained before.
 
-  A part without a checkpoint was begun and not trained: the run that starts now may be that one, begun again.
+  A part without a checkpoint is ignored, since it may belong to the run that is starting.
   """
   shared = {part: None} if has_weights(folder / part) else {"vae": ("vae",), "body": ("vae", "image_encoder")}
   sizes, weights = {}, {}
-  for other, names in shared.items():
-    if has_weights(folder / other):
-      read = read_part(folder, other)
+  for source, names in shared.items():
+    if has_weights(folder / source):
+      read = read_part(folder, source)
       names = names or tuple(read.weights)
       settings = [ROLES[name].setting for name in names if ROLES[name].setting]
       sizes |= {name: getattr(read.config.model, name) for name in settings}
       weights |= {name: read.weights[name] for name in names}
-      if other == part:
+      if source == part:
         sizes["schedule"] = read.config.model.schedule
   if not weights:
     raise UserError(f"{folder} holds nothing that {part} can start from: train its {' or '.join(shared)} first")

@@ -203,5 +203,5 @@ def test_strengths_on_the_command_line(tmp_path, monkeypatch):
 def test_a_network_alone_takes_no_adapters(tmp_path):
   save_file(ldm.ldm_tensors(ldm.VAE, ldm.drawn(ldm.VAE, 1), ""), tmp_path / "vae.safetensors")
   choice = FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)])
-  with pytest.raises(UserError, match="one network alone"):
+  with pytest.raises(UserError, match="a single network"):
     conversion.from_diffusers(tmp_path / "vae.safetensors", tmp_path / "out", choice=choice)

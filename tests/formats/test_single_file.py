@@ -261,5 +261,5 @@ def test_other_files_are_refused(tmp_path):
   ldm.write_checkpoint(tmp_path / "model.safetensors")
   with pytest.raises(UserError, match="and no ControlNetModel"):
     open_network(tmp_path / "model.safetensors", ControlNetConfig)
-  with pytest.raises(UserError, match="holds what is to be converted"):
+  with pytest.raises(UserError, match="holds an input of the conversion"):
     convert.from_diffusers(tmp_path / "model.safetensors", tmp_path)

@@ -21,5 +21,5 @@ def strange_files(folder: Path, suffix: str = "") -> dict[Path, str]:
     named("there"): "leads back to itself",
     named("gone"): "is a link to nowhere",
     named("x" * 5000): "longer than the system allows",
-    named("null\0"): "no name of a file|null character",
+    named("null\0"): "not a valid file name|null character",
   }

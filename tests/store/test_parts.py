@@ -78,7 +78,7 @@ def test_a_folder_of_models_holds_the_parts_whose_models_are_there(tmp_path):
     read_part(tmp_path / "sd", "head")
   shutil.rmtree(tmp_path / "sd" / "image_encoder")
   assert parts_in(str(tmp_path / "sd")) == ("vae",)
-  with pytest.raises(UserError, match="leave --checkpoint-step"):
+  with pytest.raises(UserError, match="omit --checkpoint-step"):
     read_part(tmp_path / "sd", "vae", CheckpointChoice(step="3"))
   with pytest.raises(UserError, match="no folder"):
     parts_in(tmp_path / "nobody")

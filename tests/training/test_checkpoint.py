@@ -61,7 +61,7 @@ def test_the_best_is_known_after_a_restart_and_of_checkpoints_of_earlier_version
   assert sorted(int(path.name) for path in (folder / "checkpoints").iterdir()) == [2, 6]
   assert json.loads((folder / VALIDATION).read_text()) == {"2": 1.0, "6": 3.5}
   (folder / VALIDATION).write_text("{")
-  with pytest.raises(UserError, match="knows its validation loss"):
+  with pytest.raises(UserError, match="has a validation loss"):
     read_weights(folder, step="best")
   assert "validation.json can't be read" in caplog.text
   (folder / VALIDATION).unlink()
@@ -93,7 +93,7 @@ def test_reading_weights_opens_nothing_else(folder, monkeypatch):
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
-  with pytest.raises(UserError, match=r"no checkpoint of step 3: there are \[5, 4, 2\]"):
+  with pytest.raises(UserError, match=r"no checkpoint of step 3: choose one of \[5, 4, 2\]"):
     read_weights(folder, step="3")
   with Checkpoints(tmp_path / "blind") as checkpoints:
     checkpoints.save(1, state(1), {"position": 1})

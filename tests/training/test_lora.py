@@ -78,7 +78,7 @@ def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters
     read_part(
       adapters, "body", CheckpointChoice(base=str(workdir))
     )  # she herself, adapters merged in, is not what they change
-  with pytest.raises(UserError, match="holds all weights: leave it out"):
+  with pytest.raises(UserError, match="holds all weights: omit it"):
     read_part(workdir, "body", CheckpointChoice(base="studio"))
   shutil.copytree(adapters, tmp_path / "cut")
   file = tmp_path / "cut/body/lora.safetensors"

@@ -354,9 +354,9 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny
   old = dataclasses.replace(old, data=dataclasses.replace(old.data, appearance="coordinates"))
   with pytest.raises(UserError, match="prepare the videos again"):
     train(old, tmp_path / "old")
-  with pytest.raises(UserError, match="adapters leave its stem as it is"):
+  with pytest.raises(UserError, match="adapters do not change its stem"):
     train(make_config("full", init=blind, lora=LoRAConfig(rank=2)), tmp_path / "blind")
-  with pytest.raises(UserError, match="adapters leave its stem as it is"):
+  with pytest.raises(UserError, match="adapters do not change its stem"):
     initial_weights(make_config("coordinates", init=str(workdir), lora=LoRAConfig(rank=2)))
   with pytest.raises(UserError, match=r"data\.appearance"):
     run_config({"part": "vae", "data": {"appearance": "full"}})
