@@ -82,7 +82,7 @@ def standing_track():
 
 # The files that take longest start first, so that no worker is left alone with one of them at the end.
 LONGEST = (
-  "test_conditions",
+  "test_look_up",
   "test_generate",
   "test_faults",
   "test_train",

@@ -10,7 +10,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.backgrounds import TRANSPARENT, backgrounds
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.matte import person_share
+from anchor_jax.texture.matte import person_alpha
 from anchor_jax.texture.stored import Texture
 
 
@@ -62,7 +62,7 @@ class Backdrop:
         f" --size={height}"
       )
     body = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
-    share, own = person_share(np.asarray(picture), body, self._plate, self._known)
+    share, own = person_alpha(np.asarray(picture), body, self._plate, self._known)
     if self._name == TRANSPARENT:
       made = np.concatenate([own, 255 * share[..., None]], axis=-1)
     else:

@@ -7,6 +7,7 @@ import numpy as np
 
 from anchor_jax.body import face_crop
 from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
+from anchor_jax.texture.bilinear import sample
 
 _CUT_OF_BYTES, _CUT = 3, 4  # deviations at which OpenCV cuts off kernels for 8 bit pictures and for others
 
@@ -73,9 +74,11 @@ def _paste(
   def one(frame: Array, crop: Array, transform: Array, keep: Array, short: Array, long: Array) -> Array:
     # Sums in full precision: an accelerator's default would move a point by a pixel.
     places = jnp.einsum("hwk,ik->hwi", points, transform, precision="highest") - 0.5
-    weight = _sampled(_blurred(blend_weights(keep)[..., None], long), places, outside=0.0)
+    first = jnp.floor(places)
+    at = first.astype(jnp.int32), places - first, 1
+    weight = sample(_blurred(blend_weights(keep)[..., None], long), *at, outside=0.0)
     shown = jnp.round(_blurred(crop.astype(jnp.float32), short))  # 8 bit between the steps, as there
-    shown = jnp.round(_sampled(shown, places))
+    shown = jnp.round(sample(shown, *at))
     return frame + weight * (shown - frame)
 
   pasted = jax.vmap(one)(frames.astype(jnp.float32), crops, transforms, keeps, short, long)
@@ -96,22 +99,3 @@ def blend_weights(keep: UInt8[Array, "S S 1"]) -> Float[Array, "S S"]:
 def _blurred(image: Float[Array, "S S C"], matrix: Float[Array, "S S"]) -> Float[Array, "S S C"]:
   """The picture with a matrix of `_blur` applied along both axes."""
   return jnp.einsum("ij,kl,jlc->ikc", matrix, matrix, image, precision="highest")
-
-
-def _sampled(
-  image: Float[Array, "S S C"], places: Float[Array, "H W 2"], outside: float | None = None
-) -> Float[Array, "H W C"]:
-  """Values at (x, y), 0 at the centre of the first pixel; beyond the picture its last pixel, or `outside`."""
-  first = jnp.floor(places)
-  share, last = places - first, jnp.asarray(image.shape[1::-1]) - 1
-  total = jnp.zeros((*places.shape[:2], image.shape[-1]))
-  for right in (0, 1):
-    for down in (0, 1):
-      corner = first.astype(jnp.int32) + jnp.asarray([right, down])
-      inside = jnp.clip(corner, 0, last)
-      value = image[inside[..., 1], inside[..., 0]]
-      if outside is not None:
-        value = jnp.where((corner == inside).all(axis=-1, keepdims=True), value, outside)
-      part = jnp.where(jnp.asarray([right, down]) == 1, share, 1 - share).prod(axis=-1, keepdims=True)
-      total += part * value
-  return total

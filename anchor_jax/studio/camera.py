@@ -1,6 +1,6 @@
-"""The studio's camera: from metres to pixels, and local frames under it.
+"""The studio's camera: from meters to pixels, and local frames under it.
 
-World: metres, x to the picture's right, y up, z to the viewer, origin between the shoulders of an unmoved body. The
+World: meters, x to the picture's right, y up, z to the viewer, origin between the shoulders of an unmoved body. The
 camera is weakly perspective: every solid is scaled by its own distance, then drawn orthographically.
 """
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
 
-FRAME_METRES = 0.93  # picture height in the plane of the shoulders
+FRAME_METERS = 0.93  # picture height in the plane of the shoulders
 SHOULDER_ROW = 0.478  # where the shoulder line sits, share of the picture's height
-DISTANCE = 2.3  # camera to shoulders, metres
+DISTANCE = 2.3  # camera to shoulders, meters
 FLIP = np.diag([1.0, -1.0, 1.0])  # world directions to picture directions
 
 
@@ -27,14 +27,14 @@ def turn(yaw: float, pitch: float, roll: float) -> Float[NdArray, "3 3"]:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-  """Metres to pixels of a square picture of `size` pixels."""
+  """Meters to pixels of a square picture of `size` pixels."""
 
   size: int
   scale: float  # of the person
 
   def project(self, points: Float[NdArray, "N 3"]) -> tuple[Float[NdArray, "N 3"], Float[NdArray, " N"]]:
-    """Pixels (x, y, z) of world points, and pixels a metre at each."""
-    factor = (self.size / FRAME_METRES * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
+    """Pixels (x, y, z) of world points, and pixels a meter at each."""
+    factor = (self.size / FRAME_METERS * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
     x = 0.5 * self.size + points[:, 0] * factor
     y = SHOULDER_ROW * self.size - points[:, 1] * factor
     return np.stack([x, y, points[:, 2] * factor], axis=1), factor

@@ -1,6 +1,6 @@
 """Identities: a seed determines body, face, hair, clothes and room, all as plain numbers.
 
-Lengths are in metres, colours RGB in [0, 1]. The numbers are drawn from one generator in a fixed order, so that an
+Lengths are in meters, colors RGB in [0, 1]. The numbers are drawn from one generator in a fixed order, so that an
 identity is the same on every machine. Do not change the order: the shipped weights are trained on these people.
 """
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
-SKINS: tuple[Colour, ...] = (
+SKINS: tuple[Color, ...] = (
   (0.96, 0.80, 0.71),
   (0.93, 0.74, 0.62),
   (0.89, 0.68, 0.54),
@@ -22,7 +22,7 @@ SKINS: tuple[Colour, ...] = (
   (0.50, 0.33, 0.23),
   (0.40, 0.26, 0.18),
 )
-HAIRS: tuple[Colour, ...] = (
+HAIRS: tuple[Color, ...] = (
   (0.07, 0.05, 0.05),
   (0.13, 0.08, 0.06),
   (0.24, 0.14, 0.08),
@@ -32,7 +32,7 @@ HAIRS: tuple[Colour, ...] = (
   (0.62, 0.25, 0.10),
   (0.60, 0.60, 0.62),
 )
-CLOTHES: tuple[Colour, ...] = (
+CLOTHES: tuple[Color, ...] = (
   (0.13, 0.17, 0.30),
   (0.16, 0.38, 0.60),
   (0.62, 0.14, 0.18),
@@ -46,7 +46,7 @@ CLOTHES: tuple[Colour, ...] = (
   (0.42, 0.62, 0.78),
   (0.34, 0.24, 0.20),
 )
-WALLS: tuple[Colour, ...] = (
+WALLS: tuple[Color, ...] = (
   (0.78, 0.82, 0.86),
   (0.88, 0.83, 0.75),
   (0.60, 0.70, 0.74),
@@ -56,7 +56,7 @@ WALLS: tuple[Colour, ...] = (
   (0.54, 0.50, 0.60),
   (0.46, 0.56, 0.52),
 )
-EYES: tuple[Colour, ...] = (
+EYES: tuple[Color, ...] = (
   (0.28, 0.16, 0.08),
   (0.36, 0.24, 0.12),
   (0.25, 0.40, 0.55),
@@ -75,7 +75,7 @@ BEARDS = ("none", "stubble", "moustache", "full", "goatee")
 class Identity:
   """The numbers that describe one person and her room; see `make_identity`.
 
-  Lengths are in metres unless a comment says otherwise, colours RGB in [0, 1]; the rest has no unit.
+  Lengths are in meters unless a comment says otherwise, colors RGB in [0, 1]; the rest has no unit.
   """
 
   seed: int
@@ -113,38 +113,38 @@ class Identity:
   freckles: float
   makeup: float
   blush: float
-  # colours
-  skin: Colour
-  hair: Colour
-  eye: Colour
-  lips: Colour
+  # colors
+  skin: Color
+  hair: Color
+  eye: Color
+  lips: Color
   # style
   hair_style: str
   hair_volume: float
   parting: float
   beard: str
   glasses: float  # 0 none, else the size of the frames
-  glasses_colour: Colour
+  glasses_color: Color
   earrings: bool
   outfit: str
   sleeve: float  # share of the arm covered: 0.35 short, 2 long
-  cloth: Colour
-  cloth_two: Colour
-  shirt: Colour
+  cloth: Color
+  cloth_two: Color
+  shirt: Color
   pattern: str
   pattern_scale: float
   print_shape: int
   bulk: float
   # room
   room: str
-  wall: Colour
-  wall_two: Colour
+  wall: Color
+  wall_two: Color
   key_side: float  # where the key light stands, -1 left .. 1 right
   warmth: float
 
 
-def _vary(generator: np.random.Generator, colour: Colour, amount: float) -> Colour:
-  red, green, blue = np.clip(np.asarray(colour) * (1 + generator.uniform(-amount, amount, 3)), 0.02, 0.98)
+def _vary(generator: np.random.Generator, color: Color, amount: float) -> Color:
+  red, green, blue = np.clip(np.asarray(color) * (1 + generator.uniform(-amount, amount, 3)), 0.02, 0.98)
   return float(red), float(green), float(blue)
 
 
@@ -222,7 +222,7 @@ def make_identity(seed: int) -> Identity:
     parting=real(-0.6, 0.6),
     beard=beard,
     glasses=real(0.9, 1.15) if real(0, 1) < 0.28 else 0.0,
-    glasses_colour=pick(((0.06, 0.06, 0.07), (0.35, 0.18, 0.08), (0.55, 0.48, 0.30))),
+    glasses_color=pick(((0.06, 0.06, 0.07), (0.35, 0.18, 0.08), (0.55, 0.48, 0.30))),
     earrings=bool(soft > 0.5 and real(0, 1) < 0.5),
     outfit=outfit,
     sleeve=pick((0.62, 2.0)) if outfit in ("tee", "vneck") else pick((2.0, 1.45, 2.0)) if outfit == "shirt" else 2.0,

@@ -53,7 +53,7 @@ class MotionState:
 
   Attributes:
     torso, head: yaw (to the picture's right), pitch (down), roll (to the picture's right), radians.
-    shift: translation of the body (right, up), metres.
+    shift: translation of the body (right, up), meters.
     wrists: target positions (outwards, up, forward) from the middle of the shoulders, arm lengths.
     fingers: unit vectors along the fingers (outwards, up, forward).
     palms: unit normals of the palms (outwards, up, forward).
@@ -194,9 +194,9 @@ class Performance:
     closed = 0.0
     slot, _, _ = self._slot(310, time, 2.9)
     for j in (slot - 1, slot, slot + 1):
-      centre = (j + 0.5 * self._random(310, j) + 0.25) * 2.9
+      center = (j + 0.5 * self._random(310, j) + 0.25) * 2.9
       half = 0.15 if self._random(311, j) < 0.9 else 0.30
-      closed = max(closed, min(1.25 * _bump((time - centre) / half), 1.0))
+      closed = max(closed, min(1.25 * _bump((time - center) / half), 1.0))
     return closed
 
   def _gaze(self, time: float) -> np.ndarray:

@@ -28,7 +28,7 @@ class StudioFrame:
 
   Attributes:
     frame: RGB, 0..255.
-    pose: RGB, 0..255: the body, as wide as her clothes, without hair and accessories, shaded in one colour on black.
+    pose: RGB, 0..255: the body, as wide as her clothes, without hair and accessories, shaded in one color on black.
     person_mask: 255 where the person covers the background of `frame`, else 0.
     face_mask: 255 on the skin of the face in `pose`, else 0.
     landmarks: (x, y) in pixels, float32, of left eye, right eye, tip of the nose, left and right corner of the mouth.

@@ -1,9 +1,9 @@
-"""Which channels the pose branch takes beside the pose render, by `config.data.appearance`.
+"""Pose channels: what the pose branch takes beside the pose render, by `config.data.appearance`.
 
 ""            none, as in the reference
-"coordinates" 6: where on the body each pixel lies
-"atlas"       4: the person's texture at that place, and its coverage
-"full"        20: atlas, three key frames, the room; see texture/look_up.py for their order
+"coordinates" 6: the position of each pixel on the body's surface
+"atlas"       4: the atlas at that position, and its coverage
+"full"        20: atlas, three key frames and background plate, in the order that look_up.py documents
 """
 
 import dataclasses
@@ -36,25 +36,25 @@ _GROUPS = {
 
 
 def channel_groups(kind: str) -> tuple[int, ...]:
-  """Number of channels of each group that is known or unknown as one: the atlas, each key frame, the room."""
+  """Sizes of the groups of channels that are dropped and shifted together: atlas, each key frame, background plate."""
   return _GROUPS[kind]
 
 
 def branch_channels(kind: str) -> int:
-  """Channels that the pose branch takes, the pose render's three among them."""
+  """Input channels of the pose branch: the pose render's three plus the pose channels."""
   return RENDER_CHANNELS + sum(_GROUPS[kind])
 
 
 def kind_of(channels: int) -> str | None:
-  """The value of `config.data.appearance` for which a pose branch takes so many channels; None where there is none."""
+  """The `config.data.appearance` that gives the pose branch this many input channels; None if there is none."""
   return next((kind for kind in _GROUPS if branch_channels(kind) == channels), None)
 
 
 def shared_channels(kind: str, channels: int) -> int | None:
-  """How many first channels mean the same to a pose branch of `kind` and to one that takes `channels`; see `fit_stem`.
+  """Number of leading channels with the same meaning for a pose branch of `kind` and one with `channels` inputs.
 
-  The pose render's at least; coordinates and looked-up pictures have no others in common. Training drops the channels
-  of some examples, so a branch works without those that are left out. None where no kind has so many channels.
+  At least the pose render's three; coordinates and looked-up pictures share no more than those. Dropping the rest is
+  safe, because training drops pose channels of some examples. None if no kind has `channels` inputs. See `fit_stem`.
   """
   before = kind_of(channels)
   if before is None:
@@ -65,18 +65,18 @@ def shared_channels(kind: str, channels: int) -> int | None:
 
 
 def needs_texture(kind: str) -> bool:
-  """Whether the channels come from the texture of a person (and not from the motion alone)."""
+  """Whether the channels are looked up in a person's texture, rather than computed from the motion alone."""
   return kind in ("atlas", "full")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PoseChannels:
-  """Looks the channels up; a pytree, so that jitted functions can take it. `make_pose_channels` makes one.
+  """The look-up as a callable pytree, for jitted functions; `make_pose_channels` creates it.
 
   Attributes:
     kind: value of `config.data.appearance`.
-    tables: the texture of the person; None where the kind needs none, or where nothing is known of her.
+    tables: the person's texture; None where the kind needs none, or where it is unknown.
   """
 
   kind: str = dataclasses.field(metadata={"static": True})
@@ -84,22 +84,22 @@ class PoseChannels:
 
   @property
   def nothing_known(self) -> bool:
-    """Whether all channels are zero, since they would need a texture and there is none."""
+    """Whether all channels are zero because the kind needs a texture and there is none."""
     return needs_texture(self.kind) and self.tables is None
 
   def __call__(
     self, surface: UInt8[Array, "T H W 3"], places: Int[Array, "T S S 2"] | None = None
   ) -> UInt8[Array, "T h w C"]:
-    """The channels of each frame, or of its face crop, which depend on its own surface map alone; 255 is 1.
+    """The channels of each frame or face crop, 0 to 255; a frame's depend on its own surface map only.
 
-    All are 0 where a texture is needed and nothing is known of it, as they are when training drops conditions.
+    All 0 where the texture is unknown, as when training drops them.
 
     Args:
-      surface: surface maps; as large as the pictures that the texture was gathered from.
-      places: of `body.face_crop.crop_places`, for the face crops of the frames; None for whole frames.
+      surface: surface maps, of the same size as the pictures that the texture was gathered from.
+      places: from `body.face_crop.crop_places`, for face crops; None for full frames.
 
     Raises:
-      ValueError: the kind has no channels, or the maps are of another size.
+      ValueError: the kind has no channels, or the maps have another size.
     """
     if self.kind == "coordinates":
       values = coordinates(surface if places is None else jax.vmap(crop_surface)(surface, places))
@@ -109,22 +109,22 @@ class PoseChannels:
       return jnp.zeros((*(surface if places is None else places).shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
     else:
       values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
-    made = jnp.rint(values * 255).astype(jnp.uint8)
-    return made if places is None or self.kind == "coordinates" else jax.vmap(crop_looked_up)(made, places)
+    channels = jnp.rint(values * 255).astype(jnp.uint8)
+    return channels if places is None or self.kind == "coordinates" else jax.vmap(crop_looked_up)(channels, places)
 
 
 def make_pose_channels(kind: str, texture: Texture | None = None) -> PoseChannels:
-  """Prepares the look-up on the host, once a person (about 0.1 s a key frame).
+  """The look-up, with its tables computed on the host; once per person, about 0.1 s per key frame.
 
   Args:
     kind: value of `config.data.appearance`.
-    texture: of the person; None where nothing is known of it, or where `needs_texture(kind)` is False.
+    texture: the person's; None where it is unknown, or where `needs_texture(kind)` is False.
   """
   if texture is None or not needs_texture(kind):
     return PoseChannels(kind)
   return PoseChannels(kind, look_up_tables(texture, KEY_FRAMES if kind == "full" else 0))
 
 
-def to_unit(conditions: UInt8[Array, "..."]) -> Float[Array, "..."]:
-  """Looked up channels in [0, 1], as `Networks.embed_pose` takes them."""
-  return conditions.astype(jnp.float32) / 255
+def to_unit(channels: UInt8[Array, "..."]) -> Float[Array, "..."]:
+  """Pose channels in [0, 1], as `Networks.embed_pose` takes them."""
+  return channels.astype(jnp.float32) / 255

@@ -1,7 +1,7 @@
-"""From a surface map to its inverse: where in the picture each texel is seen, and how well.
+"""The inverse of a surface map: where in the picture each texel is seen, and how well.
 
-Each pixel stands for a square of the surface, as large as the coordinates change from pixel to pixel: a finger of four
-pixels fills its 64 texels too.
+Each pixel covers a parallelogram of texels, spanned by the change of u and v to its neighbors. So a finger that is four
+pixels wide still fills all of its 64 texels.
 """
 
 import functools
@@ -13,23 +13,22 @@ import numpy as np
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, inner_pixels, nearest, positions
 
-# Neighbouring pixels whose coordinates differ by more than this many texels lie on different sides of an occlusion.
+# Neighboring pixels whose positions differ by more texels than this lie on different sides of an occlusion.
 _LARGEST_STEP = 24.0
-_FINEST = 32  # samples across a pixel
-_MOST_FILLED = 24  # texels; see `_fill`
-_EDGE = 0.3  # what a view counts where its colour may be mixed with another surface's
-_GUESSED_STEP = 8.0  # texels a pixel where no neighbour tells how fast coordinates change
-_GUESSED = 0.01  # weight of pixels of which part is guessed
+_MAX_SAMPLES = 32  # across a pixel
+_MAX_FILLED = 24  # texels; see `_fill`
+_EDGE = 0.3  # pixels that a pixel counts for where its color may be mixed with another surface's
+_ASSUMED_STEP = 8.0  # texels per pixel where no neighbor lies on the same chart
+_ASSUMED_WEIGHT = 0.01  # of pixels for which one direction is assumed
 
 
 def inverse_table(
   surface: UInt8[NdArray, "H W 3"], wraps: Bool[NdArray, " charts"]
 ) -> Float[NdArray, "charts texels texels 3"]:
-  """For each texel x and y where the picture shows it, and how well: the number of pixels that it spends on the texel.
+  """For each texel, x and y of its place in the picture, and the number of pixels that show it, 0 if it is not seen.
 
-  x and y are in pixels, the centre of the first pixel is (0, 0). Pixels beside another chart count less. 0 pixels
-  where the texel is not seen. The last few tables are kept, since the blocks of a film share most of their key frames;
-  do not write to the result.
+  x and y are in pixels, with the center of the first pixel at (0, 0). Pixels next to another chart count less. The
+  result is read-only: the last few tables are cached, because blocks of a film share most of their key frames.
   """
   return _inverse_table(surface.tobytes(), surface.shape, tuple(map(bool, wraps)))
 
@@ -54,20 +53,20 @@ def _inverse_table(data: bytes, shape: tuple[int, ...], periodic: tuple[bool, ..
 
 
 def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArray, NdArray, NdArray, NdArray]]:
-  """Yields texel, x, y, weight and view of many points of each pixel's square, by how finely they lie."""
+  """Yields texel, x, y, weight and pixel area of points inside of each pixel, grouped by sampling density."""
   chart = surface[..., 0].astype(np.int64)
-  here = (chart > 0) & (chart < len(wraps))
-  step, known = _steps(surface, np.where(here, chart, 0), wraps)
+  body = (chart > 0) & (chart < len(wraps))
+  step, known = _steps(surface, np.where(body, chart, 0), wraps)
   both = known[0] & known[1]
-  for axis, other in ((0, 1), (1, 0)):  # a step that is not known: at right angles to the other
-    alone = _GUESSED_STEP * np.eye(2)[axis][:, None, None]
+  for axis, other in ((0, 1), (1, 0)):  # an unknown step is taken perpendicular to the known one
+    alone = _ASSUMED_STEP * np.eye(2)[axis][:, None, None]
     across = np.where(known[other], np.stack([-step[other, 1], step[other, 0]]), alone)
     step[axis] = np.where(known[axis], step[axis], across)
   extent = np.abs(step).sum(axis=0).max(axis=0)
-  pieces = np.clip(2 ** np.ceil(np.log2(np.maximum(1.5 * extent, 2))), 2, _FINEST).astype(int)
+  samples = np.clip(2 ** np.ceil(np.log2(np.maximum(1.5 * extent, 2))), 2, _MAX_SAMPLES).astype(int)
   inner = inner_pixels(surface)
-  for count in np.unique(pieces[here]):
-    y, x = np.nonzero(here & (pieces == count))
+  for count in np.unique(samples[body]):
+    y, x = np.nonzero(body & (samples == count))
     inside = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count) - np.float32(0.5)
     down, across = (grid.ravel()[:, None] for grid in np.meshgrid(inside, inside, indexing="ij"))
     column, row = (
@@ -77,7 +76,7 @@ def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArra
       (row > -0.5) & (row < TEXELS - 0.5) & (wraps[chart[y, x]] | ((column > -0.5) & (column < TEXELS - 0.5)))
     )
     index = nearest(np.broadcast_to(chart[y, x], column.shape), column, row, wraps)
-    weight = np.where(both[y, x], 1.0, _GUESSED) / count**2 * inside_chart
+    weight = np.where(both[y, x], 1.0, _ASSUMED_WEIGHT) / count**2 * inside_chart
     view = np.where(inner[y, x], 1.0, _EDGE) / count**2 * inside_chart
     yield index.ravel(), (x + across).ravel(), (y + down).ravel(), weight.ravel(), view.ravel()
 
@@ -85,7 +84,7 @@ def _samples(surface: NdArray, wraps: NdArray) -> Iterator[tuple[NdArray, NdArra
 def _steps(
   surface: UInt8[NdArray, "H W 3"], chart: Int[NdArray, "H W"], wraps: Bool[NdArray, " charts"]
 ) -> tuple[Float[NdArray, "2 2 H W"], Bool[NdArray, "2 H W"]]:
-  """Change of column and row, in texels, from pixel to pixel along x and along y; and where neighbours tell it."""
+  """Change of column and row in texels per pixel along x and along y, and where it is known from neighbors."""
   place = np.stack([positions(surface[..., 1]), positions(surface[..., 2])])
   periodic = wraps[chart]
   steps, known = [], []
@@ -97,7 +96,7 @@ def _steps(
       beside = (np.roll(chart, -sign, axis - 1) == chart) & (np.abs(change).max(axis=0) <= _LARGEST_STEP)
       edge = [slice(None), slice(None)]
       edge[axis - 1] = slice(-1, None) if sign > 0 else slice(0, 1)
-      beside[tuple(edge)] = False  # np.roll comes back on the other side of the picture
+      beside[tuple(edge)] = False  # np.roll wraps around the picture
       total += change * beside
       count += beside
     steps.append(total / np.maximum(count, 1))
@@ -106,19 +105,19 @@ def _steps(
 
 
 def _fill(table: Float[NdArray, "texels texels 3"], wraps: bool, pixels: int) -> None:
-  """Fills one chart, in place, up to a pixel around what is seen, with the mean of the neighbours.
+  """Grows the seen texels of one chart by up to a pixel, in place, with the mean of their neighbors.
 
-  A lip one pixel high is seen as a line of its chart; what lies beside the line is that pixel too. The view of texels
-  that were filled is a quarter of their neighbours' once, however far away they are.
+  A lip that is one pixel high is seen as a line of its chart, although the pixel shows the texels next to it too. The
+  pixels of filled texels are divided by four, once.
 
   Args:
     table: of the chart.
     wraps: whether it is periodic in u.
-    pixels: that show the chart.
+    pixels: number of pixels that show the chart.
   """
   own = table[..., 2] > 0
-  reach = int(np.ceil(np.sqrt(own.sum() / max(pixels, 1))))  # texels a pixel
-  for _ in range(min(reach, _MOST_FILLED)):
+  reach = int(np.ceil(np.sqrt(own.sum() / max(pixels, 1))))  # texels per pixel
+  for _ in range(min(reach, _MAX_FILLED)):
     known = table[..., 2] > 0
     if known.all():
       return

@@ -1,4 +1,4 @@
-"""Key frames: single photographs that together show as much of the person as possible, as sharply as possible."""
+"""Choice of key frames: the few frames of a film that together show most of the person, as sharply as possible."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ import numpy as np
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.texture.texels import LEVELS
 
-MOST_CANDIDATES = 256
-_CELLS = 16  # each way; coverage is counted in cells of 4 x 4 texels
-_POSE = 12  # each way; poses are compared at this size
-_WITHOUT_FACE = 0.25  # what a frame counts at least, even where the face is not found or hidden
-_SHARPEST = 1.5  # sharpness over the film's median beyond which more does not count
+MAX_CANDIDATES = 256
+_CELLS = 16  # per side of a chart; coverage is counted in cells of 4 x 4 texels
+_POSE = 12  # height and width at which poses are compared
+_WITHOUT_FACE = 0.25  # quality factor of a frame without a visible face
+_MAX_SHARPNESS = 1.5  # relative to the film's median; sharper frames gain nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """What is kept of a frame to judge it by.
+  """The statistics by which a frame is judged.
 
   Attributes:
-    index: of the frame in the film.
-    block: of the frame.
-    pixels: pixels spent on each cell of the texture.
-    sharpness: mean gradient energy of the person, grey levels squared.
-    face: pixels on which the face is seen; 0 where its landmarks are not known.
-    pose: which chart is seen where, coarsely.
+    index: number of the frame in the film.
+    block: number of its block.
+    pixels: number of pixels that show each cell of the atlas, up to 255.
+    sharpness: mean gradient energy on the person, gray levels squared.
+    face: number of pixels that show the face; 0 where its landmarks are unknown.
+    pose: chart numbers at low resolution.
   """
 
   index: int
@@ -38,8 +38,8 @@ class Candidate:
 
 
 def is_candidate(index: int, count: int) -> bool:
-  """Whether frame `index` of `count` is considered: all frames of a short film, evenly spaced ones of a long one."""
-  step = -(-count // MOST_CANDIDATES)
+  """Whether frame `index` of `count` is a candidate: all frames of a short film, evenly spaced ones of a long one."""
+  step = -(-count // MAX_CANDIDATES)
   return index % step == 0
 
 
@@ -51,12 +51,12 @@ def judge(
   landmarks: Float[NdArray, "5 2"],
   is_face: Bool[NdArray, " charts"],
 ) -> Candidate:
-  """Describes a frame.
+  """A frame's statistics.
 
   Args:
     index, block: of the frame.
     frame: the picture.
-    surface: its surface map, 0 where the person is not.
+    surface: its surface map, 0 away from the person.
     landmarks: points of the face, NaN where missing.
     is_face: for each chart, whether it is part of the face.
   """
@@ -65,8 +65,8 @@ def judge(
   cell = LEVELS // _CELLS
   place = (seen[:, 0] * _CELLS + seen[:, 2] // cell) * _CELLS + seen[:, 1] // cell
   pixels = np.bincount(place, minlength=charts * _CELLS**2)[: charts * _CELLS**2]
-  grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
-  energy = np.square(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.square(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+  gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
+  energy = np.square(cv2.Sobel(gray, cv2.CV_32F, 1, 0)) + np.square(cv2.Sobel(gray, cv2.CV_32F, 0, 1))
   inside = cv2.erode((surface[..., 0] > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
   sharpness = float(energy[inside].mean()) if inside.any() else 0.0
   pose = cv2.resize(surface[..., 0], (_POSE, _POSE), interpolation=cv2.INTER_NEAREST).ravel()
@@ -75,16 +75,16 @@ def judge(
 
 
 def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], count: int) -> tuple[int, ...]:
-  """Numbers in the film of up to `count` key frames, the most useful first; none where no frame may be seen.
+  """Frame numbers of up to `count` key frames, the most useful first; none if no frame may be seen.
 
-  Greedy: each time the frame that adds most. A cell of the texture is worth as much as the best view of it has pixels,
-  in shares of the best view that the film has; charts count by the square root of their size, so that hands, lips and
-  lids weigh against the torso. What a frame adds counts less where it is blurred, hides the face or repeats a pose.
+  Greedy: takes the frame with the largest gain each time. A cell's value is the pixel count of its best chosen view,
+  relative to its best view in the film. Charts are weighted by the square root of their size, so that hands, lips and
+  lids are not lost against the torso. The gain is reduced for frames that are blurred, hide the face or repeat a pose.
 
   Args:
-    candidates: all frames that were judged.
-    blocks: which blocks may be seen.
-    count: of key frames.
+    candidates: all judged frames.
+    blocks: mask of the blocks that may be seen.
+    count: number of key frames.
   """
   usable = [candidate for candidate in candidates if blocks[candidate.block] and candidate.pixels.any()]
   if not usable:
@@ -96,18 +96,18 @@ def choose(candidates: Sequence[Candidate], blocks: Bool[NdArray, " blocks"], co
   views = pixels[:, seen] / best[seen]
   worth = (1 / np.sqrt(by_chart[seen // _CELLS**2])).astype(np.float32)
   sharpness = np.array([candidate.sharpness for candidate in usable])
-  quality = np.clip(sharpness / max(float(np.median(sharpness)), 1e-6), 0, _SHARPEST)
+  quality = np.clip(sharpness / max(float(np.median(sharpness)), 1e-6), 0, _MAX_SHARPNESS)
   face = np.array([candidate.face for candidate in usable])
   quality *= np.clip(face / max(float(np.percentile(face, 90)), 1), _WITHOUT_FACE, 1)
   poses = np.stack([candidate.pose for candidate in usable])
   chosen: list[int] = []
-  shown = np.zeros(len(seen), np.float32)
+  covered = np.zeros(len(seen), np.float32)
   while len(chosen) < min(count, len(usable)):
-    gain = np.maximum(views - shown, 0) @ worth * quality
+    gain = np.maximum(views - covered, 0) @ worth * quality
     if chosen:
       differ = np.stack([(poses != poses[i]).mean(axis=1) for i in chosen]).min(axis=0)
       gain *= np.minimum(1, differ / max(float(np.percentile(differ, 90)), 1e-6))
     gain[chosen] = -1
     chosen.append(int(gain.argmax()))
-    shown = np.maximum(shown, views[chosen[-1]])
+    covered = np.maximum(covered, views[chosen[-1]])
   return tuple(usable[i].index for i in chosen)

@@ -1,12 +1,12 @@
-"""What a key frame shows of a person beside her pose: hair, hood, collar and sleeves reach beyond the pose's solids."""
+"""What a key frame shows of the person beside the pose: hair, hoods and sleeves reach beyond the pose's solids."""
 
 import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Int, NdArray, UInt8
 
-_GAP = 1 / 64  # of the picture's height; narrower gaps between surfaces lie within the person (see `person_surface`)
-_NOISE = 20  # grey levels; what differs less from the empty room is the room
+_GAP = 1 / 64  # of the picture's height; narrower gaps between surfaces are inside the person (see `person_surface`)
+_NOISE = 20  # gray levels; pixels that differ less from the background plate show the room
 
 
 def outline_table(
@@ -16,16 +16,16 @@ def outline_table(
   plate: UInt8[NdArray, "H W 4"],
   reach: int,
 ) -> Int[NdArray, "H W 3"]:
-  """For each pixel (x, y, what): the way to the nearest pixel beside the pose, and what is seen.
+  """For each pixel (x, y, kind): the offset to the nearest pixel beside the pose, and what the pixel shows.
 
-  `what` is 1 where the person is seen beside her pose, 0 where the room is seen and on the pose up to `reach` pixels
-  from its outline, -1 deeper inside. The way is (0, 0) beside the pose and deeper inside.
+  `kind` is 1 for the person beside the pose; 0 for the room, and on the pose up to `reach` pixels from its outline; -1
+  deeper inside. The offset is (0, 0) beside the pose and deeper inside.
 
   Args:
-    surface: of the key frame; chart 0 beside the pose.
+    surface: the key frame's surface map; chart 0 beside the pose.
     frame: the key frame.
-    mask: 255 where the person is; None if it is not known. Then she is everything that differs from the room.
-    plate: RGB and coverage of the empty room, seen by the same camera. Ignored if it has another size.
+    mask: 255 where the person is; None where unknown, then everything that differs from the plate is the person.
+    plate: RGB and coverage of the background plate, from the same camera. Ignored if it has another size.
     reach: pixels.
   """
   covered = (surface[..., 0] > 0).astype(np.uint8)
@@ -43,6 +43,6 @@ def outline_table(
   around = np.pad(beside, reach)
   steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1) if 0 < y * y + x * x <= reach**2]
   for y, x in sorted(steps, key=lambda step: -(step[0] ** 2 + step[1] ** 2)):  # the nearest one is written last
-    there = ~beside & around[reach + y : reach + y + height, reach + x : reach + x + width]
-    table[there] = (x, y, 0)
+    reached = ~beside & around[reach + y : reach + y + height, reach + x : reach + x + width]
+    table[reached] = (x, y, 0)
   return table

@@ -1,8 +1,8 @@
-"""Robust colours of many places (texels, pixels) over a film, from sums that are kept for each block of it.
+"""Robust colors of texels or pixels over a film, from one set of sums per block.
 
-The colour of a place is the geometric median of its blocks' mean colours (a median of means): an error that fills
-less than half of the blocks, such as a hand that rests on the chest, hardly moves it. Memory does not grow with the
-film, one pass is enough, and leaving blocks out leaves no trace of them.
+The color is the geometric median of the blocks' means. An outlier in less than half of the blocks, such as a hand that
+rests on the chest, hardly moves it. One pass over the film is enough, memory does not grow with its length, and a
+block that is left out has no influence at all.
 """
 
 import dataclasses
@@ -11,81 +11,78 @@ import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 
-_SOFTENING = 4.0  # grey levels; blocks closer to the median than this count as agreeing
+_SOFTENING = 4.0  # gray levels; blocks closer to the median than this weigh the same
 _ITERATIONS = 6  # of Weiszfeld's algorithm
 
 
 @dataclasses.dataclass(frozen=True)
-class Colours:
-  """Robust colours of P places.
+class Colors:
+  """Robust colors of P places.
 
   Attributes:
-    colour: 0 to 255; 0 where nothing was seen.
-    weight: sum of the weights of the samples behind it.
-    spread: root mean square distance of the samples from `colour`, a channel; grey levels.
+    color: 0 to 255; 0 where nothing was seen.
+    weight: total weight of the samples.
+    spread: root mean square distance of the samples from `color` per channel, gray levels.
   """
 
-  colour: Float[NdArray, "P 3"]
+  color: Float[NdArray, "P 3"]
   weight: Float[NdArray, " P"]
   spread: Float[NdArray, " P"]
 
 
 class BlockSums:
-  """Weighted sums of colours by block and place.
-
-  Memory is 20 bytes for each block and place.
-  """
+  """Weighted sums of colors by block and place, 20 bytes for each."""
 
   def __init__(self, blocks: int, places: int):
     self._weight = np.zeros((blocks, places), np.float32)
-    self._colour = np.zeros((blocks, 3, places), np.float32)
+    self._color = np.zeros((blocks, 3, places), np.float32)
     self._square = np.zeros((blocks, places), np.float32)
 
   def add(
     self,
     block: int,
     place: Int[NdArray, " M"],
-    colour: Float[NdArray, "M 3"] | UInt8[NdArray, "M 3"],
+    color: Float[NdArray, "M 3"] | UInt8[NdArray, "M 3"],
     weight: Float[NdArray, " M"],
   ) -> None:
-    """Adds samples; a place may come up many times."""
-    colour = colour.astype(np.float32)
+    """Adds samples; a place may occur more than once."""
+    color = color.astype(np.float32)
     count = lambda values: np.bincount(place, values, self._weight.shape[1]).astype(np.float32)
     self._weight[block] += count(weight)
     for channel in range(3):
-      self._colour[block, channel] += count(weight * colour[:, channel])
-    self._square[block] += count(weight * np.square(colour).sum(axis=1))
+      self._color[block, channel] += count(weight * color[:, channel])
+    self._square[block] += count(weight * np.square(color).sum(axis=1))
 
-  def colours(self, blocks: Bool[NdArray, " blocks"], least: float = 0.0) -> Colours:
-    """Robust colours over some of the blocks.
+  def colors(self, blocks: Bool[NdArray, " blocks"], threshold: float = 0.0) -> Colors:
+    """Robust colors over some of the blocks.
 
     Args:
-      blocks: which ones count.
-      least: places with no more weight than this count as not seen.
+      blocks: mask of the blocks that count.
+      threshold: places with no more weight than this count as not seen.
     """
-    kept = np.flatnonzero(blocks)
-    weight = self._weight[kept].sum(axis=0) if len(kept) else np.zeros(self._weight.shape[1], np.float32)
-    seen = np.flatnonzero(weight > least)
-    colour, spread = np.zeros((len(weight), 3), np.float32), np.zeros(len(weight), np.float32)
+    used = np.flatnonzero(blocks)
+    weight = self._weight[used].sum(axis=0) if len(used) else np.zeros(self._weight.shape[1], np.float32)
+    seen = np.flatnonzero(weight > threshold)
+    color, spread = np.zeros((len(weight), 3), np.float32), np.zeros(len(weight), np.float32)
     if len(seen):
-      share = self._weight[np.ix_(kept, seen)]
-      total = self._colour[kept][:, :, seen]
-      square = self._square[np.ix_(kept, seen)].sum(axis=0)
+      share = self._weight[np.ix_(used, seen)]
+      total = self._color[used][:, :, seen]
+      square = self._square[np.ix_(used, seen)].sum(axis=0)
       means = total / np.maximum(share, np.float32(1e-9))[:, None]
-      centre = _geometric_median(means, share)
-      colour[seen] = centre.T
-      # Mean of |x - centre|^2, from the sums.
-      distance = square - 2 * (centre * total.sum(axis=0)).sum(axis=0)
-      distance = distance / weight[seen] + np.square(centre).sum(axis=0)
+      center = _geometric_median(means, share)
+      color[seen] = center.T
+      # Mean of |x - center|^2, from the sums.
+      distance = square - 2 * (center * total.sum(axis=0)).sum(axis=0)
+      distance = distance / weight[seen] + np.square(center).sum(axis=0)
       spread[seen] = np.sqrt(np.maximum(distance, 0) / 3)
-    return Colours(colour, np.where(weight > least, weight, 0).astype(np.float32), spread)
+    return Colors(color, np.where(weight > threshold, weight, 0).astype(np.float32), spread)
 
 
 def _geometric_median(points: Float[NdArray, "K 3 P"], weight: Float[NdArray, "K P"]) -> Float[NdArray, "3 P"]:
-  """Weighted geometric median of K colours for each of P places, by Weiszfeld's iteration from their mean."""
+  """Weighted geometric medians of K colors at each of P places, by Weiszfeld's iteration from their mean."""
   share = weight
   for _ in range(_ITERATIONS + 1):
-    centre = (share[:, None] * points).sum(axis=0) / share.sum(axis=0)
-    distance = np.sqrt(np.square(points - centre).sum(axis=1) + np.float32(_SOFTENING**2))
+    center = (share[:, None] * points).sum(axis=0) / share.sum(axis=0)
+    distance = np.sqrt(np.square(points - center).sum(axis=1) + np.float32(_SOFTENING**2))
     share = weight / distance
-  return centre
+  return center

@@ -1,4 +1,4 @@
-"""A picture of a texture, to be looked at before anything is trained on it."""
+"""A contact sheet of a texture, for inspection before training."""
 
 import cv2
 import numpy as np
@@ -7,18 +7,18 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import TEXELS
 
-_UNSEEN = (90, 0, 90)  # what was never seen
+_UNSEEN = (90, 0, 90)
 _COLUMNS = 8
 
 
 def texture_sheet(texture: Texture, side: int = 256) -> UInt8[NdArray, "h w 3"]:
-  """Plate and key frames in a row, below them the textures of all charts that were seen, with their names.
+  """A row with background plate and key frames, and below it the seen charts of the atlas with their names.
 
-  What was never seen is purple.
+  Unseen pixels and texels are purple.
 
   Args:
     texture: of one person.
-    side: height and width of plate and key frames.
+    side: height and width at which plate and key frames are drawn.
   """
   plate = np.where(texture.plate_coverage[..., None] > 0, texture.plate, np.array(_UNSEEN, np.uint8))
   pictures = [_resized(picture, side) for picture in (plate, *texture.key_frames)]
@@ -39,10 +39,10 @@ def _resized(picture: UInt8[NdArray, "H W 3"], side: int) -> UInt8[NdArray, "h w
   return cv2.resize(picture, (side, side), interpolation=smooth)
 
 
-def _tile(texture: UInt8[NdArray, "S S 3"], coverage: UInt8[NdArray, "S S"], name: str) -> UInt8[NdArray, "h w 3"]:
-  """One chart, twice as large, its name above it."""
-  shown = np.where(coverage[..., None] > 0, texture, np.array(_UNSEEN, np.uint8))
+def _tile(texels: UInt8[NdArray, "S S 3"], coverage: UInt8[NdArray, "S S"], name: str) -> UInt8[NdArray, "h w 3"]:
+  """One chart at twice the size, below its name."""
+  visible = np.where(coverage[..., None] > 0, texels, np.array(_UNSEEN, np.uint8))
   tile = np.zeros((2 * TEXELS + 16, 2 * TEXELS + 4, 3), np.uint8)
-  tile[14:-2, 2:-2] = shown.repeat(2, axis=0).repeat(2, axis=1)
+  tile[14:-2, 2:-2] = visible.repeat(2, axis=0).repeat(2, axis=1)
   cv2.putText(tile, name, (3, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (220, 220, 220), 1, cv2.LINE_AA)
   return tile

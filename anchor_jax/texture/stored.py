@@ -1,7 +1,7 @@
-"""A person's texture, and the file that holds it (safetensors).
+"""A person's texture and its file, in the safetensors format.
 
-The file's metadata: `format`, `charts`, a JSON list of [name, periodic in u], and, where they are known, `measures` of
-her body as JSON; `crc32` of all that. Everything is checked on reading; nothing in the file can be run.
+The metadata holds `format`, `charts` (a JSON list of [name, periodic in u]), the body `measures` as JSON where known,
+and the `crc32` of all contents. Reading checks everything; nothing in the file is executable.
 """
 
 import dataclasses
@@ -22,25 +22,25 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.texels import LEVELS, TEXELS
 
 FORMAT = "1"
-_LARGEST_PICTURE = 4096  # pixels each way
-_MOST_KEY_FRAMES = 64
+_MAX_SIDE = 4096  # pixels
+_MAX_KEY_FRAMES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Texture:
-  """What one film shows of a person and her room, all uint8.
+  """What one film shows of a person and the room, as uint8 arrays.
 
   Attributes:
     charts: name and whether u is periodic, for each chart by number; the first is "none".
-    atlas: RGB texture of each chart, rows along v, columns along u; 0 where `coverage` is.
-    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its colour comes from texels nearby.
-    spread: root mean square deviation of the film's colours from `atlas`, grey levels; 0 where nothing was seen.
-    plate: the room without the person; 0 where `plate_coverage` is.
-    plate_coverage: 255 where the room was seen, 0 in holes.
+    atlas: RGB of each chart, rows along v and columns along u; 0 where `coverage` is 0.
+    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its color comes from nearby texels.
+    spread: root mean square deviation of the film's colors from `atlas`, gray levels; 0 where nothing was seen.
+    plate: the background plate; 0 where `plate_coverage` is 0.
+    plate_coverage: 255 where the room was seen, else 0.
     key_frames: K frames of the film, the most useful first.
-    key_surfaces: their surface maps; chart 0 where the person is not.
-    key_masks: 255 where they show the person, hair and clothes included; None in files of earlier versions.
-    measures: of her body, in sides of the pictures; None where they are not known, as in files of earlier versions.
+    key_surfaces: their surface maps; chart 0 away from the person.
+    key_masks: 255 on the person, hair and clothes included; None in files of earlier versions.
+    measures: body measures in units of the picture's side; None where unknown, as in files of earlier versions.
   """
 
   charts: tuple[tuple[str, bool], ...]
@@ -62,13 +62,13 @@ _ARRAYS = tuple(
 
 
 def write_texture(path: str | os.PathLike, texture: Texture) -> None:
-  """Writes a file; it appears complete or not at all.
+  """Writes a texture's file atomically.
 
   Raises:
     UserError: `path` cannot be written.
   """
-  kept = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(texture, name) is not None]
-  arrays = {name: np.ascontiguousarray(getattr(texture, name)) for name in kept}
+  names = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(texture, name) is not None]
+  arrays = {name: np.ascontiguousarray(getattr(texture, name)) for name in names}
   metadata = {"format": FORMAT, "charts": json.dumps(texture.charts)}
   if texture.measures is not None:
     metadata["measures"] = json.dumps(texture.measures.to_json())
@@ -78,7 +78,7 @@ def write_texture(path: str | os.PathLike, texture: Texture) -> None:
 
 
 def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str:
-  """CRC-32 of all that a file holds; those of earlier versions have none."""
+  """CRC-32 of a file's contents; files of earlier versions have none."""
   checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures")]).encode())
   for name in sorted(arrays):
     checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), checksum))
@@ -86,7 +86,7 @@ def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str
 
 
 def _ordered(data: bytes) -> bytes:
-  """A safetensors file whose header names things in order: equal textures are equal bytes.
+  """A safetensors file with its header sorted, so that equal textures give equal bytes.
 
   The library writes metadata in an order that changes from call to call.
   """
@@ -101,10 +101,10 @@ def read_texture(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | N
 
   Args:
     path: the file.
-    charts: those that the surface maps will name; None accepts the file's.
+    charts: the charts of the surface maps that it will be used with; None accepts any.
 
   Raises:
-    UserError: no such file, not a texture, damaged, of another format or with other charts.
+    UserError: the file is missing, not a texture, damaged, of another format, or has other charts.
   """
   regular_file(path, "texture")
   try:
@@ -114,22 +114,22 @@ def read_texture(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | N
         raise UserError(
           f"{path} has format {metadata.get('format', 'unknown')[:20]!r}, this version reads {FORMAT!r}: prepare again"
         )
-      own = _read_charts(metadata.get("charts", ""))
+      found = _read_charts(metadata.get("charts", ""))
       measures = BodyMeasures.from_json(strict_json(metadata["measures"])) if "measures" in metadata else None
-      slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
+      slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - not a dictionary
       shapes = {name: tuple(entry.get_shape()) for name, entry in slices.items()}
-      if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(own)):
+      if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(found)):
         raise ValueError("arrays of the wrong kind or size")
       arrays = {name: opened.get_tensor(name) for name in shapes}
     if metadata.get("crc32", checksum := _checksum(arrays, metadata)) != checksum:
       raise ValueError("not as it was written")
-    if arrays["key_surfaces"][..., 0].max(initial=0) >= len(own):
+    if arrays["key_surfaces"][..., 0].max(initial=0) >= len(found):
       raise ValueError("unknown charts")
   except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):
     raise UserError(f"{path} is not a texture or is damaged: prepare the person's film again") from None
-  if charts is not None and own != tuple((str(name), bool(periodic)) for name, periodic in charts):
-    raise UserError(f"{path} divides the body's surface as another version does: prepare the person's film again")
-  return Texture(charts=own, measures=measures, **arrays)
+  if charts is not None and found != tuple((str(name), bool(periodic)) for name, periodic in charts):
+    raise UserError(f"{path} has the surface charts of another version: prepare the person's film again")
+  return Texture(charts=found, measures=measures, **arrays)
 
 
 def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
@@ -147,9 +147,9 @@ def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
     return False
   texels = (charts, TEXELS, TEXELS)
   plate, keys = shapes["plate"], shapes["key_frames"]
-  if len(plate) != 3 or len(keys) != 4 or max(*plate, *keys[1:]) > _LARGEST_PICTURE or keys[0] > _MOST_KEY_FRAMES:
+  if len(plate) != 3 or len(keys) != 4 or max(*plate, *keys[1:]) > _MAX_SIDE or keys[0] > _MAX_KEY_FRAMES:
     return False
-  wanted = dict(
+  expected = dict(
     atlas=(*texels, 3),
     coverage=texels,
     spread=texels,
@@ -159,5 +159,5 @@ def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
     key_surfaces=(*keys[:3], 3),
     key_masks=keys[:3],
   )
-  wanted = {name: shape for name, shape in wanted.items() if name in shapes}
-  return shapes == wanted and min(plate[:2]) > 0
+  expected = {name: shape for name, shape in expected.items() if name in shapes}
+  return shapes == expected and min(plate[:2]) > 0

@@ -117,7 +117,7 @@ def test_the_pose_tells_of_mouth_and_blink():
   shades = []
   for state in (calm, dataclasses.replace(calm, mouth=np.array([0.9, 0.0, 0.3])), dataclasses.replace(calm, blink=1.0)):
     paint = paint_face(who, state, u, v, 0.02)
-    assert np.isfinite(paint.colour).all() and np.isfinite(paint.slope).all()
+    assert np.isfinite(paint.color).all() and np.isfinite(paint.slope).all()
     assert paint.pose_shade.min() >= 0 and paint.pose_shade.max() <= 1
     shades.append((paint.pose_shade, paint.eye))
   assert (shades[1][0] < 0.3).sum() > (shades[0][0] < 0.3).sum() + 50  # the mouth's dark inside

@@ -177,41 +177,41 @@ def test_lips_lids_and_mouth_have_charts_of_their_own():
 
 def test_photographed_skin_and_cloth_stay_on_their_texels():
   who, motion = studio.make_identity(1), studio.make_motion(2)
-  texels, colours = [], []
+  texels, colors = [], []
   for number in range(24):
     picture = studio.render(who, motion, number * 0.37, 96)
     on = (picture.surface[..., 0] > 0) & (picture.person_mask > 0)
     number, u, v = picture.surface[on].astype(int).T
     texels.append(number * 4096 + u // TEXEL * 64 + v // TEXEL)
-    colours.append(picture.frame[on].astype(float))
-  texels, colours = np.concatenate(texels), np.concatenate(colours)
+    colors.append(picture.frame[on].astype(float))
+  texels, colors = np.concatenate(texels), np.concatenate(colors)
   _, texel, count = np.unique(texels, return_inverse=True, return_counts=True)
-  mean = np.stack([np.bincount(texel, colour) / count for colour in colours.T], axis=1)
+  mean = np.stack([np.bincount(texel, color) / count for color in colors.T], axis=1)
   often = count[texel] > 5
-  within, all_over = ((np.square(colours - base).sum(1)[often]).mean() for base in (mean[texel], colours.mean(0)))
+  within, all_over = ((np.square(colors - base).sum(1)[often]).mean() for base in (mean[texel], colors.mean(0)))
   assert often.mean() > 0.5
   assert np.sqrt(within) < 0.35 * np.sqrt(all_over)
 
 
 @pytest.mark.parametrize(("name", "most"), [("upper_arm", 0.35), ("forearm", 0.45)])
 def test_the_pattern_of_a_sleeve_turns_with_the_arm(dotted, name, most):
-  spread, colours = 0.0, []
+  spread, colors = 0.0, []
   for side in ("left", "right"):
     cells, seen = [], []
     for picture in dotted:
       on = picture.surface[..., 0] == chart(name, side)
       u, v = picture.surface[on][:, 1:].astype(int).T // 8
-      colour = picture.frame[on].astype(float)
+      color = picture.frame[on].astype(float)
       cells.append(32 * u + v)
-      seen.append(colour / (colour.sum(axis=1, keepdims=True) + 1))  # without light and shadow
+      seen.append(color / (color.sum(axis=1, keepdims=True) + 1))  # without light and shadow
     _, cell, count = np.unique(np.concatenate(cells), return_inverse=True, return_counts=True)
     seen = np.concatenate(seen)
     mean = np.stack([np.bincount(cell, values) / count for values in seen.T], axis=1)
     spread += np.square(seen - mean[cell]).sum()
-    colours.append(seen)
-  colours = np.concatenate(colours)
+    colors.append(seen)
+  colors = np.concatenate(colors)
   # 0.65 and 0.57 where the pattern faced the camera
-  assert spread / np.square(colours - colours.mean(axis=0)).sum() < most
+  assert spread / np.square(colors - colors.mean(axis=0)).sum() < most
 
 
 def test_crops_and_sizes_never_mix_charts():

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from anchor_jax.texture.blocks import MOST, plan_blocks
+from anchor_jax.texture.blocks import MAX_BLOCKS, plan_blocks
 
 
 @pytest.mark.parametrize(
   "lengths, fps",
   [((720,), 12), ((30,), 25), ((3,), 25), ((1,), 25), ((60, 60, 60), 25), ((7, 400, 9), 12), ((50,) * 40, 25)],
 )
-def test_no_frame_sees_its_own_second(lengths, fps):
+def test_no_frame_sees_frames_within_a_second(lengths, fps):
   videos = np.repeat(np.arange(len(lengths)), lengths)
   blocks = plan_blocks(videos, fps)
-  assert blocks.count <= MOST and len(blocks.of_frame) == len(videos)
+  assert blocks.count <= MAX_BLOCKS and len(blocks.of_frame) == len(videos)
   assert set(blocks.of_frame) == set(range(blocks.count))
   assert (np.diff(blocks.of_frame) >= 0).all()
   for index in range(len(videos)):
@@ -23,18 +23,18 @@ def test_no_frame_sees_its_own_second(lengths, fps):
   assert blocks.seen_by(None).all()
 
 
-def test_most_of_a_minute_is_seen():
+def test_each_block_sees_most_of_a_minute():
   blocks = plan_blocks([0] * 720, 12)
   seen = [blocks.seen_by(block)[blocks.of_frame].mean() for block in range(blocks.count)]
   assert min(seen) > 0.8
 
 
-def test_a_film_shorter_than_a_second_is_folded():
+def test_a_film_shorter_than_a_second_gets_five_blocks():
   blocks = plan_blocks([0] * 15, 25)
   assert blocks.count == 5
   assert [blocks.seen_by(block).sum() for block in range(5)] == [3, 2, 2, 2, 3]
 
 
-def test_no_frames_no_blocks():
+def test_a_film_without_frames_is_refused():
   with pytest.raises(ValueError, match="without frames"):
     plan_blocks([], 25)

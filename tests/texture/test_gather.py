@@ -30,18 +30,18 @@ def same(a, b):
   return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
 
 
-def test_the_texture_is_the_pattern(gathered):
-  made = gathered.texture()
+def test_the_atlas_is_the_globes_pattern(gathered):
+  texture = gathered.texture()
   texels = (np.arange(64) + 0.5) / 64
   truth = pattern(texels[None, :], texels[:, None])
-  middle = slice(16, 48)  # around the equator; towards the poles a pixel spans many texels
-  assert (made.coverage[1, middle] >= 127).all()
-  assert np.abs(made.atlas[1, middle].astype(float) - truth[middle]).mean() < 8
-  assert np.abs(made.atlas[2][made.coverage[2] == 255].astype(float) - STAND).max() < 2
-  assert not made.coverage[0].any() and not made.atlas[made.coverage == 0].any()
+  middle = slice(16, 48)  # around the equator; towards the poles a pixel covers many texels
+  assert (texture.coverage[1, middle] >= 127).all()
+  assert np.abs(texture.atlas[1, middle].astype(float) - truth[middle]).mean() < 8
+  assert np.abs(texture.atlas[2][texture.coverage[2] == 255].astype(float) - STAND).max() < 2
+  assert not texture.coverage[0].any() and not texture.atlas[texture.coverage == 0].any()
 
 
-def test_a_block_sees_nothing_of_itself_and_its_neighbours(film, gathered):
+def test_a_block_sees_nothing_of_itself_and_its_neighbors(film, gathered):
   blocks = gathered.blocks
   for block in (0, 4, blocks.count - 1):
     hidden = {i for i, b in enumerate(blocks.of_frame) if abs(b - block) <= 1}
@@ -51,21 +51,21 @@ def test_a_block_sees_nothing_of_itself_and_its_neighbours(film, gathered):
     assert not hidden & set(gathered.key_frames(block))
 
 
-def test_a_block_left_out_is_a_film_without_it(film, gathered):
+def test_leaving_a_block_out_equals_gathering_without_it(film, gathered):
   seen = gathered.blocks.seen_by(3)
-  kept = [i for i, block in enumerate(gathered.blocks.of_frame) if seen[block]]
-  blocks = dataclasses.replace(gathered.blocks, of_frame=gathered.blocks.of_frame[kept])
-  shorter = gather([film[i] for i in kept].__getitem__, blocks, CHARTS)
+  numbers = [i for i, block in enumerate(gathered.blocks.of_frame) if seen[block]]
+  blocks = dataclasses.replace(gathered.blocks, of_frame=gathered.blocks.of_frame[numbers])
+  shorter = gather([film[i] for i in numbers].__getitem__, blocks, CHARTS)
   assert same(gathered.texture(3), shorter.texture())
 
 
-def test_what_covers_the_surface_for_a_while_does_not_show(film, gathered):
+def test_a_temporary_occlusion_leaves_no_trace(film, gathered):
   covered = {i for i, block in enumerate(gathered.blocks.of_frame) if block in (1, 5)}
-  spoilt = gather(changed(film, covered, lambda frame: np.zeros_like(frame)).__getitem__, gathered.blocks, CHARTS)
-  for name, there in (("plate", ...), ("atlas", 2)):
-    truth, found = (getattr(g.texture(), name)[there].astype(int) for g in (gathered, spoilt))
+  occluded = gather(changed(film, covered, lambda frame: np.zeros_like(frame)).__getitem__, gathered.blocks, CHARTS)
+  for name, index in (("plate", ...), ("atlas", 2)):
+    truth, found = (getattr(g.texture(), name)[index].astype(int) for g in (gathered, occluded))
     change = np.abs(truth - found).max(axis=-1)[truth.any(axis=-1)]
-    assert np.median(change) <= 5  # some texels were seen in few blocks only; a mean would be off by up to 40
+    assert np.median(change) <= 5  # some texels are seen in few blocks only; a mean would be off by up to 40
 
 
 def test_spread_is_the_deviation_of_the_samples(film, gathered):
@@ -79,15 +79,15 @@ def test_spread_is_the_deviation_of_the_samples(film, gathered):
   assert np.abs(np.median(flickering.spread[2][stand].astype(float)) - 20) <= 2
 
 
-def test_the_plate_is_the_wall_and_tells_its_holes(gathered):
-  made = gathered.texture()
-  known = made.plate_coverage > 0
-  assert np.abs(made.plate.astype(int) - wall(48))[known].max() <= 1
-  assert not known[20, 24] and not made.plate[~known].any()  # always behind the globe
+def test_the_plate_is_the_wall_and_its_coverage_marks_holes(gathered):
+  texture = gathered.texture()
+  known = texture.plate_coverage > 0
+  assert np.abs(texture.plate.astype(int) - wall(48))[known].max() <= 1
+  assert not known[20, 24] and not texture.plate[~known].any()  # always behind the globe
   assert known[:, :4].all() and known.mean() > 0.4
 
 
-def test_key_frames_show_all_sides_and_none_is_blurred(film, gathered):
+def test_key_frames_show_all_sides_and_avoid_blurred_frames(film, gathered):
   turns = np.array(gathered.key_frames()) / len(film)
   assert len(turns) == 3
   apart = np.abs((turns[:, None] - turns + 0.5) % 1 - 0.5)[np.triu_indices(3, 1)]
@@ -99,13 +99,13 @@ def test_key_frames_show_all_sides_and_none_is_blurred(film, gathered):
   assert gather(lost.__getitem__, gathered.blocks, CHARTS).key_frames()[0] != first
 
 
-def test_key_frames_keep_no_surface_outside_the_person(film):
+def test_key_frames_have_no_surface_outside_the_person(film):
   wide = [frame._replace(person_mask=np.where(frame.surface[..., 0] == 1, 255, 0).astype(np.uint8)) for frame in film]
-  made = gather(wide.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS).texture()
-  assert set(np.unique(made.key_surfaces[..., 0])) == {0, 1} and not made.coverage[2].any()
+  texture = gather(wide.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS).texture()
+  assert set(np.unique(texture.key_surfaces[..., 0])) == {0, 1} and not texture.coverage[2].any()
 
 
-def test_a_film_of_one_frame_shows_others_all_it_has_and_itself_nothing():
+def test_a_film_of_one_frame_has_no_texture_for_that_frame():
   one = gather([globe(0)].__getitem__, plan_blocks([0], FPS), CHARTS)
   assert one.texture().key_frames.shape == (1, 48, 48, 3)
   itself = one.texture(0)
@@ -121,18 +121,17 @@ def test_frames_that_do_not_fit_are_refused(film):
     gather(film.__getitem__, blocks, CHARTS[:2])
 
 
-def test_hands_before_the_trunk_leave_no_fringe():
-
+def test_hands_in_front_of_the_trunk_leave_no_fringe():
   surface = np.zeros((64, 64, 3), np.uint8)
   surface[8:56, 8:56, 0] = chart("chest")
   surface[20:30, 20:30, 0] = chart("palm", "left")
   mask = np.full((64, 64), 255, np.uint8)
-  kept = person_surface(FilmFrame(surface, surface, mask, np.zeros((5, 2), np.float32)), BODY)[..., 0]
-  assert (kept[20:30, 20:30] == chart("palm", "left")).all()
-  assert not kept[19, 20:30].any() and not kept[30, 20:30].any() and (kept[18, 20:30] == chart("chest")).all()
+  certain = person_surface(FilmFrame(surface, surface, mask, np.zeros((5, 2), np.float32)), BODY)[..., 0]
+  assert (certain[20:30, 20:30] == chart("palm", "left")).all()
+  assert not certain[19, 20:30].any() and not certain[30, 20:30].any() and (certain[18, 20:30] == chart("chest")).all()
 
 
-def test_a_key_frame_does_not_hide_the_face(film, gathered):
+def test_frames_with_a_hidden_face_are_no_key_frames(film, gathered):
   first = gathered.key_frames()[0]
   hidden = film[first].surface.copy()
   hidden[hidden[..., 0] == 2] = 1

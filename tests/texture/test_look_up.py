@@ -10,10 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from anchor_jax.evaluation.metrics import psnr
 from anchor_jax.models.controlnet import COORDINATE_CHANNELS
 from anchor_jax.texture import look_up as look_up_module
+from anchor_jax.texture.bilinear import texel_corners
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
 from anchor_jax.texture.inverse import inverse_table
-from anchor_jax.texture.texels import corners, positions
+from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, positions
 
 KEY_FRAMES = 3
 look_up = jax.jit(look_up_module.look_up)
@@ -31,54 +32,54 @@ def tables(texture):
 
 
 @pytest.fixture(scope="module")
-def wanted():
+def targets():
   return [globe(0.013 + 0.31 * i, shift=3 * i - 6) for i in range(4)]
 
 
-def stacked(wanted):
-  return jnp.asarray(np.stack([frame.surface for frame in wanted]))
+def stacked(frames):
+  return jnp.asarray(np.stack([frame.surface for frame in frames]))
 
 
-def to_bytes(colour):
-  return np.rint(255 * np.asarray(colour)).astype(np.uint8)
+def to_bytes(color):
+  return np.rint(255 * np.asarray(color)).astype(np.uint8)
 
 
-def quality(colour, frame, where):
-  return psnr(to_bytes(colour), frame.frame, np.where(where, 255, 0).astype(np.uint8)[..., None])
+def quality(color, frame, where):
+  return psnr(to_bytes(color), frame.frame, np.where(where, 255, 0).astype(np.uint8)[..., None])
 
 
-def test_unseen_turns_look_like_the_truth(tables, wanted):
-  made = look_up(tables, stacked(wanted))
-  assert made.shape == (4, 48, 48, look_up_module.texture_channels(KEY_FRAMES)) and made.dtype == jnp.float32
-  assert made.min() >= 0 and made.max() <= 1
-  for channels, frame in zip(np.asarray(made), wanted, strict=True):
+def test_unseen_turns_look_like_the_truth(tables, targets):
+  found = look_up(tables, stacked(targets))
+  assert found.shape == (4, 48, 48, look_up_module.texture_channels(KEY_FRAMES)) and found.dtype == jnp.float32
+  assert found.min() >= 0 and found.max() <= 1
+  for channels, frame in zip(np.asarray(found), targets, strict=True):
     person = frame.surface[..., 0] > 0
     assert (channels[person, 3] > 0).all()
     assert quality(channels[..., :3], frame, person) > 24
-    shown = 0
+    views = 0
     for k in range(KEY_FRAMES):
-      colour, seen = channels[..., 4 + 4 * k : 7 + 4 * k], channels[..., 7 + 4 * k]
-      assert not colour[seen == 0].any() and not seen[~person].any()
+      color, seen = channels[..., 4 + 4 * k : 7 + 4 * k], channels[..., 7 + 4 * k]
+      assert not color[seen == 0].any() and not seen[~person].any()
       well = seen > 0.5
-      shown = shown + (seen > 0.2)
+      views = views + (seen > 0.2)
       if well.sum() > 40:
-        assert quality(colour, frame, well) > 24
-    assert (shown > 0)[person].mean() > 0.6
+        assert quality(color, frame, well) > 24
+    assert (views > 0)[person].mean() > 0.6
     room = channels[..., -1] > 0
     assert quality(channels[..., -4:-1], frame, room & ~person) > 45 and not channels[..., :4][~person].any()
 
 
 def test_a_key_frame_looked_up_for_its_own_pose_is_itself(texture, tables):
-  made = np.asarray(look_up(tables, jnp.asarray(texture.key_surfaces)))
+  channels = np.asarray(look_up(tables, jnp.asarray(texture.key_surfaces)))
   for k in range(KEY_FRAMES):
-    own = made[k, ..., 4 + 4 * k : 8 + 4 * k]
+    own = channels[k, ..., 4 + 4 * k : 8 + 4 * k]
     well = own[..., 3] > 0.5
     assert well.mean() > 0.15
     truth = texture.key_frames[k]
     assert psnr(to_bytes(own[..., :3]), truth, np.where(well, 255, 0).astype(np.uint8)[..., None]) > 30
 
 
-def test_the_inverse_table_is_where_the_texels_are():
+def test_the_inverse_table_has_the_places_of_the_texels():
   frame = globe(0.0)
   table = inverse_table(frame.surface, np.array([False, True, False]))[1]
   rows, columns = np.nonzero(table[..., 2] > 0)
@@ -92,9 +93,9 @@ def test_the_inverse_table_is_where_the_texels_are():
   assert front.sum() > 800 and error.mean() < 0.4 and error.max() < 1.2
 
 
-def test_charts_do_not_mix(tables, wanted):
-  made = np.asarray(look_up(tables, stacked(wanted)))
-  for channels, frame in zip(made, wanted, strict=True):
+def test_charts_do_not_mix(tables, targets):
+  found = np.asarray(look_up(tables, stacked(targets)))
+  for channels, frame in zip(found, targets, strict=True):
     stand = frame.surface[..., 0] == 2
     assert np.abs(255 * channels[stand, :3] - STAND).max() < 2
 
@@ -106,31 +107,44 @@ def test_the_seam_of_a_periodic_chart_does_not_show(tables):
   assert near.sum() > 20 and quality(across[..., :3], seam, near) > 24
 
 
-def test_device_and_host_agree_on_texels(wanted):
+def corners_on_the_host(chart, column, row, wraps):
+  """Texels around float positions, upper ones first, and weights that sum to 1: `texel_corners` in plain NumPy."""
+  left, top = np.floor(column), np.floor(row)
+  index, weight = [], []
+  for down in (0, 1):
+    for across in (0, 1):
+      columns, rows = (left + across).astype(np.int64), (top + down).astype(np.int64)
+      columns = np.where(wraps[chart], columns % TEXELS, np.clip(columns, 0, TEXELS - 1))
+      index.append(chart * CHART_TEXELS + np.clip(rows, 0, TEXELS - 1) * TEXELS + columns)
+      weight.append(np.abs(1 - across - (column - left)) * np.abs(1 - down - (row - top)))
+  return np.stack(index), np.stack(weight).astype(np.float32)
+
+
+def test_device_and_host_agree_on_texels(targets):
   wraps = np.array([periodic for _, periodic in CHARTS])
-  surface = wanted[1].surface
-  index, weight = look_up_module._corners(jnp.asarray(wraps), jnp.asarray(surface))
+  surface = targets[1].surface
+  index, weight = texel_corners(jnp.asarray(wraps), jnp.asarray(surface))
   chart, u, v = surface.reshape(-1, 3).T
-  host = corners(chart.astype(np.int64), positions(u), positions(v), wraps)
+  host = corners_on_the_host(chart.astype(np.int64), positions(u), positions(v), wraps)
   person = chart > 0
   assert np.array_equal(np.asarray(index).reshape(4, -1)[:, person], host[0][:, person])
   assert np.array_equal(np.asarray(weight).reshape(4, -1)[:, person], 64 * host[1][:, person])
 
 
-def test_a_frame_depends_on_itself_alone(tables, wanted):
-  together = look_up(tables, stacked(wanted))
-  alone = jnp.concatenate([look_up(tables, stacked([frame])) for frame in wanted])
+def test_channels_do_not_depend_on_batching_or_sharding(tables, targets):
+  together = look_up(tables, stacked(targets))
+  alone = jnp.concatenate([look_up(tables, stacked([frame])) for frame in targets])
   assert np.array_equal(together, alone)
   mesh = Mesh(np.array(jax.devices()[:4]), "t")
-  sharded = jax.device_put(stacked(wanted), NamedSharding(mesh, PartitionSpec("t")))
+  sharded = jax.device_put(stacked(targets), NamedSharding(mesh, PartitionSpec("t")))
   assert np.array_equal(look_up(tables, sharded), together)
 
 
-def test_missing_key_frames_show_nothing(texture, wanted):
-  few = look_up_module.look_up_tables(texture, KEY_FRAMES + 1)
-  made = np.asarray(look_up(few, stacked(wanted)))
-  assert made.shape[-1] == look_up_module.texture_channels(KEY_FRAMES + 1)
-  assert not made[..., 4 + 4 * KEY_FRAMES : 8 + 4 * KEY_FRAMES].any()
+def test_missing_key_frames_show_nothing(texture, targets):
+  one_more = look_up_module.look_up_tables(texture, KEY_FRAMES + 1)
+  channels = np.asarray(look_up(one_more, stacked(targets)))
+  assert channels.shape[-1] == look_up_module.texture_channels(KEY_FRAMES + 1)
+  assert not channels[..., 4 + 4 * KEY_FRAMES : 8 + 4 * KEY_FRAMES].any()
 
 
 def test_a_plate_of_another_size_is_refused(tables):
@@ -138,7 +152,7 @@ def test_a_plate_of_another_size_is_refused(tables):
     look_up_module.look_up(tables, jnp.zeros((1, 32, 32, 3), jnp.uint8))
 
 
-def test_coordinates_tell_charts_apart_and_close_the_circle():
+def test_coordinates_are_distinct_for_charts_and_periodic_in_u():
   surface = np.zeros((1, 64, 3), np.uint8)
   surface[0, :, 0] = np.arange(64)
   codes = np.asarray(look_up_module.coordinates(jnp.asarray(surface)))[0]
@@ -149,20 +163,20 @@ def test_coordinates_tell_charts_apart_and_close_the_circle():
   assert np.abs(ends[0] - ends[1]).max() < 0.02
 
 
-def test_a_key_frame_counts_less_the_flatter_it_sees_the_surface():
-  wanted = globe(0.0)
-  front = np.index_exp[18:22, 22:26]  # what faces the camera
+def test_quality_falls_with_the_angle_of_view():
+  target = globe(0.0)
+  front = np.index_exp[18:22, 22:26]  # pixels that face the camera
   film = [globe(turn) for turn in (0.0, 0.12, 0.2)]
   found = []
   for frame in film:
     one = gather([frame].__getitem__, plan_blocks([0], 4), CHARTS).texture()
-    made = np.asarray(look_up(look_up_module.look_up_tables(one, 1), jnp.asarray(wanted.surface[None])))[0]
-    found.append(made[..., 7][front].mean())
+    channels = np.asarray(look_up(look_up_module.look_up_tables(one, 1), jnp.asarray(target.surface[None])))[0]
+    found.append(channels[..., 7][front].mean())
   turned = np.cos(2 * np.pi * np.array([0.12, 0.2]))
   assert found[0] > 0.85 and np.abs(found[1:] - turned).max() < 0.2 and found[0] > found[1] > found[2]
 
 
-def test_a_feature_one_pixel_high_is_seen_up_to_a_pixel_around():
+def test_a_feature_one_pixel_high_is_grown_by_a_pixel():
   surface = np.zeros((16, 16, 3), np.uint8)
   surface[8, 4:12] = [[1, 16 + 32 * i, 128] for i in range(8)]  # eight texels a pixel
   table = inverse_table(surface, np.array([False, False]))[1]
@@ -172,11 +186,11 @@ def test_a_feature_one_pixel_high_is_seen_up_to_a_pixel_around():
   assert table[rows[0], 32, 2] < 0.5 * table[32, 32, 2]
 
 
-def test_quotients_are_rounded_as_whole_numbers_are():
+def test_quotients_are_rounded_like_exact_fractions():
   rng = np.random.default_rng(0)
   by = rng.integers(1, 65, 20000)
   sums = rng.integers(0, 2048 * by)
-  sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many lie just between two
-  wanted = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
+  sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many are ties
+  expected = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
   given = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
-  np.testing.assert_array_equal(jax.jit(look_up_module._divided)(*given)[0], wanted)
+  np.testing.assert_array_equal(jax.jit(look_up_module._divided)(*given)[0], expected)

@@ -4,7 +4,7 @@ from anchor_jax.texture.outline import outline_table
 
 
 def square(size=32):
-  """A body of 12 x 12 pixels whose hair reaches three pixels further, before a grey wall."""
+  """A body of 12 x 12 pixels with three pixels of hair around it, in front of a gray wall."""
   surface, frame = np.zeros((size, size, 3), np.uint8), np.full((size, size, 3), 100, np.uint8)
   mask = np.zeros((size, size), np.uint8)
   surface[10:22, 10:22] = 1
@@ -14,7 +14,7 @@ def square(size=32):
   return surface, frame, mask, plate
 
 
-def test_ways_lead_to_the_nearest_pixel_beside_the_pose():
+def test_offsets_lead_to_the_nearest_pixel_beside_the_pose():
   surface, frame, mask, plate = square()
   table = outline_table(surface, frame, mask, plate, 3)
   assert table[10, 15].tolist() == [0, -1, 0] and table[12, 20].tolist() == [2, 0, 0]
@@ -23,15 +23,15 @@ def test_ways_lead_to_the_nearest_pixel_beside_the_pose():
   assert not table[beside, :2].any() and np.array_equal(table[beside, 2], mask[beside] > 0)
 
 
-def test_without_a_mask_she_is_what_differs_from_the_room():
+def test_without_a_mask_the_person_is_what_differs_from_the_plate():
   surface, frame, mask, plate = square()
   table = outline_table(surface, frame, None, plate, 3)
   beside = surface[..., 0] == 0
   assert np.array_equal(table[beside, 2], mask[beside] > 0)
-  frame[7:10] = 100  # no hair there, though the mask says so
+  frame[7:10] = 100  # no hair there, although the mask has some
   assert not outline_table(surface, frame, mask, plate, 3)[7:10, :, 2].any()
   plate[..., 3] = 0
-  assert outline_table(surface, frame, None, plate, 3)[0, 0, 2] == 1  # nothing is known of the room
+  assert outline_table(surface, frame, None, plate, 3)[0, 0, 2] == 1  # the plate is unknown
 
 
 def test_narrow_gaps_between_surfaces_are_not_beside_the_pose():

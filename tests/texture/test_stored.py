@@ -24,16 +24,16 @@ def texture():
 def test_written_and_read_is_equal(tmp_path, texture):
   file = tmp_path / "ana.safetensors"
   stored.write_texture(file, texture)
-  again = stored.read_texture(file, CHARTS)
+  read = stored.read_texture(file, CHARTS)
   for field in dataclasses.fields(texture):
-    assert np.array_equal(getattr(texture, field.name), getattr(again, field.name))
+    assert np.array_equal(getattr(texture, field.name), getattr(read, field.name))
   measured = dataclasses.replace(texture, measures=make_measures())
   stored.write_texture(file, measured)
-  assert again.measures is None and stored.read_texture(file, CHARTS).measures == measured.measures
+  assert read.measures is None and stored.read_texture(file, CHARTS).measures == measured.measures
   assert [path.name for path in tmp_path.iterdir()] == ["ana.safetensors"]
 
 
-def test_files_of_earlier_versions_hold_no_masks(tmp_path, texture):
+def test_files_of_earlier_versions_without_masks_are_read(tmp_path, texture):
   file = tmp_path / "ana.safetensors"
   assert texture.key_masks.shape == texture.key_frames.shape[:3] and texture.key_masks.any()
   stored.write_texture(file, dataclasses.replace(texture, key_masks=None))
@@ -50,26 +50,26 @@ def one_line(file, charts=None):
 
 def test_equal_textures_are_equal_bytes(tmp_path, texture):
   measured, written = dataclasses.replace(texture, measures=make_measures()), set()
-  for number in range(12):  # the library would write the metadata in another order nearly every time
+  for number in range(12):  # the library alone would change the order of the metadata nearly every time
     stored.write_texture(tmp_path / f"{number}.safetensors", measured)
     written.add((tmp_path / f"{number}.safetensors").read_bytes())
   assert len(written) == 1
 
 
-def test_a_flipped_byte_is_noticed(tmp_path, texture):
+def test_a_flipped_bit_is_detected(tmp_path, texture):
   file = tmp_path / "ana.safetensors"
   stored.write_texture(file, dataclasses.replace(texture, measures=make_measures()))
   content = file.read_bytes()
   start = 8 + int.from_bytes(content[:8], "little")
   for place in [*np.linspace(start, len(content) - 1, 20).astype(int), content.index(b"measures") + 40]:
-    hurt = bytearray(content)
-    hurt[place] ^= 1
-    file.write_bytes(hurt)
+    damaged = bytearray(content)
+    damaged[place] ^= 1
+    file.write_bytes(damaged)
     with pytest.raises(UserError, match="is damaged"):
       stored.read_texture(file, CHARTS)
 
 
-def test_names_that_are_no_files_take_one_line(tmp_path):
+def test_paths_that_are_no_files_are_reported_in_one_line(tmp_path):
   for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
     with pytest.raises(UserError, match=said):
       stored.read_texture(path, CHARTS)
@@ -113,7 +113,7 @@ def spoil(name, value):
     lambda arrays, metadata: metadata.clear(),
   ],
 )
-def test_a_hostile_file_ends_in_one_line(tmp_path, texture, change):
+def test_a_malformed_file_is_reported_in_one_line(tmp_path, texture, change):
   file = tmp_path / "ana.safetensors"
   arrays = {name: np.ascontiguousarray(getattr(texture, name)) for name in stored._ARRAYS}
   metadata = {"format": stored.FORMAT, "charts": json.dumps(texture.charts)}
@@ -123,13 +123,13 @@ def test_a_hostile_file_ends_in_one_line(tmp_path, texture, change):
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4 not this", b"\xff" * 64, (2**40).to_bytes(8, "little") + b"{}"])
-def test_a_file_that_is_something_else(tmp_path, data):
+def test_a_file_of_another_kind_is_reported_in_one_line(tmp_path, data):
   file = tmp_path / "ana.safetensors"
   file.write_bytes(data)
   one_line(file)
 
 
-def test_a_file_cut_anywhere(tmp_path, texture):
+def test_a_truncated_file_is_reported_in_one_line(tmp_path, texture):
   file = tmp_path / "ana.safetensors"
   stored.write_texture(file, texture)
   data = file.read_bytes()

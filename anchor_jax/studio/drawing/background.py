@@ -23,17 +23,15 @@ def paint_background(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
   picture = np.ascontiguousarray(np.broadcast_to(wall, (n, n, 3)).astype(np.float32))
   side = 1 if generator.random() < 0.5 else -1
 
-  def rectangle(x0: Real, y0: Real, x1: Real, y1: Real, colour) -> None:
+  def rectangle(x0: Real, y0: Real, x1: Real, y1: Real, color) -> None:
     points = [round(float(v) * n * 2**_SHIFT) for v in (min(x0, x1), y0, max(x0, x1), y1)]
-    cv2.rectangle(
-      picture, tuple(points[:2]), tuple(points[2:]), tuple(float(c) for c in colour), -1, cv2.LINE_8, _SHIFT
-    )
+    cv2.rectangle(picture, tuple(points[:2]), tuple(points[2:]), tuple(float(c) for c in color), -1, cv2.LINE_8, _SHIFT)
 
-  def ellipse(x0: Real, y0: Real, a: Real, b: Real, angle: Real, colour) -> None:
+  def ellipse(x0: Real, y0: Real, a: Real, b: Real, angle: Real, color) -> None:
     cv2.ellipse(
       picture,
       ((float(x0 * n), float(y0 * n)), (float(2 * a * n), float(2 * b * n)), float(angle)),
-      tuple(float(c) for c in colour),
+      tuple(float(c) for c in color),
       -1,
     )
 

@@ -24,7 +24,7 @@ _PHALANGES = ((0.041, 0.026, 0.020), (0.045, 0.029, 0.022), (0.041, 0.027, 0.021
 
 
 class _Cone(NamedTuple):
-  """A round cone of the body in world metres; see `RoundCone`.
+  """A round cone of the body in world meters; see `RoundCone`.
 
   Attributes:
     part: what it belongs to.
@@ -50,7 +50,7 @@ class Scene:
     core: head, neck and hands, seen in the frame and in the pose render alike.
     nude: torso and arms of the pose render, as wide as the clothes over them.
     dressed: torso, arms, clothes and hair of the frame.
-    head, torso: frames in half head heights and metres.
+    head, torso: frames in half head heights and meters.
   """
 
   core: list[tuple[Solid, int]]
@@ -156,7 +156,7 @@ def _hand(
 
 
 class _Arm(NamedTuple):
-  """One arm and its hand's axes, world metres.
+  """One arm and its hand's axes, world meters.
 
   Attributes:
     shoulder, elbow, wrist: joints.
@@ -210,8 +210,8 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   half = identity.head_height / 2
   root = middle + torso @ np.array([0.0, 0.045, -0.012])
   joint = root + torso @ np.array([0.0, 0.045, 0.012])
-  centre = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
-  origin, factor = camera.project(np.stack([centre, middle]))
+  center = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
+  origin, factor = camera.project(np.stack([center, middle]))
   head = Frame(origin[0], FLIP @ rotation, float(factor[0] * half))
   trunk = Frame(origin[1], FLIP @ torso, float(factor[1]))
 
@@ -358,8 +358,8 @@ def _head_solids(identity: Identity, state: MotionState, head: Frame, scene: Sce
   unit = head.unit
   width, depth, middle = head_profile(identity)
 
-  def ball(centre: Point, radii: Point, part: int, blend: Real, skin: Any):
-    place = head.picture(np.array([centre]))[0]
+  def ball(center: Point, radii: Point, part: int, blend: Real, skin: Any):
+    place = head.picture(np.array([center]))[0]
     return Ellipsoid(place, np.array(radii) * unit, head.axes, _BODY, blend * unit, None, skin), part
 
   skin = face_skin(identity, state, head)
@@ -372,8 +372,8 @@ def _head_solids(identity: Identity, state: MotionState, head: Frame, scene: Sce
   wide = identity.head_width
   scene.core.append(ball((0, 0.17, -0.10), (wide * 0.99, 0.82, 0.88), CRANIUM, 0.10, cranium_skin(identity, head)))
   for sign in (-1, 1):
-    centre, radii = (sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13)
-    scene.core.append(ball(centre, radii, EAR, 0.03, ear_skin(head, centre, radii)))
+    center, radii = (sign * wide * 0.99, -0.08, 0.0), (0.075 * identity.ear, 0.20 * identity.ear, 0.13)
+    scene.core.append(ball(center, radii, EAR, 0.03, ear_skin(head, center, radii)))
   front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width

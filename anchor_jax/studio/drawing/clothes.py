@@ -1,6 +1,6 @@
-"""Clothes: colour and relief of torso and sleeves as functions of the place on the body, and collars as solids.
+"""Clothes: color and relief of torso and sleeves as functions of the place on the body, and collars as solids.
 
-Points of the torso are (x, y) of its frame, in metres: right and up from the middle of the shoulder line.
+Points of the torso are (x, y) of its frame, in meters: right and up from the middle of the shoulder line.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from anchor_jax.studio.camera import Frame
 from anchor_jax.studio.drawing.body import COLLAR
 from anchor_jax.studio.identity import Identity
 
-_SLEEVE_RADIUS = np.float32(0.05)  # metres of fabric a radian around the arm
+_SLEEVE_RADIUS = np.float32(0.05)  # meters of fabric a radian around the arm
 
 
 def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple[Solid, int]]:
@@ -42,7 +42,7 @@ def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple
 
 
 def _pattern(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
-  """Share of the second colour, 0..1, at points (x, y) of the fabric, metres."""
+  """Share of the second color, 0..1, at points (x, y) of the fabric, meters."""
   scale = identity.pattern_scale
   if identity.pattern == "stripes":  # thin, level
     return np.clip((np.abs((y / np.float32(0.036 * scale)) % 1 - 0.5) - np.float32(0.32)) * 12, 0, 1)
@@ -61,7 +61,7 @@ def _pattern(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
 
 
 def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
-  """Coverage, 0..1, of the shape printed on the chest, at torso points in metres."""
+  """Coverage, 0..1, of the shape printed on the chest, at torso points in meters."""
   size = np.float32(0.062 * identity.pattern_scale)
   x, y = x / size, (y + np.float32(0.185)) / size
   if identity.print_shape == 0:
@@ -82,12 +82,12 @@ def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
 
 
 def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-  """Colour [3, n], share of bare skin [n], and relief slope [2, n] along x and y, at n points of the dressed torso."""
+  """Color [3, n], share of bare skin [n], and relief slope [2, n] along x and y, at n points of the dressed torso."""
   base, other, shirt = (
     np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two, identity.shirt)
   )
   share = _print(identity, x, y) if identity.pattern == "print" else _pattern(identity, x, y)
-  colour = base + (other - base) * share
+  color = base + (other - base) * share
   bare = np.zeros_like(x)
   shade = np.ones_like(x)
   slope = folds(x, y)
@@ -101,7 +101,7 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
   if outfit in ("tee", "sweater", "hoodie"):
     wide = 0.076 if outfit == "tee" else 0.066
     rib = inside(np.float32(wide + 0.014) - ring)
-    colour += (np.minimum(base * 0.78, 1) - colour) * rib * np.float32(0.8)
+    color += (np.minimum(base * 0.78, 1) - color) * rib * np.float32(0.8)
     bare = inside(np.float32(wide) - ring)
     if outfit == "hoodie":
       for sign in (-1, 1):
@@ -110,12 +110,12 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
           * inside(np.float32(0.02) - y)
           * inside(y + np.float32(0.14))
         )
-        colour += (np.float32(0.9) - colour) * cord
+        color += (np.float32(0.9) - color) * cord
     if outfit == "sweater":
       slope[0] += np.float32(0.10) * np.sin(x * 900)
   elif outfit == "vneck":
     cut = np.minimum((y + np.float32(0.075)) * np.float32(0.62) - side, np.float32(0.10) - ring * np.float32(0.6))
-    colour += (base * 0.75 - colour) * inside(cut + np.float32(0.010))
+    color += (base * 0.75 - color) * inside(cut + np.float32(0.010))
     bare = inside(cut)
   elif outfit == "shirt":
     cut = (y + np.float32(0.028)) * np.float32(0.60) - side
@@ -127,16 +127,16 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
     )
     bare = inside(cut)
     flap_share = inside(flap) * inside(y + np.float32(0.05))
-    colour += (np.minimum(base * 1.10 + 0.03, 1) - colour) * flap_share
+    color += (np.minimum(base * 1.10 + 0.03, 1) - color) * flap_share
     shade -= np.float32(0.30) * inside(flap + np.float32(0.008)) * (1 - flap_share)
     shade -= np.float32(0.22) * np.exp(-(((x - np.float32(0.014)) / np.float32(0.0035)) ** 2)) * (y < -0.03)
     buttons = inside(np.float32(0.0065) - np.sqrt(x * x + ((y + 0.07) % 0.075 - np.float32(0.0375)) ** 2)) * (y < -0.03)
-    colour += (np.float32(0.93) - colour) * buttons * np.float32(0.9)
+    color += (np.float32(0.93) - color) * buttons * np.float32(0.9)
   elif outfit == "blazer":
     open_to = -0.30
     cut = (y - np.float32(open_to)) * np.float32(0.30) - side
     inner = inside(cut)
-    colour += (shirt - colour) * inner
+    color += (shirt - color) * inner
     if identity.beard != "none" or identity.shoulder > 0.195:  # a tie
       width = np.float32(0.014) + np.float32(0.06) * np.clip(-y, 0, 0.25) * np.float32(0.6)
       tie = inside(width - side) * inside(np.float32(0.012) - y) * inner
@@ -147,7 +147,7 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
       )
       cover = np.maximum(tie, knot)
       weave = np.clip((np.abs(((x + y) / np.float32(0.028)) % 1 - 0.5) - np.float32(0.25)) * 9, 0, 1)
-      colour += (other * (np.float32(0.85) + np.float32(0.35) * weave) - colour) * cover
+      color += (other * (np.float32(0.85) + np.float32(0.35) * weave) - color) * cover
       bare = inside(np.minimum((y - np.float32(0.004)) * np.float32(0.55) - side, y - np.float32(0.004))) * (1 - cover)
     else:
       bare = inside((y + np.float32(0.055)) * np.float32(0.55) - side)
@@ -158,22 +158,22 @@ def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tu
       )
       * inner
     )
-    colour += (np.minimum(shirt * 1.06, 1) - colour) * inside(flap) * inner * (y > -0.05)
+    color += (np.minimum(shirt * 1.06, 1) - color) * inside(flap) * inner * (y > -0.05)
     width = np.float32(0.058) * np.clip((y - np.float32(open_to)) / np.float32(0.16), 0, 1)
     lapel = np.minimum(-cut, cut + width)
     notch = np.abs(y + np.float32(0.055) - np.float32(0.35) * (side - 0.10)) < 0.004
     on = inside(lapel) * (1 - np.float32(0.8) * notch)
-    colour += (np.minimum(base * 1.16 + 0.02, 1) - colour) * on * np.float32(0.8)
+    color += (np.minimum(base * 1.16 + 0.02, 1) - color) * on * np.float32(0.8)
     shade -= np.float32(0.42) * inside(np.float32(0.008) - np.abs(cut + width)) * (y > open_to) * (1 - on)
     shade -= np.float32(0.35) * inside(np.float32(0.003) - np.abs(x - np.float32(0.004))) * (y < open_to)
     button = inside(np.float32(0.009) - np.sqrt((x - 0.012) ** 2 + (y - np.float32(open_to) + np.float32(0.03)) ** 2))
-    colour += (base * 0.5 - colour) * button
+    color += (base * 0.5 - color) * button
   bare = bare * (y > -0.2)
-  colour = colour * shade
-  colour += (skin[:, None] - colour) * bare
+  color = color * shade
+  color += (skin[:, None] - color) * bare
   slope *= 1 - bare
   edge = np.clip(bare * (1 - bare) * 4, 0, 1)
-  return colour * (1 - np.float32(0.25) * edge), bare, slope
+  return color * (1 - np.float32(0.25) * edge), bare, slope
 
 
 def body_relief(x: NdArray, y: NdArray) -> NdArray:
@@ -210,11 +210,11 @@ def folds(x: NdArray, y: NdArray) -> NdArray:
 
 
 def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[NdArray, NdArray]:
-  """Colour [3, n] of a sleeve, and slope [n] of its relief along the arm.
+  """Color [3, n] of a sleeve, and slope [n] of its relief along the arm.
 
   Args:
-    identity: outfit, colours and pattern.
-    along: [n] distance from the shoulder along the arm, metres.
+    identity: outfit, colors and pattern.
+    along: [n] distance from the shoulder along the arm, meters.
     around: [n] angle around the arm, which turns with it.
   """
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
@@ -223,7 +223,7 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
     if identity.pattern == "print"
     else _pattern(identity, around * _SLEEVE_RADIUS, -along - np.float32(0.04))
   )
-  colour = base + (other - base) * share
+  color = base + (other - base) * share
   length = identity.arm * (1.90 if identity.sleeve >= 2 else identity.sleeve)
   cuff = (
     np.clip((along - np.float32(length - 0.035)) * 150, 0, 1)
@@ -233,10 +233,10 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
   tone = np.asarray(identity.shirt, np.float32)[:, None] if identity.outfit == "blazer" else base * np.float32(0.80)
   if identity.outfit == "blazer":
     cuff = np.clip((along - np.float32(length - 0.014)) * 200, 0, 1)
-  colour += (tone - colour) * cuff
+  color += (tone - color) * cuff
   bend = np.exp(-(((along - np.float32(identity.arm)) / np.float32(0.07)) ** 2))
   wave = np.cos(
     along * np.float32(115) + np.sin(around) * np.float32(1.9) + np.sin(along * np.float32(41)) * np.float32(1.7)
   )
   slope = wave * (np.float32(0.06) + np.float32(0.20) * bend) * (1 - cuff)
-  return colour, slope
+  return color, slope

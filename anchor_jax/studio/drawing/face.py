@@ -1,4 +1,4 @@
-"""The face: relief, colours, eyes and mouth as functions of points in the head's frame.
+"""The face: relief, colors, eyes and mouth as functions of points in the head's frame.
 
 Points are (u, v, w): right in the picture, up, out of the face, in half head heights; the eyes lie at v = EYE_ROW.
 The relief is a height field h(u, v) given by its gradient, which tilts the normals; eyes replace them by an eyeball's.
@@ -20,10 +20,10 @@ HAIRLINE = 0.62  # top of the face mask
 
 @dataclass(slots=True)
 class FacePaint:
-  """Colours and shading of the face at n points.
+  """Colors and shading of the face at n points.
 
   Attributes:
-    colour: [3, n] RGB 0..1.
+    color: [3, n] RGB 0..1.
     slope: [2, n] gradient of the relief along u and v.
     shade: [n] factor on the light, 0..1, for folds and creases in the frame.
     gloss: [n] strength of highlights.
@@ -33,7 +33,7 @@ class FacePaint:
     pose_shade: [n] as `shade`, in the pose render.
   """
 
-  colour: NdArray
+  color: NdArray
   slope: NdArray
   shade: NdArray
   gloss: NdArray
@@ -66,10 +66,10 @@ def face_points(identity: Identity, state: MotionState) -> Float[NdArray, "5 3"]
   )
 
 
-def _mix(colour: NdArray, other: Point, share: NdArray) -> None:
-  """Blends `colour` [3, n] towards the RGB colour `other` by `share` [n], in place."""
+def _mix(color: NdArray, other: Point, share: NdArray) -> None:
+  """Blends `color` [3, n] towards the RGB color `other` by `share` [n], in place."""
   for i in range(3):
-    colour[i] += (np.float32(other[i]) - colour[i]) * share
+    color[i] += (np.float32(other[i]) - color[i]) * share
 
 
 def grain(u: NdArray, v: NdArray) -> NdArray:
@@ -86,7 +86,7 @@ class _Relief:
     self.slope = np.zeros((2, len(u)), np.float32)
 
   def hill(self, u0: Real, v0: Real, su: Real, sv: Real, height: Real) -> NdArray:
-    """Adds a hill of the given centre, widths and height; returns exp(-r^2) [n], the hill at unit height."""
+    """Adds a hill of the given center, widths and height; returns exp(-r^2) [n], the hill at unit height."""
     du, dv = self.u - np.float32(u0), self.v - np.float32(v0)
     du *= np.float32(1 / su)
     dv *= np.float32(1 / sv)
@@ -97,7 +97,7 @@ class _Relief:
 
 
 def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, pixel: Real) -> FacePaint:
-  """Colours and shading of the face at n points of the head's surface.
+  """Colors and shading of the face at n points of the head's surface.
 
   Args:
     identity: the person.
@@ -106,10 +106,10 @@ def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, p
     pixel: size of a sub-pixel in half head heights, over which edges are softened.
   """
   n = len(u)
-  colour = np.repeat(np.asarray(identity.skin, np.float32)[:, None], n, axis=1)
+  color = np.repeat(np.asarray(identity.skin, np.float32)[:, None], n, axis=1)
   shade, gloss, pose = np.ones(n, np.float32), np.full(n, 0.20, np.float32), np.ones(n, np.float32)
   paint = FacePaint(
-    colour,
+    color,
     np.zeros((2, n), np.float32),
     shade,
     gloss,
@@ -136,13 +136,13 @@ def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, p
 
 
 def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -> None:
-  u, v, colour = relief.u, relief.v, paint.colour
+  u, v, color = relief.u, relief.v, paint.color
   skin = np.asarray(identity.skin, np.float32)
   tip = -identity.nose_length + 0.02
   red = skin * np.array([1.02, 0.74, 0.72], np.float32)
   for sign in (-1.0, 1.0):
     apple = relief.hill(sign * 0.42, -0.24 + 0.03 * mouth.smile, 0.20, 0.17, 0.030 + 0.016 * mouth.smile)
-    _mix(colour, red, apple * np.float32(0.25 + 0.5 * identity.blush))
+    _mix(color, red, apple * np.float32(0.25 + 0.5 * identity.blush))
     # The fold from the nose to the mouth's corner.
     a, b = (
       np.array([sign * identity.nose_width * 1.15, tip - 0.01]),
@@ -166,7 +166,7 @@ def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -
     )
     paint.shade -= np.float32(0.70) * hole
     paint.pose_shade -= np.float32(0.40) * hole
-  _mix(colour, red, np.exp(-((u / 0.09) ** 2 + ((v - tip) / 0.09) ** 2)) * np.float32(0.32))
+  _mix(color, red, np.exp(-((u / 0.09) ** 2 + ((v - tip) / 0.09) ** 2)) * np.float32(0.32))
   relief.hill(0.0, -0.58, 0.27, 0.15, 0.035)
   relief.hill(0.0, -0.86 - 0.10 * mouth.opening, 0.15, 0.09, 0.030)
   relief.hill(0.0, -0.735 - 0.16 * mouth.opening, 0.14, 0.045, -0.022)
@@ -178,7 +178,7 @@ def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -
   if identity.freckles:
     spots = np.clip(grain(np.floor(u * 34), np.floor(v * 34)) * 3.2 - 2.1, 0, 1) * np.exp(-(((v + 0.18) / 0.16) ** 2))
     _mix(
-      colour,
+      color,
       skin * np.array([0.74, 0.56, 0.46], np.float32),
       (spots * np.float32(0.7 * identity.freckles)).astype(np.float32),
     )
@@ -214,7 +214,7 @@ def _beard(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, paint: Face
   texture = grain(np.floor(u * 60), np.floor(v * 30))
   share = np.clip(area * (1 + 0.14 * texture), 0, 1).astype(np.float32)
   tone = np.asarray(identity.hair, np.float32) * 0.9 + 0.02
-  _mix(paint.colour, tone, share)
+  _mix(paint.color, tone, share)
   paint.gloss *= 1 - 0.7 * share
 
 
@@ -236,7 +236,7 @@ def _eye(
   eye = eye_of(identity, state, side)
   x, y = eye.own(u[near], v[near])
   lower, upper, crease = eye.lids(x)
-  colour = paint.colour[:, near]
+  color = paint.color[:, near]
   corner = np.clip((np.float32(1.02) - np.abs(x)) * 12, 0, 1)
   opened = inside(np.minimum(upper - y, y - lower)) * corner
   # Lids: crease, lashes, the rim of the lower lid.
@@ -245,7 +245,7 @@ def _eye(
   paint.shade[near] -= np.float32(0.24) * fold
   paint.pose_shade[near] -= np.float32(0.20) * fold
   _mix(
-    colour,
+    color,
     np.asarray(identity.skin, np.float32) * np.array([0.80, 0.62, 0.60], np.float32),
     lid * np.float32(0.25 + 0.5 * identity.makeup),
   )
@@ -253,7 +253,7 @@ def _eye(
   ix, iy = eye.ball(x, y)
   radius = 0.53 * size
   distance = np.sqrt(ix * ix + iy * iy)
-  ball = np.empty_like(colour)
+  ball = np.empty_like(color)
   ball[0], ball[1], ball[2] = 0.94, 0.93, 0.92
   pink = np.clip((np.abs(x) - 0.62) * 1.6, 0, 1)
   _mix(ball, (0.86, 0.62, 0.58), pink * np.float32(0.6))
@@ -270,7 +270,7 @@ def _eye(
   _mix(ball, (0.015, 0.012, 0.012), inside(np.float32(0.46 * radius) - distance))
   lid_shadow = np.clip((upper - y) / np.float32(0.5 * eye.height), 0, 1)
   ball *= np.float32(0.50) + np.float32(0.50) * lid_shadow
-  colour += (ball - colour) * opened
+  color += (ball - color) * opened
   spot = np.sqrt((ix * np.float32(sign) + np.float32(0.34 * radius)) ** 2 + (iy - np.float32(0.36 * radius)) ** 2)
   paint.glint[near] += inside(np.float32(0.30 * radius) - spot) * opened * iris
   lash = inside(
@@ -278,8 +278,8 @@ def _eye(
   )
   lash *= np.clip((np.float32(1.12) - np.abs(x)) * 8, 0, 1)
   lower_lash = np.exp(-(((y - lower) / np.float32(0.012)) ** 2)) * corner
-  _mix(colour, (0.07, 0.045, 0.04), lash * np.float32(0.80 + 0.15 * identity.makeup))
-  _mix(colour, (0.30, 0.18, 0.15), lower_lash * np.float32(0.35 + 0.2 * identity.makeup))
+  _mix(color, (0.07, 0.045, 0.04), lash * np.float32(0.80 + 0.15 * identity.makeup))
+  _mix(color, (0.30, 0.18, 0.15), lower_lash * np.float32(0.35 + 0.2 * identity.makeup))
   # Brow.
   along = (x + np.float32(0.95)) / np.float32(2.25)
   top = (
@@ -295,8 +295,8 @@ def _eye(
   tone = np.asarray(identity.hair, np.float32) * np.float32(0.62) + np.asarray(identity.skin, np.float32) * np.float32(
     0.06
   )
-  _mix(colour, tone, np.clip(brow, 0, 1) * np.float32(0.86))
-  paint.colour[:, near] = colour
+  _mix(color, tone, np.clip(brow, 0, 1) * np.float32(0.86))
+  paint.color[:, near] = color
   paint.shade[near] -= np.float32(0.08) * np.clip(brow, 0, 1)
   paint.pose_shade[near] -= (
     np.float32(0.13) * np.clip(brow, 0, 1)
@@ -315,7 +315,7 @@ def _mouth(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, relief: _Re
   if not len(near):
     return
   x, y = u[near] / np.float32(mouth.half_width), v[near]
-  colour = paint.colour[:, near]
+  color = paint.color[:, near]
   upper, lower = mouth.edges(x)
   hill = np.maximum(1 - x * x, 0)
   within = np.clip((np.float32(1.03) - np.abs(x)) * 12, 0, 1)
@@ -324,15 +324,15 @@ def _mouth(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, relief: _Re
   lip_down = inside(np.minimum(y - lower + down, lower + np.float32(0.006) - y)) * within
   lips = np.maximum(lip_up, lip_down)
   tone = np.asarray(identity.lips, np.float32)
-  _mix(colour, tone * 0.90, lip_up * np.float32(0.92))
-  _mix(colour, np.minimum(tone * 1.06, 1), lip_down * np.float32(0.92))
+  _mix(color, tone * 0.90, lip_up * np.float32(0.92))
+  _mix(color, np.minimum(tone * 1.06, 1), lip_down * np.float32(0.92))
   relief.slope[1, near] += lip_up * (1 - 2 * np.clip((y - upper) / up, 0, 1)) * np.float32(0.34)
   relief.slope[1, near] += lip_down * (1 - 2 * np.clip((y - lower + down) / down, 0, 1)) * np.float32(0.50)
   below = np.exp(-(((y - lower + down + np.float32(0.03)) / np.float32(0.035)) ** 2)) * hill
   # The open mouth: dark, teeth above, tongue below.
   gap = inside(np.minimum(upper - y, y - lower)) * within * np.float32(min(mouth.opening * 9, 1))
   span = np.maximum(upper - lower, np.float32(1e-3))
-  inner = np.empty_like(colour)
+  inner = np.empty_like(color)
   inner[0], inner[1], inner[2] = 0.17, 0.045, 0.05
   _mix(
     inner,
@@ -342,15 +342,15 @@ def _mouth(identity: Identity, mouth: Mouth, u: NdArray, v: NdArray, relief: _Re
   teeth = np.clip((y - upper + np.float32(0.052)) * 50, 0, 1) * np.clip((np.float32(0.80) - np.abs(x)) * 9, 0, 1)
   _mix(inner, (0.90, 0.88, 0.84), teeth * np.float32(0.95))
   inner *= np.float32(0.62) + np.float32(0.38) * hill
-  colour += (inner - colour) * gap
+  color += (inner - color) * gap
   seam = (
     np.exp(-(((y - (upper + lower) * np.float32(0.5)) / np.float32(0.013)) ** 2))
     * within
     * np.float32(1 - min(mouth.opening * 5, 1))
   )
   corner = np.exp(-(((np.abs(x) - 1) / np.float32(0.10)) ** 2 + ((y - upper) / np.float32(0.022)) ** 2))
-  _mix(colour, (0.22, 0.07, 0.07), np.clip(seam * np.float32(0.75) + corner * np.float32(0.35), 0, 1))
-  paint.colour[:, near] = colour
+  _mix(color, (0.22, 0.07, 0.07), np.clip(seam * np.float32(0.75) + corner * np.float32(0.35), 0, 1))
+  paint.color[:, near] = color
   paint.shade[near] -= np.float32(0.16) * below * (1 - gap)
   paint.pose_shade[near] -= np.float32(0.12) * below * (1 - gap) + np.float32(0.45) * seam + np.float32(0.2) * corner
   paint.pose_shade[near] *= 1 - gap * (np.float32(0.80) - np.float32(0.55) * teeth)

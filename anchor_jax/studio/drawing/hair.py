@@ -1,4 +1,4 @@
-"""Hair and earrings as solids around the head, where hair grows on the scalp, and the colour of its strands."""
+"""Hair and earrings as solids around the head, where hair grows on the scalp, and the color of its strands."""
 
 import numpy as np
 
@@ -37,14 +37,14 @@ def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
   return (v > edge) | ((w < np.float32(-0.12)) & (v > nape))
 
 
-def _cap(identity: Identity, head: Frame, radii: Point, centre: Point) -> Ellipsoid:
+def _cap(identity: Identity, head: Frame, radii: Point, center: Point) -> Ellipsoid:
   """The hair on the skull: an ellipsoid, clipped at the hairline."""
 
   def keep(x: NdArray, y: NdArray, z: NdArray) -> NdArray:
-    own = (a * np.float32(r) + np.float32(c) for a, r, c in zip((x, y, z), radii, centre, strict=True))
+    own = (a * np.float32(r) + np.float32(c) for a, r, c in zip((x, y, z), radii, center, strict=True))
     return on_scalp(identity, *own)
 
-  place = head.picture(np.array([centre]))[0]
+  place = head.picture(np.array([center]))[0]
   return Ellipsoid(place, np.array(radii) * head.unit, head.axes, _GROUP, 0.10 * head.unit, keep)
 
 
@@ -54,8 +54,8 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
   style = identity.hair_style
   solids: list[tuple[Solid, int]] = []
 
-  def ball(centre: Point, radii: Point, blend: Real = 0.12, kind: int = HAIR) -> None:
-    place = head.picture(np.array([centre]))[0]
+  def ball(center: Point, radii: Point, blend: Real = 0.12, kind: int = HAIR) -> None:
+    place = head.picture(np.array([center]))[0]
     solids.append((Ellipsoid(place, np.array(radii) * unit, head.axes, _GROUP, blend * unit), kind))
 
   def lock(start: Point, fall: Point, r0: Real, r1: Real, hang: Real = 0.6) -> None:
@@ -122,7 +122,7 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
 
 
 def paint_hair(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> tuple[NdArray, NdArray]:
-  """Colour [3, n], and brightness of the strand [n] in -1..1, of hair at n head-frame points."""
+  """Color [3, n], and brightness of the strand [n] in -1..1, of hair at n head-frame points."""
   angle = np.arctan2(u - np.float32(0.3 * identity.parting) * np.clip(v, 0, 1), w + np.float32(0.55)) * np.float32(30)
   if identity.hair_style == "curly":
     angle = angle + np.sin(v * 17 + angle * np.float32(0.35)) * 2

@@ -21,7 +21,7 @@ def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) ->
   Args:
     surface: the drawn solids; [h w] is its supersampled size.
     direction: of `key_direction`.
-    unit: pixels per metre.
+    unit: pixels per meter.
   """
   factor = surface.supersample
   depth = surface.depth[factor // 2 :: factor, factor // 2 :: factor]
@@ -45,7 +45,7 @@ def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) ->
 def shade(
   identity: Identity,
   normal: NdArray,
-  colour: NdArray,
+  color: NdArray,
   open_share: NdArray,
   lit: NdArray,
   soft: NdArray,
@@ -57,7 +57,7 @@ def shade(
   Args:
     identity: side and warmth of the key light.
     normal: [3, n] unit normals, picture coordinates.
-    colour: [3, n] RGB reflectance, 0..1.
+    color: [3, n] RGB reflectance, 0..1.
     open_share: [n] share of the ambient light that is not occluded, 0..1.
     lit: [n] share of the key light that is not blocked, 0..1.
     soft: [n] strength of wrapped diffuse light, as by subsurface scattering: 1 for skin, 0 for cloth.
@@ -72,9 +72,9 @@ def shade(
   )
   sky = np.float32(0.5) - np.float32(0.5) * ny
   warm = np.float32(0.04 * identity.warmth)
-  key_colour = (np.float32(0.80) + warm, np.float32(0.77), np.float32(0.73) - warm)
-  fill_colour = (0.17, 0.19, 0.22)
-  sky_colour, ground_colour = (0.25, 0.26, 0.28), (0.20, 0.17, 0.155)
+  key_color = (np.float32(0.80) + warm, np.float32(0.77), np.float32(0.73) - warm)
+  fill_color = (0.17, 0.19, 0.22)
+  sky_color, ground_color = (0.25, 0.26, 0.28), (0.20, 0.17, 0.155)
   edge = np.float32(1) - np.maximum(nz, 0)
   rim = (
     edge
@@ -92,14 +92,14 @@ def shade(
   broad, narrow = power16, power16 * power16 * power16
   spark = (broad * (1 - sharp) * np.float32(0.5) + narrow * sharp) * gloss * lit * np.float32(0.6)
   spark += rim * np.float32(0.40) * open_share
-  out = np.empty_like(colour)
+  out = np.empty_like(color)
   for i, creep in enumerate((0.42, 0.20, 0.14)):
     wrap = soft * np.float32(creep) + np.float32(0.10)
     diffuse = np.maximum((facing + wrap) / (1 + wrap), 0)
     blocked = lit if i else lit + (1 - lit) * soft * np.float32(0.18)
-    light = diffuse * blocked * key_colour[i]
+    light = diffuse * blocked * key_color[i]
     light += (
-      fill * np.float32(fill_colour[i]) + sky * np.float32(sky_colour[i]) + (1 - sky) * np.float32(ground_colour[i])
+      fill * np.float32(fill_color[i]) + sky * np.float32(sky_color[i]) + (1 - sky) * np.float32(ground_color[i])
     ) * open_share
-    out[i] = colour[i] * light + spark
+    out[i] = color[i] * light + spark
   return out

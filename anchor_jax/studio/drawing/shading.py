@@ -1,4 +1,4 @@
-"""The RGB frame: colours and shades the visible points of the dressed person, and blends her over the background."""
+"""The RGB frame: colors and shades the visible points of the dressed person, and blends her over the background."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from anchor_jax.body.rasterize import Surface
 from anchor_jax.body.shading import downsample, occlusion
 from anchor_jax.body.skins import angles_around
 from anchor_jax.core.shapes import NdArray
-from anchor_jax.studio.camera import FRAME_METRES
+from anchor_jax.studio.camera import FRAME_METERS
 from anchor_jax.studio.drawing.background import paint_background
 from anchor_jax.studio.drawing.body import (
   CLOTH,
@@ -48,23 +48,23 @@ def shade_person(
   """(frame, person_mask): the person over the background, uint8 [H W 3], and 255 where she covers it, uint8 [H W].
 
   Args:
-    identity: colours of skin, hair, clothes, light and background.
+    identity: colors of skin, hair, clothes, light and background.
     scene: frames of head and torso.
     surface: core and dressed solids, drawn.
     parts: part of each of those solids.
     dressed: the dressed solids, the last ones of `surface`.
     seen: visible points of the pose render's surface.
     face: indices of the face's points in `seen`.
-    paint: colours and shading of those points.
+    paint: colors and shading of those points.
     relief: their normals [3, n].
     size: H and W, pixels.
   """
   points = VisiblePoints(surface, parts)
   n = len(points.place)
   skin = np.asarray(identity.skin, np.float32)
-  colour = np.repeat(skin[:, None], n, axis=1)
+  color = np.repeat(skin[:, None], n, axis=1)
   soft, gloss, sharp = np.ones(n, np.float32), np.full(n, 0.18, np.float32), np.zeros(n, np.float32)
-  unit = size / FRAME_METRES
+  unit = size / FRAME_METERS
   open_share = 1 - np.float32(0.85) * occlusion(surface, size / 24).ravel()[points.place]
   shadow = cast_shadow(surface, key_direction(identity), unit)
   lit = 1 - np.float32(0.80) * shadow.ravel()[points.place]
@@ -79,7 +79,7 @@ def shade_person(
   mine = points.where(FACE, NOSE, CRANIUM)
   source = back[points.place[mine]]
   mine, source = mine[source >= 0], source[source >= 0]
-  colour[:, mine] = paint.colour[:, source]
+  color[:, mine] = paint.color[:, source]
   points.normal[:, mine] = relief[:, source]
   open_share[mine] *= paint.shade[source]
   lit[mine] *= np.float32(0.35) + np.float32(0.65) * paint.shade[source]
@@ -90,31 +90,31 @@ def shade_person(
   soft[mine] *= 1 - np.float32(0.6) * eye
 
   ears = points.where(EAR)
-  colour[:, ears] *= np.array([[1.02], [0.88], [0.86]], np.float32)
+  color[:, ears] *= np.array([[1.02], [0.88], [0.86]], np.float32)
   hands = points.where(HAND)
-  colour[:, hands] *= np.array([[1.0], [0.93], [0.92]], np.float32)
+  color[:, hands] *= np.array([[1.0], [0.93], [0.92]], np.float32)
 
   cloth = points.where(CLOTH)
   x, y, _ = scene.torso.own(points.x[cloth], points.y[cloth], points.z[cloth])
-  colour[:, cloth], bare, slope = paint_torso(identity, x, y, skin)
+  color[:, cloth], bare, slope = paint_torso(identity, x, y, skin)
   points.normal[:, cloth] = tilt_normals(points.normal[:, cloth], scene.torso.axes, slope[0], slope[1])
   soft[cloth], gloss[cloth] = bare, np.float32(0.05) + np.float32(0.10) * bare
 
   sleeves = points.where(SLEEVE)
   if len(sleeves):
-    _sleeves(identity, surface, points, sleeves, dressed, len(parts) - len(dressed), colour)
+    _sleeves(identity, surface, points, sleeves, dressed, len(parts) - len(dressed), color)
     soft[sleeves], gloss[sleeves] = 0, 0.05
   collar = points.where(COLLAR)
-  colour[:, collar] = np.asarray(identity.cloth, np.float32)[:, None] * np.float32(0.92)
+  color[:, collar] = np.asarray(identity.cloth, np.float32)[:, None] * np.float32(0.92)
   soft[collar], gloss[collar] = 0, 0.04
   jewel = points.where(JEWEL)
-  colour[:, jewel] = np.array([[0.85], [0.70], [0.36]], np.float32)
+  color[:, jewel] = np.array([[0.85], [0.70], [0.36]], np.float32)
   gloss[jewel], sharp[jewel] = 1.6, 0.6
 
   hair = points.where(HAIR)
   if len(hair):
     u, v, w = scene.head.own(points.x[hair], points.y[hair], points.z[hair])
-    colour[:, hair], strand = paint_hair(identity, u, v, w)
+    color[:, hair], strand = paint_hair(identity, u, v, w)
     soft[hair], gloss[hair] = 0.1, 0
     normal = points.normal[:, hair]
     # Anisotropic highlight where the strand direction is perpendicular to the half vector (Kajiya and Kay 1989).
@@ -132,10 +132,10 @@ def shade_person(
     extra_hair = (
       band * (np.float32(0.10) + np.float32(0.14) * np.clip(strand + 0.4, 0, 1)) * lit[hair] * open_share[hair]
     )
-    colour[:, hair] *= 1 + np.float32(0.75 - 0.7 * min(float(np.mean(identity.hair)), 0.9)) * band
+    color[:, hair] *= 1 + np.float32(0.75 - 0.7 * min(float(np.mean(identity.hair)), 0.9)) * band
     extra[hair] += extra_hair * np.float32(0.75)
 
-  light = shade(identity, points.normal, colour, open_share, lit, soft, gloss, sharp) + extra
+  light = shade(identity, points.normal, color, open_share, lit, soft, gloss, sharp) + extra
   light = 1 - np.exp(np.float32(-1.0) * light * (1 + np.float32(0.62) * light))  # tone curve that compresses highlights
   planes = np.zeros((4, surface.depth.size), np.float32)
   for i in range(3):
@@ -167,9 +167,9 @@ def _sleeves(
   sleeves: NdArray,
   dressed: list,
   first: int,
-  colour: NdArray,
+  color: NdArray,
 ) -> None:
-  """Sets the colours and normals of the sleeves' points, in place; `first` is the number of the first dressed solid."""
+  """Sets the colors and normals of the sleeves' points, in place; `first` is the number of the first dressed solid."""
   along = surface.along.ravel()[points.place[sleeves]]
   number = points.solid[sleeves]
   for k in np.unique(number):
@@ -186,7 +186,7 @@ def _sleeves(
     run = (run / max(float(np.sqrt(run @ run)), 1e-6)).astype(np.float32)
     side = np.array([-run[1], run[0], 0], np.float32)
     normal = points.normal[:, mine]
-    colour[:, mine], slope = paint_sleeve(identity, place, around)
+    color[:, mine], slope = paint_sleeve(identity, place, around)
     points.normal[:, mine] = tilt_normals(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
 
@@ -223,7 +223,7 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int
   under = np.isin(np.append(np.asarray(parts, np.int8), -1)[surface.index], (FACE, NOSE, CRANIUM, EAR, NECK, -1))
   visible = (layer > 0) & under
   share = layer[visible] / np.float32(255)
-  tone = np.asarray(identity.glasses_colour, np.float32) * 255
+  tone = np.asarray(identity.glasses_color, np.float32) * 255
   for i in range(3):
     planes[i][visible] += (tone[i] * np.maximum(planes[3][visible], share) - planes[i][visible]) * share
   planes[3][visible] = np.maximum(planes[3][visible], share)

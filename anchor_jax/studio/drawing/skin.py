@@ -26,8 +26,8 @@ def _inverse(frame: Frame, scales: Point) -> Float[NdArray, "3 3"]:
   return (frame.axes / (frame.unit * np.asarray(scales, np.float64))).T
 
 
-def _ball(frame: Frame, centre: Float[NdArray, "1 3"], radii: Point, number: int) -> Ball:
-  return Ball(frame.picture(centre)[0], _inverse(frame, radii), number)
+def _ball(frame: Frame, center: Float[NdArray, "1 3"], radii: Point, number: int) -> Ball:
+  return Ball(frame.picture(center)[0], _inverse(frame, radii), number)
 
 
 def neck_skin(torso: Frame, head: Frame) -> Tube:
@@ -48,10 +48,10 @@ def cranium_skin(identity: Identity, head: Frame) -> Ball:
   return _ball(head, _BALL, (identity.head_width, 0.82, 0.88), chart("cranium"))
 
 
-def ear_skin(head: Frame, centre: Point, radii: Point) -> Ball:
+def ear_skin(head: Frame, center: Point, radii: Point) -> Ball:
   """An ear, around its own middle."""
-  side = OWN[1 if centre[0] > 0 else 0]
-  return _ball(head, np.array([centre], np.float64), radii, chart("ear", side))
+  side = OWN[1 if center[0] > 0 else 0]
+  return _ball(head, np.array([center], np.float64), radii, chart("ear", side))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-// What the networks see of a person beside the pose render: texture/look_up.py and texture/beyond.py for a browser.
+// What the networks see of a person beside the pose render: texture/look_up.py and texture/extrapolate.py for a browser.
 //
 // Places and weights are whole numbers, and the few quotients are rounded to float32 as JAX rounds them, so that the
 // channels are equal to its, byte for byte.
@@ -192,7 +192,7 @@ export function makeLookUp(tables, size, keyFrames, channels) {
   };
 }
 
-// The nearest pixel with surface for every pixel, up to 1/16 of the height away: `nearest_skin` of texture/beyond.py.
+// The nearest pixel with surface for every pixel, up to 1/16 of the height away: `nearest_skin` of texture/extrapolate.py.
 function makeNearestSkin(size) {
   const reach = Math.max(1, Math.min(rint(size * REACH), MOST)), side = 2 * reach + 1, far = reach + 1;
   const square = side * side, none = 2 * far * far * square, count = size * size;

@@ -1,4 +1,4 @@
-"""Hair around a globe, which no surface map covers, is looked up beside unseen poses."""
+"""Extrapolation beside unseen poses: hair around a globe, which no surface map covers."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 from globes import CHARTS, globe, wall
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anchor_jax.texture import beyond
+from anchor_jax.texture import extrapolate
 from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
@@ -19,7 +19,7 @@ look_up = jax.jit(look_up_module.look_up)
 
 
 def hairy(turn, shift):
-  """A globe with two pixels of hair around it, red on one side and green on the other."""
+  """A globe with a ring of hair two pixels wide, red on the left and green on the right; and the ring's mask."""
   frame = globe(turn, SIZE, shift)
   y, x = np.mgrid[:SIZE, :SIZE] + 0.5
   x = x - SIZE / 2 - shift
@@ -39,25 +39,25 @@ def texture():
 @pytest.mark.parametrize("masks", [True, False])
 def test_hair_is_found_beside_unseen_poses(texture, masks):
   known = texture
-  if not masks:  # then the room must be known to tell her from it
+  if not masks:  # without masks the background plate separates the person from the room
     room = dict(plate=wall(SIZE), plate_coverage=np.full((SIZE, SIZE), 255, np.uint8))
     known = dataclasses.replace(texture, key_masks=None, **room)
-  wanted, ring = hairy(0.035, 4)
-  made = np.asarray(look_up(look_up_module.look_up_tables(known, 3), jnp.asarray(wanted.surface[None])))[0]
-  colours, quality = made[..., 4:16].reshape(SIZE, SIZE, 3, 4)[..., :3], made[..., 7:16:4]
-  best = np.take_along_axis(colours, quality.argmax(-1)[..., None, None], 2)[..., 0, :]
+  target, ring = hairy(0.035, 4)
+  channels = np.asarray(look_up(look_up_module.look_up_tables(known, 3), jnp.asarray(target.surface[None])))[0]
+  colors, quality = channels[..., 4:16].reshape(SIZE, SIZE, 3, 4)[..., :3], channels[..., 7:16:4]
+  best = np.take_along_axis(colors, quality.argmax(-1)[..., None, None], 2)[..., 0, :]
   found = ring & (quality.max(-1) > 0)
   assert found.sum() > 0.8 * ring.sum()
-  assert (np.abs(255 * best - wanted.frame).max(-1)[found] < 40).mean() > 0.8
-  guesses = quality[wanted.surface[..., 0] == 0]
-  assert guesses.max() <= 0.25 and not colours[quality == 0].any()
-  room = (wanted.person_mask == 0) & (quality.max(-1) > 0)
+  assert (np.abs(255 * best - target.frame).max(-1)[found] < 40).mean() > 0.8
+  extrapolated = quality[target.surface[..., 0] == 0]
+  assert extrapolated.max() <= 0.25 and not colors[quality == 0].any()
+  room = (target.person_mask == 0) & (quality.max(-1) > 0)
   assert room.sum() < 0.25 * ring.sum()  # the key frames show the room there too
-  beside = made[ring & found, 4:16:4]
-  assert beside.any() and not made[ring, :4].any()
+  beside = channels[ring & found, 4:16:4]
+  assert beside.any() and not channels[ring, :4].any()
 
 
-def test_guesses_are_equal_however_frames_are_divided(texture):
+def test_extrapolation_does_not_depend_on_batching_or_sharding(texture):
   tables = look_up_module.look_up_tables(texture, 1)
   surfaces = np.stack([hairy(0.02 + 0.01 * i, 2 * i - 3)[0].surface for i in range(4)])
   together = np.asarray(look_up(tables, surfaces))
@@ -69,16 +69,16 @@ def test_guesses_are_equal_however_frames_are_divided(texture):
   assert np.array_equal(look_up(tables, sharded), together)
 
 
-def test_the_nearest_skin_is_the_nearest():
+def test_nearest_skin_matches_brute_force():
   covered = np.random.default_rng(0).random((32, 48)) < 0.03
   surface = np.repeat(covered[..., None], 3, axis=-1).astype(np.uint8)
-  skin = beyond.nearest_skin(jnp.asarray(surface), 16)
+  skin = extrapolate.nearest_skin(jnp.asarray(surface), 16)
   y, x = np.mgrid[:32, :48]
   away = np.hypot(y[..., None] - np.nonzero(covered)[0], x[..., None] - np.nonzero(covered)[1])
-  nearest, index = away.min(axis=-1), np.asarray(skin.place)
+  nearest, index = away.min(axis=-1), np.asarray(skin.index)
   within = nearest <= 2  # 1/16 of the height
   assert within.mean() > 0.2 and not within.all()
   assert covered[index // 48, index % 48][within].all()
   np.testing.assert_allclose(np.hypot(index // 48 - y, index % 48 - x)[within], nearest[within])
   assert np.array_equal(index[~within], (y * 48 + x)[~within])
-  assert np.array_equal(np.asarray(skin.share) > 0, within & ~covered)
+  assert np.array_equal(np.asarray(skin.weight) > 0, within & ~covered)
