@@ -31,7 +31,7 @@ REFERENCE = Path(__file__).parent / "golden" / "reference"
 
 @pytest.fixture
 def source(tmp_path):
-  """A pipeline's folder as it may lie on a disk: no pose branch, PNDM, things nobody needs."""
+  """A pipeline's folder as it is downloaded: no pose branch, PNDM, unneeded subfolders."""
   folder = tmp_path / "sd"
   for role in ("unet", "vae", "image_encoder", "text_encoder", "scheduler"):
     shutil.copytree(REFERENCE / "body" / role, folder / role)
@@ -55,7 +55,7 @@ def run(capsys, monkeypatch, *arguments):
   return code, capsys.readouterr()
 
 
-def test_a_pipeline_comes_in_and_goes_out_bit_identical(source, tmp_path, capsys, monkeypatch):
+def test_a_pipeline_converted_back_and_forth_is_bit_identical(source, tmp_path, capsys, monkeypatch):
   code, printed = run(capsys, monkeypatch, "from-diffusers", source, tmp_path / "in", "--make-head", "--stem=4,4,8,8")
   assert code == 0, printed.err
   assert "not needed, left out: safety_checker, tokenizer" in printed.out
@@ -80,7 +80,7 @@ def test_a_pipeline_comes_in_and_goes_out_bit_identical(source, tmp_path, capsys
       np.testing.assert_array_equal(array, after[name], err_msg=name)
 
 
-def test_single_models_and_those_beside_a_pipeline(source, tmp_path):
+def test_single_models_and_models_beside_a_pipeline_are_converted(source, tmp_path):
   shutil.move(source / "image_encoder", tmp_path / "clip")
   conversion.from_diffusers(
     source, tmp_path / "in", tmp_path / "clip", REFERENCE / "body/controlnet", REFERENCE / "head", dtype="bfloat16"
@@ -95,7 +95,7 @@ def test_single_models_and_those_beside_a_pipeline(source, tmp_path):
   assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").exists()
 
 
-def test_what_is_wrong_with_all_models_is_told_and_nothing_written(source, tmp_path, capsys, monkeypatch):
+def test_errors_in_all_models_are_reported_and_nothing_is_written(source, tmp_path, capsys, monkeypatch):
   for role, name in (("unet", "conv_in.bias"), ("vae", "quant_conv.bias")):
     file = source / role / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_all_models_is_told_and_nothing_written(source, tmp_p
   assert not (tmp_path / "in").exists()
 
 
-def test_targets_that_would_lose_something_are_refused(source, tmp_path):
+def test_targets_whose_replacement_would_delete_files_are_refused(source, tmp_path):
   with pytest.raises(UserError, match="no folder"):
     conversion.from_diffusers(tmp_path / "none", tmp_path / "in")
   with pytest.raises(UserError, match="holds an input of the conversion"):
@@ -125,16 +125,16 @@ def test_targets_that_would_lose_something_are_refused(source, tmp_path):
     conversion.from_diffusers(tmp_path / "mine", tmp_path / "in")
 
 
-def test_files_of_a_user_stay_in_a_folder_of_models(source, tmp_path):
-  """All three were deleted: their names look like those of roles and of weights."""
+def test_files_of_a_user_in_a_folder_of_models_are_not_deleted(source, tmp_path):
+  """Their names look like those of roles and weights."""
   target = tmp_path / "in"
   conversion.from_diffusers(source, target)
   for name in ("body/thesis.txt", "dreamshaper_8.safetensors", "vae/kl-f8.ckpt"):
     (target / name).parent.mkdir(exist_ok=True)
     (target / name).write_text("years")
-    for convert_it in (conversion.from_diffusers, conversion.to_diffusers):
+    for function in (conversion.from_diffusers, conversion.to_diffusers):
       with pytest.raises(UserError, match=rf"holds {name}, which was not written by this command"):
-        convert_it(source, target)
+        function(source, target)
     assert (target / name).read_text() == "years"
     (target / name).unlink()
   conversion.from_diffusers(source, target, make_controlnet=False)
@@ -143,26 +143,26 @@ def test_files_of_a_user_stay_in_a_folder_of_models(source, tmp_path):
     conversion.from_diffusers(source, target, image_encoder=target / "image_encoder")
 
 
-def test_downloaded_models_stay_and_those_of_earlier_versions_are_replaced(source, tmp_path):
+def test_downloaded_models_are_not_replaced_and_those_of_earlier_versions_are(source, tmp_path):
   shutil.copytree(source / "vae", tmp_path / "downloaded/vae")
   for place in ("downloaded", "downloaded/vae"):
     with pytest.raises(
       UserError, match=r"config\.json, which was not written by this command or by an earlier version"
     ):
       conversion.from_diffusers(source, tmp_path / place)
-  for given, target in ((source, tmp_path / "in"), (source / "vae", tmp_path / "vae")):
-    conversion.from_diffusers(given, target)
-    (target / LIST).unlink()  # as earlier versions leave it
-    conversion.from_diffusers(given, target)
+  for path, target in ((source, tmp_path / "in"), (source / "vae", tmp_path / "vae")):
+    conversion.from_diffusers(path, target)
+    (target / LIST).unlink()  # earlier versions wrote none
+    conversion.from_diffusers(path, target)
     (target / LIST).unlink()
     weights = next(target.rglob("diffusion_pytorch_model.safetensors"))
-    os.utime(weights, ns=(2**62, 2**62))  # somebody put others there since
+    os.utime(weights, ns=(2**62, 2**62))  # replaced by other weights since
     with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors, which was not written"):
-      conversion.from_diffusers(given, target)
+      conversion.from_diffusers(path, target)
 
 
 def write_workdir(workdir, part, config, trained, frozen, ema=None):
-  """A part as a run of three steps leaves it."""
+  """Writes a part as a run of three steps leaves it."""
   number, folder = jax.numpy.zeros((), jax.numpy.int32), workdir / part
   trained = jax.tree.map(jax.numpy.asarray, trained)
   with Checkpoints(folder) as checkpoints:
@@ -184,7 +184,7 @@ def body():
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
-def test_a_trained_person_goes_out(weights, body, tmp_path):
+def test_a_trained_person_is_converted_to_diffusers(weights, body, tmp_path):
   config, trained, frozen = body
   write_workdir(tmp_path / "ana", "body", config, trained, frozen, jax.tree.map(lambda x: x + 1, trained))
   conversion.to_diffusers(tmp_path / "ana", tmp_path / "out", weights, "float32")
@@ -196,17 +196,17 @@ def test_a_trained_person_goes_out(weights, body, tmp_path):
   assert (tmp_path / "out/null_context.safetensors").exists()
 
 
-def test_what_is_left_out_of_a_person_is_told(body, tmp_path, capsys, monkeypatch):
+def test_leaving_out_the_texture_is_reported(body, tmp_path, capsys, monkeypatch):
   write_workdir(tmp_path / "ana", "body", *body)
-  for told in (False, True):
+  for reported in (False, True):
     code, printed = run(capsys, monkeypatch, "to-diffusers", tmp_path / "ana", tmp_path / "out")
-    assert code == 0 and ("--appearance=PREPARED_FOLDER" in printed.out) is told
+    assert code == 0 and ("--appearance=PREPARED_FOLDER" in printed.out) is reported
     (tmp_path / "ana/body/appearance.safetensors").touch()
 
 
 @pytest.mark.parametrize("same", [pytest.param(True, marks=pytest.mark.slow), False], ids=("same", "different"))
 def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp_path):
-  """Bit for bit, out to diffusers and back in: the head's replaced the body's."""
+  """Bit for bit, to diffusers and back."""
   config, trained, frozen = body
   unet = load_model(REFERENCE / "head/unet", dtype=np.float32)
   head_config = dataclasses.replace(config, part="head", model=dataclasses.replace(config.model, unet=unet.config))
@@ -231,7 +231,7 @@ def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp
     assert places == expected and (folder / "vae").exists()
 
 
-def test_single_files_on_the_command_line(tmp_path, capsys, monkeypatch):
+def test_the_command_converts_single_files(tmp_path, capsys, monkeypatch):
   model, inpainting, control, style = (
     tmp_path / f"{name}.safetensors" for name in ("model", "head", "control", "style")
   )
@@ -259,7 +259,7 @@ def test_single_files_on_the_command_line(tmp_path, capsys, monkeypatch):
   assert code == 2 and "omit --ema and --prediction" in printed.err
 
 
-def test_a_null_context_that_the_text_tower_is_too_short_for_is_left_to_training(source, tmp_path, capsys, monkeypatch):
+def test_there_is_no_null_context_if_the_text_tower_has_too_few_positions(source, tmp_path, capsys, monkeypatch):
   tower = load_model(source / "image_encoder")
   finer = dataclasses.replace(tower.config, patch_size=1)
   embeddings = tower.params["vision_model"]["embeddings"]

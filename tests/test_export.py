@@ -1,4 +1,4 @@
-"""Bundles: what a person exported computes without this package, and what is no bundle. She is tiny and untrained."""
+"""Bundles: what they compute without this package, and which damage they report. The networks are tiny."""
 
 import dataclasses
 import hashlib
@@ -35,7 +35,7 @@ from anchor_jax.store.bundle import _sampling
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SAMPLE = SampleConfig("dpm++2m", 3, window=4, overlap=1, window_weights="tapered", guidance=1.5, conditioning_scale=1.2)
-# Run in a process where only what the script may need can be imported.
+# Runs a script with only those modules importable that it may need.
 ALONE = """
 import runpy, sys
 class Hide:
@@ -49,7 +49,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory):
-  """A workdir with a body, whose layers along time are on, and a head; no weight of theirs is zero."""
+  """A workdir with a body, with temporal layers, and a head; no weight is zero."""
   workdir, rng = tmp_path_factory.mktemp("person"), np.random.default_rng(0)
   for part, size in (("body", 32), ("head", 16)):
     model = tiny_model(inpaint=part == "head")
@@ -70,7 +70,7 @@ def bundle(person, tmp_path_factory):
   return folder
 
 
-def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
+def test_the_script_generates_the_same_clip_as_the_library(tmp_path, person, bundle):
   body = load(person).body
   networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
   np.savez(tmp_path / "in.npz", pose=pose, appearance=body.reference_image)
@@ -82,7 +82,7 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
     cwd=tmp_path, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert run.returncode == 0, run.stderr
-  made = np.load(tmp_path / "out.npz")
+  generated = np.load(tmp_path / "out.npz")
 
   @jax.jit
   def library(weights, noise, pose, appearance):
@@ -95,14 +95,14 @@ def test_the_script_alone_makes_the_librarys_clip(tmp_path, person, bundle):
 
   noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))
   latents, frames = library(body.weights, noise, pose, body.reference_image)
-  np.testing.assert_allclose(made["latents"], latents, atol=1e-5, rtol=0)
-  assert np.abs(latents - latents[0]).max() > 0.01  # the pose tells
-  assert made["frames"].dtype == np.uint8 and np.abs(made["frames"] - np.asarray(frames) * 255).max() < 0.51
+  np.testing.assert_allclose(generated["latents"], latents, atol=1e-5, rtol=0)
+  assert np.abs(latents - latents[0]).max() > 0.01  # the pose has an effect
+  assert generated["frames"].dtype == np.uint8 and np.abs(generated["frames"] - np.asarray(frames) * 255).max() < 0.51
 
 
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("window_weights", WEIGHTS)
-def test_the_script_plans_the_librarys_windows(tail, window_weights):
+def test_the_script_plans_the_same_windows_as_the_library(tail, window_weights):
   for window, overlap in ((4, 1), (5, 3), (1, 0), (16, 4)):
     rule = WindowRule(window, overlap, tail, window_weights)
     body = {"window": window, "overlap": overlap, "tail": tail, "taper": rule.taper().tolist()}
@@ -112,10 +112,10 @@ def test_the_script_plans_the_librarys_windows(tail, window_weights):
         np.testing.assert_array_equal(ours, its)
 
 
-def test_the_script_is_short_and_imports_what_it_says(bundle):
+def test_the_script_is_short_and_imports_only_its_dependencies(bundle):
   lines = (bundle / "generate.py").read_text().splitlines()
   imported = {line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))}
-  assert len(lines) <= 110  # of which four look for numbers that are not finite, and fifteen at what is replaced
+  assert len(lines) <= 110  # four of them check for finite numbers, fifteen for overwriting
   assert imported <= {"jax", "numpy", "safetensors"} | sys.stdlib_module_names
 
 
@@ -131,10 +131,10 @@ def test_every_program_loads_for_every_platform_and_any_batch(bundle):
     exported = jax.export.deserialize(bytearray(data))
     assert exported.platforms == PLATFORMS
     assert str(exported.out_avals[0].shape[0]) == "batch"
-    assert str(pathlib.Path(__file__).parents[1]).encode() not in data  # nor does it tell where it was made
+    assert str(pathlib.Path(__file__).parents[1]).encode() not in data  # no local paths
 
 
-def test_the_heads_condition_is_the_librarys(person, bundle):
+def test_the_head_s_inpainting_condition_is_the_same_as_the_library_s(person, bundle):
   head = load(person).head
   assert head is not None
   rng = np.random.default_rng(2)
@@ -146,7 +146,7 @@ def test_the_heads_condition_is_the_librarys(person, bundle):
 
 
 def test_a_schedule_with_zero_snr_is_written_without_a_warning(recwarn):
-  """Its alpha is 0 at the first step; 1 / alpha, which no table of v-prediction needs, was computed all the same."""
+  """Its alpha is 0 at the first step, and 1 / alpha is not needed for v-prediction."""
   model = tiny_model()
   schedule = dataclasses.replace(model.schedule, rescale_betas_zero_snr=True)
   model = dataclasses.replace(model, schedule=schedule)
@@ -161,7 +161,7 @@ def test_a_schedule_with_zero_snr_is_written_without_a_warning(recwarn):
 
 
 def settings(folder, **changes):
-  """Changes config.json as its maker would, hash and all."""
+  """Changes config.json and its hash."""
   config = {**json.loads((folder / "config.json").read_text()), **changes}
   del config["sha256"]
   config["sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
@@ -175,12 +175,12 @@ def replace(path, old, new):
 
 
 @pytest.mark.parametrize(
-  "harm,told",
+  "damage,message",
   [
     (lambda b: (b / "config.json").unlink(), "config.json"),
     (lambda b: (b / "config.json").write_text("{"), "Expecting"),
     (lambda b: replace(b / "config.json", b'"overlap": 1', b'"overlap": 2'), "config.json is damaged"),
-    (lambda b: settings(b, format="anchor_jax bundle 2"), 'is no "anchor_jax bundle 1"'),
+    (lambda b: settings(b, format="anchor_jax bundle 2"), 'is not a "anchor_jax bundle 1"'),
     (lambda b: settings(b, jax_at_least=[99, 0, 0]), "too old"),
     (lambda b: (b / "body/weights.safetensors").unlink(), "weights.safetensors"),
     (lambda b: replace(b / "body/weights.safetensors", b"\0\0", b"\0\1"), "weights.safetensors is damaged"),
@@ -191,29 +191,29 @@ def replace(path, old, new):
     ("weights", "not finite: use other noise"),
   ],
 )
-def test_refuses_in_one_line(tmp_path, bundle, monkeypatch, capsys, harm, told):
+def test_damaged_bundles_and_inputs_are_reported_in_one_line(tmp_path, bundle, monkeypatch, capsys, damage, message):
   shutil.copytree(bundle, tmp_path / "copy")
-  side, noise = 8 if callable(harm) else 32, np.zeros((8, 8, 2), np.float32)
-  if harm == "noise":
+  side, noise = 8 if callable(damage) else 32, np.zeros((8, 8, 2), np.float32)
+  if damage == "noise":
     noise[0, 0, 0] = np.nan
-  elif harm == "weights":
+  elif damage == "weights":
     monkeypatch.setattr("jax.device_put", lambda tree: {name: leaf * np.float32(np.inf) for name, leaf in tree.items()})
   else:
-    harm(tmp_path / "copy")
-  given = {"pose": np.zeros((2, side, side, 3), np.uint8), "appearance": np.zeros((32, 32, 3), np.uint8)}
-  np.savez(tmp_path / "in.npz", **given, noise=noise)
+    damage(tmp_path / "copy")
+  arrays = {"pose": np.zeros((2, side, side, 3), np.uint8), "appearance": np.zeros((32, 32, 3), np.uint8)}
+  np.savez(tmp_path / "in.npz", **arrays, noise=noise)
   script = str(tmp_path / "copy" / "generate.py")
   monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")])
-  with pytest.raises(SystemExit) as left:
+  with pytest.raises(SystemExit) as exited:
     runpy.run_path(script, run_name="__main__")
   error = capsys.readouterr().err.strip()
-  assert left.value.code == 2 and error.startswith("error: ") and told in error and "\n" not in error
+  assert exited.value.code == 2 and error.startswith("error: ") and message in error and "\n" not in error
   assert not (tmp_path / "out.npz").exists()
 
 
-def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
+def test_invalid_exports_are_refused_before_any_work(tmp_path, person):
   (tmp_path / "film.mp4").write_text("")
-  for checkpoint, output, platforms, told in (
+  for checkpoint, output, platforms, message in (
     (person, tmp_path / "new", ("cpu", "cudaa"), 'Did you mean "cuda"'),
     (person, tmp_path / "new", (), "name each one once"),
     (person, tmp_path, ("cpu",), "which was not written by this command"),
@@ -221,14 +221,14 @@ def test_the_door_refuses_what_it_cannot_do(tmp_path, person):
     (tmp_path / "nobody", tmp_path / "new", ("cpu",), "no folder"),
     (tmp_path, tmp_path / "new", ("cpu",), "no trained part"),
   ):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
       load(checkpoint).export(output, platforms)
   assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
 @pytest.mark.slow
-def test_a_bundle_shows_the_film_that_it_was_exported_with(tmp_path, monkeypatch, capsys):
-  """As `animate` does: texture, room and picture of the film, of a person who was trained without one."""
+def test_a_bundle_uses_the_film_that_it_was_exported_with(tmp_path):
+  """As `animate` does: texture and reference image of the film, for a person trained without one."""
   rng, model = np.random.default_rng(0), tiny_model()
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
@@ -245,23 +245,23 @@ def test_a_bundle_shows_the_film_that_it_was_exported_with(tmp_path, monkeypatch
   moves = list(motion.frames(0))
   arrays = {"pose": np.stack([m.pose for m in moves]), "surface": np.stack([m.surface for m in moves])}
   np.savez(tmp_path / "in.npz", **arrays)
-  made = {}
+  generated = {}
   for name in ("ana", "bea"):
     anyone.export(tmp_path / "bundle", ("cpu",), tmp_path / name)
     run_bundle.main(tmp_path / "bundle", tmp_path / "in.npz", tmp_path / "out.npz", "3")
-    made[name] = np.load(tmp_path / "out.npz")["frames"].astype(int)
-    wanted = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, tmp_path / name, seed=3)))
-    assert np.abs(made[name] - wanted).max() <= 1
-  assert np.abs(made["ana"] - made["bea"]).max() > 2
+    generated[name] = np.load(tmp_path / "out.npz")["frames"].astype(int)
+    expected = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, tmp_path / name, seed=3)))
+    assert np.abs(generated[name] - expected).max() <= 1
+  assert np.abs(generated["ana"] - generated["bea"]).max() > 2
   with pytest.raises(UserError, match="appearance has 64 pixels and the body 32"):
     anyone.export(tmp_path / "other", ("cpu",), tmp_path / "cleo")
   assert not (tmp_path / "other").exists()
-  anyone.export(tmp_path / "bundle", ("cpu",))  # nobody: the picture has to be given
+  anyone.export(tmp_path / "bundle", ("cpu",))  # no person: the script needs a reference image
   with pytest.raises(FileNotFoundError, match=r"appearance\.npy"):
     run_bundle.main(tmp_path / "bundle", tmp_path / "in.npz", tmp_path / "out.npz", "3")
 
 
-def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
+def test_the_appearance_flag_replaces_the_reference_image(tmp_path, person, monkeypatch, capsys):
   monkeypatch.setattr(
     sys, "argv", ["export", f"--checkpoint={person}", f"--output={tmp_path / 'b'}", "--appearance=no"]
   )
@@ -279,18 +279,18 @@ def test_the_flag_names_a_film(tmp_path, person, monkeypatch, capsys):
   np.testing.assert_array_equal(parts["head"].reference_image, load(person).head.reference_image)
 
 
-def test_the_script_loses_no_file(tmp_path):
+def test_the_script_overwrites_no_other_files(tmp_path):
   source, target = tmp_path / "in.npz", tmp_path / "out.npz"
   np.savez(source, pose=np.zeros(1))
   os.link(source, tmp_path / "same.npz")
   os.link(source, tmp_path / "late.partial.npz")
-  for name, told in (
+  for name, message in (
     ("in.npz", "would overwrite the input"),
     ("same.npz", "would overwrite the input"),
     ("late.npz", "would overwrite the input"),
     ("film.mp4", r"ends in \.npz"),
   ):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
       run_bundle.check_target(source, tmp_path / name)
   assert run_bundle.check_target(source, target) == tmp_path / "out.partial.npz"
   np.savez(target, pose=np.zeros(1))

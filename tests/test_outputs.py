@@ -1,4 +1,4 @@
-"""What is replaced: outputs that say that they were made here, and nothing else of the same suffix."""
+"""Commands replace their own outputs, and no other files with the same suffix."""
 
 import json
 
@@ -19,7 +19,7 @@ FRAMES = np.zeros((3, 32, 32, 3), np.uint8)
 SETTINGS = {"synthetic": True, "seed": 0}
 
 
-def test_videos_of_generate_are_known_and_films_are_not(tmp_path):
+def test_generated_videos_are_recognized_and_films_are_not(tmp_path):
   writers = (
     ResumableWriter(tmp_path / "a.mp4", 25, SETTINGS),
     TransparentWriter(tmp_path / "a.webm", 25, {"comment": json.dumps(SETTINGS)}),
@@ -35,7 +35,7 @@ def test_videos_of_generate_are_known_and_films_are_not(tmp_path):
   assert not is_synthetic(tmp_path / "film.mp4") and not is_synthetic(tmp_path / "text.mp4")
 
 
-def test_reports_and_pages_are_known_and_others_of_the_suffix_are_not(tmp_path):
+def test_reports_and_pages_are_recognized_and_other_files_are_not(tmp_path):
   path = tmp_path / "report.json"
   save_report({"frames": 3, "training_frames": 4}, path)
   assert is_report(path) and not is_timing(path)
@@ -46,16 +46,16 @@ def test_reports_and_pages_are_known_and_others_of_the_suffix_are_not(tmp_path):
   assert is_timing(path)
   path.write_text(page("Films of ana", "x"))
   assert not is_page(path)
-  with ComparisonPage(25) as shown:
+  with ComparisonPage(25) as comparison:
     record = {name: np.zeros((32, 32, 1), np.uint8) for name in ("person_mask", "face_mask", "hands_mask")}
     figures = {"psnr": 1.0, "ssim": 0.5, "flicker": 0.0, "sharpness": 1.0}
-    shown.add(FRAMES[0], {**record, "frame": FRAMES[0], "pose": FRAMES[0]}, {"person": figures})
-    path.write_text(shown.text({"frames": 1, "person": {"generated": figures}}))
+    comparison.add(FRAMES[0], {**record, "frame": FRAMES[0], "pose": FRAMES[0]}, {"person": figures})
+    path.write_text(comparison.text({"frames": 1, "person": {"generated": figures}}))
   assert is_page(path)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "report.json", "contact_sheet.png"])
-def test_the_demo_replaces_no_film_of_a_user(tmp_path, name):
+def test_the_demo_does_not_replace_a_user_s_files(tmp_path, name):
   check_demo(tmp_path)
   (tmp_path / name).write_text("years")
   with pytest.raises(UserError, match=rf"{name}: that file was not written by this command"):

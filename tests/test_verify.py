@@ -1,4 +1,4 @@
-"""The golden numbers of the reference hold, without torch; broken ones are told."""
+"""The golden arrays of the reference hold, without torch, and deviations are reported."""
 
 import importlib
 import os
@@ -32,7 +32,7 @@ LONG = ("video_network", "head_run")
     for group in golden_numbers.GROUPS
   ],
 )
-def test_the_reference_s_numbers(golden, group):
+def test_the_reference_s_arrays_are_reproduced(golden, group):
   computed = group(golden)
   assert computed
   for name, array in computed.items():
@@ -41,7 +41,7 @@ def test_the_reference_s_numbers(golden, group):
 
 
 def test_every_array_belongs_to_a_group_or_is_an_input():
-  # The arrays that the groups compute, by name: what golden.npz holds beyond them would go unchecked.
+  # Arrays of golden.npz that no group computes would not be checked.
   names = set(np.load(GOLDEN / "golden.npz").files) - golden_numbers.INPUTS
   assert names == {
     *("clip_last_hidden_state null_context vae_mean vae_logvar vae_decoded f_mid f_eps f_eps_unet_alone h_eps").split(),
@@ -51,27 +51,27 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
   }
 
 
-def test_importing_it_chooses_no_platform(monkeypatch):
+def test_importing_the_module_sets_no_platform(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
   for name in ("anchor_jax.verify", "anchor_jax.evaluation.golden"):
-    monkeypatch.delitem(sys.modules, name, raising=False)  # so that they are imported once more
+    monkeypatch.delitem(sys.modules, name, raising=False)  # so that they are imported again
   assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]
   importlib.import_module("anchor_jax.evaluation.golden")
   assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_a_wrong_array_fails():
-  wanted = np.ones(3, np.float32)
-  assert golden_numbers.check_array("f_eps", wanted, wanted + 1e-5).holds
-  assert not golden_numbers.check_array("f_eps", wanted, wanted + 3e-5).holds
-  assert golden_numbers.check_array("s_video", wanted, wanted + 3e-5).holds
-  assert not golden_numbers.check_array("f_eps", wanted, wanted * np.nan).holds
-  assert not golden_numbers.check_array("f_eps", wanted, wanted[:2]).holds
-  assert not golden_numbers.check_array("f_eps", wanted, None).holds
+  expected = np.ones(3, np.float32)
+  assert golden_numbers.check_array("f_eps", expected, expected + 1e-5).holds
+  assert not golden_numbers.check_array("f_eps", expected, expected + 3e-5).holds
+  assert golden_numbers.check_array("s_video", expected, expected + 3e-5).holds
+  assert not golden_numbers.check_array("f_eps", expected, expected * np.nan).holds
+  assert not golden_numbers.check_array("f_eps", expected, expected[:2]).holds
+  assert not golden_numbers.check_array("f_eps", expected, None).holds
   assert not golden_numbers.check_array("s_timesteps", np.arange(3), np.arange(3) + 1).holds
 
 
-def test_a_damaged_folder_is_told(tmp_path):
+def test_a_damaged_folder_is_reported(tmp_path):
   with pytest.raises(UserError, match="no folder"):
     golden_numbers.Golden(tmp_path / "none")
   shutil.copy(GOLDEN / "golden.json", tmp_path)

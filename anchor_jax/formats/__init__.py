@@ -1,1 +1,1 @@
-"""Model files as others write them: diffusers folders, single files, LoRA; their names, tensors and roles."""
+"""Reads and writes model files as other programs do: diffusers folders, single files, LoRA; names, tensors, roles."""

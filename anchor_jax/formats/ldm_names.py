@@ -1,13 +1,13 @@
-"""Names of parameters in single files of latent diffusion, turned into those of diffusers.
+"""Translates names of parameters in single files of latent diffusion into those of diffusers.
 
-Such files number the blocks of the UNet's down path and of its up path throughout: which block is which follows from
-what is in each. The autoencoder counts the levels of its decoder from the finest. Transformers are named alike.
+Such files number all blocks of the UNet's down path and of its up path consecutively, so a block's content determines
+its place. The autoencoder numbers its decoder's levels from the finest. Names within transformers are equal.
 """
 
 import re
 from collections.abc import Collection, Iterable
 
-# Module before the parameter's own name, in the parts that are not numbered throughout.
+# Modules outside the numbered blocks.
 _MODULES = {
   "time_embed.0": "time_embedding.linear_1",
   "time_embed.2": "time_embedding.linear_2",
@@ -27,25 +27,25 @@ _IN_RESNETS = {
   "out_layers.3": "conv2",
   "skip_connection": "conv_shortcut",
 }
-_DEEPEST = 4  # parts of the longest module, `input_blocks.3.0.op`
+_MAX_DEPTH = 4  # components of the longest module, `input_blocks.3.0.op`
 _HINT, _EXIT = "input_hint_block", "zero_convs"
 _IN_VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _IN_VAE_RESNETS = {"nin_shortcut": "conv_shortcut"}
 
 
 def unet_names(keys: Iterable[str]) -> dict[str, str]:
-  """Returns {key: diffusers' name} of a UNet or a ControlNet; keys that neither has stay as they are.
+  """Returns {key: diffusers' name} of a UNet or ControlNet; unknown keys are unchanged.
 
   Args:
-    keys: without the part that names the network (`model.diffusion_model.`, `control_model.`).
+    keys: without the prefix of the network (`model.diffusion_model.`, `control_model.`).
   """
   keys = dict.fromkeys(keys)
   modules = {**_MODULES, **_down_modules(keys), **_up_modules(keys), **_stem_modules(keys)}
   names = {}
   for key in keys:
     parts = key.split(".")
-    # The longest module first: `input_blocks.3.0.op` before `input_blocks.3.0`.
-    found = next((n for n in range(min(len(parts), _DEEPEST), 0, -1) if ".".join(parts[:n]) in modules), 0)
+    # Longest module first: `input_blocks.3.0.op` before `input_blocks.3.0`.
+    found = next((n for n in range(min(len(parts), _MAX_DEPTH), 0, -1) if ".".join(parts[:n]) in modules), 0)
     rest = ".".join(parts[found:])
     rest = next((f"{to}{rest[len(old) :]}" for old, to in _IN_RESNETS.items() if rest.startswith(f"{old}.")), rest)
     names[key] = f"{modules['.'.join(parts[:found])]}.{rest}" if found else key
@@ -53,7 +53,7 @@ def unet_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _numbers(keys: Collection[str], group: str) -> list[int]:
-  """The numbers of a group of blocks, ascending."""
+  """Returns the numbers of a group of blocks, ascending."""
   return sorted({int(found[1]) for key in keys if (found := re.match(rf"{group}\.(\d{{1,6}})\.", key))})
 
 
@@ -88,7 +88,7 @@ def _up_modules(keys: Collection[str]) -> dict[str, str]:
 
 
 def _stem_modules(keys: Collection[str]) -> dict[str, str]:
-  """Of a ControlNet: the stem, whose convolutions have even numbers, and the 1x1 convolutions that leave."""
+  """Returns names of a ControlNet's stem, whose convolutions have even numbers, and of its 1x1 output convolutions."""
   stem = _numbers(keys, _HINT)
   places = ["conv_in", *(f"blocks.{n}" for n in range(len(stem) - 2)), "conv_out"] if len(stem) > 1 else []
   modules = {f"{_HINT}.{number}": f"controlnet_cond_embedding.{place}" for number, place in zip(stem, places)}
@@ -96,10 +96,10 @@ def _stem_modules(keys: Collection[str]) -> dict[str, str]:
 
 
 def vae_names(keys: Iterable[str]) -> dict[str, str]:
-  """Returns {key: diffusers' name} of an autoencoder; keys that it has not stay as they are.
+  """Returns {key: diffusers' name} of an autoencoder; unknown keys are unchanged.
 
   Args:
-    keys: without the part that names the network (`first_stage_model.`).
+    keys: without the prefix of the network (`first_stage_model.`).
   """
   keys = list(keys)
   top = max(_numbers(keys, r"decoder\.up"), default=0)
@@ -123,6 +123,6 @@ def _vae_name(key: str, top: int) -> str:
 
 
 def _renamed(name: str, table: dict[str, str]) -> str:
-  """A dotted name whose module before the last part is renamed by a table."""
+  """Returns a dotted name with its modules, all but the last component, renamed by a table."""
   *modules, leaf = name.split(".")
   return ".".join((*(table.get(module, module) for module in modules), leaf))

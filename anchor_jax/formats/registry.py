@@ -36,7 +36,7 @@ _CONFIGS: dict[str, type[Config]] = {
   "FlaxCLIPTextModel": CLIPTextConfig,
 }
 
-# For files that name no class.
+# For files without a class name.
 _MODEL_TYPES = {
   "clip": "CLIPModel",
   CLIPVisionConfig.model_type: CLIPVisionConfig.class_name,
@@ -55,21 +55,22 @@ _MODULES: dict[type[Config], Any] = {
 
 
 def parse_network_config(fields: Mapping[str, Any], role: str = "") -> Config:
-  """Returns the configuration in a config.json's dictionary.
+  """Returns the configuration in the fields of a config.json.
 
   Args:
-    fields: the dictionary.
-    role: the folder's name: `text_encoder` reads the text tower of a CLIP model with both, any other the image tower.
+    fields: its content.
+    role: the folder's name; for a CLIP model with both towers, `text_encoder` selects the text tower, others the image
+      tower.
 
   Raises:
-    UserError: the class is not known here.
+    UserError: the class is unknown.
   """
   architectures = fields.get("architectures")
   named = architectures[0] if isinstance(architectures, list) and architectures else None
   kind = str(fields.get("_class_name") or named or _MODEL_TYPES.get(str(fields.get("model_type")), ""))
   if kind == "CLIPModel":
     tower, config = ("text_config", CLIPTextConfig) if role == "text_encoder" else ("vision_config", CLIPVisionConfig)
-    # Older files have the sizes in a second dictionary, whose values then count.
+    # Older files have sizes in a second dictionary, which takes precedence.
     sizes = [fields.get(name) or {} for name in (tower, f"{tower}_dict")]
     if not all(isinstance(part, Mapping) for part in sizes):
       raise UserError(f"config.json holds no sizes of CLIP in {tower}; fetch it again")
@@ -80,14 +81,14 @@ def parse_network_config(fields: Mapping[str, Any], role: str = "") -> Config:
 
 
 def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
-  """Returns the network of a configuration, with compute type `dtype`."""
+  """Returns the network of a configuration with compute type `dtype`."""
   if type(config) not in _MODULES:
     raise TypeError(f"{type(config).__name__} describes no network")
   return _MODULES[type(config)](config, dtype)
 
 
 def example_inputs(config: Config) -> tuple[Any, ...]:
-  """Returns inputs of the smallest size with which a network can be initialised."""
+  """Returns the smallest inputs with which a network can be initialized."""
   if isinstance(config, (UNetConfig, ControlNetConfig)):
     side = 2 ** (len(config.block_out_channels) - 1)
     inputs = (
@@ -111,7 +112,7 @@ def example_inputs(config: Config) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=32)
 def parameter_shapes(config: Config) -> dict[Path, tuple[int, ...]]:
-  """Returns {path: shape} of a network's parameters, from abstract evaluation."""
+  """Returns {path: shape} of a network's parameters, by abstract evaluation."""
   module = make_module(config)
   variables = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(config))
   return {path: tuple(leaf.shape) for path, leaf in flatten_dict(variables["params"]).items()}

@@ -1,7 +1,7 @@
 """Reads Stable Diffusion's single files: one .safetensors with UNet, autoencoder and text tower, or with one network.
 
-The names in them are those of latent diffusion, or diffusers'. Sizes follow from the shapes. Nothing is read yet when a
-file has been opened, as for folders.
+Names are those of latent diffusion or of diffusers, and sizes follow from the shapes. As for folders, tensors are read
+later.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ _UNET, _VAE, _TEXT, _CONTROL = (
   *("cond_stage_model.transformer.", "control_model."),
 )
 _AVERAGED = "model_ema."
-_TRAINING = ("loss.", _AVERAGED)  # what an autoencoder was trained with
+_TRAINING = ("loss.", _AVERAGED)  # keys of an autoencoder's training
 _ROLES: dict[type[Config], str] = {
   UNetConfig: "unet",
   ControlNetConfig: "controlnet",
   VAEConfig: "vae",
   CLIPTextConfig: "text_encoder",
 }
-# What only the files of other models hold.
-_OTHERS = {
+# Keys that occur only in files of other models.
+_UNSUPPORTED = {
   "conditioner.embedders.1.": "Stable Diffusion XL",
   **dict.fromkeys((f"{_UNET}label_emb.", f"{_CONTROL}label_emb.", "label_emb."), "Stable Diffusion XL or unCLIP"),
   f"{_UNET}joint_blocks.": "Stable Diffusion 3",
@@ -46,7 +46,7 @@ _PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def is_single_file(path: Path) -> bool:
-  """Whether a source is a file, and not a folder of models; whatever is no folder is judged as a file."""
+  """Whether a source is a file rather than a folder of models."""
   return not path.is_dir() and (path.suffix == ".safetensors" or path.is_file())
 
 
@@ -54,7 +54,7 @@ def open_tensors(file: Path) -> dict[str, Tensor]:
   """Returns the tensors of a .safetensors that a user names, not read yet.
 
   Raises:
-    UserError: there is no such file, it is pickled, damaged or of another kind.
+    UserError: there is no such file, or it is pickled, damaged or of another kind.
   """
   file = regular_file(file, "file")
   refuse_pickled(file, file.with_suffix(".safetensors"))
@@ -64,46 +64,49 @@ def open_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def open_single_file(file: Path, averaged: bool = False, prediction: str = "") -> ModelFolder:
-  """Returns the networks in a single file and, of a whole model, its noise schedule.
+  """Returns the networks in a single file and, for a complete model, its noise schedule.
 
   Args:
-    file: a .safetensors. The text tower of Stable Diffusion 2, and whatever is for training alone, is left out.
-    averaged: read the moving average of the UNet's weights, of a file that has both.
-    prediction: what the UNet predicts, "epsilon" or "v_prediction"; "" for what the file says, and noise where a file
-      of Stable Diffusion 1 says nothing.
+    file: a .safetensors. The text tower of Stable Diffusion 2 and keys of training are ignored.
+    averaged: read the moving average of the UNet's weights, from a file with both.
+    prediction: what the UNet predicts, "epsilon" or "v_prediction"; "" for what the file says, and noise for a file of
+      Stable Diffusion 1 that does not say.
 
   Raises:
-    UserError: the file cannot be read, or is of another model; all missing, unexpected and mis-shaped keys are named.
+    UserError: the file cannot be read, or has another model; the message names all missing, unexpected and mis-shaped
+      keys.
   """
   tensors = open_tensors(file)
-  other = next((what for start, what in _OTHERS.items() if any(key.startswith(start) for key in tensors)), None)
-  if other:
-    raise UserError(f"{file} is {other}, which is not built here: give a model of Stable Diffusion 1 or 2")
+  unsupported = next(
+    (model for start, model in _UNSUPPORTED.items() if any(key.startswith(start) for key in tensors)), None
+  )
+  if unsupported:
+    raise UserError(f"{file} is {unsupported}, which is not supported: give a model of Stable Diffusion 1 or 2")
   folder = ModelFolder()
   groups = {prefix: _below(tensors, prefix) for prefix in (_UNET, _VAE, _TEXT, _CONTROL)}
   if averaged:
     groups[_UNET] = _averages(file, tensors, groups[_UNET])
   if not any(groups.values()):
     return _one_network(file, tensors)
-  for prefix, given in groups.items():
-    if given:
-      model = _model(file, given, prefix)
+  for prefix, named in groups.items():
+    if named:
+      model = _model(file, named, prefix)
       folder.models[_place(file, model)] = model
   unet = next((model.config for model in folder.models.values() if isinstance(model.config, UNetConfig)), None)
   if unet is None and len(folder.models) > 1:
     raise UserError(f"{file} holds {', '.join(map(str, folder.models))} and no UNet below {_UNET.rstrip('.')}")
   if unet is not None:
     folder.models[ModelPlace(SHARED, "scheduler")] = StoredModel(_schedule(file, tensors, unet, prediction))
-  left = {key.split(".")[0] for key in tensors if not key.startswith(tuple(groups))}
-  folder.ignored = tuple(sorted(left))
+  ignored = {key.split(".")[0] for key in tensors if not key.startswith(tuple(groups))}
+  folder.ignored = tuple(sorted(ignored))
   return folder
 
 
 def open_network(file: Path, kind: type[Config]) -> StoredModel:
-  """Returns the one network of a class in a single file, such as the UNet of a whole model.
+  """Returns the network of a class in a single file, such as the UNet of a complete model.
 
   Raises:
-    UserError: as `open_single_file`, or there is none.
+    UserError: as `open_single_file`, or there is no such network.
   """
   models = open_single_file(file, prediction=_PREDICTIONS[0]).models
   found = next((model for model in models.values() if isinstance(model.config, kind)), None)
@@ -113,30 +116,30 @@ def open_network(file: Path, kind: type[Config]) -> StoredModel:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, tuple[str, Tensor]]:
-  """{name behind a prefix: (name in the file, tensor)}."""
+  """Returns {name after a prefix: (name in the file, tensor)}."""
   return {key.removeprefix(prefix): (key, tensor) for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _averages(
   file: Path, tensors: Mapping[str, Tensor], unet: Mapping[str, tuple[str, Tensor]]
 ) -> dict[str, tuple[str, Tensor]]:
-  """The moving average of the UNet: its keys are those of the UNet without any dot."""
+  """Returns the moving average of the UNet, whose keys are the UNet's without dots."""
   below = _UNET.removeprefix("model.")
   flat = {name: _AVERAGED + f"{below}{name}".replace(".", "") for name in unet}
   missing = [key for key in flat.values() if key not in tensors]
   if missing or not flat:
-    raise UserError(f"{file} holds no averaged weights (model_ema) of every parameter: leave --ema out")
+    raise UserError(f"{file} holds no averaged weights (model_ema) of every parameter: omit --ema")
   return {name: (key, tensors[key]) for name, key in flat.items()}
 
 
 def _one_network(file: Path, tensors: Mapping[str, Tensor]) -> ModelFolder:
-  """A file of a single network, whose keys have no prefix."""
+  """Returns the content of a file with a single network, whose keys have no prefix."""
   model = _model(file, _below(tensors, ""), "")
   return ModelFolder({_place(file, model): model})
 
 
 def _place(file: Path, model: StoredModel) -> ModelPlace:
-  """Where a network belongs: that of an inpainting model is the head's."""
+  """Returns the place of a network; the UNet of an inpainting model is the head's."""
   config = model.config
   assert config is not None
   if not isinstance(config, UNetConfig) or config.in_channels == config.out_channels:
@@ -150,17 +153,17 @@ def _place(file: Path, model: StoredModel) -> ModelPlace:
   return ModelPlace("head", "unet")
 
 
-def _model(file: Path, given: Mapping[str, tuple[str, Tensor]], prefix: str) -> StoredModel:
-  """A network from {name behind `prefix`: (name in the file, tensor)}."""
-  given = {name: value for name, value in given.items() if not name.startswith(_TRAINING)}
-  # An autoencoder's keys mean nothing to the UNet's table, and the other way round.
-  once = unet_names(given)
-  twice = vae_names(once.values())
-  renamed = {key: twice[name] for key, name in once.items()}
+def _model(file: Path, tensors: Mapping[str, tuple[str, Tensor]], prefix: str) -> StoredModel:
+  """Returns a network from {name after `prefix`: (name in the file, tensor)}."""
+  tensors = {name: value for name, value in tensors.items() if not name.startswith(_TRAINING)}
+  # An autoencoder's keys are unknown to the UNet's table and vice versa, so both can be applied.
+  from_unet = unet_names(tensors)
+  from_vae = vae_names(from_unet.values())
+  renamed = {key: from_vae[name] for key, name in from_unet.items()}
   if prefix == _TEXT:
     renamed = {key: f"text_model.{name.removeprefix('text_model.')}" for key, name in renamed.items()}
-  named = {name: given[key] for key, name in renamed.items()}
-  if len(named) < len(given):
+  named = {name: tensors[key] for key, name in renamed.items()}
+  if len(named) < len(tensors):
     raise UserError(f"{file} holds some parameters twice, under two names; fetch it again")
   try:
     config = config_of({name: tensor.shape for name, (_, tensor) in named.items()})
@@ -172,10 +175,10 @@ def _model(file: Path, given: Mapping[str, tuple[str, Tensor]], prefix: str) -> 
 
 
 def _schedule(file: Path, tensors: Mapping[str, Tensor], unet: UNetConfig, prediction: str) -> ScheduleConfig:
-  """Stable Diffusion's noise schedule, with the prediction that is asked for or that the file says."""
-  said = read_metadata(file).get("modelspec.prediction_type", "v" if "v_pred" in tensors else "")
-  said = {"v": "v_prediction"}.get(said, said)
-  prediction = prediction or said or ("" if unet.use_linear_projection else "epsilon")
+  """Returns Stable Diffusion's noise schedule, with the given prediction or the file's."""
+  stated = read_metadata(file).get("modelspec.prediction_type", "v" if "v_pred" in tensors else "")
+  stated = {"v": "v_prediction"}.get(stated, stated)
+  prediction = prediction or stated or ("" if unet.use_linear_projection else "epsilon")
   if prediction not in _PREDICTIONS:
     raise UserError(
       f"{file} does not say what its UNet predicts: add --prediction=v_prediction (Stable Diffusion 2.1 for 768 pixels)"

@@ -1,6 +1,6 @@
-"""Architectures from the shapes of their parameters, for files without a config.json.
+"""Infers architectures from the shapes of their parameters, for files without a config.json.
 
-Shapes don't say how many heads there are, nor how many groups a normalisation has: those are Stable Diffusion's.
+Shapes determine neither the number of heads nor that of normalization groups; those of Stable Diffusion are assumed.
 """
 
 import re
@@ -20,10 +20,10 @@ def config_of(shapes: Shapes) -> Config:
   """Returns the architecture of a UNet, a ControlNet, an autoencoder or a text tower.
 
   Args:
-    shapes: of its parameters in torch, by diffusers' or transformers' names.
+    shapes: torch's shapes of its parameters, by diffusers' or transformers' names.
 
   Raises:
-    UserError: it is none of those, a parameter that says a size is missing, or has no shape that it can have.
+    UserError: it is none of those, or a parameter that determines a size is missing or has an impossible shape.
   """
   if any(name.startswith(f"{_STEM}.") for name in shapes):
     build = _controlnet
@@ -40,17 +40,17 @@ def config_of(shapes: Shapes) -> Config:
   except KeyError as error:
     raise UserError(f"it lacks {error.args[0]}") from None
   except (IndexError, ZeroDivisionError, ValueError):
-    raise UserError("its parameters have not the shapes of Stable Diffusion 1 or 2") from None
+    raise UserError("its parameters do not have the shapes of Stable Diffusion 1 or 2") from None
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-  """How many modules are numbered behind `prefix`, from 0 on."""
+  """Returns the number of modules numbered after `prefix`."""
   pattern = re.compile(re.escape(prefix) + r"\.(\d{1,6})\.")
   return len({found[1] for name in shapes if (found := pattern.match(name))})
 
 
 def _same(values: list[Any]) -> Any:
-  """One value where all are equal, as config files have it; else all of them."""
+  """Returns one value if all are equal, as config files do, else all values."""
   return values[0] if len(set(values)) == 1 else tuple(values)
 
 
@@ -59,7 +59,7 @@ def _attends(shapes: Shapes, block: str) -> bool:
 
 
 def _down_path(shapes: Shapes) -> dict[str, Any]:
-  """The fields that a UNet and a ControlNet have in common."""
+  """Returns the fields that a UNet and a ControlNet have in common."""
   blocks = [f"down_blocks.{level}" for level in range(_count(shapes, "down_blocks"))]
   widths = tuple(shapes[f"{block}.resnets.0.conv1.weight"][0] for block in blocks)
   attending = [_attends(shapes, block) for block in blocks]
@@ -88,7 +88,7 @@ def _unet(shapes: Shapes) -> UNetConfig:
 
 
 def _controlnet(shapes: Shapes) -> ControlNetConfig:
-  # Each size of the stem has two convolutions; the second one goes to the next size.
+  # Each size of the stem has two convolutions; the second one leads to the next size.
   widening = range(1, _count(shapes, f"{_STEM}.blocks"), 2)
   stem = [shapes[f"{_STEM}.{place}.weight"][0] for place in ("conv_in", *(f"blocks.{n}" for n in widening))]
   return ControlNetConfig(

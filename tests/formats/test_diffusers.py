@@ -27,7 +27,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_there_and_back_is_bit_identical(name, reference, tmp_path):
+def test_saved_models_are_loaded_bit_for_bit(name, reference, tmp_path):
   model = load_model(reference / name)
   save_model(tmp_path, model.config, model.params)
   (file,) = (reference / name).glob("*.safetensors")
@@ -36,7 +36,7 @@ def test_there_and_back_is_bit_identical(name, reference, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_types_of_the_weights_written(dtype, reference, tmp_path):
+def test_weights_are_written_in_the_requested_type(dtype, reference, tmp_path):
   model = load_model(reference / "body/vae", dtype=np.float32)
   save_model(tmp_path, model.config, model.params, dtype)
   read = load_model(tmp_path)
@@ -45,7 +45,7 @@ def test_types_of_the_weights_written(dtype, reference, tmp_path):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8), wide, model.params)
 
 
-def test_an_unknown_type_and_a_number_too_large_are_told(reference, tmp_path):
+def test_unknown_types_and_too_large_values_are_refused(reference, tmp_path):
   model = load_model(reference / "body/vae", dtype=np.float32)
   with pytest.raises(UserError, match='Did you mean "float16"'):
     save_model(tmp_path, model.config, model.params, "flot16")
@@ -71,7 +71,7 @@ def test_every_missing_unexpected_and_mis_shaped_key_is_listed(vae_folder):
   assert "\n" not in message
 
 
-def test_shards(vae_folder):
+def test_shards_are_read(vae_folder):
   before = load_model(vae_folder).params
   tensors = sorted(load_file(vae_folder / WEIGHTS).items())
   (vae_folder / WEIGHTS).unlink()
@@ -88,7 +88,7 @@ def test_shards(vae_folder):
 
 
 @pytest.mark.parametrize("convolutions", [False, True])
-def test_older_names_of_the_autoencoder_s_attention(vae_folder, convolutions):
+def test_older_names_of_the_autoencoder_s_attention_are_read(vae_folder, convolutions):
   before = load_model(vae_folder).params
   old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
   tensors = {}
@@ -104,20 +104,20 @@ def test_older_names_of_the_autoencoder_s_attention(vae_folder, convolutions):
   assert_same(flatten_dict(before), flatten_dict(load_model(vae_folder).params))
 
 
-def test_flax_weights_are_refused_with_what_to_fetch_instead(vae_folder):
+def test_flax_weights_are_refused_with_a_remedy(vae_folder):
   (vae_folder / WEIGHTS).rename(vae_folder / "diffusion_flax_model.msgpack")
   with pytest.raises(UserError, match="holds Flax weights, which are not read: fetch the safetensors of this model"):
     load_model(vae_folder)
 
 
-def test_pickled_files_are_refused_with_the_safe_way(vae_folder):
+def test_pickled_files_are_refused_with_a_remedy(vae_folder):
   (vae_folder / WEIGHTS).rename(vae_folder / "diffusion_pytorch_model.bin")
   with pytest.raises(UserError, match=r"weights_only=True.*diffusion_pytorch_model\.safetensors") as caught:
     load_model(vae_folder)
   assert "\n" not in str(caught.value)
 
 
-def test_damage_is_told(vae_folder, tmp_path):
+def test_damage_is_reported(vae_folder, tmp_path):
   content = (vae_folder / WEIGHTS).read_bytes()
   (vae_folder / WEIGHTS).write_bytes(content[:-100])
   with pytest.raises(UserError, match="damaged or truncated"):
@@ -132,7 +132,7 @@ def test_damage_is_told(vae_folder, tmp_path):
     load_model(tmp_path / "none")
 
 
-def test_the_wrong_class_is_told(vae_folder):
+def test_a_wrong_class_is_reported(vae_folder):
   with pytest.raises(UserError, match="holds a AutoencoderKL, not a UNet2DConditionModel"):
     load_model(vae_folder, UNetConfig)
   fields = json.loads((vae_folder / "config.json").read_text())
@@ -141,7 +141,7 @@ def test_the_wrong_class_is_told(vae_folder):
     load_model(vae_folder)
 
 
-def test_a_whole_clip_model_gives_its_towers(reference, tmp_path):
+def test_both_towers_are_read_from_a_clip_model(reference, tmp_path):
   tensors, fields = {"logit_scale": np.ones((), np.float16)}, {"architectures": ["CLIPModel"]}
   for role, key in (("image_encoder", "vision_config"), ("text_encoder", "text_config")):
     tensors |= load_file(reference / "body" / role / "model.safetensors")
@@ -151,27 +151,27 @@ def test_a_whole_clip_model_gives_its_towers(reference, tmp_path):
     folder.mkdir()
     save_file({**tensors, "visual_projection.weight": np.zeros((3, 3), np.float16)}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(fields))
-    alone = load_model(reference / "body" / role)
+    tower = load_model(reference / "body" / role)
     read = load_model(folder)
-    assert read.config == alone.config
-    assert_same(flatten_dict(read.params), flatten_dict(alone.params))
+    assert read.config == tower.config
+    assert_same(flatten_dict(read.params), flatten_dict(tower.params))
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
-def test_towers_as_newer_versions_of_transformers_write_them(role, reference, tmp_path):
+def test_towers_are_read_as_newer_versions_of_transformers_write_them(role, reference, tmp_path):
   tensors = load_file(reference / "body" / role / "model.safetensors")
   save_file({name.split(".", 1)[1]: array for name, array in tensors.items()}, tmp_path / "model.safetensors")
   (tmp_path / "config.json").write_text((reference / "body" / role / "config.json").read_text())
   assert_same(flatten_dict(load_model(tmp_path).params), flatten_dict(load_model(reference / "body" / role).params))
 
 
-def test_schedules_there_and_back(reference, tmp_path):
+def test_saved_schedules_are_loaded(reference, tmp_path):
   schedule = load_schedule(reference / "body/scheduler")
   save_schedule(tmp_path, schedule)
   assert load_schedule(tmp_path) == schedule
 
 
-def test_parameters_of_another_model_are_not_written(reference, tmp_path):
+def test_parameters_of_another_model_are_refused(reference, tmp_path):
   model = load_model(reference / "body/vae")
   with pytest.raises(UserError, match="do not fit the ControlNetModel"):
     save_model(tmp_path, ControlNetConfig(), model.params)
@@ -181,10 +181,10 @@ def test_parameters_of_another_model_are_not_written(reference, tmp_path):
   assert isinstance(model.config, VAEConfig)
 
 
-def test_temporal_layers_are_added_and_travel(reference, tmp_path):
+def test_temporal_layers_are_added_and_saved(reference, tmp_path):
   plain = load_model(reference / "body/unet")
-  asked = dataclasses.replace(UNetConfig(), temporal_kernel=3, temporal_attention=True, remat=True)
-  model = load_model(reference / "body/unet", run_as=asked)
+  run_as = dataclasses.replace(UNetConfig(), temporal_kernel=3, temporal_attention=True, remat=True)
+  model = load_model(reference / "body/unet", run_as=run_as)
   added = flatten_dict(model.params).keys() - flatten_dict(plain.params).keys()
   assert {path[-1] for path in added} >= {"taps", "kernel"}
   assert model.config == dataclasses.replace(plain.config, temporal_kernel=3, temporal_attention=True, remat=True)
@@ -194,10 +194,10 @@ def test_temporal_layers_are_added_and_travel(reference, tmp_path):
   assert_same(flatten_dict(load_model(tmp_path, run_as=UNetConfig()).params), flatten_dict(model.params))
 
 
-def test_names_that_are_no_files_take_one_line(tmp_path):
-  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
+def test_paths_that_are_no_regular_files_are_refused(tmp_path):
+  for path, message in strange_files(tmp_path / "odd", ".safetensors").items():
     for read in (read_safetensors, read_metadata):
-      with pytest.raises(UserError, match=said):
+      with pytest.raises(UserError, match=message):
         read(path)
   (tmp_path / "vae").mkdir()
   os.mkfifo(tmp_path / "vae" / "config.json")

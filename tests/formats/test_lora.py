@@ -10,7 +10,7 @@ DOWN, UP = "unet.a.to_q.lora_A.weight", "unet.a.to_q.lora_B.weight"
 GOOD = {DOWN: np.ones((2, 3), np.float32), UP: np.ones((4, 2), np.float32)}
 
 
-def test_adapters_there_and_back(tmp_path):
+def test_saved_adapters_are_loaded(tmp_path):
   rng = np.random.default_rng(0)
   layer = {"down": rng.normal(size=(3, 2)).astype("f4"), "up": rng.normal(size=(2, 4)).astype("f4")}
   save_adapters(tmp_path / "a", Adapters({"unet": {"a": {"to_q": layer}}}, np.ones((5, 8), "f4"), "hash", 7))
@@ -32,14 +32,14 @@ def test_adapters_there_and_back(tmp_path):
     ({**GOOD, "null_context": np.ones(3, np.float32)}, "1", r"null_context of shape \[3\]"),
   ],
 )
-def test_a_hostile_file_ends_in_one_line(tmp_path, tensors, step, reason):
+def test_a_malformed_file_is_reported_in_one_line(tmp_path, tensors, step, reason):
   save_file(tensors, tmp_path / "lora.safetensors", {"step": step})
   with pytest.raises(UserError, match=reason) as caught:
     load_adapters(tmp_path / "lora.safetensors")
   assert "\n" not in str(caught.value)
 
 
-def test_the_hash_is_of_names_and_numbers():
+def test_the_hash_covers_names_and_values():
   weights = {"unet": {"kernel": np.arange(3.0)}}
   assert weights_hash(weights) == weights_hash({"unet": {"kernel": np.arange(3, dtype=np.float32)}})
   assert weights_hash(weights) != weights_hash({"vae": weights["unet"]})

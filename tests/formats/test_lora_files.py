@@ -12,7 +12,7 @@ from anchor_jax.store import convert as conversion
 from anchor_jax.store.convert import FileChoice
 
 RANK = 4
-# Layer in a file of kohya's, its path here, and its shape as torch has it.
+# {layer in kohya's files: torch's shape}
 LAYERS = {
   "unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": (32, 32),
   "unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k": (64, 64),
@@ -52,7 +52,7 @@ def kohya(seed=0, alpha=2.0):
 
 
 def change(tensors, layer, factor):
-  """up @ down for one layer, summed index by index."""
+  """up @ down of one layer, by einsum."""
   down, up = (tensors[f"lora_{layer}.lora_{side}.weight"] for side in ("down", "up"))
   return factor * np.einsum("or,r...->o...", up.reshape(len(up), RANK), down)
 
@@ -76,15 +76,15 @@ def test_kohya_s_adapters_are_merged(alpha, strength, factor, model, tmp_path):
     after = load_file(weights)
     for path, array in before[network].items():
       name = names.torch_name(path)
-      wanted, layer = names.to_torch(path, array), f"{short}_{name.removesuffix('.weight').replace('.', '_')}"
+      expected, layer = names.to_torch(path, array), f"{short}_{name.removesuffix('.weight').replace('.', '_')}"
       if layer in LAYERS and name.endswith(".weight"):
         changed.discard(f"lora_{layer}")
-        wanted = wanted + change(tensors, layer, factor)
-      np.testing.assert_allclose(after[name], wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+        expected = expected + change(tensors, layer, factor)
+      np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
   assert not changed
 
 
-def test_the_pose_branch_and_the_head_are_made_from_the_merged_weights(model, tmp_path):
+def test_the_pose_branch_and_the_head_are_derived_from_the_merged_weights(model, tmp_path):
   save_file(kohya(), tmp_path / "style.safetensors")
   choice = FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)])
   conversion.from_diffusers(
@@ -101,7 +101,7 @@ def test_the_pose_branch_and_the_head_are_made_from_the_merged_weights(model, tm
   assert not np.allclose(kernels[0], before, atol=0.1)
 
 
-def test_changes_of_a_text_tower_that_is_not_there_are_left_out(model, tmp_path):
+def test_changes_of_a_missing_text_tower_are_reported_and_ignored(model, tmp_path):
   ldm.write_checkpoint(tmp_path / "model.safetensors", text=False)
   save_file(kohya(), tmp_path / "style.safetensors")
   models = conversion.from_diffusers(
@@ -111,7 +111,7 @@ def test_changes_of_a_text_tower_that_is_not_there_are_left_out(model, tmp_path)
   assert models is not None and "changes of a text tower in style.safetensors" in models.ignored
 
 
-def test_adapters_alone_are_written_under_diffusers_names(tmp_path):
+def test_a_file_of_adapters_is_written_with_diffusers_names(tmp_path):
   tensors = kohya()
   save_file(tensors, tmp_path / "style.safetensors")
   assert conversion.from_diffusers(tmp_path / "style.safetensors", tmp_path / "out") is None
@@ -124,7 +124,7 @@ def test_adapters_alone_are_written_under_diffusers_names(tmp_path):
   assert {f"{network}.{layer}" for network, layers in again.items() for layer in layers} >= set(DOTTED.values())
 
 
-def test_text_towers_as_newer_versions_name_them(tmp_path):
+def test_text_towers_are_read_with_the_names_of_newer_versions(tmp_path):
   layer = "text_encoder.encoder.layers.0.self_attn.q_proj"
   save_file({f"{layer}.lora_{side}.weight": np.ones((4, 4), "f4") for side in "AB"}, tmp_path / "a.safetensors")
   changes = read_lora(tmp_path / "a.safetensors", read_safetensors(tmp_path / "a.safetensors"))
@@ -143,13 +143,13 @@ A = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     (f"{A}.lora_A.weight", f"{A}.lora_B.weight", {"lora_adapter_metadata": '{"unet.lora_alpha": 8, "unet.r": 4}'}, 2.0),
   ],
 )
-def test_names_that_diffusers_has_used(down, up, metadata, factor, tmp_path):
+def test_all_names_that_diffusers_has_used_are_read(down, up, metadata, factor, tmp_path):
   save_file({down: np.ones((RANK, 64), "f4"), up: np.ones((64, RANK), "f4")}, tmp_path / "a.safetensors", metadata)
   tensors = read_safetensors(tmp_path / "a.safetensors")
   assert holds_lora(tensors)
   ((network, layers),) = read_lora(tmp_path / "a.safetensors", tensors).items()
   ((layer, found),) = layers.items()
-  assert (f"{network}.{layer}", found.factor) == (A, factor)
+  assert (f"{network}.{layer}", found.scale) == (A, factor)
 
 
 FLAT = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -174,7 +174,7 @@ DOWN, UP = {f"{FLAT}.lora_down.weight": np.ones((4, 64), "f4")}, {f"{FLAT}.lora_
     (DOWN | {f"{FLAT}.lora_up.weight": np.ones((63, 4), "f4")}, "1 of 1 layers"),
   ],
 )
-def test_what_is_no_plain_adapter_is_refused_in_one_line(tensors, reason, model, tmp_path):
+def test_other_kinds_of_adapters_are_refused_in_one_line(tensors, reason, model, tmp_path):
   file = tmp_path / "style.safetensors"
   save_file(tensors, file)
   with pytest.raises(UserError, match=reason) as caught:
@@ -183,7 +183,7 @@ def test_what_is_no_plain_adapter_is_refused_in_one_line(tensors, reason, model,
 
 
 @pytest.mark.parametrize("settings", ['{"unet.use_dora": true}', '{"unet.alpha_pattern": {"a": 1}}', "[1", "[1]"])
-def test_settings_that_are_not_merged(settings, tmp_path):
+def test_unsupported_settings_are_refused(settings, tmp_path):
   save_file(
     {f"{A}.lora_A.weight": np.ones((4, 64), "f4")}, tmp_path / "a.safetensors", {"lora_adapter_metadata": settings}
   )
@@ -191,7 +191,7 @@ def test_settings_that_are_not_merged(settings, tmp_path):
     read_lora(tmp_path / "a.safetensors", read_safetensors(tmp_path / "a.safetensors"))
 
 
-def test_strengths_on_the_command_line(tmp_path, monkeypatch):
+def test_strengths_are_parsed_from_the_command_line(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "a:1").touch()
   assert [convert._lora(text) for text in ("a.safetensors", "a.safetensors:0.5", "a:1", "a:b.safetensors")] == [
@@ -200,7 +200,7 @@ def test_strengths_on_the_command_line(tmp_path, monkeypatch):
   ]  # fmt: skip
 
 
-def test_a_network_alone_takes_no_adapters(tmp_path):
+def test_a_single_network_takes_no_adapters(tmp_path):
   save_file(ldm.ldm_tensors(ldm.VAE, ldm.drawn(ldm.VAE, 1), ""), tmp_path / "vae.safetensors")
   choice = FileChoice(loras=[(tmp_path / "style.safetensors", 1.0)])
   with pytest.raises(UserError, match="a single network"):

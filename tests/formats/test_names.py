@@ -22,7 +22,7 @@ def test_torch_s_names(path, name):
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 4, 5), (4, 5)])
-def test_axes_turn_there_and_back(shape):
+def test_axes_are_permuted_and_restored(shape):
   array = np.arange(np.prod(shape)).reshape(shape)
   turned = names.to_torch(("kernel",), array)
   assert turned.shape == names.torch_shape(("kernel",), shape)

@@ -24,7 +24,7 @@ LINEAR = dataclasses.replace(ldm.UNET, use_linear_projection=True, attention_hea
 
 
 def full_size(role):
-  """{torch name: shape} of Stable Diffusion 1.5, its inpainting UNet, ControlNet, ..."""
+  """Returns {torch name: shape} of a network of Stable Diffusion 1.5."""
   lines = (line.split() for line in (PARAMETERS / f"{role}.txt").read_text().splitlines())
   return {name: tuple(int(size) for size in shape.split("x")) for name, shape in lines}
 
@@ -38,11 +38,11 @@ def full_size(role):
     ("vae", VAEConfig()),
   ],
 )
-def test_names_and_sizes_of_the_published_models(role, config):
+def test_names_and_sizes_of_published_models(role, config):
   shapes = full_size(role)
-  there = ldm.ldm_names(config, shapes)
-  back = (vae_names if role == "vae" else unet_names)(there.values())
-  assert {name: back[there[name]] for name in shapes} == {name: name for name in shapes}
+  ldm_names = ldm.ldm_names(config, shapes)
+  restored = (vae_names if role == "vae" else unet_names)(ldm_names.values())
+  assert {name: restored[ldm_names[name]] for name in shapes} == {name: name for name in shapes}
   assert config_of(shapes) == config
 
 
@@ -63,15 +63,15 @@ def test_names_and_sizes_of_the_published_models(role, config):
   ],
 )
 def test_keys_of_published_files(rename, key, name):
-  """Written down from the files of Stable Diffusion 1.5, so that no table of ours is compared with itself alone."""
+  """Copied from the files of Stable Diffusion 1.5, since the other tests compare our tables with themselves."""
   role, config = ("vae", VAEConfig()) if rename is vae_names else ("unet", UNetConfig())
   assert rename(ldm.ldm_names(config, full_size(role)).values())[key] == name
 
 
-def assert_params(model, wanted):
+def assert_params(model, expected):
   read = {path: tensor.read() for path, tensor in model.tensors.items()}
-  assert read.keys() == wanted.keys()
-  for path, array in wanted.items():
+  assert read.keys() == expected.keys()
+  for path, array in expected.items():
     assert read[path].dtype == array.dtype
     np.testing.assert_array_equal(read[path], array, err_msg="/".join(path))
 
@@ -80,7 +80,7 @@ def assert_params(model, wanted):
 @pytest.mark.parametrize(
   ("unet", "place"), [(ldm.UNET, "unet"), (HEAD, "head/unet"), (LINEAR, "unet")], ids=("1.5", "inpainting", "2")
 )
-def test_a_whole_model(unet, place, dtype, tmp_path):
+def test_a_complete_model(unet, place, dtype, tmp_path):
   file = tmp_path / "model.safetensors"
   params = ldm.write_checkpoint(file, unet, dtype)
   folder = open_single_file(file, prediction="v_prediction")
@@ -93,7 +93,7 @@ def test_a_whole_model(unet, place, dtype, tmp_path):
   assert folder.ignored == ("betas", "model_ema")
 
 
-def test_what_the_unet_predicts(tmp_path):
+def test_the_prediction_type_is_found_in_the_file(tmp_path):
   file = tmp_path / "model.safetensors"
 
   def prediction(unet, **added):
@@ -108,7 +108,7 @@ def test_what_the_unet_predicts(tmp_path):
     prediction(LINEAR)
   tensors = load_file(file)
   save_file(tensors, file, {"modelspec.prediction_type": "v"})
-  assert open_single_file(file).models  # the file says it
+  assert open_single_file(file).models  # the metadata has the prediction type
   with pytest.raises(UserError, match="other noise levels"):
     prediction(ldm.UNET, betas=np.linspace(1e-4, 0.02, 1000))
 
@@ -118,16 +118,16 @@ def test_averaged_weights(tmp_path):
   averages = ldm.drawn(ldm.UNET, 5)
   keys = ldm.ldm_tensors(ldm.UNET, averages, "diffusion_model.")
   params = ldm.write_checkpoint(file, **{f"model_ema.{key.replace('.', '')}": array for key, array in keys.items()})
-  for averaged, wanted in ((False, params["unet"]), (True, averages)):
+  for averaged, expected in ((False, params["unet"]), (True, averages)):
     (model,) = (m for place, m in open_single_file(file, averaged).models.items() if place.role == "unet")
-    assert_params(model, wanted)
+    assert_params(model, expected)
   ldm.write_checkpoint(plain)
-  with pytest.raises(UserError, match="leave --ema out"):
+  with pytest.raises(UserError, match="omit --ema"):
     open_single_file(plain, averaged=True)
 
 
 @pytest.mark.parametrize("prefix", ["control_model.", ""])
-def test_controlnets(prefix, tmp_path):
+def test_a_controlnet_is_read_with_both_kinds_of_names(prefix, tmp_path):
   file = tmp_path / "control.safetensors"
   params = ldm.drawn(ldm.CONTROLNET, 3)
   save_file(ldm.ldm_tensors(ldm.CONTROLNET, params, prefix), file)
@@ -137,13 +137,13 @@ def test_controlnets(prefix, tmp_path):
   convert.from_diffusers(file, tmp_path / "out")
   read = load_model(tmp_path / "out", ControlNetConfig)
   assert read.config == ldm.CONTROLNET
-  # The same file under diffusers' names.
-  again = open_network(tmp_path / "out" / "diffusion_pytorch_model.safetensors", ControlNetConfig)
-  assert again.config == ldm.CONTROLNET
-  assert_params(again, flatten_dict(read.params))
+  # The same file with diffusers' names.
+  renamed = open_network(tmp_path / "out" / "diffusion_pytorch_model.safetensors", ControlNetConfig)
+  assert renamed.config == ldm.CONTROLNET
+  assert_params(renamed, flatten_dict(read.params))
 
 
-def test_an_autoencoder_alone(tmp_path):
+def test_a_single_autoencoder(tmp_path):
   params = ldm.drawn(ldm.VAE, 1)
   for prefix in ("", "first_stage_model."):
     file = tmp_path / f"vae{len(prefix)}.safetensors"
@@ -152,8 +152,8 @@ def test_an_autoencoder_alone(tmp_path):
     assert load_model(tmp_path / file.stem).config == ldm.VAE
 
 
-def test_a_text_tower_without_its_own_name(tmp_path):
-  """As programs that load it with a newer transformers write it; projections and marks are left out."""
+def test_a_text_tower_without_its_name(tmp_path):
+  """As written with newer versions of transformers; projections and scales are ignored."""
   file = tmp_path / "model.safetensors"
   params = ldm.write_checkpoint(file)
   tensors = {name.replace(".text_model.", "."): array for name, array in load_file(file).items()}
@@ -182,7 +182,7 @@ def test_files_are_converted_together(tmp_path):
 
 
 def test_tensors_are_read_one_at_a_time(tmp_path, monkeypatch):
-  """Opening reads no weights, and writing each tensor once."""
+  """Opening reads no weights, and writing reads each tensor once."""
   from anchor_jax.formats import tensors
 
   file, reads = tmp_path / "model.safetensors", []
@@ -205,12 +205,12 @@ def test_tensors_are_read_one_at_a_time(tmp_path, monkeypatch):
     ({"model.diffusion_model.out.2.bias": np.zeros(3)}, r"model\.diffusion_model\.out\.2\.bias is \[3\] and not \[4\]"),
     ({"model.diffusion_model.conv_in.weight": np.zeros(1)}, "twice, under two names"),
     ({"model.diffusion_model.input_blocks.0.0.weight": np.zeros((32, 8, 3, 3))}, "takes 8 channels"),
-    ({"model.diffusion_model.input_blocks.0.0.weight": np.zeros(3)}, "have not the shapes"),
+    ({"model.diffusion_model.input_blocks.0.0.weight": np.zeros(3)}, "do not have the shapes"),
     ({"model.diffusion_model.middle_block.1.proj_in.weight": None}, "it lacks mid_block"),
     ({"first_stage_model.quant_conv.bias": None}, r"missing: quant_conv\.bias"),
   ],
 )
-def test_what_does_not_fit_is_named_in_one_line(change, reason, tmp_path):
+def test_misfits_are_reported_in_one_line(change, reason, tmp_path):
   file = tmp_path / "model.safetensors"
   ldm.write_checkpoint(file)
   tensors = load_file(file) | change
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_named_in_one_line(change, reason, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-def test_a_whole_model_without_a_unet_is_refused(tmp_path):
+def test_a_model_without_a_unet_is_refused(tmp_path):
   file = tmp_path / "model.safetensors"
   ldm.write_checkpoint(file)
   tensors = load_file(file)
@@ -230,7 +230,7 @@ def test_a_whole_model_without_a_unet_is_refused(tmp_path):
     open_single_file(file)
 
 
-def test_pipes_and_links_in_a_circle_end_in_one_line(tmp_path):
+def test_pipes_and_loops_of_links_are_reported_in_one_line(tmp_path):
   circle, pipe = tmp_path / "circle.safetensors", tmp_path / "pipe.safetensors"
   circle.symlink_to(circle.name)
   os.mkfifo(pipe)
@@ -238,9 +238,9 @@ def test_pipes_and_links_in_a_circle_end_in_one_line(tmp_path):
   for strange, reason in ((circle, "circle"), (pipe, "is a pipe")):
     with pytest.raises(UserError, match=reason):
       convert.from_diffusers(strange, tmp_path / "out")
-    for given in ({"head": strange}, {"controlnet": strange}, {"choice": FileChoice(loras=[(strange, 1.0)])}):
+    for options in ({"head": strange}, {"controlnet": strange}, {"choice": FileChoice(loras=[(strange, 1.0)])}):
       with pytest.raises(UserError, match=reason):
-        convert.from_diffusers(tmp_path / "model.safetensors", tmp_path / "out", **given)
+        convert.from_diffusers(tmp_path / "model.safetensors", tmp_path / "out", **options)
   with pytest.raises(UserError):
     convert.from_diffusers(tmp_path / "model.safetensors", circle)
 

@@ -1,4 +1,4 @@
-"""A bit that flips in a file of weights is noticed when it is read, wherever it is."""
+"""Damage to files of weights is detected when they are read."""
 
 import dataclasses
 import json
@@ -29,18 +29,18 @@ def read(file):
   return {name: tensor.read() for name, tensor in read_safetensors(file).items()}
 
 
-def test_every_flipped_byte_of_the_data_is_noticed(tmp_path):
+def test_every_flipped_byte_of_the_data_is_detected(tmp_path):
   file = tmp_path / "weights.safetensors"
   write_safetensors(file, {name: Tensor.of(array) for name, array in ARRAYS.items()}, {"format": "pt"})
   jax.tree.map(np.testing.assert_array_equal, read(file), ARRAYS)
-  jax.tree.map(np.testing.assert_array_equal, load_file(file), ARRAYS)  # for other programs a file like any
+  jax.tree.map(np.testing.assert_array_equal, load_file(file), ARRAYS)  # other programs read it too
   assert read_metadata(file)["format"] == "pt"
   content = file.read_bytes()
   start = 8 + int.from_bytes(content[:8], "little")
   for place in range(start, len(content)):
-    hurt = bytearray(content)
-    hurt[place] ^= 4
-    file.write_bytes(hurt)
+    damaged = bytearray(content)
+    damaged[place] ^= 4
+    file.write_bytes(damaged)
     with pytest.raises(UserError, match=r"is damaged .* is not as it was written"):
       read(file)
   for before, after in ((b'"F32"', b'"I32"'), (b"[4,6]", b"[6,4]"), (b'"wide"', b'"wild"')):
@@ -53,7 +53,7 @@ def test_files_of_other_programs_are_read_without_checksums(tmp_path):
   file = tmp_path / "weights.safetensors"
   write_safetensors(file, {name: Tensor.of(array) for name, array in ARRAYS.items()})
   more = {**ARRAYS, "more": np.ones(3, np.float32)}
-  save_file(more, file, read_metadata(file))  # one that keeps the metadata, whatever it says
+  save_file(more, file, read_metadata(file))  # with outdated checksums in its metadata
   jax.tree.map(np.testing.assert_array_equal, read(file), more)
   save_file(ARRAYS, file)
   jax.tree.map(np.testing.assert_array_equal, read(file), ARRAYS)
@@ -79,7 +79,7 @@ def edit(file):
 
 
 @pytest.mark.parametrize(
-  "name,harm,reason",
+  "name,damage,reason",
   [
     ("vae/diffusion_pytorch_model.safetensors", flip, "body/base is damaged .*safetensors has changed"),
     ("vae/config.json", edit, r"body/base is damaged \(vae/config.json has changed\)"),
@@ -87,21 +87,21 @@ def edit(file):
     ("", shutil.rmtree, "body/base is missing"),
   ],
 )
-@pytest.mark.parametrize("earlier", [False, True], ids=["with a list", "of an earlier version"])
-def test_a_damaged_or_missing_network_of_a_workdir_ends_in_one_line(workdir, tmp_path, name, harm, reason, earlier):
+@pytest.mark.parametrize("legacy", [False, True], ids=["with a list", "of an earlier version"])
+def test_damaged_or_missing_networks_of_a_workdir_are_reported(workdir, tmp_path, name, damage, reason, legacy):
   folder, config = workdir
   shutil.copytree(folder, tmp_path / "ana")
   base = tmp_path / "ana/body/base"
-  if earlier:
+  if legacy:
     (base / LIST).unlink()
-    reason = {flip: "is not as it was written", shutil.rmtree: "base (lacks vae|is missing)"}.get(harm, "")
+    reason = {flip: "is not as it was written", shutil.rmtree: "base (lacks vae|is missing)"}.get(damage, "")
   assert read_part(tmp_path / "ana", "body").weights.keys() == read_part(folder, "body").weights.keys()
-  harm(base / name)
+  damage(base / name)
   if not reason:
-    return  # nobody knows what stood in such a file
+    return  # without a list, config.json has no checksum
   with pytest.raises(UserError, match=reason) as caught:
     read_part(tmp_path / "ana", "body")
   assert "\n" not in str(caught.value)
-  if base.exists():  # a run that goes on does not take another network instead
+  if base.exists():  # a resumed run does not use other weights instead
     with pytest.raises(UserError, match=reason):
       resumed_weights(tmp_path / "ana/body", config)

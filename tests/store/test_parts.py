@@ -1,4 +1,4 @@
-"""Which parts of a person a folder holds, and what is read of them."""
+"""The parts of a person that a folder holds, and how they are read and saved."""
 
 import dataclasses
 import shutil
@@ -25,7 +25,7 @@ from anchor_jax.training.batches import initial_model
 from anchor_jax.video.picture import read_picture
 
 
-def test_the_shipped_weights_are_a_person_without_a_run():
+def test_the_package_s_weights_are_read_as_a_person():
   assert parts_in("studio") == ("vae", "body", "head")
   head = read_part("studio", "head")
   assert (head.step, head.reference_image) == (0, None) and head.config.part == "head"
@@ -33,8 +33,8 @@ def test_the_shipped_weights_are_a_person_without_a_run():
   assert all(type(leaf) is np.ndarray for leaf in head.weights["unet"]["conv_in"].values())
 
 
-def test_studio_is_the_shipped_weights_everywhere_also_where_a_folder_has_that_name(tmp_path, monkeypatch, caplog):
-  """Each place had its own rule: the shipped weights were sampled with the settings of the folder's person."""
+def test_studio_means_the_package_s_weights_even_beside_a_folder_of_that_name(tmp_path, monkeypatch, caplog):
+  """Reading weights, settings and sizes all follow the same rule."""
   monkeypatch.chdir(tmp_path)
   folder = tmp_path / "studio"
   config = RunConfig(sample=SampleConfig(window=3, overlap=2))
@@ -43,7 +43,7 @@ def test_studio_is_the_shipped_weights_everywhere_also_where_a_folder_has_that_n
   flags = ["--motion=m.mp4", "--output=o.mp4", "--overlap=4"]
   monkeypatch.setattr(sys, "argv", ["generate", "--checkpoint=studio", *flags])
   args = parse_flags(None)
-  assert sampling_changes(args) == {"overlap": 4}  # more than the folder's windows have
+  assert sampling_changes(args) == {"overlap": 4}  # more than in the folder's windows
   assert parts_in(args.checkpoint) == parts_in("studio") == ("vae", "body", "head")
   assert initial_model(RunConfig(init="studio", model=tiny_model())).unet.in_channels == 8
   assert "name the folder studio of this directory ./studio" in caplog.text
@@ -54,12 +54,11 @@ def test_studio_is_the_shipped_weights_everywhere_also_where_a_folder_has_that_n
     sampling_changes(args)
 
 
-def test_a_run_goes_without_the_refiner_of_its_weights_if_it_asks_for_none():
-  """None was the default, which took the refiner where config.init has one: it could not be left out."""
+def test_a_run_can_omit_the_refiner_of_its_init():
   config = RunConfig(init="studio", data=DataConfig(appearance="full"))
   networks, weights = initial_weights(config)
   assert networks.model.refiner is not None and "refiner" in weights
-  for none in (None, "None"):  # in a file, on the command line
+  for none in (None, "None"):  # from a file and the command line
     without = dataclasses.replace(config, model=ModelConfig(refiner=none))
     networks, weights = initial_weights(without)
     assert networks.refiner is networks.model.refiner is None and "refiner" not in weights
@@ -69,11 +68,11 @@ def test_a_run_goes_without_the_refiner_of_its_weights_if_it_asks_for_none():
     ModelConfig(refiner="some")
 
 
-def test_a_folder_of_models_holds_the_parts_whose_models_are_there(tmp_path):
+def test_a_folder_of_models_has_the_parts_whose_models_are_complete(tmp_path):
   shutil.copytree(shipped(), tmp_path / "sd")
   shutil.rmtree(tmp_path / "sd" / "head" / "unet")
   shutil.copytree(tmp_path / "sd" / "body" / "unet", tmp_path / "sd" / "unet")
-  assert parts_in(tmp_path / "sd") == ("vae", "body")  # the UNet at the top has too few channels for a head
+  assert parts_in(tmp_path / "sd") == ("vae", "body")  # the shared UNet has too few channels for a head
   with pytest.raises(UserError, match="holds no head, it lacks unet"):
     read_part(tmp_path / "sd", "head")
   shutil.rmtree(tmp_path / "sd" / "image_encoder")
@@ -88,12 +87,12 @@ def test_a_folder_of_models_holds_the_parts_whose_models_are_there(tmp_path):
 
 @pytest.fixture(scope="module")
 def person():
-  """Body and head of tiny networks, with null contexts of their own and other settings than the defaults."""
+  """Body and head of tiny networks, with different null contexts, and settings that are not the defaults."""
   parts, rng = {}, np.random.default_rng(0)
   for part, size in (("body", 32), ("head", 16)):
     model = tiny_model(inpaint=part == "head")
     sample = SampleConfig("dpm++2m", 3, window=4, overlap=1, guidance=1.5, guidance_interval=(0.1, 0.9))
-    model = dataclasses.replace(model, refiner=None)  # as weights say it that have none
+    model = dataclasses.replace(model, refiner=None)  # as for weights without one
     config = RunConfig(part, model=model, sample=sample, dtype="bfloat16")
     networks = Networks(config.model, config.dtype)
     shapes = jax.eval_shape(networks.init, jax.random.key(0))
@@ -104,7 +103,7 @@ def person():
   return parts
 
 
-def test_a_saved_person_is_read_bit_for_bit(person, tmp_path):
+def test_a_saved_person_is_loaded_bit_for_bit(person, tmp_path):
   write_person(tmp_path / "ana", person)
   assert parts_in(tmp_path / "ana") == ("vae", "body", "head")
   assert (tmp_path / "ana/vae/config.json").exists() and not (tmp_path / "ana/body/vae").exists()
@@ -116,14 +115,14 @@ def test_a_saved_person_is_read_bit_for_bit(person, tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(read.weights)} == {np.dtype(np.float32)}
   write_person(tmp_path / "ana", {"body": person["body"]})  # a saved person may be replaced
   assert parts_in(tmp_path / "ana") == ("vae", "body")
-  (tmp_path / "ana" / LIST).unlink()  # by an earlier version too
+  (tmp_path / "ana" / LIST).unlink()  # even if an earlier version saved it
   write_person(tmp_path / "ana", person)
   (tmp_path / "ana" / "letter.txt").write_text("dear")
   with pytest.raises(UserError, match=r"letter\.txt"):
     write_person(tmp_path / "ana", person)
 
 
-def test_damaged_files_of_a_saved_person_end_in_one_line(person, tmp_path):
+def test_damaged_files_of_a_saved_person_are_reported_in_one_line(person, tmp_path):
   write_person(tmp_path / "ana", person)
   for name, content in (
     ("body/step.json", b'{"step": "7"}'),
@@ -142,7 +141,7 @@ def test_damaged_files_of_a_saved_person_end_in_one_line(person, tmp_path):
 
 
 def png(width, height):
-  """A PNG of one colour that claims a size, in a few bytes."""
+  """Returns a PNG of few bytes that claims a size."""
   chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
   header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
   rows = zlib.compress(b"\0" * (1 + 3 * width) * min(height, 4))
@@ -159,7 +158,7 @@ def png(width, height):
   ],
   ids=("bomb", "truncated", "header", "empty"),
 )
-def test_a_damaged_or_hostile_picture_ends_in_one_line(tmp_path, content, reason):
+def test_damaged_and_oversized_pictures_are_reported_in_one_line(tmp_path, content, reason):
   (tmp_path / "ana.png").write_bytes(content)
   with pytest.raises(UserError, match=reason) as caught:
     read_picture(tmp_path / "ana.png")

@@ -1,6 +1,6 @@
-"""The config files of published models are read: their fields as they stand there, typed anew.
+"""The config files of published models are read; their fields are retyped here.
 
-Files of one time have the same fields, so each model is written as what it adds to those of its version of diffusers.
+Files of one time have the same fields, so each model is given as the difference to its version of diffusers.
 """
 
 import json
@@ -142,7 +142,7 @@ def test_autoencoders(added, tmp_path):
   assert load_network_config(written(tmp_path, fields), VAEConfig) == VAEConfig(sample_size=fields["sample_size"])
 
 
-# What transformers wrote for every model until 2022, and CLIP's two towers have both.
+# Fields that transformers wrote for every model until 2022, as in both of CLIP's towers.
 FALSE = (
   "add_cross_attention do_sample early_stopping is_decoder is_encoder_decoder output_attentions output_hidden_states "
   "output_scores remove_invalid_values return_dict_in_generate tie_encoder_decoder torchscript use_bfloat16"
@@ -200,7 +200,7 @@ def test_clip(tmp_path):
   assert text == CLIPTextConfig(projection_dim=768)
 
 
-def test_clip_s_sizes_where_other_files_have_them():
+def test_clip_s_sizes_are_found_in_all_layouts():
   only_second = {**L14, "vision_config": None}
   assert parse_network_config(only_second) == CLIPVisionConfig(patch_size=14, **LARGE)
   named_by_type = {key: value for key, value in B32.items() if key != "architectures"}
@@ -268,7 +268,7 @@ SCHEDULERS = {
     },
     {},
   ),
-  "ancestral Euler, with what DPM left": (
+  "ancestral Euler, with leftover fields of DPM": (
     {
       **NOW, "_class_name": "EulerAncestralDiscreteScheduler", "algorithm_type": "dpmsolver++", "solver_order": 2,
       "dynamic_thresholding_ratio": 0.995, "lower_order_final": True, "solver_type": "midpoint",
@@ -297,7 +297,7 @@ SCHEDULERS = {
      "prediction_type": "v_prediction"},
     {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
   ),
-  "Heun, nothing said": ({"_class_name": "HeunDiscreteScheduler"}, {
+  "Heun without fields": ({"_class_name": "HeunDiscreteScheduler"}, {
     "beta_schedule": "linear", "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "linspace"}),
   "from before prediction_type": (
     {**BETAS, "_class_name": "DDPMScheduler", "predict_epsilon": False}, {"prediction_type": "sample"}
@@ -329,7 +329,7 @@ def test_schedulers(model, tmp_path):
     (ScheduleConfig, {"_class_name": 3}, "scheduler '3'"),
   ],
 )
-def test_what_would_change_the_numbers_is_refused_by_name(kind, fields, named):
+def test_fields_that_would_change_the_results_are_refused_by_name(kind, fields, named):
   with pytest.raises(UserError, match=named) as caught:
     kind.from_json(fields)
   assert "\n" not in str(caught.value)
