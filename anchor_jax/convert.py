@@ -25,7 +25,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import prepare_parent
 from anchor_jax.files.shipped import folder_of, path_or_word
-from anchor_jax.formats.roles import PARTS, WEIGHT_TYPES
+from anchor_jax.formats.roles import PERSON_PARTS, WEIGHT_TYPES
 
 if TYPE_CHECKING:
   from anchor_jax.formats.folders import ModelFolder
@@ -122,7 +122,7 @@ def convert_models(args: argparse.Namespace) -> None:
     models = to_diffusers(args.source, args.target, args.weights, args.dtype, args.checkpoint_step, args.base)
     from anchor_jax.store.workdir import TEXTURE
 
-    if any((args.source / part / TEXTURE).exists() for part in PARTS):
+    if any((args.source / part / TEXTURE).exists() for part in PERSON_PARTS):
       say("left out: the texture; generate from these models with --appearance=PREPARED_FOLDER to use it")
   elif args.way == "lora":
     parts = to_adapters(args.source, args.target, args.weights, args.dtype, args.checkpoint_step)

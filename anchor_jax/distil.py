@@ -17,12 +17,10 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import prepare_parent, refuse_overwriting
 from anchor_jax.files.shipped import folder_of
-from anchor_jax.formats.roles import PARTS
+from anchor_jax.formats.roles import LIGHT_DECODER, PERSON_PARTS
 
 if TYPE_CHECKING:
   from anchor_jax.config.pixels import LightDecoderConfig
-
-LIGHT = "light_decoder"  # what --output gets
 
 
 def parse() -> argparse.Namespace:
@@ -55,8 +53,8 @@ def main() -> None:
   from anchor_jax.config.pixels import LightDecoderConfig
 
   config = LightDecoderConfig(block_out_channels=args.widths, layers_per_block=args.layers)
-  output = args.output / LIGHT
-  refuse_overwriting(output, [args.data, *(folder_of(args.checkpoint) / part for part in PARTS)])
+  output = args.output / LIGHT_DECODER
+  refuse_overwriting(output, [args.data, *(folder_of(args.checkpoint) / part for part in PERSON_PARTS)])
   prepare_parent(output)
   with locked(output):
     make(args, config)
@@ -71,7 +69,7 @@ def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
   from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
   from anchor_jax.training.distil import distil
 
-  check_models_target(args.output / LIGHT)
+  check_models_target(args.output / LIGHT_DECODER)
   parts = parts_in(args.checkpoint)
   if not parts:
     raise UserError(f"{args.checkpoint} holds no trained part: give a --workdir of training")

@@ -152,7 +152,7 @@ def natural(path: str | os.PathLike) -> list[tuple[int, str]]:
   return [(int(part), part) if number % 2 else (-1, part) for number, part in enumerate(parts)]
 
 
-def in_order(paths: Iterable[Path]) -> list[Path]:
+def sorted_by_number(paths: Iterable[Path]) -> list[Path]:
   """Returns paths sorted by the numbers in their names."""
   return sorted(paths, key=natural)
 

@@ -29,7 +29,7 @@ from anchor_jax.formats.diffusers import (
 from anchor_jax.formats.roles import (
   LORA_FILE,
   NETWORKS,
-  PARTS,
+  PERSON_PARTS,
   ROLES,
   SHARED,
   ModelPlace,
@@ -118,7 +118,9 @@ def open_folder(folder: Path) -> ModelFolder:
   if not any(place.role in NETWORKS for place in opened.models):
     raise UserError(f"{folder} holds no model: neither config.json nor a subfolder {', '.join(NETWORKS)}")
   used = {str(place) for place in places} | {"body", "head"}
-  subfolders = (path.relative_to(folder).as_posix() for part in ("", *PARTS) for path in (folder / part).glob("*/"))
+  subfolders = (
+    path.relative_to(folder).as_posix() for part in ("", *PERSON_PARTS) for path in (folder / part).glob("*/")
+  )
   opened.ignored = tuple(sorted(name for name in subfolders if name not in used))
   return opened
 
@@ -218,11 +220,11 @@ def _legacy_files(folder: Path) -> set[str]:
     storage, path = ROLES[place.role].storage, place.path(folder)
     if storage is not Storage.ARRAY:
       found[str(place)] = _legacy_network(path) if storage is Storage.NETWORK else _legacy_schedule(path)
-  for part in PARTS:
+  for part in PERSON_PARTS:
     found[part] = _legacy_part(folder / part)
   names_ = {f"{below}/{name}" if below else name for below, files in found.items() for name in files}
   if found["vae"]:  # a null context comes with a pipeline, whose autoencoder is at the top
-    names_ |= {_NULL, *(f"{part}/{_NULL}" for part in PARTS)}
+    names_ |= {_NULL, *(f"{part}/{_NULL}" for part in PERSON_PARTS)}
   return names_
 
 

@@ -30,9 +30,10 @@ from anchor_jax.config.networks import (
 from anchor_jax.config.pixels import LightDecoderConfig, RefinerConfig
 
 SHARED = ""  # the part of a model that body and head share
-PARTS = ("body", "head")
+PERSON_PARTS = ("body", "head")
 WEIGHT_TYPES = ("float32", "float16", "bfloat16")  # of the weights in files
 LORA_FILE = "lora.safetensors"  # adapters of a part, in place of its networks
+LIGHT_DECODER = "light_decoder"  # a role, and its key in a part's weights
 
 
 class Storage(enum.Enum):
@@ -97,9 +98,9 @@ class ModelPlace(NamedTuple):
 
 def places_of(part: str, role: str) -> tuple[ModelPlace, ...]:
   """Returns the places where a part's model may be, in order of precedence."""
-  return (ModelPlace(part, role), ModelPlace(SHARED, role)) if part in PARTS else (ModelPlace(SHARED, role),)
+  return (ModelPlace(part, role), ModelPlace(SHARED, role)) if part in PERSON_PARTS else (ModelPlace(SHARED, role),)
 
 
 def all_places() -> Iterator[ModelPlace]:
   """Yields every possible place in a folder of models."""
-  return (ModelPlace(part, role) for part in (SHARED, *PARTS) for role in ROLES)
+  return (ModelPlace(part, role) for part in (SHARED, *PERSON_PARTS) for role in ROLES)

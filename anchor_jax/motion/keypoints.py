@@ -18,7 +18,7 @@ import numpy as np
 from anchor_jax.body.face_points import mean_face, mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.files.inputs import in_order, read_json
+from anchor_jax.files.inputs import read_json, sorted_by_number
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import track_motion
@@ -114,7 +114,7 @@ def read_keypoints(path: str | os.PathLike, fps: float, frames: int | None = Non
 
 def _read(path: Path) -> Iterable[tuple[Path, Any]]:
   """Name and content of each frame, in order."""
-  for file in in_order(path.glob("*.json")) if os.path.isdir(path) else [path]:
+  for file in sorted_by_number(path.glob("*.json")) if os.path.isdir(path) else [path]:
     held = read_json(file, "file of keypoints", "write it again", nan=True)
     yield from ((file, frame) for frame in (held if isinstance(held, list) else [held]))
 

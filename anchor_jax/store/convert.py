@@ -25,7 +25,7 @@ from anchor_jax.formats.folders import (
   write_models,
 )
 from anchor_jax.formats.lora import holds_lora, merge_lora, read_lora, write_lora
-from anchor_jax.formats.roles import PARTS, ROLES, SHARED, ModelPlace
+from anchor_jax.formats.roles import PERSON_PARTS, ROLES, SHARED, ModelPlace
 from anchor_jax.formats.single_file import is_single_file, open_network, open_single_file, open_tensors
 from anchor_jax.store.derive import add_derived_models
 
@@ -159,10 +159,10 @@ def to_diffusers(
   _check(source, target, Path(base) if base else None)
   choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
   # A lone autoencoder is converted too; beside a body it is the one that the body was trained with.
-  parts = {part: read_part(source, part, choice) for part in trained if part in PARTS or len(trained) == 1}
+  parts = {part: read_part(source, part, choice) for part in trained if part in PERSON_PARTS or len(trained) == 1}
   models = ModelFolder.of_parts(
     {
-      part if part in PARTS else SHARED: stored_models(stored.networks.model, stored.weights)
+      part if part in PERSON_PARTS else SHARED: stored_models(stored.networks.model, stored.weights)
       for part, stored in parts.items()
     }
   )
@@ -189,7 +189,7 @@ def to_adapters(
 
   workdir = folder_of(workdir)
   _check(workdir, target)
-  parts = [part for part in parts_in(workdir) if part in PARTS] if is_workdir(workdir) else []
+  parts = [part for part in parts_in(workdir) if part in PERSON_PARTS] if is_workdir(workdir) else []
   if not parts:
     raise UserError(f"{workdir} holds no trained body or head: give the --workdir of a run with --config.lora.rank=N")
   with new_folder(target, MODELS) as folder:

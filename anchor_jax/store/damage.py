@@ -31,7 +31,7 @@ def raise_damage(folder: Path, share: tuple[int, int] = (0, 1)) -> None:
     raise DamagedFiles(damage)
 
 
-def judge(error: BaseException) -> Outcome:
+def outcome_of(error: BaseException) -> Outcome:
   """Returns the outcome that an error in reading a checkpoint means; DAMAGED only if one of its causes proves it."""
   causes = list(causes_of(error))
   if any(isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError) for cause in causes):

@@ -15,7 +15,7 @@ from anchor_jax.core.shapes import Float, Int, NdArray
 from anchor_jax.formats.folders import ModelFolder, StoredModel
 from anchor_jax.formats.names import Path
 from anchor_jax.formats.registry import make_module, parameter_shapes
-from anchor_jax.formats.roles import PARTS, SHARED, ModelPlace
+from anchor_jax.formats.roles import PERSON_PARTS, SHARED, ModelPlace
 from anchor_jax.formats.tensors import Tensor
 
 _STEM = "controlnet_cond_embedding"
@@ -46,7 +46,7 @@ def add_derived_models(
       raise UserError("there is no UNet to make a head UNet from")
     assert isinstance(body.config, UNetConfig)
     models[ModelPlace("head", "unet")] = StoredModel(*head_unet_from_unet(body.config, dict(body.tensors)))
-  for part in (SHARED, *PARTS):
+  for part in (SHARED, *PERSON_PARTS):
     unet, controlnet = models.get(ModelPlace(part, "unet")), ModelPlace(part, "controlnet")
     if make_controlnet and unet is not None and controlnet not in models:
       assert isinstance(unet.config, UNetConfig)

@@ -16,9 +16,8 @@ from anchor_jax.files.outputs import new_folder
 from anchor_jax.files.shipped import shipped
 from anchor_jax.formats.diffusers import load_model, save_model
 from anchor_jax.formats.folders import MODELS
+from anchor_jax.formats.roles import LIGHT_DECODER
 from anchor_jax.formats.tensors import weights_hash
-
-LIGHT = "light_decoder"  # its role, and its key in a part's weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +52,8 @@ def read_light_decoder(choice: str | Path = "light") -> StoredLightDecoder:
   Raises:
     UserError: there is none, or it can't be read.
   """
-  folder = shipped() / LIGHT if str(choice) == "light" else Path(choice)
-  folder = folder / LIGHT if os.path.isdir(folder / LIGHT) else folder
+  folder = shipped() / LIGHT_DECODER if str(choice) == "light" else Path(choice)
+  folder = folder / LIGHT_DECODER if os.path.isdir(folder / LIGHT_DECODER) else folder
   if not os.path.isfile(folder / "config.json"):
     raise UserError(f"no light decoder in {folder}: say exact, light, or the folder that anchor_jax.distil wrote")
   model = load_model(folder, LightDecoderConfig, np.float32)
@@ -64,5 +63,5 @@ def read_light_decoder(choice: str | Path = "light") -> StoredLightDecoder:
 
 def write_light_decoder(folder: Path, light: StoredLightDecoder, dtype: str = "float16") -> None:
   """Writes a light decoder to FOLDER/light_decoder; raises UserError if that can't be written or replaced."""
-  with new_folder(folder / LIGHT, MODELS) as new:
+  with new_folder(folder / LIGHT_DECODER, MODELS) as new:
     save_model(new, light.config, light.params, dtype)

@@ -12,8 +12,9 @@ from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.formats.roles import LIGHT_DECODER
 from anchor_jax.models.networks import Networks
-from anchor_jax.store.light import LIGHT, StoredLightDecoder
+from anchor_jax.store.light import StoredLightDecoder
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels
 from anchor_jax.texture.stored import Texture
 
@@ -93,7 +94,7 @@ class Part:
     """
     light.check(self.weights["vae"])
     networks = dataclasses.replace(self.networks, light=light.config)
-    return dataclasses.replace(self, networks=networks, weights={**self.weights, LIGHT: light.params})
+    return dataclasses.replace(self, networks=networks, weights={**self.weights, LIGHT_DECODER: light.params})
 
   def with_attended_frames(self, count: int) -> "Part":
     """The part whose frames attend to `count` frames of their window (0: all); the placed weights are shared.

@@ -14,9 +14,8 @@ from anchor_jax.files.outputs import new_file, new_folder
 from anchor_jax.formats.diffusers import write_json
 from anchor_jax.formats.folders import MODELS, ModelFolder, check_models_target, stored_models, write_models
 from anchor_jax.formats.lora import Adapters, save_adapters
-from anchor_jax.formats.roles import LORA_FILE
+from anchor_jax.formats.roles import LIGHT_DECODER, LORA_FILE
 from anchor_jax.formats.tensors import weights_hash
-from anchor_jax.store.light import LIGHT
 from anchor_jax.store.part import Part
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, read_base
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, read_weights
@@ -38,7 +37,9 @@ def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
     UserError: `folder` holds something else, or cannot be written.
   """
   check_models_target(folder)
-  weights = {name: {key: tree for key, tree in part.weights.items() if key != LIGHT} for name, part in parts.items()}
+  weights = {
+    name: {key: tree for key, tree in part.weights.items() if key != LIGHT_DECODER} for name, part in parts.items()
+  }
   models = ModelFolder.of_parts(
     {name: stored_models(part.networks.model, weights[name]) for name, part in parts.items()}
   )

@@ -15,7 +15,7 @@ import numpy as np
 from anchor_jax.config.find import load_config
 from anchor_jax.config.fit import check_model
 from anchor_jax.config.networks import ScheduleConfig
-from anchor_jax.config.run import DataConfig, LoRAConfig, ModelConfig, RunConfig
+from anchor_jax.config.run import PARTS, DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import NdArray, PyTree
@@ -31,7 +31,7 @@ from anchor_jax.models.lora import init_lora, merge_weights
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.part import Part
 from anchor_jax.store.restart import has_checkpoint
-from anchor_jax.store.workdir import PARTS, read_reference_image, read_weights, texture_of_part
+from anchor_jax.store.workdir import read_reference_image, read_weights, texture_of_part
 from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
 
 STEP = "step.json"  # in a part's folder of a saved person

@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from anchor_jax.body.charts import CHARTS
 from anchor_jax.core.errors import UserError, root_reason
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
-from anchor_jax.store.damage import Outcome, judge, raise_damage
+from anchor_jax.store.damage import Outcome, outcome_of, raise_damage
 from anchor_jax.texture import stored
 from anchor_jax.texture.channels import needs_texture
 from anchor_jax.texture.stored import Texture
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 _ARRAYS = ("jax.Array", "np.ndarray")  # orbax's names of array types
 METRIC = "validation_loss"
 VALIDATION = "validation.json"
-PARTS = ("vae", "body", "head")  # that a run can train
 REFERENCE_IMAGE = "appearance.png"
 TEXTURE = "appearance.safetensors"
 
@@ -54,7 +53,7 @@ def read_weights(folder: Path, averaged: bool = True, step: str = "newest") -> t
     try:
       return _read_checkpoint((folder / "checkpoints" / str(number)).absolute(), averaged)
     except Exception as error:
-      if step != "newest" or judge(error) is not Outcome.DAMAGED:
+      if step != "newest" or outcome_of(error) is not Outcome.DAMAGED:
         raise UserError(f"checkpoint {number} in {folder} can't be read ({root_reason(error)})") from error
       log.warning("checkpoint %d can't be read (%s); trying the previous one", number, root_reason(error))
   raise UserError(f"no readable checkpoint in {folder}: train first (python -m anchor_jax.train --help)")

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.core.errors import UserError, root_reason
 from anchor_jax.files.outputs import new_file
-from anchor_jax.store.damage import Outcome, judge, raise_damage
+from anchor_jax.store.damage import Outcome, outcome_of, raise_damage
 from anchor_jax.store.workdir import VALIDATION, known_losses
 from anchor_jax.training.checksums import Listing
 from anchor_jax.training.step import State
@@ -132,7 +132,7 @@ class Checkpoints:
       try:
         loaded = self._load(step, {"state": abstract, "loader": loader})
       except Exception as error:  # noqa: BLE001 - a damaged file makes orbax raise anything
-        outcome, reason = judge(error), root_reason(error)
+        outcome, reason = outcome_of(error), root_reason(error)
       outcome = worst_of_all_processes(outcome)
       reason = reason or "another process could not read it"
       if outcome is Outcome.RESTORED:

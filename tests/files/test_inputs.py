@@ -7,7 +7,7 @@ import pytest
 from anchor_jax.core.errors import UserError, one_line, printable
 from anchor_jax.core.values import Within
 from anchor_jax.files.fields import read_fields
-from anchor_jax.files.inputs import in_order, open_input, parse_json, read_bytes, read_json, regular_file
+from anchor_jax.files.inputs import open_input, parse_json, read_bytes, read_json, regular_file, sorted_by_number
 from tests.helpers.strange import strange_files
 
 
@@ -105,7 +105,7 @@ def test_unknown_fields_are_ignored(tmp_path):
 def test_numbered_files_are_sorted_by_number(tmp_path):
   names = ["0_keypoints.json", "2_keypoints.json", "10_keypoints.json", "100_keypoints.json", "a1b2.json"]
   names += ["a1b10.json", "b.json"]
-  assert [path.name for path in in_order(tmp_path / name for name in sorted(names))] == names
+  assert [path.name for path in sorted_by_number(tmp_path / name for name in sorted(names))] == names
 
 
 def test_names_in_messages_are_printable():

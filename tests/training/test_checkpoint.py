@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.manifest import LIST
-from anchor_jax.store.damage import Outcome, judge
+from anchor_jax.store.damage import Outcome, outcome_of
 from anchor_jax.store.workdir import METRIC, VALIDATION, read_weights
 from anchor_jax.training import checkpoint
 from anchor_jax.training.batches import evenly_spaced, split_records
@@ -194,14 +194,14 @@ def test_what_another_process_finds_damaged_is_skipped_by_all(folder, monkeypatc
 
 
 def test_only_proof_makes_an_error_damage():
-  assert judge(ValueError("DATA_LOSS: Error reading")) is Outcome.DAMAGED
-  assert judge(FileNotFoundError("_METADATA")) is Outcome.DAMAGED
+  assert outcome_of(ValueError("DATA_LOSS: Error reading")) is Outcome.DAMAGED
+  assert outcome_of(FileNotFoundError("_METADATA")) is Outcome.DAMAGED
   for error in (OSError(errno.ESTALE, "Stale file handle"), PermissionError(), MemoryError(), RuntimeError("no idea")):
-    assert judge(error) is Outcome.UNREADABLE
-  assert judge(ValueError("UNAVAILABLE: Error reading")) is Outcome.UNREADABLE
+    assert outcome_of(error) is Outcome.UNREADABLE
+  assert outcome_of(ValueError("UNAVAILABLE: Error reading")) is Outcome.UNREADABLE
   both = ValueError("NOT_FOUND: zarr.json")
   both.__cause__ = OSError(errno.EIO, "Input/output error")
-  assert judge(both) is Outcome.UNREADABLE
+  assert outcome_of(both) is Outcome.UNREADABLE
 
 
 def test_only_what_is_asked_for_is_read_and_as_numpy(tmp_path):
