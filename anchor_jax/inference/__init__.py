@@ -1,1 +1,1 @@
-"""From a trained person and a motion to frames: parts, sampling, live video, backgrounds."""
+"""Inference: from a trained person and a motion to video frames, live or with another background."""

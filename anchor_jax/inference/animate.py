@@ -1,7 +1,7 @@
-"""From motion to pictures: the body's frames from overlapping windows, then the head, which repaints each face.
+"""From motion to pictures: the body paints frames in overlapping windows, then the head repaints each face.
 
-Everything is a generator: motion comes in and frames go out one after another, so that length costs no memory. Face
-crops and masks come from the motion's pose side; no true frame is read.
+Everything is a generator that takes motion frames and yields pictures, so memory does not grow with the length. Face
+crops and masks come from the motion; no true frame is read.
 """
 
 import collections
@@ -24,7 +24,7 @@ from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
 from anchor_jax.inference.paste import paste_faces
-from anchor_jax.inference.prefetch import in_thread, one_late
+from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
 from anchor_jax.inference.reference import Reference, square
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
@@ -35,10 +35,10 @@ from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_
 log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
-# (networks, weights, look-up of further conditions, noise [h w C], a block of frames) -> (noise of the block, condition
-# of the block, what its refiner sees), jitted
+# (networks, weights, look-up of pose channels, noise [h w C], block of frames) -> (noise of the block, condition of the
+# block, inputs of its refiner), jitted
 Prepare = Callable[[Networks, PyTree, PoseChannels, Array, PyTree], tuple[Array, PyTree, PyTree]]
-_PIECE = 16  # frames of a whole clip that go through the autoencoder or the pose stem in one call
+_CHUNK = 16  # frames per call of the autoencoder or the pose stem when a full clip is in memory
 
 
 def animate_parts(
@@ -50,54 +50,54 @@ def animate_parts(
   start: int = 0,
   mesh: Any = None,
 ) -> Iterator[tuple[Picture, Picture]]:
-  """Yields (frame with the face repainted by the head, frame as the body left it) from frame `start` on.
+  """Yields (frame with the face repainted by the head, frame as the body painted it), starting at frame `start`.
 
   Args:
     body, head: parts of one person; without a head, both frames are the body's.
-    motion: what the person does.
-    reference: the reference to use in place of the one kept from training.
+    motion: the motion to follow.
+    reference: replaces the reference saved in training.
     seed: of the noise.
-    start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
-    mesh: of `parallel.sampling_mesh`, the devices to share the windows; None is one device.
+    start: number of the first frame to yield; frames equal those of a run from 0, bit for bit.
+    mesh: of `sharding.sampling_mesh`, to shard windows over devices; None uses one device.
   """
   body_key, head_key = jax.random.split(jax.random.key(seed))
-  # Both streams begin where a run from 0 would have begun a block; the body's frames are the head's input.
+  # Both streams start at a block boundary of a run from 0; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
   frames = motion.frames(begin)
-  # The head needs each frame of the motion once more, when the body has made its picture, perhaps in another thread.
-  again: collections.deque[MotionFrame] = collections.deque()
+  # The head needs each motion frame again after the body has painted it, possibly in another thread.
+  pending: collections.deque[MotionFrame] = collections.deque()
   if head is not None:
-    frames = _kept(frames, again)
+    frames = _recorded(frames, pending)
   painter = _Painter(body, mesh, motion.size, body_key, reference)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, reference)
   unknown = any(each is not None and each.pose_channels.nothing_known for each in (painter, head_painter))
   if unknown and (reference is None or reference.gather is None):
-    log.info("nothing is known of the person's texture: give a prepared folder of her as appearance to show it")
+    log.info("the person's texture is unknown: give a prepared folder of the person as appearance to show it")
   bodies = _paint_body(painter, frames, motion, reference, head_start)
   if head_painter is None:
     yield from ((frame, frame) for frame in bodies)
     return
-  pairs = enumerate(_with_moves(bodies, again, head_start - begin), start=head_start)
+  pairs = enumerate(_with_motion(bodies, pending, head_start - begin), start=head_start)
   yield from _paint_heads(head_painter, pairs, motion, reference, start)
 
 
-def _kept(frames: Iterable[MotionFrame], kept: collections.deque[MotionFrame]) -> Iterator[MotionFrame]:
-  """The frames, each put into `kept` before it is given."""
+def _recorded(frames: Iterable[MotionFrame], pending: collections.deque[MotionFrame]) -> Iterator[MotionFrame]:
+  """The frames, each appended to `pending` before it is yielded."""
   for frame in frames:
-    kept.append(frame)
+    pending.append(frame)
     yield frame
 
 
-def _with_moves(
-  pictures: Iterable[Picture], kept: collections.deque[MotionFrame], skipped: int
+def _with_motion(
+  pictures: Iterable[Picture], pending: collections.deque[MotionFrame], skipped: int
 ) -> Iterator[tuple[Picture, MotionFrame]]:
-  """Each picture with its frame of the motion, which is let go; the first picture's is the one after `skipped`."""
+  """Each picture with its motion frame, taken from `pending`; the first `skipped` motion frames are dropped."""
   for number, picture in enumerate(pictures):
     if number == 0:
       for _ in range(skipped):
-        kept.popleft()
-    yield picture, kept.popleft()
+        pending.popleft()
+    yield picture, pending.popleft()
 
 
 def placed_pose_channels(part: Part, reference: Reference | None, mesh: Any = None) -> PoseChannels:
@@ -120,10 +120,10 @@ def _in_memory(part: Part) -> bool:
 def _paint_body(
   painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, reference: Reference | None, start: int
 ) -> Iterator[Picture]:
-  """The body's frames from `start` on."""
+  """The body's frames, starting at `start`."""
   picture = painter.part.reference_image if reference is None else reference.picture
   if picture is None:
-    raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
+    raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
   items = ({"pose": frame.pose} for frame in frames)
   if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
@@ -132,18 +132,17 @@ def _paint_body(
 
 
 def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UInt8[NdArray, "H W 3"]]:
-  """Returns what gives a frame's surface map; where nothing is known of the person, all maps are 0.
+  """Returns a function from a motion frame to its surface map; all zeros if the person's texture is unknown.
 
   Raises:
-    UserError: the person's appearance is of another size than the motion, here; a frame has no map, when it is asked
-      for.
+    UserError: the texture and the motion differ in size; or, from the function, a frame has no map.
   """
   pose_channels, size = painter.pose_channels, motion.size
   known = size if pose_channels.tables is None else pose_channels.tables.plate.shape[0]
   if known != size:
     raise UserError(
-      f"the appearance has {known} pixels and the motion {size}: read the motion with size={known}, or prepare the film"
-      f" of the appearance again with --size={size}"
+      f"the appearance has {known} pixels and the motion {size}: read the motion with size={known}, or prepare the"
+      f" appearance's film again with --size={size}"
     )
   unseen = np.zeros((size, size, 3), np.uint8)
 
@@ -151,9 +150,7 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
     if pose_channels.nothing_known:
       return unseen
     if frame.surface is None:
-      raise UserError(
-        "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
-      )
+      raise UserError("the motion has no surface maps, which this person needs: prepare its video again")
     return frame.surface
 
   return surface
@@ -166,47 +163,47 @@ def _paint_heads(
   reference: Reference | None,
   start: int,
 ) -> Iterator[tuple[Picture, Picture]]:
-  """Repaints faces: crop by the pose's landmarks, inpaint, blend back; `pairs` are (frame number, (frame, motion))."""
+  """Repaints faces: crops by the landmarks, inpaints, blends back; `pairs` are (number, (frame, motion frame))."""
   size, picture = painter.part.size, painter.part.reference_image
   if reference is not None and reference.face is not None:
     picture = reference.face
   elif reference is not None:
-    log.info("the position of the face in the given appearance is not known: the head keeps its own reference")
+    log.info("the face's position in the given appearance is unknown: the head uses the reference from training")
   if picture is None:
-    raise UserError("the head has no picture of the face: give a prepared folder as appearance, or leave the head out")
+    raise UserError("the head has no reference image: give a prepared folder as appearance, or turn the head off")
   surface = _surfaces(painter, motion) if painter.pose_channels.kind else None
-  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the stream
+  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the head's stream
 
   def crops():
-    for number, (frame, move) in pairs:
-      to_crop = face_crop.face_transform(move.landmarks, size)
+    for number, (frame, motion_frame) in pairs:
+      to_crop = face_crop.face_transform(motion_frame.landmarks, size)
       if not np.isfinite(to_crop).all():
-        raise UserError(f"frame {number} of the motion does not say where the face is: prepare its video again")
-      keep = face_crop.keep_mask(move.face_mask, to_crop, size)
+        raise UserError(f"frame {number} of the motion has no face landmarks: prepare its video again")
+      keep = face_crop.keep_mask(motion_frame.face_mask, to_crop, size)
       if number >= start:
         waiting.append((frame, to_crop, keep))
       crop = face_crop.crop_image(frame, to_crop, size, extend=True)
-      item = {"pose": face_crop.crop_image(move.pose, to_crop, size), "crop": crop, "keep": keep}
+      item = {"pose": face_crop.crop_image(motion_frame.pose, to_crop, size), "crop": crop, "keep": keep}
       if surface is not None:
         item |= {"surface": surface(move), "places": face_crop.crop_places(to_crop, size, (motion.size, motion.size))}
       yield item
 
   repainted = painter.pictures(_head_block, crops(), square(picture, size), motion.length, start)
-  # On a CPU OpenCV is faster than a batch.
-  yield from _put_back(repainted, waiting, 1 if sharding.platform() == "cpu" else _PIECE)
+  # On a CPU, OpenCV frame by frame is faster than a JAX batch.
+  yield from _pasted(repainted, waiting, 1 if sharding.platform() == "cpu" else _CHUNK)
 
 
-def _put_back(
-  repainted: Iterable[Picture], waiting: collections.deque[tuple], at_once: int
+def _pasted(
+  repainted: Iterable[Picture], waiting: collections.deque[tuple], batch: int
 ) -> Iterator[tuple[Picture, Picture]]:
-  """Frames with their repainted faces and without; `waiting` has (frame, transform, keep mask) of each, in order."""
+  """Frames with and without their repainted faces; `waiting` holds (frame, transform, keep mask) of each, in order."""
   pictures = iter(repainted)
-  while faces := list(itertools.islice(pictures, at_once)):
+  while faces := list(itertools.islice(pictures, batch)):
     frames, transforms, keeps = zip(*(waiting.popleft() for _ in faces))
-    if at_once == 1:
+    if batch == 1:
       yield face_crop.paste_face(frames[0], faces[0], transforms[0], keeps[0]), frames[0]
     else:
-      rows = [min(row, len(faces) - 1) for row in range(at_once)]  # the last one again, so that nothing compiles twice
+      rows = [min(row, len(faces) - 1) for row in range(batch)]  # padded with the last row: one shape, one compile
       stacked = (np.stack([part[row] for row in rows]) for part in (frames, faces, transforms, keeps))
       yield from zip(np.asarray(paste_faces(*stacked)), frames)
 
@@ -220,17 +217,17 @@ def _body_block(
   condition = {
     "pose": networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
   }
-  shown = () if networks.refiner is None else (pose, looked_up)
-  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition, shown
+  for_refiner = () if networks.refiner is None else (pose, looked_up)
+  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition, for_refiner
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _head_block(
   networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
 ):
-  noise, condition, shown = _body_block(networks, weights, pose_channels, noise, block)
+  noise, condition, for_refiner = _body_block(networks, weights, pose_channels, noise, block)
   inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
-  return noise, {**condition, "inpaint": inpaint}, shown
+  return noise, {**condition, "inpaint": inpaint}, for_refiner
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -240,13 +237,13 @@ def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(
-  networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"], shown: PyTree
+  networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"], for_refiner: PyTree
 ) -> tuple[UInt8[Array, "F H W 3"], Bool[Array, "F"]]:
-  """Pictures of latents, and which of them are finite; `shown` is what the refiner sees, () where there is none."""
+  """Decodes latents to pictures, and says which are finite; `for_refiner` is () without a refiner."""
   if networks.refiner is None:
     pictures = networks.decode(weights, latents)
   else:
-    pose, looked_up = shown
+    pose, looked_up = for_refiner
     pictures = networks.paint(weights, latents, pose, None if looked_up is None else to_unit(looked_up))
   return to_bytes(pictures, latents)
 
@@ -258,7 +255,7 @@ def _sample_clip(sampler: Sampler, denoise, plan: WindowPlan, *inputs: PyTree) -
 
 @dataclasses.dataclass(frozen=True)
 class _Denoise:
-  """The networks' denoiser; equal ones share compiled programs, which functions made on the spot would not."""
+  """The networks' denoiser. Equal instances share compiled programs, which closures would not."""
 
   networks: Networks
   conditioning_scale: float
@@ -268,7 +265,7 @@ class _Denoise:
 
 
 class _Painter:
-  """One part that paints one video: from what is known of each frame to its picture."""
+  """Paints one video with one part: from the items of each frame to its picture."""
 
   def __init__(
     self,
@@ -281,55 +278,55 @@ class _Painter:
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
     self.weights, self.pose_channels = part.placed_weights(mesh), placed_pose_channels(part, reference, mesh)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
-    # All frames start from the same noise, as in the reference: what does not move stays the same.
+    # All frames start from the same noise, as in the reference implementation, so that static content stays static.
     side = size // self.networks.model.stride
-    # Programs of several devices must not be started by two threads, each in its own order.
-    self.ahead = in_thread if mesh is None else one_late
+    # Two threads must not launch multi-device programs in different orders.
+    self.ahead = in_thread if mesh is None else dispatch_ahead
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(
     self, prepare: Prepare, items: Iterable[PyTree], reference: Picture, length: int | None, start: int
   ) -> Iterator[Picture]:
-    """Frames from `start` on; `items` begin with the frame `_first_needed`."""
+    """Frames starting at `start`; the first item is that of frame `_first_needed`."""
     with sharding.use_mesh(self.sampler.mesh):
       contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
     layout = None if _in_memory(self.part) else self.sampler.layout
-    size, offset = (_PIECE, 0) if layout is None else (layout.block, layout.offset)
+    size, offset = (_CHUNK, 0) if layout is None else (layout.block, layout.offset)
     numbers = itertools.count(0 if layout is None else layout.first_block_needed(start))
-    shown: dict[int, PyTree] = {}  # by number of the block, from when it comes in until its pictures are made
+    for_refiner: dict[int, PyTree] = {}  # by block number, from input until its pictures are decoded
 
     def make_block(block: PyTree) -> tuple[Array, PyTree]:
-      noise, condition, shown[next(numbers)] = prepare(
+      noise, condition, for_refiner[next(numbers)] = prepare(
         self.networks, self.weights, self.pose_channels, self.noise, block
       )
       return noise, condition
 
     if layout is None:
-      pieces, place = self._whole_clip(make_block, items, contexts), self._over_devices
+      chunks, place = self._full_clip(make_block, items, contexts), self._over_devices
     else:
-      pieces = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
+      chunks = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
       place = self.sampler.place_block
-    for first, latents in self.ahead(pieces):
+    for first, latents in self.ahead(chunks):
       block, row = divmod(first + offset, size)
-      seen = shown.pop(block)
+      refiner_inputs = for_refiner.pop(block)
       if first + len(latents) > start:
-        # Whole blocks, so that nothing compiles twice.
+        # Padded to full blocks: one shape, one compile.
         padded = jnp.pad(latents, [(row, size - row - len(latents))] + [(0, 0)] * 3, mode="edge")
         with sharding.use_mesh(self.sampler.mesh):
-          made, finite = map(np.asarray, _decode(self.networks, self.weights, *place((padded, seen))))
-        wanted = slice(row + max(0, start - first), row + len(latents))
-        require_finite(finite[wanted], f"the {self.part.config.part}'s frame", max(first, start))
-        yield from made[wanted]
+          decoded, finite = map(np.asarray, _decode(self.networks, self.weights, *place((padded, refiner_inputs))))
+        new = slice(row + max(0, start - first), row + len(latents))
+        require_finite(finite[new], f"the {self.part.config.part}'s frame", max(first, start))
+        yield from decoded[new]
 
   def _over_devices(self, frames: PyTree) -> PyTree:
-    """Frames of a whole clip, shared among the devices as far as they divide."""
+    """Frames of a full clip, sharded over the devices if they divide evenly, else replicated."""
     mesh = self.sampler.mesh
     if mesh is None:
       return frames
     divides = all(len(leaf) % mesh.size == 0 for leaf in jax.tree.leaves(frames))
     return jax.device_put(frames, all_devices_sharding(mesh) if divides else sharding.replicated(mesh))
 
-  def _whole_clip(
+  def _full_clip(
     self, make_block: Callable[[PyTree], tuple[Array, PyTree]], items: Iterable[PyTree], contexts: tuple[Array, Array]
   ) -> Iterator[tuple[int, Array]]:
     stacked = list(items)
@@ -338,14 +335,14 @@ class _Painter:
     stacked, rule = jax.tree.map(lambda *leaves: np.stack(leaves), *stacked), self.sampler.rule
     count = len(jax.tree.leaves(stacked)[0])
     rows = capacity(rule.count(count))
-    frames = round_up(rows * rule.stride + rule.overlap, _PIECE)  # no fewer than so many windows could hold
+    frames = round_up(rows * rule.stride + rule.overlap, _CHUNK)  # at least as many as the windows cover
     with sharding.use_mesh(self.sampler.mesh):
       blocks = []
-      for i in range(0, frames, _PIECE):
-        numbers = np.minimum(np.arange(i, i + _PIECE), count - 1)
-        piece = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], stacked)
-        blocks.append(make_block(self._over_devices(piece)))
+      for i in range(0, frames, _CHUNK):
+        numbers = np.minimum(np.arange(i, i + _CHUNK), count - 1)
+        chunk = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], stacked)
+        blocks.append(make_block(self._over_devices(chunk)))
       inputs = self.sampler.replicate(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *blocks))
       plan = self.sampler.replicate(pad_windows(plan_windows(rule, count), rows))
       latents = _sample_clip(self.sampler.replicate(self.sampler), self.denoise, plan, *inputs, *contexts)
-    yield from ((i, latents[i : min(i + _PIECE, count)]) for i in range(0, count, _PIECE))
+    yield from ((i, latents[i : min(i + _CHUNK, count)]) for i in range(0, count, _CHUNK))

@@ -1,4 +1,4 @@
-"""Another background behind a person, frame by frame, as the frames of a generated video come."""
+"""Replaces the background of generated frames, one frame at a time."""
 
 import collections
 import dataclasses
@@ -15,23 +15,23 @@ from anchor_jax.texture.stored import Texture
 
 
 class Backdrop:
-  """Replaces the room of frames; what is remembered of each frame, until it comes back, is a bit a pixel."""
+  """Replaces the background behind the person; keeps one bit per pixel for each frame in flight."""
 
   def __init__(self, name: str, texture: Texture | None, start: int = 0):
-    """Takes what is to be behind her.
+    """Takes the new background.
 
     Args:
       name: "transparent", or what `backgrounds` takes.
-      texture: of the person, whose room is known.
-      start: number of the first frame to come.
+      texture: of the person, with the background plate.
+      start: number of the first frame.
 
     Raises:
-      UserError: her room is not known.
+      UserError: the background plate is unknown.
     """
     if texture is None or not texture.plate_coverage.any():
       raise UserError(
-        "--background needs to know the room behind her: give the prepared folder of her film as --appearance, or train"
-        " her with config.data.appearance"
+        "--background needs the background plate of the person's film: give its prepared folder as --appearance, or"
+        " train with config.data.appearance"
       )
     self._name, self._number, self._pictures = name, start, None
     self._plate, self._known = texture.plate, texture.plate_coverage > 0
@@ -39,7 +39,7 @@ class Backdrop:
     self._fps = 0.0
 
   def watch(self, motion: Motion) -> Motion:
-    """Returns the motion, of which it is noted where the body is when its frames are taken; to be animated once."""
+    """Returns the motion, recording the body's silhouette as frames are taken; it can be animated only once."""
     self._fps = motion.fps
 
     def frames(first: int) -> Iterator[MotionFrame]:
@@ -51,23 +51,23 @@ class Backdrop:
     return dataclasses.replace(motion, frames=frames)
 
   def behind(self, picture: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W C"]:
-    """Returns the next frame before the background, or RGBA where it is transparent (not multiplied)."""
+    """Returns the next frame in front of the background, or as RGBA (straight alpha) if transparent."""
     number, packed = self._bodies.popleft()
-    while number < self._number:  # a stream that goes on begins with frames that are not shown again
+    while number < self._number:  # a resumed stream first takes frames that are already written
       number, packed = self._bodies.popleft()
     height, width = picture.shape[:2]
     if self._plate.shape[:2] != (height, width):
       raise UserError(
-        f"the room is known at {self._plate.shape[0]} pixels and the frames have {height}: prepare her film again with"
-        f" --size={height}"
+        f"the background plate has {self._plate.shape[0]} pixels and the frames have {height}: prepare the person's"
+        f" film again with --size={height}"
       )
     body = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
     share, own = person_alpha(np.asarray(picture), body, self._plate, self._known)
     if self._name == TRANSPARENT:
-      made = np.concatenate([own, 255 * share[..., None]], axis=-1)
+      blended = np.concatenate([own, 255 * share[..., None]], axis=-1)
     else:
       if self._pictures is None:
         self._pictures = backgrounds(self._name, height, self._fps, number)
-      made = share[..., None] * own + (1 - share[..., None]) * next(self._pictures)
+      blended = share[..., None] * own + (1 - share[..., None]) * next(self._pictures)
     self._number = number + 1
-    return np.rint(made).astype(np.uint8)
+    return np.rint(blended).astype(np.uint8)

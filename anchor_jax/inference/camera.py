@@ -1,4 +1,4 @@
-"""What `generate --live` does with a camera: its pictures in, frames to a file or to a window, until it is stopped."""
+"""`generate --live` with a camera: follows its pictures and sends frames to a file or a window until stopped."""
 
 import argparse
 import contextlib
@@ -22,7 +22,7 @@ from anchor_jax.motion.following import LandmarkFinder, track_live
 from anchor_jax.video.camera import Camera, Newest
 from anchor_jax.video.resumable import ResumableWriter
 
-_SHOWN = 512  # pixels: smaller frames are enlarged to about this
+_WINDOW_SIDE = 512  # pixels: smaller frames are enlarged to about this
 
 
 def film(
@@ -36,25 +36,25 @@ def film(
   marked: Callable[[Any], Any],
   model: contextlib.AbstractContextManager[LandmarkFinder] | None = None,
 ) -> tuple[int, Timing]:
-  """Follows who is before a camera until Ctrl-C, the window's q, --frames, or the end of a film that plays as one.
+  """Animates a person from a camera until Ctrl-C, the window's q, --frames, or the end of a film used as a camera.
 
   Args:
     args: the flags of `generate`.
-    camera: opened.
-    person, reference, measures: who is shown; see `generate.generate`.
+    camera: the open camera.
+    person, reference, measures: the person to animate; see `generate.generate`.
     settings, tags: for the file's metadata.
-    marked: puts the watermark on a frame.
+    marked: adds the watermark to a frame.
     model: finds landmarks; default the landmark model.
 
   Returns:
-    The number of frames, and what was measured.
+    The number of frames, and the timing.
 
   Raises:
-    UserError: nobody is seen, there is no window to show, or the file can't be written.
+    UserError: nobody is in view, no window can be opened, or the file can't be written.
   """
   with contextlib.ExitStack() as stack:
     stack.callback(camera.close)
-    show = stack.enter_context(window(f"{args.checkpoint.name}: q ends")) if args.show else None
+    show = stack.enter_context(window(f"{args.checkpoint.name}: press q to quit")) if args.show else None
     writer = None
     if args.output is not None:
       writer = stack.enter_context(contextlib.closing(ResumableWriter(args.output, camera.fps, settings, live=True)))
@@ -63,19 +63,19 @@ def film(
     pictures = stack.enter_context(Newest(camera.read))
     stack.enter_context(ended_by_interrupt(pictures.stop))
     options = {"size": person.size, "measures": measures, "mapped": not args.no_retarget, "clock": time.monotonic}
-    seen = track_live(pictures.take, finder, report=functools.partial(print, flush=True), **options)
-    write = Shown(camera.fps, marked, writer, show, pictures.stop)
-    timing = follow(person, seen, camera.fps, write, reference, args.seed, args.frames)
+    poses = track_live(pictures.take, finder, report=functools.partial(print, flush=True), **options)
+    output = LiveOutput(camera.fps, marked, writer, show, pictures.stop)
+    timing = follow(person, poses, camera.fps, output, reference, args.seed, args.frames)
     if writer is not None:
       writer.finish(tags)
-  return write.frames, timing
+  return output.frames, timing
 
 
-class Shown:
-  """Takes frames with the times of their pictures to a file, in which those last as long, and to a window.
+class LiveOutput:
+  """Sends frames to a file, timed like the camera's pictures, and to a window.
 
   Attributes:
-    frames: number of frames taken.
+    frames: number of frames so far.
   """
 
   def __init__(
@@ -86,13 +86,13 @@ class Shown:
     show: Callable[[Any], bool] | None,
     stop: Callable[[], object],
   ):
-    """Takes the ticks a second of the file, what puts a watermark on, where frames go, and what to call at the end."""
+    """Takes the file's ticks per second, the watermark function, the outputs, and what to call when the user quits."""
     self.frames, self._fps, self._marked = 0, fps, marked
     self._writer, self._show, self._stop = writer, show, stop
     self._start, self._tick = 0.0, -1
 
   def __call__(self, frame: UInt8[NdArray, "H W 3"], time: float) -> None:
-    """Writes and shows a frame whose picture came at `time` seconds."""
+    """Writes and shows a frame whose camera picture arrived at `time` seconds."""
     if not self.frames:
       self._start = time
     self._tick = max(self._tick + 1, round((time - self._start) * self._fps))
@@ -106,8 +106,8 @@ class Shown:
 
 @contextlib.contextmanager
 def ended_by_interrupt(stop: Callable[[], object]) -> Iterator[None]:
-  """Within it, the first Ctrl-C calls `stop`, so that what is under way is finished; the second interrupts as ever."""
-  if threading.current_thread() is not threading.main_thread():  # signals come to that one alone
+  """Makes the first Ctrl-C call `stop`, so that frames in flight are finished; the second interrupts as usual."""
+  if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
     yield
     return
   before = signal.getsignal(signal.SIGINT)
@@ -125,12 +125,12 @@ def ended_by_interrupt(stop: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def window(title: str) -> Iterator[Callable[[UInt8[NdArray, "H W 3"]], bool]]:
-  """Opens a window; gives what shows a frame in it, and says whether to go on: not after q, or once it is closed.
+  """Opens a window; yields a function that shows a frame and returns False after q or once the window is closed.
 
-  It is Tk's, which comes with Python: the pinned OpenCV has no windows.
+  The window is Tk's, which comes with Python: the pinned OpenCV has no GUI.
 
   Raises:
-    UserError: there is no screen, or no Tk.
+    UserError: there is no screen or no Tk.
   """
   try:
     import tkinter
@@ -138,10 +138,10 @@ def window(title: str) -> Iterator[Callable[[UInt8[NdArray, "H W 3"]], bool]]:
     root = tkinter.Tk()
   except ImportError:
     raise UserError(
-      "--show needs Tk, which this Python lacks: install python3-tk, or write a file (--output)"
+      "--show needs Tk, which this Python lacks: install python3-tk, or write to a file (--output)"
     ) from None
   except tkinter.TclError as error:
-    raise UserError(f"--show finds no screen ({error}): leave it out and write a file (--output)") from None
+    raise UserError(f"--show finds no screen ({error}): write to a file instead (--output)") from None
   root.title(title)
   label, closed = tkinter.Label(root), []
   label.pack()
@@ -149,9 +149,9 @@ def window(title: str) -> Iterator[Callable[[UInt8[NdArray, "H W 3"]], bool]]:
   root.bind("q", lambda _: closed.append(True))
 
   def show(frame: UInt8[NdArray, "H W 3"]) -> bool:
-    scale = max(1, round(_SHOWN / len(frame)))
+    scale = max(1, round(_WINDOW_SIDE / len(frame)))
     large = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
-    label.picture = tkinter.PhotoImage(data=pixmap(large))  # Tk forgets pictures that nobody holds
+    label.picture = tkinter.PhotoImage(data=ppm(large))  # Tk drops pictures without a reference
     label.configure(image=label.picture)
     root.update()
     return not closed
@@ -162,6 +162,6 @@ def window(title: str) -> Iterator[Callable[[UInt8[NdArray, "H W 3"]], bool]]:
     root.destroy()
 
 
-def pixmap(frame: UInt8[NdArray, "H W 3"]) -> bytes:
-  """The frame as a binary PPM file, which Tk reads without other libraries."""
+def ppm(frame: UInt8[NdArray, "H W 3"]) -> bytes:
+  """Returns the frame as a binary PPM file, which Tk reads without other libraries."""
   return b"P6 %d %d 255 " % (frame.shape[1], frame.shape[0]) + np.ascontiguousarray(frame).tobytes()

@@ -1,4 +1,4 @@
-"""The flags of `generate`, checked before anything is read."""
+"""The flags of `generate`, checked before any file is read."""
 
 import argparse
 import dataclasses
@@ -12,90 +12,92 @@ from anchor_jax.files.shipped import folder_of
 
 _SAMPLING = tuple("steps solver window overlap tail window_weights guidance guidance_interval whole_clip".split())
 
-# No window overlaps the next: no frame is predicted twice, and with --live it waits for the poses of its window alone.
+# Without overlap no frame is predicted twice, and with --live a frame waits only for the poses of its own window.
 SHORT_WINDOWS = {"window": 4, "overlap": 0, "tail": "ragged"}
-# Before a camera poses come more slowly, and no frame waits for those of others.
+# Camera poses arrive more slowly; with windows of one frame, no frame waits for another's pose.
 SHORTEST_WINDOWS = {**SHORT_WINDOWS, "window": 1}
 
 
 def parse_flags(doc: str | None) -> argparse.Namespace:
-  """Returns the flags, checked as far as they can be without reading a file; `doc` is the text of --help."""
+  """Returns the flags, checked as far as possible without reading files; `doc` is the text of --help."""
   parser = Parser("anchor_jax.generate", doc)
   person_flags(parser)
   parser.add_argument(
     "--motion",
     required=True,
     metavar="PATH",
-    help="a video, a prepared folder, SMPL-X parameters, keypoints; with --live also camera, camera:1, camera:FILM",
+    help="a video, prepared folder, SMPL-X parameters or keypoints; with --live also camera, camera:1, camera:FILM",
   )
-  parser.add_argument("--smplx-model", type=Path, metavar="FILE.npz", help="the body model that poses such parameters")
+  parser.add_argument("--smplx-model", type=Path, metavar="FILE.npz", help="the body model for SMPL-X parameters")
   parser.add_argument(
-    "--video", type=int, metavar="N", help="which video of a prepared folder of several, from 0 (default: the first)"
+    "--video", type=int, metavar="N", help="number of the video in a prepared folder, from 0 (default: the first)"
   )
   parser.add_argument(
-    "--person-at", metavar="X,Y", help="who makes the motion when its video begins, of several people"
+    "--person-at", metavar="X,Y", help="of several people, follow the one at this point in the first frame"
   )
   parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
-  parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="needed, but with a camera and --show")
-  parser.add_argument("--frames", type=int, help="generate only the first so many frames")
+  parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="required unless --show is given")
+  parser.add_argument("--frames", type=int, help="generate only the first FRAMES frames")
   parser.add_argument("--fps", type=float, help="frames per second (default: the motion's)")
-  parser.add_argument("--resume", action="store_true", help="go on with FILE.partial.mp4 of a run that was stopped")
-  parser.add_argument("--preview", action="store_true", help="first write the first second, to FILE.preview.mp4")
-  parser.add_argument("--watermark", default="", metavar="TEXT", help="shown in the lower left corner")
+  parser.add_argument("--resume", action="store_true", help="continue FILE.partial.mp4 of an interrupted run")
+  parser.add_argument("--preview", action="store_true", help="first write the first second to FILE.preview.mp4")
+  parser.add_argument("--watermark", default="", metavar="TEXT", help="text in the lower left corner")
   parser.add_argument(
     "--background",
     metavar="PATH",
-    help="in place of her room: a picture, a video, green, transparent (.webm, .mov; no sound)",
+    help="new background: a picture, a video, green, or transparent (.webm, .mov; no sound)",
   )
-  parser.add_argument("--no-audio", action="store_true", help="leave out the sound of the motion video")
-  parser.add_argument("--no-retarget", action="store_true", help="keep the build and place of the person in the video")
-  parser.add_argument("--no-head", action="store_true", help="leave the faces as the body model paints them")
-  parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-  parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices, their frames over F")
+  parser.add_argument("--no-audio", action="store_true", help="leave out the motion video's sound")
+  parser.add_argument("--no-retarget", action="store_true", help="do not map the motion onto the person's body")
+  parser.add_argument("--no-head", action="store_true", help="keep the faces that the body model paints")
+  parser.add_argument("--seed", type=int, default=0, help="noise seed (default 0)")
+  parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices and their frames over F")
   parser.add_argument(
     "--decoder",
     metavar="KIND",
-    help="exact (the autoencoder), light (faster, loses a little), or a folder that distil wrote (default: exact, with"
-    " --fast or --live light)",
+    help="exact (the autoencoder), light (faster, slightly worse), or a folder that distil wrote (default: exact; light"
+    " with --fast or --live)",
   )
   parser.add_argument(
-    "--fast", action="store_true", help="short windows and the light decoder: twice the speed, loses a little"
+    "--fast", action="store_true", help="short windows and the light decoder: twice the speed, slightly worse"
   )
   parser.add_argument(
     "--live",
     action="store_true",
-    help="take poses at their rate, write frames as they come; without head",
+    help="real time: take poses at their frame rate, write frames as they are done; without the head",
   )
-  parser.add_argument("--head", action="store_true", help="with --live: the head model too, which takes longer")
-  parser.add_argument("--show", action="store_true", help="with a camera: show the frames in a window, in which q ends")
+  parser.add_argument("--head", action="store_true", help="with --live: also run the head model, which takes longer")
+  parser.add_argument("--show", action="store_true", help="with a camera: show the frames in a window (q quits)")
   parser.add_argument("--json", type=Path, metavar="FILE", help="with --live: latency and frames per second")
-  body = parser.add_argument_group("sampling of the body (default: the checkpoint's settings)")
+  body = parser.add_argument_group("sampling of the body (defaults: the checkpoint's settings)")
   body.add_argument("--steps", type=int, help="sampling steps")
   body.add_argument("--solver", choices=SOLVERS)
-  body.add_argument("--window", type=int, help="frames of a window")
+  body.add_argument("--window", type=int, help="frames per window")
   body.add_argument("--overlap", type=int, help="frames that a window shares with the next")
-  body.add_argument("--tail", choices=TAILS, help="how the last windows end")
-  body.add_argument("--window-weights", choices=WINDOW_WEIGHTS, help="weights of the frames of a window in the mean")
-  body.add_argument("--guidance", type=float, help="guidance scale; 1 or less runs one branch")
+  body.add_argument("--tail", choices=TAILS, help="how the last windows reach the end of the clip")
+  body.add_argument(
+    "--window-weights", choices=WINDOW_WEIGHTS, help="weights of a window's frames where windows overlap"
+  )
+  body.add_argument("--guidance", type=float, help="guidance scale; at most 1 runs one branch")
   body.add_argument(
     "--guidance-interval",
     type=_interval,
     metavar="LO,HI",
-    help="noise levels, 0 to 1, at which guidance acts; the null branch does not run at the others",
+    help="noise levels (0 to 1) with guidance; elsewhere the null branch does not run",
   )
   body.add_argument(
     "--attended-frames",
     type=int,
     metavar="N",
-    help="frames that each frame of a window attends to: itself, a neighbour, others spread out; 0 is all (exact)",
+    help="frames that each frame attends to: itself, a neighbor, others spread over the window; 0 is all (exact)",
   )
-  body.add_argument("--whole-clip", action="store_const", const=True, help="hold the whole clip in memory")
+  body.add_argument("--whole-clip", action="store_const", const=True, help="hold the full clip in memory")
   args = parser.parse_args()
   args.camera = _camera(args.motion)
   args.motion = Path(args.motion)
   check_output(args)
   if args.frames is not None and args.frames < 1:
-    raise UserError(f"--frames={args.frames}: at least 1")
+    raise UserError(f"--frames={args.frames}: give at least 1")
   if args.fps is not None and not 0 < args.fps <= 240:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
   if args.person_at is not None:
@@ -109,7 +111,7 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
 
 
 def _fill_in(args: argparse.Namespace) -> None:
-  """Fills in what --fast and --live decide on; raises UserError for flags that do not go with --live."""
+  """Applies the defaults of --fast and --live; raises UserError for flags that --live excludes."""
   if args.camera is not None:
     _check_camera(args)
   short = args.fast or args.live
@@ -118,19 +120,19 @@ def _fill_in(args: argparse.Namespace) -> None:
   for name, value in windows.items() if short else ():
     setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
   if args.json and not args.live:
-    raise UserError("--json is for --live: add it, or leave --json out")
+    raise UserError("--json needs --live: add it, or leave --json out")
   if args.head and (args.no_head or not args.live):
-    raise UserError("--head is for --live, and not with --no-head: leave it out")
+    raise UserError("--head needs --live and excludes --no-head: leave it out")
   if not args.live:
     return
   for flag in ("resume", "preview", "whole_clip", "mesh", "background"):
     if getattr(args, flag):
-      raise UserError(f"--{flag.replace('_', '-')} does not go with --live: leave one of them out")
+      raise UserError(f"--{flag.replace('_', '-')} can't be combined with --live: leave one of them out")
   args.no_head, args.whole_clip = not args.head, False
 
 
 def _camera(motion: str) -> int | Path | None:
-  """The camera, or the film that plays as one, that --motion names; else None."""
+  """The camera that --motion names (a number, or a film used as a camera); None for another motion."""
   if not motion.startswith("camera"):
     return None
   from anchor_jax.video.camera import camera_named
@@ -139,12 +141,12 @@ def _camera(motion: str) -> int | Path | None:
 
 
 def _check_camera(args: argparse.Namespace) -> None:
-  """Raises UserError for flags that do not go with a camera."""
+  """Raises UserError for flags that a camera excludes."""
   if not args.live:
-    raise UserError(f"--motion={args.motion} needs --live: poses are found while they are filmed")
+    raise UserError(f"--motion={args.motion} needs --live: a camera is followed in real time")
   for flag in ("person_at", "video", "smplx_model"):
     if getattr(args, flag) is not None:
-      raise UserError(f"--{flag.replace('_', '-')} does not go with a camera: leave one of them out")
+      raise UserError(f"--{flag.replace('_', '-')} can't be combined with a camera: leave one of them out")
 
 
 def _interval(text: str) -> tuple[float, ...]:
@@ -155,30 +157,30 @@ def _interval(text: str) -> tuple[float, ...]:
 
 
 def check_output(args: argparse.Namespace) -> None:
-  """Checks that the output's name is one that the video can have. Raises UserError otherwise."""
+  """Checks the output's file name; raises UserError if the video can't have it."""
   if args.show and args.camera is None:
-    raise UserError("--show is for a camera: add --live --motion=camera, or leave it out")
+    raise UserError("--show needs a camera: add --live --motion=camera, or leave it out")
   if args.output is None:
     if args.show:
       return
     raise UserError(
-      "--output=FILE.mp4 is missing: say where the video goes" + " (or --show)" * (args.camera is not None)
+      "--output=FILE.mp4 is missing: name the video to write" + " (or --show)" * (args.camera is not None)
     )
   suffix = args.output.suffix.lower()
   if args.background != "transparent":
     if suffix != ".mp4":
       raise UserError(f"--output={args.output}: name a file that ends in .mp4")
   elif suffix not in (".webm", ".mov"):
-    raise UserError(f"--output={args.output}: a transparent video needs a name that ends in .webm or .mov")
+    raise UserError(f"--output={args.output}: for a transparent video, name a file that ends in .webm or .mov")
   elif args.resume or args.preview or args.watermark:
-    raise UserError("--background=transparent goes without --resume, --preview and --watermark")
+    raise UserError("--background=transparent excludes --resume, --preview and --watermark: leave them out")
 
 
 def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
-  """Returns the sampling settings that flags replace, checked by themselves and with the checkpoint's settings.
+  """Returns the sampling settings that flags override, checked alone and together with the checkpoint's settings.
 
   Raises:
-    UserError: a value is out of range, or does not go with what the checkpoint's config.json says.
+    UserError: a value is out of range, or conflicts with the checkpoint's config.json.
   """
   changes = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
   try:
@@ -188,7 +190,7 @@ def sampling_changes(args: argparse.Namespace) -> dict[str, Any]:
 
       dataclasses.replace(read_settings(body).sample, **changes)
     else:
-      # Nothing is known of the other settings yet: a value that no setting goes with is refused here all the same.
+      # The other settings are not known yet, but a value that is always invalid can be refused here.
       window = {"overlap": 0} if "overlap" not in changes else {"window": changes["overlap"] + 1}
       SampleConfig(**{**window, **changes})
   except UserError as error:

@@ -1,4 +1,4 @@
-"""Repainted faces put back into their frames in batches: what `body/face_crop.py` does with OpenCV, frame by frame."""
+"""Pastes repainted faces into their frames in batches: the JAX version of `body/face_crop.py`, which uses OpenCV."""
 
 import cv2
 import jax
@@ -9,7 +9,7 @@ from anchor_jax.body import face_crop
 from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
 from anchor_jax.texture.bilinear import sample
 
-_CUT_OF_BYTES, _CUT = 3, 4  # deviations at which OpenCV cuts off kernels for 8 bit pictures and for others
+_CUT_OF_BYTES, _CUT = 3, 4  # sigmas at which OpenCV truncates kernels for 8-bit pictures and for others
 
 
 def paste_faces(
@@ -18,12 +18,12 @@ def paste_faces(
   transforms: Float[NdArray, "B 2 3"],
   keeps: UInt8[NdArray, "B S S 1"],
 ) -> UInt8[Array, "B H W 3"]:
-  """Returns what `face.paste_face` gives for each frame, within one grey level.
+  """Returns what `face_crop.paste_face` returns for each frame, to within one gray level.
 
-  Where a keep mask leaves nothing to repaint, or a transform is not finite, the frame comes back as it was.
+  A frame is unchanged if its keep mask leaves nothing to repaint or its transform is not finite.
 
   Args:
-    frames, crops, transforms, keeps: as `face.paste_face` takes them, stacked.
+    frames, crops, transforms, keeps: arguments of `face_crop.paste_face`, stacked.
   """
   known: NdArray = np.asarray(np.isfinite(transforms).all(axis=(1, 2)))
   placed = np.where(known[:, None, None], transforms, np.eye(2, 3))
@@ -35,7 +35,7 @@ def paste_faces(
 
 
 def _blur(size: int, sigma: float, cut: int) -> Float[NdArray, "S S"]:
-  """The matrix whose product blurs each column of a picture, mirrored at the border."""
+  """The matrix that blurs each column of a picture, mirrored at the border."""
   if not sigma:
     return np.eye(size, dtype=np.float32)
   side = round(2 * cut * sigma + 1) | 1
@@ -44,7 +44,7 @@ def _blur(size: int, sigma: float, cut: int) -> Float[NdArray, "S S"]:
 
 
 def _kernel_of_bytes(side: int, sigma: float) -> Float[NdArray, "N 1"]:
-  """OpenCV's kernel for 8 bit pictures, rounded to 256ths: what it makes of a single bright line."""
+  """OpenCV's kernel for 8-bit pictures, in 256ths: the response to a single bright line."""
   line = np.zeros((2 * side + 1, 1), np.uint8)
   line[side] = 255
   kernel = cv2.GaussianBlur(line, (1, side), 1, sigmaY=sigma)[side - side // 2 : side + side // 2 + 1].astype(
@@ -72,24 +72,24 @@ def _paste(
   points = jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
 
   def one(frame: Array, crop: Array, transform: Array, keep: Array, short: Array, long: Array) -> Array:
-    # Sums in full precision: an accelerator's default would move a point by a pixel.
+    # Full precision: an accelerator's default would shift points by a pixel.
     places = jnp.einsum("hwk,ik->hwi", points, transform, precision="highest") - 0.5
     first = jnp.floor(places)
     at = first.astype(jnp.int32), places - first, 1
     weight = sample(_blurred(blend_weights(keep)[..., None], long), *at, outside=0.0)
-    shown = jnp.round(_blurred(crop.astype(jnp.float32), short))  # 8 bit between the steps, as there
-    shown = jnp.round(sample(shown, *at))
-    return frame + weight * (shown - frame)
+    face = jnp.round(_blurred(crop.astype(jnp.float32), short))  # 8 bits between the steps, as in OpenCV
+    face = jnp.round(sample(face, *at))
+    return frame + weight * (face - frame)
 
   pasted = jax.vmap(one)(frames.astype(jnp.float32), crops, transforms, keeps, short, long)
   return jnp.clip(jnp.round(pasted), 0, 255).astype(jnp.uint8)
 
 
 def blend_weights(keep: UInt8[Array, "S S 1"]) -> Float[Array, "S S"]:
-  """What `face.blend_weight` returns."""
+  """Returns what `face_crop.blend_weight` does."""
   side, kernel = face_crop.fade_kernels(keep.shape[0])
   repaint = jnp.pad((255 - keep[..., 0]).astype(jnp.float32) / 255, 1)
-  # Beyond the padded picture nothing counts, as in OpenCV.
+  # Pixels beyond the padded picture are ignored, as in OpenCV.
   around = [(side // 2, side - 1 - side // 2)] * 2
   eroded = jax.lax.reduce_window(repaint, jnp.inf, jax.lax.min, (side, side), (1, 1), around)[1:-1, 1:-1]
   faded = _filter(keep.shape[0], kernel[:, None], cv2.BORDER_CONSTANT)

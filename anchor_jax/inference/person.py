@@ -1,4 +1,4 @@
-"""A trained person, read from where training left her: the object that a program animates, saves and exports."""
+"""A trained person: the object that programs load, animate, save and export."""
 
 import dataclasses
 import numbers
@@ -24,27 +24,26 @@ __all__ = ["Part", "Person", "Reference", "load", "read_reference"]
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-  """A trained person: the body, and the head where there is one."""
+  """A trained person: the body and, optionally, the head."""
 
   body: Part
   head: Part | None
 
   @property
   def size(self) -> int:
-    """Side in pixels of the pictures that the body was trained with."""
+    """Side of the body's frames in pixels."""
     return self.body.size
 
   @property
   def parts(self) -> dict[str, Part]:
-    """The parts that there are, by name: "body", and perhaps "head"."""
+    """The parts by name: "body" and, if present, "head"."""
     return {"body": self.body} if self.head is None else {"body": self.body, "head": self.head}
 
   @property
   def measures(self) -> BodyMeasures | None:
-    """Measures of her body, for `read_motion` to fit another person's motion to it.
+    """The person's body measures, with which `read_motion` retargets another person's motion.
 
-    They come from the folder she was trained on, with texture and room (config.data.appearance); None where they are
-    not known.
+    They come from the prepared folder of the training, with the texture (config.data.appearance); None if unknown.
     """
     return None if self.body.texture is None else self.body.texture.measures
 
@@ -57,52 +56,52 @@ class Person:
     mesh: Any = None,
     with_body: bool = False,
   ) -> Iterator[Any]:
-    """The person in motion, frame by frame.
+    """Returns an iterator over the frames of the person following a motion.
 
     Args:
-      motion: what the person does.
-      appearance: the reference in place of the one kept from training: a picture of any size, of which the central
-        square counts, a prepared folder, or what `read_reference` returns of either. The head takes the face crop of a
-        `Reference`; where the position of the face is not known, it keeps its own reference. Where the person was
-        trained with config.data.appearance, texture and room are those of the prepared folder; with a picture they stay
-        those of the training, and are left out where there are none, as for "studio".
+      motion: the motion to follow.
+      appearance: replaces the reference saved in training: a picture of any size (its central square is used), a
+        prepared folder, or a `Reference` from `read_reference`. The head uses the reference's face crop; if the face's
+        position is unknown, it keeps its own reference. For a person trained with config.data.appearance, a prepared
+        folder also replaces the texture; with a picture the texture from training stays, or is missing if there is
+        none, as for "studio".
       seed: of the noise, 0 to 2**63 - 1.
-      start: first frame wanted; it and all after it are those of a run from 0, bit for bit.
-      mesh: of `parallel.sampling_mesh`, the devices that share the windows; None is one device.
-      with_body: also yield each frame as it was before the head repainted the face.
+      start: number of the first frame; frames equal those of a run from 0, bit for bit.
+      mesh: from `sampling_mesh`, to shard windows over devices; None uses one device.
+      with_body: yield pairs: the frame, and the frame before the head repainted the face.
 
     Returns:
-      An iterator over frames, uint8 [H W 3], or over pairs of such.
+      An iterator over frames, uint8 [H W 3], or over pairs of frames.
 
     Raises:
-      UserError: the seed is out of range or the appearance can't be read, here; what is wrong with the motion, while
-        frames are made.
+      UserError: the seed is out of range or the appearance can't be read. Problems with the motion are raised by the
+        iterator.
     """
     check_seed(seed)
     if not isinstance(start, numbers.Integral) or start < 0:
-      raise UserError(f"start={one_line(start, 40)}: the first frame wanted is a whole number, 0 or more")
+      raise UserError(f"start={one_line(start, 40)}: give the number of the first frame, an integer from 0")
     pairs = animate_parts(self.body, self.head, motion, _reference(appearance), seed, start, mesh)
     return pairs if with_body else (frame for frame, _ in pairs)
 
   def with_sampling(self, part: str = "body", **changes: Any) -> "Person":
-    """The person with other sampling settings of a part (fields of `SampleConfig`).
+    """Returns the person with other sampling settings of a part (fields of `SampleConfig`).
 
     Raises:
-      UserError: no such part, or a setting is unknown or out of range.
+      UserError: there is no such part, or a setting is unknown or out of range.
     """
     if part not in self.parts:
       raise UserError(f'this person has no part "{part}": use {" or ".join(self.parts)}')
     return dataclasses.replace(self, **{part: self.parts[part].with_sampling(**changes)})
 
   def with_decoder(self, decoder: str | Path) -> "Person":
-    """The person with pictures decoded in another way.
+    """Returns the person with another decoder.
 
     Args:
-      decoder: "exact" is the autoencoder, as without this; "light" the small decoder that comes with the package, which
-        takes a tenth of the time and loses a little; otherwise a folder that `python -m anchor_jax.distil` wrote.
+      decoder: "exact" is the autoencoder (the default); "light" is the package's light decoder, which takes a tenth of
+        the time at a small loss of quality; otherwise a folder that `python -m anchor_jax.distil` wrote.
 
     Raises:
-      UserError: it can't be read, or it was made for another autoencoder than hers.
+      UserError: it can't be read, or was trained for another autoencoder.
     """
     if str(decoder) == "exact":
       return self
@@ -110,10 +109,10 @@ class Person:
     return dataclasses.replace(self, **{name: part.with_light_decoder(light) for name, part in self.parts.items()})
 
   def with_attended_frames(self, count: int) -> "Person":
-    """The person whose body's frames attend to `count` frames of their window instead of all, which is faster.
+    """Returns the person whose body attends to `count` frames per window instead of all, which is faster.
 
     Args:
-      count: itself, a neighbour, and others spread over the window; 0 is all of them, as trained.
+      count: the frame itself, a neighbor, and others spread over the window; 0 is all of them, as trained.
 
     Raises:
       UserError: the count is negative.
@@ -121,13 +120,13 @@ class Person:
     return dataclasses.replace(self, body=self.body.with_attended_frames(count))
 
   def save(self, folder: str | Path) -> None:
-    """Writes the person as a folder of diffusers models, which `load` reads back bit for bit.
+    """Saves the person as a folder of diffusers models, which `load` reads back bit for bit.
 
     Args:
-      folder: made, or replaced where it holds models already.
+      folder: created, or replaced if it holds models.
 
     Raises:
-      UserError: the folder holds something else, or can't be written.
+      UserError: the folder holds other files, or can't be written.
     """
     write_person(Path(folder), self.parts)
 
@@ -137,16 +136,16 @@ class Person:
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     appearance: UInt8[NdArray, "H W 3"] | Reference | str | Path | None = None,
   ) -> list[str]:
-    """Writes an inference bundle, which runs without this package; returns the names of the parts in it.
+    """Writes an inference bundle, which runs without this package; returns the names of its parts.
 
     Args:
-      folder: made, or replaced if it holds a bundle already.
-      platforms: some of `store.bundle.PLATFORMS`; every program runs on all of them.
-      appearance: the reference in place of the one kept from training, as `animate` takes it.
+      folder: created, or replaced if it holds a bundle.
+      platforms: from `store.bundle.PLATFORMS`; every program runs on all of them.
+      appearance: replaces the reference saved in training, as in `animate`.
 
     Raises:
-      UserError: an unknown platform, a folder that holds something else or can't be written, or an appearance that
-        can't be read or has other pictures than the body.
+      UserError: a platform is unknown, the folder holds other files or can't be written, or the appearance can't be
+        read or differs in size from the body.
     """
     check_bundle_target(Path(folder), platforms)  # before a film is read, which takes longer
     reference = _reference(appearance)
@@ -167,24 +166,24 @@ class Person:
 
 
 def _reference(appearance: Any) -> Reference | None:
-  """What `animate` and `export` are given, read where it is a path."""
+  """The reference that `animate` and `export` were given, as a picture, a path or a `Reference`."""
   if isinstance(appearance, (str, Path)):
     return read_reference(appearance)
   return appearance if appearance is None or isinstance(appearance, Reference) else Reference(appearance)
 
 
 def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool = True) -> Person:
-  """Reads a trained person; weights stay on the host until she is animated.
+  """Returns a trained person; weights stay on the host until the person is animated.
 
   Args:
     path: a workdir of training, a folder of adapters, a folder of diffusers models, or "studio", the shipped weights.
-      The last two know no person: `animate` then needs an appearance.
-    step: which checkpoint: "newest", "best" (lowest validation loss) or a number.
-    base: the weights that adapters change, where they aren't those of the training.
-    head: also read the head, if there is one.
+      The last two hold no person: `animate` then needs an appearance.
+    step: the checkpoint: "newest", "best" (lowest validation loss) or a step number.
+    base: the base weights for adapters, if not those of the training.
+    head: also load the head, if there is one.
 
   Raises:
-    UserError: there is no trained body, or something can't be read.
+    UserError: there is no trained body, or a file can't be read.
   """
   choice = CheckpointChoice(step=str(step), base=base)
   has_head = head and "head" in parts_in(path)

@@ -1,4 +1,4 @@
-"""Iterators that are a little ahead of whoever takes their items."""
+"""Iterators that compute the next item while the caller uses the current one."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from typing import Any
 _END = object()
 
 
-def one_late(items: Iterator[Any]) -> Iterator[Any]:
-  """Yields each item once the next has been asked for, but the first at once.
+def dispatch_ahead(items: Iterator[Any]) -> Iterator[Any]:
+  """Yields each item after requesting the next one; the first is yielded immediately.
 
-  So a device computes the next item, which is only dispatched then, while the caller uses this one.
+  JAX dispatches asynchronously, so the device computes the next item while the caller uses this one.
   """
   yield from itertools.islice(items, 1)
   held: list[Any] = []
@@ -22,14 +22,13 @@ def one_late(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def in_thread(items: Iterator[Any]) -> Iterator[Any]:
-  """Yields each item as soon as it is there, while another thread makes the next.
+  """Yields each item as soon as it is ready, while another thread computes the next.
 
-  XLA's convolutions use one CPU core each, so that two threads that compute are nearly twice as fast on two cores. And
-  items that come late (poses at the rate at which they are filmed) hold nothing back. What `items` raises is raised
-  here.
+  XLA's convolutions use one CPU core each, so two computing threads are nearly twice as fast on two cores. Slow items,
+  such as poses arriving at the camera's rate, delay nothing else. Exceptions of `items` are raised here.
   """
   with ThreadPoolExecutor(1) as thread:
-    coming = thread.submit(next, items, _END)
-    while (item := coming.result()) is not _END:
-      coming = thread.submit(next, items, _END)
+    upcoming = thread.submit(next, items, _END)
+    while (item := upcoming.result()) is not _END:
+      upcoming = thread.submit(next, items, _END)
       yield item

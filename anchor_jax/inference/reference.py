@@ -1,4 +1,4 @@
-"""The picture or film of a person that the networks take as the reference of her appearance."""
+"""References: the picture or film that shows the networks what the person looks like."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ class Reference:
   """A reference picture, or a film.
 
   Attributes:
-    picture: of the person, for the body; any size.
-    face: the aligned face crop (`body.face_crop`), for the head; None where the position of the face is not known. The
-      head then takes the reference it was trained with.
-    gather: of a film, returns texture, key frames and room of the person (from the file that `prepare` stored, else in
-      seconds for each minute), or None where they are not known. Without it, a person trained with
-      config.data.appearance keeps those of her training.
-    measures: of a film, those of her body, where they are known.
+    picture: reference image for the body; any size.
+    face: aligned face crop (`body.face_crop`) for the head; None if the face's position is unknown. The head then uses
+      the reference it was trained with.
+    gather: for a film, returns the person's texture (from the file that `prepare` stored, else gathered in seconds per
+      minute of film), or None if it is unknown. Without it, a person trained with config.data.appearance keeps the
+      texture from training.
+    measures: for a film, the body measures, if known.
   """
 
   picture: UInt8[NdArray, "H W 3"]
@@ -41,7 +41,7 @@ class Reference:
 
   @functools.cached_property
   def texture(self) -> Texture | None:
-    """Texture, key frames and room, gathered when they are first asked for; None where they are not known.
+    """The person's texture, gathered on first use; None if it is unknown.
 
     Raises:
       UserError: a record of the film can't be read.
@@ -50,13 +50,13 @@ class Reference:
 
 
 def read_reference(path: str | Path) -> Reference:
-  """The reference in a picture file or in a prepared folder.
+  """Returns the reference in a picture file or a prepared folder.
 
-  Of a folder the picture is the first frame that shows a face, with the face crop, and the person in it is the one
-  whose texture, key frames and room are gathered where a network needs them.
+  For a folder, the picture is the first frame with a face, along with its face crop; the texture of the person in that
+  frame is gathered if a network needs it.
 
   Raises:
-    UserError: there is nothing that can be read, or no frame of the folder shows a face.
+    UserError: the file or folder can't be read, or no frame of the folder shows a face.
   """
   path = Path(path)
   if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
@@ -75,7 +75,7 @@ def read_reference(path: str | Path) -> Reference:
 
   def gather() -> Texture | None:
     if not source.has_surface[source.people == person].any():
-      log.info("%s does not say where on the body its pixels lie: prepare it again, its texture is left out", path)
+      log.info("%s has no surface maps, so its texture is ignored: prepare it again to use it", path)
       return None
     return texture_of_prepared(source, person)
 
@@ -84,9 +84,9 @@ def read_reference(path: str | Path) -> Reference:
 
 
 def square(image: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "{size} {size} 3"]:
-  """The central square of a picture, resized to `size` x `size` pixels.
+  """Returns the central square of a picture, resized to `size` x `size` pixels.
 
-  CLIP's own preparation crops the centre too, so that nothing is stretched; what lies beyond the square has no effect.
+  CLIP's preprocessing crops the center too, so nothing is stretched; pixels outside the square have no effect.
   """
   height, width = image.shape[:2]
   side = min(height, width)

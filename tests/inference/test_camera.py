@@ -1,4 +1,4 @@
-"""Live before a camera: frames in order and none in line, to a file that lasts as long, until it is ended."""
+"""Live video from a camera: frames in order without a queue, a file with the same timing, and how it ends."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from parts import make_part
 from people import make_track
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.inference.camera import Shown, ended_by_interrupt, film, pixmap, window
+from anchor_jax.inference.camera import LiveOutput, ended_by_interrupt, film, ppm, window
 from anchor_jax.inference.live import follow
 from anchor_jax.inference.person import Person
 from anchor_jax.landmarks.mediapipe import Detection
@@ -27,13 +27,13 @@ PERSON = Person(make_part("body"), None).with_sampling(window=1, overlap=0, step
 FRAME = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 
 
-def test_frames_last_in_the_file_as_long_as_before_the_camera(tmp_path):
+def test_file_has_the_camera_s_timing(tmp_path):
   stopped, shown = [], []
   writer = ResumableWriter(tmp_path / "a.mp4", 30.0, {}, live=True)
   show = lambda frame: shown.append(frame) or len(shown) < 4
-  taken = Shown(30.0, lambda frame: 255 - frame, writer, show, lambda: stopped.append(True))
+  taken = LiveOutput(30.0, lambda frame: 255 - frame, writer, show, lambda: stopped.append(True))
   picture = np.full((32, 32, 3), 100, np.uint8)
-  for time in (7.0, 7.01, 7.2, 7.5):  # the second comes within a tick of the first
+  for time in (7.0, 7.01, 7.2, 7.5):  # the second arrives within a tick of the first
     taken(picture, time)
   writer.finish({})
   assert taken.frames == 4 and stopped == [True] and (shown[0] == 155).all()
@@ -42,7 +42,7 @@ def test_frames_last_in_the_file_as_long_as_before_the_camera(tmp_path):
   assert times == pytest.approx([0, 1 / 30, 0.2, 0.5], abs=1e-3)
 
 
-def test_ctrl_c_ends_and_the_second_one_interrupts():
+def test_first_ctrl_c_stops_and_the_second_interrupts():
   stopped, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
   try:
     with pytest.raises(KeyboardInterrupt), ended_by_interrupt(lambda: stopped.append(True)):
@@ -71,17 +71,17 @@ class Tk:
 
 
 @pytest.mark.parametrize("ends", ["q", "WM_DELETE_WINDOW"])
-def test_a_window_shows_frames_until_it_is_closed(ends, monkeypatch):
+def test_window_shows_frames_until_it_is_closed(ends, monkeypatch):
   monkeypatch.setitem(sys.modules, "tkinter", tk := Tk())
   with window("ana") as show:
     assert show(FRAME)
     tk.handlers[ends](*[None] * (ends == "q"))
     assert not show(FRAME)
   assert tk.gone and tk.pictures[0].startswith(b"P6 512 512 255 ") and len(tk.pictures[0]) == 15 + 512 * 512 * 3
-  assert pixmap(FRAME) == b"P6 8 8 255 " + FRAME.tobytes()
+  assert ppm(FRAME) == b"P6 8 8 255 " + FRAME.tobytes()
 
 
-def test_no_window_is_one_line(monkeypatch):
+def test_missing_screen_or_tk_gives_a_one_line_error(monkeypatch):
   def no_screen():
     raise ValueError("no display name")
 
@@ -94,7 +94,7 @@ def test_no_window_is_one_line(monkeypatch):
 
 
 class Standing:
-  """Finds somebody who stands in every picture, and counts them."""
+  """Finds a standing person in every picture, and counts the pictures."""
 
   def __init__(self):
     track = make_track(1)
@@ -113,7 +113,7 @@ class Standing:
 
 
 def pictures(count, finder, now):
-  """What `take` gives: so many pictures, each a tenth of a second after the one before, every other one dropped."""
+  """Yields pictures a tenth of a second apart, of which every other one was dropped."""
   for number in range(count):
     now[0] += 0.1
     yield Picture(2 * number, now[0], np.zeros((120, 160, 3), np.uint8))
@@ -125,7 +125,7 @@ def watched(count, finder, now):
   return track_live(lambda: next(coming, None), finder, clock=lambda: now[0], **options)
 
 
-def test_frames_come_in_order_and_no_pose_is_found_far_ahead():
+def test_frames_come_in_order_and_poses_are_not_found_far_ahead():
   now, finder, written, ahead = [0.0], Standing(), [], []
 
   def write(frame, time):
@@ -137,13 +137,13 @@ def test_frames_come_in_order_and_no_pose_is_found_far_ahead():
   expected = list(PERSON.animate(live_motion(30.0, 32, iter(poses))))
   np.testing.assert_array_equal([frame for frame, _ in written], expected)
   assert len(written) == 12 and [time for _, time in written] == pytest.approx([0.1 * n for n in range(5, 17)])
-  assert max(ahead) <= 5  # found, drawn, denoised and decoded: one each, and one on the way
+  assert max(ahead) <= 5  # one each being found, rendered, denoised and decoded, and one in between
   figures = timing.to_json()
   assert figures["dropped_share"] == pytest.approx(1 - 12 / 23) and figures["frames"] == 12
   assert all(latency >= 0 for latency in timing.latencies) and figures["poses_per_second"] == 30.0
 
 
-def test_it_ends_after_so_many_frames_and_needs_one():
+def test_it_stops_after_the_given_frames_and_needs_at_least_one():
   written = []
   timing = follow(PERSON, watched(100, Standing(), [0.0]), 30.0, lambda frame, _: written.append(frame), frames=2)
   assert len(written) == len(timing.latencies) == 2
@@ -155,7 +155,7 @@ def test_it_ends_after_so_many_frames_and_needs_one():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frames", [5, None])
-def test_a_camera_to_a_file(tmp_path, frames):
+def test_camera_to_a_file(tmp_path, frames):
   ticks, closed = itertools.count(), []
   image = np.zeros((120, 160, 3), np.uint8)
   read = lambda: image if next(ticks) < 10**9 and not closed else None

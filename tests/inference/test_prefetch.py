@@ -2,17 +2,17 @@ import threading
 
 import pytest
 
-from anchor_jax.inference.prefetch import in_thread, one_late
+from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
 
 
-def test_one_late_asks_for_the_next_before_it_gives_one_but_for_the_first():
+def test_dispatch_ahead_requests_the_next_item_before_yielding_all_but_the_first():
   asked = []
-  items = one_late(asked.append(i) or i for i in range(4))
+  items = dispatch_ahead(asked.append(i) or i for i in range(4))
   assert [(next(items), list(asked)) for _ in range(3)] == [(0, [0]), (1, [0, 1, 2]), (2, [0, 1, 2, 3])]
-  assert list(items) == [3] and list(one_late(iter(()))) == []
+  assert list(items) == [3] and list(dispatch_ahead(iter(()))) == []
 
 
-def test_in_thread_gives_an_item_while_the_next_is_still_to_come():
+def test_in_thread_yields_an_item_while_the_next_is_computed():
   go_on = threading.Event()
 
   def slow():
@@ -26,7 +26,7 @@ def test_in_thread_gives_an_item_while_the_next_is_still_to_come():
   assert next(items) is not threading.current_thread() and list(items) == []
 
 
-def test_in_thread_raises_what_was_raised_there():
+def test_in_thread_forwards_exceptions():
   def failing():
     yield 0
     raise KeyError("lost")

@@ -121,9 +121,9 @@ def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, glo
     assert file.streams.video[0].metadata["alpha_mode"] == "1"
   assert told["synthetic"] == "true" and json.loads(told["comment"])["background"] == "transparent"
   for output, flags, message in (
-    ("out.mp4", ["--background=green"], "needs to know the room behind her"),
+    ("out.mp4", ["--background=green"], "needs the background plate"),
     ("out.mp4", ["--background=transparent"], r"ends in \.webm or \.mov"),
-    ("out.webm", ["--background=transparent", "--resume"], "goes without --resume"),
+    ("out.webm", ["--background=transparent", "--resume"], "excludes --resume"),
     ("out.mp4", ["--background=beach.png"], "no such file"),
   ):
     with pytest.raises(UserError, match=message):

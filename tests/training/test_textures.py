@@ -210,7 +210,7 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   # A picture tells nothing of the texture: channels are zero, and the motion needs no surface maps.
   with caplog.at_level(logging.INFO):
     by_picture = list(anyone.animate(motion, given.picture))
-  assert "nothing is known of the person's texture" in caplog.text
+  assert "the person's texture is unknown" in caplog.text
   bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
   np.testing.assert_array_equal(list(anyone.animate(bare, given.picture)), by_picture)
   branch = fit_stem(anyone.body.weights["controlnet"], 3)
