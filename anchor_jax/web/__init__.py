@@ -1,1 +1,1 @@
-"""A person for a browser: a folder of plain files, in which onnxruntime-web draws her; no server computes anything."""
+"""A person for browsers: a folder of static files that onnxruntime-web runs on the visitor's device."""

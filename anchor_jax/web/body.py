@@ -1,4 +1,4 @@
-"""What the page needs to know to draw poses from landmarks: charts, rings and triangles of the face, sizes."""
+"""The body description that the page needs to render poses from landmarks: charts, face mesh, sizes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
 
 
 def body_description() -> dict[str, Any]:
-  """Returns the description as plain values, the same for every person."""
+  """Returns the description as JSON values; it is the same for every person."""
   points, triangles = mean_face()
   mesh = FaceMap(triangles, len(points))
   return {

@@ -1,4 +1,4 @@
-"""Traced functions without the equations that depend on no input: their values are computed once, and kept."""
+"""Constant folding of traced functions: equations that depend on no input are computed once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from jax.extend import core
 
 from anchor_jax.core.shapes import Array
 
-# Calls of functions, by what holds the function: they are written out, so that a converter need not know them.
+# Call primitives and the parameter with their jaxpr: calls are inlined, so that a converter need not support them.
 _CALLS = {
   "jit": "jaxpr",
   "pjit": "jaxpr",
@@ -19,13 +19,13 @@ _CALLS = {
 
 
 def fold(function: Callable[..., Array], inputs: Sequence[jax.ShapeDtypeStruct]) -> core.ClosedJaxpr:
-  """Returns the function as equations of primitives, of which only those are left that depend on the inputs.
+  """Returns the function's jaxpr with only the equations that depend on the inputs.
 
-  What it closes over counts as constant. A third of the body's equations go, among them all that depends on the noise,
-  the timestep and the person's tokens alone.
+  Closed-over values count as constants. This removes a third of the body's equations, among them all that depend only
+  on the noise, the timestep and the image tokens.
 
   Args:
-    function: of arrays, to one array.
+    function: from arrays to one array.
     inputs: shapes and types of its arguments.
   """
   traced = jax.make_jaxpr(function)(*inputs)
@@ -36,16 +36,16 @@ def _run(jaxpr: core.Jaxpr, constants: Sequence[Any], values: Sequence[Any]) -> 
   known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *values], strict=True))
   read = lambda name: name.val if isinstance(name, core.Literal) else known[name]
   for equation in jaxpr.eqns:
-    given = [read(name) for name in equation.invars]
-    held = _CALLS.get(equation.primitive.name)
-    if held is not None:
-      inner = equation.params[held]
-      made = _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), given)
-    elif any(isinstance(value, jax.core.Tracer) for value in given):
-      made = equation.primitive.bind(*given, **equation.params)
+    operands = [read(name) for name in equation.invars]
+    parameter = _CALLS.get(equation.primitive.name)
+    if parameter is not None:
+      inner = equation.params[parameter]
+      results = _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
+    elif any(isinstance(value, jax.core.Tracer) for value in operands):
+      results = equation.primitive.bind(*operands, **equation.params)
     else:
       with jax.ensure_compile_time_eval():
-        made = equation.primitive.bind(*given, **equation.params)
-    made = made if held is not None or equation.primitive.multiple_results else [made]
-    known.update(zip(equation.outvars, made, strict=True))
+        results = equation.primitive.bind(*operands, **equation.params)
+    results = results if parameter is not None or equation.primitive.multiple_results else [results]
+    known.update(zip(equation.outvars, results, strict=True))
   return [read(name) for name in jaxpr.outvars]

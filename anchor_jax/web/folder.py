@@ -1,16 +1,16 @@
-"""Writes a person as a folder of static files that animates her in a browser: any server of files can serve it.
+"""Writes a person as a folder of static files that animates the person in a browser; any file server can serve it.
 
-    index.html, style.css, *.js    the page, the same for everybody
-    person.json                    sizes, what the other files hold, the motions, and the versions that made it
-    frame.onnx                     the body: from a pose render and looked-up channels to a picture
-    tables.bin                     texture, key frames and room of the person, if her networks see them
+    index.html, style.css, *.js    the page, the same for every person
+    person.json                    sizes, the layout of the other files, the motions, and the versions that wrote them
+    frame.onnx                     the body: from a pose render and pose channels to a picture
+    tables.bin                     the person's texture, if the networks use it
     motions/NUMBER.bin             pose renders and surface maps of a motion
     ort/                           onnxruntime-web
-    body.json                      what draws poses from landmarks
-    holistic/                      the landmark model, where there is a camera
-    serve.py                       a server for this machine, where a browser then computes with several threads
+    body.json                      the body description, for rendering poses from landmarks
+    holistic/                      the landmark model, if the page has a camera
+    serve.py                       a local server whose headers let the browser use several threads
 
-Files named .bin are compressed by gzip.
+Files named .bin are compressed with gzip.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ _KINDS = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "int32": np.int
 
 @dataclasses.dataclass(frozen=True)
 class NamedMotion:
-  """A motion to choose on the page.
+  """A motion offered on the page.
 
   Attributes:
-    label: what it is called there.
-    motion: its frames, with pose renders as large as the person's pictures.
+    label: its name on the page.
+    motion: its frames, with pose renders of the size of the person's pictures.
   """
 
   label: str
@@ -60,7 +60,7 @@ class NamedMotion:
 
 
 def check_web(folder: Path, runtime: Path | None, landmarks: Path | None = None) -> None:
-  """Checks what `write_web` needs, before a person is read; raises UserError for what is missing."""
+  """Checks, before a person is loaded, that `write_web` has what it needs; raises UserError otherwise."""
   check_folder(folder, PAGE)
   require_converter()
   read_package(runtime, RUNTIME)
@@ -78,28 +78,28 @@ def write_web(
   measures: BodyMeasures | None = None,
   seed: int = 0,
 ) -> None:
-  """Writes the folder beside `folder`, which it replaces once it is complete.
+  """Writes the page to a temporary folder, which replaces `folder` once it is complete.
 
   Args:
-    folder: made, or replaced where it holds a person's page already.
+    folder: created, or replaced if it holds a person's page.
     body: the body; the head is not used.
     motions: at least one.
-    reference: of her appearance, in place of the one kept from training.
+    reference: replaces the reference saved in training.
     runtime: onnxruntime-web, see `read_package`.
-    landmarks: the landmark model, in the same way; None for a page without a camera, unless npm installed it.
-    measures: of her body, onto which the motion before a camera is mapped.
+    landmarks: the landmark model, see `read_package`; None writes a page without a camera unless npm installed it.
+    measures: the person's body measures, onto which camera motion is mapped.
     seed: of the noise.
 
   Raises:
-    UserError: something is missing, the person is of a kind that the page cannot show, or the folder can't be written.
+    UserError: something is missing, the page can't show this kind of person, or the folder can't be written.
   """
   check_web(folder, runtime, landmarks)
   picture = body.reference_image if reference is None else reference.picture
   if picture is None:
-    raise UserError("these weights come without a picture of the person: give one as appearance (--appearance=IMAGE)")
+    raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
   kind = body.config.data.appearance
   if kind == "coordinates":
-    raise UserError('--web: persons trained with config.data.appearance "coordinates" are not drawn in a browser')
+    raise UserError('--web does not support persons trained with config.data.appearance "coordinates"')
   pose_channels = placed_pose_channels(body, reference)
   if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != body.size:
     raise UserError(
@@ -139,12 +139,12 @@ def _write_files(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _write_tables(path: Path, pose_channels: PoseChannels) -> dict[str, Any] | None:
-  """Writes the look-up's tables; returns where in the file each is, None where there are none."""
+  """Writes the look-up's tables; returns their layout in the file, or None if there are none."""
   if not needs_texture(pose_channels.kind) or pose_channels.tables is None:
     return None
   arrays = web_tables(pose_channels.tables)
   about, parts, start = {}, [], 0
-  # Larger numbers first, so that each array starts at a multiple of its numbers' size.
+  # Widest types first, so that each array is aligned to its item size.
   for name, array in sorted(arrays.items(), key=lambda pair: -pair[1].itemsize):
     about[name] = {"type": array.dtype.name, "start": start, "shape": list(array.shape)}
     parts.append(array.tobytes())
@@ -154,7 +154,7 @@ def _write_tables(path: Path, pose_channels: PoseChannels) -> dict[str, Any] | N
 
 
 def web_tables(tables: LookUpTables) -> dict[str, NdArray]:
-  """Returns the tables as look_up.js takes them, in the smallest types that hold their whole numbers."""
+  """Returns the tables in the layout of look_up.js, in the smallest integer types that hold them."""
   as_type = lambda array, kind: np.ascontiguousarray(np.asarray(array), dtype=_KINDS[kind])
   return {
     "pixels": as_type(tables.key_places[..., 2], "int32"),
@@ -168,7 +168,7 @@ def web_tables(tables: LookUpTables) -> dict[str, NdArray]:
 
 
 def _write_motion(folder: Path, number: int, named: NamedMotion, size: int, mapped: bool) -> dict[str, Any]:
-  """Writes a motion; returns what the page needs to know of it. `mapped`: with surface maps."""
+  """Writes a motion, with surface maps if `mapped`; returns its entry in person.json."""
   file, count = f"motions/{number}.bin", 0
 
   def counted() -> Iterator[MotionFrame]:
@@ -186,26 +186,26 @@ def _write_motion(folder: Path, number: int, named: NamedMotion, size: int, mapp
 
 
 def pack_frames(frames: Iterable[MotionFrame], size: int, mapped: bool) -> Iterator[UInt8[NdArray, "P H W 3"]]:
-  """Yields each frame's pose render and surface map as differences from those of the frame before, modulo 256.
+  """Yields each frame's pose render and surface map as differences from the previous frame, modulo 256.
 
   Raises:
-    UserError: frames of another size, or without the surface maps that the person needs.
+    UserError: frames have another size, or lack the surface maps that the person needs.
   """
-  before = np.zeros((1 + mapped, size, size, 3), np.uint8)
+  previous = np.zeros((1 + mapped, size, size, 3), np.uint8)
   for frame in frames:
     if frame.pose.shape[:2] != (size, size):
-      raise UserError(f"poses of {frame.pose.shape[0]} pixels, and the person has {size}: prepare the motion again")
-    if mapped and frame.surface is None:
       raise UserError(
-        "the motion does not say where on the body its pixels lie, which this person needs: prepare its video again"
+        f"the motion has poses of {frame.pose.shape[0]} pixels, and the person has {size}: prepare it again"
       )
-    here = np.stack([frame.pose, frame.surface] if mapped and frame.surface is not None else [frame.pose])
-    yield here - before
-    before = here
+    if mapped and frame.surface is None:
+      raise UserError("the motion has no surface maps, which this person needs: prepare its video again")
+    current = np.stack([frame.pose, frame.surface] if mapped and frame.surface is not None else [frame.pose])
+    yield current - previous
+    previous = current
 
 
 def _earlier(folder: Path) -> set[str]:
-  """Names of the files in a page of an earlier version, which left no list of them."""
+  """Names of the files in a page of an earlier version, which has no list of its files."""
   try:
     about = read_json(folder / "person.json")
     if not str(about["format"]).startswith("anchor_jax web"):

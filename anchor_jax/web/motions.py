@@ -1,4 +1,4 @@
-"""The motions that a page offers: the user's own, or those of the studio."""
+"""The motions that a page offers: the user's or the studio's."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,33 +22,33 @@ def check_motions(paths: Sequence[Path]) -> None:
 def own_motions(
   paths: Sequence[Path], size: int, seconds: float, measures: BodyMeasures | None = None
 ) -> list[NamedMotion]:
-  """Returns motions of files or prepared folders, called by their names, with at most 25 frames a second.
+  """Returns the motions of files or prepared folders, labeled with their names, at no more than 25 frames per second.
 
   Args:
     paths: as `read_motion` takes them.
     size: of the person's pictures.
-    seconds: of each, at most.
-    measures: of the person, to fit others' motions to.
+    seconds: maximum length of each.
+    measures: the person's body measures, onto which other people's motions are mapped.
 
   Raises:
     UserError: one can't be read.
   """
-  made = []
+  named = []
   for path in paths:
     motion = read_motion(path, size=size, measures=measures)
     fps = min(motion.fps, FPS)
-    made.append(NamedMotion(path.stem or path.resolve().name, motion.at_fps(fps).first(max(1, round(seconds * fps)))))
-  return made
+    named.append(NamedMotion(path.stem or path.resolve().name, motion.at_fps(fps).first(max(1, round(seconds * fps)))))
+  return named
 
 
 def studio_motions(size: int, seconds: float, names: Sequence[str] = tuple(MOTIONS)) -> list[NamedMotion]:
-  """Returns motions of the studio; their poses are rendered when they are read, in several processes."""
+  """Returns motions of the studio; poses are rendered by several processes as they are read."""
   times = [number / FPS for number in range(max(1, round(seconds * FPS)))]
 
   def frames_of(seed: int):
     def frames(first: int) -> Iterator[MotionFrame]:
-      for made in render_clip(make_identity(DRIVER), make_motion(seed), times[first:], size):
-        yield MotionFrame(made.pose, made.face_mask[..., None], made.landmarks, made.surface)
+      for frame in render_clip(make_identity(DRIVER), make_motion(seed), times[first:], size):
+        yield MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks, frame.surface)
 
     return frames
 

@@ -1,7 +1,7 @@
-"""Files of packages of the npm registry, copied into the folder: it then works without any network.
+"""Files of npm packages, which are copied to the page's folder so that it works offline.
 
-A package comes as the .tgz file that `npm pack NAME` leaves, or as the folder that npm installed. Only the files that
-are named here are read from it, and none is run.
+A package is the .tgz file that `npm pack NAME` writes, or the folder that npm installed. Only the files listed here are
+read, and none is run.
 """
 
 import tarfile
@@ -11,15 +11,15 @@ from typing import NamedTuple
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.inputs import read_bytes, regular_file, strict_json
 
-_LARGEST = 256 * 2**20  # bytes of a file; what is larger is something else
+_LARGEST = 256 * 2**20  # bytes; larger files are not these packages'
 
 
 class Package(NamedTuple):
-  """A package, and which of its files a page needs.
+  """A package and the files of it that a page needs.
 
   Attributes:
-    name: in the registry.
-    flag: of the command, for messages.
+    name: in the npm registry.
+    flag: command-line flag that names it, for messages.
     files: paths in the package.
   """
 
@@ -28,7 +28,7 @@ class Package(NamedTuple):
   files: tuple[str, ...]
 
 
-# Of each pair, the first is for graphics processors (WebGPU), the second for any browser.
+# The first three files are for GPUs (WebGPU), the others for any browser.
 RUNTIME = Package(
   "onnxruntime-web",
   "--onnxruntime",
@@ -64,7 +64,7 @@ LANDMARKS = Package(
 
 
 def is_installed(package: Package) -> bool:
-  """Whether npm installed it in the working directory."""
+  """Whether npm installed the package in the working directory."""
   return _installed(package).is_dir()
 
 
@@ -73,28 +73,28 @@ def _installed(package: Package) -> Path:
 
 
 def read_package(path: Path | None, package: Package) -> tuple[str, dict[str, bytes]]:
-  """Returns the version of a package and its files by the last part of their names.
+  """Returns the version of a package and its files by base name.
 
   Args:
-    path: the .tgz file, or the folder; None looks in node_modules of the working directory.
-    package: which one.
+    path: the .tgz file or the folder; None looks in node_modules of the working directory.
+    package: the package to read.
 
   Raises:
-    UserError: there is none, it is another package, or a file is missing.
+    UserError: it does not exist, is another package, or lacks a file.
   """
   path = _installed(package) if path is None else path
   how = f"get it with `npm pack {package.name}` and name the file: {package.flag}=FILE.tgz"
   if not path.exists():
     raise UserError(f"the page needs {package.name}, which is not in {path}: {how}")
   try:
-    held = _folder(path, package) if path.is_dir() else _archive(regular_file(path, "package"), package)
-    about = strict_json(held.pop("package.json"))
+    contents = _folder(path, package) if path.is_dir() else _archive(regular_file(path, "package"), package)
+    about = strict_json(contents.pop("package.json"))
     name, version = about["name"], str(about["version"])
   except (OSError, tarfile.TarError, EOFError, ValueError, KeyError, TypeError):
     raise UserError(f"{path} is not the npm package {package.name} as it is published: {how}") from None
   if name != package.name:
     raise UserError(f"{path} is another package than {package.name}: {how}")
-  return version, {Path(file).name: data for file, data in held.items()}
+  return version, {Path(file).name: data for file, data in contents.items()}
 
 
 def _folder(path: Path, package: Package) -> dict[str, bytes]:
@@ -105,12 +105,12 @@ def _folder(path: Path, package: Package) -> dict[str, bytes]:
 
 
 def _archive(path: Path, package: Package) -> dict[str, bytes]:
-  held = {}
+  contents = {}
   with tarfile.open(path, "r:gz") as archive:
     for name in ("package.json", *package.files):
       member = archive.getmember(f"package/{name}")
       file = archive.extractfile(member) if member.isreg() and member.size <= _LARGEST else None
       if file is None:
         raise ValueError(name)
-      held[name] = file.read()
-  return held
+      contents[name] = file.read()
+  return contents

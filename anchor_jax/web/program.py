@@ -1,8 +1,8 @@
-"""A person's body as one ONNX program: from a frame's pose to its picture.
+"""A person's body as one ONNX program, from a frame's pose to its picture.
 
-Frames are made one by one: a window of one frame changes nothing that can be measured where one step is sampled
-(docs/results.md, sampling), and needs no state in the browser. Noise, timesteps and the person's tokens are the same
-for all frames, so that the program holds them.
+Frames are computed one at a time: with a single sampling step, a window of one frame makes no measurable difference
+(docs/results.md, sampling) and needs no state in the browser. Noise, timesteps and image tokens are the same for all
+frames, so they are constants of the program.
 """
 
 import importlib
@@ -31,14 +31,14 @@ _LARGEST_ERROR = 1e-4  # of pictures from 0 to 1
 
 
 def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) -> Callable[..., Array]:
-  """Returns a function of a frame's pose render uint8 [1 H W 3] and looked-up channels uint8 [1 H W D].
+  """Returns a function from a frame's pose render uint8 [1 H W 3] and pose channels uint8 [1 H W D] to its picture.
 
-  It gives the picture, float32 [1 H W 3] in [0, 1]. The channels are left out where the pose branch takes none.
+  The picture is float32 [1 H W 3] in [0, 1]. The function takes no channels if the pose branch takes none.
 
   Args:
     part: the body.
-    picture: of the person, for the image tower.
-    seed: of the noise, as `Person.animate` has it.
+    picture: reference image of the person.
+    seed: of the noise, as in `Person.animate`.
   """
   check_seed(seed)
   networks, sample, weights = part.networks, part.sample, jax.tree.map(jnp.asarray, part.weights)
@@ -69,15 +69,15 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
 
 
 def input_shapes(part: Part) -> list[jax.ShapeDtypeStruct]:
-  """Returns the shapes of what the function takes: the pose render, and the channels where there are any."""
+  """Returns the shapes of the function's inputs: the pose render and, if any, the pose channels."""
   more = branch_channels(part.config.data.appearance) - RENDER_CHANNELS
   shape = lambda channels: jax.ShapeDtypeStruct((1, part.size, part.size, channels), jnp.uint8)
   return [shape(RENDER_CHANNELS), *([shape(more)] if more else [])]
 
 
 def require_converter() -> Any:
-  """Returns jax2onnx. Raises UserError where it is not installed; it is not part of the default install."""
-  # It imports its own examples, and logs a traceback for each whose packages are missing.
+  """Returns the module jax2onnx. Raises UserError if it is not installed; the default install lacks it."""
+  # It imports its own examples, and logs a traceback for each one whose packages are missing.
   level = logging.root.manager.disable
   logging.disable(logging.WARNING)
   try:
@@ -92,11 +92,11 @@ def require_converter() -> Any:
 
 
 class Program(NamedTuple):
-  """An ONNX program, and some numbers by which a browser sees whether its device computes it rightly.
+  """An ONNX program, with values by which a browser checks that its device computes correctly.
 
   Attributes:
-    onnx: the file, with the weights inside.
-    check: about 64 values of the picture of `check_inputs`, evenly spread.
+    onnx: the file, including the weights.
+    check: about 64 evenly spaced values of the picture for `check_inputs`.
   """
 
   onnx: bytes
@@ -104,22 +104,22 @@ class Program(NamedTuple):
 
 
 def check_inputs(inputs: list[jax.ShapeDtypeStruct]) -> list[UInt8[NdArray, "..."]]:
-  """Returns inputs to compare results by: byte i is 31 i modulo 256."""
+  """Returns inputs for comparing results: byte i is 31 i modulo 256."""
   return [(np.arange(np.prod(one.shape)) * 31 % 256).astype(np.uint8).reshape(one.shape) for one in inputs]
 
 
 def convert(function: Callable[..., Array], inputs: list[jax.ShapeDtypeStruct]) -> Program:
-  """Returns an ONNX program of a function; minutes for a body of the shipped size.
+  """Returns a function as an ONNX program; takes minutes for a body of the shipped size.
 
   Args:
-    function: of one or two arrays, to one array called "picture"; they are called as `INPUTS` says.
+    function: from one or two arrays, named by `INPUTS`, to one array, which is named "picture".
     inputs: their shapes.
 
   Raises:
-    UserError: the converter is not installed, or does not know something that the function computes.
+    UserError: the converter is not installed, or does not support an operation of the function.
   """
   converter = require_converter()
-  # Folded by JAX itself first: the converter puts functions of its own in place of jax.numpy's while it traces.
+  # Folded by JAX first, because the converter patches jax.numpy while it traces.
   folded = core.jaxpr_as_fun(fold(function, inputs))
   level = logging.root.manager.disable
   logging.disable(logging.WARNING)
@@ -140,18 +140,18 @@ def convert(function: Callable[..., Array], inputs: list[jax.ShapeDtypeStruct]) 
 
 
 def _check(program: bytes, function: Callable[..., Array], inputs: list[jax.ShapeDtypeStruct]) -> list[float]:
-  """Returns `Program.check`. Raises UserError unless the program gives what the function gives."""
+  """Returns `Program.check`. Raises UserError unless the program agrees with the function."""
   runtime = importlib.import_module("onnxruntime")
   options = runtime.SessionOptions()
-  options.log_severity_level = 3  # not its remarks on what it leaves out
+  options.log_severity_level = 3  # hide its notes on removed nodes
   session = runtime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
-  given = check_inputs(inputs)
-  (made,) = session.run(None, dict(zip(INPUTS, given)))
-  if not np.isfinite(made).all():
+  arrays = check_inputs(inputs)
+  (picture,) = session.run(None, dict(zip(INPUTS, arrays)))
+  if not np.isfinite(picture).all():
     raise UserError(
-      "this person's pictures are no finite numbers: the weights are damaged, or were trained at too high a rate"
+      "this person's pictures are not finite: the weights are damaged, or were trained with too high a learning rate"
     )
-  error = float(np.abs(made - np.asarray(jax.jit(function)(*given))).max())
+  error = float(np.abs(picture - np.asarray(jax.jit(function)(*arrays))).max())
   if not error < _LARGEST_ERROR:
-    raise UserError(f"the ONNX program differs from JAX by {error:.2g}: this jax2onnx does not convert her rightly")
-  return [round(value, 4) for value in made.reshape(-1)[:: max(1, made.size // 64)].tolist()]
+    raise UserError(f"the ONNX program differs from JAX by {error:.2g}: jax2onnx converted this person wrongly")
+  return [round(value, 4) for value in picture.reshape(-1)[:: max(1, picture.size // 64)].tolist()]

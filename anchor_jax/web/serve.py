@@ -1,7 +1,7 @@
-"""Serves the folder that this file is in to this machine: python serve.py [PORT].
+"""Serves this file's folder on localhost: python serve.py [PORT].
 
-Any other server of files will do, such as python -m http.server. This one says that the page stands alone
-(cross-origin isolation), which browsers ask for before they let it compute with several threads.
+Any other file server works too, such as python -m http.server. This one sends the headers for cross-origin isolation,
+without which browsers run only one thread.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-  """Files, with the headers of an isolated page."""
+  """Serves files with the headers for cross-origin isolation."""
 
   extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript"}
 
@@ -24,11 +24,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     super().end_headers()
 
   def log_message(self, format: str, *args: object) -> None:
-    """Says nothing of single files."""
+    """Logs nothing for individual files."""
 
 
 def main(port: str = "8000") -> None:
-  """Serves until it is stopped."""
+  """Serves until interrupted."""
   handler = functools.partial(Handler, directory=str(Path(__file__).resolve().parent))
   with http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), handler) as server:
     print(f"http://127.0.0.1:{server.server_port}/ (stop with Ctrl-C)", flush=True)

@@ -1,4 +1,4 @@
-"""The folder for browsers: what is packed, where the runtime comes from, and what is refused. Nothing is converted."""
+"""The folder for browsers: packed motions, npm packages, refused input. Nothing is converted."""
 
 import io
 import itertools
@@ -21,25 +21,24 @@ from anchor_jax.web.folder import pack_frames
 from anchor_jax.web.npm import RUNTIME, read_package
 
 
-def moves(count=3, **changes):
+def motion_frames(count=3, **changes):
   for frame in itertools.islice(film(count), count):
-    move = MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks, frame.surface)
-    yield move._replace(**changes)
+    yield MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks, frame.surface)._replace(**changes)
 
 
-def test_frames_are_packed_as_differences_and_come_back():
-  frames = list(moves())
+def test_frames_survive_packing_as_differences():
+  frames = list(motion_frames())
   packed = list(pack_frames(frames, 32, True))
   back = np.cumsum(np.stack(packed), axis=0, dtype=np.uint8)
   np.testing.assert_array_equal(back, np.stack([np.stack([frame.pose, frame.surface]) for frame in frames]))
   assert [piece.shape for piece in pack_frames(frames, 32, False)] == [(1, 32, 32, 3)] * 3
   with pytest.raises(UserError, match="poses of 32 pixels, and the person has 64"):
     next(pack_frames(frames, 64, True))
-  with pytest.raises(UserError, match="where on the body"):
-    next(pack_frames(moves(surface=None), 32, True))
+  with pytest.raises(UserError, match="no surface maps"):
+    next(pack_frames(motion_frames(surface=None), 32, True))
 
 
-def test_what_depends_on_no_input_is_computed_once():
+def test_constants_are_folded():
   table = np.arange(6, dtype=np.float32)
 
   def function(x):
@@ -65,7 +64,7 @@ def package(path, name="onnxruntime-web", skip=(), link=False):
   return path
 
 
-def test_the_runtime_comes_from_an_archive_or_a_folder(tmp_path, monkeypatch):
+def test_runtime_is_read_from_an_archive_or_a_folder(tmp_path, monkeypatch):
   version, files = read_package(package(tmp_path / "ort.tgz"), RUNTIME)
   assert version == "1.2.3" and len(files) == len(RUNTIME.files)
   assert files["ort.wasm.min.mjs"] == b"dist/ort.wasm.min.mjs"
@@ -78,7 +77,7 @@ def test_the_runtime_comes_from_an_archive_or_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "changes,told",
+  "changes,message",
   [
     ({"name": "other"}, "another package"),
     ({"skip": ["dist/ort.wasm.min.mjs"]}, "as it is published"),
@@ -86,12 +85,12 @@ def test_the_runtime_comes_from_an_archive_or_a_folder(tmp_path, monkeypatch):
     ({"link": True}, "as it is published"),
   ],
 )
-def test_other_packages_are_refused(tmp_path, changes, told):
-  with pytest.raises(UserError, match=told):
+def test_other_packages_are_refused(tmp_path, changes, message):
+  with pytest.raises(UserError, match=message):
     read_package(package(tmp_path / "ort.tgz", **changes), RUNTIME)
 
 
-def test_what_is_no_package_is_refused(tmp_path):
+def test_files_that_are_no_package_are_refused(tmp_path):
   with pytest.raises(UserError, match="npm pack onnxruntime-web"):
     read_package(tmp_path / "no.tgz", RUNTIME)
   (tmp_path / "text.tgz").write_text("hello")
@@ -101,15 +100,15 @@ def test_what_is_no_package_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "flags,told",
+  "flags,message",
   [
     (["--motion=a.mp4"], "--motion is for --web"),
     (["--decoder=light"], "--decoder is for --web"),
     (["--web", "--seconds=0"], "seconds above 0"),
   ],
 )
-def test_flags_that_do_not_go_together(tmp_path, monkeypatch, capsys, flags, told):
+def test_incompatible_flags_are_refused(tmp_path, monkeypatch, capsys, flags, message):
   monkeypatch.setattr(sys, "argv", ["export", f"--checkpoint={tmp_path}", f"--output={tmp_path / 'out'}", *flags])
   with pytest.raises(SystemExit):
     export.main()
-  assert told in capsys.readouterr().err
+  assert message in capsys.readouterr().err

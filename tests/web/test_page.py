@@ -50,7 +50,7 @@ READY = "window.anchor || document.getElementById('loading').classList.contains(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-  """Somebody tiny who looks her appearance up, takes two steps with guidance, and has a refiner; and her film."""
+  """A tiny person with texture, two sampling steps with guidance, and a refiner; and the person's film."""
   model = tiny_model()
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
@@ -67,20 +67,20 @@ def channels_of(part, reference, surface):
   return np.asarray(placed_pose_channels(part, reference)(jnp.asarray(surface)))
 
 
-def test_the_function_is_the_librarys_and_the_program_is_the_function(tiny):
+def test_function_and_program_agree_with_the_library(tiny):
   person, folder = tiny
   reference, motion = read_reference(folder), read_motion(folder, frames=3)
   function = frame_function(person.body, reference.picture, seed=3)
   library = list(person.animate(motion, folder, seed=3))
-  for move, wanted in zip(motion.frames(0), library, strict=True):
-    channels = channels_of(person.body, reference, move.surface[None])
-    made = np.asarray(jax.jit(function)(move.pose[None], channels)) * 255
-    assert np.abs(made[0] - wanted).max() < 0.51
+  for frame, expected in zip(motion.frames(0), library, strict=True):
+    channels = channels_of(person.body, reference, frame.surface[None])
+    picture = np.asarray(jax.jit(function)(frame.pose[None], channels)) * 255
+    assert np.abs(picture[0] - expected).max() < 0.51
   assert np.abs(library[0].astype(int) - library[2]).max() > 5
-  assert len(convert(function, input_shapes(person.body)).onnx) > 10_000  # which compares with the function
+  assert len(convert(function, input_shapes(person.body)).onnx) > 10_000  # `convert` compares with the function
 
 
-def test_what_the_converter_does_not_know_is_told():
+def test_unsupported_operations_are_reported():
   shape = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.uint8)
   with pytest.raises(UserError, match=r"cannot convert this person .*eigh"):
     convert(lambda pose: jnp.linalg.eigh(pose[0, :, :, 0].astype(jnp.float32))[1][None], [shape])
@@ -122,13 +122,13 @@ DRAW = """async ({measures, ...points}) => {
   const { pose, surface } = new PoseRenderer(body, SIZE, measures).render(points);
   return { pose: Array.from(pose), surface: Array.from(surface) };
 }"""
-FOLLOW = """async ({points, hers, driver, size}) => {
+FOLLOW = """async ({points, target, driver, size}) => {
   const tracking = await import("/track.js");
   Object.assign(window, { tracking, asked: { driver } });
-  const by = tracking.scales(driver, hers);
+  const by = tracking.scales(driver, target);
   const [tracker, camera] = [0, 1].map(() => new tracking.Tracker(null, size));
-  const mapped = points.map((frame) => tracking.retarget(frame, driver, hers, by, size));
-  // Depths of hands start at their wrists in what the model gives.
+  const mapped = points.map((frame) => tracking.retarget(frame, driver, target, by, size));
+  // The model's hand depths are relative to the wrist.
   const raw = ({ body, face, hands }) => ({ body, face, hands: hands.map((hand, side) =>
     hand.map(([x, y, z]) => [x, y, z - body[15 + side][2]])) });
   const measured = points.map((frame, i) => tracker.follow(raw(frame), size, size, 10 * i)).at(-1).measures;
@@ -143,14 +143,14 @@ FOLLOW = """async ({points, hers, driver, size}) => {
 
 @pytest.fixture(scope="module")
 def browser():
-  """One for all tests: Playwright starts no second one in the same thread."""
+  """One browser for all tests: Playwright can't start a second one in the same thread."""
   with chromium.started() as started:
     yield started
 
 
 @pytest.fixture(scope="module")
 def drawn(browser, tmp_path_factory):
-  """Side of the pictures, landmarks of a body with a real face, and a browser with the page's modules."""
+  """The pictures' size, landmarks of a body with a real face, and a browser with the page's modules."""
   folder, size = tmp_path_factory.mktemp("modules"), 128
   for file in PAGE.iterdir():
     shutil.copyfile(file, folder / file.name)
@@ -172,8 +172,8 @@ def drawn(browser, tmp_path_factory):
     yield size, track, page
 
 
-def test_her_in_chromium(browser, tmp_path, monkeypatch, capsys):
-  """The shipped weights with a film that they never saw, exported by the command; her frames are JAX's."""
+def test_exported_person_in_chromium(browser, tmp_path, monkeypatch, capsys):
+  """The shipped weights with an unseen film, exported by the command, paint the same frames as JAX."""
   import anchor_jax as aj
   from anchor_jax.studio import write_studio_video
 
@@ -208,14 +208,14 @@ def test_her_in_chromium(browser, tmp_path, monkeypatch, capsys):
       channels = channels_of(body, reference, surface[None])
       np.testing.assert_array_equal(asked(page, "channels", number).reshape(128, 128, 20), channels[0])
       picture = asked(page, "frame", number).reshape(128, 128, 4)
-      wanted = np.asarray(function(pose[None], channels))[0] * 255
-      assert np.abs(picture[..., :3] - wanted).max() < 1 and (picture[..., 3] == 255).all()
-      assert wanted.std() > 20
+      expected = np.asarray(function(pose[None], channels))[0] * 255
+      assert np.abs(picture[..., :3] - expected).max() < 1 and (picture[..., 3] == 255).all()
+      assert expected.std() > 20
     page.evaluate("anchor.player.playing = true")
     page.check("#show")
     page.wait_for_function(
       "/^\\d/.test(document.getElementById('speed').textContent)", timeout=300_000
-    )  # all are drawn
+    )  # all frames are cached
     assert page.inner_text("#mark") == "synthetic" and page.is_visible("#pose")
     page.screenshot(path=PICTURES / "page.png")
     page.click("#motions label >> nth=1")
@@ -229,52 +229,54 @@ def test_her_in_chromium(browser, tmp_path, monkeypatch, capsys):
     phone.screenshot(path=PICTURES / "phone.png")
 
 
-def test_poses_are_drawn_as_python_draws_them(drawn):
-  """Of a body that stands and turns its head, with a real face; lines of the face are drawn by another library."""
+def test_poses_are_rendered_as_in_python(drawn):
+  """A standing body that turns its head, with a real face; another library draws the face's lines."""
   size, track, page = drawn
   measures = dataclasses.replace(measure(track, CropSquare(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3)))
   renderer = PoseRenderer(track, CropSquare(0, 0, size, size), measures)
   for number in range(len(track)):
-    wanted = renderer.render(number)
+    expected = renderer.render(number)
     landmarks = {name: getattr(track, name)[number].tolist() for name in ("body", "face", "hands")}
-    made = page.evaluate(DRAW, {**landmarks, "measures": measures.to_json()})
-    pose, surface = (np.array(made[name], np.uint8).reshape(size, size, -1) for name in ("pose", "surface"))
-    away = np.abs(pose[..., :3].astype(int) - wanted.pose).max(axis=-1)
-    assert (wanted.pose > 0).any(axis=-1).mean() > 0.2 and (away > 4).mean() < 0.01 and (away > 32).mean() < 0.001
-    assert (surface[..., 0] != wanted.surface[..., 0]).mean() < 0.002
-    same = surface[..., 0] == wanted.surface[..., 0]
-    place = np.abs(surface[..., 1:].astype(int) - wanted.surface[..., 1:])
+    rendered = page.evaluate(DRAW, {**landmarks, "measures": measures.to_json()})
+    pose, surface = (np.array(rendered[name], np.uint8).reshape(size, size, -1) for name in ("pose", "surface"))
+    away = np.abs(pose[..., :3].astype(int) - expected.pose).max(axis=-1)
+    assert (expected.pose > 0).any(axis=-1).mean() > 0.2 and (away > 4).mean() < 0.01 and (away > 32).mean() < 0.001
+    assert (surface[..., 0] != expected.surface[..., 0]).mean() < 0.002
+    same = surface[..., 0] == expected.surface[..., 0]
+    place = np.abs(surface[..., 1:].astype(int) - expected.surface[..., 1:])
     assert (np.minimum(place, 256 - place).max(axis=-1)[same] > 2).mean() < 0.005
 
 
-def test_a_camera_is_followed_as_a_video_is(drawn):
-  """Measures and mapping onto her body are those of motion/; smoothing is not, since it looks ahead there."""
+def test_camera_tracking_agrees_with_python(drawn):
+  """Measures and retargeting are those of landmarks/; smoothing is not, since it looks ahead in Python."""
   size, track, page = drawn
   square = CropSquare(0, 0, size, size)
   driver = measure(track, square)
-  hers = dataclasses.replace(driver, place=(0.45, 0.5), shoulders=0.8 * driver.shoulders, neck=1.3 * driver.neck)
-  fitted = retarget(track, square, driver, hers)
+  target = dataclasses.replace(driver, place=(0.45, 0.5), shoulders=0.8 * driver.shoulders, neck=1.3 * driver.neck)
+  fitted = retarget(track, square, driver, target)
   points = [{name: getattr(track, name)[i].tolist() for name in ("body", "face", "hands")} for i in range(len(track))]
-  made = page.evaluate(FOLLOW, {"points": points, "hers": hers.to_json(), "driver": driver.to_json(), "size": size})
+  found = page.evaluate(
+    FOLLOW, {"points": points, "target": target.to_json(), "driver": driver.to_json(), "size": size}
+  )
   for name in ("body", "face", "hands"):
-    np.testing.assert_allclose([frame[name] for frame in made["mapped"]], getattr(fitted[0], name), atol=2e-3)
+    np.testing.assert_allclose([frame[name] for frame in found["mapped"]], getattr(fitted[0], name), atol=2e-3)
   assert page.evaluate("tracking.scales(asked.driver, asked.driver)") is None
-  measured = BodyMeasures.from_json(made["measured"])
+  measured = BodyMeasures.from_json(found["measured"])
   for name in ("shoulders", "neck", "torso", "hips", "palm"):
     np.testing.assert_allclose(getattr(measured, name), getattr(driver, name), rtol=0.02)
-  still = made["followed"]  # the same frame, again and again, with a hand that is lost
+  still = found["followed"]  # the same frame repeated, with one hand lost
   np.testing.assert_allclose(still[0]["body"], still[-1]["body"], atol=1e-6)
   held, relaxed = (np.array(still[i]["hands"][0]) for i in (4, -1))
   np.testing.assert_allclose(held, still[0]["hands"][0], atol=1e-6)
   assert np.abs(relaxed - held).max() > 1 and np.isfinite(relaxed).all()
 
 
-def test_a_plain_server_will_do_and_a_broken_page_says_so(browser, tiny, tmp_path):
+def test_plain_server_works_and_a_broken_page_says_so(browser, tiny, tmp_path):
   person, film_folder = tiny
   motions = [NamedMotion("<b>ana</b>", read_motion(film_folder, frames=2))]
   write_web(tmp_path / "page", person.body, motions, read_reference(film_folder), RUNTIME)
   (tmp_path / "other").mkdir()
-  (tmp_path / "other/file").write_text("mine")
+  (tmp_path / "other/file").write_text("other")
   with pytest.raises(UserError, match="which was not written by this command"):
     write_web(tmp_path / "other", person.body, motions, read_reference(film_folder), RUNTIME)
   port = chromium.free_port()

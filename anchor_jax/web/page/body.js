@@ -1,11 +1,11 @@
-// A person's solids from landmarks: body/pose.py and body/part_skins.py for a browser. Units and numbering are theirs.
+// Builds a person's solids from landmarks: the JavaScript version of body/pose.py and body/part_skins.py.
 import { Cone, Ellipsoid, Loft, Mesh, SUPERSAMPLE, Surface } from "./solids.js";
 import { shadePose } from "./shade.js";
 import { Ball, MeshSkin, Sheet, Tube, cross, dot, minus, plus, surfaceMap, times, unit } from "./skins.js";
 
 const SHOULDERS = [11, 12], ELBOWS = [13, 14], WRISTS = [15, 16], HIPS = [23, 24];
 const TORSO = 0, HEAD = 1, FACE = 2, ARM = 3, HAND = 4, MIDDLE = 0; // parts; the group of body and head
-const SHOULDER_METRES = 0.36, FINGERS = ["index", "middle", "ring", "little"];
+const SHOULDER_METERS = 0.36, FINGERS = ["index", "middle", "ring", "little"];
 const THICK = [0.0106, 0.0108, 0.0104, 0.0092], THUMB_AXIS = [0.4, -0.35, 0.8];
 const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 const transposed = (rows) => [0, 1, 2].map((i) => rows.map((row) => row[i]));
@@ -18,7 +18,7 @@ function interpolate(x, xs, ys) {
   return x >= xs[i] ? ys[i] : ys[i - 1] + ((ys[i] - ys[i - 1]) * (x - xs[i - 1])) / (xs[i] - xs[i - 1]);
 }
 
-// Smooths a table with a Hann window of 35, its ends repeated.
+// Smooths a table with a Hann window of 35 samples, repeating its ends.
 function blurred(table) {
   const kernel = Array.from({ length: 35 }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / 34));
   const total = kernel.reduce((a, b) => a + b), last = table.length - 1;
@@ -26,12 +26,13 @@ function blurred(table) {
 }
 
 export class PoseRenderer {
-  // body: person.json's "body": charts, torso heights, joints of fingers, face mesh; measures: of her, in shares of size.
+  // body: the content of body.json (charts, torso heights, finger joints, face mesh); measures: the person's body measures,
+  // as fractions of `size`.
   constructor(body, size, measures) {
     Object.assign(this, { body, size, widths: measures.widths ?? body.widths, surface: new Surface(size) });
     this.shoulders = measures.shoulders * size;
     this.hips = measures.hips * size;
-    this.unit = this.shoulders / SHOULDER_METRES;
+    this.unit = this.shoulders / SHOULDER_METERS;
     this.hand = clip((measures.palm * size) / 0.09, 0.8 * this.unit, 1.4 * this.unit);
     this.canvas = new OffscreenCanvas(size * SUPERSAMPLE, size * SUPERSAMPLE).getContext("2d", { willReadFrequently: true });
   }
@@ -40,7 +41,7 @@ export class PoseRenderer {
     return this.body.charts[side ? `${side}_${name}` : name];
   }
 
-  // Returns {pose, surface}, Uint8Arrays of 3 a pixel. body [33][3], face [468 or 478][3], hands [2][21][3], in pixels.
+  // Returns {pose, surface}, Uint8Arrays of 3 per pixel. body [33][3], face [468 or 478][3], hands [2][21][3], in pixels.
   render(landmarks) {
     const { surface } = this, solids = [...this.torso(landmarks), ...this.head(landmarks), ...this.arms(landmarks)];
     surface.draw(solids);
@@ -53,7 +54,7 @@ export class PoseRenderer {
     return [point[0], point[1], 0.5 * (point[2] - (body[SHOULDERS[0]][2] + body[SHOULDERS[1]][2]) / 2)];
   }
 
-  // Three rows; their columns point to the picture's right, up, and out of the chest.
+  // Three rows, whose columns point to the picture's right, up, and out of the chest.
   torsoAxes(body) {
     const [left, right] = SHOULDERS.map((number) => this.flat(body[number], body));
     const hips = times(plus(body[HIPS[0]], body[HIPS[1]]), 0.5), shoulders = times(plus(left, right), 0.5);
@@ -177,7 +178,7 @@ export class PoseRenderer {
     const forehead = clip(dot(minus(face[10], ears), z) / half, 0.4, 1.2) - 0.8 * 1.3;
     const crown = place(0, eyeLine + 0.11, forehead);
     const skull = [1.06 * widths.skull[0] * half, 0.55 * widths.skull[1] * tall, 1.3 * half];
-    const ballOf = (centre, radii, chart) => new Ball(centre, [x, y, z].map((row, i) => times(row, 1 / radii[i])), chart);
+    const ballOf = (center, radii, chart) => new Ball(center, [x, y, z].map((row, i) => times(row, 1 / radii[i])), chart);
     const skin = ballOf(crown, skull, this.chart("cranium"));
     const solids = [
       new Ellipsoid(HEAD, crown, skull, axes, MIDDLE, 0.03 * u, skin),
@@ -199,7 +200,7 @@ export class PoseRenderer {
     return [...solids, new Cone(HEAD, plus(base, [0, 0, -0.012 * u]), nape, ...thick, MIDDLE, 0.03 * u, neck)];
   }
 
-  // u and v of the corners of the mesh; eyeballs turn with the gaze.
+  // u and v at the mesh's corners; the eyeballs follow the gaze.
   meshCorners(points, count, up) {
     const { mesh } = this.body, corners = Float32Array.from(mesh.corners);
     mesh.eyes.forEach((eye, number) => {
@@ -222,7 +223,7 @@ export class PoseRenderer {
     return corners;
   }
 
-  // Darkens what a relief of some pixels cannot show: lids, mouth, brows. Factors on the light of each sub-pixel.
+  // Light factors for each sub-pixel that darken eyelids, mouth and brows, which the geometry is too coarse to show.
   faceLines(face, solids) {
     const { canvas, body } = this, { mesh } = body, side = this.size * SUPERSAMPLE;
     const width = Math.hypot(face[454][0] - face[234][0], face[454][1] - face[234][1]) * SUPERSAMPLE;
@@ -233,8 +234,8 @@ export class PoseRenderer {
     canvas.globalCompositeOperation = "lighten";
     canvas.lineCap = canvas.lineJoin = "round";
     const path = (ring, closed, strength, line) => {
-      const grey = Math.round(255 * strength);
-      canvas.strokeStyle = canvas.fillStyle = `rgb(${grey} ${grey} ${grey})`;
+      const gray = Math.round(255 * strength);
+      canvas.strokeStyle = canvas.fillStyle = `rgb(${gray} ${gray} ${gray})`;
       canvas.beginPath();
       ring.forEach((number) => canvas.lineTo(face[number][0] * SUPERSAMPLE, face[number][1] * SUPERSAMPLE));
       if (closed) canvas.closePath();
@@ -269,7 +270,7 @@ export class PoseRenderer {
     return lines;
   }
 
-  // Gives points of the head that hide the face to the face: skull and jaw bulge through it here and there.
+  // Assigns head pixels just in front of the face to the face, because skull and jaw bulge through it in places.
   uncover(solids) {
     const { side, index, depth, along, meshes } = this.surface;
     for (const [number, mesh] of meshes) {
@@ -290,7 +291,7 @@ function palmNormal(side, across, along) {
   return unit(times(cross(along, across), side ? 1 : -1));
 }
 
-// The elbow's axis; an arm that is nearly straight is taken to bend downwards.
+// The elbow's axis; a nearly straight arm counts as bent downward.
 function elbowAxis(side, shoulder, elbow, wrist, u) {
   const reach = unit(minus(wrist, shoulder)), usual = times([side ? -0.5 : 0.5, 1, -0.18], 0.04 * u);
   const pole = plus(minus(elbow, shoulder), usual);

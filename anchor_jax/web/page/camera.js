@@ -1,4 +1,4 @@
-// The camera, and the landmark model over its pictures; both stay in this browser.
+// The camera and the landmark model; pictures never leave the browser.
 import { Tracker } from "./track.js";
 
 const WIDTH = 640, HEIGHT = 480;
@@ -12,15 +12,15 @@ function script(source) {
 }
 
 export class Camera {
-  // Starts the camera and the model. Raises an Error that says what is wrong.
+  // Starts the camera and the model. Throws an Error with a message for the user.
   static async start(person) {
-    if (!navigator.mediaDevices) throw new Error("A browser gives the camera only to a page on this machine, or over https.");
+    if (!navigator.mediaDevices) throw new Error("Browsers allow camera access only over https or from localhost.");
     const video = document.createElement("video");
     Object.assign(video, { muted: true, playsInline: true });
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: WIDTH, height: HEIGHT }, audio: false });
     } catch (error) {
-      throw new Error(`The camera cannot be used: ${error.message}`);
+      throw new Error(`Cannot use the camera: ${error.message}`);
     }
     await video.play();
     if (!globalThis.Holistic) await script("holistic/holistic.js");
@@ -34,7 +34,7 @@ export class Camera {
     model.onResults((results) => (this.results = results));
   }
 
-  // The landmarks of what the camera sees now, in her picture; null where nobody was seen yet.
+  // Returns the landmarks in the camera's current picture, in pixels of the person's picture; null if nobody was seen yet.
   async landmarks() {
     await this.model.send({ image: this.video });
     const { videoWidth: width, videoHeight: height } = this.video, found = this.results;

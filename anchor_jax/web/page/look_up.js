@@ -1,37 +1,37 @@
-// What the networks see of a person beside the pose render: texture/look_up.py and texture/extrapolate.py for a browser.
+// Looks up the pose channels: the JavaScript version of texture/look_up.py and texture/extrapolate.py.
 //
-// Places and weights are whole numbers, and the few quotients are rounded to float32 as JAX rounds them, so that the
-// channels are equal to its, byte for byte.
+// Places and weights are integers, and the few quotients are rounded to float32 like JAX's, so the channels are equal,
+// byte for byte.
 
 const LEVELS = 256, TEXELS = 64, CHART_TEXELS = TEXELS * TEXELS, SHARES = 2 * LEVELS / TEXELS;
-const STEPS = 16; // places in pictures are multiples of this fraction of a pixel
+const STEPS = 16; // steps per pixel of places in pictures
 const LARGEST_JUMP = 4 * STEPS, LARGEST_STEP = 96, GUESSED_LEVELS = (8 * LEVELS / TEXELS) ** 2;
 const VIEW = 4096, LEAST_QUALITY = 1 / 64;
 const REACH = 1 / 16, MOST = 64, GUESS = 1 / 4;
 const f = Math.fround;
-// XLA multiplies by the inverse where it is asked to divide by a constant.
+// XLA turns division by a constant into multiplication by its inverse.
 const SAMPLE_UNIT = f(1 / (255 * STEPS * STEPS)), COVERAGE_UNIT = f(1 / (255 * SHARES * SHARES));
 const modulo = (value, by) => ((value % by) + by) % by;
 const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// Rounds to the nearest whole number, the even one of two.
+// Rounds to the nearest integer, half to even.
 function rint(value) {
   const low = Math.floor(value), rest = value - low;
   return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }
 
-// The nearest whole number to a quotient of whole numbers, the even one of two.
+// Divides integers and rounds to the nearest integer, half to even.
 function divided(sum, by) {
   const low = Math.floor(sum / by), rest = 2 * (sum - low * by);
   return rest < by || (rest === by && low % 2 === 0) ? low : low + 1;
 }
 
-// Returns a function from a surface map (Uint8Array, 3 a pixel) to the channels (Uint8Array), which it reuses.
+// Returns a function from a surface map (Uint8Array, 3 per pixel) to the channels (Uint8Array, reused by every call).
 //
-// tables: {wraps, atlas, places, pixels, frames, outlines, plate} as person.json describes them; frames may be empty, and
-// then the channels are the atlas's alone.
+// tables: {wraps, atlas, places, pixels, frames, outlines, plate}, described by person.json. Without key frames, the
+// channels are only the atlas's.
 export function makeLookUp(tables, size, keyFrames, channels) {
-  const count = size * size, made = new Uint8Array(count * channels);
+  const count = size * size, result = new Uint8Array(count * channels);
   const index = new Int32Array(4 * count), weight = new Int32Array(4 * count);
   const area = new Float32Array(count), at = new Int32Array(2 * count), quality = new Float32Array(count);
   const skin = makeNearestSkin(size);
@@ -97,10 +97,10 @@ export function makeLookUp(tables, size, keyFrames, channels) {
         blue += share * tables.atlas[texel + 2];
       }
       const by = f(255 * Math.max(coverage, 1)), to = pixel * channels;
-      made[to] = rint(f(f(red / by) * 255));
-      made[to + 1] = rint(f(f(green / by) * 255));
-      made[to + 2] = rint(f(f(blue / by) * 255));
-      made[to + 3] = rint(f(f(coverage * COVERAGE_UNIT) * 255));
+      result[to] = rint(f(f(red / by) * 255));
+      result[to + 1] = rint(f(f(green / by) * 255));
+      result[to + 2] = rint(f(f(blue / by) * 255));
+      result[to + 3] = rint(f(f(coverage * COVERAGE_UNIT) * 255));
     }
   }
 
@@ -139,21 +139,21 @@ export function makeLookUp(tables, size, keyFrames, channels) {
       if (skin.share[pixel] > 0) {
         const from = skin.place[pixel], its = quality[from];
         view = 0;
-        const here = inPicture(at[2 * from], at[2 * from + 1]);
-        const wayX = tables.outlines[outline + 3 * here.number], wayY = tables.outlines[outline + 3 * here.number + 1];
+        const source = inPicture(at[2 * from], at[2 * from + 1]);
+        const wayX = tables.outlines[outline + 3 * source.number], wayY = tables.outlines[outline + 3 * source.number + 1];
         placeX = at[2 * from] + STEPS * wayX + skin.beyond[2 * pixel];
         placeY = at[2 * from + 1] + STEPS * wayY + skin.beyond[2 * pixel + 1];
-        if (its > 0 && here.inside && tables.outlines[outline + 3 * here.number + 2] >= 0) {
-          const there = inPicture(placeX, placeY);
+        if (its > 0 && source.inside && tables.outlines[outline + 3 * source.number + 2] >= 0) {
+          const target = inPicture(placeX, placeY);
           const sameSide = wayX * skin.beyond[2 * pixel] + wayY * skin.beyond[2 * pixel + 1] >= 0;
-          if (there.inside && tables.outlines[outline + 3 * there.number + 2] === 1 && sameSide)
+          if (target.inside && tables.outlines[outline + 3 * target.number + 2] === 1 && sameSide)
             view = f(skin.share[pixel] * f(1 + its));
         }
       }
       const to = pixel * channels + 4 + 4 * number;
       if (view > 0) sample(picture, placeX, placeY, to);
-      else made[to] = made[to + 1] = made[to + 2] = 0;
-      made[to + 3] = rint(f(view * 255));
+      else result[to] = result[to + 1] = result[to + 2] = 0;
+      result[to + 3] = rint(f(view * 255));
     }
   }
 
@@ -174,25 +174,25 @@ export function makeLookUp(tables, size, keyFrames, channels) {
       const value = (row, column) => tables.frames[picture + 3 * (rows[row] * size + columns[column]) + i];
       const total = (STEPS - below) * ((STEPS - right) * value(0, 0) + right * value(0, 1)) +
         below * ((STEPS - right) * value(1, 0) + right * value(1, 1));
-      made[to + i] = rint(f(f(total * SAMPLE_UNIT) * 255));
+      result[to + i] = rint(f(f(total * SAMPLE_UNIT) * 255));
     }
   }
 
   return (surface) => {
     findCorners(surface);
     fromAtlas();
-    if (channels === 4) return made;
+    if (channels === 4) return result;
     findAreas(surface);
     skin.find(surface);
     for (let number = 0; number < keyFrames; number++) fromKeyFrame(number);
     for (let pixel = 0; pixel < count; pixel++)
       for (let i = 0; i < 4; i++)
-        made[(pixel + 1) * channels - 4 + i] = tables.plate[4 * pixel + 3] > 0 ? tables.plate[4 * pixel + i] : 0;
-    return made;
+        result[(pixel + 1) * channels - 4 + i] = tables.plate[4 * pixel + 3] > 0 ? tables.plate[4 * pixel + i] : 0;
+    return result;
   };
 }
 
-// The nearest pixel with surface for every pixel, up to 1/16 of the height away: `nearest_skin` of texture/extrapolate.py.
+// Finds the nearest surface pixel for every pixel, up to 1/16 of the height away: `nearest_skin` in texture/extrapolate.py.
 function makeNearestSkin(size) {
   const reach = Math.max(1, Math.min(rint(size * REACH), MOST)), side = 2 * reach + 1, far = reach + 1;
   const square = side * side, none = 2 * far * far * square, count = size * size;
@@ -211,7 +211,7 @@ function makeNearestSkin(size) {
 
   function find(surface) {
     for (let y = 0; y < size; y++) {
-      // The nearest one in the row, of two the left one: from the last one on the left and the next one on the right.
+      // The nearest in the row, the left one in a tie: from the last one on the left and the next one on the right.
       let last = -2 * size;
       for (let x = 0; x < size; x++) {
         if (surface[3 * (y * size + x)] > 0) last = x;

@@ -1,18 +1,18 @@
-// The page: motions to choose, a picture, and how fast it goes. A worker draws the frames; each is drawn once and kept.
+// The page: a choice of motions, the picture, and the frame rate. A worker generates the frames; each is cached.
 import { Camera } from "./camera.js";
 import { Player } from "./player.js";
 
 const element = (name) => document.getElementById(name);
 const worker = new Worker(new URL(`worker.js${location.search}`, import.meta.url), { type: "module" });
 const waiting = new Map();
-let asked = 0;
+let requests = 0;
 
-// Asks the worker; returns a promise of its answer.
-function ask(what, given = {}) {
-  const number = ++asked;
+// Sends a request to the worker; returns a promise of its answer.
+function ask(action, args = {}) {
+  const number = ++requests;
   return new Promise((resolve, reject) => {
     waiting.set(number, { resolve, reject });
-    worker.postMessage({ number, what, ...given });
+    worker.postMessage({ number, action, ...args });
   });
 }
 
@@ -23,7 +23,7 @@ worker.onmessage = ({ data }) => {
   if (data.error) reject(new Error(data.error));
   else resolve(data.answer);
 };
-worker.onerror = (event) => failed(new Error(event.message || "the worker does not start"));
+worker.onerror = (event) => failed(new Error(event.message || "the worker failed to start"));
 
 function loading(text, share) {
   element("loading").hidden = share >= 1;
@@ -84,11 +84,11 @@ async function start() {
     element("play").textContent = player.playing ? "Pause" : "Play";
   });
   const by = Object.entries(person.made_by).map(([name, version]) => `${name} ${version}`).join(", ");
-  element("about").textContent = `${person.size} x ${person.size} pixels, on ${person.device}. Made by ${by}.`;
+  element("about").textContent = `${person.size} x ${person.size} pixels, on ${person.device}. Created with ${by}.`;
   loading("", 1);
   choose(0);
   player.run();
-  // For tests and the curious: a frame's RGBA without playing.
+  // For tests and debugging: frames as RGBA, without playing.
   window.anchor = { person, ask, player };
 }
 

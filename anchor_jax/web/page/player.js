@@ -1,6 +1,6 @@
-// Plays a motion: frames that were drawn before at the motion's own rate, the others as fast as they are drawn.
+// Plays a motion: cached frames at the motion's frame rate, new ones as fast as they are generated.
 
-const SPEED_OVER = 1000; // milliseconds
+const SPEED_OVER = 1000; // milliseconds over which the frame rate is measured
 
 export class Player {
   playing = true;
@@ -12,7 +12,7 @@ export class Player {
     this.picture = picture.getContext("2d");
     this.pose = pose.getContext("2d");
     this.ask = ask;
-    this.kept = new Map();
+    this.stored = new Map();
     this.times = [];
   }
 
@@ -21,7 +21,7 @@ export class Player {
     this.motion = motion;
     this.frame = 0;
     this.times = [];
-    if (!motion.live && !this.kept.has(number)) this.kept.set(number, new Array(motion.frames));
+    if (!motion.live && !this.stored.has(number)) this.stored.set(number, new Array(motion.frames));
   }
 
   async run() {
@@ -37,27 +37,27 @@ export class Player {
         await this.follow(motion);
         continue;
       }
-      const kept = this.kept.get(number), drawn = kept[frame] === undefined;
+      const stored = this.stored.get(number), isNew = stored[frame] === undefined;
       try {
-        kept[frame] ??= await this.ask("frame", { motion: number, frame });
+        stored[frame] ??= await this.ask("frame", { motion: number, frame });
       } catch (error) {
         return this.onerror(error);
       }
-      if (number !== this.number) continue; // another motion was chosen meanwhile
+      if (number !== this.number) continue; // the user chose another motion meanwhile
       due = Math.max(due + 1000 / motion.fps, performance.now() - 1000 / motion.fps);
       await wait(due - performance.now());
-      this.show(kept[frame]);
-      this.count(drawn, motion, kept);
+      this.show(stored[frame]);
+      this.count(isNew, motion, stored);
       this.frame = (frame + 1) % motion.frames;
     }
   }
 
-  // A frame of a motion that is made while it is shown; `motion.live` gives null where there is nothing to show.
+  // Shows a frame of a live motion; `motion.live` returns null if there is nothing to show.
   async follow(motion) {
     try {
       const frame = await motion.live();
       if (motion !== this.motion) return;
-      if (!frame) return this.onspeed("Nobody is seen: show your upper body and face.");
+      if (!frame) return this.onspeed("Nobody in view: show your upper body and face.");
       this.show(frame);
       this.count(true, motion);
     } catch (error) {
@@ -71,15 +71,15 @@ export class Player {
     this.pose.putImageData(new ImageData(pose, this.size, this.size), 0, 0);
   }
 
-  count(drawn, motion, kept) {
+  count(isNew, motion, stored) {
     const now = performance.now();
     this.times.push(now);
     while (now - this.times[0] > Math.max(SPEED_OVER, 4000 / (motion.fps ?? 1)) && this.times.length > 5) this.times.shift();
     if (this.times.length < 2) return;
     const speed = ((this.times.length - 1) * 1000) / (now - this.times[0]);
-    if (!kept) return this.onspeed(`${speed.toFixed(1)} frames/s`);
-    const done = kept.reduce((total, frame) => total + (frame !== undefined), 0);
-    this.onspeed(drawn ? `drawing ${speed.toFixed(1)} frames/s, ${done} of ${motion.frames}` : `${speed.toFixed(1)} frames/s`);
+    if (!stored) return this.onspeed(`${speed.toFixed(1)} frames/s`);
+    const done = stored.reduce((total, frame) => total + (frame !== undefined), 0);
+    this.onspeed(isNew ? `generating ${speed.toFixed(1)} frames/s, ${done} of ${motion.frames}` : `${speed.toFixed(1)} frames/s`);
   }
 }
 

@@ -1,12 +1,12 @@
-// Light on what was drawn: `shade_pose` and `occlusion` of body/shading.py.
+// Lights the drawn solids: `shade_pose` and `occlusion` in body/shading.py.
 import { SUPERSAMPLE } from "./solids.js";
 
-const COLOUR = [0.8, 0.78, 0.9].map((value) => value * 255);
+const COLOR = [0.8, 0.78, 0.9].map((value) => value * 255);
 
-// Returns the pose render, Uint8Array of 3 a pixel; `lines` are factors on the light of each sub-pixel, or null.
+// Returns the pose render, a Uint8Array of 3 per pixel; `lines` scales the light of each sub-pixel, or is null.
 export function shadePose(surface, lines) {
   const { side, size, normal, index } = surface, shadow = occlusion(surface, size / 32);
-  const made = new Uint8Array(3 * size * size), sums = new Float32Array(3 * size * size);
+  const result = new Uint8Array(3 * size * size), sums = new Float32Array(3 * size * size);
   for (let y = 0; y < side; y++) {
     for (let x = 0; x < side; x++) {
       const place = y * side + x;
@@ -20,11 +20,11 @@ export function shadePose(surface, lines) {
       light += 0.12 * Math.max(0.8 * nx + 0.3 * nz, 0) + 0.1 * (-0.24 * nx - 0.3 * ny + 0.92 * nz) ** 16;
       light *= (1 - 0.62 * shadow[place]) * (lines ? lines[place] : 1);
       const to = 3 * ((y >> 1) * size + (x >> 1));
-      for (let i = 0; i < 3; i++) sums[to + i] += Math.floor(Math.min(Math.max(light * COLOUR[i], 0), 255));
+      for (let i = 0; i < 3; i++) sums[to + i] += Math.floor(Math.min(Math.max(light * COLOR[i], 0), 255));
     }
   }
-  for (let i = 0; i < made.length; i++) made[i] = roundEven(sums[i] / SUPERSAMPLE ** 2);
-  return made;
+  for (let i = 0; i < result.length; i++) result[i] = roundEven(sums[i] / SUPERSAMPLE ** 2);
+  return result;
 }
 
 function roundEven(value) {
@@ -32,8 +32,8 @@ function roundEven(value) {
   return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }
 
-// How much of the surroundings of each sub-pixel lies in front of it, 0 to 1. Computed for pixels, of which each has two
-// sub-pixels either way, and spread linearly.
+// How much of each sub-pixel's surroundings lies in front of it, 0 to 1. Computed per pixel (two sub-pixels each way) and
+// interpolated linearly.
 function occlusion({ side, size, depth, index }, radius) {
   const mask = new Float32Array(size * size), deep = new Float32Array(size * size);
   for (let y = 0; y < side; y++) {
@@ -49,28 +49,28 @@ function occlusion({ side, size, depth, index }, radius) {
     const wide = Math.max(Math.floor((radius * share * SUPERSAMPLE) / 2) * 2 + 1, 3);
     const weight = blur(mask, size, wide), mean = blur(deep, size, wide);
     for (let i = 0; i < total.length; i++) {
-      const centre = deep[i] / Math.max(mask[i], 1e-3);
-      const rise = Math.max(mean[i] / Math.max(weight[i], 1e-3) - centre, 0) / (radius * share);
+      const center = deep[i] / Math.max(mask[i], 1e-3);
+      const rise = Math.max(mean[i] / Math.max(weight[i], 1e-3) - center, 0) / (radius * share);
       total[i] += (0.5 * weight[i] * rise) / (rise + 0.7);
     }
   }
   total = blur(total, size, 3);
-  const made = new Float32Array(side * side);
+  const result = new Float32Array(side * side);
   const clip = (value) => Math.min(Math.max(value, 0), size - 1);
   for (let y = 0; y < side; y++) {
     const top = (y >> 1) - 1 + (y & 1), below = y & 1 ? 0.25 : 0.75, row = clip(top) * size, next = clip(top + 1) * size;
     for (let x = 0; x < side; x++) {
       const left = (x >> 1) - 1 + (x & 1), right = x & 1 ? 0.25 : 0.75, a = clip(left), b = clip(left + 1);
-      made[y * side + x] = (1 - below) * ((1 - right) * total[row + a] + right * total[row + b]) +
+      result[y * side + x] = (1 - below) * ((1 - right) * total[row + a] + right * total[row + b]) +
         below * ((1 - right) * total[next + a] + right * total[next + b]);
     }
   }
-  return made;
+  return result;
 }
 
-// The mean over squares of `wide` pixels; beyond its edge the picture is mirrored.
+// The mean over squares of `wide` pixels, mirrored at the edges.
 function blur(values, size, wide) {
-  const half = wide >> 1, across = new Float32Array(values.length), made = new Float32Array(values.length);
+  const half = wide >> 1, across = new Float32Array(values.length), result = new Float32Array(values.length);
   const mirror = (place) => (place < 0 ? -place : place >= size ? 2 * size - 2 - place : place);
   for (let y = 0; y < size; y++) {
     for (let x = 0; x < size; x++) {
@@ -83,8 +83,8 @@ function blur(values, size, wide) {
     for (let x = 0; x < size; x++) {
       let sum = 0;
       for (let step = -half; step <= half; step++) sum += across[mirror(y + step) * size + x];
-      made[y * size + x] = sum / wide;
+      result[y * size + x] = sum / wide;
     }
   }
-  return made;
+  return result;
 }

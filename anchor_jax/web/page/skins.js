@@ -1,4 +1,4 @@
-// Where on the body a drawn pixel lies: body/skins.py. Each skin's `place` gives [chart, u, v] with u and v from 0 to 1.
+// Where on the body a drawn pixel lies: body/skins.py. Each skin's `place` returns [chart, u, v], u and v from 0 to 1.
 import { SUPERSAMPLE, barycentric } from "./solids.js";
 
 export const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -10,13 +10,13 @@ export const unit = (a) => times(a, 1 / Math.max(Math.hypot(...a), 1e-9));
 const clip = (value, low, high) => (value < low ? low : value > high ? high : value);
 const turn = 2 * Math.PI, wrapped = (value) => value - Math.floor(value);
 
-// Skin of a cone: u is the angle around its axis, v the position along it.
+// A cone's skin: u is the angle around the axis, v the position along it.
 export class Tube {
   constructor(chart, side, handed, endSide = null, span = [0, 1], limits = [0, 1]) {
     Object.assign(this, { chart, side, handed, endSide: endSide ?? side, span, limits });
   }
 
-  // What is the same for all points; a skin belongs to one cone.
+  // Computes what all points share; each skin belongs to one cone.
   prepare({ start, e }) {
     const length = Math.hypot(...e) + 1e-6, axis = times(e, 1 / length);
     const squareTo = (vector) => {
@@ -39,7 +39,7 @@ export class Tube {
   }
 }
 
-// Skin of a part that moves as one and is seen from the front or the back; `inverse` has three rows.
+// Skin of a rigid part with a front and a back; `inverse` has three rows.
 export class Sheet {
   constructor(origin, inverse, front, back, spread = 0.5) {
     Object.assign(this, { origin, inverse, front, back, spread });
@@ -55,7 +55,7 @@ export class Sheet {
   }
 }
 
-// Skin by direction from a centre.
+// Skin by direction from a center.
 export class Ball {
   constructor(origin, inverse, chart) {
     Object.assign(this, { origin, inverse, chart });
@@ -68,7 +68,7 @@ export class Ball {
   }
 }
 
-// Skin of a mesh: u and v of its triangles' corners, 6 numbers a triangle.
+// A mesh's skin: u and v at the triangles' corners, 6 numbers per triangle.
 export class MeshSkin {
   constructor(points, triangles, charts, corners) {
     Object.assign(this, { points, triangles, charts, corners, shares: [0, 0, 0] });
@@ -83,19 +83,19 @@ export class MeshSkin {
   }
 }
 
-// The surface map of what was drawn, Uint8Array of 3 a pixel: one sub-pixel near the middle of each pixel stands for it.
+// Returns the surface map of the drawn solids, a Uint8Array of 3 per pixel, sampled at one sub-pixel near each center.
 export function surfaceMap({ size, side, index, depth, along }, solids) {
-  const made = new Uint8Array(3 * size * size), first = SUPERSAMPLE >> 1, middle = (first + 0.5) / SUPERSAMPLE;
+  const result = new Uint8Array(3 * size * size), first = SUPERSAMPLE >> 1, middle = (first + 0.5) / SUPERSAMPLE;
   for (const solid of solids) solid.skin?.prepare?.(solid);
   for (let y = 0; y < size; y++) {
     for (let x = 0; x < size; x++) {
       const place = (y * SUPERSAMPLE + first) * side + x * SUPERSAMPLE + first, skin = solids[index[place]]?.skin;
       if (!skin) continue;
       const [chart, u, v] = skin.place(x + middle, y + middle, depth[place], along[place]), to = 3 * (y * size + x);
-      made[to] = chart;
-      made[to + 1] = clip(u * 256, 0, 255);
-      made[to + 2] = clip(v * 256, 0, 255);
+      result[to] = chart;
+      result[to + 1] = clip(u * 256, 0, 255);
+      result[to + 2] = clip(v * 256, 0, 255);
     }
   }
-  return made;
+  return result;
 }

@@ -1,10 +1,10 @@
-// Draws shaded solids: body/rasterize.py, solids.py and mesh.py in the browser, with their coordinates.
+// Rasterizes the solids: the JavaScript version of body/rasterize.py, solids.py and mesh.py, in the same coordinates.
 
 export const EMPTY = -1e9, SUPERSAMPLE = 2;
-const SMALL = 48; // sub-pixels: cones up to this size are merged among themselves first, as there
+const SMALL = 48; // sub-pixels: cones up to this size are first merged with each other, as in Python
 const clip = (value, low, high) => (value < low ? low : value > high ? high : value);
 
-// What a pixel of a solid answers: hit functions write here, since a new object for each would take longer than they do.
+// The result of a hit test. Hit functions write here, because allocating an object per pixel would dominate their time.
 const hit = { depth: EMPTY, x: 0, y: 0, z: 0, along: 0 };
 
 export class Cone {
@@ -27,7 +27,7 @@ export class Cone {
     const dx = x - this.start[0], dy = y - this.start[1];
     const b = dx * 2 * ex + 2 * ra * dr + dy * 2 * ey, c = ra * ra - dx * dx - dy * dy;
     let t = clip((b + Math.sqrt(Math.max(b * b - c * 4 * a, 0) * this.root) * 2 * ez) * (-0.5 / a), 0, 1);
-    if (this.endOn) { // there the maximum may lie at either cap
+    if (this.endOn) { // seen end-on, the maximum may lie at either cap
       let best = EMPTY;
       for (const option of [t, 0, 1]) {
         const q = (ra + option * dr) ** 2 - (dx - option * ex) ** 2 - (dy - option * ey) ** 2;
@@ -46,18 +46,18 @@ export class Cone {
   }
 }
 
-// An ellipsoid; `rotation` has its own axes as columns, in three rows.
+// An ellipsoid; the columns of `rotation` (three rows) are its axes.
 export class Ellipsoid {
-  constructor(part, centre, radii, rotation, group, blend, skin) {
-    Object.assign(this, { part, centre, group, blend, skin });
+  constructor(part, center, radii, rotation, group, blend, skin) {
+    Object.assign(this, { part, center, group, blend, skin });
     const half = [0, 1].map((i) => Math.hypot(...radii.map((radius, j) => rotation[i][j] * radius)));
-    this.bounds = [centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1]];
+    this.bounds = [center[0] - half[0], center[1] - half[1], center[0] + half[0], center[1] + half[1]];
     this.axes = rotation.map((row) => row.map((value, j) => value / radii[j]));
     this.m = this.axes.map((one) => this.axes.map((other) => one[0] * other[0] + one[1] * other[1] + one[2] * other[2]));
   }
 
   hit(x, y) {
-    const { m, axes } = this, dx = x - this.centre[0], dy = y - this.centre[1];
+    const { m, axes } = this, dx = x - this.center[0], dy = y - this.center[1];
     const b = dx * m[0][2] + dy * m[1][2], c = dx * dx * m[0][0] + dy * dy * m[1][1] + 2 * dx * dy * m[0][1] - 1;
     const disc = b * b - c * m[2][2];
     if (disc <= 0) return (hit.depth = EMPTY);
@@ -73,11 +73,11 @@ export class Ellipsoid {
     hit.y = gy * scale;
     hit.z = gz * scale;
     hit.along = v;
-    return (hit.depth = s + this.centre[2]);
+    return (hit.depth = s + this.center[2]);
   }
 }
 
-// Elliptic sections along the own y axis, their middles on it; `width` and `depth` sample it evenly from low to high.
+// Elliptic sections centered on the local y axis; `width` and `depth` sample it evenly from low to high.
 export class Loft {
   constructor(part, origin, rotation, low, high, width, depth, group, blend, skin) {
     Object.assign(this, { part, origin, rotation, low, high, group, blend, skin });
@@ -132,7 +132,7 @@ function gradient(table, pitch) {
   });
 }
 
-// Triangles with smooth normals: [number, [x, y, z]] points and flat corner numbers.
+// Triangles with smooth normals: points [x, y, z] and a flat list of corner indices.
 export class Mesh {
   constructor(part, points, triangles, group, blend, skin) {
     Object.assign(this, { part, points, triangles, group, blend, skin });
@@ -161,7 +161,7 @@ export class Mesh {
     });
   }
 
-  // Which triangle each sub-pixel of the box shows: the farthest is painted first. -1 where there is none.
+  // The triangle that each sub-pixel of the box shows, -1 for none; triangles are painted back to front.
   paint(x0, y0, columns, rows) {
     const { points, triangles } = this, count = triangles.length / 3, seen = new Int32Array(columns * rows).fill(-1);
     const depth = Float64Array.from({ length: count }, (_, k) =>
@@ -181,7 +181,7 @@ export class Mesh {
           let inside = true;
           for (let corner = 0; corner < 3 && inside; corner++) {
             const next = (corner + 1) % 3, ex = px[next] - px[corner], ey = py[next] - py[corner];
-            // The outline counts, as OpenCV draws it: half a sub-pixel along the axis that the edge is steeper to.
+            // Includes the outline that OpenCV draws: half a sub-pixel along the axis that the edge is steeper to.
             inside = sign * (ex * (y - py[corner]) - ey * (x - px[corner])) >= -0.5 * Math.max(Math.abs(ex), Math.abs(ey));
           }
           if (inside) seen[y * columns + x] = number;
@@ -192,7 +192,7 @@ export class Mesh {
   }
 }
 
-// Shares of a triangle's corners at (x, y), written to `shares`.
+// Barycentric coordinates at (x, y), written to `shares`.
 export function barycentric(points, triangles, number, x, y, shares) {
   const [ax, ay] = points[triangles[3 * number]], [bx, by] = points[triangles[3 * number + 1]];
   const [cx, cy] = points[triangles[3 * number + 2]];
@@ -206,7 +206,7 @@ export function barycentric(points, triangles, number, x, y, shares) {
   for (let i = 0; i < 3; i++) shares[i] /= sum;
 }
 
-// What the viewer sees, in sub-pixels of a picture of `size` pixels.
+// The visible surface, in sub-pixels of a picture of `size` pixels.
 export class Surface {
   constructor(size) {
     this.size = size;
@@ -285,7 +285,7 @@ export class Surface {
     return (mesh.depth[place] = depth);
   }
 
-  // Many small cones at once: per sub-pixel the two nearest melt if related, and the result goes into the buffers.
+  // Draws small cones together: the two nearest at each sub-pixel blend if they share a group, then go to the buffers.
   drawSmall(solids, first, end) {
     const { near, second } = this, touched = [];
     for (let number = first; number < end; number++) {
@@ -325,7 +325,7 @@ export class Surface {
     }
   }
 
-  // The nearer wins, relatives within `blend` melt.
+  // The nearer one wins; members of a group blend within `blend`.
   merge(place, depth, nx, ny, nz, along, number, group, blend) {
     const { normal } = this, old = this.depth[place], gap = depth - old, at = 3 * place;
     const melts = Math.abs(gap) < blend && this.group[place] === group;

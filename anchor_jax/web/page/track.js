@@ -1,17 +1,17 @@
-// From the landmark model's answers, one by one, to points of the person's own body: landmarks/tracks.py, measures.py and
-// retarget.py for a camera, where nothing is known of the frames to come.
+// Tracks landmarks and maps them onto the person's body: landmarks/tracks.py, measures.py and retarget.py for a camera.
+// Causal tracking: uses past and current frames only.
 import { minus, plus, times } from "./skins.js";
 
 const NOSE = 0, EARS = [7, 8], SHOULDERS = [11, 12], ELBOWS = [13, 14], WRISTS = [15, 16], HIPS = [23, 24];
 const KNUCKLES = [[17, 19, 21], [18, 20, 22]], LEGS = [[25, 27, 29, 31], [26, 28, 30, 32]];
 const SPREAD = { neck: 0.06, upper_arm: 0.06, forearm: 0.12, palm: 0.12 }, FACE_SPREAD = 0.045, SAME_BUILD = 0.54;
 const SAME_SCALE = 0.04, SAME_PLACE = [0.06, 0.03], FURTHEST = 2;
-const SLOW = 0.12, FAST = 0.02, BRISK = 0.8; // seconds of smoothing at rest and in motion; shoulder widths a second
-const HOLD = 0.4; // seconds for which a hand that is not seen stays as it was
-const MEASURED = 250; // frames over which the person before the camera is measured
+const SLOW = 0.12, FAST = 0.02, BRISK = 0.8; // smoothing in seconds at rest and in motion; shoulder widths per second
+const HOLD = 0.4; // seconds for which a hand out of view is held
+const MEASURED = 250; // frames over which the person in front of the camera is measured
 const clip = (value, low, high) => Math.min(Math.max(value, low), high);
 const middle = (points, pair) => times(plus(points[pair[0]], points[pair[1]]), 0.5);
-const far = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
+const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 const length = (a) => Math.hypot(...a);
 
 function percentile(values, share) {
@@ -20,66 +20,66 @@ function percentile(values, share) {
 }
 
 export class Tracker {
-  // hers: measures of the person who is drawn, or null; size: of her pictures.
-  constructor(hers, size) {
-    Object.assign(this, { hers, size, seen: [], last: null, hands: [null, null] });
+  // target: measures of the person who is drawn, or null; size: of that person's pictures.
+  constructor(target, size) {
+    Object.assign(this, { target, size, seen: [], last: null, hands: [null, null] });
   }
 
-  // Returns {body, face, hands, measures} in pixels of her picture, or null where nobody was ever seen. `found` has body,
-  // face and hands as points of the camera's picture in pixels, z towards the viewer, or null for what was not found.
+  // Returns {body, face, hands, measures} in pixels of the person's picture, or null if nobody was seen yet. `found` has
+  // body, face and hands in pixels of the camera's picture, z toward the viewer, or null for what was not found.
   follow(found, width, height, seconds) {
-    if (found.body) this.mend(found, seconds);
+    if (found.body) this.update(found, seconds);
     if (!this.last?.face) return null;
     const square = this.square(width, height), { body, face, hands } = this.last;
     const moved = (points) => points.map(([x, y, z]) =>
       times([x - square.left, y - square.top, z], this.size / square.side));
-    const here = { body: moved(body), face: moved(face), hands: hands.map(moved) };
-    if (found.body) this.measure(here, body, width, height);
-    const driver = this.measures(), by = this.hers && scales(driver, this.hers);
-    const made = by ? retarget(here, driver, this.hers, by, this.size) : here;
-    return { ...made, measures: by ? this.hers : { ...driver, widths: this.hers?.widths ?? null } };
+    const inSquare = { body: moved(body), face: moved(face), hands: hands.map(moved) };
+    if (found.body) this.measure(inSquare, body, width, height);
+    const driver = this.measures(), by = this.target && scales(driver, this.target);
+    const result = by ? retarget(inSquare, driver, this.target, by, this.size) : inSquare;
+    return { ...result, measures: by ? this.target : { ...driver, widths: this.target?.widths ?? null } };
   }
 
-  mend(found, seconds) {
+  update(found, seconds) {
     const step = this.last ? clip(seconds - this.last.seconds, 1e-3, 1) : 1;
-    const unit = Math.max(far(found.body[SHOULDERS[0]], found.body[SHOULDERS[1]]), 1);
+    const unit = Math.max(distance(found.body[SHOULDERS[0]], found.body[SHOULDERS[1]]), 1);
     const body = this.smooth(this.last?.body, found.body, step, unit);
     let face = this.last?.face;
     if (found.face) face = this.smooth(face, found.face, step, unit);
     else if (face) face = face.map((point) => plus(point, minus(body[NOSE], this.last.body[NOSE])));
-    const hands = [0, 1].map((side) => this.mendHand(found.hands[side], body, side, unit, step));
+    const hands = [0, 1].map((side) => this.updateHand(found.hands[side], body, side, unit, step));
     this.last = { body, face, hands, seconds };
   }
 
   smooth(before, now, step, unit) {
     if (!before) return now;
     return now.map((point, i) => {
-      const share = clip(far(point, before[i]) / step / unit / BRISK, 0, 1);
+      const share = clip(distance(point, before[i]) / step / unit / BRISK, 0, 1);
       const keep = Math.exp(-step / (SLOW + share * (FAST - SLOW)));
       return plus(times(point, 1 - keep), before[i], keep);
     });
   }
 
-  // A hand on its wrist, in the frame of the forearm: as found, as it was last, or relaxed.
-  mendHand(found, body, side, unit, step) {
+  // A hand attached to its wrist, in the forearm's frame: as found, held, or relaxed.
+  updateHand(found, body, side, unit, step) {
     const wrist = body[WRISTS[side]], elbow = body[ELBOWS[side]], turn = Math.atan2(wrist[1] - elbow[1], wrist[0] - elbow[0]);
-    const kept = (this.hands[side] ??= { local: null, away: Infinity });
+    const state = (this.hands[side] ??= { local: null, away: Infinity });
     const palm = found && length(minus(found[9], found[0]));
-    if (found && far(found[0], wrist) < 0.35 * unit && palm > 0.1 * unit && palm < 0.6 * unit) {
+    if (found && distance(found[0], wrist) < 0.35 * unit && palm > 0.1 * unit && palm < 0.6 * unit) {
       const local = found.map(([x, y, z]) => rotate([x - wrist[0], y - wrist[1], z], -turn));
-      kept.local = kept.away < HOLD ? this.smooth(kept.local, local, step, unit) : local;
-      kept.palm = palm;
-      kept.away = 0;
-    } else kept.away += step;
-    const fade = clip((kept.away - HOLD) / 0.2, 0, 1);
-    const rest = fade > 0 ? relaxed(body, side, kept.palm ?? 0.27 * unit) : null;
+      state.local = state.away < HOLD ? this.smooth(state.local, local, step, unit) : local;
+      state.palm = palm;
+      state.away = 0;
+    } else state.away += step;
+    const fade = clip((state.away - HOLD) / 0.2, 0, 1);
+    const rest = fade > 0 ? relaxed(body, side, state.palm ?? 0.27 * unit) : null;
     return Array.from({ length: 21 }, (_, i) => {
-      const held = kept.local && plus(rotate(kept.local[i], turn), wrist);
-      return !rest ? held : !held ? rest[i] : plus(times(held, 1 - fade), rest[i], fade);
+      const last = state.local && plus(rotate(state.local[i], turn), wrist);
+      return !rest ? last : !last ? rest[i] : plus(times(last, 1 - fade), rest[i], fade);
     });
   }
 
-  // The largest square whose middle is as near to the person's first places as it can be.
+  // The largest square, centered as closely as possible on the person's first positions.
   square(width, height) {
     this.places ??= [];
     if (this.places.length < 25) {
@@ -95,10 +95,10 @@ export class Tracker {
     if (this.seen.length >= MEASURED) return;
     const shoulders = middle(body, SHOULDERS), inside = ([x, y]) => x >= 0 && y >= 0 && x < width && y < height;
     const limb = (start, end) => [0, 1].filter((side) => inside(raw[start[side]]) && inside(raw[end[side]]))
-      .map((side) => far(body[start[side]], body[end[side]]));
+      .map((side) => distance(body[start[side]], body[end[side]]));
     this.seen.push({
-      place: shoulders.slice(0, 2), shoulders: far(body[SHOULDERS[0]], body[SHOULDERS[1]]),
-      neck: far(middle(body, EARS), shoulders), torso: far(middle(body, HIPS), shoulders), hips: far(body[HIPS[0]], body[HIPS[1]]),
+      place: shoulders.slice(0, 2), shoulders: distance(body[SHOULDERS[0]], body[SHOULDERS[1]]),
+      neck: distance(middle(body, EARS), shoulders), torso: distance(middle(body, HIPS), shoulders), hips: distance(body[HIPS[0]], body[HIPS[1]]),
       palm: hands.map((hand) => length(minus(hand[9], hand[0]))),
       upper_arm: limb(SHOULDERS, ELBOWS), forearm: limb(ELBOWS, WRISTS),
       face: [length(minus(face[454], face[234])), length(minus(face[10], face[152]))],
@@ -106,7 +106,7 @@ export class Tracker {
     this.known = null;
   }
 
-  // In sides of the square, as `BodyMeasures` has them.
+  // In units of the square's side, like `BodyMeasures`.
   measures() {
     if (this.known) return this.known;
     const all = (of) => this.seen.flatMap(of), share = (values, at) => Math.max(percentile(values, at) / this.size, 1e-3);
@@ -117,7 +117,7 @@ export class Tracker {
     const pair = (name) => [0, 1].map((i) => percentile(all((one) => one[name][i]), 0.5) / this.size);
     this.known = { place: pair("place"), shoulders: share(all((one) => one.shoulders), 0.8), palm: share(all((one) => one.palm), 0.5),
       upper_arm: limb("upper_arm"), forearm: limb("forearm"), face: pair("face") };
-    // An arm that points at the camera in nearly all frames is of no known length, see `landmarks/measures.py`.
+    // The length of an arm that points at the camera in nearly all frames is unknown, see `landmarks/measures.py`.
     for (const name of ["upper_arm", "forearm"]) if (this.known[name] < 0.4 * this.known.shoulders) this.known[name] = null;
     if (this.known.forearm < 0.45 * this.known.upper_arm) this.known.forearm = null;
     for (const name of ["neck", "torso", "hips"]) this.known[name] = share(all((one) => one[name]), 0.5);
@@ -130,7 +130,7 @@ function rotate([x, y, z], angle) {
   return [c * x - s * y, s * x + c * y, z];
 }
 
-// A hand with slightly bent fingers on the coarse knuckles of the body model.
+// A hand with slightly bent fingers, placed on the body model's coarse knuckles.
 function relaxed(body, side, palm) {
   const [wrist, elbow] = [body[WRISTS[side]], body[ELBOWS[side]]], index = body[KNUCKLES[side][1]], pinky = body[KNUCKLES[side][0]];
   let along = [0, 1].map((i) => (index[i] + pinky[i]) / 2 - wrist[i] + (0.3 * (wrist[i] - elbow[i])) / 3);
@@ -145,47 +145,47 @@ function relaxed(body, side, palm) {
   return hand;
 }
 
-// Factors from the driver's lengths to hers; null where both are the same person before the same camera.
-export function scales(driver, hers) {
-  const whole = hers.shoulders / driver.shoulders;
-  const pairs = Object.entries(SPREAD).map(([name, spread]) => [driver[name], hers[name], spread]);
-  if (driver.face && hers.face) for (const i of [0, 1]) pairs.push([driver.face[i], hers.face[i], FACE_SPREAD]);
-  const differences = pairs.filter(([one, other]) => one && other).map(([one, other, spread]) => Math.log((whole * one) / other) / spread);
+// Factors from the driver's lengths to the target's; null if both are the same person in front of the same camera.
+export function scales(driver, target) {
+  const overall = target.shoulders / driver.shoulders;
+  const pairs = Object.entries(SPREAD).map(([name, spread]) => [driver[name], target[name], spread]);
+  if (driver.face && target.face) for (const i of [0, 1]) pairs.push([driver.face[i], target.face[i], FACE_SPREAD]);
+  const differences = pairs.filter(([one, other]) => one && other).map(([one, other, spread]) => Math.log((overall * one) / other) / spread);
   const same = Math.sqrt(differences.reduce((sum, value) => sum + value * value, 0) / differences.length) < SAME_BUILD;
   if (same) {
-    const moved = [0, 1].map((i) => Math.abs(driver.place[i] - hers.place[i]));
-    if (Math.abs(whole - 1) < SAME_SCALE && moved[0] < SAME_PLACE[0] && moved[1] < SAME_PLACE[1]) return null;
+    const moved = [0, 1].map((i) => Math.abs(driver.place[i] - target.place[i]));
+    if (Math.abs(overall - 1) < SAME_SCALE && moved[0] < SAME_PLACE[0] && moved[1] < SAME_PLACE[1]) return null;
   }
-  const factor = (one, other) => same || !one || !other ? whole : clip(one / other, whole / FURTHEST, whole * FURTHEST);
-  const made = { shoulders: whole, hand: factor(hers.palm, driver.palm) };
-  for (const name of ["neck", "torso", "hips", "upper_arm", "forearm"]) made[name] = factor(hers[name], driver[name]);
-  made.face = [0, 1].map((i) => factor(hers.face?.[i], driver.face?.[i]));
-  return made;
+  const factor = (one, other) => same || !one || !other ? overall : clip(one / other, overall / FURTHEST, overall * FURTHEST);
+  const result = { shoulders: overall, hand: factor(target.palm, driver.palm) };
+  for (const name of ["neck", "torso", "hips", "upper_arm", "forearm"]) result[name] = factor(target[name], driver[name]);
+  result.face = [0, 1].map((i) => factor(target.face?.[i], driver.face?.[i]));
+  return result;
 }
 
-// One frame of a motion as another person makes it: each bone keeps its direction and gets her length.
-export function retarget({ body, face, hands }, driver, hers, by, size) {
-  const made = body.map((point) => [...point]), centre = middle(body, SHOULDERS);
-  const rest = [driver.place[0] * size, driver.place[1] * size, 0], home = [hers.place[0] * size, hers.place[1] * size, 0];
-  const moved = plus(home, minus(centre, rest), by.shoulders);
-  const carry = (from, to, points, factor) => points.forEach((number) => (made[number] = plus(to, minus(body[number], from), factor)));
-  carry(centre, moved, SHOULDERS, by.shoulders);
+// Maps one frame of a motion onto the target's body: each bone keeps its direction and gets the target's length.
+export function retarget({ body, face, hands }, driver, target, by, size) {
+  const result = body.map((point) => [...point]), center = middle(body, SHOULDERS);
+  const rest = [driver.place[0] * size, driver.place[1] * size, 0], home = [target.place[0] * size, target.place[1] * size, 0];
+  const moved = plus(home, minus(center, rest), by.shoulders);
+  const carry = (from, to, points, factor) => points.forEach((number) => (result[number] = plus(to, minus(body[number], from), factor)));
+  carry(center, moved, SHOULDERS, by.shoulders);
   const hips = middle(body, HIPS);
-  carry(hips, plus(moved, minus(hips, centre), by.torso), HIPS, by.hips);
-  const ears = middle(body, EARS), movedEars = plus(moved, minus(ears, centre), by.neck), [across, along] = by.face;
+  carry(hips, plus(moved, minus(hips, center), by.torso), HIPS, by.hips);
+  const ears = middle(body, EARS), movedEars = plus(moved, minus(ears, center), by.neck), [across, along] = by.face;
   for (let number = 0; number <= 10; number++) {
     const [x, y, z] = minus(body[number], ears);
-    made[number] = plus(movedEars, [across * x, along * y, across * z]);
+    result[number] = plus(movedEars, [across * x, along * y, across * z]);
   }
   const newHands = [0, 1].map((side) => {
-    const bone = (start, points, factor) => carry(body[start], made[start], points, factor);
+    const bone = (start, points, factor) => carry(body[start], result[start], points, factor);
     bone(SHOULDERS[side], [ELBOWS[side]], by.upper_arm);
     bone(ELBOWS[side], [WRISTS[side]], by.forearm);
     bone(WRISTS[side], KNUCKLES[side], by.hand);
     bone(HIPS[side], LEGS[side], by.torso);
-    return hands[side].map((point) => plus(made[WRISTS[side]], minus(point, body[WRISTS[side]]), by.hand));
+    return hands[side].map((point) => plus(result[WRISTS[side]], minus(point, body[WRISTS[side]]), by.hand));
   });
-  return { body: made, face: scaledFace(face, ears, movedEars, by.face), hands: newHands };
+  return { body: result, face: scaledFace(face, ears, movedEars, by.face), hands: newHands };
 }
 
 function scaledFace(face, ears, movedEars, [across, along]) {

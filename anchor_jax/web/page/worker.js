@@ -1,4 +1,4 @@
-// Draws frames in the background: unpacks motions, looks the person's appearance up, and runs her network.
+// Generates frames in the background: unpacks motions, looks up the person's texture, and runs the network.
 import { PoseRenderer } from "./body.js";
 import { makeLookUp } from "./look_up.js";
 
@@ -24,25 +24,25 @@ async function unpacked(name) {
 async function download(name, text) {
   const response = await fetched(name), total = Number(response.headers.get("Content-Length"));
   const reader = response.body.getReader(), parts = [];
-  for (let held = 0; ; ) {
+  for (let received = 0; ; ) {
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);
-    held += value.length;
-    say(text, total ? (0.9 * held) / total : 0.5);
+    received += value.length;
+    say(text, total ? (0.9 * received) / total : 0.5);
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
-// Starts the runtime on the graphics processor where the browser offers one, else on the processor.
+// Starts the runtime on the GPU if the browser offers WebGPU, else on the CPU.
 async function startSession(program) {
-  const wanted = new URLSearchParams(self.location.search).get("device");
-  const adapter = wanted === "wasm" ? null : await navigator.gpu?.requestAdapter().catch(() => null);
+  const requested = new URLSearchParams(self.location.search).get("device");
+  const adapter = requested === "wasm" ? null : await navigator.gpu?.requestAdapter().catch(() => null);
   if (adapter) {
     try {
       return await onDevice("webgpu", program);
     } catch (error) {
-      console.warn("WebGPU does not run her:", error);
+      console.warn("WebGPU cannot run this person:", error);
     }
   }
   return await onDevice("wasm", program);
@@ -55,24 +55,24 @@ async function onDevice(device, program) {
   ort.env.logLevel = "error";
   session = await ort.InferenceSession.create(program, { executionProviders: [device] });
   const numbers = (count) => Uint8Array.from({ length: count }, (_, i) => (31 * i) % 256);
-  const made = await run(numbers(person.size ** 2 * 3), numbers(person.size ** 2 * person.channels));
-  const step = Math.max(1, Math.floor(made.length / 64));
-  if (person.check.some((value, i) => !(Math.abs(made[i * step] - value) < LARGEST_ERROR)))
-    throw new Error(`this browser's ${device} does not compute her rightly`);
+  const result = await run(numbers(person.size ** 2 * 3), numbers(person.size ** 2 * person.channels));
+  const step = Math.max(1, Math.floor(result.length / 64));
+  if (person.check.some((value, i) => !(Math.abs(result[i * step] - value) < LARGEST_ERROR)))
+    throw new Error(`this browser's ${device} computes wrong pictures`);
   return device === "webgpu" ? "WebGPU" : `${ort.env.wasm.numThreads} thread${ort.env.wasm.numThreads > 1 ? "s" : ""}`;
 }
 
 async function load() {
-  say("Loading her", 0);
+  say("Loading", 0);
   person = await (await fetched("person.json")).json();
-  if (person.format !== FORMAT) throw new Error("person.json is of another version: export her again");
+  if (person.format !== FORMAT) throw new Error("person.json has another version: export the person again");
   if (person.tables) {
     const data = await unpacked("tables.bin"), tables = {};
     for (const [name, { type, start, shape }] of Object.entries(person.tables))
       tables[name] = new TYPES[type](data.buffer, start, shape.reduce((a, b) => a * b, 1));
     lookUp = makeLookUp(tables, person.size, person.tables.frames.shape[0], person.channels);
   }
-  const program = await download("frame.onnx", "Loading her");
+  const program = await download("frame.onnx", "Loading");
   say("Starting", 0.95);
   return { ...person, device: await startSession(program) };
 }
@@ -83,7 +83,7 @@ async function run(pose, channels) {
   return (await session.run(inputs)).picture.data;
 }
 
-// The frames of a motion, each stored as its difference from the one before.
+// The frames of a motion, which are stored as differences from the previous frame.
 async function motion(number) {
   if (!motions.has(number)) {
     const data = await unpacked(person.motions[number].file), step = data.length / person.motions[number].frames;
@@ -94,18 +94,18 @@ async function motion(number) {
 }
 
 function opaque(pixels, count, scale) {
-  const made = new Uint8ClampedArray(4 * count);
+  const result = new Uint8ClampedArray(4 * count);
   for (let pixel = 0; pixel < count; pixel++) {
-    for (let i = 0; i < 3; i++) made[4 * pixel + i] = pixels[3 * pixel + i] * scale; // rounds to even, as JAX does
-    made[4 * pixel + 3] = 255;
+    for (let i = 0; i < 3; i++) result[4 * pixel + i] = pixels[3 * pixel + i] * scale; // rounds half to even, like JAX
+    result[4 * pixel + 3] = 255;
   }
-  return made;
+  return result;
 }
 
-async function frame({ motion: number, frame: which }) {
+async function frame({ motion: number, frame: index }) {
   const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
-  const pose = data.slice(which * step, which * step + 3 * count);
-  const surface = data.subarray(which * step + 3 * count, (which + 1) * step);
+  const pose = data.slice(index * step, index * step + 3 * count);
+  const surface = data.subarray(index * step + 3 * count, (index + 1) * step);
   return await painted(pose, surface);
 }
 
@@ -113,13 +113,13 @@ async function frame({ motion: number, frame: which }) {
 async function painted(pose, surface) {
   const count = person.size ** 2, channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
   const values = await run(pose, channels);
-  // A byte knows no NaN, which would be black.
-  if (!values.every(Number.isFinite)) throw new Error(`this picture has values that are no finite numbers: reload the page`);
+  // Bytes have no NaN; it would turn black.
+  if (!values.every(Number.isFinite)) throw new Error(`this picture has values that are not finite: reload the page`);
   const picture = opaque(values, count, 255);
   return { picture, pose: opaque(pose, count, 1) };
 }
 
-// The picture of landmarks in pixels; `measures` are those to draw the body with.
+// The picture for landmarks in pixels; `measures` are the body measures for the pose render.
 async function draw({ landmarks: { measures, ...points } }) {
   body ??= await (await fetched("body.json")).json();
   const key = JSON.stringify(measures);
@@ -128,18 +128,18 @@ async function draw({ landmarks: { measures, ...points } }) {
   return { ...(await painted(pose, surface)), surface };
 }
 
-const channelsOf = async ({ motion: number, frame: which }) => {
+const channelsOf = async ({ motion: number, frame: index }) => {
   const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
-  return lookUp(data.subarray(which * step + 3 * count, (which + 1) * step)).slice();
+  return lookUp(data.subarray(index * step + 3 * count, (index + 1) * step)).slice();
 };
 
 const actions = { load, frame, draw, channels: channelsOf };
 let last = Promise.resolve();
-self.onmessage = ({ data: { number, what, ...given } }) => {
-  // One after another: the tables of the look-up are used again.
+self.onmessage = ({ data: { number, action, ...args } }) => {
+  // One at a time: the look-up reuses its buffers.
   last = last.then(async () => {
     try {
-      postMessage({ number, answer: await actions[what](given) });
+      postMessage({ number, answer: await actions[action](args) });
     } catch (error) {
       postMessage({ number, error: String(error?.message ?? error) });
     }
