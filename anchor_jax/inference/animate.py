@@ -185,7 +185,10 @@ def _paint_heads(
       crop = face_crop.crop_image(frame, to_crop, size, extend=True)
       item = {"pose": face_crop.crop_image(motion_frame.pose, to_crop, size), "crop": crop, "keep": keep}
       if surface is not None:
-        item |= {"surface": surface(motion_frame), "places": face_crop.crop_places(to_crop, size, (motion.size, motion.size))}
+        item |= {
+          "surface": surface(motion_frame),
+          "places": face_crop.crop_places(to_crop, size, (motion.size, motion.size)),
+        }
       yield item
 
   repainted = painter.pictures(_head_block, crops(), square(picture, size), motion.length, start)
