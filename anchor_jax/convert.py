@@ -56,7 +56,7 @@ def _lora(text: str) -> tuple[Path, float]:
   except ValueError:
     number = math.nan
   if math.isinf(number):
-    raise argparse.ArgumentTypeError(f"the strength in {text} is no finite number")
+    raise argparse.ArgumentTypeError(f"the strength in {text} is not finite")
   return (Path(text), 1.0) if math.isnan(number) else (Path(file), number)
 
 

@@ -55,18 +55,6 @@ def read_arrays(
       return arrays
 
 
-def array_shapes(
-  path: str | os.PathLike, noun: str = "file", remedy: str = "make it again"
-) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-  """Returns shape and type of the arrays in an .npz file by name, from their headers. Raises as `read_arrays`."""
-  with _opened(path, noun, remedy) as (file, size), zipfile.ZipFile(file) as archive:
-    found = {}
-    for entry in _checked(archive, size, None):
-      with archive.open(entry) as member:
-        found[_name(entry)] = _header(member, entry.file_size)
-    return found
-
-
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike, noun: str, remedy: str) -> Iterator[tuple[BinaryIO, int]]:
   """Yields the file and its size; errors in the block become one UserError."""
@@ -74,7 +62,7 @@ def _opened(path: str | os.PathLike, noun: str, remedy: str) -> Iterator[tuple[B
     try:
       yield file, os.fstat(file.fileno()).st_size
     except _DAMAGE as error:
-      raise UserError(f"{path} is no {noun} of numpy arrays, or is damaged ({one_line(error)}): {remedy}") from None
+      raise UserError(f"{path} is not a {noun} of numpy arrays, or is damaged ({one_line(error)}): {remedy}") from None
 
 
 def _checked(archive: zipfile.ZipFile, size: int, names: Collection[str] | None) -> list[zipfile.ZipInfo]:

@@ -119,7 +119,7 @@ def strict_json(text: str | bytes, nan: bool = False) -> Any:
 
   def constant(name: str) -> float:
     if not nan:
-      raise ValueError(f"{name} is no number")
+      raise ValueError(f"{name} is not a number")
     return float(name)
 
   try:

@@ -81,7 +81,7 @@ def read_list(folder: Path) -> dict[str, Any] | None:
   except (OSError, RecursionError) as error:
     raise ValueError(str(error)) from error
   if not isinstance(found, dict) or found.get("format") != FORMAT or type(found.get("whole")) is not bool:
-    raise ValueError(f"{LIST} is no list of files")
+    raise ValueError(f"{LIST} is not a list of files")
   files = found.get("files")
   if (
     not isinstance(found.get("kind"), str)
@@ -91,7 +91,7 @@ def read_list(folder: Path) -> dict[str, Any] | None:
       for facts in files.values()
     )
   ):
-    raise ValueError(f"{LIST} is no list of files")
+    raise ValueError(f"{LIST} is not a list of files")
   return found
 
 

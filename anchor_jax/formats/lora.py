@@ -37,7 +37,7 @@ class Adapters:
 
   Attributes:
     tree: {network: {... layer: {down, up}}}, to be merged with scale 1; see models/lora.py.
-    null_context: [N D], where it was trained.
+    null_context: [N D], if it was trained.
     base_hash: `weights_hash` of the networks that they change.
     step: optimizer steps they were trained for.
   """
@@ -79,7 +79,7 @@ def load_adapters(file: Path) -> Adapters:
     side = "down" if name.endswith(_DOWN) else "up" if name.endswith(_UP) else None
     layer = tuple(re.sub(r"\.(\d+)", r"_\1", name.removesuffix(_DOWN).removesuffix(_UP)).split("."))
     if side is None or layer[0] not in ("unet", "controlnet") or value.ndim not in (2, 4):
-      raise UserError(f"{file} holds {name!r}, which is no adapter: write the file with anchor_jax.convert lora")
+      raise UserError(f"{file} holds {name!r}, which is not an adapter: write the file with anchor_jax.convert lora")
     value = names.from_torch(("kernel",), value)
     flat[*layer, side] = value.reshape(value.shape[-2:]) if side == "up" else value
   incomplete = [path for path in flat if (*path[:-1], "up" if path[-1] == "down" else "down") not in flat]
@@ -173,7 +173,7 @@ def read_lora(file: Path, tensors: Mapping[str, Tensor]) -> Changes:
       raise UserError(f"{file} holds half of the adapter of {network}.{module}; fetch it again")
     flat = len(down.shape) in (2, 4) and down.shape[0] > 0 and len(up.shape) in (2, 4) and up.shape[2:] in ((), (1, 1))
     if not flat or up.shape[1] != down.shape[0] or (isinstance(alpha, Tensor) and math.prod(alpha.shape) != 1):
-      raise UserError(f"{file} holds factors for {network}.{module} that do not go together; fetch it again")
+      raise UserError(f"{file} holds factors for {network}.{module} that do not match; fetch it again")
     changes.setdefault(network, {})[module] = LayerChange(down, up, alpha)
   return changes
 
@@ -193,8 +193,8 @@ def _parsed(file: Path, name: str) -> tuple[tuple[str, str], str]:
       module = f"text_model.{module.removeprefix('text_model.')}"
     return (network, re.sub(r"\.to_out$", ".to_out.0", module)), _SIDES[side]
   raise UserError(
-    f"{file} holds {one_line(name, 80)!r}, which is no plain low-rank adapter (LoRA) of a layer of Stable Diffusion 1"
-    " or 2: merge such files with the program that made them"
+    f"{file} holds {one_line(name, 80)!r}, which is not a plain low-rank adapter (LoRA) of a layer of Stable Diffusion"
+    " 1 or 2: merge such files with the program that made them"
   )
 
 

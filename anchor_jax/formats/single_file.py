@@ -59,7 +59,7 @@ def open_tensors(file: Path) -> dict[str, Tensor]:
   file = regular_file(file, "file")
   refuse_pickled(file, file.with_suffix(".safetensors"))
   if file.suffix != ".safetensors":
-    raise UserError(f"{file} is no .safetensors: give one, or a folder that diffusers or transformers wrote")
+    raise UserError(f"{file} is not a .safetensors: give one, or a folder that diffusers or transformers wrote")
   return read_safetensors(file)
 
 

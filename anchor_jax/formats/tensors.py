@@ -139,7 +139,7 @@ def _shards(index: Path) -> list[Path]:
   try:
     names = sorted(set(read_json(index, remedy="fetch it again")["weight_map"].values()))
   except (KeyError, AttributeError, TypeError) as error:
-    raise UserError(f"{index} is no index of shards ({error}); fetch it again") from None
+    raise UserError(f"{index} is not an index of shards ({error}); fetch it again") from None
   shards = [index.parent / Path(str(name)).name for name in names]
   missing = [shard.name for shard in shards if not shard.exists()]
   if missing:
@@ -191,7 +191,7 @@ def _get(file: Path, name: str, checksum: str | None) -> NdArray:
   except (SafetensorError, OSError) as error:
     raise UserError(f"{file} is damaged ({error}); fetch it again") from None
   if checksum is not None and _checksum(name, array) != checksum:
-    raise UserError(f"{file} is damaged ({name} is not as it was written); copy or make it again")
+    raise UserError(f"{file} is damaged ({name} is not as it was written); copy or write it again")
   return array
 
 

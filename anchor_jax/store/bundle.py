@@ -53,8 +53,8 @@ def write_bundle(
   """Writes a bundle beside `folder`, and renames it once it is complete.
 
   Args:
-    folder: created, or replaced where it holds a bundle already.
-    parts: "body", and "head" where there is one.
+    folder: created, or replaced if it holds a bundle.
+    parts: "body", and optionally "head".
     platforms: some of `PLATFORMS`; each program runs on all of them.
     pose_channels: the look-up of the body's pose channels; None if its pose branch takes the pose render only. The
       head's pose branch takes a crop of these channels, so it has no look-up.

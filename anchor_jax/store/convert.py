@@ -106,7 +106,7 @@ def from_diffusers(
     merge_lora(models, read_lora(file, open_tensors(file)), strength, file)
   if image_encoder is not None:
     if image_encoder.is_file():
-      raise UserError(f"{image_encoder} is a file: give CLIP's folder, whose config.json has its sizes")
+      raise UserError(f"{image_encoder} is a file: give CLIP's folder, which has its sizes in config.json")
     config = load_network_config(image_encoder, ROLES["image_encoder"].config)
     models.models[ModelPlace(SHARED, "image_encoder")] = StoredModel(config, load_tensors(image_encoder, config))
   if controlnet is not None:
@@ -158,7 +158,7 @@ def to_diffusers(
     return from_diffusers(source, target, make_controlnet=False, dtype=dtype)
   _check(source, target, Path(base) if base else None)
   choice, trained = CheckpointChoice(weights == "ema", step, base), parts_in(source)
-  # A lone autoencoder is converted too; beside a body it is the one that the body was trained with.
+  # A workdir may hold only an autoencoder; beside a body, it is the one that the body was trained with.
   parts = {part: read_part(source, part, choice) for part in trained if part in PERSON_PARTS or len(trained) == 1}
   models = ModelFolder.of_parts(
     {

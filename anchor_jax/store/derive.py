@@ -27,8 +27,8 @@ def add_derived_models(
 ) -> None:
   """Adds the pose branches, head UNet and null contexts that can be derived from the models of a folder.
 
-  A null context is computed where there are a text encoder and an image encoder, and no null context. Training starts
-  from a random one if the image encoder gives more tokens (CLIP ViT-L/14: 257) than the text encoder has positions.
+  A null context is computed from a text encoder for a folder with an image encoder and none. If the image encoder gives
+  more tokens (CLIP ViT-L/14: 257) than the text encoder has positions, training starts from a random null context.
 
   Args:
     folder: changed in place.
@@ -43,7 +43,7 @@ def add_derived_models(
   if make_head and ModelPlace("head", "unet") not in models:
     body = folder.find("body", "unet")
     if body is None:
-      raise UserError("there is no UNet to make a head UNet from")
+      raise UserError("there is no UNet to derive a head UNet from")
     assert isinstance(body.config, UNetConfig)
     models[ModelPlace("head", "unet")] = StoredModel(*head_unet_from_unet(body.config, dict(body.tensors)))
   for part in (SHARED, *PERSON_PARTS):

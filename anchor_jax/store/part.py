@@ -19,23 +19,22 @@ from anchor_jax.texture.channels import PoseChannels, make_pose_channels
 from anchor_jax.texture.stored import Texture
 
 _CAST = ("kernel", "taps")  # parameters that layers multiply by in their compute type
-_DEFAULT_SIZE = 512  # pixels, where the autoencoder does not say what it was trained with
+_DEFAULT_SIZE = 512  # pixels, for autoencoders without a sample size
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A trained part of a person: everything that sampling needs.
+  """A trained part of a person, with all that sampling needs.
 
   Attributes:
     config: the settings it was trained with. For diffusers models, which have none, the defaults with the sizes found,
       and data.appearance by the number of channels that the pose branch takes.
     networks: modules of config.model's sizes.
     weights: parameters by network, on the host, numpy, float32; adapters are merged in.
-    step: optimizer steps of the training; 0 where unknown.
-    reference_image: the reference image saved by training, as large as the part's pictures; None where the weights come
+    step: optimizer steps of the training; 0 if unknown.
+    reference_image: the reference image saved by training, as large as the part's pictures; None if the weights come
       without a person.
-    texture: the texture of the person, where config.data.appearance needs it; None where the weights come
-      without a person.
+    texture: the texture of the person, if config.data.appearance needs it; None if the weights come without a person.
   """
 
   config: RunConfig
@@ -107,7 +106,7 @@ class Part:
     return self._sharing_placed(networks=dataclasses.replace(self.networks, model=model))
 
   def sampler(self, mesh: Any = None) -> Sampler:
-    """The sampler of its settings. Raises UserError where one of them is unknown or out of range."""
+    """Returns the sampler of its settings. Raises UserError if one of them is unknown or out of range."""
     return Sampler.of(self.sample, self.networks.model.schedule, mesh)
 
   def with_sampling(self, **changes: Any) -> "Part":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.files.arrays import array_shapes, read_arrays
+from anchor_jax.files.arrays import read_arrays
 from tests.helpers.strange import strange_files
 
 
@@ -35,7 +35,6 @@ def test_arrays_of_all_numpy_formats_are_read(tmp_path):
     assert found.keys() == arrays.keys() and read_arrays(path, names=("b", "x")).keys() == {"b"}
     for name, array in arrays.items():
       np.testing.assert_array_equal(found[name], array)
-    assert array_shapes(path)["a"] == ((2, 3), np.float32)
   np.save(tmp_path / "one.npy", arrays["d"])
   np.testing.assert_array_equal(read_arrays(tmp_path / "one.npy")[""], arrays["a"])
 
@@ -68,9 +67,8 @@ def test_claimed_sizes_are_not_allocated(tmp_path, name):
     np.savez(path, a=np.array([{}], object))
   tracemalloc.start()
   try:
-    for read in (read_arrays, array_shapes) if name.endswith("z") else (read_arrays,):
-      with pytest.raises(UserError, match=rf"{name} is no model of numpy arrays, or is damaged .*: fetch it again$"):
-        read(path, "model", "fetch it again")
+    with pytest.raises(UserError, match=rf"{name} is not a model of numpy arrays, or is damaged .*: fetch it again$"):
+      read_arrays(path, "model", "fetch it again")
     assert tracemalloc.get_traced_memory()[1] < 2**25
   finally:
     tracemalloc.stop()

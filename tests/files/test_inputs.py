@@ -43,8 +43,8 @@ def test_too_large_files_are_not_read(tmp_path):
   [
     ("", "Expecting value"),
     ("{", ""),
-    ("[NaN]", "NaN is no number"),
-    ("[-Infinity]", "-Infinity is no number"),
+    ("[NaN]", "NaN is not a number"),
+    ("[-Infinity]", "-Infinity is not a number"),
     ("[1e999]", "1e999 is too large"),
     ("[" * 100_000, ""),
     (b"\xff\xfe\x00", ""),

@@ -27,8 +27,8 @@ def test_saved_adapters_are_loaded(tmp_path):
     (GOOD, "9" * 4000, "no adapters that can be read"),
     ({}, "1", "no adapters that can be read"),
     ({DOWN: GOOD[DOWN]}, "1", "half of the adapter"),
-    ({**GOOD, DOWN: np.ones((2, 3, 1), np.float32)}, "1", "which is no adapter"),
-    ({**GOOD, "vae.a.lora_A.weight": GOOD[DOWN]}, "1", "which is no adapter"),
+    ({**GOOD, DOWN: np.ones((2, 3, 1), np.float32)}, "1", "which is not an adapter"),
+    ({**GOOD, "vae.a.lora_A.weight": GOOD[DOWN]}, "1", "which is not an adapter"),
     ({**GOOD, "null_context": np.ones(3, np.float32)}, "1", r"null_context of shape \[3\]"),
   ],
 )

@@ -160,10 +160,10 @@ DOWN, UP = {f"{FLAT}.lora_down.weight": np.ones((4, 64), "f4")}, {f"{FLAT}.lora_
   ("tensors", "reason"),
   [
     (DOWN, "half of the adapter of unet.mid_block"),
-    (DOWN | {f"{FLAT}.lora_up.weight": np.ones((64, 5), "f4")}, "do not go together"),
-    (DOWN | UP | {f"{FLAT}.alpha": np.ones(2, "f4")}, "do not go together"),
+    (DOWN | {f"{FLAT}.lora_up.weight": np.ones((64, 5), "f4")}, "do not match"),
+    (DOWN | UP | {f"{FLAT}.alpha": np.ones(2, "f4")}, "do not match"),
     (DOWN | UP | {f"{FLAT}.alpha": np.array(np.nan, "f4")}, "the alpha nan"),
-    (DOWN | UP | {f"{FLAT}.dora_scale": np.ones(4, "f4")}, "dora_scale'.*no plain low-rank adapter"),
+    (DOWN | UP | {f"{FLAT}.dora_scale": np.ones(4, "f4")}, "dora_scale'.*not a plain low-rank adapter"),
     (DOWN | UP | {f"{FLAT}.lora_mid.weight": np.ones((4, 4), "f4")}, "lora_mid"),
     (DOWN | UP | {"lora_unet_input_blocks_1_1_proj_in.alpha": np.ones((), "f4")}, "input_blocks"),
     ({"lora_te1_text_model_x.lora_down.weight": np.ones((4, 4), "f4")}, "lora_te1"),

@@ -251,7 +251,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"weights_only=True.*model\.safetensors"):
       convert.from_diffusers(tmp_path / name, tmp_path / "out")
   (tmp_path / "model.gguf").write_bytes(b"GGUF")
-  with pytest.raises(UserError, match=r"is no \.safetensors"):
+  with pytest.raises(UserError, match=r"is not a \.safetensors"):
     convert.from_diffusers(tmp_path / "model.gguf", tmp_path / "out")
   with pytest.raises(UserError, match=r"no file .*none\.safetensors"):
     convert.from_diffusers(tmp_path / "none.safetensors", tmp_path / "out")

@@ -140,7 +140,7 @@ HOSTILE = {
   "a pipe": (lambda folder: make_pipe(folder, "landmarks.npz"), "landmarks.npz is a pipe"),
   "a pipe of facts": (lambda folder: make_pipe(folder, "sidecar.json"), "sidecar.json is a pipe"),
   "a pipe of poses": (lambda folder: make_pipe(folder, "pose.mkv"), "pose.mkv is a pipe"),
-  "not a number": (_facts(lambda facts: facts | {"fps": float("nan")}), "NaN is no number"),
+  "not a number": (_facts(lambda facts: facts | {"fps": float("nan")}), "NaN is not a number"),
   "no zip": (lambda folder: (folder / "landmarks.npz").write_bytes(b"nonsense"), "landmarks.npz .*damaged"),
   "a folder": (
     lambda folder: ((folder / "landmarks.npz").unlink(), (folder / "landmarks.npz").mkdir()),
