@@ -158,7 +158,7 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int, rec
   from anchor_jax.diffusion.solvers import make_solver
   from anchor_jax.diffusion.windows import WindowRule, plan_group
   from anchor_jax.models.networks import Networks
-  from anchor_jax.training.aot import topology_devices
+  from anchor_jax.training.compiling import topology_devices
 
   devices = topology_devices(topology)
   if windows * frames != len(devices):

@@ -6,7 +6,7 @@ Example:
 The checkpoint is a --workdir of training, a folder of adapters or of diffusers models, or "studio", the shipped weights
 (with --appearance). The motion is a prepared folder, or a video: its poses come from its sidecar or else from the
 landmark model, and its sound is kept. --appearance is a picture of the person, or a prepared folder, and replaces the
-reference kept from training. A prepared folder also shows networks that can see it (config.data.appearance) texture and
+reference kept from training. A prepared folder also gives networks that take it (config.data.pose_channels) texture and
 room: other clothes, or a person straight after `prepare` (--checkpoint=studio). SMPL-X parameters as SHOW and TalkSHOW
 write them (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL.npz (docs/motions.md).
 

@@ -1,15 +1,15 @@
 """Trains one part (vae, body or head) of a workdir.
 
-Example, the two parts of one person, starting from the weights that come with the package:
+Example: both parts of one person, starting from the weights that come with the package:
   python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=runs/ana --config.data.path=data/ana
   python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
-Started again with the same flags, it continues from the newest checkpoint; docs/restart.md says which settings may
-change then. Any setting of the config can be given as --config.key=value (for example --config.steps=50
+The same command again continues from the newest checkpoint; docs/restart.md lists the settings that may change then.
+Any setting of the config can be given as --config.key=value (for example --config.steps=50
 --config.optimizer.learning_rate=1e-4).
 """
 
-# Reader processes import this module again: JAX and all that needs it is imported where it is used.
+# Reader processes import this module again: JAX, and what needs it, is imported inside functions.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,29 +26,29 @@ Flags:
   --config=FILE.py[:ARGUMENT]
   --workdir=DIR
   --config.key=value
-  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX can't find)
+  --coordinator=HOST:PORT --processes=COUNT --process=INDEX   (several processes that JAX doesn't detect)
   --profile   (trace three steps, for TensorBoard's profiler)
-  --aot=v5e:4x4   (train nothing: compile the step for a TPU pod, and say whether it fits; needs the tpu extra,
-                   and a --config.data.batch_size that the chips can share)"""
+  --aot=v5e:4x4   (no training: compile the step for a TPU pod and report whether it fits; needs the tpu extra,
+                   and a --config.data.batch_size that divides over the chips)"""
 
 
 def train(
   config: "RunConfig", workdir: str | Path, devices: Sequence[Any] | None = None, profile: bool = False
 ) -> dict[str, float]:
-  """Trains config.part in WORKDIR/PART, from its newest checkpoint if there is one; returns the last logged metrics.
+  """Trains config.part in WORKDIR/PART, from its newest checkpoint if any, and returns the last logged metrics.
 
   Args:
-    config: all settings, as of `config_files.load_config`.
+    config: all settings, for example from `load_config`.
     workdir: the person's folder.
-    devices: devices of the mesh; by default all.
+    devices: devices of the mesh; all by default.
     profile: whether to write a profiler trace of three steps to WORKDIR/PART/profile.
 
   Raises:
-    UserError: settings, data, weights or checkpoints do not fit together or into memory, the loss is not finite
-      for config.max_skipped steps, or another run trains this part.
-    Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
+    UserError: settings, data, weights or checkpoints do not fit together or into memory, the loss was not finite for
+      config.max_skipped steps, or another run is training this part.
+    StoppedBySignal: SIGTERM or Ctrl-C arrived; all steps up to then are saved.
   """
-  from anchor_jax.training.lock import only_run_in
+  from anchor_jax.training.checkpoint import only_run_in
   from anchor_jax.training.loop import train_part
 
   with only_run_in(Path(workdir) / config.part):
@@ -62,20 +62,33 @@ def main() -> None:
     say(f"{__doc__}{_FLAGS}")
     return
   from absl import flags
-  from ml_collections import config_flags
+  from ml_collections import ConfigDict, config_flags
 
   from anchor_jax.config.find import with_found_config
+  from anchor_jax.config.renamed import renamed_flags, with_current_names
   from anchor_jax.config.run import run_config
 
-  config_file = config_flags.DEFINE_config_file("config", None, "Config file, FILE.py or FILE.py:ARGUMENT.")
+  class ConfigFile(config_flags.ConfigFileFlagParser):
+    def parse(self, path):
+      values = super().parse(path)
+      current = with_current_names(values)
+      return values if current is values else ConfigDict(current).lock()
+
+  arguments = renamed_flags(sys.argv)
+  config_file = config_flags.DEFINE_config_file(
+    "config", None, "Config file, FILE.py or FILE.py:ARGUMENT.", sys_argv=arguments
+  )
+  flags.FLAGS["config"].parser = ConfigFile("config")
   workdir = flags.DEFINE_string("workdir", None, "Folder of the person: checkpoints and reports go to WORKDIR/PART.")
-  coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX can't find it by itself.")
+  coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if JAX doesn't detect it.")
   processes = flags.DEFINE_integer("processes", None, "Number of processes.")
   process = flags.DEFINE_integer("process", None, "Number of this process, from 0.")
-  topology = flags.DEFINE_string("aot", None, "TPU topology, as v5e:4x4: compile the step for it and say if it fits.")
+  topology = flags.DEFINE_string(
+    "aot", None, "TPU topology such as v5e:4x4: compile the step for it and report whether it fits."
+  )
   profile = flags.DEFINE_bool("profile", False, "Trace three steps into WORKDIR/PART/profile.")
   try:
-    rest = flags.FLAGS(with_found_config(sys.argv))[1:]
+    rest = flags.FLAGS(with_found_config(arguments))[1:]
     config = run_config(config_file.value) if config_file.value else None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
     message = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
@@ -83,7 +96,7 @@ def main() -> None:
   if rest or config is None or not (workdir.value or topology.value):
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")
   if topology.value or not workdir.value:
-    from anchor_jax.training.aot import print_fit
+    from anchor_jax.training.compiling import print_fit
 
     sys.exit(0 if print_fit(topology.value or "", config) else 1)
   _train_and_report(config, Path(workdir.value), (coordinator.value, processes.value, process.value), profile.value)
@@ -95,7 +108,7 @@ def _train_and_report(
   from anchor_jax.files.outputs import prepare_parent
   from anchor_jax.store.restart import read_started_run
 
-  # Before the seconds that importing JAX takes.
+  # Checked first: importing JAX takes seconds.
   prepare_parent(workdir / config.part / "checkpoints")
   if (begun := read_started_run(workdir / config.part)) is not None:
     begun.check_settings(config)
@@ -105,7 +118,7 @@ def _train_and_report(
   from anchor_jax.core.process_errors import end_together
 
   runtime.enable_compilation_cache()
-  # Weights are replicated over data, the default mesh: a copy on each device, which a network for CPUs can afford.
+  # The default mesh replicates weights on every device, which networks small enough for a CPU can afford.
   if config.mesh == MeshConfig() and processes == (None, None, None):
     runtime.divide_cpu(config.steps, config.data.batch_size, config.optimizer.accumulate)
   runtime.initialize_distributed(*processes)

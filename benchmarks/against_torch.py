@@ -49,7 +49,7 @@ _PRODUCT = 2048  # side of the matrices whose product tells what the machine can
 
 def body(times: int) -> tuple[Networks, PyTree]:
   """The shipped body, or one `times` as wide with random weights, none of them zero."""
-  networks, weights = initial_weights(RunConfig(init="studio", data=DataConfig(appearance="full")))
+  networks, weights = initial_weights(RunConfig(init="studio", data=DataConfig(pose_channels="full")))
   if times == 1:
     return networks, weights
   model = networks.model

@@ -31,7 +31,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       last_step=0.5,
       sharpness=1.0,
       model=ModelConfig(refiner=RefinerConfig(scale=2)),
-      data=DataConfig(batch_size=8, in_memory=True, cache=True, validation=32, appearance="full"),
+      data=DataConfig(batch_size=8, in_memory=True, cache=True, validation=32, pose_channels="full"),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=SampleConfig("dpm++2m", steps=1, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0),
     )

@@ -46,7 +46,7 @@ def get_config(part: str = "head") -> ml_collections.ConfigDict:
         in_memory=True,
         cache=True,
         validation=32,
-        appearance="full" if part == "body" else "",
+        pose_channels="full" if part == "body" else "",
       ),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=head if part == "head" else body,

@@ -10,8 +10,8 @@ With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in
 
 The body also sees the person's texture, key frames of the film and the empty room, looked up for each pose, and its
 refiner paints details from them; runs/ana/body/appearance.safetensors keeps them. The film must have been prepared by
-version 0.2 or later, which writes surface maps; --config.data.appearance="" goes without, and
---config.data.appearance=full lets the head see its crop of them too.
+version 0.2 or later, which writes surface maps; --config.data.pose_channels="" goes without, and
+--config.data.pose_channels=full lets the head see its crop of them too.
 """
 
 import ml_collections
@@ -43,7 +43,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
         in_memory=True,
         cache=True,
         validation=32,
-        appearance="full" if part == "body" else "",
+        pose_channels="full" if part == "body" else "",
       ),
       optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_steps=10, ema=0.95),
       sample=head if part == "head" else body,

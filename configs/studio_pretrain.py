@@ -92,7 +92,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
         crop=64,
         in_memory=True,
         cache=part == "head",
-        appearance="full" if part == "body" else "",
+        pose_channels="full" if part == "body" else "",
       ),
       optimizer=OptimizerConfig(
         learning_rate=1e-3 if part == "vae" else 5e-4,

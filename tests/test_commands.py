@@ -130,9 +130,19 @@ def test_a_mistake_is_one_line(command, arguments, told, tmp_path, capsys):
     (["--config=CONFIGS/studio_finetune.py:body", "--wrkdir=OUT"], "Did you mean: workdir"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--process=1"], "all three or none"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.data.path=OUT/x"], "no prepared folder"),
+    (
+      ["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.data.appearance=x"],
+      "pose_channels is 'x'",
+    ),
+    (["--config=OUT/old.py", "--workdir=OUT", "--config.data.appearance=x"], "pose_channels is 'x'"),
+    (["--config=OUT/old.py", "--workdir=OUT", "--config.data.pose_channels=x"], "pose_channels is 'x'"),
+    (["--config=OUT/old.py", "--workdir=OUT"], "pose_channels is 'y'"),
   ],
 )
 def test_a_mistake_in_training_is_one_line(arguments, told, tmp_path, capfd, fresh_flags):
+  (tmp_path / "old.py").write_text(
+    "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'data': {'appearance': 'y'}})\n"
+  )
   configs = pathlib.Path(__file__).resolve().parents[1] / "configs"
   filled = [argument.replace("OUT", str(tmp_path)).replace("CONFIGS", str(configs)) for argument in arguments]
   assert run("train", *filled) == 2

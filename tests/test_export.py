@@ -232,7 +232,10 @@ def test_a_bundle_uses_the_film_that_it_was_exported_with(tmp_path):
   rng, model = np.random.default_rng(0), tiny_model()
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
-  networks, config = Networks(model), RunConfig("body", model=model, sample=SAMPLE, data=DataConfig(appearance="full"))
+  networks, config = (
+    Networks(model),
+    RunConfig("body", model=model, sample=SAMPLE, data=DataConfig(pose_channels="full")),
+  )
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
   anyone = Person(Part(config, networks, weights, 1, None), None)

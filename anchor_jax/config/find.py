@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from anchor_jax.config.renamed import renamed_changes
 from anchor_jax.config.run import RunConfig, run_config, to_plain
 from anchor_jax.core.errors import UserError, suggestion
 
@@ -70,7 +71,7 @@ def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
 def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
   """The settings with some replaced, by dotted name. Raises UserError for an unknown name or a value out of range."""
   values = to_plain(config)
-  for name, value in changes.items():
+  for name, value in renamed_changes(changes).items():
     *groups, last = name.split(".")
     group = values
     for key in groups:

@@ -13,6 +13,7 @@ import ml_collections
 
 from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.config.pixels import RefinerConfig
+from anchor_jax.config.renamed import accepts_old_names, with_current_names
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.values import SettingError, check, check_choice, check_counts, check_names, from_values
 
@@ -25,7 +26,7 @@ TAILS = ("ragged", "moved_back", "loop")
 TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refiner", "lora")
 WINDOW_WEIGHTS = ("uniform", "tapered")
 # What the pose branch can take beside the pose render; see texture/channels.py.
-APPEARANCES = ("", "coordinates", "atlas", "full")
+POSE_CHANNELS = ("", "coordinates", "atlas", "full")
 
 # The largest of these still leave float32 room for what they are multiplied with; the smallest are not rounded to 0.
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 1e-30 <= value <= 1e6, "above 0, between 1e-30 and 1e6")
@@ -71,6 +72,7 @@ class ModelConfig:
     return self.vae.stride * self.scale
 
 
+@accepts_old_names(appearance="pose_channels")
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """What a run reads.
@@ -101,7 +103,7 @@ class DataConfig:
   in_memory: bool = False
   cache: bool = False
   workers: int = 0
-  appearance: str = ""
+  pose_channels: str = ""
 
   def __post_init__(self) -> None:
     check_counts(self, "batch_size", 1, 2**20)
@@ -109,7 +111,7 @@ class DataConfig:
     check_counts(self, "clip_frames", 1, 2**12)
     check_counts(self, "validation", 0)
     check_counts(self, "workers", 0, 1024)
-    check(self, "appearance", lambda name: name in APPEARANCES, 'empty, "coordinates", "atlas" or "full"')
+    check(self, "pose_channels", lambda name: name in POSE_CHANNELS, 'empty, "coordinates", "atlas" or "full"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +266,7 @@ class RunConfig:
       shifted, each group of looked-up channels.
     condition_jitter: pixels by which such a group is shifted at most.
     detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
-      needs data.appearance, since surface maps tell where they are.
+      needs data.pose_channels, since surface maps tell where they are.
     last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
     zero_snr: whether the networks are to predict velocities on a noise schedule that ends at pure noise, as few steps
       need it, whatever the schedule of `init` is. Those of Stable Diffusion 1.5, which predict noise, must learn that.
@@ -326,8 +328,10 @@ class RunConfig:
     self._check_objective()
     if self.part == "vae" and (self.pixels or self.zero_snr):
       raise SettingError("pixels, zero_snr", "are for body and head: leave them out for the autoencoder")
-    if self.data.appearance and self.part == "vae":
-      raise SettingError("data.appearance", f"is {self.data.appearance!r}: the autoencoder takes none, leave it empty")
+    if self.data.pose_channels and self.part == "vae":
+      raise SettingError(
+        "data.pose_channels", f"is {self.data.pose_channels!r}: the autoencoder has none, leave it empty"
+      )
 
   def _check_objective(self) -> None:
     ends_at_noise = self.zero_snr or self.model.schedule.rescale_betas_zero_snr
@@ -371,5 +375,9 @@ def to_plain(settings: Any) -> dict[str, Any]:
 
 
 def run_config(values: Any) -> RunConfig:
-  """The frozen settings of a ConfigDict or of plain dictionaries. Raises UserError for what RunConfig doesn't know."""
-  return from_values(RunConfig, values, "config")
+  """The frozen settings in a ConfigDict or in plain dictionaries; old names are accepted (config/renamed.py).
+
+  Raises:
+    UserError: an unknown setting, or a value out of range.
+  """
+  return from_values(RunConfig, with_current_names(values), "config")

@@ -192,7 +192,7 @@ def _earlier(folder: Path) -> set[str]:
 
 _FILES = {"meta.json", "dataset_info.json", "features.json", "preview.png", "report.html", "appearance.png"}
 _APPEARANCE = r"appearance(_[0-9]+)?\.safetensors"
-# What a prepared folder is replaced with; training keeps encoded records in it (training/encode.py).
+# What a prepared folder is replaced with; training keeps encoded records in it (training/precompute.py).
 PREPARED = FolderKind(
   "prepared", _earlier, r"(cache|conditions)-[0-9a-f]{16}/([a-z_]+-)?[0-9]{5}(\.partial-[0-9a-f]+)?\.(npy|json)"
 )

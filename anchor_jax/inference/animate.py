@@ -102,7 +102,7 @@ def _with_motion(
 
 def placed_pose_channels(part: Part, reference: Reference | None, mesh: Any = None) -> PoseChannels:
   """The look-up of a part's pose channels, replicated on a mesh: from the film of a reference, else the part's own."""
-  kind = part.config.data.appearance
+  kind = part.config.data.pose_channels
   if reference is None or reference.gather is None or not needs_texture(kind):
     return part.placed_pose_channels(mesh)
   pose_channels = make_pose_channels(kind, reference.texture)

@@ -31,7 +31,7 @@ class Backdrop:
     if texture is None or not texture.plate_coverage.any():
       raise UserError(
         "--background needs the background plate of the person's film: give its prepared folder as --appearance, or"
-        " train with config.data.appearance"
+        " train with config.data.pose_channels"
       )
     self._name, self._number, self._pictures = name, start, None
     self._plate, self._known = texture.plate, texture.plate_coverage > 0

@@ -43,7 +43,7 @@ class Person:
   def measures(self) -> BodyMeasures | None:
     """The person's body measures, with which `read_motion` retargets another person's motion.
 
-    They come from the prepared folder of the training, with the texture (config.data.appearance); None if unknown.
+    They come from the prepared folder of the training, with the texture (config.data.pose_channels); None if unknown.
     """
     return None if self.body.texture is None else self.body.texture.measures
 
@@ -62,7 +62,7 @@ class Person:
       motion: the motion to follow.
       appearance: replaces the reference saved in training: a picture of any size (its central square is used), a
         prepared folder, or a `Reference` from `read_reference`. The head uses the reference's face crop; if the face's
-        position is unknown, it keeps its own reference. For a person trained with config.data.appearance, a prepared
+        position is unknown, it keeps its own reference. For a person trained with config.data.pose_channels, a prepared
         folder also replaces the texture; with a picture the texture from training stays, or is missing if there is
         none, as for "studio".
       seed: of the noise, 0 to 2**63 - 1.
@@ -154,7 +154,7 @@ class Person:
     for name, picture in given.items():
       if name in parts and picture is not None:
         parts[name] = dataclasses.replace(parts[name], reference_image=square(picture, parts[name].size))
-    if self.body.config.data.appearance:
+    if self.body.config.data.pose_channels:
       pose_channels = placed_pose_channels(self.body, reference)
       if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != self.size:
         raise UserError(

@@ -29,7 +29,7 @@ class Reference:
     face: aligned face crop (`body.face_crop`) for the head; None if the face's position is unknown. The head then uses
       the reference it was trained with.
     gather: for a film, returns the person's texture (from the file that `prepare` stored, else gathered in seconds per
-      minute of film), or None if it is unknown. Without it, a person trained with config.data.appearance keeps the
+      minute of film), or None if it is unknown. Without it, a person trained with config.data.pose_channels keeps the
       texture from training.
     measures: for a film, the body measures, if known.
   """

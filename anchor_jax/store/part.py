@@ -28,13 +28,13 @@ class Part:
 
   Attributes:
     config: the settings it was trained with. For diffusers models, which have none, the defaults with the sizes found,
-      and data.appearance by the number of channels that the pose branch takes.
+      and data.pose_channels by the number of channels that the pose branch takes.
     networks: modules of config.model's sizes.
     weights: parameters by network, on the host, numpy, float32; adapters are merged in.
     step: optimizer steps of the training; 0 if unknown.
     reference_image: the reference image saved by training, as large as the part's pictures; None if the weights come
       without a person.
-    texture: the texture of the person, if config.data.appearance needs it; None if the weights come without a person.
+    texture: the texture of the person, if config.data.pose_channels needs it; None if the weights come without a person.
   """
 
   config: RunConfig
@@ -81,7 +81,7 @@ class Part:
     """The look-up of the pose channels from the part's own texture, replicated; placed once per mesh, then reused."""
     key = "pose_channels", mesh
     if key not in self._placed:
-      pose_channels = make_pose_channels(self.config.data.appearance, self.texture)
+      pose_channels = make_pose_channels(self.config.data.pose_channels, self.texture)
       self._placed[key] = jax.device_put(pose_channels, None if mesh is None else sharding.replicated(mesh))
     return self._placed[key]
 

@@ -58,7 +58,7 @@ TABLE = (
   RestartRule("zero_snr last_step snr_gamma detail_weight pixels refined sharpness", False, "the loss"),
   RestartRule("condition_dropout condition_jitter", False, "the loss"),
   RestartRule(
-    "data.batch_size data.crop data.clip_frames data.validation data.cache data.appearance", False, "the examples"
+    "data.batch_size data.crop data.clip_frames data.validation data.cache data.pose_channels", False, "the examples"
   ),
   RestartRule("optimizer", False, "the optimizer, whose state is restored"),
 )

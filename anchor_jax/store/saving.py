@@ -76,7 +76,7 @@ def write_adapters(
   stored = Adapters(scaled, trained.get("null_context"), weights_hash(frozen), step)
   save_adapters(target / part / LORA_FILE, stored, dtype)
   write_settings(target / part, config)
-  for name in (REFERENCE_IMAGE, *(TEXTURE,) * needs_texture(config.data.appearance)):
+  for name in (REFERENCE_IMAGE, *(TEXTURE,) * needs_texture(config.data.pose_channels)):
     if not (workdir / part / name).exists():
       raise UserError(f"{workdir / part / name} is missing: train this part again")
     shutil.copyfile(workdir / part / name, target / part / name)

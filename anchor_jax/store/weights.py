@@ -113,7 +113,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
 
   Raises:
     UserError: config.init is not a folder, holds nothing for this part, or holds a pose branch that does not fit
-      config.data.appearance.
+      config.data.pose_channels.
   """
   sizes, weights = {}, {}
   if config.init:
@@ -132,7 +132,7 @@ def initial_weights(config: RunConfig) -> tuple[Networks, PyTree]:
   check_model(model, config.part)
   if "controlnet" in weights:
     channels = weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2]
-    shared = shared_channels(config.data.appearance, channels)
+    shared = shared_channels(config.data.pose_channels, channels)
     if shared is not None and shared < model.controlnet.conditioning_channels:
       _check_new_channels(config, kind_of(channels) or "")
     weights["controlnet"] = fit_stem(weights["controlnet"], model.controlnet.conditioning_channels, shared)
@@ -162,16 +162,16 @@ def ends_at_noise(schedule: ScheduleConfig) -> ScheduleConfig:
 
 
 def with_pose_channels(config: RunConfig) -> ModelConfig:
-  """Returns the sizes, with the number of input channels of the pose branch that config.data.appearance needs.
+  """Returns the sizes, with the number of input channels of the pose branch that config.data.pose_channels needs.
 
   Raises:
     UserError: the pose branch was trained with other channels.
   """
-  kind, branch = config.data.appearance, config.model.controlnet
+  kind, branch = config.data.pose_channels, config.model.controlnet
   if shared_channels(kind, branch.conditioning_channels) is None:
     raise UserError(
       f"the pose branch that training starts from takes {branch.conditioning_channels} channels, which no value of"
-      f' config.data.appearance gives ("{kind}" gives {branch_channels(kind)}): start from other weights'
+      f' config.data.pose_channels gives ("{kind}" gives {branch_channels(kind)}): start from other weights'
     )
   branch = dataclasses.replace(branch, conditioning_channels=branch_channels(kind))
   return dataclasses.replace(config.model, controlnet=branch)
@@ -183,8 +183,8 @@ def _check_new_channels(config: RunConfig, before: str) -> None:
   adapted = "controlnet" in config.lora.networks and any(stem.endswith(f"/{name}") for name in config.lora.targets)
   if config.lora.rank and not adapted:
     raise UserError(
-      f'config.data.appearance="{config.data.appearance}" gives the pose branch channels that it has not been trained'
-      f' with, and adapters do not change its stem: set it to "{before}", or start from other weights'
+      f'config.data.pose_channels="{config.data.pose_channels}" gives the pose branch channels that it has not been'
+      f' trained with, and adapters do not change its stem: set it to "{before}", or start from other weights'
     )
 
 
@@ -311,7 +311,7 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
   sizes, weights = read_models(folder, part)
   saved = (folder / part / STEP).exists()  # else there are no settings; vae/config.json is the network's
   config = (
-    read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(appearance=_kind(part, sizes)))
+    read_settings(folder / part) if saved else RunConfig(part=part, data=DataConfig(pose_channels=_kind(part, sizes)))
   )
   config = dataclasses.replace(config, model=dataclasses.replace(ModelConfig(refiner=None), **sizes))
   step = read_json_object(folder / part / STEP).get("step") if saved else 0
@@ -322,7 +322,7 @@ def _read_saved(folder: Path, part: str, choice: CheckpointChoice) -> Part:
 
 
 def _kind(part: str, sizes: Mapping[str, Any]) -> str:
-  """Returns config.data.appearance for models without settings, from the pose branch's number of input channels."""
+  """Returns config.data.pose_channels for models without settings, from the pose branch's number of input channels."""
   branch = sizes.get("controlnet")
   return "" if part == "vae" or branch is None else kind_of(branch.conditioning_channels) or ""
 
@@ -330,7 +330,7 @@ def _kind(part: str, sizes: Mapping[str, Any]) -> str:
 def _stored_part(
   folder: Path, config: RunConfig, networks: Networks, weights: PyTree, step: int, reference_image: NdArray | None
 ) -> Part:
-  kind, channels = config.data.appearance, networks.model.controlnet.conditioning_channels
+  kind, channels = config.data.pose_channels, networks.model.controlnet.conditioning_channels
   if config.part != "vae" and channels != branch_channels(kind):
     raise UserError(
       f"the pose branch in {folder} takes {channels} channels of an unknown kind: save the person again from the"

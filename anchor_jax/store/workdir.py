@@ -4,7 +4,7 @@ WORKDIR/body/config.json     the settings the part was trained with
 WORKDIR/body/run.json        the model that they requested and the identity of the records, see restart.py
 WORKDIR/body/base/           the frozen networks, a folder of models (see roles.py), written once
 WORKDIR/body/appearance.png  the reference image
-WORKDIR/body/appearance.safetensors  the texture, if config.data.appearance needs it
+WORKDIR/body/appearance.safetensors  the texture, if config.data.pose_channels needs it
 WORKDIR/body/validation.json  the validation loss of checkpoints, by step; earlier versions saved it with orbax
 WORKDIR/body/checkpoints/N/  state (weights, optimizer, average, counters) and the loader's position after step N
 """
@@ -143,8 +143,8 @@ def read_reference_image(folder: Path) -> UInt8[NdArray, "H W 3"] | None:
 def texture_of_part(folder: Path, kind: str) -> Texture | None:
   """Returns the texture of the person in a part's folder.
 
-  None if config.data.appearance (`kind`) needs none, or if the folder has weights without a person, and so no reference
-  image either.
+  None if config.data.pose_channels (`kind`) needs none, or if the folder has weights without a person, and so no
+  reference image either.
 
   Raises:
     UserError: the texture is missing or damaged.

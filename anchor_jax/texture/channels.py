@@ -1,4 +1,4 @@
-"""Pose channels: what the pose branch takes beside the pose render, by `config.data.appearance`.
+"""Pose channels: what the pose branch takes beside the pose render, by `config.data.pose_channels`.
 
 ""            none, as in the reference
 "coordinates" 6: the position of each pixel on the body's surface
@@ -46,7 +46,7 @@ def branch_channels(kind: str) -> int:
 
 
 def kind_of(channels: int) -> str | None:
-  """The `config.data.appearance` that gives the pose branch this many input channels; None if there is none."""
+  """The `config.data.pose_channels` that gives the pose branch this many input channels; None if there is none."""
   return next((kind for kind in _GROUPS if branch_channels(kind) == channels), None)
 
 
@@ -75,7 +75,7 @@ class PoseChannels:
   """The look-up as a callable pytree, for jitted functions; `make_pose_channels` creates it.
 
   Attributes:
-    kind: value of `config.data.appearance`.
+    kind: value of `config.data.pose_channels`.
     tables: the person's texture; None where the kind needs none, or where it is unknown.
   """
 
@@ -117,7 +117,7 @@ def make_pose_channels(kind: str, texture: Texture | None = None) -> PoseChannel
   """The look-up, with its tables computed on the host; once per person, about 0.1 s per key frame.
 
   Args:
-    kind: value of `config.data.appearance`.
+    kind: value of `config.data.pose_channels`.
     texture: the person's; None where it is unknown, or where `needs_texture(kind)` is False.
   """
   if texture is None or not needs_texture(kind):

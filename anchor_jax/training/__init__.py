@@ -1,1 +1,1 @@
-"""State, step, optimiser, checkpoints and reports of the one trainer."""
+"""The trainer of all parts: data, loss, step, loop, checkpoints, reports."""

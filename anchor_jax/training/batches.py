@@ -1,4 +1,4 @@
-"""The records of a run and the batches that are made of them."""
+"""The records of a run, and the batches made from them."""
 
 import dataclasses
 import itertools
@@ -30,11 +30,17 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import has_weights, is_workdir
 from anchor_jax.texture.channels import branch_channels, needs_texture
 from anchor_jax.texture.stored import Texture
-from anchor_jax.training.encode import cache_key, encode_records, encoded_names
 from anchor_jax.training.loss import batch_fields
-from anchor_jax.training.textures import FIELD, FilmTextures, look_up_records
+from anchor_jax.training.precompute import (
+  LOOKED_UP,
+  FilmTextures,
+  cache_key,
+  encode_records,
+  encoded_names,
+  look_up_records,
+)
 
-PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1, "surface": 3}  # fields of type uint8, and their channels
+PICTURES = {"frame": 3, "pose": 3, "keep_mask": 1, "surface": 3}  # channels of each uint8 field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +49,10 @@ class TrainingData:
 
   Attributes:
     config: settings of the run.
-    pictures: records with all fields of pictures.
+    pictures: records with all picture fields.
     source: records with the fields that the loss reads.
-    share: (index, count) of the equal part of each batch that this process reads.
-    textures: of the people in the prepared folder; None where config.data.appearance needs none.
+    share: (index, count): which of how many equal shards of each batch this process reads.
+    textures: of the people in the prepared folder; None if config.data.pose_channels needs none.
   """
 
   config: RunConfig
@@ -56,44 +62,44 @@ class TrainingData:
   textures: FilmTextures | None = None
 
   @property
-  def learned(self) -> Int[NdArray, " N"]:
+  def trained_on(self) -> Int[NdArray, " N"]:
     """Numbers of the records to train on."""
     return split_records(len(self.source), self.config.data.validation)[0]
 
   @property
   def held_out(self) -> Int[NdArray, " M"]:
-    """Numbers of the records that are not trained on; references are taken from the others."""
+    """Numbers of the records held out of training; reference images come from the other records."""
     return split_records(len(self.source), self.config.data.validation)[1]
 
   def training_batches(self) -> grain.DatasetIterator:
-    """Endless batches to train on."""
+    """Endless training batches."""
     workers = 0 if isinstance(self.pictures, ArraySource) or self.config.data.in_memory else self.config.data.workers
-    return self._loader(self.learned, workers=workers)
+    return self._loader(self.trained_on, workers=workers)
 
   def validation_batches(self) -> list[dict[str, Any]]:
-    """As many batches as it takes to read every record that is held out."""
+    """Batches that cover every held-out record."""
     count = -(-len(self.held_out) // self.config.data.batch_size)
     return list(itertools.islice(self._loader(self.held_out), count))
 
   def preview_batch(self) -> dict[str, Any]:
-    """Up to eight single frames to show, the same in every process and throughout the run."""
+    """Up to eight single frames for previews, the same in every process and throughout the run."""
     target = ("frame",)
     if self.config.part != "vae":
       target += ("pose", "keep_mask") if self.config.part == "head" else ("pose",)
-      target += (FIELD,) * bool(self.config.data.appearance)
-    records = evenly_spaced(self.held_out if len(self.held_out) else self.learned)
+      target += (LOOKED_UP,) * bool(self.config.data.pose_channels)
+    records = evenly_spaced(self.held_out if len(self.held_out) else self.trained_on)
     reference = () if self.config.part == "vae" else ("frame",)
     return next(self._pictures(records, 8, target, reference))
 
   def first_reference(self) -> UInt8[NdArray, "H W 3"]:
-    """The reference frame of the first example that is trained on."""
-    return next(self._pictures(self.learned, 1, (), ("frame",)))["reference"]["frame"][0]
+    """The reference image of the first training example."""
+    return next(self._pictures(self.trained_on, 1, (), ("frame",)))["reference"]["frame"][0]
 
   def first_texture(self) -> Texture | None:
-    """The texture of the person of `first_reference`, from her whole film; None if `textures` is."""
+    """The texture of the person in `first_reference`, from the entire film; None if `textures` is None."""
     if self.textures is None:
       return None
-    first = int(next(self._pictures(self.learned, 1, (), ("frame",)))["record"][0])
+    first = int(next(self._pictures(self.trained_on, 1, (), ("frame",)))["record"][0])
     return self.textures.of_person(int(self.pictures.people[first])).gathered.texture()
 
   def _loader(self, records: Int[NdArray, " K"], workers: int = 0) -> grain.DatasetIterator:
@@ -106,7 +112,7 @@ class TrainingData:
       target=target,
       reference=reference,
       records=records,
-      references=self.learned,
+      references=self.trained_on,
       clip=config.data.clip_frames,
       process_index=index,
       process_count=count,
@@ -123,7 +129,7 @@ class TrainingData:
       target=target,
       reference=reference,
       records=records,
-      references=self.learned,
+      references=self.trained_on,
     )
 
 
@@ -136,19 +142,19 @@ def open_training_data(
   share: tuple[int, int] = (0, 1),
   mesh: Mesh | None = None,
 ) -> TrainingData:
-  """The data of a run, encoded and loaded into memory as config.data asks for.
+  """The data of a run, encoded and loaded into memory as config.data says.
 
   Args:
     config: settings of the run.
     records: of the prepared folder.
-    networks, weights: which encode the records.
-    folder: of the part, for encoded records that cannot be kept in the prepared folder.
-    share: (index, count) of the equal part of each batch that this process reads.
-    mesh: the devices of this process, which share the encoding; None is JAX's default device.
+    networks, weights: used to encode the records.
+    folder: WORKDIR/PART, for encoded records if the prepared folder cannot be written.
+    share: (index, count): which of how many equal shards of each batch this process reads.
+    mesh: this process's devices, over which encoding is sharded; None is JAX's default device.
 
   Raises:
-    UserError: the head is to be trained and no face is known, or config.data.appearance needs surface maps that are
-      missing.
+    UserError: the part is the head and no record has a face, or config.data.pose_channels needs surface maps and there
+      are none.
   """
   target, reference = batch_fields(config)
   crop = config.data.crop if config.part == "head" else None
@@ -162,24 +168,24 @@ def open_training_data(
     place = encode_records(pictures, networks, weights, folders, key, with_context, processes, mesh)
   source = pictures
   if config.data.in_memory and not isinstance(pictures, ArraySource):
-    source = load(pictures, sorted({*target, *reference} - {*encoded, FIELD}), progress="read")
+    source = load(pictures, sorted({*target, *reference} - {*encoded, LOOKED_UP}), progress="read")
   if place is not None:
     source = EncodedSource(source, place, encoded)
-  kind = config.data.appearance
+  kind = config.data.pose_channels
   if not kind:
     return TrainingData(config, pictures, source, share)
   textures = FilmTextures(records)
   place = look_up_records(kind, textures, folders, processes, crop)
-  pictures, source = (EncodedSource(inner, place, (FIELD,)) for inner in (pictures, source))
+  pictures, source = (EncodedSource(inner, place, (LOOKED_UP,)) for inner in (pictures, source))
   return TrainingData(config, pictures, source, share, textures if needs_texture(kind) else None)
 
 
 def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-  """Shapes and types of a global batch, as the loss reads it.
+  """Shapes and types of a global batch, with the fields that the loss reads.
 
   Args:
-    config: with the sizes of the networks.
-    size: height and width of the prepared frames, in pixels.
+    config: with the networks' sizes.
+    size: height and width of the prepared frames in pixels.
     sharding: of every array.
   """
   model, count = config.model, config.data.batch_size
@@ -187,29 +193,29 @@ def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str
   small = side // model.stride
   shapes: dict[str, tuple[tuple[int, ...], Any]]
   shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
-  shapes[FIELD] = ((side, side, branch_channels(config.data.appearance) - RENDER_CHANNELS), jnp.uint8)
+  shapes[LOOKED_UP] = ((side, side, branch_channels(config.data.pose_channels) - RENDER_CHANNELS), jnp.uint8)
   shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
   shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
   shapes["context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
   clip = (config.data.clip_frames,) if config.data.clip_frames > 1 else ()
   sides = {"target": (batch_fields(config)[0], (count, *clip)), "reference": (batch_fields(config)[1], (count,))}
-  made = lambda name, leading: jax.ShapeDtypeStruct((*leading, *shapes[name][0]), shapes[name][1], sharding=sharding)
-  return {side: {name: made(name, leading) for name in names} for side, (names, leading) in sides.items()}
+  shape = lambda name, leading: jax.ShapeDtypeStruct((*leading, *shapes[name][0]), shapes[name][1], sharding=sharding)
+  return {side: {name: shape(name, leading) for name in names} for side, (names, leading) in sides.items()}
 
 
 def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
-  """Numbers of the records to train on, and of the last `held_out`, at most a fifth of all, which are not."""
+  """Numbers of the records to train on, and of those held out: the last `held_out`, at most a fifth of all."""
   border = count - min(held_out, count // 5)
   return np.arange(border), np.arange(border, count)
 
 
 def evenly_spaced(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:
-  """At most `count` of the records, spread from the first to the last, since neighbours in a video look alike."""
+  """At most `count` of the records, evenly spaced, since neighboring frames look alike."""
   return records[np.unique(np.linspace(0, len(records) - 1, count).astype(int))]
 
 
 def initial_model(config: RunConfig) -> ModelConfig:
-  """The sizes of the networks that a run starts from, as far as they are known without reading weights."""
+  """The sizes of the networks that a run starts from, as far as they can be read without reading weights."""
   if not config.init:
     return config.model
   folder = folder_of(config.init)
@@ -228,11 +234,11 @@ def initial_model(config: RunConfig) -> ModelConfig:
 
 
 def check_sizes(config: RunConfig, size: int) -> None:
-  """Raises UserError if the networks cannot halve pictures as often as they have levels.
+  """Raises UserError if the pictures cannot be halved at every level of the networks.
 
   Args:
-    config: with the sizes of the networks.
-    size: height and width of the prepared frames, in pixels.
+    config: with the networks' sizes.
+    size: height and width of the prepared frames in pixels.
   """
   model = config.model
   side = config.data.crop if config.part == "head" else size
@@ -243,6 +249,6 @@ def check_sizes(config: RunConfig, size: int) -> None:
     raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
   if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:
     raise UserError(
-      f"the pose branch shrinks by {model.controlnet.stem_stride} and the autoencoder by {model.vae.stride}: they must"
-      " agree (model.controlnet.conditioning_embedding_out_channels)"
+      f"the pose branch shrinks pictures by {model.controlnet.stem_stride} and the autoencoder by {model.vae.stride}:"
+      " they must agree (model.controlnet.conditioning_embedding_out_channels)"
     )

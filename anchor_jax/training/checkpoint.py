@@ -1,11 +1,16 @@
-"""Checkpoints of a run: orbax writes them in the background, and a run is resumed from the newest readable one."""
+"""Checkpoints of a run: orbax writes them in the background, and a run resumes from the newest readable one.
+
+Orbax stores no checksums of arrays: a list with them is added to each checkpoint once it is written. A lock on the
+part's folder keeps a second run out.
+"""
 
 import contextlib
 import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +20,26 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.core.errors import UserError, root_reason
-from anchor_jax.files.outputs import new_file
+from anchor_jax.files.locks import locked
+from anchor_jax.files.manifest import write_list
+from anchor_jax.files.outputs import new_file, prepare_parent
+from anchor_jax.formats.roles import LORA_FILE
 from anchor_jax.store.damage import Outcome, outcome_of, raise_damage
+from anchor_jax.store.weights import STEP
 from anchor_jax.store.workdir import VALIDATION, known_losses
-from anchor_jax.training.checksums import Listing
 from anchor_jax.training.step import State
 
 log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-  """The checkpoints of one part's run. A context manager, which waits for the write under way when it ends."""
+  """The checkpoints of one part's run. A context manager; leaving it waits for the current write."""
 
   def __init__(self, folder: Path, keep: int = 2):
-    """Opens or creates FOLDER/checkpoints, which keeps the newest `keep` checkpoints and the best."""
+    """Opens or creates FOLDER/checkpoints, which holds the newest `keep` checkpoints and the best one."""
     self._folder = folder / "checkpoints"
-    self._listing = Listing(self._folder)
-    self._losses: dict[int, float] = {}  # validation losses that are known, by step
+    self._checksums = _ChecksumWriter(self._folder)
+    self._losses: dict[int, float] = {}  # known validation losses, by step
     only_when_asked: Any = ocp.training.save_decision_policies.InitialSavePolicy()
     try:
       self._manager = ocp.training.Checkpointer(
@@ -52,32 +60,32 @@ class Checkpoints:
       if kind is None:
         self._run_write(self._manager.close)
       else:
-        with contextlib.suppress(Exception):  # the user should read the error that ended the block
+        with contextlib.suppress(Exception):  # the error that ended the block is the one to report
           self._manager.close()
     finally:
-      self._listing.wait()
+      self._checksums.wait()
 
   def save(self, step: int, state: State, loader: dict) -> None:
-    """Starts writing the state after `step`, once an earlier write is finished; returns at once.
+    """Starts to write the state after `step` in the background, after waiting for the previous write.
 
     Args:
-      step: optimiser steps done.
-      state, loader: what `restore` returns.
+      step: number of optimizer steps done.
+      state, loader: the two values that `restore` returns.
 
     Raises:
-      UserError: this checkpoint, or the one whose write was under way, can't be written.
+      UserError: this checkpoint or the previous one can't be written.
     """
     content = {"state": _as_dict(state), "loader": loader}
     self.wait()
-    self._losses.pop(step, None)  # of a run that came by here before
+    self._losses.pop(step, None)  # of an earlier pass over this step
     self._run_write(lambda: self._manager.save_checkpointables_async(step, content, force=True))
     if jax.process_index() == 0:
-      self._listing.begin(step)
+      self._checksums.begin(step)
 
   def judge(self, step: int, validation_loss: float) -> None:
-    """Notes the validation loss of a checkpoint that is saved: the one with the lowest is kept as the best.
+    """Records the validation loss of a saved checkpoint; the one with the lowest loss stays as the best.
 
-    It comes after the checkpoint, so that what goes wrong in validation costs no step.
+    Called after `save`, so that a failure in validation loses no step.
 
     Raises:
       UserError: it can't be written.
@@ -86,21 +94,21 @@ class Checkpoints:
       return
     self._losses[step] = validation_loss
     if jax.process_index() == 0:
-      kept = {info.step for info in self._manager.checkpoints} | {step}
+      stored = {info.step for info in self._manager.checkpoints} | {step}
       with new_file(self._folder.parent / VALIDATION) as path:
-        path.write_text(json.dumps({str(each): loss for each, loss in self._losses.items() if each in kept}) + "\n")
+        path.write_text(json.dumps({str(each): loss for each, loss in self._losses.items() if each in stored}) + "\n")
 
   def wait(self) -> None:
-    """Waits for the write under way, and for its checksums."""
+    """Waits for the current write and its checksums."""
     self._run_write(self._manager.wait)
-    self._listing.wait()
+    self._checksums.wait()
 
   def _run_write(self, call: Callable[[], Any]) -> None:
     try:
       call()
     except Exception as error:
-      kept = self.newest()
-      earlier = "" if kept is None else f"; the checkpoint of step {kept} is complete"
+      newest = self.newest()
+      earlier = "" if newest is None else f"; the checkpoint of step {newest} is complete"
       raise UserError(
         f"a checkpoint can't be written to {self._folder} ({root_reason(error)}): free some space, or choose another"
         f" --workdir{earlier}"
@@ -111,19 +119,19 @@ class Checkpoints:
     return max((info.step for info in self._manager.checkpoints), default=None)
 
   def restore(self, like: State, loader: dict) -> tuple[State, dict] | None:
-    """Returns the newest state that can be read and the loader's position after it; None where there is no checkpoint.
+    """Returns the newest readable state and the loader's position after it; None without checkpoints.
 
-    A checkpoint that is proved damaged in any process (a file is missing or truncated, or its checksum is wrong) is
-    skipped by all of them, and deleted once an earlier one is restored, because the run will write that step again.
-    Any other error ends the run and deletes nothing: a file system may fail for a moment, and then works again.
+    If any process finds a checkpoint damaged (a file is missing or truncated, or its checksum is wrong), all processes
+    skip it, and it is deleted once an earlier one is restored, because the run will write that step again. Any other
+    error ends the run and deletes nothing, since a file system can fail temporarily.
 
     Args:
       like: arrays of the shapes, types and shardings to restore.
       loader: the position of a loader of the same kind.
 
     Raises:
-      UserError: a checkpoint can't be read for another reason than damage, is of a run with other settings, or all of
-        them are damaged.
+      UserError: a checkpoint can't be read for a reason other than damage or belongs to a run with other settings, or
+        all checkpoints are damaged.
     """
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _as_dict(like))
     damaged = []
@@ -142,11 +150,11 @@ class Checkpoints:
       place = self._folder / str(step)
       if outcome is Outcome.OTHER_SETTINGS:
         raise UserError(
-          f"{place} is of a run with other settings (model, lora, ema) ({reason}): choose another --workdir, or remove"
-          f" {self._folder} to start over"
+          f"{place} belongs to a run with other settings (model, lora, ema) ({reason}): choose another --workdir, or"
+          f" remove {self._folder} to start over"
         )
       if outcome is Outcome.UNREADABLE:
-        raise UserError(f"{place} can't be read now ({reason}), nothing was deleted: start again, or remove it")
+        raise UserError(f"{place} can't be read now ({reason}); nothing was deleted: start again, or remove it")
       damaged.append(step)
       log.warning("checkpoint %d can't be read (%s); trying the one before", step, reason)
     if damaged:
@@ -154,7 +162,7 @@ class Checkpoints:
     return None
 
   def _load(self, step: int, like: dict) -> dict:
-    """Loads a checkpoint in this process alone: in orbax's barriers a process would wait for one that failed."""
+    """Loads a checkpoint without orbax's barriers, where a process would wait forever for one that failed."""
     context, process = ocp.Context(), jax.process_index()
     raise_damage(self._folder / str(step), (process, jax.process_count()))
     if _several_processes():
@@ -167,7 +175,7 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _NewestAndBest(ocp.training.preservation_policies.PreservationPolicy):
-  """Keeps the newest checkpoints, and the one with the lowest validation loss."""
+  """Keeps the newest checkpoints and the one with the lowest validation loss."""
 
   newest: int
   losses: dict[int, float]
@@ -184,14 +192,14 @@ def _several_processes() -> bool:
 
 
 def worst_of_all_processes(outcome: Outcome) -> Outcome:
-  """The worst outcome in any process, the same in all of them."""
+  """The worst outcome of all processes, the same in each of them."""
   if not _several_processes():
     return outcome
   return Outcome(int(np.max(multihost_utils.process_allgather(np.int32(outcome)))))
 
 
 def _same_everywhere(steps: list[int]) -> list[int]:
-  """The first process's list in all processes: a shared file system may show them different ones."""
+  """The first process's list, in all processes: a shared file system may list different checkpoints to each."""
   if not _several_processes():
     return steps
   count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
@@ -201,3 +209,66 @@ def _same_everywhere(steps: list[int]) -> list[int]:
 
 def _as_dict(state: State) -> dict:
   return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped", "skipped_in_a_row")}
+
+
+_POLL = 0.05  # seconds
+
+
+class _ChecksumWriter:
+  """Writes the list of files and checksums of one checkpoint after another, in a thread beside training."""
+
+  def __init__(self, folder: Path):
+    self._folder, self._written = folder, threading.Event()
+    self._thread: threading.Thread | None = None
+
+  def begin(self, step: int) -> None:
+    """Starts to wait for the checkpoint of this step, and writes its list once it is complete."""
+    self._written.clear()
+    self._thread = threading.Thread(target=self._list, args=(self._folder / str(step),), daemon=True)
+    self._thread.start()
+
+  def wait(self) -> None:
+    """Waits for the list; call it after the checkpoint's write has succeeded or failed."""
+    self._written.set()
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
+
+  def _list(self, checkpoint: Path) -> None:
+    while not checkpoint.exists() and not self._written.wait(_POLL):
+      pass  # orbax renames the complete folder to this name
+    try:
+      if checkpoint.exists():
+        write_list(checkpoint, "checkpoint", every_byte=True)
+    except OSError as error:
+      log.warning("the checksums of %s can't be written (%s); it will be read without them", checkpoint, error)
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+  """Holds the lock of WORKDIR/PART, which the first process takes for all processes of the run.
+
+  Raises:
+    UserError: in all processes, if another run holds the lock, or if the folder is part of a saved person.
+  """
+  with contextlib.ExitStack() as stack:
+    refused = None
+    try:
+      if jax.process_index() == 0:
+        _check_run(folder)
+        prepare_parent(folder)
+        stack.enter_context(locked(folder))
+    except UserError as error:
+      refused = error
+    if worst_of_all_processes(Outcome.UNREADABLE if refused else Outcome.RESTORED) is not Outcome.RESTORED:
+      raise refused or UserError(f"{folder} can't be written: see the error of the run's first process")
+    yield
+
+
+def _check_run(folder: Path) -> None:
+  """Raises UserError if the folder holds a saved or converted part, which a run would overwrite."""
+  if any((folder / name).exists() for name in (STEP, LORA_FILE)):
+    raise UserError(
+      f"{folder} belongs to a saved person, not to a run: choose another --workdir, and start from that person with"
+      f" --config.init={folder.parent}"
+    )

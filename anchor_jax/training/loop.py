@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: one run of one part, from its settings to its last checkpoint."""
 
 import contextlib
 import dataclasses
@@ -26,55 +26,48 @@ from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
 from anchor_jax.texture.stored import write_texture
 from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
-from anchor_jax.training.compiling import start_compiling
+from anchor_jax.training.compiling import (
+  check_batch_memory,
+  check_step_memory,
+  out_of_memory_as_user_error,
+  start_compiling,
+)
 from anchor_jax.training.draws import Batch
-from anchor_jax.training.memory import check_batch_memory, check_step_memory, out_of_memory_as_user_error
-from anchor_jax.training.preview import preview, save_reference_image
-from anchor_jax.training.report import Report
-from anchor_jax.training.signals import Preempted, catch_stops
+from anchor_jax.training.held_out import make_validation, preview, save_reference_image
+from anchor_jax.training.precompute import check_surface
+from anchor_jax.training.report import Report, Trace
+from anchor_jax.training.signals import StoppedBySignal, catch_stop_signals
 from anchor_jax.training.step import State, make_run_step, make_state, training_mesh
-from anchor_jax.training.textures import check_surface
-from anchor_jax.training.trace import Trace
-from anchor_jax.training.validation import make_validation
 
 
 def train_part(
   config: RunConfig, workdir: Path, devices: Sequence[Any] | None = None, profile: bool = False
 ) -> dict[str, float]:
-  """Trains config.part in WORKDIR/PART, from its newest checkpoint if there is one; returns the last logged metrics.
+  """Trains config.part in WORKDIR/PART, from its newest checkpoint if any, and returns the last logged metrics.
 
-  Args:
-    config: all settings.
-    workdir: the person's folder.
-    devices: devices of the mesh; by default all.
-    profile: whether to write a profiler trace of three steps to WORKDIR/PART/profile.
-
-  Raises:
-    UserError: settings, data, weights or checkpoints do not fit together or into memory, or the loss is not finite
-      for config.max_skipped steps.
-    Preempted: SIGTERM or Ctrl-C arrived; everything up to the last step is saved.
+  Args and errors as of `anchor_jax.train`, which also locks the folder.
   """
-  # ---- settings: what can be refused before anything large is read ---------------------------------------------------
-  folder, asked = workdir / config.part, config
+  # ---- settings: refuse what is wrong before reading anything large --------------------------------------------------
+  folder, requested = workdir / config.part, config
   prepare_parent(folder / "checkpoints")
-  begun = read_started_run(folder)
-  if begun is not None:
-    begun.check_settings(config)
+  previous = read_started_run(folder)
+  if previous is not None:
+    previous.check_settings(config)
   records = open_prepared(config.data.path)
   identity = records_identity(records.folder, records.meta)
-  if begun is not None:
-    begun.check_records(config.data.path, identity)
-    config = begun.resumed_config(config)
+  if previous is not None:
+    previous.check_records(config.data.path, identity)
+    config = previous.resumed_config(config)
   mesh = training_mesh(config, devices)
   share = sharding.process_shard(mesh)
-  check_surface(config.data.appearance, records)
+  check_surface(config.data.pose_channels, records)
   if config.part == "head":
-    records_with_faces(records)  # raises where there are none
+    records_with_faces(records)  # raises UserError without any
   check_batch_memory(config, records.size, share[1])
-  check_sizes(dataclasses.replace(config, model=initial_model(config)) if begun is None else config, records.size)
+  check_sizes(dataclasses.replace(config, model=initial_model(config)) if previous is None else config, records.size)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
-  networks, weights = initial_weights(config) if begun is None else resumed_weights(folder, config)
+  networks, weights = initial_weights(config) if previous is None else resumed_weights(folder, config)
   config = dataclasses.replace(config, model=networks.model)
   check_sizes(config, records.size)
   step: Any = None
@@ -82,7 +75,7 @@ def train_part(
   if newest_step(folder) < config.steps:
     compiling = start_compiling(config, networks, weights, records.size, mesh)
   data = open_training_data(config, records, networks, weights, folder, share, sharding.own_devices(mesh))
-  batches, shown = data.training_batches(), data.preview_batch()
+  batches, preview_batch = data.training_batches(), data.preview_batch()
 
   def to_mesh(batch: dict[str, Any]) -> Batch:
     return sharding.shard_batch({side: batch[side] for side in ("target", "reference")}, mesh)
@@ -91,7 +84,7 @@ def train_part(
   optimizer, _ = make_run_step(config, networks)
   place = lambda tree: jax.device_put(tree, sharding.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in trained_keys(config)}), optimizer, config))
-  unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host, until it is written
+  unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host until written
   frozen, key = place(unchanged), jax.random.key(config.seed)
   del weights
   validate = None
@@ -102,7 +95,7 @@ def train_part(
     # ---- checkpoints and files ---------------------------------------------------------------------------------------
     checkpoints = stack.enter_context(Checkpoints(folder, config.keep))
     restored = checkpoints.restore(state, batches.get_state())
-    first_process = jax.process_index() == 0  # it writes the files that all processes have in common
+    first_process = jax.process_index() == 0  # writes the files that all processes share
     if first_process and restored is None:
       write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
     del unchanged
@@ -112,13 +105,13 @@ def train_part(
     start = int(state.step)
     if first_process:
       write_settings(folder, config)
-      write_started_run(folder, asked, identity)
-      # One that was begun and never saved may have been of another person.
-      anew = lambda name: restored is None or not (folder / name).exists()
-      if config.part != "vae" and anew(REFERENCE_IMAGE):
+      write_started_run(folder, requested, identity)
+      # Without a checkpoint, files of an earlier start may show another person: they are written again.
+      missing = lambda name: restored is None or not (folder / name).exists()
+      if config.part != "vae" and missing(REFERENCE_IMAGE):
         save_reference_image(folder, data.first_reference())
-      if anew(TEXTURE) and (gathered := data.first_texture()) is not None:
-        write_texture(folder / TEXTURE, gathered)
+      if missing(TEXTURE) and (texture := data.first_texture()) is not None:
+        write_texture(folder / TEXTURE, texture)
     stack.enter_context(sharding.use_mesh(mesh))
     size = config.data.batch_size
     report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))
@@ -131,23 +124,23 @@ def train_part(
       step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
       report.compiled(seconds, step_flops(step, config), chip_of(mesh.devices.flat[0]))
-    preemption = stack.enter_context(catch_stops())  # before the first step there is nothing to save
+    stop = stack.enter_context(catch_stop_signals())  # from here on: before the first step there is nothing to save
     logged: dict[str, float] = {}
     for number in range(start + 1, config.steps + 1):
       position = batches.get_state()
       try:
         batch = to_mesh(next(batches))
       except Exception:
-        if not preemption.requested() or number == start + 1:
+        if not stop.requested() or number == start + 1:
           raise
-        if checkpoints.newest() != number - 1:  # Ctrl-C reaches reader processes too, and ends them
+        if checkpoints.newest() != number - 1:  # Ctrl-C also ends the reader processes
           checkpoints.save(number - 1, state, position)
           checkpoints.wait()
-        raise Preempted(number - 1, preemption.signal) from None
+        raise StoppedBySignal(number - 1, stop.signal) from None
       trace.before(number)
       state, metrics = step(state, frozen, batch, key)
       trace.after(number, metrics)
-      stopping = preemption.requested_after(number)
+      stopping = stop.requested_after(number)
       last = number == config.steps
       report.advance()
       if last or _every(config.log_every, number):
@@ -160,31 +153,31 @@ def train_part(
       if last or stopping or _every(config.checkpoint_every, number):
         report.paused(number)
         checkpoints.save(number, state, batches.get_state())
-        if validate and not stopping:  # a run that is to stop may have little time left
-          checkpoints.wait()  # whatever happens from here on, this step is saved
-          validation_loss = validate(state.best_weights(), frozen, preemption.requested)
-          stopping = stopping or preemption.requested()
+        if validate and not stopping:  # a stopping run may have little time left
+          checkpoints.wait()  # this step is safe from here on
+          validation_loss = validate(state.best_weights(), frozen, stop.requested)
+          stopping = stopping or stop.requested()
           if validation_loss is not None:
             report.log(number, {"validation_loss": validation_loss})
             checkpoints.judge(number, validation_loss)
         report.paused(number)
       if config.preview_every and (last or (_every(config.preview_every, number) and not stopping)):
         best = merge_weights(frozen, state.best_weights(), config.lora)
-        report.picture(number, preview(networks, best, shown, config, sharding.replicated(mesh)))
+        report.picture(number, preview(networks, best, preview_batch, config, sharding.replicated(mesh)))
         report.paused(number)
       if stopping and not last:
         checkpoints.wait()
-        raise Preempted(number, preemption.signal)
+        raise StoppedBySignal(number, stop.signal)
   return logged
 
 
 def _every(steps: int, number: int) -> bool:
-  """Whether something that happens every so many steps (0: never) happens after step `number`."""
+  """Whether an action that is due every `steps` steps (0: never) is due after step `number`."""
   return steps > 0 and number % steps == 0
 
 
 def _check_divergence(in_a_row: int, number: int, config: RunConfig, checkpoints: Checkpoints) -> None:
-  """Raises UserError if none of the last steps had a finite loss and gradient; they all left the weights unchanged."""
+  """Raises UserError after too many consecutive steps without finite loss and gradient, which changed no weights."""
   if in_a_row < min(config.max_skipped, number):
     return
   newest = checkpoints.newest()
@@ -196,7 +189,7 @@ def _check_divergence(in_a_row: int, number: int, config: RunConfig, checkpoints
 
 
 def _with_unit_latents(networks: Networks, state: State, batches: list[Batch]) -> State:
-  """The state with the autoencoder rescaled to latents of unit mean square, which the noise schedule assumes."""
+  """The state with the autoencoder scaled to latents of unit mean square, which the noise schedule assumes."""
   encode = jax.jit(lambda weights, frames: networks.encode_moments(weights, to_signed(frames))[0])
   power = [jnp.mean(jnp.square(encode(state.best_weights(), batch["target"]["frame"]))) for batch in batches]
   factor = jnp.mean(jnp.stack(power)) ** -0.5

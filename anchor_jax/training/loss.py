@@ -1,11 +1,15 @@
-"""The loss of each part: loss(trained, frozen, batch, key) -> (loss, metrics), with randomness as an argument.
+"""The training loss of each part, a sum of loss terms: loss(trained, frozen, batch, key) -> (loss, metrics).
 
 A batch is {"target": {field: [B ...], or [B T ...] for clips}, "reference": {field: [B ...]}}, as data/loader.py makes
-it; `batch_fields` says which fields.
+it; `batch_fields` lists the fields. All randomness comes from `key`.
+
+A loss term is a class with its weight (`Term`), and one line in `picture_terms` or `autoencoder_terms`, where the
+settings of the run choose it.
 """
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +26,168 @@ from anchor_jax.training.accumulation import Loss
 from anchor_jax.training.draws import (
   Batch,
   Draws,
+  decoded_rows,
   draw_autoencoder,
   draw_diffusion,
   drop_groups,
   pixel_weights,
   shift_groups,
-  shown_rows,
 )
 
-_LEAST_ENERGY = 4e-5  # a change of a third of a grey level: the root's slope stays finite in flat squares
 KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance
-_SQUARE = 8  # pixels: as large as what an eye or a finger is at 128 pixels
-EDGE_WEIGHT = 1.0  # of differences between neighbouring pixels: keeps eyes, mouths and fingers sharp without a GAN loss
+EDGE_WEIGHT = 1.0  # keeps eyes, mouths and fingers sharp without a GAN loss
+_SQUARE = 8  # pixels; the size of an eye or a finger in frames of 128 pixels
+_LEAST_ENERGY = 4e-5  # a change of a third of a gray level; keeps the slope of the root finite in flat squares
+
+
+# ---- terms -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted:
+  """Pictures that a part painted, beside the true ones: what the loss terms compare.
+
+  Attributes:
+    pictures, truth: pixels from -1 to 1.
+    weights: loss weight of each pixel, 1 on average over the batch; None weighs all pixels alike.
+    moments: mean and log variance of the latents' posterior; None unless the autoencoder is trained.
+  """
+
+  pictures: Float[Array, "B H W 3"]
+  truth: Float[Array, "B H W 3"]
+  weights: Float[Array, "B H W"] | None = None
+  moments: tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]] | None = None
+
+  def error(self) -> Float[Array, "B H W 3"]:
+    """Weighted difference of the pictures from the true ones."""
+    error = self.pictures - self.truth
+    return error if self.weights is None else error * self.weights[..., None]
+
+
+@runtime_checkable
+class Term(Protocol):
+  """One addend of a part's loss."""
+
+  @property
+  def weight(self) -> float:
+    """Factor of the term's value."""
+    ...
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """The value before weighting: a mean over the pictures, so that it averages over accumulation parts."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsoluteError:
+  """Mean absolute error of pixels."""
+
+  weight: float = 1.0
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """See `absolute_error`."""
+    return absolute_error(painted.error())
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgeError:
+  """Mean absolute error of differences between neighboring pixels."""
+
+  weight: float = EDGE_WEIGHT
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """See `edge_error`."""
+    return edge_error(painted.error())
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastError:
+  """Error of the contrast of small squares."""
+
+  weight: float
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """See `contrast_error`."""
+    return contrast_error(painted.pictures, painted.truth, painted.weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+  """KL divergence of the latents' posterior from a unit normal; for the autoencoder only."""
+
+  weight: float = KL_WEIGHT
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """Per picture, with `Painted.moments`."""
+    assert painted.moments is not None, "only the autoencoder's loss has a posterior"
+    mean, logvar = painted.moments
+    return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
+
+
+def autoencoder_terms() -> dict[str, Term]:
+  """The loss terms of the autoencoder, by name."""
+  return {"absolute": AbsoluteError(), "edges": EdgeError(), "kl": Divergence()}
+
+
+def picture_terms(config: RunConfig) -> dict[str, Term]:
+  """The loss terms of decoded pictures of body or head, by name."""
+  terms: dict[str, Term] = {"absolute": AbsoluteError(), "edges": EdgeError()}
+  if config.sharpness:
+    terms["contrast"] = ContrastError(config.sharpness)
+  return terms
+
+
+def weighted_sum(values: Sequence[Float[Array, ""]], terms: Sequence[Term]) -> Float[Array, ""]:
+  """The sum of the terms' values, each times its weight, in the order of the terms."""
+  first, *rest = (term.weight * value for term, value in zip(terms, values, strict=True))
+  return sum(rest, first)
+
+
+def absolute_error(error: Float[Array, "B H W 3"]) -> Float[Array, ""]:
+  """Mean absolute value of a difference of pictures."""
+  return jnp.mean(jnp.abs(error))
+
+
+def edge_error(error: Float[Array, "B H W 3"]) -> Float[Array, ""]:
+  """Mean absolute change of a difference of pictures from one pixel to the next, down and across."""
+  return jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
+
+
+def contrast_error(
+  images: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"], weights: Float[Array, "B H W"] | None = None
+) -> Float[Array, ""]:
+  """Mean absolute difference in contrast between the 8 x 8 pixel squares of pictures and of the true ones.
+
+  The contrast of a square is the root of its gradient energy per pixel, the quantity behind the metric "sharpness". It
+  does not depend on where in the square the details lie. Where details are uncertain, absolute errors alone favor a
+  blurred picture. Gradients are taken of means over 2 x 2 pixels; otherwise a checkerboard would be the cheapest
+  contrast, and would be painted over everything uncertain.
+
+  Args:
+    images, truth: in any common unit, which is the result's; at least 8 pixels high and wide. Pixels at the right and
+      bottom border that fill no square do not count.
+    weights: loss weight of each pixel, 1 on average; a square has the mean weight of its pixels. None: all alike.
+  """
+
+  def means(pixels: Float[Array, "B H W"]) -> Float[Array, "B h w"]:
+    batch, height, width = (pixels.shape[0], *(side // _SQUARE for side in pixels.shape[1:]))
+    cropped = pixels[:, : height * _SQUARE, : width * _SQUARE]
+    return cropped.reshape(batch, height, _SQUARE, width, _SQUARE).mean(axis=(2, 4))
+
+  def contrast(images: Float[Array, "B H W 3"]) -> Float[Array, "B h w"]:
+    padded = jnp.pad(images, ((0, 0), (0, 2), (0, 2), (0, 0)), mode="edge")
+    smooth = (padded[:, :-1, :-1] + padded[:, 1:, :-1] + padded[:, :-1, 1:] + padded[:, 1:, 1:]) / 4
+    down, across = jnp.diff(smooth, axis=1)[:, :, :-1], jnp.diff(smooth, axis=2)[:, :-1]
+    energy = means(jnp.sum(jnp.square(down) + jnp.square(across), axis=-1))
+    return jnp.sqrt(energy + _LEAST_ENERGY)
+
+  error = jnp.abs(contrast(images) - contrast(truth))
+  if weights is not None:
+    error = error * means(weights)
+  return jnp.mean(error)
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
 
 
 def make_loss(config: RunConfig, networks: Networks) -> Loss:
@@ -45,21 +199,21 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   """The fields of target and reference that the loss of config.part reads."""
   if config.part == "vae":
     return ("frame",), ()
-  looked_up = ("conditions",) * bool(config.data.appearance) + ("surface",) * _weighs_details(config)
+  looked_up = ("conditions",) * bool(config.data.pose_channels) + ("surface",) * _weighs_details(config)
   if not config.data.cache:
     return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
-  refined = ("frame",) * (_pixel_weight(config, trained_keys(config)) > 0)
-  return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up, *refined), (reference,)
+  decoded = ("frame",) * (_picture_weight(config, trained_keys(config)) > 0)
+  return ("pose", "latent", *("inpaint",) * (config.part == "head"), *looked_up, *decoded), (reference,)
 
 
-def _pixel_weight(config: RunConfig, trained: Container[str]) -> float:
-  """How much decoded pictures count in the loss of body or head."""
+def _picture_weight(config: RunConfig, trained: Container[str]) -> float:
+  """Weight of the decoded pictures in the loss of body or head."""
   return 1.0 if "refiner" in trained else config.pixels
 
 
 def _weighs_details(config: RunConfig) -> bool:
-  return config.part == "body" and bool(config.data.appearance) and config.detail_weight != 1
+  return config.part == "body" and bool(config.data.pose_channels) and config.detail_weight != 1
 
 
 def _cell_means(pixels: Float[Array, "B T H W"], height: int) -> Float[Array, "B T h w"]:
@@ -72,14 +226,14 @@ def _cell_means(pixels: Float[Array, "B T H W"], height: int) -> Float[Array, "B
 def encode_batch(
   networks: Networks, weights: PyTree, batch: Batch, draws: Draws
 ) -> tuple[Float[Array, "..."], Float[Array, "..."] | None, Float[Array, "B N D"]]:
-  """Latents of the targets, inpainting channels for the head (else None), and image tokens of the references.
+  """Latents of the targets, inpainting channels (head only, else None), and image tokens of the reference images.
 
-  Those that the batch has already are taken from it; the others are encoded here, with no gradient for the autoencoder.
+  What the batch already holds is taken from it. The rest is encoded here; the autoencoder gets no gradient.
 
   Args:
     networks, weights: with the autoencoder and the image tower.
     batch: see above.
-    draws: with the noise of the posteriors that latents are sampled from; see training/draws.py.
+    draws: with the posterior noise from which latents are sampled; see training/draws.py.
 
   Returns:
     latent [B h w C], inpaint [B h w 1+C], both [B T ...] for clips, and context [B N D].
@@ -101,7 +255,8 @@ def encode_batch(
 
 
 def _autoencoder_loss(networks: Networks) -> Loss:
-  """Absolute error of pixels and of differences between neighbouring pixels, and a small KL term."""
+  """The terms of `autoencoder_terms`, over reconstructed pictures."""
+  terms = autoencoder_terms()
 
   def draw(batch, key):
     return draw_autoencoder(networks, batch, key)
@@ -110,65 +265,20 @@ def _autoencoder_loss(networks: Networks) -> Loss:
     images = to_signed(batch["target"]["frame"])
     mean, logvar = networks.encode_moments(trained, images)
     latents = mean + jnp.exp(0.5 * logvar) * draws["latent"]
-    made = networks.decode_unscaled(trained, latents)
-    error = made - images
-    absolute, edges = pixel_errors(error)
-    kl = 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
-    squared = jnp.mean(jnp.square(jnp.clip(made, -1, 1) - images) / 4)
-    metrics = {"absolute": absolute, "kl": kl, "squared": squared}
+    pictures = networks.decode_unscaled(trained, latents)
+    painted = Painted(pictures, images, moments=(mean, logvar))
+    values = {name: term(painted) for name, term in terms.items()}
+    squared = jnp.mean(jnp.square(jnp.clip(pictures, -1, 1) - images) / 4)
+    metrics = {"absolute": values["absolute"], "kl": values["kl"], "squared": squared}
     metrics |= {"latent_mean": jnp.mean(mean), "latent_power": jnp.mean(jnp.square(mean))}
-    return absolute + EDGE_WEIGHT * edges + KL_WEIGHT * kl, metrics
+    return weighted_sum(tuple(values.values()), tuple(terms.values())), metrics
 
   def finish(metrics):
     variance = jnp.maximum(metrics["latent_power"] - jnp.square(metrics["latent_mean"]), 0)
-    kept = {name: metrics[name] for name in ("absolute", "kl")}
-    return {**kept, "psnr": -10 * jnp.log10(metrics["squared"]), "latent_std": jnp.sqrt(variance)}
+    reported = {name: metrics[name] for name in ("absolute", "kl")}
+    return {**reported, "psnr": -10 * jnp.log10(metrics["squared"]), "latent_std": jnp.sqrt(variance)}
 
   return Loss(draw, value, finish=finish)
-
-
-def pixel_errors(
-  error: Float[Array, "B H W 3"], weights: Float[Array, "B H W"] | None = None
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Returns mean absolute errors of pixels and of differences between neighbouring ones, times `weights`."""
-  if weights is not None:
-    error = error * weights[..., None]  # also the differences count more there
-  edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
-  return jnp.mean(jnp.abs(error)), edges
-
-
-def contrast_error(
-  images: Float[Array, "B H W 3"], truth: Float[Array, "B H W 3"], weights: Float[Array, "B H W"] | None = None
-) -> Float[Array, ""]:
-  """Mean absolute difference in contrast between the 8 x 8 pixel squares of pictures and of the true ones.
-
-  The contrast of a square is the root of its gradient energy per pixel, of which the measure "sharpness" is made, so
-  nothing is said of where in the square the details lie. Absolute errors alone are least for a blurred picture where
-  details are uncertain. Gradients are those of means over 2 x 2 pixels: else a chequered pattern would be the cheapest
-  contrast, and be painted over whatever is not known.
-
-  Args:
-    images, truth: in any one unit, which is the result's; at least 8 pixels high and wide. Pixels at the right and
-      lower border that fill no square do not count.
-    weights: how much each pixel counts, where 1 is the mean; a square counts as much as its mean; None: all alike.
-  """
-
-  def means(pixels: Float[Array, "B H W"]) -> Float[Array, "B h w"]:
-    batch, height, width = (pixels.shape[0], *(side // _SQUARE for side in pixels.shape[1:]))
-    whole = pixels[:, : height * _SQUARE, : width * _SQUARE]
-    return whole.reshape(batch, height, _SQUARE, width, _SQUARE).mean(axis=(2, 4))
-
-  def contrast(images: Float[Array, "B H W 3"]) -> Float[Array, "B h w"]:
-    around = jnp.pad(images, ((0, 0), (0, 2), (0, 2), (0, 0)), mode="edge")
-    soft = (around[:, :-1, :-1] + around[:, 1:, :-1] + around[:, :-1, 1:] + around[:, 1:, 1:]) / 4
-    down, across = jnp.diff(soft, axis=1)[:, :, :-1], jnp.diff(soft, axis=2)[:, :-1]
-    energy = means(jnp.sum(jnp.square(down) + jnp.square(across), axis=-1))
-    return jnp.sqrt(energy + _LEAST_ENERGY)
-
-  error = jnp.abs(contrast(images) - contrast(truth))
-  if weights is not None:
-    error = error * means(weights)
-  return jnp.mean(error)
 
 
 def _picture_loss(
@@ -176,57 +286,54 @@ def _picture_loss(
   weights: PyTree,
   target: dict[str, Array],
   latents: Float[Array, "B T h w C"],
-  pose_channels: Float[Array, "B T H W D"] | None,
+  looked_up: Float[Array, "B T H W D"] | None,
   weights_of_pixels: Float[Array, "B T H W"] | None,
   config: RunConfig,
   draws: Draws,
   parts: int = 1,
 ) -> Float[Array, ""]:
-  """The error of decoded pictures, in the units of the autoencoder's, of the examples that `draws` chose.
+  """The terms of `picture_terms`, over the decoded pictures of the examples that `draws` chose.
 
-  They are refined where the part has a refiner. They are decoded from what the denoiser estimated from noise, with all
-  its faults: those are what the refiner sees when videos are sampled. The gradient reaches the denoiser through the
-  frozen decoder, so it also learns from pixels, of which latents say too little where fingers are.
+  Pictures are refined if the part has a refiner. They are decoded from the denoiser's estimate of the clean latents,
+  with all its faults: the refiner gets the same input when videos are sampled. The gradient reaches the denoiser
+  through the frozen decoder, so that it also learns from pixels: an error in fingers is small in latents.
 
-  All arguments are of one of `parts` parts of a batch; the mean over the parts is the error of the batch.
+  All arguments belong to one of `parts` parts of a batch; the mean over the parts is the value of the batch.
   """
-  whole = parts * len(latents)
-  total = int(shown_rows(whole, config.refined).sum())
-  places = -(-total // parts)  # in each part, the same number for all: some stay empty
-  share, chosen = None, slice(None, None, -(-whole // config.refined))
+  count = parts * len(latents)
+  total = int(decoded_rows(count, config.refined).sum())
+  slots = -(-total // parts)  # pictures decoded per part, the same number in each; some slots stay empty
+  slot_weights, rows = None, slice(None, None, -(-count // config.refined))
   if parts > 1:
-    chosen = jnp.nonzero(draws["shown"], size=places, fill_value=0)[0]
-    share = (jnp.arange(places) < jnp.sum(draws["shown"])) * (places * parts / total)
+    rows = jnp.nonzero(draws["decoded"], size=slots, fill_value=0)[0]
+    slot_weights = (jnp.arange(slots) < jnp.sum(draws["decoded"])) * (slots * parts / total)
+  terms = tuple(picture_terms(config).values())
 
   def error() -> Float[Array, ""]:
-    first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[chosen]
+    first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[rows]
     decoded = networks.decode(weights, first(latents))
-    made = networks.refine(
-      weights, decoded, first(target["pose"]), None if pose_channels is None else first(pose_channels)
-    )
-    counted = None if share is None else jnp.broadcast_to(share[:, None, None], made.shape[:3])
+    pictures = networks.refine(weights, decoded, first(target["pose"]), None if looked_up is None else first(looked_up))
+    counted = None if slot_weights is None else jnp.broadcast_to(slot_weights[:, None, None], pictures.shape[:3])
     if weights_of_pixels is not None:
-      normalised = weights_of_pixels[chosen, 0] / draws["pixel_mean"][chosen][:, None, None]
-      counted = normalised if counted is None else counted * normalised
-    made, truth = 2 * made - 1, to_signed(first(target["frame"]))
-    absolute, edges = pixel_errors(made - truth, counted)
-    contrast = config.sharpness * contrast_error(made, truth, counted) if config.sharpness else 0
-    return absolute + EDGE_WEIGHT * edges + contrast
+      normalized = weights_of_pixels[rows, 0] / draws["pixel_mean"][rows][:, None, None]
+      counted = normalized if counted is None else counted * normalized
+    painted = Painted(2 * pictures - 1, to_signed(first(target["frame"])), counted)
+    return weighted_sum([term(painted) for term in terms], terms)
 
   if total < parts:  # a part without pictures decodes none
-    return jax.lax.cond(jnp.any(draws["shown"]), error, lambda: jnp.zeros(()))
+    return jax.lax.cond(jnp.any(draws["decoded"]), error, lambda: jnp.zeros(()))
   return error()
 
 
 def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
-  """The denoising loss of clips (a frame is a clip of length one) given pose and appearance; for body and head."""
+  """The denoising loss plus the weighted loss of decoded pictures, for body and head; a frame is a clip of length 1."""
   schedule = make_schedule(networks.model.schedule)
-  groups = channel_groups(config.data.appearance)
-  weight = _pixel_weight(config, trained_keys(dataclasses.replace(config, model=networks.model)))
-  shown = config.refined if weight else 0
+  groups = channel_groups(config.data.pose_channels)
+  weight = _picture_weight(config, trained_keys(dataclasses.replace(config, model=networks.model)))
+  decoded = config.refined if weight else 0
 
   def draw(batch, key):
-    return draw_diffusion(config, networks, schedule, batch, shown, key)
+    return draw_diffusion(config, networks, schedule, batch, decoded, key)
 
   def value(trained, frozen, batch, draws, parts):
     weights = merge_weights(frozen, trained, config.lora)
@@ -239,7 +346,7 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     if looked_up is not None:
       looked_up = to_unit(as_clips(looked_up))
       looked_up = shift_groups(looked_up, groups, config.condition_jitter, draws["shifts"])
-      looked_up = drop_groups(looked_up, groups, draws["kept"])
+      looked_up = drop_groups(looked_up, groups, draws["group_mask"])
     condition = {"pose": networks.embed_pose(weights, as_clips(pose), looked_up)}
     if inpaint is not None:
       condition["inpaint"] = as_clips(inpaint)
@@ -254,9 +361,9 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
       denoise, schedule, clean, draws["noise"], draws["timesteps"], context, condition, config.snr_gamma, cells
     )
     denoising = jnp.mean(losses)
-    if not shown:
+    if not decoded:
       return denoising, {}
     pictures = _picture_loss(networks, weights, batch["target"], estimate, looked_up, pixels, config, draws, parts)
     return denoising + weight * pictures, {"denoising": denoising, "refining": pictures}
 
-  return Loss(draw, value, (lambda count: shown_rows(count, shown)) if shown else None)
+  return Loss(draw, value, (lambda count: decoded_rows(count, decoded)) if decoded else None)

@@ -1,4 +1,4 @@
-"""One optimiser step as a pure function, the state that it changes, and the optimiser."""
+"""One optimizer step as a pure function, the state that it changes, and the optimizer."""
 
 import dataclasses
 import typing
@@ -28,15 +28,15 @@ class State:
   """Everything that a step changes and a checkpoint holds.
 
   Attributes:
-    step: number of optimiser steps done, int32.
+    step: number of optimizer steps done, int32.
     weights: the trained networks, float32.
     optimizer: optax state.
     ema: averaged weights, or None if config.optimizer.ema is 0.
     skipped: number of steps skipped because their loss or gradient was not finite, int32.
-    skipped_in_a_row: number of skipped steps since the last one that was not, int32.
+    skipped_in_a_row: number of consecutive skipped steps up to now, int32.
   """
 
-  # jax.tree.map may put anything (shardings, shapes) into the fields, hence the loose types.
+  # jax.tree.map may put shardings or shapes into the fields, hence the loose types.
   step: PyTree
   weights: PyTree
   optimizer: PyTree
@@ -45,7 +45,7 @@ class State:
   skipped_in_a_row: PyTree
 
   def best_weights(self) -> PyTree:
-    """The averaged weights, or the weights if no average is kept."""
+    """The averaged weights, or the weights of a run without an average."""
     return self.weights if self.ema is None else self.ema
 
 
@@ -54,13 +54,13 @@ Step = Callable[[State, PyTree, Batch, Key[Array, ""]], tuple[State, dict[str, A
 
 def make_state(weights: PyTree, optimizer: optax.GradientTransformation, config: RunConfig) -> State:
   """The state before the first step."""
-  ema = jax.tree.map(jnp.copy, weights) if config.optimizer.ema else None  # a copy, because the step donates both
+  ema = jax.tree.map(jnp.copy, weights) if config.optimizer.ema else None  # a copy, since the step donates both
   zero = lambda: jnp.zeros((), jnp.int32)
   return State(zero(), weights, optimizer.init(weights), ema, zero(), zero())
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-  """The learning rate over `steps` optimiser steps."""
+  """The learning rate over `steps` optimizer steps."""
   warmup = min(config.warmup_steps, max(steps - 1, 0))
   if config.schedule == "cosine":
     warmup = max(warmup, 1)
@@ -76,17 +76,17 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """AdamW after clipping the gradients of all trained networks by one global norm.
 
-  The reference clips the pose branch alone, though the UNet is trained too: `config.clip_networks` selects that.
+  The reference clips the pose branch only, though it also trains the UNet: `config.clip_networks` reproduces that.
 
   Args:
     config: rates, decays and clipping.
     steps: length of the learning rate schedule.
-    only: whether to train the parameter of a path; the others keep their values and have no optimiser state.
+    only: (path of a parameter) -> whether to train it; other parameters stay fixed and have no optimizer state.
   """
   clip = optax.clip_by_global_norm(config.clip)
   if config.clip_networks:
-    chosen = lambda tree: {name: name in config.clip_networks for name in typing.cast(dict, tree)}
-    clip = optax.masked(clip, chosen)
+    mask = lambda tree: {name: name in config.clip_networks for name in typing.cast(dict, tree)}
+    clip = optax.masked(clip, mask)
   rate = learning_rate(config, steps)
   adam = optax.chain(clip, optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay))
   if only is None:
@@ -98,7 +98,7 @@ def make_optimizer(
 
 
 def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Mesh:
-  """The mesh of a run. Raises UserError if it does not fit the devices, or the batch does not fit the mesh."""
+  """The mesh of a run. Raises UserError if config.mesh does not fit the devices or the batch does not fit the mesh."""
   sharding.check_processes(jax.devices() if devices is None else devices)
   mesh = sharding.make_mesh(config.mesh.sizes, devices)
   sharding.check_batch(mesh, config.data.batch_size)
@@ -106,20 +106,20 @@ def training_mesh(config: RunConfig, devices: Sequence[Any] | None = None) -> Me
   if config.data.batch_size % (parts * rows):
     raise UserError(
       f"config.data.batch_size {config.data.batch_size} must be a multiple of {parts * rows}: each of"
-      f" config.optimizer.accumulate {parts} parts is shared by {rows} devices on the data and fsdp axes"
+      f" config.optimizer.accumulate {parts} parts is sharded over {rows} devices on the data and fsdp axes"
     )
   return mesh
 
 
 def make_run_step(config: RunConfig, networks: Networks) -> tuple[optax.GradientTransformation, Step]:
-  """The optimiser and the step of a run.
+  """The optimizer and the step of a run.
 
   Raises:
     UserError: config.optimizer.clip_networks names a network that the run does not train.
   """
   if unknown := set(config.optimizer.clip_networks) - set(trained_keys(config)):
     raise UserError(
-      f"config.optimizer.clip_networks has {', '.join(sorted(unknown))}, which this run does not train: use names of"
+      f"config.optimizer.clip_networks has {', '.join(sorted(unknown))}, which this run does not train: choose from"
       f" {', '.join(trained_keys(config))}"
     )
   optimizer = make_optimizer(config.optimizer, config.steps, only=is_temporal if config.only_temporal else None)
@@ -129,17 +129,17 @@ def make_run_step(config: RunConfig, networks: Networks) -> tuple[optax.Gradient
 def make_step(loss: Any, optimizer: optax.GradientTransformation, ema: float, accumulate: int = 1) -> Step:
   """step(state, frozen, batch, key) -> (state, metrics).
 
-  A step whose loss or gradient is not finite changes the counters alone. optax.apply_if_finite would nest the optimiser
-  state, so that the checkpoints of existing runs could not be restored, and leaves the average to us.
+  A step whose loss or gradient is not finite changes the counters only. (optax.apply_if_finite would nest the optimizer
+  state, so that checkpoints of existing runs could not be restored, and would not cover the average.)
 
   Args:
-    loss: a `training.accumulation.Loss`; without parts any function of its arguments.
-    optimizer: of `make_optimizer`.
+    loss: an `accumulation.Loss`; without accumulation, any function of its arguments.
+    optimizer: from `make_optimizer`.
     ema: decay of the averaged weights, if the state has them.
-    accumulate: number of equal parts in which a batch is computed, one after another.
+    accumulate: number of accumulation parts of a batch.
 
   Returns:
-    The step. Its `key` is the run's: the step number is folded in, so that a resumed run draws the same numbers.
+    The step. Its `key` is that of the run: the step number is folded in, so that a resumed run draws the same numbers.
   """
 
   def step(state, frozen, batch, key):
@@ -152,7 +152,7 @@ def make_step(loss: Any, optimizer: optax.GradientTransformation, ema: float, ac
     weights = optax.apply_updates(state.weights, updates)
     average = None
     if state.ema is not None:
-      # The decay rises to `ema` over the first steps, so that the average forgets the initial weights sooner.
+      # The decay rises to `ema` over the first steps: the average forgets the initial weights sooner.
       decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
       average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.ema, weights)
     if_finite = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -171,6 +171,6 @@ def make_step(loss: Any, optimizer: optax.GradientTransformation, ema: float, ac
 
 
 def jit_step(step: Step, state: State) -> Any:
-  """The jitted step, which donates its state; its result has the shardings of `state` (arrays or their shapes)."""
+  """The jitted step, which donates its state and returns one with the shardings of `state` (arrays or their shapes)."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

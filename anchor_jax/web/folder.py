@@ -97,9 +97,9 @@ def write_web(
   picture = body.reference_image if reference is None else reference.picture
   if picture is None:
     raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
-  kind = body.config.data.appearance
+  kind = body.config.data.pose_channels
   if kind == "coordinates":
-    raise UserError('--web does not support persons trained with config.data.appearance "coordinates"')
+    raise UserError('--web does not support persons trained with config.data.pose_channels "coordinates"')
   pose_channels = placed_pose_channels(body, reference)
   if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != body.size:
     raise UserError(

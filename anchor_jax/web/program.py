@@ -70,7 +70,7 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
 
 def input_shapes(part: Part) -> list[jax.ShapeDtypeStruct]:
   """Returns the shapes of the function's inputs: the pose render and, if any, the pose channels."""
-  more = branch_channels(part.config.data.appearance) - RENDER_CHANNELS
+  more = branch_channels(part.config.data.pose_channels) - RENDER_CHANNELS
   shape = lambda channels: jax.ShapeDtypeStruct((1, part.size, part.size, channels), jnp.uint8)
   return [shape(RENDER_CHANNELS), *([shape(more)] if more else [])]
 

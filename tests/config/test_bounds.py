@@ -35,7 +35,7 @@ ZERO = """
 """.split()
 NEGATIVE = "sample.guidance sample.conditioning_scale mesh.data mesh.fsdp mesh.tensor mesh.frames".split()
 TEXTS = "init data.path lora.targets autoencoder".split()  # any names; the files or layers say which there are
-EMPTY = "init data.path data.appearance optimizer.clip_networks autoencoder".split()
+EMPTY = "init data.path data.pose_channels optimizer.clip_networks autoencoder".split()
 
 
 def run_fields(kind=RunConfig, prefix=""):
@@ -102,7 +102,7 @@ def test_a_refusal_does_not_repeat_all_that_was_given(kind):
       kind.from_json(fields)
     assert len(str(caught.value)) < 1500
   with pytest.raises(UserError) as caught:
-    run_config({"data": {"appearance": "x" * 5000}})
+    run_config({"data": {"pose_channels": "x" * 5000}})
   assert len(str(caught.value)) < 400
   assert len(str(UserError("x" * 100_000))) < 2000
 

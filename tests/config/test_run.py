@@ -1,12 +1,17 @@
+import dataclasses
 import json
 import pathlib
 import runpy
 
 import pytest
+from ml_collections import ConfigDict
 
 from anchor_jax.config import run as settings
+from anchor_jax.config.find import load_config
 from anchor_jax.config.presets import reference_run
-from anchor_jax.config.run import RunConfig, SampleConfig, run_config, to_config_dict, to_plain
+from anchor_jax.config.renamed import renamed_flags
+from anchor_jax.config.run import DataConfig, RunConfig, SampleConfig, run_config, to_config_dict, to_plain
+from anchor_jax.config.stored import read_settings, write_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion import solvers, windows
 
@@ -119,6 +124,47 @@ def test_the_autoencoder_is_not_distilled():
   for change in ({"pixels": 1.0}, {"zero_snr": True}):
     with pytest.raises(UserError, match="pixels, zero_snr are for body and head"):
       run_config({"part": "vae", **change})
+
+
+def test_an_old_name_is_read_as_the_new_one_and_written_as_it(tmp_path):
+  config = run_config({"data": {"appearance": "full", "crop": 64}})
+  assert config == RunConfig(data=DataConfig(pose_channels="full", crop=64))
+  assert config == run_config(ConfigDict({"data": {"appearance": "full", "crop": 64}}))
+  (tmp_path / "config.json").write_text(json.dumps({"data": {"appearance": "full", "crop": 64}}))
+  assert read_settings(tmp_path) == config
+  write_settings(tmp_path, config)
+  written = json.loads((tmp_path / "config.json").read_text())["data"]
+  assert written["pose_channels"] == "full" and "appearance" not in written
+  assert DataConfig(appearance="full").pose_channels == "full" == DataConfig(pose_channels="full").appearance
+  assert dataclasses.replace(DataConfig(pose_channels="atlas", crop=8), appearance="full") == DataConfig(
+    pose_channels="full", crop=8
+  )
+
+
+def test_an_old_name_beside_the_new_one_must_agree():
+  assert run_config({"data": {"appearance": "full", "pose_channels": "full"}}).data.pose_channels == "full"
+  message = "data.pose_channels is 'atlas' and data.appearance, its old name, is 'full': give data.pose_channels only"
+  with pytest.raises(UserError, match=f"^{message}$"):
+    run_config({"data": {"appearance": "full", "pose_channels": "atlas"}})
+  with pytest.raises(UserError, match=f"^{message}$"):
+    load_config("studio_finetune.py:body", {"data.pose_channels": "atlas", "data.appearance": "full"})
+  with pytest.raises(UserError, match=f"^{message}$"):
+    load_config("studio_finetune.py:body", {"data.appearance": "full", "data.pose_channels": "atlas"})
+  with pytest.raises(UserError, match="its old name"):
+    DataConfig(appearance="full", pose_channels="atlas")
+  assert load_config("studio_finetune.py:body", {"data.appearance": "atlas"}).data.pose_channels == "atlas"
+
+
+def test_old_names_of_flags():
+  flags = ["train", "--config=a.py", "--config.data.appearance=atlas", "--config.steps=3"]
+  assert renamed_flags(flags) == ["train", "--config=a.py", "--config.data.pose_channels=atlas", "--config.steps=3"]
+  assert renamed_flags(["-config.data.appearance", "atlas"]) == ["-config.data.pose_channels", "atlas"]
+  assert renamed_flags(["--data.appearance=x", "--config.data.pose_channels="]) == [
+    "--data.appearance=x",
+    "--config.data.pose_channels=",
+  ]
+  with pytest.raises(UserError, match="its old name, is 'full'"):
+    renamed_flags(["--config.data.pose_channels=atlas", "--config.data.appearance=full"])
 
 
 def test_only_one_mesh_axis_has_all_that_remain():

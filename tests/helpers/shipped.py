@@ -38,7 +38,7 @@ def shrunk(config: RunConfig, batch_size: int = 8) -> RunConfig:
   """
   tiny = tiny_model(inpaint=config.part == "head")
   temporal = {name: getattr(config.model.unet, name) for name in ("temporal_kernel", "temporal_attention")}
-  branch = dataclasses.replace(tiny.controlnet, conditioning_channels=branch_channels(config.data.appearance))
+  branch = dataclasses.replace(tiny.controlnet, conditioning_channels=branch_channels(config.data.pose_channels))
   refiner = config.model.own_refiner
   if refiner is not None or (config.part == "body" and config.init == "studio"):
     refiner = RefinerConfig(23, 2, (8, 8), 4, scale=1 if refiner is None else refiner.scale)

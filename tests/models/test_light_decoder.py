@@ -17,7 +17,7 @@ from anchor_jax.formats.diffusers import load_model
 from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash, read_light_decoder, write_light_decoder
-from anchor_jax.training.distil import Teaching, distil, distillation_loss, fit
+from anchor_jax.training.distil import DistillationData, distil, distillation_loss, fit_decoder
 
 CONFIG = LightDecoderConfig(latent_channels=2, block_out_channels=(8, 12), layers_per_block=(0, 1), patch_size=2)
 FLAT = LightDecoderConfig(latent_channels=2, block_out_channels=(16,), layers_per_block=(1,), patch_size=8)
@@ -61,7 +61,7 @@ def test_it_learns_what_is_shown_of_latents():
   latents = rng.normal(size=(24, 8, 8, 2)).astype(np.float32)
   colours = 1 / (1 + np.exp(-np.stack([latents[..., 0], latents[..., 1], -latents[..., 0]], axis=-1)))
   shown = np.rint(255 * np.repeat(np.repeat(colours, 8, axis=1), 8, axis=2)).astype(np.uint8)
-  params = fit(FLAT, Teaching(latents, shown, shown), steps=100, batch_size=8, seed=0)
+  params = fit_decoder(FLAT, DistillationData(latents, shown, shown), steps=100, batch_size=8, seed=0)
   made = LightDecoder(FLAT).apply({"params": params}, jnp.asarray(latents))
   made = np.rint(255 * np.clip(made, 0, 1)).astype(np.uint8)
   mean = np.broadcast_to(shown.mean(axis=(0, 1, 2)).astype(np.uint8), shown.shape)

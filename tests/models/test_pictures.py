@@ -5,7 +5,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.pictures import require_finite, to_bytes
-from anchor_jax.training.preview import _bytes
+from anchor_jax.training.held_out import _bytes
 
 
 def test_bytes_say_which_pictures_are_finite():

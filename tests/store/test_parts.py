@@ -55,7 +55,7 @@ def test_studio_means_the_package_s_weights_even_beside_a_folder_of_that_name(tm
 
 
 def test_a_run_can_omit_the_refiner_of_its_init():
-  config = RunConfig(init="studio", data=DataConfig(appearance="full"))
+  config = RunConfig(init="studio", data=DataConfig(pose_channels="full"))
   networks, weights = initial_weights(config)
   assert networks.model.refiner is not None and "refiner" in weights
   for none in (None, "None"):  # from a file and the command line

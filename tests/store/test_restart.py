@@ -173,7 +173,7 @@ def test_workdirs_of_earlier_versions_are_resumed(tmp_path):
   values = json.loads(path.read_text())
   for name in ("zero_snr", "pixels", "refined", "sharpness", "last_step", "detail_weight", "condition_jitter"):
     del values[name]
-  del values["model"]["refiner"], values["sample"]["guidance_interval"], values["data"]["appearance"]
+  del values["model"]["refiner"], values["sample"]["guidance_interval"], values["data"]["pose_channels"]
   path.write_text(json.dumps(values))
   run = read_started_run(tmp_path / "body")
   run.check_settings(CONFIG)
@@ -186,7 +186,7 @@ def test_workdirs_of_earlier_versions_are_resumed(tmp_path):
 
 
 def test_runs_of_earlier_versions_without_init_keep_their_sizes(tmp_path):
-  requested = dataclasses.replace(CONFIG, init="", data=DataConfig("data/ana", appearance="full"), zero_snr=True)
+  requested = dataclasses.replace(CONFIG, init="", data=DataConfig("data/ana", pose_channels="full"), zero_snr=True)
   branch = dataclasses.replace(requested.model.controlnet, conditioning_channels=23)
   schedule = dataclasses.replace(requested.model.schedule, rescale_betas_zero_snr=True)
   found = dataclasses.replace(requested.model, controlnet=branch, schedule=schedule)

@@ -15,8 +15,8 @@ from anchor_jax.config.run import MeshConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
 from anchor_jax.models.networks import Networks
-from anchor_jax.training import aot
-from anchor_jax.training.aot import Answer, DoesNotFit, compile_for, run_shapes, shortage
+from anchor_jax.training import compiling
+from anchor_jax.training.compiling import DoesNotFit, StepCost, compile_for, run_shapes, shortage
 
 TEXT = """
   %a = f32[8,128]{1,0:T(8,128)} all-gather(%x), channel_id=1, replica_groups=[2,4]<=[8], dimensions={0}
@@ -121,15 +121,15 @@ def test_tells_whether_a_step_fits_also_when_the_compiler_gives_up(tiny_run, mon
   def compile_in_no_time(topology, config):
     if not memory:
       raise DoesNotFit(f"the step DOES NOT FIT {topology}")
-    return Answer(16, "TPU v5 lite", 5, 6, memory, 1e12, {}, 3.0)
+    return StepCost(16, "TPU v5 lite", 5, 6, memory, 1e12, {}, 3.0)
 
-  monkeypatch.setattr(aot, "compile_for", compile_in_no_time)
-  assert aot.print_fit("v5e:4x4", tiny_run("body")) == fits
+  monkeypatch.setattr(compiling, "compile_for", compile_in_no_time)
+  assert compiling.print_fit("v5e:4x4", tiny_run("body")) == fits
   assert ("DOES NOT FIT" in capsys.readouterr().out) != fits
 
 
 def test_a_batch_that_the_chips_cannot_share_is_refused(tiny_run, monkeypatch):
-  monkeypatch.setattr(aot, "topology_devices", lambda topology: jax.devices())
+  monkeypatch.setattr(compiling, "topology_devices", lambda topology: jax.devices())
   with pytest.raises(UserError, match="batch_size 9 must be a multiple of 8"):
     config = tiny_run("body", mesh=MeshConfig(data=8))
     compile_for("v5e:2x4", dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=9)))

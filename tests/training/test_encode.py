@@ -16,8 +16,8 @@ from anchor_jax.data.faces import head_source
 from anchor_jax.data.records import open_prepared
 from anchor_jax.models.networks import to_signed
 from anchor_jax.store.weights import initial_weights
-from anchor_jax.training import encode as cache
-from anchor_jax.training.encode import cache_key, encode_records, encoded_names
+from anchor_jax.training import precompute
+from anchor_jax.training.precompute import cache_key, encode_records, encoded_names
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def records(prepared, tmp_path):
 def written(monkeypatch):
   """Numbers of the blocks that are encoded."""
   numbers = []
-  write = cache.write_block
+  write = precompute.write_block
   monkeypatch.setattr(
-    cache, "write_block", lambda folder, block, arrays: numbers.append(block) or write(folder, block, arrays)
+    precompute, "write_block", lambda folder, block, arrays: numbers.append(block) or write(folder, block, arrays)
   )
   monkeypatch.setattr(encoded, "BLOCK", 4)
   return numbers
@@ -67,8 +67,8 @@ def test_records_are_encoded_once_and_are_what_the_networks_give(
   records, networks, weights, tmp_path, written, monkeypatch
 ):
   devices = set()
-  host = cache._host
-  monkeypatch.setattr(cache, "_host", lambda values: devices.add(len(values.sharding.device_set)) or host(values))
+  host = precompute._host
+  monkeypatch.setattr(precompute, "_host", lambda values: devices.add(len(values.sharding.device_set)) or host(values))
   mesh = sharding.own_devices(sharding.make_mesh(MeshConfig().sizes, jax.devices()[:2]))
   source, folder = encode(records, networks, weights, tmp_path, mesh=mesh)
   assert written == [0, 1, 2] and folder.parent == records.folder and devices == {2}
@@ -113,13 +113,13 @@ def test_two_processes_encode_what_one_does_each_its_share(records, networks, we
   written.clear()
 
   def other_process(name):  # while the first waits for it
-    monkeypatch.setattr(cache.multihost_utils, "sync_global_devices", lambda name: None)
+    monkeypatch.setattr(precompute.multihost_utils, "sync_global_devices", lambda name: None)
     jax.tree.map(
       np.testing.assert_array_equal, values(encode(records, networks, weights, tmp_path, (1, 2))[0]), expected
     )
     assert written == [0, 2, 1]
 
-  monkeypatch.setattr(cache.multihost_utils, "sync_global_devices", other_process)
+  monkeypatch.setattr(precompute.multihost_utils, "sync_global_devices", other_process)
   shared, _ = encode(records, networks, weights, tmp_path, (0, 2))
   assert written == [0, 2, 1]
   jax.tree.map(np.testing.assert_array_equal, values(shared), expected)
@@ -128,7 +128,7 @@ def test_two_processes_encode_what_one_does_each_its_share(records, networks, we
 def test_a_process_that_does_not_see_the_others_files_encodes_all(
   records, networks, weights, tmp_path, written, monkeypatch
 ):
-  monkeypatch.setattr(cache.multihost_utils, "sync_global_devices", lambda name: None)
+  monkeypatch.setattr(precompute.multihost_utils, "sync_global_devices", lambda name: None)
   source, _ = encode(records, networks, weights, tmp_path, (1, 2))
   assert written == [1, 0, 2] and len(values(source)) == 10
 

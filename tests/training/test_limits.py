@@ -13,10 +13,10 @@ from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.shipped import shipped
 from anchor_jax.train import train
-from anchor_jax.training import loop, memory
-from anchor_jax.training.memory import check_step_memory, out_of_memory_as_user_error
+from anchor_jax.training import compiling, loop
+from anchor_jax.training.compiling import check_step_memory, out_of_memory_as_user_error
+from anchor_jax.training.report import Trace
 from anchor_jax.training.step import training_mesh
-from anchor_jax.training.trace import Trace
 
 
 def changed(config, **data):
@@ -28,7 +28,7 @@ def test_what_cannot_work_is_refused_before_weights_are_read(tiny_run, tmp_path,
     raise AssertionError("weights are read")
 
   monkeypatch.setattr(loop, "initial_weights", read)
-  monkeypatch.setattr(memory, "host_memory", lambda: 10**9)
+  monkeypatch.setattr(compiling, "host_memory", lambda: 10**9)
   (tmp_path / "file").write_text("")
   config = tiny_run("body")
   for run, workdir, message in (
@@ -56,9 +56,9 @@ def test_a_step_that_needs_more_memory_than_there_is_names_the_settings(tiny_run
   compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((1000, 1000), jnp.float32)).compile()
   mesh = sharding.make_mesh(MeshConfig(data=1).sizes, jax.devices()[:1])
   config = tiny_run("body")
-  assert memory.step_memory(compiled) >= 8_000_000
+  assert compiling.step_memory(compiled) >= 8_000_000
   check_step_memory(compiled, config, mesh)
-  monkeypatch.setattr(memory, "host_memory", lambda: 7_000_000)
+  monkeypatch.setattr(compiling, "host_memory", lambda: 7_000_000)
   advice = r"lower config\.data\.batch_size, which is 8, or raise config\.optimizer\.accumulate, which is 1"
   with pytest.raises(UserError, match=advice):
     check_step_memory(compiled, config, mesh)

@@ -5,7 +5,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import lock_path
-from anchor_jax.training.lock import only_run_in
+from anchor_jax.training.checkpoint import only_run_in
 
 
 def test_a_saved_person_is_no_workdir(tmp_path):

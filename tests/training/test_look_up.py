@@ -13,7 +13,7 @@ from anchor_jax.data.records import build, open_prepared
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.texture import look_up
 from anchor_jax.texture.channels import branch_channels
-from anchor_jax.training.textures import FIELD, FilmTextures, look_up_records
+from anchor_jax.training.precompute import LOOKED_UP, FilmTextures, look_up_records
 
 COUNT, SIZE = 20, 32
 KINDS = ("coordinates", "atlas", "full")
@@ -23,7 +23,7 @@ KINDS = ("coordinates", "atlas", "full")
 def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path, crop):
   source = open_prepared(globes)
   place = look_up_records("full", FilmTextures(source), [tmp_path], crop=crop)
-  made = EncodedSource(source, place, (FIELD,)).read(9, (FIELD,))[FIELD]
+  made = EncodedSource(source, place, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP]
   gathered = FilmTextures(source).of_person(0).gathered
   block = int(gathered.blocks.of_frame[9])
   near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
@@ -32,7 +32,7 @@ def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_p
   other = open_prepared(tmp_path / "changed")
   again = look_up_records("full", FilmTextures(other), [tmp_path], crop=crop)
   assert again != place
-  np.testing.assert_array_equal(EncodedSource(other, again, (FIELD,)).read(9, (FIELD,))[FIELD], made)
+  np.testing.assert_array_equal(EncodedSource(other, again, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP], made)
   assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
   alone = look_up_records("full", FilmTextures(source), [tmp_path], (0, 1), crop)
   assert alone == place
@@ -42,7 +42,7 @@ def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_p
 def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
   source = open_prepared(globes)
   place = look_up_records(kind, FilmTextures(source), [tmp_path])
-  made = EncodedSource(source, place, (FIELD,)).read(3, (FIELD,))[FIELD]
+  made = EncodedSource(source, place, (LOOKED_UP,)).read(3, (LOOKED_UP,))[LOOKED_UP]
   assert made.shape == (SIZE, SIZE, branch_channels(kind) - 3) and made.dtype == np.uint8
   wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
   if kind == "coordinates":
@@ -59,16 +59,16 @@ def test_a_face_crop_is_the_crop_of_what_the_body_sees(globes, tmp_path, kind):
   source.has_landmarks[2] = False
   whole, faces = (look_up_records(kind, FilmTextures(source), [tmp_path], (0, 1), crop) for crop in (None, size))
   assert whole != faces
-  head = EncodedSource(head_source(source, size), faces, (FIELD,))
+  head = EncodedSource(head_source(source, size), faces, (LOOKED_UP,))
   assert len(head) == COUNT - 1
-  record, made = EncodedSource(source, whole, (FIELD,)).read(3, (FIELD,)), head.read(2, (FIELD,))
+  record, made = EncodedSource(source, whole, (LOOKED_UP,)).read(3, (LOOKED_UP,)), head.read(2, (LOOKED_UP,))
   to_crop = face_transform(source.read(3, ("landmarks",))["landmarks"], size)
   if kind == "coordinates":
     x, y = np.moveaxis((crop_places(to_crop, size, (SIZE, SIZE)) + 8) // 16, -1, 0)  # never between two charts
-    np.testing.assert_array_equal(made[FIELD], record[FIELD][y, x])
+    np.testing.assert_array_equal(made[LOOKED_UP], record[LOOKED_UP][y, x])
     return
-  for group in range(0, made[FIELD].shape[-1], 4):
-    seen, crop = (fields[FIELD][..., group : group + 4].astype(np.float32) for fields in (record, made))
+  for group in range(0, made[LOOKED_UP].shape[-1], 4):
+    seen, crop = (fields[LOOKED_UP][..., group : group + 4].astype(np.float32) for fields in (record, made))
     weighted = lambda channels: np.rint(channels[..., :3] * channels[..., 3:] / 255)
     for before, after in ((seen[..., 3:].repeat(3, axis=-1), crop[..., 3:]), (weighted(seen), weighted(crop))):
       cropped = crop_image(before.astype(np.uint8), to_crop, size, extend=True)

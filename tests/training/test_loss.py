@@ -16,12 +16,12 @@ from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.networks import Networks
 from anchor_jax.texture.channels import channel_groups
 from anchor_jax.training.draws import (
-  at_last_step,
-  draw_kept,
+  draw_group_mask,
   draw_shifts,
   drop_groups,
   pixel_weights,
   shift_groups,
+  starts_from_noise,
 )
 from anchor_jax.training.loss import batch_fields, contrast_error, make_loss
 
@@ -29,7 +29,7 @@ SIZE = 32
 
 
 def drop(conditions, groups, rate, key):
-  return drop_groups(conditions, groups, draw_kept(len(conditions), len(groups), rate, key))
+  return drop_groups(conditions, groups, draw_group_mask(len(conditions), len(groups), rate, key))
 
 
 def jitter(conditions, groups, most, rate, key):
@@ -85,7 +85,7 @@ def test_face_and_hands_count_more():
 
 @pytest.mark.parametrize("share,chosen", [(0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1, list(range(8)))])
 def test_a_share_of_a_batch_starts_from_pure_noise(share, chosen):
-  assert np.flatnonzero(at_last_step(8, share)).tolist() == chosen
+  assert np.flatnonzero(starts_from_noise(8, share)).tolist() == chosen
 
 
 def refined_run(tiny_run, **settings):
@@ -94,7 +94,7 @@ def refined_run(tiny_run, **settings):
   branch = dataclasses.replace(config.model.controlnet, conditioning_channels=23)
   networks = Networks(dataclasses.replace(config.model, controlnet=branch, refiner=RefinerConfig(23, 2, (8, 8), 4)))
   weights = jax.tree.map(jnp.asarray, drawn_weights(networks))
-  config = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance="full", cache=True))
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, pose_channels="full", cache=True))
   shape, vae = (8, SIZE, SIZE), networks.model.vae
   latent = jnp.zeros((8, SIZE // vae.stride, SIZE // vae.stride, vae.latent_channels))
   target = {"pose": jnp.zeros((*shape, 3), jnp.uint8), "frame": jnp.zeros((*shape, 3), jnp.uint8), "latent": latent}

@@ -11,7 +11,7 @@ import pytest
 from anchor_jax.compiler.chips import Chip, chip_of
 from anchor_jax.compiler.estimate import Estimate
 from anchor_jax.training import report as report_module
-from anchor_jax.training.aot import Answer
+from anchor_jax.training.compiling import StepCost
 from anchor_jax.training.report import Report
 
 
@@ -60,7 +60,7 @@ def test_known_chips_by_the_name_of_their_device():
 
 
 def test_what_does_not_fit_is_said_so():
-  answer = Answer(16, "TPU v5 lite", 9 * 10**9, 8 * 10**9, 16 * 10**9, 1e12, {"all-gather": 10**9}, 3.0)
+  answer = StepCost(16, "TPU v5 lite", 9 * 10**9, 8 * 10**9, 16 * 10**9, 1e12, {"all-gather": 10**9}, 3.0)
   assert not answer.fits and "17.00 GB of 16 GB: DOES NOT FIT" in answer.table()
   timed = dataclasses.replace(answer, batch=32, peak=10e12, estimate=Estimate({"copies": 0.4}, {}, 0.0, 0, 0))
   assert re.search(r"all chips +80\.0\n.*share of the peak +25\.0 %", timed.table())

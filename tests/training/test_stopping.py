@@ -13,7 +13,7 @@ from anchor_jax.store.weights import read_part
 from anchor_jax.train import train
 from anchor_jax.training import loop
 from anchor_jax.training.batches import TrainingData
-from anchor_jax.training.signals import Preempted, catch_stops
+from anchor_jax.training.signals import StoppedBySignal, catch_stop_signals
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def saved(workdir):
 
 @pytest.mark.parametrize("number,code,name", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_signal_stops_the_run_after_the_step_under_way_which_is_saved(run, tmp_path, number, code, name, capfd):
-  with pytest.raises(Preempted) as end:
+  with pytest.raises(StoppedBySignal) as end:
     run(lambda step: step == 3 and signal.raise_signal(number))
   assert (end.value.code, saved(tmp_path)) == (code, [3])
   assert end.value.message == f"stopped by {name} after step 3, which is saved: start again to go on"
@@ -71,7 +71,7 @@ def test_reader_processes_that_ctrl_c_ended_cost_no_step(run, tmp_path, monkeypa
       return self.inner.get_state()
 
   monkeypatch.setattr(TrainingData, "training_batches", lambda self: Failing(batches(self)))
-  with pytest.raises(Preempted, match="130"):
+  with pytest.raises(StoppedBySignal, match="130"):
     run(lambda step: None)
   assert saved(tmp_path) == [2]
 
@@ -93,7 +93,7 @@ def test_a_signal_during_validation_stops_after_the_step_that_is_saved(run, tmp_
     assert stopped()
 
   monkeypatch.setattr(loop, "make_validation", lambda *_: validate)
-  with pytest.raises(Preempted, match="130"):
+  with pytest.raises(StoppedBySignal, match="130"):
     run(lambda step: None, checkpoint_every=2)
   assert saved(tmp_path) == [2]
 
@@ -101,7 +101,7 @@ def test_a_signal_during_validation_stops_after_the_step_that_is_saved(run, tmp_
 def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
   before = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
-    with catch_stops() as stops:
+    with catch_stop_signals() as stops:
       os.kill(os.getpid(), signal.SIGINT)
       assert not stops.requested_after(1)
   finally:

@@ -29,7 +29,7 @@ from anchor_jax.store.weights import initial_weights, write_folder
 from anchor_jax.store.workdir import TEXTURE
 from anchor_jax.texture.channels import branch_channels, make_pose_channels
 from anchor_jax.train import train
-from anchor_jax.training.textures import FilmTextures
+from anchor_jax.training.precompute import FilmTextures
 
 SIZE = 32
 KINDS = ("coordinates", "atlas", "full")
@@ -39,7 +39,7 @@ KINDS = ("coordinates", "atlas", "full")
 def make_config(globes, begun_runs):
   def make(kind, **changes):
     config = begun_runs("body", steps=2, condition_dropout=0.1, detail_weight=2.0)
-    data = dataclasses.replace(config.data, path=str(globes), appearance=kind, cache=True)
+    data = dataclasses.replace(config.data, path=str(globes), pose_channels=kind, cache=True)
     refiner = RefinerConfig(23, 2, (8, 8), 4) if kind == "full" else None
     model = dataclasses.replace(config.model, refiner=refiner)
     return dataclasses.replace(config, data=data, **{"model": model, **changes})
@@ -61,7 +61,7 @@ def with_head(tmp_path_factory, workdir, globes, begun_runs):
   folder = tmp_path_factory.mktemp("runs") / "ana"
   shutil.copytree(workdir, folder)
   config = begun_runs("head", steps=2, preview_every=2)
-  data = dataclasses.replace(config.data, path=str(globes), appearance="full")
+  data = dataclasses.replace(config.data, path=str(globes), pose_channels="full")
   train(dataclasses.replace(config, data=data), folder, jax.devices()[:1])
   return folder
 
@@ -80,7 +80,7 @@ def blind(make_config, tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_starts_as_the_network_without(make_config, blind, kind):
   config = dataclasses.replace(make_config(kind), init=blind)
-  plain = dataclasses.replace(config, data=dataclasses.replace(config.data, appearance=""))
+  plain = dataclasses.replace(config, data=dataclasses.replace(config.data, pose_channels=""))
   (networks, weights), (old, before) = initial_weights(config), initial_weights(plain)
   assert networks.model.controlnet.conditioning_channels == branch_channels(kind)
   assert old.model.controlnet.conditioning_channels == 3
@@ -201,7 +201,7 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   anyone, motion = lively(load(models)), read_motion(globes, size=SIZE, frames=6)
   own = load(workdir).body
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
-  assert anyone.body.config.data.appearance == "full" and anyone.body.texture is None
+  assert anyone.body.config.data.pose_channels == "full" and anyone.body.texture is None
   given = read_reference(globes)
   np.testing.assert_array_equal(given.texture.atlas, own.texture.atlas)
   her = lively(load(workdir)).animate(motion, Reference(given.picture))
@@ -351,14 +351,14 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny
   with pytest.raises(UserError, match="takes 5 channels"):
     initial_weights(dataclasses.replace(other, init="", model=dataclasses.replace(other.model, controlnet=branch)))
   old = tiny_runs("body")
-  old = dataclasses.replace(old, data=dataclasses.replace(old.data, appearance="coordinates"))
+  old = dataclasses.replace(old, data=dataclasses.replace(old.data, pose_channels="coordinates"))
   with pytest.raises(UserError, match="prepare the videos again"):
     train(old, tmp_path / "old")
   with pytest.raises(UserError, match="adapters do not change its stem"):
     train(make_config("full", init=blind, lora=LoRAConfig(rank=2)), tmp_path / "blind")
   with pytest.raises(UserError, match="adapters do not change its stem"):
     initial_weights(make_config("coordinates", init=str(workdir), lora=LoRAConfig(rank=2)))
-  with pytest.raises(UserError, match=r"data\.appearance"):
-    run_config({"part": "vae", "data": {"appearance": "full"}})
+  with pytest.raises(UserError, match=r"data\.pose_channels"):
+    run_config({"part": "vae", "data": {"pose_channels": "full"}})
   with pytest.raises(UserError, match="coordinates"):
-    run_config({"data": {"appearance": "photo"}})
+    run_config({"data": {"pose_channels": "photo"}})

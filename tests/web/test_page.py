@@ -55,7 +55,7 @@ def tiny(tmp_path_factory):
   controlnet = dataclasses.replace(model.controlnet, conditioning_channels=23)
   model = dataclasses.replace(model, controlnet=controlnet, refiner=RefinerConfig(23, 2, (8, 8), 4))
   sample = SampleConfig("dpm++2m", 2, window=1, overlap=0, guidance=1.5, guidance_interval=(0.2, 1.0))
-  config = RunConfig("body", model=model, sample=sample, data=DataConfig(appearance="full"))
+  config = RunConfig("body", model=model, sample=sample, data=DataConfig(pose_channels="full"))
   folder = tmp_path_factory.mktemp("tiny") / "film"
   build([PosedClip("clip", "ana", 4.0, list(film(9)))], folder, 32)
   networks = Networks(model)
