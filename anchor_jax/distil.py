@@ -1,11 +1,11 @@
-"""Makes a light decoder, with which `generate --decoder` decodes in a tenth of the time, for another autoencoder.
+"""Distils a light decoder for an autoencoder; `generate --decoder` decodes in a tenth of the time with it.
 
 Example:
   python -m anchor_jax.distil --checkpoint=runs/pretrain --data=data/people --output=my_decoder
   python -m anchor_jax.generate --checkpoint=runs/ana --motion=dance.mp4 --decoder=my_decoder --output=ana_dances.mp4
 
-One comes with the package (--decoder=light), for the shipped autoencoder and so for everybody whose training began with
---config.init=studio. Any prepared frames of people will do; those of many are better than those of one.
+The package has one (--decoder=light) for the shipped autoencoder: it suits every person trained from
+--config.init=studio. Any prepared frames of people will do; many people are better than one.
 """
 
 import argparse
@@ -28,9 +28,9 @@ def parse() -> argparse.Namespace:
   parser = Parser("anchor_jax.distil", __doc__)
   person_flags(parser)
   parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a prepared folder")
-  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets light_decoder/")
+  parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="light_decoder/ is written there")
   parser.add_argument("--steps", type=int, default=6000)
-  parser.add_argument("--frames", type=int, default=2880, help="of the prepared folder, held in memory")
+  parser.add_argument("--frames", type=int, default=2880, help="number of frames to hold in memory")
   parser.add_argument("--widths", default="32,64", metavar="N,N,..", help="channels of each level, finest first")
   parser.add_argument("--layers", default="1,1", metavar="N,N,..", help="residual blocks of each level, finest first")
   parser.add_argument("--seed", type=int, default=0)
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     try:
       setattr(args, name, tuple(int(number) for number in getattr(args, name).split(",")))
     except ValueError:
-      raise UserError(f"--{name}={getattr(args, name)}: give whole numbers, such as 32,64") from None
+      raise UserError(f"--{name}={getattr(args, name)}: give integers, such as 32,64") from None
   return args
 
 
@@ -57,12 +57,12 @@ def main() -> None:
   refuse_overwriting(output, [args.data, *(folder_of(args.checkpoint) / part for part in PERSON_PARTS)])
   prepare_parent(output)
   with locked(output):
-    make(args, config)
+    distil_from_flags(args, config)
 
 
-def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
-  """Makes the decoder of the flags and writes it."""
-  # JAX takes seconds to import: everything above does without it.
+def distil_from_flags(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
+  """Distils the light decoder that the flags describe and writes it."""
+  # JAX takes seconds to import: nothing above needs it.
   from anchor_jax.data.records import open_prepared
   from anchor_jax.formats.folders import check_models_target
   from anchor_jax.store.light import write_light_decoder
@@ -74,11 +74,11 @@ def make(args: argparse.Namespace, config: "LightDecoderConfig") -> None:
   if not parts:
     raise UserError(f"{args.checkpoint} holds no trained part: give a --workdir of training")
   part = read_part(args.checkpoint, parts[0], CheckpointChoice(step=args.checkpoint_step, base=args.base))
-  light, measured = distil(
+  light, measures = distil(
     part.networks, part.weights, open_prepared(args.data), config, args.steps, frames=args.frames, seed=args.seed
   )
   write_light_decoder(args.output, light)
-  say(f"wrote {args.output}: PSNR {', '.join(f'{name} {value:.2f} dB' for name, value in measured.items())}")
+  say(f"wrote {args.output}: PSNR {', '.join(f'{name} {value:.2f} dB' for name, value in measures.items())}")
 
 
 if __name__ == "__main__":

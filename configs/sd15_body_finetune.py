@@ -1,4 +1,4 @@
-"""Body, second stage: fine-tunes the body model of sd15_body_pretrain.py on one person.
+"""Body, second stage: fine-tunes the body of sd15_body_pretrain.py on one person.
 
 python -m anchor_jax.train --config=configs/sd15_body_finetune.py --workdir=runs/ana --config.data.path=data/ana
 
@@ -6,9 +6,9 @@ Hyperparameters are the reference's: AdamW at 1e-5 after 500 warm-up steps, batc
 are fixed by default and can be restored: --config.condition_dropout=0 (it never trains the null context) and
 --config.optimizer.clip_networks='("controlnet",)' (it clips the gradients of the pose branch only).
 6,000 steps are about 16 epochs over one minute of video at 25 frames/s. --config.init=models/sd15 starts from Stable
-Diffusion instead. Cost and result: not measured.
+Diffusion itself. Cost and result: not measured.
 
-With --config.lora.rank=8 --config.optimizer.learning_rate=1e-4 only adapters in attention are trained (5 MB per part);
+--config.lora.rank=8 --config.optimizer.learning_rate=1e-4 trains only adapters in attention (5 MB per part);
 `python -m anchor_jax.convert lora runs/ana ana_lora --dtype=float16` writes them.
 """
 

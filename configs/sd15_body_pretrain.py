@@ -6,10 +6,10 @@ python -m anchor_jax.train --config=configs/sd15_body_pretrain.py --workdir=runs
 Hyperparameters are the reference's: AdamW at 1e-5 after 500 warm-up steps, batch 4, no weight average. Two of its bugs
 are fixed by default and can be restored: --config.condition_dropout=0 (it never trains the null context) and
 --config.optimizer.clip_networks='("controlnet",)' (it clips the gradients of the pose branch only).
-600,000 steps are the reference's 60 epochs over 40,000 frames. --aot=v5e:4x4 --config.data.batch_size=128 tells whether
-the run fits a pod's memory (results in results/tpu-fit.jsonl). On more than 16 chips also give --config.mesh.data=-1
---config.mesh.fsdp=16: an fsdp size of 16 divides every large kernel. Where memory is short,
---config.model.unet.remat=attention --config.model.controlnet.remat=attention (or True) keep less for the backward pass
+600,000 steps are the reference's 60 epochs over 40,000 frames. --aot=v5e:4x4 --config.data.batch_size=128 reports
+whether the run fits a pod's memory (results in results/tpu-fit.jsonl). On more than 16 chips also give
+--config.mesh.data=-1 --config.mesh.fsdp=16: an fsdp size of 16 divides every large kernel. If memory is short,
+--config.model.unet.remat=attention --config.model.controlnet.remat=attention (or True) save less for the backward pass
 than the default, products. Cost and result: not measured.
 """
 

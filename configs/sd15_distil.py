@@ -1,15 +1,15 @@
-"""Turns a part of Stable Diffusion's size, trained on one person, into one that answers in a single step.
+"""Turns a part of Stable Diffusion's size, trained on one person, into one that samples in a single step.
 
 python -m anchor_jax.train --config=configs/sd15_distil.py:body --config.init=runs/ana --workdir=runs/ana_fast \
   --config.data.path=data/ana
 
-`config.init` is the workdir of sd15_body_finetune.py or sd15_head_finetune.py. Its networks predict noise, on a
-schedule whose noisiest step still shows a little of the picture. There one step tells little: what it predicts is
-divided by that little. So config.zero_snr turns them to velocities, on the same schedule rescaled to end at pure noise
-(Lin et al. 2024), where the velocity is the picture's negative. No formula turns the one network into the other: they
-learn it here, from examples that all start from pure noise, which is why there are more steps than in
-studio_distil.py, which has the same loss. Guidance and the doubled pose branch of the reference are left out, as a step
-of training has neither. Cost and result: not measured.
+`config.init` is the workdir of sd15_body_finetune.py or sd15_head_finetune.py. Its networks predict noise on a schedule
+whose noisiest step still holds some signal. A single step from there is inaccurate, since its prediction is divided by
+that small signal. config.zero_snr therefore trains velocity prediction on the same schedule rescaled to end at pure
+noise (Lin et al. 2024), where the velocity is the negative picture. No formula converts one kind of network into the
+other: they learn it here from examples that all start from pure noise, so that this takes more steps than
+studio_distil.py, which has the same loss. Guidance and the doubled pose branch of the reference are left out, since
+training uses neither. Cost and result: not measured.
 """
 
 import dataclasses

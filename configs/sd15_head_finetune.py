@@ -1,4 +1,4 @@
-"""Head, second stage: fine-tunes the head model of sd15_head_pretrain.py on one person.
+"""Head, second stage: fine-tunes the head of sd15_head_pretrain.py on one person.
 
 python -m anchor_jax.train --config=configs/sd15_head_finetune.py --workdir=runs/ana --config.data.path=data/ana
 
@@ -7,7 +7,7 @@ are fixed by default and can be restored: --config.condition_dropout=0 (it never
 --config.optimizer.clip_networks='("controlnet",)' (it clips the gradients of the pose branch only).
 Cost and result: not measured.
 
-With --config.lora.rank=8 --config.optimizer.learning_rate=1e-4 only adapters in attention are trained (5 MB per part);
+--config.lora.rank=8 --config.optimizer.learning_rate=1e-4 trains only adapters in attention (5 MB per part);
 `python -m anchor_jax.convert lora runs/ana ana_lora --dtype=float16` writes them.
 """
 

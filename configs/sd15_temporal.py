@@ -1,4 +1,4 @@
-"""Body with temporal layers: inflated kernels and attention over frames, initialised to leave the output unchanged.
+"""Body with temporal layers: inflated kernels and attention over frames, initialized to leave the output unchanged.
 
 python -m anchor_jax.train --config=configs/sd15_temporal.py --workdir=runs/in_time --config.data.path=data/people
 

@@ -3,9 +3,9 @@
 python -m anchor_jax.prepare video.mp4 --output=data/ana --size=256
 python -m anchor_jax.train --config=configs/studio_256.py --workdir=runs/ana --config.data.path=data/ana
 
-The diffusion networks see the frames at 128 pixels, as those of studio_finetune.py do; the refiner paints 256 from
-what they make and from the person's texture and key frames, which are looked up at full size. No head is trained for
-this size. `make demo-256` shows the whole way, from a film of a studio person to a new video of her.
+The diffusion networks see the frames at 128 pixels, as in studio_finetune.py. The refiner paints 256 pixels from their
+output and from the person's texture and key frames, which are looked up at full size. There is no head for this size.
+`make demo-256` runs all steps, from a film of a studio person to a new video of that person.
 """
 
 import ml_collections

@@ -1,14 +1,14 @@
-"""Turns a trained part of a person into one that answers in a single step: minutes on a laptop.
+"""Turns a trained part of a person into one that samples in a single step: minutes on a laptop.
 
 python -m anchor_jax.train --config=configs/studio_distil.py:head --config.init=runs/ana --workdir=runs/ana_fast \
   --config.data.path=data/ana
 
-`config.init` is the workdir of the trained part, and the film is hers. No other network teaches it: every example
-starts from pure noise, where one step starts, and the loss has the latent's error, that of the decoded picture's pixels
-and edges, and that of the contrast of its small squares, since one step would blur what it is not sure of. It is meant
-for the head, which studio_finetune.py:head trains for five steps. studio_finetune.py:body trains bodies for one step
-already: `:body` goes on with that alone. Two steps: --config.sample.steps=2 --config.last_step=0.5.
-results/head.jsonl has what is gained and lost.
+`config.init` is the workdir of the trained part; the film is of the same person. There is no teacher network: every
+example starts from pure noise, as a single sampling step does. The loss terms are the error of the latent, that of the
+decoded picture's pixels and edges, and that of the contrast of its small squares, without which a single step blurs
+what is uncertain. The config is meant for the head, which studio_finetune.py:head trains for five steps.
+studio_finetune.py:body already trains bodies for one step, which `:body` only continues. For two steps:
+--config.sample.steps=2 --config.last_step=0.5. Gains and losses are in results/head.jsonl.
 """
 
 import ml_collections

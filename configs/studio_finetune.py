@@ -5,13 +5,13 @@ python -m anchor_jax.train --config=configs/studio_finetune.py:body --workdir=ru
 python -m anchor_jax.train --config=configs/studio_finetune.py:head --workdir=runs/ana --config.data.path=data/ana
 
 The last 32 frames are held out: their loss is printed with every checkpoint, and runs/ana/body/preview.png shows some.
-With --config.lora.rank=8 --config.optimizer.learning_rate=3e-3 only adapters in attention are trained;
-`python -m anchor_jax.convert lora runs/ana ana_lora` writes them (under 1 MB) and the appearance (1 MB).
+--config.lora.rank=8 --config.optimizer.learning_rate=3e-3 trains only adapters in attention;
+`python -m anchor_jax.convert lora runs/ana ana_lora` writes them (under 1 MB) and the texture (1 MB).
 
-The body also sees the person's texture, key frames of the film and the empty room, looked up for each pose, and its
-refiner paints details from them; runs/ana/body/appearance.safetensors keeps them. The film must have been prepared by
-version 0.2 or later, which writes surface maps; --config.data.pose_channels="" goes without, and
---config.data.pose_channels=full lets the head see its crop of them too.
+The body's pose branch also takes the person's texture, key frames of the film and the background plate, looked up for
+each pose, and the refiner paints details from them; they are stored in runs/ana/body/appearance.safetensors. The film
+must have been prepared by version 0.2 or later, which writes surface maps. --config.data.pose_channels="" trains
+without them; --config.data.pose_channels=full gives the head its crop of them, too.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-r"""Trains the small networks that come with the package, on 1,024 studio people at 128 pixels.
+r"""Trains the small networks of the package on 1,024 studio people at 128 pixels.
 
   python -m anchor_jax.prepare --studio=1024 --frames=48 --size=128 --output=data/people
   python -m anchor_jax.train --config=configs/studio_pretrain.py:vae --workdir=runs/pretrain \
@@ -8,8 +8,8 @@ r"""Trains the small networks that come with the package, on 1,024 studio people
   python -m anchor_jax.train --config=configs/studio_pretrain.py:head --workdir=runs/pretrain \
     --config.data.path=data/people
 
-Run the parts in this order: each starts from the networks of those before it (config.init is the workdir). The body's
-run also trains the image tower. The later runs keep autoencoder and image tower frozen.
+Run the parts in this order: each starts from the networks of the earlier ones (config.init is the workdir). The body's
+run also trains the image tower. In the later runs autoencoder and image tower are frozen.
 """
 
 import ml_collections
@@ -19,7 +19,7 @@ from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.config.run import DataConfig, ModelConfig, OptimizerConfig, RunConfig, SampleConfig, to_config_dict
 
 TOKEN_WIDTH = 128
-LATENT = 8  # latent channels; Stable Diffusion's 4 lost eyes and fingers at this resolution
+LATENT = 8  # latent channels; with Stable Diffusion's 4, eyes and fingers are lost at this resolution
 IMAGE_ENCODER = CLIPVisionConfig(
   hidden_size=TOKEN_WIDTH,
   intermediate_size=256,
@@ -32,7 +32,7 @@ IMAGE_ENCODER = CLIPVisionConfig(
 
 
 def unet(widths: tuple[int, ...], in_channels: int) -> UNetConfig:
-  """A small UNet with one level per width; no attention at the finest level, where a window has the most tokens."""
+  """A small UNet with one level per width, without attention at the finest level, where windows have most tokens."""
   levels = len(widths)
   return UNetConfig(
     in_channels=in_channels,
@@ -96,7 +96,7 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
       ),
       optimizer=OptimizerConfig(
         learning_rate=1e-3 if part == "vae" else 5e-4,
-        schedule="cosine" if part == "vae" else "constant",  # the weight average replaces a decaying rate
+        schedule="cosine" if part == "vae" else "constant",  # averaging the weights replaces decaying the rate
         warmup_steps=500,
         ema=0.999,
       ),
@@ -105,8 +105,8 @@ def get_config(part: str = "body") -> ml_collections.ConfigDict:
   )
 
 
-# Few steps of a second-order solver, without guidance. Windows are half as long as the reference's: on a CPU the
-# all-frame attention of 16 frames costs more than everything else.
+# Few steps of a second-order solver, without guidance. Windows are half as long as the reference's: on a CPU, all-frame
+# attention over 16 frames costs more than everything else.
 SAMPLE = {
   "vae": SampleConfig(),
   "body": SampleConfig("dpm++2m", steps=4, window=8, overlap=2, guidance=1.0, conditioning_scale=1.0),

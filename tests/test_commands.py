@@ -1,4 +1,4 @@
-"""Every command: its help has an example, and a user's mistake is one line and exit code 2."""
+"""All commands: help has an example, and a user's mistake is one line with exit code 2."""
 
 import errno
 import importlib
@@ -15,7 +15,7 @@ from anchor_jax.core.errors import UserError
 
 COMMANDS = ("train", "prepare", "generate", "evaluate", "demo", "convert", "verify", "export", "bench", "distil", "app")
 
-SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # to import
+SLOW = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "scipy", "mediapipe"}  # imports
 
 
 def run(command, *arguments):
@@ -28,8 +28,8 @@ def run(command, *arguments):
 
 @pytest.fixture
 def fresh_flags():
-  """Abseil's flags are global: those that a command defines are taken away again."""
-  import grain.python  # noqa: F401  (defines flags of its own, which must stay)
+  """Removes the flags that a command defines: Abseil's flags are global."""
+  import grain.python  # noqa: F401  (its flags must stay)
 
   before = set(flags.FLAGS)
   yield
@@ -49,7 +49,7 @@ def test_help_has_an_example(command, monkeypatch, capsys, fresh_flags):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_imports_nothing_that_is_slow(command):
+def test_help_imports_no_slow_package(command):
   code = (
     f"import runpy, sys; sys.argv = ['x', '--help']\n"
     f"try: runpy.run_module('anchor_jax.{command}', run_name='__main__')\n"
@@ -62,7 +62,7 @@ def test_help_imports_nothing_that_is_slow(command):
 
 
 @pytest.mark.parametrize(
-  "command,arguments,told",
+  "command,arguments,message",
   [
     ("generate", ["--checkpoint=OUT"], "--motion"),
     ("generate", ["--checkpoint=OUT/x", "--motion=OUT/m", "--output=OUT/a.mp4"], "no folder"),
@@ -80,7 +80,7 @@ def test_help_imports_nothing_that_is_slow(command):
     ("generate", ["--checkpoint=OUT", "--motion=camera", "--live", "--show", "--video=1"], "combined with a camera"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--live", "--show"], "--show needs a camera"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--head"], "--head needs --live"),
-    ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "whole numbers"),
+    ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "give integers"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (
       "evaluate",
@@ -113,15 +113,15 @@ def test_help_imports_nothing_that_is_slow(command):
     ("demo", ["--smok"], "--smok"),
   ],
 )
-def test_a_mistake_is_one_line(command, arguments, told, tmp_path, capsys):
+def test_a_mistake_is_one_line(command, arguments, message, tmp_path, capsys):
   (tmp_path / "file").write_text("")
   assert run(command, *(argument.replace("OUT", str(tmp_path)) for argument in arguments)) == 2
   error = capsys.readouterr().err.strip()
-  assert told in error and error.startswith("error: ") and "\n" not in error
+  assert message in error and error.startswith("error: ") and "\n" not in error
 
 
 @pytest.mark.parametrize(
-  "arguments,told",
+  "arguments,message",
   [
     ([], "give --config"),
     (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.stepz=3"], 'Did you mean "steps"'),
@@ -139,7 +139,7 @@ def test_a_mistake_is_one_line(command, arguments, told, tmp_path, capsys):
     (["--config=OUT/old.py", "--workdir=OUT"], "pose_channels is 'y'"),
   ],
 )
-def test_a_mistake_in_training_is_one_line(arguments, told, tmp_path, capfd, fresh_flags):
+def test_a_mistake_in_training_is_one_line(arguments, message, tmp_path, capfd, fresh_flags):
   (tmp_path / "old.py").write_text(
     "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'data': {'appearance': 'y'}})\n"
   )
@@ -148,7 +148,7 @@ def test_a_mistake_in_training_is_one_line(arguments, told, tmp_path, capfd, fre
   assert run("train", *filled) == 2
   error = capfd.readouterr().err
   lines = [line for line in error.strip().splitlines() if line.startswith("error: ")]
-  assert len(lines) == 1 and told in lines[0] and "Traceback" not in error
+  assert len(lines) == 1 and message in lines[0] and "Traceback" not in error
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -161,7 +161,7 @@ def test_generate_never_replaces_the_motion_video(link, tmp_path, capsys):
   assert "overwrite an input" in capsys.readouterr().err and video.read_bytes() == b"a film"
 
 
-def test_a_camera_needs_the_landmark_model_before_anything_is_read(tmp_path, capsys, monkeypatch):
+def test_a_camera_s_missing_landmark_model_is_reported_first(tmp_path, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, "mediapipe", None)
   monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
   (tmp_path / "body").mkdir()
@@ -171,7 +171,7 @@ def test_a_camera_needs_the_landmark_model_before_anything_is_read(tmp_path, cap
   assert "landmark model" in error and "make landmarks" in error and error.count("\n") == 1
 
 
-def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_path, capsys, monkeypatch):
+def test_undecodable_names_and_unusable_files_are_one_line(tmp_path, capsys, monkeypatch):
   odd = os.fsdecode(b"clip\xff.mp4")
   assert run("generate", f"--checkpoint={tmp_path}", f"--motion={odd}", "--output=a.mp4") == 2
   assert "not UTF-8" in capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_names_that_are_no_text_and_files_that_cannot_be_used_take_one_line(tmp_
     ("demo", ["--output=OUT/x"]),
   ],
 )
-def test_commands_that_compile_keep_their_programs(command, arguments, tmp_path, capfd, monkeypatch, fresh_flags):
+def test_commands_that_compile_use_the_compilation_cache(command, arguments, tmp_path, capfd, monkeypatch, fresh_flags):
   def stop():
     raise UserError("the cache was switched on")
 
@@ -202,7 +202,7 @@ def test_commands_that_compile_keep_their_programs(command, arguments, tmp_path,
   assert "error: the cache was switched on" in capfd.readouterr().err
 
 
-def test_an_error_ends_the_process_though_a_thread_still_compiles():
+def test_an_error_ends_the_process_while_a_thread_compiles():
   code = """
 import threading, time
 from anchor_jax.core.cli import COMPILING, command, run

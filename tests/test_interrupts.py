@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command: wherever Python is when it comes, and at once when it comes twice."""
+"""Ctrl-C ends every command, wherever it arrives; a second one ends it immediately."""
 
 import gc
 import signal
@@ -12,22 +12,22 @@ from anchor_jax.core.cli import command
 
 
 @pytest.fixture
-def heard():
-  """Signals as a command in the foreground has them: processes in the background ignore Ctrl-C."""
+def foreground():
+  """Signal handlers of a process in the foreground; one in the background ignores Ctrl-C."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
   signal.signal(signal.SIGINT, before)
 
 
-def interrupt_once(phase, _, sent=[]):  # noqa: B006 - remembers
+def interrupt_once(phase, _, sent=[]):  # noqa: B006 - state across calls
   if not sent:
     sent.append(phase)
-    signal.raise_signal(signal.SIGINT)  # as if it came here, where JAX clears its caches
+    signal.raise_signal(signal.SIGINT)  # as if it arrived here, where JAX clears its caches
 
 
-def test_an_interrupt_inside_a_callback_of_the_garbage_collector_is_not_lost(heard, capsys):
-  """Two of five were: Python prints what such a callback raises, and goes on."""
+def test_an_interrupt_inside_a_callback_of_the_garbage_collector_is_not_lost(foreground, capsys):
+  """Python prints an exception in such a callback and continues."""
 
   @command
   def main():
@@ -37,16 +37,16 @@ def test_an_interrupt_inside_a_callback_of_the_garbage_collector_is_not_lost(hea
       time.sleep(10)
     finally:
       gc.callbacks.remove(interrupt_once)
-    pytest.fail("it went on")
+    pytest.fail("not interrupted")
 
   with pytest.raises(SystemExit) as end:
     main()
   assert end.value.code == 130 and "interrupted" in capsys.readouterr().err
 
 
-def test_other_errors_that_python_drops_are_reported_as_ever(heard, monkeypatch):
-  seen = []
-  monkeypatch.setattr(sys, "unraisablehook", lambda what: seen.append(what.exc_type))
+def test_other_exceptions_that_python_drops_are_still_reported(foreground, monkeypatch):
+  reported = []
+  monkeypatch.setattr(sys, "unraisablehook", lambda dropped: reported.append(dropped.exc_type))
 
   class Bad:
     def __del__(self):
@@ -58,10 +58,10 @@ def test_other_errors_that_python_drops_are_reported_as_ever(heard, monkeypatch)
     del bad
 
   main()
-  assert seen == [ValueError]
+  assert reported == [ValueError]
 
 
-def test_a_second_interrupt_ends_a_command_that_is_still_tidying_up():
+def test_a_second_interrupt_ends_a_command_during_cleanup():
   program = (
     "import os, signal, time\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -72,13 +72,13 @@ def test_a_second_interrupt_ends_a_command_that_is_still_tidying_up():
     "    print('ready', flush=True)\n"
     "    time.sleep(60)\n"
     "  finally:\n"
-    "    print('tidying', flush=True)\n"
+    "    print('cleanup', flush=True)\n"
     "    time.sleep(60)\n"
     "main()\n"
   )
   process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
   assert process.stdout is not None
-  for line in ("ready", "tidying"):
+  for line in ("ready", "cleanup"):
     assert process.stdout.readline().strip() == line
     process.send_signal(signal.SIGINT)
   assert process.wait(20) == -signal.SIGINT

@@ -1,1 +1,1 @@
-"""Typed, frozen settings of runs and networks, and where config files are found; no JAX."""
+"""Typed, frozen settings of runs and networks, and the search for config files; no JAX."""

@@ -1,4 +1,4 @@
-"""Bounds of a network's settings: the type, the range or the names that each field of a frozen dataclass may have."""
+"""Bounds of a network's settings: the type of each field of a frozen dataclass, and its range or known names."""
 
 import dataclasses
 import functools
@@ -10,12 +10,12 @@ from typing import Any
 
 from anchor_jax.core.errors import one_line, suggestion
 
-_MOST_ENTRIES = 16  # of a tuple: levels of a network
+_MOST_ENTRIES = 16  # of a tuple, such as one entry per level
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-  """The numbers from `least` to `most`, both included; NaN is none of them."""
+  """The numbers from `least` to `most`, both inclusive; never NaN."""
 
   least: float
   most: float
@@ -34,12 +34,12 @@ EPSILON = Span(1e-12, 1.0)
 
 
 def problems(kind: type, values: Mapping[str, Any], bounds: Bounds) -> Iterator[str]:
-  """What is wrong with each value: its type, or a number or name that is not within `bounds`.
+  """Yields one message per wrong value: its type is wrong, or a number or name is not within `bounds`.
 
   Args:
-    kind: a dataclass whose fields are numbers, texts, truth values, None, or tuples of one kind of these.
-    values: of fields, by name.
-    bounds: by name of the field; for tuples of each entry, of which there is at least one. Fields that are not there
+    kind: a dataclass whose fields are numbers, strings, booleans, None, or tuples of one of these types.
+    values: by name of the field.
+    bounds: by name of the field. Bounds of a tuple hold for each entry, and it must not be empty. Fields without bounds
       may have any value of their type.
   """
   hints = _hints(kind)
@@ -68,7 +68,7 @@ def _entries(value: Any) -> tuple[Any, ...]:
 
 
 def _named(entry: Any, allowed: tuple[str, ...]) -> bool:
-  return isinstance(entry, bool) or entry in allowed  # a flag that may also be a name
+  return isinstance(entry, bool) or entry in allowed  # a boolean setting that may also be a name
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -90,5 +90,5 @@ def _described(hint: Any) -> str:
     return " or ".join(_described(option) for option in arguments)
   if origin is tuple:
     return f"a list of {_described(arguments[0]).split(' ', 1)[1]}s"
-  names = {int: "a whole number", float: "a finite number", str: "a text", bool: "a truth value", type(None): "null"}
+  names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false", type(None): "null"}
   return names[hint]

@@ -1,8 +1,8 @@
-"""Finds config files, in a checkout and in an installed package, and reads them.
+"""Finds and reads config files, in a checkout and in an installed package.
 
 A config file is a Python file with `get_config()` or `get_config(argument)`, which returns an ml_collections
-ConfigDict. On command lines it is given as FILE.py or FILE.py:ARGUMENT. The shipped ones are in configs/ of a checkout
-and in anchor_jax/configs/ of an installed wheel.
+ConfigDict. Command lines name it as FILE.py or FILE.py:ARGUMENT. The shipped files are in configs/ of a checkout and in
+anchor_jax/configs/ of an installed wheel.
 """
 
 import dataclasses
@@ -20,23 +20,24 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_configs() -> dict[str, Path]:
-  """The config files that come with the package, by file name, sorted."""
-  folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of a wheel, of a checkout
+  """The shipped config files by file name, sorted."""
+  folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # in a wheel, in a checkout
   folder = next((folder for folder in folders if folder.is_dir()), folders[0])
   return {path.name: path for path in sorted(folder.glob("[!_]*.py"))}
 
 
 def find_config(name: str | Path) -> Path:
-  """The config file of this path or, where there is no such file, the shipped one of this name.
+  """The config file at this path, or else the shipped file of this name.
 
   Args:
-    name: a path, absolute or from the working directory; or the name of a shipped file, with or without "configs/".
+    name: a path, absolute or relative to the working directory; or the name of a shipped file, with or without
+      "configs/".
 
   Raises:
-    UserError: there is neither; the message lists the shipped files.
+    UserError: neither exists; the message lists the shipped files.
   """
   path = Path(name)
-  if os.path.isfile(path):  # unlike Path.is_file, False also for paths that the system refuses
+  if os.path.isfile(path):  # unlike Path.is_file, also False for paths that the system rejects
     return path
   shipped = shipped_configs()
   if str(path.parent) in (".", "configs") and path.name in shipped:
@@ -48,14 +49,14 @@ def find_config(name: str | Path) -> Path:
 
 
 def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
-  """The settings in a config file, given as FILE.py or FILE.py:ARGUMENT; see `find_config` for where it is looked for.
+  """The settings in a config file.
 
   Args:
-    name: of the file.
+    name: FILE.py or FILE.py:ARGUMENT; `find_config` says where the file is searched.
     changes: settings to replace, by dotted name: {"data.path": "data/ana", "steps": 50}.
 
   Raises:
-    UserError: there is no such file, it fails as it runs, or a setting is unknown or out of range.
+    UserError: the file does not exist or fails, or a setting is unknown or out of range.
   """
   file, *argument = str(name).split(":", 1)
   path = find_config(file)
@@ -69,7 +70,7 @@ def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
 
 
 def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-  """The settings with some replaced, by dotted name. Raises UserError for an unknown name or a value out of range."""
+  """The settings with changes by dotted name. Raises UserError for an unknown name or a value out of range."""
   values = to_plain(config)
   for name, value in renamed_changes(changes).items():
     *groups, last = name.split(".")
@@ -83,9 +84,9 @@ def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
 
 def with_found_config(arguments: Sequence[str]) -> list[str]:
-  """The command-line arguments, with the file of --config=FILE.py[:ARGUMENT] replaced by what `find_config` returns.
+  """The command-line arguments, with the path from `find_config` in --config=FILE.py[:ARGUMENT].
 
-  Both --config=FILE.py and --config FILE.py are understood, with one dash or two, as Abseil does.
+  As in Abseil, --config=FILE.py and --config FILE.py are equivalent, as are one dash and two.
   """
   found = list(arguments)
   for place, argument in enumerate(found):

@@ -1,4 +1,4 @@
-"""Whether the networks of a part fit each other: sizes that would fail in the first step are refused when read."""
+"""Checks that the networks of a part fit each other, when they are read rather than in the first step."""
 
 from collections.abc import Iterator
 
@@ -8,22 +8,22 @@ from anchor_jax.core.errors import UserError
 
 
 def check_model(model: ModelConfig, part: str) -> None:
-  """Raises UserError if the networks of "body" or "head" cannot be joined; an autoencoder stands alone."""
+  """Raises UserError if the networks of "body" or "head" do not fit each other; "vae" has only one."""
   for problem in () if part == "vae" else _problems(model, part):
     raise UserError(f"the networks of the {part} don't fit each other: {problem}")
 
 
 def check_tower(tower: CLIPVisionConfig, unet: UNetConfig) -> None:
-  """Raises UserError unless the image tower's tokens are as wide as the UNet's cross-attention takes them."""
+  """Raises UserError unless the image tokens have the width that the UNet's cross-attention takes."""
   if problem := _tower_problem(tower, unet):
     raise UserError(f"the networks don't fit each other: {problem}")
 
 
 def _tower_problem(tower: CLIPVisionConfig, unet: UNetConfig) -> str:
-  given, taken = tower.hidden_size, unet.cross_attention_dim
-  return "" if given == taken else (
-    f"the image tower's tokens have {given} numbers and the UNet's cross-attention takes {taken}: give an image tower"
-    f" of hidden_size {taken}" + (" (CLIP ViT-B/32)" if taken == 768 else "")
+  width, expected = tower.hidden_size, unet.cross_attention_dim
+  return "" if width == expected else (
+    f"the image tokens have {width} features and the UNet's cross-attention takes {expected}: give an image tower"
+    f" of hidden_size {expected}" + (" (CLIP ViT-B/32)" if expected == 768 else "")
   )  # fmt: skip
 
 
@@ -33,14 +33,14 @@ def _problems(model: ModelConfig, part: str) -> Iterator[str]:
     yield problem
   if branch.cross_attention_dim != unet.cross_attention_dim:
     yield (
-      f"the pose branch's cross-attention takes {branch.cross_attention_dim} numbers and the UNet's"
-      f" {unet.cross_attention_dim}: make the pose branch from this UNet"
+      f"the pose branch's cross-attention takes {branch.cross_attention_dim} features and the UNet's"
+      f" {unet.cross_attention_dim}: create the pose branch from this UNet"
     )
   if branch.skip_channels != unet.skip_channels:
-    yield "the pose branch has other widths or layers than the UNet: make the pose branch from this UNet"
+    yield "the pose branch has other widths or layers than the UNet: create the pose branch from this UNet"
   if not unet.out_channels == branch.in_channels == latents:
     yield (
-      f"the autoencoder has latents of {latents} channels, the UNet predicts {unet.out_channels} and the pose branch"
+      f"the autoencoder's latents have {latents} channels, the UNet predicts {unet.out_channels} and the pose branch"
       f" takes {branch.in_channels}: give networks that were trained together"
     )
   inpainting = unet.out_channels + 1 + latents

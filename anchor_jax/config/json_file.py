@@ -1,8 +1,7 @@
-"""Base class of the network configurations: strict reading and writing of a config.json.
+"""Base class of network configurations: strict reading and writing of the config.json of diffusers and transformers.
 
-The files are those of diffusers and transformers. `from_json` raises for unsupported fields that would change the
-computation. `to_json` writes what those libraries load; fields that only this package has are written if they are not
-the default.
+`from_json` raises for unsupported fields that would change the computation. `to_json` writes what those libraries load;
+fields that only this package has are written unless they have the default.
 """
 
 import dataclasses
@@ -22,22 +21,22 @@ def _frozen(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Base class: reads a config.json strictly, and writes it."""
+  """Base class of a network configuration."""
 
   class_name: ClassVar[str] = ""
-  own_fields: ClassVar[tuple[str, ...]] = ()  # fields that diffusers and transformers do not have
-  layer_fields: ClassVar[tuple[str, ...]] = ()  # the own_fields that add parameters
-  run_fields: ClassVar[tuple[str, ...]] = ("remat",)  # the own_fields that change no result: each run has its own
-  file_defaults: ClassVar[Mapping[str, Any]] = {}  # defaults of the library that wrote the file, for absent fields
-  ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values (or ANY) with no effect here
-  bounds: ClassVar[Bounds] = {}  # of the numbers and names among the fields
+  own_fields: ClassVar[tuple[str, ...]] = ()  # fields unknown to diffusers and transformers
+  layer_fields: ClassVar[tuple[str, ...]] = ()  # own_fields that add parameters
+  run_fields: ClassVar[tuple[str, ...]] = ("remat",)  # own_fields that change no result; each run sets its own
+  file_defaults: ClassVar[Mapping[str, Any]] = {}  # of the library that wrote the file, for missing fields
+  ignored: ClassVar[Mapping[str, Any]] = {}  # unsupported field -> values without effect, or ANY
+  bounds: ClassVar[Bounds] = {}  # of numbers and names
 
   def __post_init__(self) -> None:
     self._check({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
   @classmethod
   def _check(cls, values: Mapping[str, Any]) -> None:
-    """Raises UserError for the first of the fields that is of another type, or out of bounds."""
+    """Raises UserError for the first field with a wrong type or out of bounds."""
     for problem in problems(cls, values, cls.bounds):
       raise UserError(f"{cls.class_name} configuration: {problem}")
 
@@ -46,7 +45,7 @@ class Config:
     """The configuration in the dictionary of a config.json.
 
     Raises:
-      UserError: a field has a value that is not supported here, or no valid value.
+      UserError: a field has an unsupported or invalid value.
     """
     known = {f.name for f in dataclasses.fields(cls)}
     values, refused = dict(cls.file_defaults), []
@@ -77,7 +76,7 @@ class Config:
     return isinstance(value, tuple) and bool(value) and all(cls._is_ignored(name, entry) for entry in value)
 
   def to_json(self) -> dict[str, Any]:
-    """The dictionary of a config.json, which `from_json` turns back into this configuration."""
+    """The dictionary of a config.json, which `from_json` reads back as this configuration."""
     fields: dict[str, Any] = {"_class_name": self.class_name}
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
@@ -87,21 +86,22 @@ class Config:
     return fields
 
   def with_own_fields(self: ConfigT, other: "Config") -> ConfigT:
-    """This configuration with `other`'s values of `own_fields`.
+    """This configuration with the values of `own_fields` that `other` asks for.
 
-    What this configuration says of its weights is kept where `other` has the default alone, which nobody asked for.
+    A default in `other` is no request: there this configuration's value, which belongs to its weights, stays.
 
     Raises:
-      UserError: `other` has different non-default values of `layer_fields` than this configuration.
+      UserError: `layer_fields` of both have different values that are not the default.
     """
     changes = {}
     for name in self.own_fields:
-      own, asked, default = getattr(self, name), getattr(other, name), self.__dataclass_fields__[name].default
+      own, requested = getattr(self, name), getattr(other, name)
+      default = self.__dataclass_fields__[name].default
       if name in self.layer_fields and own != default:
-        self._require(asked in (own, default), f"{name} is {own} in the weights and {asked} in the settings")
-      if asked == default and name not in self.run_fields:
-        asked = own
-      changes[name] = asked
+        self._require(requested in (own, default), f"{name} is {own} in the weights and {requested} in the settings")
+      if requested == default and name not in self.run_fields:
+        requested = own
+      changes[name] = requested
     return dataclasses.replace(self, **changes)
 
   def _require(self, true: bool, message: str) -> None:

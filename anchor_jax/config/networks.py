@@ -12,7 +12,7 @@ from anchor_jax.config.bounds import COUNT, EPSILON, WIDTH, Bounds, Span
 from anchor_jax.config.json_file import Config, ConfigT
 from anchor_jax.core.errors import UserError
 
-# What rematerialisation can keep: our own names, and policies of `jax.checkpoint_policies`; see models/layers.py.
+# Rematerialization policies: names of this package, and of `jax.checkpoint_policies`; see models/layers.py.
 REMAT = (
   *("attention", "products", "everything_saveable", "nothing_saveable", "dots_saveable", "checkpoint_dots"),
   *("dots_with_no_batch_dims_saveable", "checkpoint_dots_with_no_batch_dims"),
@@ -54,7 +54,7 @@ class _DownPath(Config):
   norm_eps: float = 1e-5
   cross_attention_dim: int = 768
   transformer_layers_per_block: int | tuple[int, ...] = 1
-  attention_head_dim: int | tuple[int, ...] = 8  # the number of heads, despite its name; as in diffusers
+  attention_head_dim: int | tuple[int, ...] = 8  # the number of heads despite its name, as in diffusers
   num_attention_heads: int | tuple[int, ...] | None = None
   use_linear_projection: bool = False
   upcast_attention: bool = False  # read and written only: the softmax is always in float32
@@ -73,12 +73,12 @@ class _DownPath(Config):
 
   @classmethod
   def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
-    """As the base's; null for upcast_attention, which diffusers writes, is false."""
+    """As the base's; upcast_attention may be null, as diffusers writes it, and is false then."""
     return super().from_json({**fields, "upcast_attention": fields.get("upcast_attention") or False})
 
   def _require_levels(self, name: str) -> None:
-    levels, given = len(self.block_out_channels), getattr(self, name)
-    self._require(len(given) == levels, f"{len(given)} {name} for {levels} levels")
+    levels, entries = len(self.block_out_channels), getattr(self, name)
+    self._require(len(entries) == levels, f"{len(entries)} {name} for {levels} levels")
 
   @property
   def heads(self) -> tuple[int, ...]:
@@ -114,14 +114,14 @@ class UNetConfig(_DownPath):
   """The denoising UNet (UNet2DConditionModel).
 
   Attributes that diffusers does not have:
-    all_frame_attention: self-attention over all frames of a clip as one sequence; the same for a single frame.
-    attended_frames: how many frames each frame of a clip then attends to: itself, a neighbour, and others spread out;
-      0 is all. Fewer are faster and another result.
-    mid_gets_last_residual: the middle block's input is the last skip feature with its ControlNet residual added, a bug
-      of the reference that weights trained with it need.
-    temporal_kernel: temporal extent in frames of the residual blocks' convolutions; odd, 1 is the 2D network.
+    all_frame_attention: self-attention over all frames of a clip as one sequence; no effect on a single frame.
+    attended_frames: with all_frame_attention, how many frames each frame of a clip attends to: itself, a neighbor, and
+      others evenly spaced; 0 is all. Fewer frames are faster and change the result.
+    mid_gets_last_residual: feed the middle block the last skip feature with its ControlNet residual added; a bug of the
+      reference, needed by weights that were trained with it.
+    temporal_kernel: temporal extent in frames of the residual blocks' convolutions, odd; 1 is the 2D network.
     temporal_attention: attention over frames after each transformer; see models/temporal.py.
-    remat: rematerialisation; see `models.layers.rematerialised`.
+    remat: rematerialization; see `models.layers.rematerialised`.
   """
 
   class_name: ClassVar[str] = "UNet2DConditionModel"
@@ -176,14 +176,14 @@ class ControlNetConfig(_DownPath):
 
   @property
   def stem_stride(self) -> int:
-    """Side in pose-render pixels of one latent cell."""
+    """Side of a latent cell in pixels of the pose render."""
     return 2 ** (len(self.conditioning_embedding_out_channels) - 1)
 
   @classmethod
   def from_unet(
     cls, unet: UNetConfig, conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
   ) -> "ControlNetConfig":
-    """The pose branch for a UNet. It takes the noisy latents only, `unet.out_channels` channels, also for the head."""
+    """The pose branch for a UNet. Its input is the noisy latents, `unet.out_channels` channels, also for the head."""
     shared = {f.name: getattr(unet, f.name) for f in dataclasses.fields(_DownPath) if f.name != "in_channels"}
     return cls(
       in_channels=unet.out_channels, **shared, conditioning_embedding_out_channels=conditioning_embedding_out_channels
@@ -238,12 +238,12 @@ class VAEConfig(Config):
 
   @property
   def stride(self) -> int:
-    """Side in pixels of one latent cell."""
+    """Side of a latent cell in pixels."""
     return 2 ** (len(self.block_out_channels) - 1)
 
   @classmethod
   def from_widths(cls, block_out_channels: tuple[int, ...], **fields: Any) -> "VAEConfig":
-    """A configuration with one level per entry of `block_out_channels`, finest first; `fields` are of the class."""
+    """A configuration with one level per entry of `block_out_channels`, finest first, and any other fields."""
     down, up = (("DownEncoderBlock2D",) * len(block_out_channels), ("UpDecoderBlock2D",) * len(block_out_channels))
     return cls(block_out_channels=block_out_channels, down_block_types=down, up_block_types=up, **fields)
 
@@ -276,7 +276,7 @@ class _CLIPTower(Config):
     self._require(width % heads == 0, f"width {width} is no multiple of {heads} heads")
 
   def to_json(self) -> dict[str, Any]:
-    """As the base's, with the class named as transformers does."""
+    """As the base's, with the class name where transformers writes it."""
     fields = super().to_json()
     return {"architectures": [fields.pop("_class_name")], "model_type": self.model_type, **fields}
 
@@ -326,9 +326,9 @@ class CLIPTextConfig(_CLIPTower):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig(Config):
-  """The noise schedule (scheduler_config.json): the noise levels, and where a sampler places its steps.
+  """The noise schedule (scheduler_config.json): the noise levels, and the spacing of sampling steps.
 
-  Files of other schedulers are read as DDIM's where the noise levels come from a table of betas as well.
+  Files of other schedulers are read as DDIM's if their noise levels come from a table of betas, too.
   """
 
   class_name: ClassVar[str] = "DDIMScheduler"
@@ -365,13 +365,13 @@ class ScheduleConfig(Config):
     self._require(ordered, f"beta_start {self.beta_start:g} is above beta_end {self.beta_end:g}")
     self._require(
       not self.rescale_betas_zero_snr or self.prediction_type != "epsilon",
-      "rescale_betas_zero_snr ends the schedule at pure noise, where predicted noise (epsilon) says nothing of the"
+      "rescale_betas_zero_snr ends the schedule at pure noise, where predicted noise (epsilon) says nothing about the"
       " picture: use v_prediction, or leave rescale_betas_zero_snr out",
     )
 
   @classmethod
   def from_json(cls: type[ConfigT], fields: Mapping[str, Any]) -> ConfigT:
-    """As the base's; also raises UserError for schedulers without a table of betas, such as those of flow matching."""
+    """As the base's; raises UserError also for schedulers without a table of betas, such as flow matching."""
     kind = str(fields.get("_class_name", cls.class_name)).removeprefix("Flax")
     if kind not in published.SCHEDULERS:
       raise UserError(

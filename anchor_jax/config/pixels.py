@@ -1,4 +1,4 @@
-"""Frozen configurations of the networks that work on pictures and that diffusers does not have."""
+"""Frozen configurations of the pixel-space networks, which diffusers does not have."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,14 +9,14 @@ from anchor_jax.config.json_file import Config
 
 @dataclasses.dataclass(frozen=True)
 class RefinerConfig(Config):
-  """The refiner of decoded pictures; see models/refiner.py. diffusers has no such network.
+  """The refiner of decoded pictures; see models/refiner.py.
 
   Attributes:
-    conditioning_channels: the pose render's three, and four of each looked-up picture.
-    patch_size: side in pixels of the patches that its finest level works on.
+    conditioning_channels: three of the pose render, plus four per looked-up picture.
+    patch_size: side in pixels of the patches that the finest level works on.
     block_out_channels: channels of each level, finest first.
-    norm_num_groups: groups of the normalisations.
-    scale: how many times larger the frames are than the other networks see them; it does not change the weights.
+    norm_num_groups: groups of the normalizations.
+    scale: ratio of the frames' size to the size that the other networks see; it does not change the weights.
   """
 
   class_name: ClassVar[str] = "AnchorRefiner"
@@ -43,24 +43,24 @@ class RefinerConfig(Config):
 
   @property
   def candidates(self) -> int:
-    """Number of looked-up pictures: atlas, key frames and room."""
+    """Number of looked-up pictures: atlas, key frames and background plate."""
     return self.conditioning_channels // 4
 
   @property
   def stride(self) -> int:
-    """Side in pixels of a cell of the coarsest level; pictures are multiples of it."""
+    """Side of a cell of the coarsest level in pixels; the sides of pictures are multiples of it."""
     return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class LightDecoderConfig(Config):
-  """A small stand-in for an autoencoder's decoder; see models/light_decoder.py. diffusers has no such network.
+  """A small network in place of an autoencoder's decoder; see models/light_decoder.py.
 
   Attributes:
     latent_channels: of the autoencoder.
     block_out_channels, layers_per_block: channels and residual blocks of each level, finest first.
-    patch_size: side in pixels of the patches that the finest level gives out.
-    autoencoder: hash of the autoencoder that it stands in for, see store/light.py.
+    patch_size: side in pixels of the patches that the finest level outputs.
+    autoencoder: hash of the autoencoder whose decoder it replaces; see store/light.py.
   """
 
   class_name: ClassVar[str] = "AnchorLightDecoder"

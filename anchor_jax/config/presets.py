@@ -11,8 +11,8 @@ def stable_diffusion_15(part: str, remat: bool | str = "products", **unet_fields
 
   Args:
     part: "body" or "head".
-    remat: rematerialisation of UNet and pose branch; see `models.layers.rematerialised`.
-    unet_fields: further fields of `UNetConfig`, such as temporal_attention.
+    remat: rematerialization of UNet and pose branch; see `models.layers.rematerialised`.
+    unet_fields: more fields of `UNetConfig`, such as temporal_attention.
   """
   unet = UNetConfig(in_channels=9 if part == "head" else 4, remat=remat, **unet_fields)
   return ModelConfig(unet=unet, controlnet=dataclasses.replace(ControlNetConfig.from_unet(unet), remat=remat))
@@ -21,11 +21,11 @@ def stable_diffusion_15(part: str, remat: bool | str = "products", **unet_fields
 def reference_run(part: str, **unet_fields) -> RunConfig:
   """The reference's training run of `part` (Make-Your-Anchor, 2024): AdamW at 1e-5 with 500 warm-up steps, batch 4.
 
-  The config sets what differs between first and second stage: `init` and `steps`.
+  The configs add what differs between the first and the second stage: `init` and `steps`.
 
   Args:
     part: "body" or "head".
-    unet_fields: further fields of `UNetConfig`.
+    unet_fields: more fields of `UNetConfig`.
   """
   body = SampleConfig("ddim", steps=20, window=16, overlap=4, guidance=7.5, conditioning_scale=2.0)
   head = SampleConfig("ddim", steps=20, window=1, overlap=0, guidance=3.5, conditioning_scale=1.0, windows_per_batch=30)

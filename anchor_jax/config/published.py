@@ -1,7 +1,7 @@
-"""What the config files of published models hold beside what is computed here: fields without effect, and schedulers.
+"""Fields of published config files that have no effect here, and the published schedulers that can be read.
 
-The names are those of diffusers, of its Flax classes, and of transformers. A field that is neither known, nor here, nor
-null or false is refused by name, see `config_json.Config`.
+The names are those of diffusers, its Flax classes, and transformers. `json_file.Config` refuses a field by name unless
+it is known, listed here, null, or false.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ def _any(names: str) -> dict[str, Any]:
   return dict.fromkeys(names.split(), ANY)
 
 
-# How the same numbers are computed.
-_CARRIED_OUT = _any("dtype split_head_dim use_memory_efficient_attention")
+# How numbers are computed, not which.
+_IMPLEMENTATION = _any("dtype split_head_dim use_memory_efficient_attention")
 
-# Of UNet and ControlNet. Where values are listed, the field is a choice, and these are what is built here.
+# Of UNet and ControlNet. Listed values are the supported choices of their field.
 UNET: Mapping[str, Any] = {
-  **_CARRIED_OUT,
+  **_IMPLEMENTATION,
   **_any("sample_size addition_embed_type_num_heads"),
   **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), (1,)),
   **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
@@ -28,10 +28,10 @@ UNET: Mapping[str, Any] = {
   "time_embedding_type": ("positional",),
 }
 
-VAE: Mapping[str, Any] = {**_CARRIED_OUT, **_any("force_upcast"), "shift_factor": (0,)}
+VAE: Mapping[str, Any] = {**_IMPLEMENTATION, **_any("force_upcast"), "shift_factor": (0,)}
 
-# Of CLIP's towers: fields for training and for generating text, and those that transformers writes for every model.
-# Not among them, since they change the numbers: is_decoder, is_encoder_decoder, add_cross_attention.
+# Of CLIP's towers: fields for training and text generation, and those that transformers writes for every model. Not
+# listed, since they change the numbers: is_decoder, is_encoder_decoder, add_cross_attention.
 CLIP: Mapping[str, Any] = _any(
   "architectures model_type transformers_version torch_dtype dtype torchscript use_bfloat16 pruned_heads "
   "initializer_factor initializer_range attention_dropout dropout gradient_checkpointing tie_word_embeddings "
@@ -44,7 +44,7 @@ CLIP: Mapping[str, Any] = _any(
   "finetuning_task task_specific_params"
 )
 
-# Of schedulers: how their own solver steps, and where it places its steps. Ours does so by its own settings.
+# Of schedulers: settings of their own solvers. Solvers here have settings of their own.
 SCHEDULER: Mapping[str, Any] = {
   **_any(
     "dtype skip_prk_steps variance_type clip_sample_range dynamic_thresholding_ratio sample_max_value algorithm_type "
@@ -56,7 +56,7 @@ SCHEDULER: Mapping[str, Any] = {
   "timestep_type": ("discrete",),
 }
 
-# Schedulers with the noise levels of a table of betas, and what they take for absent fields where DDIM differs.
+# Schedulers whose noise levels come from a table of betas, and their defaults where they differ from DDIM's.
 _SPREAD = {"timestep_spacing": "linspace"}
 _SD = {"beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {

@@ -2,7 +2,7 @@
 
 A config file's `get_config(arg)` returns an ml_collections ConfigDict, so that `--config.key=value` works on the
 command line; `run_config` turns it, once and strictly, into the frozen `RunConfig` that all code reads. Each group of
-settings checks its own values when it is made, whether from a file, from the command line or by `dataclasses.replace`.
+settings checks its own values when it is created: from a file, from the command line or by `dataclasses.replace`.
 """
 
 import dataclasses
@@ -19,16 +19,15 @@ from anchor_jax.core.values import SettingError, check, check_choice, check_coun
 
 PARTS = ("vae", "body", "head")
 DTYPES = ("float32", "bfloat16")
-# The names that diffusion/ gives its solvers, and the ends and weights of its windows: here, because a setting must be
-# checked before JAX is loaded.
+# Names of solvers, and of how windows end and are weighted, as in diffusion/; listed here to check them without JAX.
 SOLVERS = ("ddim", "dpm++2m")
 TAILS = ("ragged", "moved_back", "loop")
 TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refiner", "lora")
 WINDOW_WEIGHTS = ("uniform", "tapered")
-# What the pose branch can take beside the pose render; see texture/channels.py.
+# Input of the pose branch besides the pose render; see texture/channels.py.
 POSE_CHANNELS = ("", "coordinates", "atlas", "full")
 
-# The largest of these still leave float32 room for what they are multiplied with; the smallest are not rounded to 0.
+# Products with the largest values stay finite in float32; the smallest do not round to 0.
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: 1e-30 <= value <= 1e6, "above 0, between 1e-30 and 1e6")
 _NOT_NEGATIVE: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value <= 1e6, "between 0 and 1e6")
 _FACTOR: tuple[Callable[[Any], bool], str] = (lambda value: -1e4 <= value <= 1e4, "between -1e4 and 1e4")
@@ -38,10 +37,10 @@ _DECAY: tuple[Callable[[Any], bool], str] = (lambda value: 0 <= value < 1, "at l
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Sizes of networks made from nothing; unused where weights come from `RunConfig.init`.
+  """Sizes of the networks; weights from `RunConfig.init` bring their own sizes instead.
 
-  The refiner is optional (body only): "init" takes the one of `RunConfig.init`, if it has one; None is without one, as
-  in the reference, whatever `init` has.
+  The refiner is optional (body only): "init" takes the one of `RunConfig.init`, if any; None trains without one, as in
+  the reference, whatever `init` holds.
   """
 
   unet: UNetConfig = UNetConfig()
@@ -52,23 +51,23 @@ class ModelConfig:
   refiner: RefinerConfig | str | None = "init"
 
   def __post_init__(self) -> None:
-    if self.refiner == "None":  # a flag whose default is text gives text
+    if self.refiner == "None":  # a flag with a string default yields a string
       object.__setattr__(self, "refiner", None)
     check(self, "refiner", lambda value: not isinstance(value, str) or value == "init", "sizes, None or init")
 
   @property
   def own_refiner(self) -> RefinerConfig | None:
-    """Sizes of the refiner; None where there is none, or where it is not known yet which one `init` has."""
+    """Sizes of the refiner; None without one, and while the one of `init` is not known yet."""
     return self.refiner if isinstance(self.refiner, RefinerConfig) else None
 
   @property
   def scale(self) -> int:
-    """How many times larger frames are than the networks see them; above 1 the refiner makes the difference."""
+    """Ratio of the frames' size to the size that the networks see; above 1 the refiner upsamples."""
     return 1 if self.own_refiner is None else self.own_refiner.scale
 
   @property
   def stride(self) -> int:
-    """Side in pixels of the part of a frame that one latent cell stands for."""
+    """Side of a latent cell in pixels of the frame."""
     return self.vae.stride * self.scale
 
 
@@ -80,18 +79,18 @@ class DataConfig:
   Attributes:
     path: prepared folder.
     batch_size: examples per step, over all devices; at least 1.
-    size: height and width of the frames in pixels, for planning without data (`--aot`); a run uses the data's.
+    size: height and width of the frames in pixels, for planning without data (`--aot`); a run uses the data's size.
     crop: height and width of the face crop in pixels (head only).
-    clip_frames: frames per example; above 1 for the temporal blocks, which learn nothing from single frames.
-    validation: number of records held out of training, the last ones, at most a fifth of all; their loss is reported
-      with every checkpoint, and the checkpoint with the lowest is kept as the best.
-    in_memory: keep decoded records in host memory.
-    cache: encode every record once before training (the mean of the latent, and the tokens of references if the image
-      tower is frozen) instead of at each step (a sample of the latent, as the reference does).
+    clip_frames: frames per example; above 1 for temporal blocks, which learn nothing from single frames.
+    validation: number of records held out of training: the last ones, at most a fifth of all. Their loss is reported
+      with every checkpoint, and the checkpoint with the lowest loss stays as the best.
+    in_memory: hold decoded records in host memory.
+    cache: encode every record once before training (the latent's mean, and the image tokens of reference images if the
+      image tower is frozen) instead of at each step (a sample of the latent, as in the reference).
     workers: reader processes; 0 reads in threads of the training process.
-    appearance: what the pose branch of body or head takes beside the pose render, one of `APPEARANCES`: "" nothing, as
-      in the reference; "coordinates" where on the body each pixel lies; "atlas" the person's texture there; "full"
-      also key frames of the film, warped to the pose, and the empty room. Needs surface maps in the prepared folder.
+    pose_channels: input of the pose branch besides the pose render, one of `POSE_CHANNELS`: "" is none, as in the
+      reference; "coordinates" is the place on the body of each pixel; "atlas" the person's texture there; "full" adds
+      key frames of the film, warped to the pose, and the background plate. Needs surface maps in the prepared folder.
   """
 
   path: str = ""
@@ -125,11 +124,11 @@ class OptimizerConfig:
     b1, b2: decay of the first and second moment, at least 0 and below 1.
     eps: added to the root of the second moment, above 0.
     weight_decay: decoupled weight decay (Loshchilov and Hutter 2019), at least 0.
-    clip: largest global gradient norm, over all trained networks together; above 0, infinity does not clip.
+    clip: largest global gradient norm over all trained networks; above 0, and infinity does not clip.
     clip_networks: names of the networks whose gradients are clipped; () clips all, ("controlnet",) is the reference.
-    accumulate: equal parts that a batch is split into, one after another, and whose gradients are averaged: the step of
-      the whole batch in the memory of a part.
-    ema: decay of the averaged weights that sampling uses, below 1; 0 keeps no average.
+    accumulate: number of accumulation parts: equal parts of a batch, computed one after another, whose gradients are
+      averaged. The step stays that of the full batch and needs the memory of one part.
+    ema: decay of the averaged weights that sampling uses, below 1; 0 computes no average.
   """
 
   learning_rate: float = 1e-5
@@ -161,10 +160,10 @@ class LoRAConfig:
 
   Attributes:
     rank: rank of the adapters; 0 trains the networks themselves.
-    alpha: the adapters are scaled by alpha / rank; 0 leaves them unscaled.
-    networks: the networks that get adapters, of "unet" and "controlnet".
-    targets: names of the layers that get one (the projections of attention; add "net_0/proj" and "net_2" for the
-      feed-forward layers, "conv1" and "conv2" for the residual blocks).
+    alpha: adapters are scaled by alpha / rank; 0 leaves them unscaled.
+    networks: networks with adapters, of "unet" and "controlnet".
+    targets: names of layers with adapters; by default the projections of attention. "net_0/proj" and "net_2" are the
+      feed-forward layers, "conv1" and "conv2" the residual blocks.
   """
 
   rank: int = 0
@@ -187,7 +186,7 @@ class LoRAConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """Number of devices along each mesh axis; -1, for one axis at most, takes all that remain. See core/sharding.py."""
+  """Number of devices along each mesh axis; one axis may be -1, all remaining devices. See core/sharding.py."""
 
   data: int = -1
   fsdp: int = 1
@@ -196,13 +195,15 @@ class MeshConfig:
 
   def __post_init__(self) -> None:
     valid = lambda size: 1 <= size <= _MOST_DEVICES or size == -1
-    check(self, "data fsdp tensor frames", valid, f"between 1 and {_MOST_DEVICES}, or -1 for all that remain")
+    check(self, "data fsdp tensor frames", valid, f"between 1 and {_MOST_DEVICES}, or -1 for all remaining devices")
     if self.sizes.count(-1) > 1:
-      raise SettingError("data, fsdp, tensor, frames", "are -1 more than once: only one axis can have all that remain")
+      raise SettingError(
+        "data, fsdp, tensor, frames", "are -1 more than once: only one axis can take all remaining devices"
+      )
 
   @property
   def sizes(self) -> tuple[int, int, int, int]:
-    """Of all axes, in the mesh's order."""
+    """Sizes of all axes, in the mesh's order."""
     return self.data, self.fsdp, self.tensor, self.frames
 
 
@@ -213,15 +214,15 @@ class SampleConfig:
   Attributes:
     solver: one of `SOLVERS`.
     steps: sampling steps, 1 to 1000.
-    window, overlap: frames per window, and frames that it shares with the next, fewer than a window has; 1 and 0
-      sample frame by frame.
+    window, overlap: frames per window, and frames shared with the next window, fewer than a window has; 1 and 0 sample
+      frame by frame.
     tail, window_weights: how the last windows end and how windows are weighted, of `TAILS` and `WINDOW_WEIGHTS`; see
       diffusion/windows.py.
-    guidance: scale of classifier-free guidance; 1 is without.
+    guidance: scale of classifier-free guidance; 1 turns it off.
     guidance_interval: lowest and highest noise level (sigma, 0 to 1) at which guidance is applied.
     conditioning_scale: factor of the pose branch's residuals.
     windows_per_batch: windows denoised in one call.
-    whole_clip: hold the whole clip in memory instead of streaming it; a loop always does.
+    whole_clip: hold the entire clip in memory instead of streaming it; the tail "loop" always does.
   """
 
   solver: str = "ddim"
@@ -254,31 +255,31 @@ class RunConfig:
 
   Attributes:
     part: one of `PARTS`: "vae" is the small autoencoder.
-    init: where weights come from: "" initialises them, "studio" are those that come with the package, otherwise a
-      folder of diffusers models (a pipeline's folder, or a workdir of this project). A folder called studio is given
-      as ./studio. It is read until the run has a checkpoint, and then not again.
-    seed: of all that is random, 0 to 2**32 - 1.
-    steps: optimiser steps.
-    dtype: compute type, one of `DTYPES`; weights are kept in float32.
+    init: source of the weights: "" initializes them, "studio" are the weights in this package; otherwise a folder of
+      diffusers models (a pipeline's folder, or a workdir of this project). A folder named studio is given as ./studio.
+      It is not read any more once the run has a checkpoint.
+    seed: of everything random, 0 to 2**32 - 1.
+    steps: optimizer steps.
+    dtype: compute type, one of `DTYPES`; weights are float32.
     train_image_encoder: also train the image tower (pre-training of the small one).
-    only_temporal: train the temporal blocks alone, and keep the weights of the 2D network as they are.
-    condition_dropout: probability that an example trains the null branch; also that it loses, and that it sees
-      shifted, each group of looked-up channels.
-    condition_jitter: pixels by which such a group is shifted at most.
-    detail_weight: how much the pixels of face and hands count in the body's loss, where others count 1; at least 1. It
-      needs data.pose_channels, since surface maps tell where they are.
-    last_step: share of each batch (its every 1 / last_step-th example) that starts from pure noise, as one step does.
-    zero_snr: whether the networks are to predict velocities on a noise schedule that ends at pure noise, as few steps
-      need it, whatever the schedule of `init` is. Those of Stable Diffusion 1.5, which predict noise, must learn that.
-    pixels: how much decoded pictures count in the loss of a part whose refiner is not trained, or that has none; 0 is
-      not at all. A refiner that is trained learns from them in any case.
-    refined: examples of each batch whose decoded pictures are learned from; at least 1.
-    sharpness: how much it counts in that loss that small squares have the contrast of the true ones, wherever their
-      details lie; without (0) the errors of pixels alone let it blur what it is not sure of.
-    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023; 5 is theirs); 0 weighs all timesteps equally.
+    only_temporal: train the temporal blocks only; the weights of the 2D network stay fixed.
+    condition_dropout: probability that an example gets the null context; also that a group of looked-up channels is
+      dropped, and that it is shifted.
+    condition_jitter: largest shift of such a group in pixels.
+    detail_weight: loss weight of pixels on face and hands (body only), 1 for all others; at least 1. Needs
+      data.pose_channels, since surface maps locate face and hands.
+    last_step: share of each batch that starts from pure noise, as single-step sampling does: every 1 / last_step-th
+      example.
+    zero_snr: train velocity prediction on a noise schedule that ends at pure noise, as sampling in few steps needs,
+      whatever the schedule of `init`. Stable Diffusion 1.5, which predicts noise, has to be trained for it.
+    pixels: pixel-loss weight when no refiner is trained; 0 disables it. With a trained refiner the weight is 1.
+    refined: examples of each batch that are decoded for the pixel loss; at least 1.
+    sharpness: weight of the contrast error of small squares in the pixel loss, which counters the blur that absolute
+      errors allow where details are uncertain; 0 disables it.
+    snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023, who use 5); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
-    keep: number of newest checkpoints to keep, beside the best.
+    keep: number of newest checkpoints to keep, besides the best.
   """
 
   part: str = "body"
@@ -338,7 +339,7 @@ class RunConfig:
     if self.snr_gamma and self.last_step and ends_at_noise:
       raise SettingError(
         "snr_gamma",
-        f"weighs examples by how much of the picture is left in the noise, which is nothing for those of"
+        f"weighs examples by their signal-to-noise ratio, which is 0 for the examples of"
         f" last_step={self.last_step:g} on a schedule that ends at pure noise: set one of the two to 0",
       )
     if self.only_temporal and self.data.clip_frames == 1:
@@ -346,31 +347,31 @@ class RunConfig:
     if self.sample.steps > self.model.schedule.num_train_timesteps:
       raise SettingError(
         "sample.steps",
-        f"is {self.sample.steps}: the noise schedule has {self.model.schedule.num_train_timesteps} steps in all",
+        f"is {self.sample.steps}: the noise schedule has only {self.model.schedule.num_train_timesteps} steps",
       )
 
   def _check_lora(self) -> None:
     excluded = {"part=vae": self.part == "vae", "only_temporal": self.only_temporal}
     excluded |= {"train_image_encoder": self.train_image_encoder}
     excluded |= {"optimizer.clip_networks": self.optimizer.clip_networks}
-    for name, given in excluded.items():
-      if self.lora.rank and given:
-        raise SettingError("lora.rank", f"trains adapters alone: it cannot be combined with {name}")
+    for name, is_set in excluded.items():
+      if self.lora.rank and is_set:
+        raise SettingError("lora.rank", f"trains adapters only: it cannot be combined with {name}")
 
 
 def check_seed(seed: int) -> None:
-  """Raises UserError unless the seed of a generated video is one that JAX's random keys take."""
+  """Raises UserError unless JAX's random keys accept the seed of a generated video."""
   if not 0 <= seed < 2**63:
-    raise UserError(f"the seed is {seed}: give a whole number from 0 to {2**63 - 1}")
+    raise UserError(f"the seed is {seed}: give an integer from 0 to {2**63 - 1}")
 
 
 def to_config_dict(settings: Any) -> ml_collections.ConfigDict:
-  """A ConfigDict, open to overrides, that holds a dataclass's fields."""
+  """A ConfigDict with a dataclass's fields, which command-line flags can override."""
   return ml_collections.ConfigDict(to_plain(settings))
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-  """Nested dictionaries of a dataclass's fields, fit for JSON."""
+  """Nested dictionaries of a dataclass's fields, ready for JSON."""
   return dataclasses.asdict(settings)
 
 

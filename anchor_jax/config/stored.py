@@ -1,4 +1,4 @@
-"""The settings of a trained part, config.json in its folder; imports no JAX, so that commands can check flags first."""
+"""The settings of a trained part in its config.json; without JAX, so that commands can check flags first."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def read_settings(folder: Path) -> RunConfig:
   """Returns the settings that a part was trained with.
 
   Raises:
-    UserError: `folder` is no trained part, or its config.json is damaged.
+    UserError: `folder` holds no trained part, or its config.json is damaged.
   """
   path = folder / "config.json"
   if not os.path.lexists(path):

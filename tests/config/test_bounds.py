@@ -1,4 +1,4 @@
-"""Every number and every name among the settings has bounds: a sweep over the fields of all groups and networks."""
+"""Bounds of every number and name: a sweep over the settings of all groups and networks."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ NAN, INFINITE = float("nan"), float("inf")
 HUGE = (10**12, 1e300, INFINITE, NAN, 10**400)
 PROBES = (0, -1, *HUGE, "", "no such name", "x" * 5000, None, True, (), (0, 0), (-1,), (10**12,), ("",), ("a",), (NAN,))
 
-# What may be 0, and what may be negative; all else that is a number is above 0.
+# Settings that may be 0, and settings that may be negative; all other numbers are above 0.
 ZERO = """
   seed condition_dropout condition_jitter last_step pixels sharpness snr_gamma log_every checkpoint_every preview_every
   data.validation data.workers optimizer.warmup_steps optimizer.b1 optimizer.b2 optimizer.weight_decay optimizer.ema
@@ -34,12 +34,12 @@ ZERO = """
   freq_shift downsample_padding attended_frames steps_offset layers_per_block
 """.split()
 NEGATIVE = "sample.guidance sample.conditioning_scale mesh.data mesh.fsdp mesh.tensor mesh.frames".split()
-TEXTS = "init data.path lora.targets autoencoder".split()  # any names; the files or layers say which there are
+TEXTS = "init data.path lora.targets autoencoder".split()  # any string; files and layers decide
 EMPTY = "init data.path data.pose_channels optimizer.clip_networks autoencoder".split()
 
 
 def run_fields(kind=RunConfig, prefix=""):
-  """(dotted name, type) of every setting that is no group; those of networks are swept by themselves."""
+  """(dotted name, type) of every setting that is not a group; networks are swept separately."""
   for name, hint in typing.get_type_hints(kind).items():
     if name == "model" or name not in kind.__dataclass_fields__:
       continue
@@ -52,10 +52,10 @@ def run_fields(kind=RunConfig, prefix=""):
 RUN = dict(run_fields())
 
 
-def taken(name, given, read):
-  """Whether a setting is taken; if not, the refusal is one short line."""
+def accepted(name, values, read):
+  """Whether the values are accepted; if not, the refusal is one short line."""
   try:
-    read(given)
+    read(values)
   except UserError as error:
     assert "\n" not in str(error) and len(str(error)) < 700, f"{name}: {len(str(error))}"
     return False
@@ -69,7 +69,7 @@ def assert_bounded(name, value, zero_allowed):
     if isinstance(entry, str):
       assert name in TEXTS or (not entry and name in EMPTY), f"{name} may be {entry[:20]!r}"
     elif entry is not None and not isinstance(entry, bool):
-      # no clipping at all is a bound of infinity
+      # a clip of infinity does not clip
       assert abs(entry) < 2**32 or name == "optimizer.clip", f"{name} may be {entry}"
       assert entry != 0 or zero_allowed, f"{name} may be 0"
       assert entry >= 0 or name in NEGATIVE, f"{name} may be {entry}"
@@ -79,8 +79,8 @@ def assert_bounded(name, value, zero_allowed):
 def test_every_setting_of_a_run_has_bounds(name):
   group, _, key = name.rpartition(".")
   for value in PROBES:
-    given = {group: {key: value}} if group else {key: value}
-    if taken(name, given, run_config) and RUN[name] is not bool:
+    values = {group: {key: value}} if group else {key: value}
+    if accepted(name, values, run_config) and RUN[name] is not bool:
       assert_bounded(name, value, name in ZERO)
 
 
@@ -89,14 +89,14 @@ def test_every_size_of_a_network_has_bounds(kind):
   for field in dataclasses.fields(kind):
     for value in PROBES:
       written = list(value) if isinstance(value, tuple) else value
-      truth = typing.get_type_hints(kind)[field.name] is bool
-      if taken(field.name, {field.name: written}, kind.from_json) and not truth:
+      boolean = typing.get_type_hints(kind)[field.name] is bool
+      if accepted(field.name, {field.name: written}, kind.from_json) and not boolean:
         zero = field.name in ZERO and (field.name != "layers_per_block" or kind is LightDecoderConfig)
         assert_bounded(field.name, value, zero)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_refusal_does_not_repeat_all_that_was_given(kind):
+def test_a_refusal_does_not_repeat_long_values(kind):
   for fields in ({"x" * 5000: "y" * 5000}, {f"unknown_{number}": "y" * 500 for number in range(200)}):
     with pytest.raises(UserError) as caught:
       kind.from_json(fields)
@@ -116,19 +116,19 @@ def test_a_refusal_does_not_repeat_all_that_was_given(kind):
     ({"remat": "no_such_policy"}, "remat has 'no_such_policy'"),
   ],
 )
-def test_sizes_that_hung_or_failed_later_are_refused_when_read(fields, message):
+def test_sizes_that_would_hang_or_fail_later_are_refused_when_read(fields, message):
   with pytest.raises(UserError, match=message):
     UNetConfig.from_json(fields)
 
 
-def test_names_of_networks_to_clip_must_be_known():
+def test_unknown_networks_to_clip_are_refused():
   with pytest.raises(UserError, match='clip_networks has "a"'):
     OptimizerConfig(clip_networks=("a",))
   with pytest.raises(UserError, match="each once"):
     OptimizerConfig(clip_networks=("unet", "unet"))
 
 
-MEANINGLESS = [
+CONTRADICTIONS = [
   ({"snr_gamma": 5.0, "zero_snr": True, "last_step": 1.0}, "snr_gamma weighs examples"),
   (
     {
@@ -140,18 +140,21 @@ MEANINGLESS = [
   ),
   ({"model": {"schedule": {"rescale_betas_zero_snr": True}}}, "predicted noise .epsilon. says nothing"),
   ({"only_temporal": True}, "learns nothing from single frames"),
-  ({"sample": {"steps": 20}, "model": {"schedule": {"num_train_timesteps": 10, "steps_offset": 0}}}, "10 steps in all"),
+  (
+    {"sample": {"steps": 20}, "model": {"schedule": {"num_train_timesteps": 10, "steps_offset": 0}}},
+    "has only 10 steps",
+  ),
 ]
 
 
-@pytest.mark.parametrize("values,message", MEANINGLESS)
-def test_settings_that_mean_nothing_together_are_refused(values, message):
+@pytest.mark.parametrize("values,message", CONTRADICTIONS)
+def test_settings_that_exclude_each_other_are_refused(values, message):
   with pytest.raises(UserError, match=message) as caught:
     run_config(json.loads(json.dumps(values)))
   assert "\n" not in str(caught.value)
 
 
-def test_a_schedule_file_that_ends_at_pure_noise_predicts_no_noise():
+def test_a_schedule_file_that_ends_at_pure_noise_must_not_predict_noise():
   fields = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}
   with pytest.raises(UserError, match="use v_prediction"):
     ScheduleConfig.from_json(fields)

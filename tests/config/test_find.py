@@ -8,7 +8,7 @@ from anchor_jax.config.run import SampleConfig
 from anchor_jax.core.errors import UserError
 
 
-def test_a_file_of_the_user_s_comes_before_the_shipped_one_of_that_name(tmp_path, monkeypatch):
+def test_a_user_s_file_comes_before_the_shipped_file_of_that_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   shipped = find_config("studio_finetune.py")
   assert shipped.is_file() and shipped != tmp_path / "studio_finetune.py"
@@ -27,7 +27,7 @@ def test_every_shipped_file_is_found_by_its_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["studio_finetun.py", "other/studio_finetune.py", "a" * 5000, "a\0b", "", "configs"])
-def test_what_is_not_there_is_one_line_that_lists_what_is(name, tmp_path, monkeypatch):
+def test_a_missing_file_is_one_line_that_lists_the_shipped_files(name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "configs").mkdir()
   with pytest.raises(
@@ -54,7 +54,7 @@ def test_a_config_file_that_fails_is_one_line(text, message, tmp_path):
   assert "\n" not in str(caught.value)
 
 
-def test_command_lines_get_the_path_that_was_found(tmp_path, monkeypatch):
+def test_command_lines_get_the_found_path(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   found = find_config("studio_finetune.py")
   assert os.path.isabs(found)

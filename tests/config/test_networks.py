@@ -18,11 +18,11 @@ CONFIGS = (UNetConfig, ControlNetConfig, VAEConfig, RefinerConfig, CLIPVisionCon
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_file_gives_the_same_configuration_back(kind):
+def test_configurations_survive_a_round_trip_through_json(kind):
   assert kind.from_json(json.loads(json.dumps(kind().to_json()))) == kind()
 
 
-def test_stable_diffusion_2_is_understood():
+def test_stable_diffusion_2_is_read():
   fields = {
     "_class_name": "UNet2DConditionModel",
     "attention_head_dim": [5, 10, 20, 20],
@@ -42,7 +42,7 @@ def test_stable_diffusion_2_is_understood():
   assert schedule.prediction_type == "v_prediction"
 
 
-def test_fields_absent_from_a_file_mean_what_the_writing_library_means():
+def test_missing_fields_have_the_defaults_of_the_library_that_wrote_the_file():
   assert UNetConfig.from_json({}).cross_attention_dim == 1280
   assert VAEConfig.from_json({"block_out_channels": [64]}).layers_per_block == 1
   assert ScheduleConfig.from_json({}).beta_schedule == "linear"
@@ -75,7 +75,7 @@ def test_pndm_is_read_as_ddim():
     (UNetConfig, {"attention_head_dim": 7}, "no multiple of 7 heads"),
     (UNetConfig, {"mid_block_type": None}, "mid_block_type has .None."),
     (UNetConfig, {"layers_per_block": [1, 2]}, "layers_per_block needs one entry or 4"),
-    (UNetConfig, {"norm_num_groups": "many"}, "norm_num_groups is 'many': it must be a whole number"),
+    (UNetConfig, {"norm_num_groups": "many"}, "norm_num_groups is 'many': it must be an integer"),
     (UNetConfig, {"temporal_kernel": 2}, "not odd"),
     (ControlNetConfig, {"global_pool_conditions": True}, "global_pool_conditions"),
     (VAEConfig, {"shift_factor": 0.1}, "shift_factor"),
@@ -87,33 +87,33 @@ def test_pndm_is_read_as_ddim():
     (UNetConfig, {"block_out_chanels": [320]}, 'Did you mean "block_out_channels"'),
   ],
 )
-def test_what_is_not_built_here_is_refused(kind, fields, message):
+def test_unsupported_fields_are_refused(kind, fields, message):
   with pytest.raises(UserError, match=message):
     kind.from_json(fields)
 
 
-def test_our_own_fields_are_written_only_when_they_matter():
+def test_own_fields_are_written_only_if_they_differ_from_the_default():
   assert not {"remat", "all_frame_attention", "temporal_kernel"} & UNetConfig().to_json().keys()
   config = UNetConfig(temporal_kernel=3, remat="dots_saveable")
   assert UNetConfig.from_json(config.to_json()) == config
 
 
-def test_with_own_fields_takes_our_fields_and_keeps_temporal_layers():
+def test_with_own_fields_takes_requested_fields_and_keeps_temporal_layers():
   stored = UNetConfig(temporal_attention=True, cross_attention_dim=512)
-  asked = UNetConfig(remat=True, temporal_kernel=3, mid_gets_last_residual=True)
-  run = stored.with_own_fields(asked)
+  requested = UNetConfig(remat=True, temporal_kernel=3, mid_gets_last_residual=True)
+  run = stored.with_own_fields(requested)
   assert run == dataclasses.replace(
     stored, remat=True, temporal_kernel=3, mid_gets_last_residual=True, temporal_attention=True
   )
   with pytest.raises(UserError, match="temporal_kernel"):
-    UNetConfig(temporal_kernel=5).with_own_fields(asked)
+    UNetConfig(temporal_kernel=5).with_own_fields(requested)
 
 
-def test_what_weights_say_of_themselves_is_not_replaced_by_the_defaults_of_a_run():
+def test_settings_stored_with_weights_are_not_replaced_by_a_run_s_defaults():
   stored = UNetConfig(mid_gets_last_residual=True, attended_frames=3, all_frame_attention=False, remat=True)
   run = stored.with_own_fields(UNetConfig())
   assert run == dataclasses.replace(stored, remat=False)  # which changes no result
-  assert stored.with_own_fields(UNetConfig(attended_frames=5)).attended_frames == 5  # asked for
+  assert stored.with_own_fields(UNetConfig(attended_frames=5)).attended_frames == 5  # requested
   assert RefinerConfig(scale=2).with_own_fields(RefinerConfig()).scale == 2
 
 

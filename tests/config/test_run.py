@@ -20,7 +20,7 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "configs"
 PARTS = ("body", "head")
 
 
-def test_there_and_back_through_json():
+def test_settings_survive_a_round_trip_through_json():
   config = RunConfig(part="head", steps=7)
   assert run_config(json.loads(json.dumps(to_plain(config)))) == config
   assert run_config(to_config_dict(config)) == config
@@ -38,7 +38,7 @@ def test_there_and_back_through_json():
     ({"data": 3}, "must be a group of settings"),
   ],
 )
-def test_refuses_in_one_line_what_it_does_not_know(change, message):
+def test_unknown_settings_and_wrong_types_are_refused_in_one_line(change, message):
   with pytest.raises(UserError, match=message) as caught:
     run_config(change)
   assert "\n" not in str(caught.value)
@@ -71,7 +71,7 @@ OUT_OF_RANGE = {
   "optimizer.eps": (0.0, NAN),
   "optimizer.weight_decay": (-1.0, NAN, INFINITE),
   "optimizer.clip": (0.0, -1.0, NAN),
-  "optimizer.accumulate": (0, 3),  # three parts of a batch of four
+  "optimizer.accumulate": (0, 3),  # three parts do not divide a batch of four
   "optimizer.ema": (-0.1, 1.0, NAN),
   "lora.rank": (-1,),
   "lora.alpha": (-1.0, NAN),
@@ -99,12 +99,12 @@ def test_a_value_out_of_range_is_refused_by_its_full_name(name, value):
     run_config({group: {key: value}} if group else {key: value})
   assert "\n" not in str(caught.value)
   kind = type(getattr(RunConfig(), group)) if group else RunConfig
-  if (name, value) != ("optimizer.accumulate", 3):  # which only the batch size makes wrong
+  if (name, value) != ("optimizer.accumulate", 3):  # wrong only beside the batch size
     with pytest.raises(UserError, match=f"^{key} "):
       kind(**{key: value})
 
 
-def test_values_at_the_ends_of_their_ranges_are_taken():
+def test_values_at_the_ends_of_their_ranges_are_accepted():
   run_config({"seed": 2**32 - 1, "condition_dropout": 1.0, "log_every": 0, "checkpoint_every": 0, "snr_gamma": 0})
   run_config(
     {"optimizer": {"clip": INFINITE, "b1": 0.0, "ema": 0.999, "accumulate": 4}, "mesh": {"data": 1, "fsdp": -1}}
@@ -112,12 +112,12 @@ def test_values_at_the_ends_of_their_ranges_are_taken():
   run_config({"sample": {"window": 1, "overlap": 0, "steps": 1000, "guidance_interval": [0.3, 0.3], "guidance": -1}})
 
 
-@pytest.mark.parametrize("given,read", [("True", True), ("False", False), ("attention", "attention"), (True, True)])
-def test_a_flag_s_text_is_a_truth_value_where_the_setting_can_be_one(given, read):
+@pytest.mark.parametrize("flag,value", [("True", True), ("False", False), ("attention", "attention"), (True, True)])
+def test_a_flag_s_string_becomes_a_boolean_if_the_setting_can_be_one(flag, value):
   values = to_plain(reference_run("body"))
-  values["model"]["unet"]["remat"] = given
-  found = run_config(values).model.unet.remat
-  assert found == read and type(found) is type(read)
+  values["model"]["unet"]["remat"] = flag
+  remat = run_config(values).model.unet.remat
+  assert remat == value and type(remat) is type(value)
 
 
 def test_the_autoencoder_is_not_distilled():
@@ -167,12 +167,12 @@ def test_old_names_of_flags():
     renamed_flags(["--config.data.pose_channels=atlas", "--config.data.appearance=full"])
 
 
-def test_only_one_mesh_axis_has_all_that_remain():
+def test_only_one_mesh_axis_can_take_the_remaining_devices():
   with pytest.raises(UserError, match=r"config\.mesh\.data, fsdp, tensor, frames are -1 more than once"):
     run_config({"mesh": {"data": -1, "fsdp": -1}})
 
 
-def test_the_names_that_settings_may_take_are_those_that_the_sampler_knows():
+def test_settings_accept_exactly_the_names_that_the_sampler_knows():
   assert set(settings.SOLVERS) == set(solvers.SOLVERS)
   assert set(settings.TAILS) == set(windows.TAILS) and set(settings.WINDOW_WEIGHTS) == set(windows.WEIGHTS)
   for tail in settings.TAILS:
@@ -191,8 +191,8 @@ SHIPPED.remove(("studio_finetune", "vae"))
 
 
 @pytest.mark.parametrize("file,part", SHIPPED)
-def test_every_shipped_config_is_what_it_was(file, part):
-  """A changed default shows here: write the file anew (its text is `text`) when the change is meant."""
+def test_every_shipped_config_matches_its_golden_file(file, part):
+  """A changed default shows here: write `text` to the file if the change is intended."""
   get_config = runpy.run_path(str(CONFIGS / f"{file}.py"))["get_config"]
   config = run_config(get_config(part) if part else get_config())
   text = json.dumps(to_plain(config), indent=1, sort_keys=True) + "\n"
@@ -200,7 +200,7 @@ def test_every_shipped_config_is_what_it_was(file, part):
   assert (GOLDEN / f"{name}.json").read_text() == text
 
 
-def test_stable_diffusion_s_configs_have_the_published_sizes_and_the_reference_s_numbers():
+def test_stable_diffusion_configs_have_the_published_sizes_and_the_reference_s_hyperparameters():
   body, head = (run_config(runpy.run_path(str(CONFIGS / f"sd15_{part}_pretrain.py"))["get_config"]()) for part in PARTS)
   assert body.model.unet.in_channels == 4 and head.model.unet.in_channels == 9
   assert (body.optimizer.learning_rate, body.optimizer.warmup_steps, body.data.batch_size) == (1e-5, 500, 4)
