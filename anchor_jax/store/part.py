@@ -34,7 +34,7 @@ class Part:
     step: optimizer steps of the training; 0 if unknown.
     reference_image: the reference image saved by training, as large as the part's pictures; None if the weights come
       without a person.
-    texture: the texture of the person, if config.data.pose_channels needs it; None if the weights come without a person.
+    texture: the person's texture, if config.data.pose_channels needs it; None if the weights come without a person.
   """
 
   config: RunConfig
