@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.errors import UserError
@@ -40,7 +41,9 @@ def one_length(mode: str, length: int, record: Path | None = None) -> str:
   from anchor_jax.config.run import RunConfig
   from anchor_jax.diffusion.sampler import Sampler
   from anchor_jax.diffusion.solvers import make_solver
+  from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
   from anchor_jax.diffusion.windows import WindowRule, plan_windows
+  from anchor_jax.models.controlnet import FrameInputs
   from anchor_jax.store.weights import initial_weights
 
   networks, weights = initial_weights(RunConfig(init="studio"))
@@ -54,15 +57,20 @@ def one_length(mode: str, length: int, record: Path | None = None) -> str:
   if mode == "stream":
     block = sampler.layout.block
     starts = jnp.broadcast_to(noise, (block, *noise.shape))
-    prepare = lambda items: (starts, {"pose": jnp.broadcast_to(items["pose"][:, None, None, None], (block, *cell))})
+
+    def prepare(items: dict[str, Any]) -> PreparedBlock:
+      features = jnp.broadcast_to(items["pose"][:, None, None, None], (block, *cell))
+      return PreparedBlock(starts, FrameInputs(features))
 
     def run(count: int) -> None:
-      frames = ({"pose": np.float32(number % 7)} for number in range(count))
-      for _, latents in sampler.stream(denoise, frames, prepare, context):
-        np.asarray(latents)
+      frames = (StreamFrame({"pose": np.float32(number % 7)}) for number in range(count))
+      for finished in sampler.stream(denoise, frames, prepare, context):
+        np.asarray(finished.frames)
   else:
     starts = jnp.broadcast_to(noise, (length, *noise.shape))
-    whole = jax.jit(lambda denoise, plan, pose: sampler.clip(denoise, starts, {"pose": pose}, context, plan=plan))
+    whole = jax.jit(
+      lambda denoise, plan, features: sampler.clip(denoise, starts, FrameInputs(features), context, plan=plan)
+    )
 
     def run(count: int) -> None:
       np.asarray(whole(denoise, plan_windows(sampler.rule, count), jnp.zeros((length, *cell))))
@@ -157,6 +165,7 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int, rec
   from anchor_jax.diffusion.sampler import Sampler
   from anchor_jax.diffusion.solvers import make_solver
   from anchor_jax.diffusion.windows import WindowRule, plan_group
+  from anchor_jax.models.controlnet import FrameInputs
   from anchor_jax.models.networks import Networks
   from anchor_jax.training.compiling import topology_devices
 
@@ -175,7 +184,7 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int, rec
   block = lambda channels, dtype: put((sampler.layout.block, side, side, channels), dtype, parallel.DATA)
   latents, pose = block(4, jnp.float32), block(width, jnp.bfloat16)
   init = lambda contexts, *block: sampler.init_state(sampler.branches(*contexts), *block)
-  state = jax.eval_shape(init, put(tokens, jnp.float32), latents, {"pose": pose})
+  state = jax.eval_shape(init, put(tokens, jnp.float32), latents, FrameInputs(pose))
   state = sampler.place_state(state, lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
   plan = jax.tree.map(lambda x: np.stack([x] * steps), plan_group(sampler.rule, 0, sampler.layout.group_size, None))
   plan = jax.tree.map(lambda x: put(x.shape, x.dtype), plan)
@@ -188,7 +197,7 @@ def tpu(topology: str, windows: int, frames: int, together: int, steps: int, rec
   started = time.monotonic()
   with parallel.use_mesh(mesh):
     lowered = jax.jit(run, donate_argnums=2).lower(
-      weights, put(tokens, jnp.float32), state, latents, {"pose": pose}, plan, (bound, bound)
+      weights, put(tokens, jnp.float32), state, latents, FrameInputs(pose), plan, (bound, bound)
     )
     compiled = lowered.compile()
   memory, chip = compiled.memory_analysis(), chip_of(devices[0])

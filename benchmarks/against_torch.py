@@ -36,6 +36,7 @@ from anchor_jax.evaluation.results import append_results, record_flag
 from anchor_jax.files.outputs import new_file, prepare_parent
 from anchor_jax.formats.diffusers import save_model
 from anchor_jax.formats.names import to_torch, torch_name
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
@@ -126,8 +127,8 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
   def predict(weights: PyTree, given: dict[str, Any]) -> Any:
     """The prediction for frames, from poses that are embedded here as training does."""
     params = {"params": {name: weights[name] for name in TRAINED}}
-    condition: Any = {"pose": networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose")}
-    return networks.denoise(weights, given["latents"][:, None], given["timesteps"], given["context"], condition)[:, 0]
+    inputs: Any = FrameInputs(networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose"))
+    return networks.denoise(weights, given["latents"][:, None], given["timesteps"], given["context"], inputs)[:, 0]
 
   def simple(kind: str, function: Any, output: str) -> Work:
     one = kind == "window"
@@ -154,8 +155,8 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
   if "window" + suffix in only:
 
     def window(weights: PyTree, given: dict[str, Any]) -> Any:
-      condition = {"pose": given["pose"]}
-      return networks.denoise(weights, given["latents"], given["timesteps"], given["context"], condition)[0]
+      inputs = FrameInputs(given["pose"])
+      return networks.denoise(weights, given["latents"], given["timesteps"], given["context"], inputs)[0]
 
     yield simple("window", window, "prediction")
   if "decode" + suffix in only:

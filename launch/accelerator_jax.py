@@ -21,6 +21,7 @@ from anchor_jax.config.run import ModelConfig, OptimizerConfig, RunConfig
 from anchor_jax.core.shapes import PyTree
 from anchor_jax.formats.names import from_torch, to_torch, torch_name, torch_shape
 from anchor_jax.models.attention import attention
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
 
@@ -79,15 +80,15 @@ class Model:
   def predict(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
     """The prediction for a batch of frames, whose poses are embedded here, as training does."""
     params = {"params": {role: weights[role] for role in TRAINED}}
-    condition: Any = {"pose": self.networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose")}
+    inputs: Any = FrameInputs(self.networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose"))
     latents = given["latents"][:, None]
-    return self.networks.denoise(weights, latents, given["timesteps"], given["context"], condition)[:, 0]
+    return self.networks.denoise(weights, latents, given["timesteps"], given["context"], inputs)[:, 0]
 
   def window(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
     """The prediction for one window of frames, with attention over all of them."""
     names = ("window_latents", "window_timesteps", "window_context")
     latents, timesteps, context = (given[name] for name in names)
-    return self.networks.denoise(weights, latents, timesteps, context, {"pose": given["window_pose"]})[0]
+    return self.networks.denoise(weights, latents, timesteps, context, FrameInputs(given["window_pose"]))[0]
 
   def loss(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
     """The mean squared error of the prediction."""

@@ -29,6 +29,7 @@ from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_window
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks
 from anchor_jax.store import run_bundle
 from anchor_jax.store.bundle import _sampling
@@ -87,10 +88,10 @@ def test_the_script_generates_the_same_clip_as_the_library(tmp_path, person, bun
   @jax.jit
   def library(weights, noise, pose, appearance):
     context = networks.encode_reference(weights, appearance[None])[0]
-    denoise = lambda *inputs: networks.denoise(weights, *inputs, conditioning_scale=SAMPLE.conditioning_scale)
-    condition = {"pose": networks.embed_pose(weights, pose[None])[0]}
+    denoise = lambda *arguments: networks.denoise(weights, *arguments, conditioning_scale=SAMPLE.conditioning_scale)
+    inputs = FrameInputs(networks.embed_pose(weights, pose[None])[0])
     noise, null = jnp.broadcast_to(noise, (6, 8, 8, 2)), weights["null_context"]
-    latents = Sampler.of(SAMPLE, networks.model.schedule).clip(denoise, noise, condition, context, null)
+    latents = Sampler.of(SAMPLE, networks.model.schedule).clip(denoise, noise, inputs, context, null)
     return latents, networks.decode(weights, latents)
 
   noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))
@@ -141,7 +142,7 @@ def test_the_head_s_inpainting_condition_is_the_same_as_the_library_s(person, bu
   pixels, keep = rng.uniform(-1, 1, (3, 16, 16, 3)).astype(np.float32), rng.random((3, 16, 16)) > 0.5
   program = jax.export.deserialize(bytearray((bundle / "head/inpainting.stablehlo").read_bytes()))
   weights = run_bundle.load_file(bundle / "head/weights.safetensors")
-  library = jax.jit(head.networks.inpaint_condition)(head.weights, pixels, keep)
+  library = jax.jit(head.networks.inpainting_channels)(head.weights, pixels, keep)
   np.testing.assert_allclose(jax.jit(program.call)(weights, pixels, keep), library, atol=1e-5)
 
 

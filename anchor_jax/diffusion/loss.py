@@ -14,18 +14,18 @@ def denoising_loss(
   noise: Float[Array, "B T H W C"],
   timesteps: Int[Array, "B"],
   context: Float[Array, "B N D"],
-  condition: PyTree,
+  frame_inputs: PyTree,
   snr_gamma: float = 0.0,
   weights: Float[Array, "B T H W"] | None = None,
 ) -> tuple[Float[Array, "B"], Float[Array, "B T H W C"]]:
-  """(mean squared error of the prediction for each clip, clean latents that the prediction stands for), float32.
+  """(mean squared error of the prediction for each clip, clean latents that the prediction implies), float32.
 
   The error is DDPM's, eq. 14. With `snr_gamma` above 0 it is weighted by min-SNR (Hang et al. 2023): the error of the
-  clean latent, times min(SNR, snr_gamma). `weights` say how much each cell counts in the mean; None: all alike.
+  clean latent, times min(SNR, snr_gamma). `weights` are the weights of the cells in the mean; None: equal weights.
   """
   noisy = add_noise(schedule, clean, noise, timesteps)
   mask = jnp.ones(clean.shape[:2], bool)
-  prediction = denoise(noisy, timesteps, context, condition, mask)
+  prediction = denoise(noisy, timesteps, context, frame_inputs, mask)
   error = prediction.astype(jnp.float32) - training_target(schedule, clean, noise, timesteps)
   if weights is not None:
     error = error * jnp.sqrt(weights / jnp.mean(weights, axis=(1, 2, 3), keepdims=True))[..., None]

@@ -27,6 +27,7 @@ from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.files.arrays import read_arrays
 from anchor_jax.formats.diffusers import Model, load_model, load_schedule, read_json_object
 from anchor_jax.formats.registry import make_module
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks, to_signed
 
 INPUTS = frozenset(
@@ -180,12 +181,12 @@ def frame_network(golden: Golden) -> Arrays:
   found["f_mid"] = channels_second(middle[:, 0])
   found["f_eps_unet_alone"] = channels_second(golden.body.unet_alone(sample, *conditions)[:, 0])
   found["f_eps"] = channels_second(
-    golden.body.denoise(sample, *conditions, {"pose": features}, _all_frames(sample))[:, 0]
+    golden.body.denoise(sample, *conditions, FrameInputs(features), _all_frames(sample))[:, 0]
   )
   sample = one_frame_clips(golden["h_x"])
   channels = golden.head.networks.model.unet.out_channels
-  condition = {"pose": golden.head.embed_pose(pose), "inpaint": sample[..., channels:]}
-  eps = golden.head.denoise(sample[..., :channels], *conditions, condition, _all_frames(sample))
+  inputs = FrameInputs(golden.head.embed_pose(pose), sample[..., channels:])
+  eps = golden.head.denoise(sample[..., :channels], *conditions, inputs, _all_frames(sample))
   return {**found, "h_eps": channels_second(eps[:, 0])}
 
 
@@ -195,7 +196,7 @@ def video_network(golden: Golden) -> Arrays:
   timesteps = jnp.broadcast_to(jnp.asarray(golden["v_t"], jnp.int32), (len(sample),))  # stored for all, or one each
   features = golden.video.embed_pose(channels_last(golden["v_pose"]))
   down, middle = golden.video.branch(sample, timesteps, context, features)
-  eps = golden.video.denoise(sample, timesteps, context, {"pose": features}, _all_frames(sample))
+  eps = golden.video.denoise(sample, timesteps, context, FrameInputs(features), _all_frames(sample))
   found = {"v_down_00": down[0], "v_down_last": down[-1], "v_mid": middle, "v_eps": eps}
   return {name: channels_second(array) for name, array in found.items()}
 
@@ -211,45 +212,45 @@ def losses(golden: Golden) -> Arrays:
   timesteps, context = jnp.asarray(golden["l_t"], jnp.int32), jnp.asarray(golden["f_ctx"])
   keep = jnp.asarray(golden["l_mask_keep"][:, 0] > 0.5)
   head = golden.head.networks
-  inpaint = jit(head.inpaint_condition)(golden.head.weights, channels_last(golden["vae_image"]), keep)
+  inpaint = jit(head.inpainting_channels)(golden.head.weights, channels_last(golden["vae_image"]), keep)
   found: Arrays = {
     "l_noisy": channels_second(add_noise(schedule, clean, noise, timesteps)[:, 0]),
     "l_mask_latent": channels_second(inpaint[..., :1]),
     "l_masked_mean": channels_second(inpaint[..., 1:] / head.model.vae.scaling_factor),
   }
-  for name, part, extra in (("body", golden.body, {}), ("head", golden.head, {"inpaint": inpaint[:, None]})):
-    condition = {"pose": part.embed_pose(pose), **extra}
-    loss, _ = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, condition)
+  for name, part, extra in (("body", golden.body, None), ("head", golden.head, inpaint[:, None])):
+    inputs = FrameInputs(part.embed_pose(pose), extra)
+    loss, _ = denoising_loss(part.denoise, schedule, clean, noise, timesteps, context, inputs)
     found[f"l_loss_{name}"] = np.asarray(loss.mean())
   return found
 
 
 def _sampled(
-  golden: Golden, part: Network, noise: Array, condition: PyTree, window: int, overlap: int, prefix: str = ""
+  golden: Golden, part: Network, noise: Array, inputs: FrameInputs, window: int, overlap: int, prefix: str = ""
 ) -> tuple[Array, Array]:
-  """Returns (timesteps, latents after every step [S T H W C]) of a sampling run; `condition` has frames first."""
+  """Returns (timesteps, latents after every step [S T H W C]) of a sampling run; the leading axis of `inputs` is frames."""
   guidance = float(golden.setting(f"{prefix}guidance_scale"))
   scale = float(golden.setting(f"{prefix}conditioning_scale"))
   solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
   sampler = Sampler(solver, WindowRule(window, overlap), guidance=guidance)
 
   @jit
-  def run(weights, noise, condition, context, null_context):
-    denoise = lambda *inputs: part.networks.denoise(weights, *inputs, conditioning_scale=scale)
-    return sampler.clip(denoise, noise, condition, context, null_context, every_step=True)
+  def run(weights, noise, inputs, context, null_context):
+    denoise = lambda *arguments: part.networks.denoise(weights, *arguments, conditioning_scale=scale)
+    return sampler.clip(denoise, noise, inputs, context, null_context, every_step=True)
 
   contexts = towers(golden)
   image, null = contexts["clip_last_hidden_state"][0], contexts["null_context"][0]
-  return solver.timesteps, run(part.weights, noise, condition, image, null)
+  return solver.timesteps, run(part.weights, noise, inputs, image, null)
 
 
 def clip_run(golden: Golden) -> Arrays:
   """Returns latents and pictures of a clip, denoised in overlapping windows."""
   networks, weights = golden.video.networks, golden.video.weights
-  condition = {"pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0]}
+  inputs = FrameInputs(jit(networks.embed_pose)(weights, jnp.asarray(golden["s_poses_u8"])[None])[0])
   window, overlap = int(golden.setting("window")), int(golden.setting("overlap"))
   noise = channels_last(golden["s_latents0"])[0]
-  timesteps, latents = _sampled(golden, golden.video, noise, condition, window, overlap)
+  timesteps, latents = _sampled(golden, golden.video, noise, inputs, window, overlap)
   images = jit(networks.decode)(weights, latents[-1])
   return {
     "s_timesteps": np.asarray(timesteps),
@@ -262,11 +263,11 @@ def head_run(golden: Golden) -> Arrays:
   """Returns latents and pictures of a head run, frame by frame."""
   networks, weights = golden.head.networks, golden.head.weights
   images, keep = to_signed(jnp.asarray(golden["hs_image_u8"])), jnp.asarray(golden["hs_mask_u8"] > 127)
-  condition = {
-    "pose": jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
-    "inpaint": jit(networks.inpaint_condition)(weights, images, keep),
-  }
-  _, latents = _sampled(golden, golden.head, channels_last(golden["hs_latents0"]), condition, 1, 0, "head_")
+  inputs = FrameInputs(
+    jit(networks.embed_pose)(weights, jnp.asarray(golden["hs_control_u8"])[None])[0],
+    jit(networks.inpainting_channels)(weights, images, keep),
+  )
+  _, latents = _sampled(golden, golden.head, channels_last(golden["hs_latents0"]), inputs, 1, 0, "head_")
   return {
     "hs_latents_per_step": np.asarray(latents).transpose(0, 1, 4, 2, 3),
     "hs_images": np.asarray(jit(networks.decode)(weights, latents[-1])),

@@ -4,7 +4,6 @@ Everything is a generator that takes motion frames and yields pictures, so memor
 crops and masks come from the motion; no true frame is read.
 """
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -22,10 +21,12 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Bool, Float, Key, NdArray, PyTree, UInt8
 from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
+from anchor_jax.diffusion.stream import FinishedBlock, PreparedBlock, StreamFrame
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
 from anchor_jax.inference.paste import paste_faces
 from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
 from anchor_jax.inference.reference import Reference, square
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import require_finite, to_bytes
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -35,9 +36,9 @@ from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_
 log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
-# (networks, weights, look-up of pose channels, noise [h w C], block of frames) -> (noise of the block, condition of the
-# block, inputs of its refiner), jitted
-Prepare = Callable[[Networks, PyTree, PoseChannels, Array, PyTree], tuple[Array, PyTree, PyTree]]
+# (networks, weights, look-up of pose channels, noise [h w C], stacked inputs of a block's frames) -> the block, which
+# carries what the refiner takes besides decoded pictures; jitted
+Prepare = Callable[[Networks, PyTree, PoseChannels, Array, PyTree], PreparedBlock]
 _CHUNK = 16  # frames per call of the autoencoder or the pose stem when a full clip is in memory
 
 
@@ -64,40 +65,16 @@ def animate_parts(
   # Both streams start at a block boundary of a run from 0; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
-  frames = motion.frames(begin)
-  # The head needs each motion frame again after the body has painted it, possibly in another thread.
-  pending: collections.deque[MotionFrame] = collections.deque()
-  if head is not None:
-    frames = _recorded(frames, pending)
   painter = _Painter(body, mesh, motion.size, body_key, reference)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, reference)
   unknown = any(each is not None and each.pose_channels.nothing_known for each in (painter, head_painter))
   if unknown and (reference is None or reference.gather is None):
     log.info("the person's texture is unknown: give a prepared folder of the person as appearance to show it")
-  bodies = _paint_body(painter, frames, motion, reference, head_start)
+  bodies = _paint_body(painter, motion.frames(begin), motion, reference, head_start)
   if head_painter is None:
-    yield from ((frame, frame) for frame in bodies)
+    yield from ((frame, frame) for frame, _ in bodies)
     return
-  pairs = enumerate(_with_motion(bodies, pending, head_start - begin), start=head_start)
-  yield from _paint_heads(head_painter, pairs, motion, reference, start)
-
-
-def _recorded(frames: Iterable[MotionFrame], pending: collections.deque[MotionFrame]) -> Iterator[MotionFrame]:
-  """The frames, each appended to `pending` before it is yielded."""
-  for frame in frames:
-    pending.append(frame)
-    yield frame
-
-
-def _with_motion(
-  pictures: Iterable[Picture], pending: collections.deque[MotionFrame], skipped: int
-) -> Iterator[tuple[Picture, MotionFrame]]:
-  """Each picture with its motion frame, taken from `pending`; the first `skipped` motion frames are dropped."""
-  for number, picture in enumerate(pictures):
-    if number == 0:
-      for _ in range(skipped):
-        pending.popleft()
-    yield picture, pending.popleft()
+  yield from _paint_heads(head_painter, enumerate(bodies, start=head_start), motion, reference, start)
 
 
 def placed_pose_channels(part: Part, reference: Reference | None, mesh: Any = None) -> PoseChannels:
@@ -119,15 +96,15 @@ def _in_memory(part: Part) -> bool:
 
 def _paint_body(
   painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, reference: Reference | None, start: int
-) -> Iterator[Picture]:
-  """The body's frames, starting at `start`."""
+) -> Iterator[tuple[Picture, MotionFrame]]:
+  """The body's frames, starting at `start`, each with its motion frame."""
   picture = painter.part.reference_image if reference is None else reference.picture
   if picture is None:
     raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
-  items = ({"pose": frame.pose} for frame in frames)
+  items = (StreamFrame({"pose": frame.pose}, frame) for frame in frames)
   if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
-    items = ({"pose": frame.pose, "surface": surface(frame)} for frame in frames)
+    items = (StreamFrame({"pose": frame.pose, "surface": surface(frame)}, frame) for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
 
 
@@ -172,7 +149,6 @@ def _paint_heads(
   if picture is None:
     raise UserError("the head has no reference image: give a prepared folder as appearance, or turn the head off")
   surface = _surfaces(painter, motion) if painter.pose_channels.kind else None
-  waiting: collections.deque[tuple] = collections.deque()  # frames whose faces are still in the head's stream
 
   def crops():
     for number, (frame, motion_frame) in pairs:
@@ -180,8 +156,6 @@ def _paint_heads(
       if not np.isfinite(to_crop).all():
         raise UserError(f"frame {number} of the motion has no face landmarks: prepare its video again")
       keep = face_crop.keep_mask(motion_frame.face_mask, to_crop, size)
-      if number >= start:
-        waiting.append((frame, to_crop, keep))
       crop = face_crop.crop_image(frame, to_crop, size, extend=True)
       item = {"pose": face_crop.crop_image(motion_frame.pose, to_crop, size), "crop": crop, "keep": keep}
       if surface is not None:
@@ -189,48 +163,45 @@ def _paint_heads(
           "surface": surface(motion_frame),
           "places": face_crop.crop_places(to_crop, size, (motion.size, motion.size)),
         }
-      yield item
+      yield StreamFrame(item, (frame, to_crop, keep))
 
   repainted = painter.pictures(_head_block, crops(), square(picture, size), motion.length, start)
   # On a CPU, OpenCV frame by frame is faster than a JAX batch.
-  yield from _pasted(repainted, waiting, 1 if sharding.platform() == "cpu" else _CHUNK)
+  yield from _pasted(repainted, 1 if sharding.platform() == "cpu" else _CHUNK)
 
 
-def _pasted(
-  repainted: Iterable[Picture], waiting: collections.deque[tuple], batch: int
-) -> Iterator[tuple[Picture, Picture]]:
-  """Frames with and without their repainted faces; `waiting` holds (frame, transform, keep mask) of each, in order."""
-  pictures = iter(repainted)
-  while faces := list(itertools.islice(pictures, batch)):
-    frames, transforms, keeps = zip(*(waiting.popleft() for _ in faces))
+def _pasted(repainted: Iterable[tuple[Picture, tuple]], batch: int) -> Iterator[tuple[Picture, Picture]]:
+  """Frames with and without their repainted faces, from (repainted face, (frame, transform, keep mask))."""
+  faces = iter(repainted)
+  while chunk := list(itertools.islice(faces, batch)):
     if batch == 1:
-      yield face_crop.paste_face(frames[0], faces[0], transforms[0], keeps[0]), frames[0]
+      ((face, (frame, to_crop, keep)),) = chunk
+      yield face_crop.paste_face(frame, face, to_crop, keep), frame
     else:
-      rows = [min(row, len(faces) - 1) for row in range(batch)]  # padded with the last row: one shape, one compile
-      stacked = (np.stack([part[row] for row in rows]) for part in (frames, faces, transforms, keeps))
-      yield from zip(np.asarray(paste_faces(*stacked)), frames)
+      rows = [chunk[min(row, len(chunk) - 1)] for row in range(batch)]  # padded with the last row: one shape, one compile
+      stacked = map(np.stack, zip(*((frame, face, to_crop, keep) for face, (frame, to_crop, keep) in rows)))
+      yield from zip(np.asarray(paste_faces(*stacked)), [frame for _, (frame, *_) in chunk])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _body_block(
   networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
-):
+) -> PreparedBlock:
   pose = block["pose"]
   looked_up = pose_channels(block["surface"], block.get("places")) if "surface" in block else None
-  condition = {
-    "pose": networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
-  }
+  features = networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
   for_refiner = () if networks.refiner is None else (pose, looked_up)
-  return jnp.broadcast_to(noise, (len(pose), *noise.shape)), condition, for_refiner
+  return PreparedBlock(jnp.broadcast_to(noise, (len(pose), *noise.shape)), FrameInputs(features), for_refiner)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _head_block(
   networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
-):
-  noise, condition, for_refiner = _body_block(networks, weights, pose_channels, noise, block)
-  inpaint = networks.inpaint_condition(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
-  return noise, {**condition, "inpaint": inpaint}, for_refiner
+) -> PreparedBlock:
+  prepared = _body_block(networks, weights, pose_channels, noise, block)
+  inpainting = networks.inpainting_channels(weights, to_signed(block["crop"]), block["keep"][..., 0] > 127)
+  frame_inputs = dataclasses.replace(prepared.frame_inputs, inpainting=inpainting)
+  return dataclasses.replace(prepared, frame_inputs=frame_inputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -242,7 +213,7 @@ def _context(networks: Networks, weights: PyTree, picture: UInt8[Array, "H W 3"]
 def _decode(
   networks: Networks, weights: PyTree, latents: Float[Array, "F h w C"], for_refiner: PyTree
 ) -> tuple[UInt8[Array, "F H W 3"], Bool[Array, "F"]]:
-  """Decodes latents to pictures, and says which are finite; `for_refiner` is () without a refiner."""
+  """Pictures of latents, and which of them are finite; `for_refiner` is () without a refiner."""
   if networks.refiner is None:
     pictures = networks.decode(weights, latents)
   else:
@@ -288,38 +259,26 @@ class _Painter:
     self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
 
   def pictures(
-    self, prepare: Prepare, items: Iterable[PyTree], reference: Picture, length: int | None, start: int
-  ) -> Iterator[Picture]:
-    """Frames starting at `start`; the first item is that of frame `_first_needed`."""
+    self, prepare: Prepare, frames: Iterable[StreamFrame], reference: Picture, length: int | None, start: int
+  ) -> Iterator[tuple[Picture, Any]]:
+    """Frames starting at `start`, each with its companion; `frames` starts with the frame `_first_needed`."""
     with sharding.use_mesh(self.sampler.mesh):
       contexts = _context(self.networks, self.weights, self.sampler.replicate(reference)), self.weights["null_context"]
-    layout = None if _in_memory(self.part) else self.sampler.layout
-    size, offset = (_CHUNK, 0) if layout is None else (layout.block, layout.offset)
-    numbers = itertools.count(0 if layout is None else layout.first_block_needed(start))
-    for_refiner: dict[int, PyTree] = {}  # by block number, from input until its pictures are decoded
-
-    def make_block(block: PyTree) -> tuple[Array, PyTree]:
-      noise, condition, for_refiner[next(numbers)] = prepare(
-        self.networks, self.weights, self.pose_channels, self.noise, block
-      )
-      return noise, condition
-
-    if layout is None:
-      chunks, place = self._full_clip(make_block, items, contexts), self._over_devices
+    prepare_block = functools.partial(prepare, self.networks, self.weights, self.pose_channels, self.noise)
+    if _in_memory(self.part):
+      blocks, place = self._full_clip(prepare_block, frames, contexts), self._over_devices
     else:
-      chunks = self.sampler.stream(self.denoise, items, make_block, *contexts, length=length, start=start)
+      blocks = self.sampler.stream(self.denoise, frames, prepare_block, *contexts, length=length, start=start)
       place = self.sampler.place_block
-    for first, latents in self.ahead(chunks):
-      block, row = divmod(first + offset, size)
-      refiner_inputs = for_refiner.pop(block)
-      if first + len(latents) > start:
-        # Padded to full blocks: one shape, one compile.
-        padded = jnp.pad(latents, [(row, size - row - len(latents))] + [(0, 0)] * 3, mode="edge")
+    for block in self.ahead(blocks):
+      if (skipped := max(0, start - block.first)) < len(block):
+        # All rows of the block: one shape, one compile.
         with sharding.use_mesh(self.sampler.mesh):
-          decoded, finite = map(np.asarray, _decode(self.networks, self.weights, *place((padded, refiner_inputs))))
-        new = slice(row + max(0, start - first), row + len(latents))
-        require_finite(finite[new], f"the {self.part.config.part}'s frame", max(first, start))
-        yield from decoded[new]
+          inputs = place((block.latents, block.carried))
+          decoded, finite = map(np.asarray, _decode(self.networks, self.weights, *inputs))
+        rows = slice(block.rows.start + skipped, block.rows.stop)
+        require_finite(finite[rows], f"the {self.part.config.part}'s frame", block.first + skipped)
+        yield from zip(decoded[rows], block.companions[skipped:])
 
   def _over_devices(self, frames: PyTree) -> PyTree:
     """Frames of a full clip, sharded over the devices if they divide evenly, else replicated."""
@@ -330,22 +289,33 @@ class _Painter:
     return jax.device_put(frames, all_devices_sharding(mesh) if divides else sharding.replicated(mesh))
 
   def _full_clip(
-    self, make_block: Callable[[PyTree], tuple[Array, PyTree]], items: Iterable[PyTree], contexts: tuple[Array, Array]
-  ) -> Iterator[tuple[int, Array]]:
-    stacked = list(items)
-    if not stacked:
+    self,
+    prepare_block: Callable[[PyTree], PreparedBlock],
+    frames: Iterable[StreamFrame],
+    contexts: tuple[Array, Array],
+  ) -> Iterator[FinishedBlock]:
+    inputs, companions = [], []
+    for frame in frames:
+      inputs.append(frame.inputs)
+      companions.append(frame.companion)
+    if not inputs:
       raise UserError("the motion has no frames: give one with at least one frame")
-    stacked, rule = jax.tree.map(lambda *leaves: np.stack(leaves), *stacked), self.sampler.rule
-    count = len(jax.tree.leaves(stacked)[0])
+    count, rule = len(inputs), self.sampler.rule
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *inputs)
     rows = capacity(rule.count(count))
-    frames = round_up(rows * rule.stride + rule.overlap, _CHUNK)  # at least as many as the windows cover
+    padded = round_up(rows * rule.stride + rule.overlap, _CHUNK)  # at least as many as the windows cover
     with sharding.use_mesh(self.sampler.mesh):
       blocks = []
-      for i in range(0, frames, _CHUNK):
+      for i in range(0, padded, _CHUNK):
         numbers = np.minimum(np.arange(i, i + _CHUNK), count - 1)
         chunk = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], stacked)
-        blocks.append(make_block(self._over_devices(chunk)))
-      inputs = self.sampler.replicate(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *blocks))
+        blocks.append(prepare_block(self._over_devices(chunk)))
+      of_clip = [(block.noise, block.frame_inputs) for block in blocks]
+      noise, frame_inputs = self.sampler.replicate(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_clip))
       plan = self.sampler.replicate(pad_windows(plan_windows(rule, count), rows))
-      latents = _sample_clip(self.sampler.replicate(self.sampler), self.denoise, plan, *inputs, *contexts)
-    yield from ((i, latents[i : min(i + _CHUNK, count)]) for i in range(0, count, _CHUNK))
+      sampler = self.sampler.replicate(self.sampler)
+      latents = _sample_clip(sampler, self.denoise, plan, noise, frame_inputs, *contexts)
+    for block, i in zip(blocks, range(0, count, _CHUNK)):
+      stop = min(i + _CHUNK, count)
+      in_clip = slice(0, stop - i)
+      yield FinishedBlock(i, in_clip, latents[i : i + _CHUNK], block.carried, companions[i:stop])

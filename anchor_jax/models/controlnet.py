@@ -1,15 +1,18 @@
-"""The pose branch (ControlNet; Zhang et al. 2023): a copy of the UNet's down path that also takes the pose render."""
+"""The pose branch (ControlNet; Zhang et al. 2023), and the UNet that it steers as one module, the denoiser."""
+
+import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from anchor_jax.config.networks import ControlNetConfig
+from anchor_jax.config.networks import ControlNetConfig, UNetConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.shapes import Array, Bool, Float, PyTree, Shaped
 from anchor_jax.models.layers import Conv, TimestepEmbedding, timestep_features, to_patches
-from anchor_jax.models.unet import MiddleBlock, down_stages
+from anchor_jax.models.unet import MiddleBlock, UNet, down_stages
 
 _zeros = nn.initializers.zeros_init()
 
@@ -152,6 +155,71 @@ class ControlNet(nn.Module):
     x = self.mid_block(x, emb, context, frame_mask)
     exits = zip(self.controlnet_down_blocks, features, strict=True)
     return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FrameInputs:
+  """What the denoiser takes for each frame besides its noisy latent. A pytree.
+
+  Attributes:
+    pose_features: output of `embed_pose`, [... H W C0] at the latents' resolution.
+    inpainting: for the head, the mask (1 keep, 0 repaint) followed by the latents of the masked image, [... H W 1+C];
+      only the UNet takes them. None for the body.
+  """
+
+  pose_features: PyTree
+  inpainting: PyTree = None
+
+
+class Denoiser(nn.Module):
+  """The UNet's prediction for noisy latents, given image tokens and a pose; serves body and head.
+
+  Its tree of parameters is {"unet", "controlnet"}.
+
+  Attributes:
+    unet_config, controlnet_config: the two architectures.
+    dtype: of the computation.
+  """
+
+  unet_config: UNetConfig
+  controlnet_config: ControlNetConfig
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self) -> None:
+    self.unet = UNet(self.unet_config, self.dtype)
+    self.controlnet = ControlNet(self.controlnet_config, self.dtype)
+
+  def embed_pose(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C0"]:
+    """Pose features of pose renders in [0, 1]; see `ControlNet.embed_pose`."""
+    return self.controlnet.embed_pose(pose)
+
+  def __call__(
+    self,
+    latents: Float[Array, "B T H W C"],
+    timesteps: Shaped[Array, " B"],
+    context: Float[Array, "B N D"],
+    frame_inputs: FrameInputs,
+    frame_mask: Bool[Array, "B T"] | None = None,
+    conditioning_scale: int | float | Float[Array, ""] = 1.0,
+  ) -> Float[Array, "B T H W C"]:
+    """The prediction of noise, velocity or clean latents (the schedule's `prediction_type`), float32.
+
+    Args:
+      latents: noisy latents, scaled.
+      timesteps: one per clip, 0 to num_train_timesteps - 1.
+      context: image tokens.
+      frame_inputs: pose features, and for the head the inpainting channels; leading axes [B T].
+      frame_mask: False for padded frames. None: no padding.
+      conditioning_scale: multiplies the pose branch's residuals.
+    """
+    down, middle = self.controlnet(
+      latents, timesteps, context, frame_inputs.pose_features, frame_mask, scale=conditioning_scale
+    )
+    sample = latents
+    if frame_inputs.inpainting is not None:
+      sample = jnp.concatenate([latents, frame_inputs.inpainting.astype(latents.dtype)], axis=-1)
+    return self.unet(sample, timesteps, context, frame_mask, down, middle)
 
 
 def fit_stem(params: PyTree, channels: int, kept: int | None = None) -> PyTree:

@@ -15,8 +15,7 @@ from anchor_jax.config.pixels import LightDecoderConfig
 from anchor_jax.config.run import ModelConfig
 from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 from anchor_jax.models.clip import CLIPVision, preprocess
-from anchor_jax.models.controlnet import COORDINATE_CHANNELS
-from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.controlnet import COORDINATE_CHANNELS, Denoiser, FrameInputs
 from anchor_jax.models.light_decoder import LightDecoder
 from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
@@ -74,9 +73,10 @@ class Networks:
     unet, controlnet, vae, image = (self.model.unet, self.model.controlnet, self.model.vae, self.model.image_encoder)
     side = 2 ** len(unet.block_out_channels)
     latents = jnp.zeros((1, 1, side, side, unet.out_channels))
-    condition = {"pose": jnp.zeros((1, 1, side, side, controlnet.block_out_channels[0]))}
-    if self.inpaints:
-      condition["inpaint"] = jnp.zeros((1, 1, side, side, unet.in_channels - unet.out_channels))
+    frame_inputs = FrameInputs(
+      jnp.zeros((1, 1, side, side, controlnet.block_out_channels[0])),
+      jnp.zeros((1, 1, side, side, unet.in_channels - unet.out_channels)) if self.inpaints else None,
+    )
     pose_side = side * controlnet.stem_stride
     pose = jnp.zeros((1, 1, pose_side, pose_side, controlnet.conditioning_channels))
     context = jnp.zeros((1, image.tokens, unet.cross_attention_dim))
@@ -84,7 +84,7 @@ class Networks:
 
     def denoiser(module: Denoiser):
       module.embed_pose(pose)
-      return module(latents, jnp.zeros((1,), jnp.int32), context, condition)
+      return module(latents, jnp.zeros((1,), jnp.int32), context, frame_inputs)
 
     def autoencoder(module: AutoencoderKL):
       return module.decode(module.encode(pixels)[0])
@@ -123,16 +123,16 @@ class Networks:
     latents: Float[Array, "B T H W C"],
     timesteps: Int[Array, "B"],
     context: Float[Array, "B N D"],
-    condition: dict[str, Float[Array, "B T H W _"]],
+    frame_inputs: FrameInputs,
     frame_mask: Bool[Array, "B T"] | None = None,
     conditioning_scale: float = 1.0,
   ) -> Float[Array, "B T H W C"]:
     """The denoiser's prediction, float32; see `Denoiser`. With `weights` bound it is diffusion/'s `denoise`."""
     params = _denoiser_params(weights)
-    return _apply(self.denoiser, params, latents, timesteps, context, condition, frame_mask, conditioning_scale)
+    return _apply(self.denoiser, params, latents, timesteps, context, frame_inputs, frame_mask, conditioning_scale)
 
   def encode_reference(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """Image tokens of images: CLIP's preprocessing, then the image tower; float32."""
+    """Image tokens of reference images: CLIP's preprocessing, then the image tower; float32."""
     pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
     return _apply(self.image_encoder, weights["image_encoder"], pixels)
 
@@ -197,7 +197,7 @@ class Networks:
     """Frames in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
     return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, pose_channels), 0, 1)
 
-  def inpaint_condition(
+  def inpainting_channels(
     self,
     weights: PyTree,
     pixels: Float[Array, "B H W 3"],

@@ -38,7 +38,7 @@ from anchor_jax.files.inputs import read_json
 from anchor_jax.files.manifest import FolderKind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.formats.tensors import Tensor, write_safetensors
-from anchor_jax.models.controlnet import RENDER_CHANNELS
+from anchor_jax.models.controlnet import RENDER_CHANNELS, FrameInputs
 from anchor_jax.store import run_bundle
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, to_unit
@@ -128,8 +128,9 @@ def programs(
       looked_up = (jnp.zeros((*pose.shape[:-1], more), jnp.uint8),)
     return networks.embed_pose(weights, pose[:, None], *(to_unit(channels)[:, None] for channels in looked_up))[:, 0]
 
-  def denoiser(weights, *inputs):
-    return networks.denoise(weights, *inputs, conditioning_scale=sample.conditioning_scale)
+  def denoiser(weights, latents, timestep, context, condition, flags):
+    frame_inputs = FrameInputs(condition["pose"], condition.get("inpaint"))
+    return networks.denoise(weights, latents, timestep, context, frame_inputs, flags, sample.conditioning_scale)
 
   flags = array((sample.window,), jnp.bool_)
   pixels, image, latents = array(picture, jnp.float32), array(picture, jnp.uint8), array(latent, jnp.float32)
@@ -147,7 +148,7 @@ def programs(
   if pose_channels is not None and not empty:
     functions["look_up"] = (functools.partial(_look_up, pose_channels.kind), (image,))
   if networks.inpaints:
-    functions["inpainting"] = (networks.inpaint_condition, (pixels, array(picture[:2], jnp.bool_)))
+    functions["inpainting"] = (networks.inpainting_channels, (pixels, array(picture[:2], jnp.bool_)))
   return functions
 
 

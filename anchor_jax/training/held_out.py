@@ -18,6 +18,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files.outputs import new_file
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.models.pictures import to_bytes
 from anchor_jax.store.workdir import REFERENCE_IMAGE
@@ -104,19 +105,18 @@ def _sample(networks, weights, target, references, config):
   images = to_signed(target["frame"])
 
   def one(pose, reference, image, keep, looked_up):
-    conditions = None if looked_up is None else to_unit(looked_up[None, None])
-    condition = {"pose": networks.embed_pose(weights, pose[None, None], conditions)[0]}
-    if networks.inpaints:
-      condition["inpaint"] = networks.inpaint_condition(weights, image[None], keep[None] > 127)
+    pose_channels = None if looked_up is None else to_unit(looked_up[None, None])
+    features = networks.embed_pose(weights, pose[None, None], pose_channels)[0]
+    inpainting = networks.inpainting_channels(weights, image[None], keep[None] > 127) if networks.inpaints else None
     context = networks.encode_reference(weights, reference[None])[0]
     side = image.shape[0] // networks.model.stride
     noise = jax.random.normal(jax.random.key(0), (1, side, side, networks.model.unet.out_channels))
 
-    def denoise(*inputs):
-      return networks.denoise(weights, *inputs, conditioning_scale=config.sample.conditioning_scale)
+    def denoise(*arguments):
+      return networks.denoise(weights, *arguments, conditioning_scale=config.sample.conditioning_scale)
 
-    latents = sampler.clip(denoise, noise, condition, context, weights["null_context"])
-    return networks.paint(weights, latents, pose[None], None if conditions is None else conditions[0])[0]
+    latents = sampler.clip(denoise, noise, FrameInputs(features, inpainting), context, weights["null_context"])
+    return networks.paint(weights, latents, pose[None], None if pose_channels is None else pose_channels[0])[0]
 
   keep = target.get("keep_mask", jnp.zeros((*images.shape[:3], 1), jnp.uint8))[..., 0]
   return jax.lax.map(lambda example: one(*example), (target["pose"], references, images, keep, target.get(LOOKED_UP)))

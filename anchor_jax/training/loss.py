@@ -18,6 +18,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core.shapes import Array, Float, PyTree
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks, to_signed
 from anchor_jax.store.weights import trained_keys
@@ -248,7 +249,7 @@ def encode_batch(
   if networks.inpaints and inpaint is None:
     keep = flat(target["keep_mask"])[..., 0] > 127
     frames, noise = to_signed(flat(target["frame"])), flat(draws["inpaint"])
-    inpaint = unflat(networks.inpaint_condition(weights, frames, keep, noise))
+    inpaint = unflat(networks.inpainting_channels(weights, frames, keep, noise))
   if context is None:
     context = networks.encode_reference(weights, reference["frame"])
   return latent, inpaint, context
@@ -347,18 +348,17 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
       looked_up = to_unit(as_clips(looked_up))
       looked_up = shift_groups(looked_up, groups, config.condition_jitter, draws["shifts"])
       looked_up = drop_groups(looked_up, groups, draws["group_mask"])
-    condition = {"pose": networks.embed_pose(weights, as_clips(pose), looked_up)}
-    if inpaint is not None:
-      condition["inpaint"] = as_clips(inpaint)
+    features = networks.embed_pose(weights, as_clips(pose), looked_up)
+    inputs = FrameInputs(features, None if inpaint is None else as_clips(inpaint))
     surface = batch["target"].get("surface")
     pixels = None if surface is None else pixel_weights(as_clips(surface), config.detail_weight)
     cells = None if pixels is None else _cell_means(pixels, clean.shape[2])
 
-    def denoise(latents, timesteps, context, condition, frame_mask):
-      return networks.denoise(weights, latents, timesteps, context, condition, frame_mask)
+    def denoise(latents, timesteps, context, frame_inputs, frame_mask):
+      return networks.denoise(weights, latents, timesteps, context, frame_inputs, frame_mask)
 
     losses, estimate = denoising_loss(
-      denoise, schedule, clean, draws["noise"], draws["timesteps"], context, condition, config.snr_gamma, cells
+      denoise, schedule, clean, draws["noise"], draws["timesteps"], context, inputs, config.snr_gamma, cells
     )
     denoising = jnp.mean(losses)
     if not decoded:

@@ -21,7 +21,7 @@ from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
 from anchor_jax.diffusion.guidance import guide, make_branches
 from anchor_jax.diffusion.solvers import advance, make_solver
 from anchor_jax.inference.reference import square
-from anchor_jax.models.controlnet import RENDER_CHANNELS
+from anchor_jax.models.controlnet import RENDER_CHANNELS, FrameInputs
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import branch_channels, to_unit
 from anchor_jax.web.fold import fold
@@ -59,7 +59,12 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
       at = jnp.asarray(step)
       timesteps = jnp.full((len(branches),), solver.timesteps[step])
       predicted = networks.denoise(
-        weights, both(latents), timesteps, branches.contexts, {"pose": both(features)}, None, sample.conditioning_scale
+        weights,
+        both(latents),
+        timesteps,
+        branches.contexts,
+        FrameInputs(both(features)),
+        conditioning_scale=sample.conditioning_scale,
       )
       guided = guide(predicted[:, None], branches.scale_at(solver, at))
       latents, clean = advance(solver, at, latents, guided, clean)

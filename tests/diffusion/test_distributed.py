@@ -13,6 +13,7 @@ from anchor_jax.core import sharding as parallel
 from anchor_jax.diffusion.distributed import exchanges_overlaps
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
 from anchor_jax.diffusion.windows import WindowRule, plan_group
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
@@ -34,15 +35,15 @@ def toy(latents, timesteps, context, condition, frame_mask):
 
 @jax.jit
 def prepare(block):
-  return block["noise"], {"pose": block["pose"]}
+  return PreparedBlock(block["noise"], {"pose": block["pose"]})
 
 
 def run(sampler, mesh, start=0):
   over = dataclasses.replace(sampler, mesh=mesh)
   begin = over.first_frame_needed(start)
-  frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(begin, LENGTH))
-  pieces = over.stream(toy, frames, prepare, *CONTEXTS, length=LENGTH, start=start)
-  return np.concatenate([np.asarray(piece) for _, piece in pieces])[start - begin :]
+  frames = (StreamFrame({"noise": NOISE[i], "pose": POSE[i]}) for i in range(begin, LENGTH))
+  blocks = over.stream(toy, frames, prepare, *CONTEXTS, length=LENGTH, start=start)
+  return np.concatenate([np.asarray(block.frames) for block in blocks])[start - begin :]
 
 
 @pytest.mark.parametrize("windows,frames", [(8, 1), (1, 8), (4, 2), (2, 4)])
@@ -128,8 +129,8 @@ def test_a_tick_moves_nothing_but_the_motion(tail):
   sampler = Sampler(SOLVER, WindowRule(8, 3, tail), 8, guidance=2.0, mesh=parallel.sampling_mesh(8, 1))
   weights = sampler.replicate(jnp.ones(3))
   denoise = jax.tree_util.Partial(lambda weights, *inputs: weights[0] * toy(*inputs), weights)
-  frames = ({"noise": NOISE[i], "pose": POSE[i]} for i in range(LENGTH))
+  frames = (StreamFrame({"noise": NOISE[i], "pose": POSE[i]}) for i in range(LENGTH))
   stream = sampler.stream(denoise, frames, prepare, *CONTEXTS, length=LENGTH)
   next(stream)
   with jax.transfer_guard("disallow"):  # explicit ones, of the block and the windows' tables, are allowed
-    assert sum(len(piece) for _, piece in stream) > 30
+    assert sum(map(len, stream)) > 30

@@ -10,6 +10,7 @@ from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.schedule import make_schedule, training_target
 from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
 from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
 
 CONFIG = ScheduleConfig(prediction_type="sample", timestep_spacing="trailing", set_alpha_to_one=True)
@@ -123,21 +124,18 @@ def test_the_null_branch_runs_where_guidance_acts_alone(overlap):
   expected = [2 if sigma <= 0.9 else 1 for sigma in sampler.solver.sigma for _ in range(sampler.rule.count(3))]
   assert examples == expected and set(expected) == {1, 2}
   examples.clear()
-  prepare = jax.jit(lambda items: (jnp.ones((len(items["pose"]), 2, 2, 3)), items))
-  frames = ({"pose": np.ones((2, 2, 3), np.float32)} for _ in range(3))
-  parts = list(sampler.stream(jax.tree_util.Partial(counted), frames, prepare, tokens, none))
+  prepare = jax.jit(lambda items: PreparedBlock(jnp.ones((len(items["pose"]), 2, 2, 3)), items))
+  frames = (StreamFrame({"pose": np.ones((2, 2, 3), np.float32)}) for _ in range(3))
+  blocks = list(sampler.stream(jax.tree_util.Partial(counted), frames, prepare, tokens, none))
   jax.effects_barrier()
   assert sorted(examples) == sorted(expected)
-  np.testing.assert_allclose(np.concatenate([part for _, part in parts]), whole, atol=1e-6)
+  np.testing.assert_allclose(np.concatenate([block.frames for block in blocks]), whole, atol=1e-6)
 
 
-def test_calls_back_after_each_step_and_returns_them_all():
-  calls, noise = [], jnp.ones((3, 2, 2, 1))
-  sampler, tokens = Sampler(make_solver("ddim", CONFIG, 5), WindowRule(2, 1)), jnp.ones((5, 6))
-  made = sampler.clip(toy, noise, {"pose": noise}, tokens, on_step=lambda: calls.append(1))
-  jax.block_until_ready(made)
-  jax.effects_barrier()
-  assert len(calls) == 5
+def test_every_step_ends_with_the_clean_latents():
+  noise, tokens = jnp.ones((3, 2, 2, 1)), jnp.ones((5, 6))
+  sampler = Sampler(make_solver("ddim", CONFIG, 5), WindowRule(2, 1))
+  made = sampler.clip(toy, noise, {"pose": noise}, tokens)
   steps = sampler.clip(toy, noise, {"pose": noise}, tokens, every_step=True)
   assert steps.shape == (5, *noise.shape)
   np.testing.assert_array_equal(steps[-1], made)

@@ -12,7 +12,7 @@ from anchor_jax.config.networks import ScheduleConfig
 from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import SOLVERS, make_solver
-from anchor_jax.diffusion.stream import StreamLayout
+from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame, StreamLayout
 from anchor_jax.diffusion.windows import WindowRule, pad_windows, plan_windows
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
@@ -49,11 +49,12 @@ def whole_clip_sampler(*settings):
 
 
 def prepare(block):
-  return jnp.asarray(block["noise"]), {"pose": jnp.asarray(block["pose"])}
+  pose = jnp.asarray(block["pose"])
+  return PreparedBlock(jnp.asarray(block["noise"]), {"pose": pose}, carried=pose)
 
 
 def frames(start, stop):
-  return ({"noise": NOISE[i], "pose": POSE[i]} for i in range(start, stop))
+  return (StreamFrame({"noise": NOISE[i], "pose": POSE[i]}, companion=i) for i in range(start, stop))
 
 
 def streamed(rule, *settings, length, start=0):
@@ -61,10 +62,12 @@ def streamed(rule, *settings, length, start=0):
   begin = sampler.first_frame_needed(start)
   known = length if rule.tail == "moved_back" else None
   at, pieces = begin, []
-  for first, piece in sampler.stream(toy, frames(begin, length), prepare, *CONTEXTS, length=known, start=start):
-    assert first == at and 0 < len(piece) <= sampler.layout.block
-    at += len(piece)
-    pieces.append(np.asarray(piece))
+  for block in sampler.stream(toy, frames(begin, length), prepare, *CONTEXTS, length=known, start=start):
+    assert block.first == at and 0 < len(block) <= sampler.layout.block
+    assert block.companions == [*range(at, at + len(block))]
+    np.testing.assert_array_equal(block.carried[block.rows], POSE[at : at + len(block)])
+    at += len(block)
+    pieces.append(np.asarray(block.frames))
   assert at == length
   return np.concatenate(pieces)[start - begin :]
 
@@ -167,8 +170,8 @@ def test_holds_few_frames_and_takes_in_no_more_than_it_must():
       taken.append(frame)
       yield frame
 
-  for first, piece in small.stream(toy, live(), prepare, *CONTEXTS):
-    assert len(taken) <= first + len(piece) + small.layout.frames_held
+  for block in small.stream(toy, live(), prepare, *CONTEXTS):
+    assert len(taken) <= block.first + len(block) + small.layout.frames_held
 
 
 @pytest.mark.parametrize("rule,blocks", [(WindowRule(4, 1), 6), (WindowRule(1, 0), 1), (WindowRule(4, 0), 1)])
@@ -196,8 +199,8 @@ def test_a_block_is_given_out_before_the_next_frame_is_taken():
   taken = []
   coming = (taken.append(number) or frame for number, frame in enumerate(frames(0, 9)))
   blocks = sampler_of(WindowRule(4, 0), 1, 2, "ddim", 1.0).stream(toy, coming, prepare, *CONTEXTS)
-  assert [(next(blocks)[0], len(taken)) for _ in range(2)] == [(0, 4), (4, 8)]
-  assert [first for first, _ in blocks] == [8]
+  assert [(next(blocks).first, len(taken)) for _ in range(2)] == [(0, 4), (4, 8)]
+  assert [block.first for block in blocks] == [8]
 
 
 def test_a_second_stream_compiles_nothing():

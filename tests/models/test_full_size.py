@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from anchor_jax.config.networks import CLIPTextConfig, CLIPVisionConfig, ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.formats.names import torch_name, torch_shape
 from anchor_jax.formats.registry import parameter_shapes
-from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.controlnet import Denoiser, FrameInputs
 
 PARAMETERS = Path(__file__).parents[1] / "golden" / "parameters"  # names and shapes as the torch classes have them
 MODELS = {
@@ -49,8 +49,8 @@ def test_a_full_size_body_forward(jit):
 
   params = {"unet": random(unet), "controlnet": random(controlnet)}
   latents, context = jnp.asarray(rng.normal(size=(1, 1, 64, 64, 4)), jnp.float32), jnp.ones((1, 50, 768))
-  condition = {"pose": jnp.zeros((1, 1, 64, 64, 320))}
-  got = jit(Denoiser(unet, controlnet).apply)({"params": params}, latents, jnp.array([500]), context, condition)
+  inputs = FrameInputs(jnp.zeros((1, 1, 64, 64, 320)))
+  got = jit(Denoiser(unet, controlnet).apply)({"params": params}, latents, jnp.array([500]), context, inputs)
   assert got.shape == latents.shape
   assert np.isfinite(got).all()
   assert np.std(got) > 0.1

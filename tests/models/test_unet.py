@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from anchor_jax.models.controlnet import ControlNet
-from anchor_jax.models.denoiser import Denoiser
+from anchor_jax.models.controlnet import ControlNet, Denoiser, FrameInputs
 from anchor_jax.models.unet import UNet
 
 
@@ -26,14 +25,14 @@ POSE, MASK = normal(2, 2, 4, 6, 8, 8), jnp.array([[True] * 4, [True] * 3 + [Fals
 @pytest.fixture(scope="module")
 def denoiser(unet_config, controlnet_config, clip, random_params):
   module = Denoiser(unet_config, controlnet_config)
-  return module, random_params(module, *clip, {"pose": POSE}, MASK)
+  return module, random_params(module, *clip, FrameInputs(POSE), MASK)
 
 
 @pytest.fixture(scope="module")
 def predict(denoiser, clip, jit):
   """The denoiser, compiled once for all tests that change its inputs alone."""
   module, params = denoiser
-  run = jit(lambda sample, pose, mask, scale: module.apply(params, sample, *clip[1:], {"pose": pose}, mask, scale))
+  run = jit(lambda sample, pose, mask, scale: module.apply(params, sample, *clip[1:], FrameInputs(pose), mask, scale))
   return lambda sample=clip[0], pose=POSE, mask=MASK, scale=1.0: run(sample, pose, mask, scale)
 
 
@@ -41,7 +40,7 @@ def test_padded_frames_change_nothing(denoiser, clip, predict, jit):
   module, params = denoiser
   plain = predict()
   short = jax.tree.map(lambda x: x[1:, :3], (clip[0], POSE))
-  alone = jit(module.apply)(params, short[0], clip[1][1:], clip[2][1:], {"pose": short[1]})
+  alone = jit(module.apply)(params, short[0], clip[1][1:], clip[2][1:], FrameInputs(short[1]))
   np.testing.assert_allclose(plain[1:, :3], alone, atol=1e-5 * float(jnp.abs(plain).max()))
   sample, pose = clip[0].at[1, 3].add(7), POSE.at[1, 3].add(5)
   np.testing.assert_array_equal(predict(sample, pose)[1, :3], plain[1, :3])
@@ -64,7 +63,7 @@ def test_scale_zero_is_the_unet_alone(denoiser, clip, predict, jit):
 def test_bfloat16_stays_near_float32(denoiser, clip, predict, jit):
   module, params = denoiser
   half = Denoiser(module.unet_config, module.controlnet_config, jnp.bfloat16)
-  got = jit(half.apply)(params, *clip, {"pose": POSE}, MASK)
+  got = jit(half.apply)(params, *clip, FrameInputs(POSE), MASK)
   assert got.dtype == jnp.float32
   assert jnp.abs(got - predict()).max() < 0.1 * jnp.abs(predict()).max()
 

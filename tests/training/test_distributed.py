@@ -11,8 +11,10 @@ from tiny import drawn_weights
 from anchor_jax.core import sharding
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
+from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
 from anchor_jax.diffusion.windows import WindowRule
 from anchor_jax.models import attention
+from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks
 
 LENGTH = 21
@@ -32,13 +34,14 @@ def run(tiny_runs):
 
   @jax.jit
   def prepare(block):
-    return block["noise"][..., :2], {"pose": block["pose"]}
+    return PreparedBlock(block["noise"][..., :2], FrameInputs(block["pose"]))
 
   def latents(mesh):
     over = dataclasses.replace(sampler, mesh=mesh)
-    frames = ({"noise": noise[i], "pose": pose[i]} for i in range(LENGTH))
+    frames = (StreamFrame({"noise": noise[i], "pose": pose[i]}) for i in range(LENGTH))
     denoise = jax.tree_util.Partial(networks.denoise, over.replicate(weights))
-    return np.concatenate([np.asarray(piece) for _, piece in over.stream(denoise, frames, prepare, *contexts)])
+    blocks = over.stream(denoise, frames, prepare, *contexts)
+    return np.concatenate([np.asarray(block.frames) for block in blocks])
 
   return latents
 
