@@ -1,7 +1,5 @@
 """Pasting faces in batches agrees with single frames to one gray level; frames without a face stay untouched."""
 
-import collections
-
 import cv2
 import numpy as np
 import pytest
@@ -52,9 +50,8 @@ def test_frame_without_a_face_is_untouched():
 
 def test_single_frames_and_batches_keep_the_order():
   frames, crops, transforms, keeps = batch(96, 64, (0.5, 0.9, 0.3, 0.6, 0.4))
-  one, many = (
-    list(_pasted(iter(crops), collections.deque(zip(frames, transforms, keeps)), at_once)) for at_once in (1, 3)
-  )
+  faces = list(zip(crops, zip(frames, transforms, keeps)))
+  one, many = (list(_pasted(faces, at_once)) for at_once in (1, 3))
   assert len(one) == len(many) == 5
   for (alone, before), (together, also_before), frame in zip(one, many, frames):
     np.testing.assert_array_equal(before, frame)
