@@ -58,7 +58,7 @@ class _DownPath(Config):
   num_attention_heads: int | tuple[int, ...] | None = None
   use_linear_projection: bool = False
   upcast_attention: bool = False  # read and written only: the softmax is always in float32
-  remat: bool | str = False  # see models.layers.rematerialised
+  remat: bool | str = False  # see models.layers.rematerialized
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -121,7 +121,7 @@ class UNetConfig(_DownPath):
       reference, needed by weights that were trained with it.
     temporal_kernel: temporal extent in frames of the residual blocks' convolutions, odd; 1 is the 2D network.
     temporal_attention: attention over frames after each transformer; see models/temporal.py.
-    remat: rematerialization; see `models.layers.rematerialised`.
+    remat: rematerialization; see `models.layers.rematerialized`.
   """
 
   class_name: ClassVar[str] = "UNet2DConditionModel"

@@ -11,7 +11,7 @@ def stable_diffusion_15(part: str, remat: bool | str = "products", **unet_fields
 
   Args:
     part: "body" or "head".
-    remat: rematerialization of UNet and pose branch; see `models.layers.rematerialised`.
+    remat: rematerialization of UNet and pose branch; see `models.layers.rematerialized`.
     unet_fields: more fields of `UNetConfig`, such as temporal_attention.
   """
   unet = UNetConfig(in_channels=9 if part == "head" else 4, remat=remat, **unet_fields)

@@ -28,7 +28,8 @@ from anchor_jax.files.arrays import read_arrays
 from anchor_jax.formats.diffusers import Model, load_model, load_schedule, read_json_object
 from anchor_jax.formats.registry import make_module
 from anchor_jax.models.controlnet import FrameInputs
-from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import to_signed
 
 INPUTS = frozenset(
   "clip_pixels null_ids vae_image vae_z f_x f_t f_ctx f_pose h_x v_x v_pose v_t v_ctx s_poses_u8 s_latents0 l_z0 "

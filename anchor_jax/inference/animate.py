@@ -27,8 +27,8 @@ from anchor_jax.inference.paste import paste_faces
 from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
 from anchor_jax.inference.reference import Reference, square
 from anchor_jax.models.controlnet import FrameInputs
-from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.models.pictures import require_finite, to_bytes
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import require_finite, to_bytes, to_signed
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit

@@ -1,1 +1,1 @@
-"""The networks in Flax Linen (UNet, ControlNet, autoencoder, CLIP towers), and pure functions of their weights."""
+"""Networks in Flax Linen (UNet, pose branch, autoencoder, CLIP towers), and pure functions of their weights."""

@@ -2,12 +2,12 @@
 
 `attention` picks an implementation by platform, dtype and size; its argument `implementation` forces one:
 
-    "plain"    materialises the full logits matrix; for short sequences
+    "plain"    materializes the full logits matrix; for short sequences
     "pieces"   loops over pieces of the logits matrix that fit in a core's cache; CPU
     "chunked"  scans over chunks of keys inside a scan over chunks of queries, with a running maximum and sum
                (Milakov & Gimelshein 2018; Rabe & Staats 2021); any platform
     "cudnn"    NVIDIA's flash attention through jax.nn; GPU, 16-bit types
-    "flash"    JAX's Pallas "splash" kernels, which keep one number a query for the backward pass; TPU
+    "flash"    JAX's Pallas "splash" kernels, which save one number per query for the backward pass; TPU
 """
 
 import math
@@ -22,16 +22,14 @@ from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import Array, Float, Int
 
 IMPLEMENTATIONS = ("plain", "pieces", "chunked", "cudnn", "flash")
-RESIDUALS = "attention"  # the name, for rematerialisation, of what a fused kernel leaves to its backward pass
-_PLAIN_LOGITS = 2**24  # up to this many logits on a device "plain" is faster, and its matrix small
+RESIDUALS = "attention"  # checkpoint name of the fused kernels' saved residuals
+_PLAIN_LOGITS = 2**24  # up to this many logits per device, "plain" is faster and its matrix small
 _CPU_PLAIN_LOGITS = 2**17
-_PIECE_LOGITS, _PIECE_ROWS = (
-  2**17,
-  64,
-)  # logits of a piece (0.5 MB), and its fewest queries; results/attention-chunks.jsonl
+_PIECE_LOGITS = 2**17  # of one piece, 0.5 MB; results/attention-chunks.jsonl
+_PIECE_ROWS = 64  # fewest queries of a piece
 _QUERIES, _KEYS = 1024, 2048  # per chunk
 _FLASH_BLOCK = 1024
-_NEVER = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite
+_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)  # logit of a masked key; finite, so that differences stay finite
 
 
 def attention(
@@ -47,8 +45,8 @@ def attention(
   Args:
     q: queries, N per example.
     k, v: keys and values, M per example.
-    key_count: number of unmasked keys of each example, 1 to M: keys from this index on are masked. None: no mask.
-    causal: query n attends to keys 0 to n only. Uses "plain" at any length; meant for the text tower's 77 tokens.
+    key_count: number of unmasked keys of each example, 1 to M; later keys are masked. None: no mask.
+    causal: query n attends to keys 0 to n only. Always "plain"; meant for the text tower's 77 tokens.
     implementation: one of `IMPLEMENTATIONS`; None picks by platform, dtype and size.
 
   Returns:
@@ -64,30 +62,30 @@ def attention(
   if causal or implementation == "plain":
     return _plain(q, k, v, key_count, causal)
   if implementation is None and sharding.exporting():
-    return _chosen_when_run(q, k, v, key_count)
-  most = _CPU_PLAIN_LOGITS if sharding.platform() == "cpu" else _PLAIN_LOGITS
-  if implementation is None and batch * heads * length * k.shape[1] <= most * sharding.attention_shards(q):
+    return _by_platform_at_run_time(q, k, v, key_count)
+  limit = _CPU_PLAIN_LOGITS if sharding.platform() == "cpu" else _PLAIN_LOGITS
+  if implementation is None and batch * heads * length * k.shape[1] <= limit * sharding.attention_shards(q):
     return _plain(q, k, v, key_count, causal)
   if implementation is None:
-    implementation = _best(q, k)
+    implementation = _fastest(q, k)
   return sharding.shard_map_attention(_KERNELS[implementation], q, k, v, key_count)
 
 
-def _chosen_when_run(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
-  """What CPUs and what accelerators do best among the forms that run everywhere: kernels are made for one platform."""
+def _by_platform_at_run_time(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
+  """Attention in an exported program, among the portable implementations: fused kernels run on one platform only."""
   batch, length, heads, _ = q.shape
   logits = batch * heads * length * k.shape[1]
   on_cpu, elsewhere = (
-    _plain if logits <= most else _KERNELS[name]
-    for most, name in ((_CPU_PLAIN_LOGITS, "pieces"), (_PLAIN_LOGITS, "chunked"))
+    _plain if logits <= limit else _KERNELS[name]
+    for limit, name in ((_CPU_PLAIN_LOGITS, "pieces"), (_PLAIN_LOGITS, "chunked"))
   )
   if on_cpu is elsewhere:
     return on_cpu(q, k, v, key_count)
-  run = lambda form: lambda q, k, v, *count: form(q, k, v, *(count or (None,)))
+  run = lambda attend: lambda q, k, v, *count: attend(q, k, v, *(count or (None,)))
   return sharding.by_platform(run(on_cpu), run(elsewhere), q, k, v, *(() if key_count is None else (key_count,)))
 
 
-def _best(q: Array, k: Array) -> str:
+def _fastest(q: Array, k: Array) -> str:
   platform = sharding.platform()
   if platform == "cpu":
     return "pieces"
@@ -102,9 +100,9 @@ def _best(q: Array, k: Array) -> str:
 def _plain(q: Array, k: Array, v: Array, key_count: Array | None, causal: bool = False) -> Array:
   logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
   if causal:
-    logits = jnp.where(jnp.tril(jnp.ones(logits.shape[-2:], bool)), logits, _NEVER)
+    logits = jnp.where(jnp.tril(jnp.ones(logits.shape[-2:], bool)), logits, _MASKED)
   if key_count is not None:
-    logits = jnp.where(jnp.arange(k.shape[1]) < key_count[:, None, None, None], logits, _NEVER)
+    logits = jnp.where(jnp.arange(k.shape[1]) < key_count[:, None, None, None], logits, _MASKED)
   weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
   return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
 
@@ -114,12 +112,12 @@ def _pieces(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   keys, pairs = k.shape[1], batch * heads
   rows = min(length, max(_PIECE_ROWS, _PIECE_LOGITS // keys))
 
-  # Rematerialised: keeping the weights would write the whole matrix to memory, which is what takes the time.
+  # Rematerialized: saving the weights would write the full matrix to memory, which is what takes the time.
   @jax.checkpoint
   def attend(queries, key, value, count):
     logits = jnp.einsum("nd,md->nm", queries, key, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     if key_count is not None:
-      logits = jnp.where(jnp.arange(keys) < count, logits, _NEVER)
+      logits = jnp.where(jnp.arange(keys) < count, logits, _MASKED)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
     weighted = jnp.einsum("nm,md->nd", weights.astype(v.dtype), value, preferred_element_type=jnp.float32)
     return (weighted / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
@@ -133,9 +131,9 @@ def _pieces(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
 
   by_pair = lambda x: jnp.moveaxis(x, 2, 1).reshape(pairs, x.shape[1], x.shape[3])
   counts = jnp.full((batch,), keys) if key_count is None else key_count
-  together = max(1, _PIECE_LOGITS // (length * keys))  # short sequences: several pairs of example and head in a piece
+  batch_size = max(1, _PIECE_LOGITS // (length * keys))  # short sequences: several pairs of example and head per piece
   operands = (by_pair(q), by_pair(k), by_pair(v), jnp.repeat(counts, heads))
-  out = jax.lax.map(attend_pair, operands, batch_size=together if together > 1 else None)
+  out = jax.lax.map(attend_pair, operands, batch_size=batch_size if batch_size > 1 else None)
   return jnp.moveaxis(out.reshape(batch, heads, length, -1), 1, 2)
 
 
@@ -145,7 +143,7 @@ def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   keys, values = _chunks(k, _KEYS), _chunks(v, _KEYS)
   firsts = jnp.arange(keys.shape[0]) * keys.shape[2]
 
-  # Rematerialised: otherwise the backward pass would keep the logits of all chunks.
+  # Rematerialized: otherwise the logits of all chunks would be saved for the backward pass.
   @jax.checkpoint
   def attend_queries(queries):
     def accumulate_keys(carry, chunk):
@@ -153,7 +151,7 @@ def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
       key, value, first = chunk
       logits = jnp.einsum("bnhd,bmhd->bhnm", queries, key, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
       seen = first + jnp.arange(key.shape[1]) < counts[:, None, None, None]
-      logits = jnp.where(seen, logits, _NEVER)
+      logits = jnp.where(seen, logits, _MASKED)
       maximum = jnp.maximum(highest, jax.lax.stop_gradient(logits.max(axis=-1)))
       weights = jnp.where(seen, jnp.exp(logits - maximum[..., None]), 0)
       decay = jnp.exp(highest - maximum)
@@ -161,7 +159,7 @@ def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
       return (maximum, total * decay + weights.sum(axis=-1), weighted * decay[..., None] + added), None
 
     shape = (batch, q.shape[2], queries.shape[1])
-    start = (jnp.full(shape, _NEVER), jnp.zeros(shape), jnp.zeros((*shape, v.shape[-1])))
+    start = (jnp.full(shape, _MASKED), jnp.zeros(shape), jnp.zeros((*shape, v.shape[-1])))
     (_, total, weighted), _ = jax.lax.scan(jax.checkpoint(accumulate_keys), start, (keys, values, firsts))
     return jnp.moveaxis(weighted / total[..., None], 1, 2).astype(v.dtype)
 
@@ -169,9 +167,9 @@ def _chunked(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   return jnp.moveaxis(out, 0, 1).reshape(batch, -1, *q.shape[2:])[:, :length]
 
 
-def _chunks(x: Array, most: int) -> Array:
-  """[B N heads D] -> [chunks B n heads D]: equal chunks of n <= `most` tokens, the last one padded with zeros."""
-  count = math.ceil(x.shape[1] / most)
+def _chunks(x: Array, limit: int) -> Array:
+  """[B N heads D] -> [chunks B n heads D]: equal chunks of n <= `limit` tokens, the last one padded with zeros."""
+  count = math.ceil(x.shape[1] / limit)
   size = math.ceil(x.shape[1] / count)
   padded = jnp.pad(x, ((0, 0), (0, count * size - x.shape[1]), (0, 0), (0, 0)))
   return jnp.moveaxis(padded.reshape(x.shape[0], count, size, *x.shape[2:]), 1, 0)
@@ -188,8 +186,8 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
     return _chunked(q, k, v, key_count)
   block = lambda length: next(size for size in (_FLASH_BLOCK, 512, 256, 128) if length % size == 0)
   rows, columns, inner = block(queries), block(keys), min(512, block(keys))
-  # Rows of fewer than 128 numbers are padded to 128 in memory: tokens go along the rows then, which is also how the
-  # projections before lay them out, so that nothing is copied in between.
+  # Rows of fewer than 128 numbers are padded to 128 in memory. So narrow heads have tokens along the rows, as the
+  # preceding projections lay them out: nothing is copied in between.
   layout = splash.QKVLayout.SEQ_MINOR if width < 128 else splash.QKVLayout.HEAD_DIM_MINOR
   sizes = splash.BlockSizes(
     block_q=rows, block_kv=columns, block_kv_compute=inner,
@@ -203,10 +201,10 @@ def _flash(q: Array, k: Array, v: Array, key_count: Array | None) -> Array:
   )
   by_head = lambda x: jnp.moveaxis(x, 2, 1)
   operands = (by_head(q) * jnp.asarray(width**-0.5, q.dtype), by_head(k), by_head(v))
-  if key_count is None:  # without a mask, examples are more heads
+  if key_count is None:  # without a mask, examples can be folded into heads
     flat = (x.reshape(-1, *x.shape[2:]) for x in operands)
     return by_head(attend(len(q) * heads)(*flat).reshape(*operands[0].shape[:3], -1)).astype(v.dtype)
-  # The kernel has no count of keys, but masks keys whose segment is not the query's.
+  # The kernel takes no count of keys, but it masks keys whose segment is not the query's.
   seen = (jnp.arange(keys) < key_count[:, None]).astype(jnp.int32)
   segments = splash.SegmentIds(jnp.ones(q.shape[:2], jnp.int32), seen)
   return by_head(jax.lax.map(lambda one: attend(heads)(*one), (*operands, segments))).astype(v.dtype)

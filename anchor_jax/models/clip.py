@@ -1,6 +1,6 @@
-"""CLIP's image and text towers (Radford et al. 2021), up to the last hidden states, which the UNet cross-attends to.
+"""CLIP's image and text towers (Radford et al. 2021) up to the last hidden states, which the UNet cross-attends to.
 
-`CLIPVision.embed` goes on to the embedding of a picture, for measuring how alike pictures are.
+`CLIPVision.embed` also computes the embedding of a picture, for measuring the similarity of pictures.
 """
 
 import flax.linen as nn
@@ -19,19 +19,19 @@ _normal = nn.initializers.normal(0.02)
 
 
 def preprocess(images: Float[Array, "B H W 3"], size: int = 224) -> Float[Array, "B {size} {size} 3"]:
-  """Images as CLIP's image tower expects them: bicubic resize of the shorter side, centre crop, normalisation.
+  """Pixels as CLIP's image tower expects them: bicubic resize of the shorter side, center crop, normalization.
 
   Args:
     images: RGB in [0, 1].
     size: the tower's `image_size`, pixels.
 
   Returns:
-    (x - MEAN) / DEVIATION per channel. Before normalisation it differs from CLIP's Pillow code by at most one of 255
-    grey levels.
+    (x - MEAN) / DEVIATION per channel. Before normalization it differs from CLIP's Pillow code by at most one of 255
+    gray levels.
   """
   count, height, width, channels = images.shape
   short = min(height, width)
-  # As Pillow does: the longer side is rounded down; the width is resized first; the result of each pass is 8-bit.
+  # Like Pillow: rounds the longer side down, resizes the width first, and rounds each pass to 8 bits.
   tall, wide = size * height // short, size * width // short
   x = images
   for shape in ((count, height, wide, channels), (count, tall, wide, channels)):
@@ -73,7 +73,7 @@ class MLP(nn.Module):
     return Dense(x.shape[-1], dtype=self.dtype, name="fc2")(h)
 
 
-class EncoderLayer(nn.Module):
+class TowerLayer(nn.Module):
   """Pre-norm transformer layer: self-attention, then feed-forward, each with a residual connection."""
 
   config: CLIPVisionConfig | CLIPTextConfig
@@ -92,15 +92,15 @@ class EncoderLayer(nn.Module):
     return x + self.mlp(self.layer_norm2(x))
 
 
-class Encoder(nn.Module):
-  """The transformer layers of a tower."""
+class TowerEncoder(nn.Module):
+  """The stack of transformer layers of a tower."""
 
   config: CLIPVisionConfig | CLIPTextConfig
   causal: bool
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    self.layers = [EncoderLayer(self.config, self.causal, self.dtype) for _ in range(self.config.num_hidden_layers)]
+    self.layers = [TowerLayer(self.config, self.causal, self.dtype) for _ in range(self.config.num_hidden_layers)]
 
   def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     for layer in self.layers:
@@ -131,7 +131,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-  """The image tower. `post_layernorm`, which checkpoints hold, is applied to the class token by `pooled` only."""
+  """The image tower. `post_layernorm`, which checkpoints hold, is applied only by `pooled`, to the class token."""
 
   config: CLIPVisionConfig
   dtype: DTypeLike = jnp.float32
@@ -139,8 +139,8 @@ class VisionTransformer(nn.Module):
   def setup(self) -> None:
     config, dtype = self.config, self.dtype
     self.embeddings = VisionEmbeddings(config, dtype)
-    self.pre_layrnorm = layer_norm(config.layer_norm_eps, dtype)  # spelt as in the checkpoints
-    self.encoder = Encoder(config, False, dtype)
+    self.pre_layrnorm = layer_norm(config.layer_norm_eps, dtype)  # spelled as in the checkpoints
+    self.encoder = TowerEncoder(config, False, dtype)
     self.post_layernorm = layer_norm(config.layer_norm_eps, dtype)
 
   def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
@@ -150,12 +150,12 @@ class VisionTransformer(nn.Module):
     return x
 
   def pooled(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B D"]:
-    """The normalised last state of the class token."""
+    """The last hidden state of the class token, normalized by `post_layernorm`."""
     return self.post_layernorm(self(pixels)[:, 0])
 
 
 class CLIPVision(nn.Module):
-  """Image tokens of an image: the image tower's last hidden state.
+  """Image tokens of a picture: the image tower's last hidden states.
 
   Attributes:
     config: the architecture.
@@ -169,7 +169,7 @@ class CLIPVision(nn.Module):
     self.vision_model = VisionTransformer(self.config, self.dtype)
 
   def __call__(self, pixels: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """The last hidden state before the final layer norm, class token first, float32.
+    """The last hidden states before the final layer norm, class token first, float32.
 
     Args:
       pixels: output of `preprocess`, `config.image_size` square.
@@ -180,11 +180,11 @@ class CLIPVision(nn.Module):
     return self.vision_model(pixels).astype(jnp.float32)
 
   def embed(self, pixels: Float[Array, "B H W 3"], projection: Float[Array, "E D"]) -> Float[Array, "B E"]:
-    """The embedding of pictures, of length one, whose products are CLIP's similarities.
+    """CLIP embeddings of pictures, of length one; their dot products are CLIP's similarities.
 
     Args:
       pixels: output of `preprocess`.
-      projection: `visual_projection.weight` of the model, which is no part of the tower.
+      projection: `visual_projection.weight` of the model, which is not part of the tower.
     """
     embedding = self.vision_model.pooled(pixels).astype(jnp.float32) @ projection.T
     return embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True)
@@ -216,7 +216,7 @@ class TextTransformer(nn.Module):
   def setup(self) -> None:
     config, dtype = self.config, self.dtype
     self.embeddings = TextEmbeddings(config, dtype)
-    self.encoder = Encoder(config, True, dtype)
+    self.encoder = TowerEncoder(config, True, dtype)
     self.final_layer_norm = layer_norm(config.layer_norm_eps, dtype)
 
   def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
@@ -224,7 +224,7 @@ class TextTransformer(nn.Module):
 
 
 class CLIPText(nn.Module):
-  """Text tokens of a prompt. The package uses it once, on the empty prompt, for the null context of guidance.
+  """Text tokens of a prompt; only used on the empty prompt, for the null context of guidance.
 
   Attributes:
     config: the architecture.
@@ -238,5 +238,5 @@ class CLIPText(nn.Module):
     self.text_model = TextTransformer(self.config, self.dtype)
 
   def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B N D"]:
-    """The last hidden state after the final layer norm, float32; `ids` are at most 77 token numbers."""
+    """The last hidden states after the final layer norm, float32; `ids` are at most 77 token numbers."""
     return self.text_model(ids).astype(jnp.float32)

@@ -16,37 +16,36 @@ from anchor_jax.models.unet import MiddleBlock, UNet, down_stages
 
 _zeros = nn.initializers.zeros_init()
 
-
 RENDER_CHANNELS = 3
-COORDINATE_CHANNELS = 6  # of a pose branch that takes where on the body each pixel lies
-_FOLD = 4  # side of the patches that the stem begins with on TPUs; results/tpu-block.jsonl
+COORDINATE_CHANNELS = 6  # pose channels of a branch that takes each pixel's coordinates on the body
+_FOLD = 4  # side of the stem's first patches on TPUs; results/tpu-block.jsonl
 
 
 class StemConv(Conv):
-  """Conv that convolves the pose render and the channels beside it separately, with one kernel, and adds them.
+  """Conv that convolves the pose render and the pose channels separately, with one kernel, and adds the results.
 
-  So channels whose weights are zero change no bit of the output; one convolution over all channels would sum in
-  another order. Where they come in patches, those of the render stand before those of the others.
+  So pose channels whose weights are zero do not change a bit of the output; one convolution over all channels would sum
+  in another order. Where the input comes in patches, those of the render precede those of the pose channels.
   """
 
   def convolve(
     self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w _ O"], bias: Float[Array, " O"] | None
-  ) -> Float[Array, "*frames _ _ {self.features_made}"]:
-    border = RENDER_CHANNELS * self.fold**2
-    y = super().convolve(x[..., :border], kernel[:, :, :RENDER_CHANNELS], bias)
-    if x.shape[-1] > border:
-      y += super().convolve(x[..., border:], kernel[:, :, RENDER_CHANNELS:], None)
+  ) -> Float[Array, "*frames _ _ {self.out_features}"]:
+    of_render = RENDER_CHANNELS * self.fold**2
+    y = super().convolve(x[..., :of_render], kernel[:, :, :RENDER_CHANNELS], bias)
+    if x.shape[-1] > of_render:
+      y += super().convolve(x[..., of_render:], kernel[:, :, RENDER_CHANNELS:], None)
     return y
 
 
 class PoseStem(nn.Module):
-  """Convolutions that downsample a pose render to the latent's resolution; the last one is initialised to zero.
+  """Convolutions that downsample a pose render to the latents' resolution; the last one is initialized to zero.
 
-  Further channels may stand behind the render's three, see `texture/look_up.py`.
+  Pose channels may follow the render's three, see `texture/look_up.py`.
 
   Attributes:
     features: output channels, the first width of the network.
-    widths: hidden channels at each resolution; it halves the resolution len(widths) - 1 times.
+    widths: hidden channels at each resolution; the resolution is halved len(widths) - 1 times.
     dtype: of the computation.
   """
 
@@ -55,7 +54,7 @@ class PoseStem(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    # Large pictures of few channels leave most of a TPU's matrix unit idle and most of its memory's lanes empty.
+    # Large pictures with few channels leave most of a TPU's matrix unit idle and most lanes of its memory empty.
     fold = self.fold = min(_FOLD, 2 ** (len(self.widths) - 1)) if sharding.platform() == "tpu" else 1
     self.conv_in = StemConv(self.widths[0], fold=fold, dtype=self.dtype)
     blocks = []
@@ -79,7 +78,7 @@ class ControlNet(nn.Module):
   """Residuals for the UNet's skip features and its middle block, from noisy latents and a pose.
 
   Self-attention is per frame; GroupNorm in residual blocks pools over frames, as in the UNet. Each residual is the
-  output of a 1x1 convolution initialised to zero, so that a new branch does not change the UNet's output.
+  output of a 1x1 convolution initialized to zero, so that a new branch does not change the UNet's output.
 
   Attributes:
     config: the architecture.
@@ -99,21 +98,21 @@ class ControlNet(nn.Module):
     self.down_blocks = down_stages(config, dtype)
     self.mid_block = MiddleBlock(config, dtype)
 
-    def exit_to(channels: int) -> Conv:
+    def zero_projection(channels: int) -> Conv:
       return Conv(channels, 1, padding=(0, 0), kernel_init=_zeros, dtype=dtype)
 
-    self.controlnet_down_blocks = [exit_to(channels) for channels in config.skip_channels]
-    self.controlnet_mid_block = exit_to(config.block_out_channels[-1])
+    self.controlnet_down_blocks = [zero_projection(channels) for channels in config.skip_channels]
+    self.controlnet_mid_block = zero_projection(config.block_out_channels[-1])
 
   def embed_pose(self, pose: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C0"]:
     """Pose features, added to the input convolution's output; independent of the timestep, so computed once per clip.
 
     Args:
-      pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'. Behind them the
-        channels of `texture/look_up.py`, where `config.conditioning_channels` is more than 3.
+      pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'. The pose channels of
+        `texture/look_up.py` follow if `config.conditioning_channels` is more than 3.
 
     Raises:
-      ValueError: another number of channels.
+      ValueError: the number of channels differs from the config's.
     """
     if pose.shape[-1] != self.config.conditioning_channels:
       raise ValueError(f"the pose branch takes {self.config.conditioning_channels} channels, not {pose.shape[-1]}")
@@ -141,20 +140,20 @@ class ControlNet(nn.Module):
       scale: conditioning scale; 0 disables the pose.
     """
     config = self.config
-    if self.is_initializing():  # __call__ does not use the stem; init must create its parameters
+    if self.is_initializing():  # creates the parameters of the stem, which __call__ does not use
       stride = config.stem_stride
-      size = (*sample.shape[:2], sample.shape[2] * stride, sample.shape[3] * stride, config.conditioning_channels)
-      self.embed_pose(jnp.zeros(size))
+      shape = (*sample.shape[:2], sample.shape[2] * stride, sample.shape[3] * stride, config.conditioning_channels)
+      self.embed_pose(jnp.zeros(shape))
     emb = timestep_features(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
     emb = self.time_embedding(emb)
     x = self.conv_in(sample) + pose_features
     features = [x]
     for block in self.down_blocks:
-      x, more = block.down(x, emb, context, frame_mask)
-      features += more
-    x = self.mid_block(x, emb, context, frame_mask)
+      x, of_block = block.down(x, time_embedding=emb, context=context, frame_mask=frame_mask)
+      features += of_block
+    x = self.mid_block(x, time_embedding=emb, context=context, frame_mask=frame_mask)
     exits = zip(self.controlnet_down_blocks, features, strict=True)
-    return tuple(leave(x) * scale for leave, x in exits), self.controlnet_mid_block(x) * scale
+    return tuple(project(skip) * scale for project, skip in exits), self.controlnet_mid_block(x) * scale
 
 
 @jax.tree_util.register_dataclass
@@ -222,19 +221,19 @@ class Denoiser(nn.Module):
     return self.unet(sample, timesteps, context, frame_mask, down, middle)
 
 
-def fit_stem(params: PyTree, channels: int, kept: int | None = None) -> PyTree:
-  """Parameters of a pose branch whose stem takes `channels` channels, from those of one that takes fewer or more.
+def fit_stem(params: PyTree, channels: int, same: int | None = None) -> PyTree:
+  """Parameters of a pose branch adapted to another number of input channels.
 
-  The weights of new channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold. Where
-  there are too many channels the first ones stay: outputs are those of a branch whose other channels are zero.
+  The weights of added channels are zero: outputs stay equal bit for bit, whatever finite values the channels hold.
+  Without the weights of dropped channels, outputs are those of a branch whose dropped channels are zero.
 
   Args:
-    params: of `ControlNet`; not changed. Arrays of numpy stay on the host.
-    channels: `conditioning_channels` of the configuration that the result is for; at least the pose render's 3.
-    kept: number of first channels that mean the same before and after; None: all that there are.
+    params: of `ControlNet`; not changed. NumPy arrays stay on the host.
+    channels: `conditioning_channels` of the new configuration; at least the pose render's 3.
+    same: how many leading channels mean the same in both configurations; None: all.
   """
   stem = params["controlnet_cond_embedding"]
-  kernel = stem["conv_in"]["kernel"][:, :, : channels if kept is None else min(kept, channels)]
+  kernel = stem["conv_in"]["kernel"][:, :, : channels if same is None else min(same, channels)]
   pad = np.pad if isinstance(kernel, np.ndarray) else jnp.pad
   fitted = pad(kernel, ((0, 0), (0, 0), (0, channels - kernel.shape[2]), (0, 0)))
   return {**params, "controlnet_cond_embedding": {**stem, "conv_in": {**stem["conv_in"], "kernel": fitted}}}

@@ -1,4 +1,4 @@
-"""Basic layers: dense, per-frame convolution, group normalisation over clips, time embedding, resampling."""
+"""Basic layers: dense, convolution per frame, group norm over clips, residual block, time embedding, resampling."""
 
 import math
 from collections.abc import Callable
@@ -15,9 +15,10 @@ from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import Array, Bool, Float, Shaped
 from anchor_jax.models.attention import RESIDUALS
 
-_PRODUCTS = "products"  # the name, for rematerialisation, of what convolutions and matrix products with kernels give
+_PRODUCTS = "products"  # checkpoint name of the results of convolutions and matrix products with kernels
 
 Initializer = Callable[..., Array]
+_zeros = nn.initializers.zeros_init()
 
 
 class Dense(nn.Module):
@@ -26,7 +27,7 @@ class Dense(nn.Module):
   Attributes:
     features: output channels.
     use_bias: whether there is a bias.
-    kernel_init: initialiser of the kernel.
+    kernel_init: initializer of the kernel.
     dtype: of the computation; the parameters are float32.
   """
 
@@ -71,10 +72,10 @@ class Conv(nn.Module):
     kernel_size: side of the square kernel.
     stride: in height and width.
     padding: zeros (before, after), the same for height and width.
-    kernel_init: initialiser of the kernel.
+    kernel_init: initializer of the kernel.
     use_bias: whether there is a bias.
-    fold: side of the patches (`to_patches`) that the input comes in; the output's are `fold // stride`. For 3x3 kernels
-      with one zero around, see `fold_kernel`. 1 is pixels.
+    fold: side of the input's patches (`to_patches`); the output's is `fold // stride`. 1 is pixels; larger ones need a
+      3x3 kernel and padding of 1, see `fold_kernel`.
     dtype: of the computation; the parameters are float32.
   """
 
@@ -88,12 +89,12 @@ class Conv(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @property
-  def features_made(self) -> int:
-    """Channels of the output, with the pixels of a patch among them."""
+  def out_features(self) -> int:
+    """Channels of the output, including the pixels of a patch."""
     return self.features if self.fold == 1 else self.features * (self.fold // self.stride) ** 2
 
   @nn.compact
-  def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.features_made}"]:
+  def __call__(self, x: Float[Array, "*frames H W C"]) -> Float[Array, "*frames h w {self.out_features}"]:
     size, channels = self.kernel_size, x.shape[-1] // self.fold**2
     kernel = self.param("kernel", self.kernel_init, (size, size, channels, self.features), jnp.float32)
     kernel = sharding.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
@@ -102,8 +103,8 @@ class Conv(nn.Module):
 
   def convolve(
     self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w _ O"], bias: Float[Array, " O"] | None
-  ) -> Float[Array, "*frames _ _ {self.features_made}"]:
-    """The convolution with its parameters given."""
+  ) -> Float[Array, "*frames _ _ {self.out_features}"]:
+    """The output for these parameters."""
     if self.fold == 1:
       return convolve(x, kernel, bias, self.stride, self.padding, self.dtype)
     if bias is not None:
@@ -119,7 +120,7 @@ def convolve(
   padding: tuple[int, int],
   dtype: DTypeLike,
 ) -> Float[Array, "*frames _ _ O"]:
-  """2D convolution of each frame with a given kernel and bias, computed in `dtype`; `padding` is (before, after)."""
+  """2D convolution of each frame with this kernel and bias, computed in `dtype`; `padding` is (before, after)."""
   y = jax.lax.conv_general_dilated(
     x.reshape(-1, *x.shape[-3:]).astype(dtype),
     kernel.astype(dtype),
@@ -133,45 +134,46 @@ def convolve(
 
 
 def fold_kernel(kernel: Float[Array, "3 3 C O"], side: int, stride: int) -> Float[Array, "3 3 D P"]:
-  """The kernel that convolves patches of `side` x `side` pixels, stored as channels, as `kernel` convolves the pixels.
+  """The kernel that does to patches of `side` x `side` pixels, stored as channels, what `kernel` does to pixels.
 
-  Pictures of few channels fill an eighth of a matrix unit's lanes, patches all of them. Most of the new kernel is zero.
+  Pictures with few channels fill an eighth of a matrix unit's lanes, patches all of them. Most of the new kernel is
+  zero.
 
   Args:
-    kernel: of a convolution with one zero around the picture.
-    side: of the patches that come in, a multiple of `stride`.
-    stride: of that convolution, 1 or 2; patches that come out have a side of `side // stride`.
+    kernel: of a convolution with padding 1.
+    side: of the input's patches, a multiple of `stride`.
+    stride: of that convolution, 1 or 2; the output's patches have a side of `side // stride`.
   """
-  patch, before, after = np.arange(-1, 2), np.arange(side), np.arange(side // stride)
-  tap = side * patch[:, None, None] + before[:, None] - stride * after + 1  # which tap joins two pixels of patches
-  tap = np.where((tap >= 0) & (tap < 3), tap, 3)  # none
+  patch, pixel_in, pixel_out = np.arange(-1, 2), np.arange(side), np.arange(side // stride)
+  tap = side * patch[:, None, None] + pixel_in[:, None] - stride * pixel_out + 1  # connects an input to an output pixel
+  tap = np.where((tap >= 0) & (tap < 3), tap, 3)  # 3: not connected, a zero
   padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-  joined = padded[tap[:, :, :, None, None, None], tap]  # [patch, row, new row, patch, column, new column, C, O]
+  folded = padded[tap[:, :, :, None, None, None], tap]  # [patch, row, new row, patch, column, new column, C, O]
   channels, features = kernel.shape[2:]
-  joined = joined.transpose(0, 3, 1, 4, 6, 2, 5, 7)
-  return joined.reshape(3, 3, side * side * channels, len(after) ** 2 * features)
+  folded = folded.transpose(0, 3, 1, 4, 6, 2, 5, 7)
+  return folded.reshape(3, 3, side * side * channels, len(pixel_out) ** 2 * features)
 
 
 def convolve_doubled(
   x: Float[Array, "*frames H W C"], kernel: Float[Array, "3 3 C O"], bias: Float[Array, " O"] | None
 ) -> Float[Array, "*frames 2*H 2*W O"]:
-  """A 3x3 convolution of the input doubled in height and width, without making the doubled input; zeros around it.
+  """A 3x3 convolution, padding 1, of the nearest-neighbor doubled input, without materializing the doubled input.
 
-  Two of three neighbouring cells of the doubled input are the same cell, so each of the four positions within a doubled
+  Two of three neighboring cells of the doubled input are the same cell, so each of the four positions within a doubled
   cell has a 2x2 kernel of sums: 16 products for each cell and pair of channels instead of 36.
   """
   cells = x.reshape(-1, *x.shape[-3:])
   fold = lambda taps: ((taps[0], taps[1] + taps[2]), (taps[0] + taps[1], taps[2]))  # for even and odd positions
   rows = []
-  for row, of_rows in enumerate(fold(kernel)):
-    taps = [fold(line) for line in of_rows]  # [2 row taps][2 columns][2 column taps]
-    columns = [jnp.stack([jnp.stack(line[column]) for line in taps]) for column in (0, 1)]
-    padding = [[(1 - row, row), (1 - column, column)] for column in (0, 1)]
-    made = [
-      jax.lax.conv_general_dilated(cells, own, (1, 1), around, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-      for own, around in zip(columns, padding)
+  for row, row_taps in enumerate(fold(kernel)):
+    taps = [fold(line) for line in row_taps]  # [2 row taps][2 columns][2 column taps]
+    kernels = [jnp.stack([jnp.stack(line[column]) for line in taps]) for column in (0, 1)]
+    paddings = [[(1 - row, row), (1 - column, column)] for column in (0, 1)]
+    columns = [
+      jax.lax.conv_general_dilated(cells, small, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+      for small, padding in zip(kernels, paddings)
     ]
-    rows.append(jnp.stack(made, axis=3))
+    rows.append(jnp.stack(columns, axis=3))
   y = jnp.stack(rows, axis=2)  # [frames H 2 W 2 O]
   if bias is not None:
     y = y + bias
@@ -179,12 +181,12 @@ def convolve_doubled(
 
 
 class DoublingConv(Conv):
-  """Conv of the nearest-neighbour doubled input, see `convolve_doubled`; the same parameters."""
+  """Conv of the nearest-neighbor doubled input, see `convolve_doubled`; has the parameters of `Conv`."""
 
   def convolve(
     self, x: Float[Array, "*frames H W C"], kernel: Float[Array, "h w C O"], bias: Float[Array, " O"] | None
   ) -> Float[Array, "*frames _ _ O"]:
-    """The convolution with its parameters given; in a program for several platforms only CPUs leave the input small."""
+    """The output for these parameters; in a program for several platforms, only CPUs avoid the doubled input."""
     doubled = lambda x, kernel, *bias: convolve(
       jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2), kernel, bias[0] if bias else None, 1, (1, 1), self.dtype
     )
@@ -193,7 +195,7 @@ class DoublingConv(Conv):
 
 
 class GroupNorm(nn.Module):
-  """Group normalisation of clips (Wu and He 2018), statistics in float32.
+  """Group normalization of clips (Wu and He 2018), statistics in float32.
 
   Attributes:
     groups: number of channel groups.
@@ -211,7 +213,7 @@ class GroupNorm(nn.Module):
   def __call__(
     self, x: Float[Array, "B T H W C"], frame_mask: Bool[Array, "B T"] | None = None
   ) -> Float[Array, "B T H W C"]:
-    """The normalised input; frames where `frame_mask` is False are excluded from pooled statistics."""
+    """The normalized input; frames where `frame_mask` is False are excluded from pooled statistics."""
     channels = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
@@ -231,18 +233,100 @@ class GroupNorm(nn.Module):
 
     mean = group_mean(y)
     if _sixteen_bits(x.dtype):
-      # In one pass over the input, which is what a normalisation costs on a TPU. Cancellation in float32 is far below
-      # the rounding of such inputs, unless the mean is hundreds of times the spread.
+      # One pass over the input: on a TPU, passes are what a normalization costs. Cancellation in float32 is far below
+      # the rounding of such inputs, unless the mean is hundreds of times the standard deviation.
       variance = jnp.maximum(group_mean(jnp.square(y)) - jnp.square(mean), 0)
       factor = jax.lax.rsqrt(variance + self.epsilon) * scale
       return (y * factor + (bias - mean * factor)).astype(self.dtype)
-    centred = y - mean
-    variance = group_mean(jnp.square(centred))
-    return (centred * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+    centered = y - mean
+    variance = group_mean(jnp.square(centered))
+    return (centered * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+
+
+class InflatedConv(nn.Module):
+  """A (t, 3, 3) convolution, stored as the middle tap `kernel` (3, 3, C, O) and the others `taps` (t-1, 3, 3, C, O).
+
+  `kernel` has the 2D network's name and shape, so that its checkpoints load. Frames beyond the ends of a clip, and
+  frames where `frame_mask` is False, count as zero.
+
+  Attributes:
+    features: output channels.
+    frames: t, the temporal extent, odd.
+    dtype: of the computation.
+  """
+
+  features: int
+  frames: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "B T H W C"], frame_mask: Bool[Array, "B T"] | None = None
+  ) -> Float[Array, "B T H W {self.features}"]:
+    shape = (3, 3, x.shape[-1], self.features)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+    taps = self.param("taps", _zeros, (self.frames - 1, *shape), jnp.float32)
+    bias = self.param("bias", _zeros, (self.features,), jnp.float32)
+    kernel = sharding.all_gather_kernel(kernel.astype(self.dtype), (*self.path, "kernel"))
+    taps = sharding.all_gather_kernel(taps.astype(self.dtype), (*self.path, "taps"))
+    y = convolve(x, kernel, bias, 1, (1, 1), self.dtype)
+    if x.shape[1] == 1:  # the other taps would see only zeros
+      return y
+    seen = x if frame_mask is None else jnp.where(frame_mask[:, :, None, None, None], x, 0)
+    half = self.frames // 2
+    padded = jnp.pad(seen, ((0, 0), (half, half), (0, 0), (0, 0), (0, 0)))
+    shifted = [padded[:, i : i + x.shape[1]] for i in range(self.frames) if i != half]
+    # Added after the 2D convolution, so that zero taps do not change a bit of its result.
+    return y + convolve(
+      jnp.concatenate(shifted, axis=-1), jnp.concatenate([*taps], axis=2), None, 1, (1, 1), self.dtype
+    )
+
+
+class ResBlock(nn.Module):
+  """Two GroupNorm-SiLU-Conv layers with a time embedding between them; a frame is a clip with T = 1.
+
+  GroupNorm statistics pool over frames; frames where `frame_mask` is False are excluded from them.
+
+  Attributes:
+    features: output channels.
+    groups: of the normalizations.
+    epsilon: of the normalizations; 1e-5 in the UNet, 1e-6 in the autoencoder.
+    temporal_kernel: temporal extent in frames of the 3x3 convolutions, odd; 1 for 2D convolutions.
+    dtype: of the computation.
+  """
+
+  features: int
+  groups: int
+  epsilon: float = 1e-5
+  temporal_kernel: int = 1
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "B T H W C"],
+    time_embedding: Float[Array, "B D"] | None = None,
+    frame_mask: Bool[Array, "B T"] | None = None,
+  ) -> Float[Array, "B T H W {self.features}"]:
+    def convolution(name: str, h: Array) -> Array:
+      if self.temporal_kernel == 1:
+        return Conv(self.features, dtype=self.dtype, name=name)(h)
+      return InflatedConv(self.features, self.temporal_kernel, dtype=self.dtype, name=name)(h, frame_mask)
+
+    h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm1")(x, frame_mask)
+    h = convolution("conv1", nn.silu(h))
+    if time_embedding is not None:
+      shift = Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time_embedding))
+      h = h + shift[:, None, None, None]
+    h = GroupNorm(self.groups, self.epsilon, dtype=self.dtype, name="norm2")(h, frame_mask)
+    h = convolution("conv2", nn.silu(h))
+    if x.shape[-1] != self.features:
+      x = Conv(self.features, 1, padding=(0, 0), dtype=self.dtype, name="conv_shortcut")(x)
+    return x + h
 
 
 def layer_norm(epsilon: float, dtype: DTypeLike, name: str | None = None) -> nn.LayerNorm:
-  """LayerNorm with statistics in float32; the variance in two passes, as in torch, in one for 16-bit types."""
+  """LayerNorm with statistics in float32; the variance takes two passes, as in torch, or one for 16-bit types."""
   return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=_sixteen_bits(dtype), name=name)
 
 
@@ -262,7 +346,7 @@ def timestep_features(
     shift: subtracted from features / 2 in the denominator of the exponents (diffusers' freq_shift).
   """
   half = features // 2
-  # In NumPy, for the same frequencies on every backend: one ulp here is an error of 1e-4 in the angle at t = 1000.
+  # In NumPy, so that frequencies are the same on every backend: one ulp here shifts the angle at t = 1000 by 1e-4.
   exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - shift)
   angles = timesteps.astype(jnp.float32)[:, None] * np.exp(exponents)[None]
   parts = [jnp.sin(angles), jnp.cos(angles)]
@@ -270,7 +354,7 @@ def timestep_features(
 
 
 class TimestepEmbedding(nn.Module):
-  """Time embedding of `features` channels: two dense layers with a SiLU between, over `timestep_features`."""
+  """Time embedding of `features` channels: two dense layers with a SiLU in between, applied to `timestep_features`."""
 
   features: int
   dtype: DTypeLike = jnp.float32
@@ -282,9 +366,9 @@ class TimestepEmbedding(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Halves height and width by a 3x3 convolution of stride 2.
+  """Halves height and width by a 3x3 convolution with stride 2.
 
-  The UNet pads one cell on all sides, the autoencoder only after the last row and column, as in diffusers.
+  As in diffusers, the UNet pads one cell on all sides, the autoencoder only after the last row and column.
   """
 
   features: int
@@ -297,7 +381,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-  """Nearest-neighbour upsampling to `size` (by default twice the input's), then a 3x3 convolution.
+  """Nearest-neighbor upsampling to `size` (by default twice the input's), then a 3x3 convolution.
 
   `size` is (height, width); it is one less than twice the input's where the down path halved an odd size.
   """
@@ -310,13 +394,13 @@ class Upsample(nn.Module):
     self, x: Float[Array, "B T h w C"], size: tuple[int, int] | None = None
   ) -> Float[Array, "B T H W {self.features}"]:
     height, width = x.shape[2:4]
-    # On accelerators, and in 16 bits, where sums of taps would round, the doubled array is made.
+    # Accelerators, and 16-bit types, whose sums of taps would round, take the doubled array.
     on_cpu = sharding.platform() == "cpu" or sharding.exporting()
     if size in (None, (2 * height, 2 * width)) and on_cpu and self.dtype == jnp.float32:
       return DoublingConv(self.features, dtype=self.dtype, name="conv")(x)
     x = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
     if size is not None and size != (2 * height, 2 * width):
-      # torch's nearest rule takes input cell floor(i * input / output); in the doubled array it stands at twice that.
+      # torch's nearest rule takes input cell floor(i * input / output), at twice that index in the doubled array.
       rows = 2 * (np.arange(size[0]) * height // size[0])
       columns = 2 * (np.arange(size[1]) * width // size[1])
       x = x[:, :, rows][:, :, :, columns]
@@ -324,14 +408,14 @@ class Upsample(nn.Module):
 
 
 def to_patches(x: Float[Array, "*B H W C"], side: int) -> Float[Array, "*B h w D"]:
-  """Returns the pixels of each patch of `side` x `side` pixels side by side as channels."""
+  """Space to depth: the pixels of each patch of `side` x `side` pixels as channels."""
   *batch, height, width, channels = x.shape
   x = x.reshape(math.prod(batch), height // side, side, width // side, side, channels)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(*batch, height // side, width // side, side * side * channels)
 
 
 def from_patches(x: Float[Array, "B h w D"], side: int) -> Float[Array, "B H W C"]:
-  """Returns the pixels of patches: the inverse of `to_patches`."""
+  """Depth to space, the inverse of `to_patches`."""
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height, width, side, side, channels // side**2)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, channels // side**2)
@@ -347,15 +431,15 @@ def quick_gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
   return x * nn.sigmoid(1.702 * x)
 
 
-def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module]:
-  """`module` wrapped in `nn.remat`: the backward pass recomputes its activations; parameter names are unchanged.
+def rematerialized(module: type[nn.Module], remat: bool | str) -> type[nn.Module]:
+  """`module` wrapped in `nn.remat`: the backward pass recomputes its activations; parameter names do not change.
 
   Args:
     module: class to wrap.
-    remat: False returns `module` itself; True saves nothing; "attention" saves what a fused kernel of attention leaves
-      to its backward pass, its output and a number a query, so that it runs once; "products" saves that and what
-      convolutions and dense layers give, so that only what is cheap is computed again, for more memory; any other
-      string names a policy in `jax.checkpoint_policies`.
+    remat: what to save. False returns `module` itself; True saves nothing; "attention" saves the residuals of fused
+      attention kernels (the output and one number per query), so that they run once; "products" also saves the results
+      of convolutions and dense layers, so that only cheap operations are recomputed, for more memory; any other string
+      names a policy in `jax.checkpoint_policies`.
 
   Raises:
     UserError: no policy has that name.
@@ -364,10 +448,10 @@ def rematerialised(module: type[nn.Module], remat: bool | str) -> type[nn.Module
     return module
   if remat is True:
     return nn.remat(module)
-  kept = {"attention": (RESIDUALS,), _PRODUCTS: (RESIDUALS, _PRODUCTS)}
-  if remat in kept:
-    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*kept[remat]))
+  saved = {"attention": (RESIDUALS,), _PRODUCTS: (RESIDUALS, _PRODUCTS)}
+  if remat in saved:
+    return nn.remat(module, policy=jax.checkpoint_policies.save_only_these_names(*saved[remat]))
   policy = getattr(jax.checkpoint_policies, remat, None)
   if policy is None:
-    raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, (*kept, *dir(jax.checkpoint_policies)))}")
+    raise UserError(f"no remat policy is named {remat!r}.{suggestion(remat, (*saved, *dir(jax.checkpoint_policies)))}")
   return nn.remat(module, policy=policy)

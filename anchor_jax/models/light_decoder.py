@@ -1,8 +1,8 @@
-"""The light decoder: stands in for the autoencoder's where video must come as fast as it plays.
+"""The light decoder: replaces the autoencoder's decoder for live video.
 
-Convolutions without attention and normalisation, so that each pixel depends on a few latent cells around it and one
-pass over memory is enough (as in madebyollin's TAESD). Most of its work is at the latent's resolution, where a
-convolution of many channels is a large matrix product; pixels come out as patches.
+Convolutions without attention or normalization, so that each pixel depends on a few latent cells around it and one pass
+over memory is enough (as in madebyollin's TAESD). Most of its work is at the latents' resolution, where a convolution
+with many channels is a large matrix product; pixels come out as patches.
 """
 
 import flax.linen as nn
@@ -13,11 +13,11 @@ from anchor_jax.config.pixels import LightDecoderConfig
 from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.layers import Conv, Upsample, from_patches
 
-_LARGEST_LATENT = 3.0  # spreads; beyond it nothing is decoded differently
+_LARGEST_LATENT = 3.0  # standard deviations; tanh bounds the latents there
 
 
-class Level(nn.Module):
-  """One resolution level: an upsampling convolution unless it is the coarsest, then `layers` residual blocks."""
+class LightDecoderLevel(nn.Module):
+  """One resolution level: an upsampling convolution (not at the coarsest level), then `layers` residual blocks."""
 
   features: int
   layers: int
@@ -53,17 +53,17 @@ class LightDecoder(nn.Module):
     widths = config.block_out_channels[::-1]
     self.conv_in = Conv(widths[0], dtype=dtype)
     self.up_blocks = [
-      Level(width, layers, level > 0, dtype)
+      LightDecoderLevel(width, layers, level > 0, dtype)
       for level, (width, layers) in enumerate(zip(widths, config.layers_per_block[::-1], strict=True))
     ]
-    # Mid-grey at first: an error of both signs and of edges, met at full size, would silence all units for good.
+    # Starts as mid-gray: large initial errors of both signs could silence all units for good.
     self.conv_out = Conv(3 * config.patch_size**2, kernel_init=nn.initializers.zeros_init(), dtype=dtype)
 
   def __call__(self, latents: Float[Array, "B h w D"]) -> Float[Array, "B H W 3"]:
     """Pictures, float32, nominally in [0, 1], not clipped.
 
     Args:
-      latents: scaled, as the denoiser makes them.
+      latents: scaled, as the denoiser predicts them.
     """
     bounded = _LARGEST_LATENT * jnp.tanh(latents / _LARGEST_LATENT)
     x = nn.relu(self.conv_in(bounded[:, None]))

@@ -1,8 +1,8 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021) as a tree of parameters beside the networks' weights.
+"""Low-rank adapters (LoRA; Hu et al. 2021) as a tree of parameters besides the networks' weights.
 
 The kernel W [... in out] of an adapted layer becomes W + down @ (up * alpha / rank), with down [... in rank] and
 up [rank out]. `merge_weights` is a pure function: the training step differentiates through it with respect to down and
-up, and reading a trained person calls it once. No layer knows about adapters.
+up, and loading a trained person calls it once. No layer knows about adapters.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from anchor_jax.core.shapes import Array, Key, PyTree
 
 
 def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTree:
-  """New adapters, {network: {... layer: {"down", "up"}}}, float32; up is zero, so that merging them changes nothing.
+  """New adapters, {network: {... layer: {"down", "up"}}}, float32; up is zero, so merging them changes nothing.
 
   Args:
     key: seeds down (He uniform).
@@ -27,15 +27,15 @@ def init_lora(key: Key[Array, ""], weights: PyTree, config: LoRAConfig) -> PyTre
   Raises:
     UserError: a name in config.targets matches no layer.
   """
-  made = {}
+  adapters = {}
   for number, network in enumerate(config.networks):
     layers = _layers(weights[network], "")
     for target in config.targets:
       if not any(layer.endswith(f"/{target}") for layer in layers):
         hint = suggestion(target, {layer.rpartition("/")[2] for layer in layers})
         raise UserError(f"no layer of the {network} is named {target} (config.lora.targets).{hint}")
-    made[network] = _adapters(jax.random.fold_in(key, number), weights[network], config, "")
-  return made
+    adapters[network] = _adapters(jax.random.fold_in(key, number), weights[network], config, "")
+  return adapters
 
 
 def merge_weights(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree:
@@ -47,23 +47,23 @@ def merge_weights(frozen: PyTree, trained: PyTree, config: LoRAConfig) -> PyTree
 
 
 def _adapters(key: Key[Array, ""], tree: PyTree, config: LoRAConfig, path: str) -> PyTree:
-  made = {}
+  adapters = {}
   for number, (name, node) in enumerate(sorted(tree.items())):
     if not isinstance(node, Mapping):
       continue
-    place, key_here = f"{path}/{name}", jax.random.fold_in(key, number)
-    if "kernel" in node and any(place.endswith(f"/{target}") for target in config.targets):
+    node_path, node_key = f"{path}/{name}", jax.random.fold_in(key, number)
+    if "kernel" in node and any(node_path.endswith(f"/{target}") for target in config.targets):
       *fan_in, features = node["kernel"].shape
-      down = jax.nn.initializers.he_uniform()(key_here, (*fan_in, config.rank), jnp.float32)
-      made[name] = {"down": down, "up": jnp.zeros((config.rank, features), jnp.float32)}
-    elif below := _adapters(key_here, node, config, place):
-      made[name] = below
-  return made
+      down = jax.nn.initializers.he_uniform()(node_key, (*fan_in, config.rank), jnp.float32)
+      adapters[name] = {"down": down, "up": jnp.zeros((config.rank, features), jnp.float32)}
+    elif below := _adapters(node_key, node, config, node_path):
+      adapters[name] = below
+  return adapters
 
 
 def _merged(tree: Any, adapters: PyTree, scale: float) -> PyTree:
   if "down" in adapters:
-    # At default precision a TPU multiplies float32 in bfloat16, so training and reading could merge differently.
+    # At default precision a TPU multiplies float32 in bfloat16, so training and loading could merge differently.
     change = jnp.matmul(adapters["down"], adapters["up"] * scale, precision="highest")
     return {**tree, "kernel": tree["kernel"] + change}
   return {**tree, **{name: _merged(tree[name], below, scale) for name, below in adapters.items()}}

@@ -1,7 +1,7 @@
 """The networks of one part (body or head), and the functions of them that training and sampling share.
 
-Weights are one tree, {"unet", "controlnet", "null_context", "vae", "image_encoder"}, and "refiner" and "light_decoder"
-where there are such; the trainer decides which of them are trained.
+Weights are one tree: {"unet", "controlnet", "null_context", "vae", "image_encoder"}, and optionally "refiner" and
+"light_decoder". The trainer decides which of them are trained.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, PyTree, UInt8
 from anchor_jax.models.clip import CLIPVision, preprocess
 from anchor_jax.models.controlnet import COORDINATE_CHANNELS, Denoiser, FrameInputs
 from anchor_jax.models.light_decoder import LightDecoder
+from anchor_jax.models.pictures import enlarge, shrink, shrink_looked_up
 from anchor_jax.models.refiner import Refiner
-from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
 from anchor_jax.models.vae import AutoencoderKL
 
 
@@ -29,7 +29,7 @@ class Networks:
   Attributes:
     model: the architecture of every network, and the noise schedule.
     dtype: compute dtype, "float32" or "bfloat16".
-    light: of the light decoder that decodes in place of the autoencoder's; None leaves it to the autoencoder.
+    light: settings of the light decoder that replaces the autoencoder's; None: the autoencoder decodes.
   """
 
   model: ModelConfig
@@ -48,28 +48,28 @@ class Networks:
 
   @functools.cached_property
   def image_encoder(self) -> CLIPVision:
-    """The CLIP image tower, whose tokens are the appearance context."""
+    """The CLIP image tower, which computes image tokens."""
     return CLIPVision(self.model.image_encoder, jnp.dtype(self.dtype))
 
   @functools.cached_property
   def refiner(self) -> Refiner | None:
-    """The refiner of decoded pictures; None where the part has none."""
-    refiner = self.model.own_refiner
-    return None if refiner is None else Refiner(refiner, jnp.dtype(self.dtype))
+    """The refiner of decoded pictures; None if the part has none."""
+    config = self.model.own_refiner
+    return None if config is None else Refiner(config, jnp.dtype(self.dtype))
 
   @functools.cached_property
   def light_decoder(self) -> LightDecoder | None:
-    """The light decoder; None where the autoencoder decodes."""
+    """The light decoder; None if the autoencoder decodes."""
     return None if self.light is None else LightDecoder(self.light, jnp.dtype(self.dtype))
 
   @property
   def inpaints(self) -> bool:
-    """Whether the UNet takes the inpainting channels beside the noisy latents, as the head's does."""
+    """Whether the UNet takes inpainting channels besides the noisy latents, as the head's does."""
     return self.model.unet.in_channels > self.model.unet.out_channels
 
   def init(self, key: Key[Array, ""]) -> PyTree:
-    """Randomly initialised weights, float32."""
-    keys = jax.random.split(key, 4)  # of all but the refiner, which came later and must not change them
+    """Randomly initialized weights, float32."""
+    keys = jax.random.split(key, 4)  # for all except the refiner, which must not change the others' weights
     unet, controlnet, vae, image = (self.model.unet, self.model.controlnet, self.model.vae, self.model.image_encoder)
     side = 2 ** len(unet.block_out_channels)
     latents = jnp.zeros((1, 1, side, side, unet.out_channels))
@@ -90,16 +90,16 @@ class Networks:
       return module.decode(module.encode(pixels)[0])
 
     init_params = lambda module, function, k: module.init(k, method=function)["params"]
-    made = init_params(self.denoiser, denoiser, keys[0])
-    made["vae"] = init_params(self.vae, autoencoder, keys[1])
+    weights = init_params(self.denoiser, denoiser, keys[0])
+    weights["vae"] = init_params(self.vae, autoencoder, keys[1])
     clip_pixels = jnp.zeros((1, image.image_size, image.image_size, 3))
-    made["image_encoder"] = self.image_encoder.init(keys[2], clip_pixels)["params"]
+    weights["image_encoder"] = self.image_encoder.init(keys[2], clip_pixels)["params"]
     if self.refiner is not None:
       side = self.refiner.config.stride
       inputs = (jnp.zeros((1, side, side, c)) for c in (3, self.refiner.config.conditioning_channels))
-      made["refiner"] = self.refiner.init(jax.random.fold_in(key, 4), *inputs)["params"]
-    made["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
-    return made
+      weights["refiner"] = self.refiner.init(jax.random.fold_in(key, 4), *inputs)["params"]
+    weights["null_context"] = 0.02 * jax.random.normal(keys[3], context.shape[1:])
+    return weights
 
   def embed_pose(
     self, weights: PyTree, pose: UInt8[Array, "B T H W 3"], pose_channels: Float[Array, "B T H W D"] | None = None
@@ -109,8 +109,7 @@ class Networks:
     Args:
       weights: of the part.
       pose: RGB renders, as large as the frames.
-      pose_channels: the further channels that the pose branch takes, in [0, 1], see `texture/look_up.py`; None for a
-        branch that takes the render alone.
+      pose_channels: in [0, 1], see `texture/look_up.py`; None for a branch that takes only the render.
     """
     pixels = shrink(pose.astype(jnp.float32) / 255, self.model.scale)
     if pose_channels is not None:
@@ -127,7 +126,7 @@ class Networks:
     frame_mask: Bool[Array, "B T"] | None = None,
     conditioning_scale: float = 1.0,
   ) -> Float[Array, "B T H W C"]:
-    """The denoiser's prediction, float32; see `Denoiser`. With `weights` bound it is diffusion/'s `denoise`."""
+    """The denoiser's prediction, float32; see `Denoiser`. With `weights` bound it is a `Denoise` of diffusion/."""
     params = _denoiser_params(weights)
     return _apply(self.denoiser, params, latents, timesteps, context, frame_inputs, frame_mask, conditioning_scale)
 
@@ -145,14 +144,14 @@ class Networks:
   def encode(
     self, weights: PyTree, pixels: Float[Array, "B H W 3"], noise: Float[Array, "B h w C"] | None = None
   ) -> Float[Array, "B h w C"]:
-    """Scaled latents of frames in [-1, 1]: samples of the posterior by normal `noise`, or its mean without."""
+    """Scaled latents of frames in [-1, 1]: samples of the posterior drawn with normal `noise`, or its mean for None."""
     mean, logvar = self.encode_moments(weights, shrink(pixels, self.model.scale))
     if noise is not None:
       mean = mean + jnp.exp(0.5 * logvar) * noise
     return mean * self.model.vae.scaling_factor
 
   def decode(self, weights: PyTree, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-    """Images of scaled latents, clipped to [0, 1]; of the size that the networks see."""
+    """Images of scaled latents, clipped to [0, 1], at the networks' size (before `enlarge`)."""
     if self.light_decoder is not None:
       return jnp.clip(_apply(self.light_decoder, weights["light_decoder"], latents), 0, 1)
     pixels = self.decode_unscaled(weights, latents / self.model.vae.scaling_factor)
@@ -169,22 +168,22 @@ class Networks:
     pose: UInt8[Array, "B H W 3"],
     pose_channels: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
-    """Frames in [0, 1] that the refiner makes of decoded pictures, not clipped; the pictures without a refiner.
+    """Refined frames, nominally in [0, 1], not clipped; without a refiner, `pictures` itself.
 
     Args:
       weights: of the part.
-      pictures: as `decode` gives them.
+      pictures: output of `decode`.
       pose: RGB renders, as large as the frames.
-      pose_channels: the looked-up channels, in [0, 1]; those that are not given count as nothing known (0). Coordinates
-        are no pictures: they are for the pose branch alone.
+      pose_channels: looked-up channels, in [0, 1]; missing ones count as unknown (0). Coordinates are ignored: they are
+        not pictures, and only the pose branch takes them.
     """
     if self.refiner is None:
       return pictures
     if pose_channels is not None and pose_channels.shape[-1] == COORDINATE_CHANNELS:
       pose_channels = None
-    given = [pose.astype(jnp.float32) / 255] + ([] if pose_channels is None else [pose_channels])
-    missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in given)
-    channels = jnp.pad(jnp.concatenate(given, axis=-1), ((0, 0),) * 3 + ((0, missing),))
+    known = [pose.astype(jnp.float32) / 255] + ([] if pose_channels is None else [pose_channels])
+    missing = self.refiner.config.conditioning_channels - sum(part.shape[-1] for part in known)
+    channels = jnp.pad(jnp.concatenate(known, axis=-1), ((0, 0),) * 3 + ((0, missing),))
     return _apply(self.refiner, weights["refiner"], enlarge(pictures, self.model.scale), channels)
 
   def paint(
@@ -194,7 +193,7 @@ class Networks:
     pose: UInt8[Array, "B H W 3"],
     pose_channels: Float[Array, "B H W D"] | None = None,
   ) -> Float[Array, "B H W 3"]:
-    """Frames in [0, 1] of scaled latents, decoded and refined; arguments as `decode` and `refine` have them."""
+    """Frames in [0, 1] of scaled latents, decoded and refined; arguments as in `decode` and `refine`."""
     return jnp.clip(self.refine(weights, self.decode(weights, latents), pose, pose_channels), 0, 1)
 
   def inpainting_channels(
@@ -209,36 +208,31 @@ class Networks:
     Args:
       weights: with "vae".
       pixels: images in [-1, 1].
-      keep: False where the head repaints; those pixels are set to 0 (grey) before encoding.
-      noise: normal, samples the latent; None takes its mean.
+      keep: False where the head repaints; those pixels are set to 0 (gray) before encoding.
+      noise: normal, to sample the latent; None takes its mean.
 
     Returns:
-      D = 1 + latent channels. The mask is downsampled by torch's nearest rule: the top left pixel of each latent cell.
+      D = 1 + latent channels. The mask is downsampled by torch's nearest rule: the top left pixel of each cell.
     """
     stride = self.model.vae.stride
     masked = self.encode(weights, jnp.where(keep[..., None], pixels, 0), noise)
     return jnp.concatenate([keep[:, ::stride, ::stride, None].astype(jnp.float32), masked], axis=-1)
 
 
-def to_signed(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
-  """uint8 images as float32 in [-1, 1], the autoencoder's range."""
-  return images.astype(jnp.float32) / 127.5 - 1
-
-
 def scale_latents(vae: PyTree, factor: Float[Array, ""]) -> PyTree:
-  """Autoencoder weights whose latents are multiplied by `factor` and whose decoded images are unchanged.
+  """Autoencoder weights that scale the latents by `factor` and decode to the same images.
 
   Rescales the 1x1 convolutions before and after the latent; log-variances grow by 2 log(factor).
   """
   kernel, bias = vae["quant_conv"]["kernel"], vae["quant_conv"]["bias"]
   channels = bias.shape[0] // 2
   is_mean = jnp.arange(2 * channels) < channels
-  into = {
+  before = {
     "kernel": jnp.where(is_mean, kernel * factor, kernel),
     "bias": jnp.where(is_mean, bias * factor, bias + 2 * jnp.log(factor)),
   }
-  out = {**vae["post_quant_conv"], "kernel": vae["post_quant_conv"]["kernel"] / factor}
-  return {**vae, "quant_conv": into, "post_quant_conv": out}
+  after = {**vae["post_quant_conv"], "kernel": vae["post_quant_conv"]["kernel"] / factor}
+  return {**vae, "quant_conv": before, "post_quant_conv": after}
 
 
 def _denoiser_params(weights: PyTree) -> PyTree:
@@ -246,5 +240,5 @@ def _denoiser_params(weights: PyTree) -> PyTree:
 
 
 def _apply(module: Any, params: PyTree, *arguments: Any, method: str | None = None) -> Any:
-  """module.apply without mutable collections, so that the result is the module's output only."""
+  """module.apply, typed as the module's output alone: there are no mutable collections."""
   return module.apply({"params": params}, *arguments, method=method)

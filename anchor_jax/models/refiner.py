@@ -1,11 +1,12 @@
-"""The refiner: improves decoded pictures by what is known of the person at full resolution.
+"""The refiner: corrects decoded pictures with the person's texture at full resolution.
 
-The autoencoder loses detail and the denoiser blurs what it is not sure of, but the key frames of the film show most of
-it. Diffusion works on latents, where a warped photograph is as coarse as everything else; the refiner sees its pixels.
-It answers in one pass, frame by frame, so it keeps streams exact and adds little time.
+The autoencoder loses detail and the denoiser blurs where it is uncertain, but the key frames of the film show most of
+that detail. Diffusion works on latents, where a warped photograph is as coarse as everything else; the refiner sees its
+pixels. It is one pass, frame by frame, so it keeps streams exact and adds little time.
 
-For each pixel it predicts how far to go from the decoded colour towards each looked-up one, and what to add. Copying a
-known pixel is then one number, which is learned in a few hundred steps and holds for people it never saw.
+For each pixel it predicts how far to move from the decoded color toward each looked-up color, and what to add. Copying
+a known pixel then takes a single number, which is learned in a few hundred steps and generalizes to people it never
+saw.
 """
 
 import flax.linen as nn
@@ -15,14 +16,13 @@ from jax.typing import DTypeLike
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.controlnet import RENDER_CHANNELS
-from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample, from_patches, to_patches
-from anchor_jax.models.resnet import ResBlock
+from anchor_jax.models.layers import Conv, Downsample, GroupNorm, ResBlock, Upsample, from_patches, to_patches
 
 _EPSILON = 1e-6
 
 
 class Refiner(nn.Module):
-  """A small UNet over patches of pixels; it starts as the identity.
+  """A small UNet over patches of pixels; at initialization it is the identity.
 
   Attributes:
     config: the architecture.
@@ -50,10 +50,10 @@ class Refiner(nn.Module):
 
     Args:
       pictures: in [0, 1]; height and width are multiples of `config.stride`.
-      channels: pose render and looked-up channels, in [0, 1]: of each candidate RGB, then 0 where it is not known.
+      channels: pose render and looked-up channels, in [0, 1]: RGB of each candidate, then its coverage (0: unknown).
 
     Raises:
-      ValueError: another number of channels, or pictures of a size that is no such multiple.
+      ValueError: the number of channels or the size of the pictures does not fit the config.
     """
     config = self.config
     if channels.shape[-1] != config.conditioning_channels:

@@ -1,4 +1,4 @@
-"""The transformer of UNet and ControlNet, its layers, and the autoencoder's attention."""
+"""The transformer of UNet and pose branch, its layers, and the autoencoder's attention."""
 
 from collections.abc import Callable
 
@@ -22,9 +22,9 @@ def projected_attention(
   qkv_bias: bool,
   dtype: DTypeLike,
   out_init: Initializer = _lecun_normal,
-  keys_of: Callable[[Array], Array] = lambda projected: projected,
+  select_keys: Callable[[Array], Array] = lambda projected: projected,
 ) -> Float[Array, "B N D"]:
-  """Multi-head attention of `x` to `context`; its four projections become submodules of the calling compact module.
+  """Multi-head attention of `x` to `context`; the four projections become submodules of the calling compact module.
 
   Args:
     x: queries are projected from it.
@@ -33,8 +33,8 @@ def projected_attention(
     heads: number of heads; divides D.
     qkv_bias: whether the query, key and value projections have a bias.
     dtype: of the computation.
-    out_init: initialiser of the output projection's kernel.
-    keys_of: picks the keys and values [B M' heads D] that are attended to from the projected ones [B M heads D].
+    out_init: initializer of the output projection's kernel.
+    select_keys: selects the attended keys and values [B M' heads D] from the projected ones [B M heads D].
   """
   features = x.shape[-1]
 
@@ -42,7 +42,7 @@ def projected_attention(
     y = Dense(features, use_bias=qkv_bias, dtype=dtype, name=name)(y)
     return y.reshape(*y.shape[:2], heads, -1)
 
-  keys, values = keys_of(project("to_k", context)), keys_of(project("to_v", context))
+  keys, values = select_keys(project("to_k", context)), select_keys(project("to_v", context))
   out = attention(project("to_q", x), keys, values, key_count)
   return Dense(features, kernel_init=out_init, dtype=dtype, name="to_out_0")(out.reshape(x.shape))
 
@@ -64,18 +64,18 @@ class Attention(nn.Module):
     x: Float[Array, "B N D"],
     context: Float[Array, "B M E"] | None = None,
     key_count: Int[Array, "B"] | None = None,
-    keys_of: Callable[[Array], Array] = lambda projected: projected,
+    select_keys: Callable[[Array], Array] = lambda projected: projected,
   ) -> Float[Array, "B N D"]:
     """Attention of `x` to `context`; to `x` itself if `context` is None. See `projected_attention`."""
     context = x if context is None else context
-    return projected_attention(x, context, key_count, self.heads, False, self.dtype, keys_of=keys_of)
+    return projected_attention(x, context, key_count, self.heads, False, self.dtype, select_keys=select_keys)
 
 
 class SpatialAttention(nn.Module):
   """The autoencoder's attention: GroupNorm, one head over the cells of each image, residual connection.
 
   Attributes:
-    groups, epsilon: of the normalisation.
+    groups, epsilon: of the normalization.
     dtype: of the computation.
   """
 
@@ -120,7 +120,7 @@ class TransformerBlock(nn.Module):
   Attributes:
     heads: of both attentions.
     all_frames: whether self-attention runs over all T*N tokens of a clip as one sequence, or over each frame's N.
-    attended_frames: with `all_frames`, the frames that a frame attends to, see `attended`; 0 is all of the clip.
+    attended_frames: with `all_frames`, how many frames a frame attends to, see `attended`; 0: all of the clip.
     dtype: of the computation.
   """
 
@@ -137,17 +137,17 @@ class TransformerBlock(nn.Module):
     frame_mask: Bool[Array, "B T"] | None = None,
   ) -> Float[Array, "B T N D"]:
     batch, frames, tokens, features = x.shape
-    key_count, keys_of = None, lambda projected: projected
+    key_count, select_keys = None, lambda projected: projected
     if self.all_frames and 0 < self.attended_frames < frames:
       sequence, table = (batch * frames, tokens, features), attended(frames, self.attended_frames)
 
-      def keys_of(projected: Array) -> Array:
+      def select_keys(projected: Array) -> Array:
         of_frames = projected.reshape(batch, frames, tokens, *projected.shape[2:])[:, table]
         return of_frames.reshape(batch * frames, -1, *projected.shape[2:])
 
-      if frame_mask is not None:  # padded frames come last, in the table's rows too
-        seen = jnp.maximum(1, frame_mask[:, table].sum(axis=-1))
-        key_count = tokens * seen.reshape(-1)
+      if frame_mask is not None:  # padded frames come last, also in the rows of the table
+        unmasked = jnp.maximum(1, frame_mask[:, table].sum(axis=-1))
+        key_count = tokens * unmasked.reshape(-1)
     elif self.all_frames:
       sequence = (batch, frames * tokens, features)
       if frame_mask is not None and frames > 1:
@@ -157,8 +157,8 @@ class TransformerBlock(nn.Module):
     clip = (batch, frames * tokens, features)
 
     h = layer_norm(1e-5, self.dtype, "norm1")(x).reshape(sequence)
-    x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, None, key_count, keys_of).reshape(x.shape)
-    # Cross-attention has no interaction between queries, so all frames of a clip can be one sequence.
+    x = x + Attention(self.heads, dtype=self.dtype, name="attn1")(h, None, key_count, select_keys).reshape(x.shape)
+    # Queries of cross-attention do not interact, so all frames of a clip can be one sequence.
     h = layer_norm(1e-5, self.dtype, "norm2")(x).reshape(clip)
     x = x + Attention(self.heads, dtype=self.dtype, name="attn2")(h, context).reshape(x.shape)
     h = layer_norm(1e-5, self.dtype, "norm3")(x).reshape(clip)
@@ -168,24 +168,24 @@ class TransformerBlock(nn.Module):
 def attended(frames: int, count: int) -> Int[NdArray, "T K"]:
   """The numbers, ascending, of the `count` frames that each of `frames` frames attends to.
 
-  They are itself, the frame before it (the first frame: the one after), and others evenly spaced over the clip.
+  They are the frame itself, the previous frame (for the first frame, the next), and frames evenly spaced over the clip.
   """
   table = []
   for frame in range(frames):
     spaced = np.round(np.linspace(0, frames - 1, count)).astype(int).tolist()
-    wanted = dict.fromkeys((frame, frame - 1 if frame else 1, *spaced, *range(frames)))
-    table.append(sorted(list(wanted)[:count]))
+    by_priority = dict.fromkeys((frame, frame - 1 if frame else 1, *spaced, *range(frames)))
+    table.append(sorted(list(by_priority)[:count]))
   return np.array(table)
 
 
 class Transformer(nn.Module):
   """Transformer over the cells of a feature map, between two projections, with a residual connection.
 
-  Its GroupNorm has per-frame statistics and epsilon 1e-6, unlike that of the residual blocks.
+  Its GroupNorm has per-frame statistics and epsilon 1e-6, unlike those of the residual blocks.
 
   Attributes:
     heads: of each attention.
-    groups: of the normalisation.
+    groups: of the normalization.
     depth: number of transformer blocks.
     linear_projection: whether the projections are dense layers (Stable Diffusion 2) or 1x1 convolutions.
     all_frames, attended_frames: see `TransformerBlock`.

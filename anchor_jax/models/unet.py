@@ -1,6 +1,6 @@
-"""The denoising UNet, and the down path that the pose branch shares.
+"""The denoising UNet, and the down path that the pose branch copies.
 
-The same module and parameters serve frames and clips, body and head: a frame is a clip with T = 1.
+The same modules serve frames and clips, body and head: a frame is a clip with T = 1.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from anchor_jax.models.layers import (
   Conv,
   Downsample,
   GroupNorm,
+  ResBlock,
   TimestepEmbedding,
   Upsample,
-  rematerialised,
+  rematerialized,
   timestep_features,
 )
-from anchor_jax.models.resnet import ResBlock
 from anchor_jax.models.temporal import TemporalAttention
 from anchor_jax.models.transformer import Transformer
 
@@ -29,10 +29,10 @@ class Stage(nn.Module):
   """One resolution level: residual blocks, each followed by a transformer if the level has attention.
 
   Attributes:
-    config: of the network.
+    config: the architecture.
     features: output channels.
     layers: number of residual blocks.
-    heads: of the attentions; 0 for a level without attention.
+    heads: number of attention heads; 0 for a level without attention.
     depth: transformer blocks in each transformer.
     resample: "down", "up" or "" (none), after the blocks.
     dtype: of the computation.
@@ -48,40 +48,47 @@ class Stage(nn.Module):
 
   def setup(self) -> None:
     config = self.config
-    block = rematerialised(ResBlock, config.remat)
+    block = rematerialized(ResBlock, config.remat)
     self.resnets = [
-      block(self.features, config.norm_num_groups, config.norm_eps, config.temporal_kernel, self.dtype)
+      block(
+        features=self.features,
+        groups=config.norm_num_groups,
+        epsilon=config.norm_eps,
+        temporal_kernel=config.temporal_kernel,
+        dtype=self.dtype,
+      )
       for _ in range(self.layers)
     ]
     if self.heads:
-      self.attentions = _transformers(config, self.heads, self.depth, self.layers, self.dtype)
+      self.attentions = _transformers(config, heads=self.heads, depth=self.depth, count=self.layers, dtype=self.dtype)
       if config.temporal_attention:
-        self.temporal_attentions = _temporal_attentions(config, self.heads, self.layers, self.dtype)
+        self.temporal_attentions = _temporal_attentions(config, heads=self.heads, count=self.layers, dtype=self.dtype)
     if self.resample == "down":
       padding = (config.downsample_padding, config.downsample_padding)
-      self.downsamplers = [Downsample(self.features, padding, self.dtype)]
+      self.downsamplers = [Downsample(self.features, padding=padding, dtype=self.dtype)]
     elif self.resample == "up":
-      self.upsamplers = [Upsample(self.features, self.dtype)]
+      self.upsamplers = [Upsample(self.features, dtype=self.dtype)]
 
-  def _layer(self, i: int, x: Array, time_embedding: Array, context: Array, frame_mask: Array | None) -> Array:
-    x = self.resnets[i](x, time_embedding, frame_mask)
+  def _layer(self, i: int, x: Array, *, time_embedding: Array, context: Array, frame_mask: Array | None) -> Array:
+    x = self.resnets[i](x, time_embedding=time_embedding, frame_mask=frame_mask)
     if self.heads:
-      x = self.attentions[i](x, context, frame_mask)
+      x = self.attentions[i](x, context=context, frame_mask=frame_mask)
       if self.config.temporal_attention:
-        x = self.temporal_attentions[i](x, frame_mask)
+        x = self.temporal_attentions[i](x, frame_mask=frame_mask)
     return x
 
   def down(
     self,
     x: Float[Array, "B T H W C"],
+    *,
     time_embedding: Float[Array, "B D"],
     context: Float[Array, "B N E"],
     frame_mask: Bool[Array, "B T"] | None,
   ) -> tuple[Array, list[Array]]:
-    """(output, skip features): the latter are the output of each layer, and of the downsampling if there is one."""
+    """(output of a down-path level, skip features): the outputs of its layers and of the downsampling, if any."""
     features = []
     for i in range(self.layers):
-      x = self._layer(i, x, time_embedding, context, frame_mask)
+      x = self._layer(i, x, time_embedding=time_embedding, context=context, frame_mask=frame_mask)
       features.append(x)
     if self.resample:
       x = self.downsamplers[0](x)
@@ -91,6 +98,7 @@ class Stage(nn.Module):
   def up(
     self,
     x: Float[Array, "B T H W C"],
+    *,
     skips: Sequence[Array],
     time_embedding: Float[Array, "B D"],
     context: Float[Array, "B N E"],
@@ -102,12 +110,13 @@ class Stage(nn.Module):
     Args:
       x: output of the level below.
       skips: skip features, one per layer; layer i concatenates the i-th from the end to its input.
-      time_embedding, context, frame_mask: see `UNet`.
+      time_embedding: features of the timestep, one vector per clip.
+      context, frame_mask: as in `UNet`.
       size: (height, width) to upsample to, if the level upsamples.
     """
     for i in range(self.layers):
       x = jnp.concatenate([x, skips[-1 - i]], axis=-1)
-      x = self._layer(i, x, time_embedding, context, frame_mask)
+      x = self._layer(i, x, time_embedding=time_embedding, context=context, frame_mask=frame_mask)
     return self.upsamplers[0](x, size) if self.resample else x
 
 
@@ -118,43 +127,60 @@ class MiddleBlock(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   def setup(self) -> None:
-    config, block = self.config, rematerialised(ResBlock, self.config.remat)
+    config, block = self.config, rematerialized(ResBlock, self.config.remat)
     features, heads = config.block_out_channels[-1], config.heads[-1]
     self.resnets = [
-      block(features, config.norm_num_groups, config.norm_eps, config.temporal_kernel, self.dtype) for _ in range(2)
+      block(
+        features=features,
+        groups=config.norm_num_groups,
+        epsilon=config.norm_eps,
+        temporal_kernel=config.temporal_kernel,
+        dtype=self.dtype,
+      )
+      for _ in range(2)
     ]
-    self.attentions = _transformers(config, heads, config.depths[-1], 1, self.dtype)
+    self.attentions = _transformers(config, heads=heads, depth=config.depths[-1], count=1, dtype=self.dtype)
     if config.temporal_attention:
-      self.temporal_attentions = _temporal_attentions(config, heads, 1, self.dtype)
+      self.temporal_attentions = _temporal_attentions(config, heads=heads, count=1, dtype=self.dtype)
 
   def __call__(
     self,
     x: Float[Array, "B T H W C"],
+    *,
     time_embedding: Float[Array, "B D"],
     context: Float[Array, "B N E"],
     frame_mask: Bool[Array, "B T"] | None,
   ) -> Float[Array, "B T H W C"]:
-    x = self.resnets[0](x, time_embedding, frame_mask)
-    x = self.attentions[0](x, context, frame_mask)
+    x = self.resnets[0](x, time_embedding=time_embedding, frame_mask=frame_mask)
+    x = self.attentions[0](x, context=context, frame_mask=frame_mask)
     if self.config.temporal_attention:
-      x = self.temporal_attentions[0](x, frame_mask)
-    return self.resnets[1](x, time_embedding, frame_mask)
+      x = self.temporal_attentions[0](x, frame_mask=frame_mask)
+    return self.resnets[1](x, time_embedding=time_embedding, frame_mask=frame_mask)
 
 
 def _transformers(
-  config: UNetConfig | ControlNetConfig, heads: int, depth: int, count: int, dtype: DTypeLike
+  config: UNetConfig | ControlNetConfig, *, heads: int, depth: int, count: int, dtype: DTypeLike
 ) -> list[nn.Module]:
-  transformer = rematerialised(Transformer, config.remat)
-  frames = (config.all_frame_attention, config.attended_frames)
-  settings = (heads, config.norm_num_groups, depth, config.use_linear_projection, *frames, dtype)
-  return [transformer(*settings) for _ in range(count)]
+  transformer = rematerialized(Transformer, config.remat)
+  return [
+    transformer(
+      heads=heads,
+      groups=config.norm_num_groups,
+      depth=depth,
+      linear_projection=config.use_linear_projection,
+      all_frames=config.all_frame_attention,
+      attended_frames=config.attended_frames,
+      dtype=dtype,
+    )
+    for _ in range(count)
+  ]
 
 
 def _temporal_attentions(
-  config: UNetConfig | ControlNetConfig, heads: int, count: int, dtype: DTypeLike
+  config: UNetConfig | ControlNetConfig, *, heads: int, count: int, dtype: DTypeLike
 ) -> list[nn.Module]:
-  attention = rematerialised(TemporalAttention, config.remat)
-  return [attention(heads, dtype) for _ in range(count)]
+  attention = rematerialized(TemporalAttention, config.remat)
+  return [attention(heads=heads, dtype=dtype) for _ in range(count)]
 
 
 def down_stages(config: UNetConfig | ControlNetConfig, dtype: DTypeLike) -> list[Stage]:
@@ -175,14 +201,14 @@ def down_stages(config: UNetConfig | ControlNetConfig, dtype: DTypeLike) -> list
 
 
 class UNet(nn.Module):
-  """Predicts noise or velocity from noisy latents: the UNet of latent diffusion (Rombach et al. 2022), over clips.
+  """Predicts noise or velocity from noisy latents: the UNet of latent diffusion (Rombach et al. 2022) for clips.
 
   Convolutions run per frame; self-attention runs over all frames of a clip; GroupNorm in residual blocks and before
   the output pools over frames. `frame_mask` masks attention keys and the pooled statistics.
 
   Attributes:
     config: the architecture.
-    dtype: of the computation; parameters, normalisation statistics and softmax are float32.
+    dtype: of the computation; parameters, normalization statistics and softmax are float32.
   """
 
   config: UNetConfig
@@ -222,12 +248,12 @@ class UNet(nn.Module):
     """The prediction, float32, with O = `config.out_channels`.
 
     Args:
-      sample: noisy latents; for the head, followed by the mask and the masked image's latents.
+      sample: noisy latents; for the head, followed by the inpainting channels.
       timesteps: one per clip, 0 to num_train_timesteps - 1.
       context: image tokens.
-      frame_mask: False for padded frames, which then do not influence the others. None: no padding.
-      down_residuals: of the pose branch, one for each skip feature, to which they are added.
-      mid_residual: of the pose branch, added to the middle block's output.
+      frame_mask: False for padded frames, which do not influence the others. None: no padding.
+      down_residuals: from the pose branch, one per skip feature, added to it.
+      mid_residual: from the pose branch, added to the middle block's output.
     """
     config = self.config
     emb = timestep_features(timesteps, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
@@ -235,18 +261,18 @@ class UNet(nn.Module):
     x = self.conv_in(sample)
     skips = [x]
     for block in self.down_blocks:
-      x, features = block.down(x, emb, context, frame_mask)
+      x, features = block.down(x, time_embedding=emb, context=context, frame_mask=frame_mask)
       skips += features
     if down_residuals is not None:
       skips = [skip + residual for skip, residual in zip(skips, down_residuals, strict=True)]
       if config.mid_gets_last_residual:
         x = skips[-1]
-    x = self.mid_block(x, emb, context, frame_mask)
+    x = self.mid_block(x, time_embedding=emb, context=context, frame_mask=frame_mask)
     if mid_residual is not None:
       x = x + mid_residual
     for block in self.up_blocks:
       own, skips = skips[-block.layers :], skips[: -block.layers]
       size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
-      x = block.up(x, own, emb, context, frame_mask, size)
+      x = block.up(x, skips=own, time_embedding=emb, context=context, frame_mask=frame_mask, size=size)
     x = nn.silu(self.conv_norm_out(x, frame_mask))
     return self.conv_out(x).astype(jnp.float32)

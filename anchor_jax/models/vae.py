@@ -7,14 +7,13 @@ from jax.typing import DTypeLike
 
 from anchor_jax.config.networks import VAEConfig
 from anchor_jax.core.shapes import Array, Float, Key
-from anchor_jax.models.layers import Conv, Downsample, GroupNorm, Upsample
-from anchor_jax.models.resnet import ResBlock
+from anchor_jax.models.layers import Conv, Downsample, GroupNorm, ResBlock, Upsample
 from anchor_jax.models.transformer import SpatialAttention
 
 _EPSILON = 1e-6
 
 
-class Level(nn.Module):
+class AutoencoderLevel(nn.Module):
   """One resolution level: `layers` residual blocks, then `resample` ("down", "up" or "" for none)."""
 
   config: VAEConfig
@@ -25,7 +24,7 @@ class Level(nn.Module):
 
   def setup(self) -> None:
     groups = self.config.norm_num_groups
-    self.resnets = [ResBlock(self.features, groups, _EPSILON, dtype=self.dtype) for _ in range(self.layers)]
+    self.resnets = [ResBlock(self.features, groups, epsilon=_EPSILON, dtype=self.dtype) for _ in range(self.layers)]
     if self.resample == "down":
       self.downsamplers = [Downsample(self.features, (0, 1), self.dtype)]
     elif self.resample == "up":
@@ -39,7 +38,7 @@ class Level(nn.Module):
     return self.upsamplers[0](x) if self.resample == "up" else x
 
 
-class Middle(nn.Module):
+class AutoencoderMiddle(nn.Module):
   """Residual block, attention, residual block at the coarsest resolution."""
 
   config: VAEConfig
@@ -58,8 +57,8 @@ class Middle(nn.Module):
     return self.resnets[1](x)
 
 
-class Encoder(nn.Module):
-  """Images in [-1, 1] to 2 * latent_channels channels, from which mean and log-variance are computed."""
+class AutoencoderEncoder(nn.Module):
+  """Images in [-1, 1] to 2 * latent_channels channels, the moments of the latents."""
 
   config: VAEConfig
   dtype: DTypeLike = jnp.float32
@@ -69,10 +68,10 @@ class Encoder(nn.Module):
     last = len(config.block_out_channels) - 1
     self.conv_in = Conv(config.block_out_channels[0], dtype=dtype)
     self.down_blocks = [
-      Level(config, width, config.layers_per_block, "down" if level < last else "", dtype)
+      AutoencoderLevel(config, width, config.layers_per_block, "down" if level < last else "", dtype)
       for level, width in enumerate(config.block_out_channels)
     ]
-    self.mid_block = Middle(config, dtype)
+    self.mid_block = AutoencoderMiddle(config, dtype)
     self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
     self.conv_out = Conv(2 * config.latent_channels, dtype=dtype)
 
@@ -83,7 +82,7 @@ class Encoder(nn.Module):
     return self.conv_out(nn.silu(self.conv_norm_out(self.mid_block(x))))
 
 
-class Decoder(nn.Module):
+class AutoencoderDecoder(nn.Module):
   """Latents to images, nominally in [-1, 1]."""
 
   config: VAEConfig
@@ -93,9 +92,9 @@ class Decoder(nn.Module):
     config, dtype = self.config, self.dtype
     widths = config.block_out_channels[::-1]
     self.conv_in = Conv(widths[0], dtype=dtype)
-    self.mid_block = Middle(config, dtype)
+    self.mid_block = AutoencoderMiddle(config, dtype)
     self.up_blocks = [
-      Level(config, width, config.layers_per_block + 1, "up" if level < len(widths) - 1 else "", dtype)
+      AutoencoderLevel(config, width, config.layers_per_block + 1, "up" if level < len(widths) - 1 else "", dtype)
       for level, width in enumerate(widths)
     ]
     self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
@@ -121,14 +120,14 @@ class AutoencoderKL(nn.Module):
 
   def setup(self) -> None:
     config, dtype = self.config, self.dtype
-    self.encoder, self.decoder = Encoder(config, dtype), Decoder(config, dtype)
+    self.encoder, self.decoder = AutoencoderEncoder(config, dtype), AutoencoderDecoder(config, dtype)
     if config.use_quant_conv:
       self.quant_conv = Conv(2 * config.latent_channels, 1, padding=(0, 0), dtype=dtype)
     if config.use_post_quant_conv:
       self.post_quant_conv = Conv(config.latent_channels, 1, padding=(0, 0), dtype=dtype)
 
   def encode(self, images: Float[Array, "B H W C"]) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """(mean, log-variance) of the latents, float32; the latter is clipped to [-30, 20].
+    """(mean, log-variance) of the latents, float32; the log-variance is clipped to [-30, 20].
 
     Args:
       images: in [-1, 1]; height and width are multiples of `config.stride`.

@@ -20,9 +20,8 @@ from anchor_jax.core.shapes import Array, Float, Int, NdArray, PyTree, UInt8
 from anchor_jax.data.sources import Source, read_all
 from anchor_jax.evaluation import metrics
 from anchor_jax.models.light_decoder import LightDecoder
-from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.models.pictures import require_finite, to_bytes
-from anchor_jax.models.scale import shrink
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import require_finite, shrink, to_bytes, to_signed
 from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash
 from anchor_jax.training.loss import EDGE_WEIGHT, absolute_error, edge_error
 

@@ -19,8 +19,8 @@ from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.files.outputs import new_file
 from anchor_jax.models.controlnet import FrameInputs
-from anchor_jax.models.networks import Networks, to_signed
-from anchor_jax.models.pictures import to_bytes
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import to_bytes, to_signed
 from anchor_jax.store.workdir import REFERENCE_IMAGE
 from anchor_jax.texture.channels import to_unit
 from anchor_jax.training.accumulation import in_parts

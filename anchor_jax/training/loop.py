@@ -19,7 +19,8 @@ from anchor_jax.data.identity import records_identity
 from anchor_jax.data.records import open_prepared
 from anchor_jax.files.outputs import prepare_parent
 from anchor_jax.models.lora import merge_weights
-from anchor_jax.models.networks import Networks, scale_latents, to_signed
+from anchor_jax.models.networks import Networks, scale_latents
+from anchor_jax.models.pictures import to_signed
 from anchor_jax.store.restart import read_started_run, write_started_run
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step

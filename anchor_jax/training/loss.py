@@ -20,7 +20,8 @@ from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.lora import merge_weights
-from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import to_signed
 from anchor_jax.store.weights import trained_keys
 from anchor_jax.texture.channels import channel_groups, to_unit
 from anchor_jax.training.accumulation import Loss

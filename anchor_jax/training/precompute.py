@@ -189,7 +189,7 @@ def _make_encode(networks: Networks, with_context: bool, mesh: Mesh | None):
   def encode_chunk(weights, batch):
     arrays = {"latent": networks.encode(weights, to_signed(batch["frame"]))}
     if networks.inpaints:
-      arrays["inpaint"] = networks.inpaint_condition(
+      arrays["inpaint"] = networks.inpainting_channels(
         weights, to_signed(batch["frame"]), batch["keep_mask"][..., 0] > 127
       )
     if with_context:

@@ -264,7 +264,7 @@ def test_light_decoder_changes_the_pictures_and_is_not_saved(person, frames, tmp
 def test_pictures_that_are_not_finite_are_refused(person, part, value):
   damaged = with_weights(getattr(person, part), "vae", lambda vae: jax.tree.map(np.copy, vae))
   damaged.weights["vae"]["post_quant_conv"]["bias"][...] = value
-  with pytest.raises(UserError, match=f"the {part}'s frame 0 has values that are no finite numbers") as caught:
+  with pytest.raises(UserError, match=f"the {part}'s frame 0 has values that are not finite") as caught:
     list(dataclasses.replace(person, **{part: damaged}).animate(MOTION))
   assert "\n" not in str(caught.value)
 

@@ -7,13 +7,13 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.models.layers import (
   Conv,
   GroupNorm,
+  ResBlock,
   Upsample,
   gelu,
   layer_norm,
-  rematerialised,
+  rematerialized,
   timestep_features,
 )
-from anchor_jax.models.resnet import ResBlock
 
 
 def normal(seed, *shape):
@@ -98,7 +98,7 @@ def test_gelu_is_the_exact_one():
 @pytest.mark.parametrize("remat", [True, "attention", "products"])
 def test_remat_changes_no_name_and_no_gradient(remat, random_params, jit):
   inputs = normal(0, 1, 2, 4, 4, 4), normal(1, 1, 6)
-  plain, saving = (rematerialised(ResBlock, kind)(8, 2) for kind in (False, remat))
+  plain, saving = (rematerialized(ResBlock, kind)(8, 2) for kind in (False, remat))
   params = random_params(plain, *inputs)
   assert jax.tree.structure(params) == jax.tree.structure(random_params(saving, *inputs))
   slopes = [jit(jax.grad(lambda p, m=m: jnp.sum(m.apply(p, *inputs) ** 2)))(params) for m in (plain, saving)]
@@ -107,9 +107,9 @@ def test_remat_changes_no_name_and_no_gradient(remat, random_params, jit):
 
 def test_an_unknown_remat_policy_is_told():
   with pytest.raises(UserError, match='Did you mean "dots_saveable"'):
-    rematerialised(ResBlock, "dots_savable")
+    rematerialized(ResBlock, "dots_savable")
   with pytest.raises(UserError, match='Did you mean "products"'):
-    rematerialised(ResBlock, "product")
+    rematerialized(ResBlock, "product")
 
 
 def test_sixteen_bits_are_normalised_as_well_as_in_two_passes():

@@ -8,7 +8,7 @@ from tiny import drawn_weights, tiny_model
 
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.models.networks import Networks
-from anchor_jax.models.scale import enlarge, shrink, shrink_looked_up
+from anchor_jax.models.pictures import enlarge, shrink, shrink_looked_up
 
 MODEL, RNG = tiny_model(), np.random.default_rng(0)
 

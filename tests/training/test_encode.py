@@ -14,7 +14,7 @@ from anchor_jax.data import encoded
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.records import open_prepared
-from anchor_jax.models.networks import to_signed
+from anchor_jax.models.pictures import to_signed
 from anchor_jax.store.weights import initial_weights
 from anchor_jax.training import precompute
 from anchor_jax.training.precompute import cache_key, encode_records, encoded_names

@@ -19,7 +19,8 @@ from anchor_jax.data.records import open_prepared
 from anchor_jax.diffusion.schedule import make_schedule, sampling_timesteps
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import load
-from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import to_signed
 from anchor_jax.models.temporal import is_temporal
 from anchor_jax.store.weights import ends_at_noise, initial_weights, read_part
 from anchor_jax.store.workdir import read_weights
