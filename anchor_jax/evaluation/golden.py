@@ -229,7 +229,7 @@ def losses(golden: Golden) -> Arrays:
 def _sampled(
   golden: Golden, part: Network, noise: Array, inputs: FrameInputs, window: int, overlap: int, prefix: str = ""
 ) -> tuple[Array, Array]:
-  """Returns (timesteps, latents after every step [S T H W C]) of a sampling run; the leading axis of `inputs` is frames."""
+  """Returns (timesteps, latents after every step [S T H W C]) of a sampling run; `inputs` has frames first."""
   guidance = float(golden.setting(f"{prefix}guidance_scale"))
   scale = float(golden.setting(f"{prefix}conditioning_scale"))
   solver = make_solver("ddim", part.networks.model.schedule, int(golden.setting("steps")))
