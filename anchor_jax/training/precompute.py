@@ -37,7 +37,8 @@ from anchor_jax.data.records import PreparedSource
 from anchor_jax.data.sources import Record, Source, read_all
 from anchor_jax.data.textures import GatheredPerson, gather_person
 from anchor_jax.formats.tensors import weights_hash
-from anchor_jax.models.networks import Networks, to_signed
+from anchor_jax.models.networks import Networks
+from anchor_jax.models.pictures import to_signed
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture
 from anchor_jax.texture.gather import KEY_FRAMES
 

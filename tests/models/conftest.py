@@ -10,7 +10,7 @@ from anchor_jax.config.networks import ControlNetConfig, UNetConfig
 
 @pytest.fixture(scope="session")
 def jit():
-  """jax.jit that compiles quickly: tests run each program once or twice."""
+  """jax.jit with quick compilation, for programs that run once or twice."""
   return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -35,7 +35,7 @@ def controlnet_config(unet_config):
 
 @pytest.fixture(scope="session")
 def random_params():
-  """Parameters for module(*inputs) with no zeros, so that every layer shows; drawn on the host, nothing compiles."""
+  """Parameters for module(*inputs) without zeros, so that every layer matters; drawn on the host to avoid compiling."""
 
   def make(module, *inputs, seed=0):
     rng = np.random.default_rng(seed)

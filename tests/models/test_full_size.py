@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 and the towers beside it at full size: every published parameter, none computed."""
+"""Stable Diffusion 1.5 and its towers at full size: names and shapes of all published parameters."""
 
 import math
 from pathlib import Path
@@ -25,7 +25,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_names_and_numbers_of_parameters(name):
+def test_names_and_shapes_of_parameters(name):
   config, count = MODELS[name]
   shapes = parameter_shapes(config)
   assert sum(math.prod(shape) for shape in shapes.values()) == count
@@ -34,7 +34,7 @@ def test_names_and_numbers_of_parameters(name):
 
 
 @pytest.mark.slow
-def test_a_full_size_body_forward(jit):
+def test_a_full_size_forward_pass_of_the_body(jit):
   """One frame of 512 pixels through UNet and pose branch, random weights (7 GB and some minutes)."""
   unet, controlnet = UNetConfig(), ControlNetConfig()
   rng = np.random.default_rng(0)

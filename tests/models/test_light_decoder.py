@@ -1,4 +1,4 @@
-"""The light decoder: what it sees, how it learns from the autoencoder, and which autoencoder it goes with."""
+"""The light decoder: its receptive field, distillation from the autoencoder, and the autoencoder it belongs to."""
 
 import dataclasses
 
@@ -42,13 +42,13 @@ def test_a_pixel_depends_on_the_cells_around_it(params):
   assert changed[0, 32:, 32:].all() and not changed[0, :12].any() and not changed[1].any()
 
 
-def test_in_networks_it_takes_the_autoencoders_place(params):
+def test_networks_decode_with_it_instead_of_the_autoencoder(params):
   light = dataclasses.replace(NETWORKS, light=CONFIG)
-  made = light.decode({"light_decoder": params}, LATENTS)
-  np.testing.assert_array_equal(made, jnp.clip(LightDecoder(CONFIG).apply({"params": params}, LATENTS), 0, 1))
+  decoded = light.decode({"light_decoder": params}, LATENTS)
+  np.testing.assert_array_equal(decoded, jnp.clip(LightDecoder(CONFIG).apply({"params": params}, LATENTS), 0, 1))
 
 
-def test_the_loss_counts_decoded_pixels_more_than_true_ones():
+def test_the_loss_weights_decoded_pixels_more_than_true_ones():
   black, white = jnp.zeros((1, 4, 4, 3)), jnp.ones((1, 4, 4, 3))
   assert distillation_loss(black, black, black) == 0
   assert distillation_loss(white, black, white) > distillation_loss(white, white, black) > 0
@@ -56,16 +56,16 @@ def test_the_loss_counts_decoded_pixels_more_than_true_ones():
   assert distillation_loss(edges, black, black) > distillation_loss(black + 0.25, black, black)
 
 
-def test_it_learns_what_is_shown_of_latents():
+def test_distillation_fits_pictures_of_latents():
   rng = np.random.default_rng(1)
   latents = rng.normal(size=(24, 8, 8, 2)).astype(np.float32)
-  colours = 1 / (1 + np.exp(-np.stack([latents[..., 0], latents[..., 1], -latents[..., 0]], axis=-1)))
-  shown = np.rint(255 * np.repeat(np.repeat(colours, 8, axis=1), 8, axis=2)).astype(np.uint8)
-  params = fit_decoder(FLAT, DistillationData(latents, shown, shown), steps=100, batch_size=8, seed=0)
-  made = LightDecoder(FLAT).apply({"params": params}, jnp.asarray(latents))
-  made = np.rint(255 * np.clip(made, 0, 1)).astype(np.uint8)
-  mean = np.broadcast_to(shown.mean(axis=(0, 1, 2)).astype(np.uint8), shown.shape)
-  assert metrics.psnr(made, shown) > metrics.psnr(mean, shown) + 6
+  colors = 1 / (1 + np.exp(-np.stack([latents[..., 0], latents[..., 1], -latents[..., 0]], axis=-1)))
+  pictures = np.rint(255 * np.repeat(np.repeat(colors, 8, axis=1), 8, axis=2)).astype(np.uint8)
+  params = fit_decoder(FLAT, DistillationData(latents, pictures, pictures), steps=100, batch_size=8, seed=0)
+  decoded = LightDecoder(FLAT).apply({"params": params}, jnp.asarray(latents))
+  decoded = np.rint(255 * np.clip(decoded, 0, 1)).astype(np.uint8)
+  mean = np.broadcast_to(pictures.mean(axis=(0, 1, 2)).astype(np.uint8), pictures.shape)
+  assert metrics.psnr(decoded, pictures) > metrics.psnr(mean, pictures) + 6
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_distilled_from_an_autoencoder():
   assert networks.decode(weights, LATENTS).shape == (2, 36, 36, 3)
 
 
-def test_few_frames_and_many_levels_are_refused():
+def test_too_few_frames_or_too_many_levels_are_refused():
   weights = {"vae": {}}
   source = lambda count: ArraySource({"frame": np.zeros((count, 32, 32, 3), np.uint8)}, np.zeros(count, int))
   with pytest.raises(UserError, match="at least 20"):
@@ -91,7 +91,7 @@ def test_few_frames_and_many_levels_are_refused():
     distil(NETWORKS, weights, source(30), deep)
 
 
-def test_there_and_back_through_a_folder_and_only_for_its_autoencoder(params, tmp_path):
+def test_a_folder_round_trip_keeps_it_and_ties_it_to_its_autoencoder(params, tmp_path):
   vae = drawn_weights(NETWORKS)["vae"]
   light = StoredLightDecoder(dataclasses.replace(CONFIG, autoencoder=autoencoder_hash(vae)), params)
   write_light_decoder(tmp_path, light, "float32")
@@ -105,6 +105,6 @@ def test_there_and_back_through_a_folder_and_only_for_its_autoencoder(params, tm
     read_light_decoder(tmp_path / "nowhere")
 
 
-def test_the_one_in_the_package_goes_with_its_autoencoder_and_all_weights_fit_in_16_megabytes():
+def test_the_shipped_one_fits_the_shipped_autoencoder_and_all_weights_fit_in_16_megabytes():
   read_light_decoder("light").check(load_model(shipped() / "vae", dtype=np.float32).params)
   assert sum(path.stat().st_size for path in shipped().rglob("*.safetensors")) < 16e6

@@ -25,7 +25,7 @@ def weights():
   }
 
 
-def test_new_adapters_stand_where_the_targets_are_and_change_nothing(weights):
+def test_new_adapters_match_the_targets_and_change_nothing(weights):
   adapters = init_lora(jax.random.key(1), weights, CONFIG)
   shapes = jax.tree.map(jnp.shape, adapters)
   assert shapes == {
@@ -62,7 +62,7 @@ def test_a_merged_layer_is_the_layer_plus_its_scaled_low_rank_path(weights):
   np.testing.assert_array_equal(merged["block"]["to_k"]["kernel"], weights["unet"]["block"]["to_k"]["kernel"])
 
 
-def test_the_gradient_reaches_the_adapters_alone(weights):
+def test_gradients_reach_the_adapters_of_the_layer(weights):
   adapters = jax.tree.map(lambda leaf: leaf + 0.1, init_lora(jax.random.key(1), weights, CONFIG))
 
   def loss(lora):
@@ -73,6 +73,6 @@ def test_the_gradient_reaches_the_adapters_alone(weights):
   assert float(jnp.abs(gradient["unet"]["resnet"]["conv1"]["up"]).max()) == 0
 
 
-def test_a_target_that_is_nowhere_is_refused(weights):
+def test_a_target_that_matches_no_layer_is_refused(weights):
   with pytest.raises(UserError, match=r'named to_qu .*Did you mean "to_q"'):
     init_lora(jax.random.key(0), weights, LoRAConfig(rank=1, networks=("unet",), targets=("to_qu",)))

@@ -9,55 +9,55 @@ from anchor_jax.models.refiner import Refiner
 
 CONFIG = RefinerConfig(conditioning_channels=11, patch_size=2, block_out_channels=(8, 8), norm_num_groups=4)
 RNG = np.random.default_rng(0)
-PICTURES, CONDITIONS = (jnp.asarray(RNG.random((2, 16, 12, channels), np.float32)) for channels in (3, 11))
+PICTURES, CHANNELS = (jnp.asarray(RNG.random((2, 16, 12, count), np.float32)) for count in (3, 11))
 
 
 @pytest.fixture(scope="module")
 def params():
-  return jax.jit(Refiner(CONFIG).init)(jax.random.key(0), PICTURES, CONDITIONS)["params"]
+  return jax.jit(Refiner(CONFIG).init)(jax.random.key(0), PICTURES, CHANNELS)["params"]
 
 
-def apply(params, pictures, conditions):
-  return Refiner(CONFIG).apply({"params": params}, pictures, conditions)
+def apply(params, pictures, channels):
+  return Refiner(CONFIG).apply({"params": params}, pictures, channels)
 
 
-def test_a_new_one_changes_nothing(params):
-  np.testing.assert_array_equal(apply(params, PICTURES, CONDITIONS), PICTURES)
+def test_a_new_refiner_changes_nothing(params):
+  np.testing.assert_array_equal(apply(params, PICTURES, CHANNELS), PICTURES)
 
 
-def test_it_learns_from_what_it_is_given(params):
-  def loss(params, conditions):
-    return jnp.mean(jnp.abs(apply(params, PICTURES, conditions) - conditions[..., 3:6]))
+def test_training_uses_its_channels(params):
+  def loss(params, channels):
+    return jnp.mean(jnp.abs(apply(params, PICTURES, channels) - channels[..., 3:6]))
 
-  gradient = jax.jit(jax.grad(loss))(params, CONDITIONS)
+  gradient = jax.jit(jax.grad(loss))(params, CHANNELS)
   assert np.abs(gradient["conv_out"]["kernel"]).max() > 0
   step = {**params, "conv_out": jax.tree.map(lambda p, g: p - 0.3 * g, params["conv_out"], gradient["conv_out"])}
-  assert loss(step, CONDITIONS) < loss(params, CONDITIONS)
-  assert np.abs(apply(step, PICTURES, CONDITIONS) - apply(step, PICTURES, 1 - CONDITIONS)).max() > 1e-4
+  assert loss(step, CHANNELS) < loss(params, CHANNELS)
+  assert np.abs(apply(step, PICTURES, CHANNELS) - apply(step, PICTURES, 1 - CHANNELS)).max() > 1e-4
 
 
-def test_a_candidate_that_is_not_known_lends_no_colour(params):
+def test_colors_of_unknown_candidates_have_no_effect(params):
   live = jax.tree.map(lambda leaf: leaf + 0.1, params)
-  unknown = CONDITIONS.at[..., 6].set(0)
-  colours = unknown.at[..., 3:6].set(5.0)
+  unknown = CHANNELS.at[..., 6].set(0)
+  colors = unknown.at[..., 3:6].set(5.0)
   weights = {**live, "conv_in": jax.tree.map(jnp.zeros_like, live["conv_in"])}
-  np.testing.assert_array_equal(apply(weights, PICTURES, unknown), apply(weights, PICTURES, colours))
-  assert np.abs(apply(weights, PICTURES, CONDITIONS) - apply(weights, PICTURES, colours)).max() > 1e-3
+  np.testing.assert_array_equal(apply(weights, PICTURES, unknown), apply(weights, PICTURES, colors))
+  assert np.abs(apply(weights, PICTURES, CHANNELS) - apply(weights, PICTURES, colors)).max() > 1e-3
 
 
 def test_frames_do_not_mix(params):
   live = jax.tree.map(lambda leaf: leaf + 0.1, params)
-  both, alone = (apply(live, PICTURES[:n], CONDITIONS[:n]) for n in (2, 1))
+  both, alone = (apply(live, PICTURES[:n], CHANNELS[:n]) for n in (2, 1))
   np.testing.assert_allclose(both[:1], alone, atol=1e-5)
 
 
-def test_patches_are_put_back():
+def test_from_patches_inverts_to_patches():
   np.testing.assert_array_equal(from_patches(to_patches(PICTURES, 2), 2), PICTURES)
   assert to_patches(PICTURES, 2).shape == (2, 8, 6, 12)
 
 
-def test_what_does_not_fit_is_refused(params):
+def test_inputs_that_do_not_fit_the_config_are_refused(params):
   with pytest.raises(ValueError, match="takes 11 channels"):
-    apply(params, PICTURES, CONDITIONS[..., :7])
+    apply(params, PICTURES, CHANNELS[..., :7])
   with pytest.raises(ValueError, match="multiples of 4"):
-    apply(params, PICTURES[:, :14], CONDITIONS[:, :14])
+    apply(params, PICTURES[:, :14], CHANNELS[:, :14])

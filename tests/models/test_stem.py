@@ -1,4 +1,4 @@
-"""The pose branch with more channels than the pose render's three."""
+"""The pose branch with pose channels besides the pose render's three."""
 
 import dataclasses
 
@@ -27,21 +27,21 @@ def wide_model():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_new_channels_change_no_bit(random_params, dtype):
+def test_new_channels_do_not_change_a_bit_of_the_output(random_params, dtype):
   stem = PoseStem(64, (16, 32), dtype)
-  pose, conditions = uniform(0, 1, 2, 32, 32, 3), uniform(1, 1, 2, 32, 32, MORE)
+  pose, channels = uniform(0, 1, 2, 32, 32, 3), uniform(1, 1, 2, 32, 32, MORE)
   params = random_params(stem, pose)["params"]
   wide = fit_stem({"controlnet_cond_embedding": params}, 3 + MORE)["controlnet_cond_embedding"]
   assert wide["conv_in"]["kernel"].shape == (3, 3, 3 + MORE, 16)
   run = jax.jit(stem.apply)
   narrow, widened = (
-    run({"params": weights}, x) for weights, x in ((params, pose), (wide, jnp.concatenate([pose, conditions], -1)))
+    run({"params": weights}, x) for weights, x in ((params, pose), (wide, jnp.concatenate([pose, channels], -1)))
   )
   assert np.abs(narrow.astype(jnp.float32)).max() > 0.1
   assert np.array_equal(narrow, widened)
 
 
-def test_pixels_and_patches_give_the_same(random_params, monkeypatch):
+def test_patches_give_the_results_of_pixels(random_params, monkeypatch):
   stem, pose = PoseStem(8, (4, 6, 6, 8)), uniform(0, 2, 1, 24, 24, 5)
   params = random_params(stem, pose)["params"]
 
@@ -56,7 +56,7 @@ def test_pixels_and_patches_give_the_same(random_params, monkeypatch):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), pixels, run()(params))
 
 
-def test_channels_are_in_the_kernel_s_order(random_params):
+def test_channels_are_in_the_order_of_the_kernel(random_params):
   stem = PoseStem(8, (4, 4))
   pose = uniform(0, 1, 1, 16, 16, 5)
   params = random_params(stem, pose)["params"]
@@ -69,7 +69,7 @@ def test_channels_are_in_the_kernel_s_order(random_params):
   assert np.abs(run({"params": params}, pose) - run({"params": swapped}, pose)).max() > 1e-3
 
 
-def test_arrays_on_the_host_stay_there():
+def test_numpy_arrays_stay_on_the_host():
   params = {"controlnet_cond_embedding": {"conv_in": {"kernel": np.ones((3, 3, 3, 4), np.float32)}}, "other": 1}
   wide = fit_stem(params, 5)
   kernel = wide["controlnet_cond_embedding"]["conv_in"]["kernel"]
@@ -77,19 +77,19 @@ def test_arrays_on_the_host_stay_there():
   assert params["controlnet_cond_embedding"]["conv_in"]["kernel"].shape[2] == 3 and wide["other"] == 1
 
 
-def test_networks_learn_from_conditions():
+def test_gradients_reach_the_weights_of_pose_channels():
   networks = Networks(wide_model())
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   rng = np.random.default_rng(2)
   draw = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32)
   weights = {name: jax.tree.map(draw, shapes[name]) for name in ("unet", "controlnet")}
   pose = (255 * uniform(0, 1, 1, 16, 16, 3)).astype(jnp.uint8)
-  conditions = uniform(1, 1, 1, 16, 16, MORE)
+  channels = uniform(1, 1, 1, 16, 16, MORE)
 
-  def energy(weights, conditions):
-    return jnp.square(networks.embed_pose(weights, pose, conditions)).sum()
+  def energy(weights, channels):
+    return jnp.square(networks.embed_pose(weights, pose, channels)).sum()
 
-  slopes = jax.grad(energy)(weights, conditions)
+  slopes = jax.grad(energy)(weights, channels)
   kernel = slopes["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert kernel.shape[2] == 3 + MORE
   assert (np.abs(np.asarray(kernel)).sum(axis=(0, 1, 3)) > 0).all()
@@ -97,7 +97,7 @@ def test_networks_learn_from_conditions():
     networks.embed_pose(weights, pose)
 
 
-def test_bgr_is_the_order_of_the_render_alone(controlnet_config, random_params):
+def test_bgr_order_applies_only_to_the_render(controlnet_config, random_params):
   wide = dataclasses.replace(controlnet_config, conditioning_channels=5)
   pose = uniform(0, 1, 1, 16, 16, 5)
   embed = lambda config, params, x: ControlNet(config).apply(params, x, method="embed_pose")
@@ -107,7 +107,7 @@ def test_bgr_is_the_order_of_the_render_alone(controlnet_config, random_params):
   assert np.array_equal(embed(turned, params, pose), embed(wide, params, pose[..., np.array([2, 1, 0, 3, 4])]))
 
 
-def test_files_of_diffusers_keep_the_channels(tmp_path):
+def test_diffusers_folders_keep_the_channels(tmp_path):
   config = wide_model().controlnet
   shapes = jax.eval_shape(Networks(wide_model()).init, jax.random.key(0))["controlnet"]
   rng = np.random.default_rng(0)
@@ -118,12 +118,12 @@ def test_files_of_diffusers_keep_the_channels(tmp_path):
   assert jax.tree.all(jax.tree.map(np.array_equal, params, again.params))
 
 
-def test_a_narrower_stem_is_the_wide_one_whose_other_channels_are_zero(random_params):
+def test_a_narrowed_stem_equals_the_wide_one_with_zeros_in_the_dropped_channels(random_params):
   stem = PoseStem(8, (4, 4))
   channels = jnp.concatenate([uniform(0, 1, 1, 16, 16, 7), jnp.zeros((1, 1, 16, 16, MORE - 4))], axis=-1)
   params = random_params(stem, channels)["params"]
   narrow = fit_stem({"controlnet_cond_embedding": params}, 7)["controlnet_cond_embedding"]
   run = jax.jit(stem.apply)
-  wanted = run({"params": params}, channels)
-  assert np.abs(wanted).max() > 0.1
-  np.testing.assert_allclose(run({"params": narrow}, channels[..., :7]), wanted, atol=1e-6)
+  expected = run({"params": params}, channels)
+  assert np.abs(expected).max() > 0.1
+  np.testing.assert_allclose(run({"params": narrow}, channels[..., :7]), expected, atol=1e-6)

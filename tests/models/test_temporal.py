@@ -26,7 +26,7 @@ def plain(unet_config, clip, random_params):
 
 @pytest.fixture(scope="module")
 def one_level(unet_config, clip, random_params):
-  """Settings, and a network of them that has one of every block: compiled op by op it takes half as long."""
+  """A config with one block of each kind, and its network: running it op by op takes half as long."""
   blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
   config = dataclasses.replace(unet_config, block_out_channels=(8,), **blocks)
   module = UNet(config)
@@ -34,7 +34,7 @@ def one_level(unet_config, clip, random_params):
 
 
 def switched_on(unet_config, plain, clip, settings):
-  """The same network with temporal layers as they are before training."""
+  """The same network with untrained temporal layers."""
   module = UNet(dataclasses.replace(unet_config, **settings))
   shapes = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), *clip)["params"])
   known = flatten_dict(plain[1]["params"])
@@ -50,7 +50,7 @@ def switched_on(unet_config, plain, clip, settings):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_untrained_they_change_nothing(one_level, clip, settings, jit):
+def test_untrained_temporal_layers_change_nothing(one_level, clip, settings, jit):
   config, (module, params) = one_level
   temporal, more = switched_on(config, (module, params), clip, settings)
   if "temporal_attention" in settings:
@@ -60,11 +60,11 @@ def test_untrained_they_change_nothing(one_level, clip, settings, jit):
 
 
 @pytest.mark.slow
-def test_a_few_steps_make_them_matter_and_padded_frames_stay_out(unet_config, plain, clip, jit):
+def test_training_makes_temporal_layers_matter_and_padded_frames_stay_masked(unet_config, plain, clip, jit):
   module, params = plain
   temporal, more = switched_on(unet_config, plain, clip, SETTINGS[0] | SETTINGS[1])
   before = jit(module.apply)(params, *clip)
-  target = before[:, ::-1]  # something only a look at other frames can give
+  target = before[:, ::-1]  # needs information from other frames
 
   @jit
   def step(params):
@@ -80,7 +80,7 @@ def test_a_few_steps_make_them_matter_and_padded_frames_stay_out(unet_config, pl
     more, value = step(more)
     values.append(float(value))
   assert values[-1] < values[0] - 1e-4
-  for path, leaf in flatten_dict(more["params"]).items():  # each of them has learned; all else is held still
+  for path, leaf in flatten_dict(more["params"]).items():  # every temporal parameter has changed
     is_zero_still = not np.any(leaf) if path[-1] == "taps" or path[-2:] == ("to_out_0", "kernel") else False
     assert not (is_temporal(path) and is_zero_still), path
   apply = jit(temporal.apply)

@@ -30,13 +30,13 @@ def denoiser(unet_config, controlnet_config, clip, random_params):
 
 @pytest.fixture(scope="module")
 def predict(denoiser, clip, jit):
-  """The denoiser, compiled once for all tests that change its inputs alone."""
+  """The denoiser, compiled once for all tests that change only its inputs."""
   module, params = denoiser
   run = jit(lambda sample, pose, mask, scale: module.apply(params, sample, *clip[1:], FrameInputs(pose), mask, scale))
   return lambda sample=clip[0], pose=POSE, mask=MASK, scale=1.0: run(sample, pose, mask, scale)
 
 
-def test_padded_frames_change_nothing(denoiser, clip, predict, jit):
+def test_padded_frames_do_not_change_the_others(denoiser, clip, predict, jit):
   module, params = denoiser
   plain = predict()
   short = jax.tree.map(lambda x: x[1:, :3], (clip[0], POSE))
@@ -47,20 +47,20 @@ def test_padded_frames_change_nothing(denoiser, clip, predict, jit):
   assert jnp.abs(predict(sample, pose, mask=jnp.ones_like(MASK))[1, :3] - plain[1, :3]).max() > 1e-2
 
 
-def test_frames_of_a_clip_see_each_other_and_clips_do_not(clip, predict):
+def test_frames_of_a_clip_interact_and_clips_do_not(clip, predict):
   plain, changed = predict(), predict(clip[0].at[0, 2].add(1))
   assert jnp.abs(changed - plain)[0, 0].max() > 1e-4
   np.testing.assert_array_equal(changed[1], plain[1])
 
 
-def test_scale_zero_is_the_unet_alone(denoiser, clip, predict, jit):
+def test_conditioning_scale_zero_leaves_the_unet_alone(denoiser, clip, predict, jit):
   module, params = denoiser
   alone = jit(UNet(module.unet_config).apply)({"params": params["params"]["unet"]}, *clip, MASK)
   np.testing.assert_allclose(predict(scale=0.0), alone, atol=1e-5 * float(jnp.abs(alone).max()))
   assert jnp.abs(predict(scale=2.0) - alone).max() > 1e-2
 
 
-def test_bfloat16_stays_near_float32(denoiser, clip, predict, jit):
+def test_bfloat16_is_close_to_float32(denoiser, clip, predict, jit):
   module, params = denoiser
   half = Denoiser(module.unet_config, module.controlnet_config, jnp.bfloat16)
   got = jit(half.apply)(params, *clip, FrameInputs(POSE), MASK)
@@ -79,7 +79,7 @@ def test_a_new_pose_branch_changes_nothing(unet_config, controlnet_config, clip,
   assert not np.any(features)
 
 
-def test_the_leak_into_the_middle_block_is_a_choice(unet_config, clip, jit, random_params):
+def test_the_last_residual_reaches_the_middle_block_only_if_configured(unet_config, clip, jit, random_params):
   residuals = [normal(4, 2, 4, *size, width) for size, width in (((6, 8), 8), ((6, 8), 8), ((3, 4), 8), ((3, 4), 16))]
   outputs = []
   for leak in (False, True):

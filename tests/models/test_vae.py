@@ -17,7 +17,7 @@ def images(count=2):
   return jax.random.uniform(jax.random.key(0), (count, 16, 12, 3), minval=-1)
 
 
-def test_sizes_of_both_halves(vae, jit):
+def test_shapes_of_latents_and_decoded_images(vae, jit):
   module, params = vae
   mean, log_variance = jit(lambda p, x: module.apply(p, x, method="encode"))(params, images())
   assert mean.shape == log_variance.shape == (2, 4, 3, 4)
@@ -33,7 +33,7 @@ def test_log_variance_is_clipped(vae, jit):
   assert (float(log_variance.min()), float(log_variance.max())) == (-30, 20)
 
 
-def test_images_of_a_batch_do_not_mix_and_training_has_gradients(random_params, jit):
+def test_images_of_a_batch_do_not_mix_and_every_parameter_gets_a_gradient(random_params, jit):
   module = AutoencoderKL(VAEConfig.from_widths((4, 8), layers_per_block=1, norm_num_groups=2))
   params = random_params(module, jnp.zeros((1, 8, 8, 3)))
 
@@ -49,7 +49,7 @@ def test_images_of_a_batch_do_not_mix_and_training_has_gradients(random_params, 
   np.testing.assert_allclose(other[0], mean[0], atol=1e-6)
 
 
-def test_parts_that_newer_autoencoders_leave_out():
+def test_layers_that_newer_autoencoders_leave_out():
   config = VAEConfig.from_widths((4,), norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False,
                                mid_block_add_attention=False)  # fmt: skip
   params = jax.eval_shape(AutoencoderKL(config).init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
