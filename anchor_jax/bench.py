@@ -42,7 +42,7 @@ def one_length(mode: str, length: int, record: Path | None = None) -> str:
   from anchor_jax.diffusion.sampler import Sampler
   from anchor_jax.diffusion.solvers import make_solver
   from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
-  from anchor_jax.diffusion.windows import WindowRule, plan_windows
+  from anchor_jax.diffusion.windows import WindowRule, plan_clip
   from anchor_jax.models.controlnet import FrameInputs
   from anchor_jax.store.weights import initial_weights
 
@@ -73,7 +73,7 @@ def one_length(mode: str, length: int, record: Path | None = None) -> str:
     )
 
     def run(count: int) -> None:
-      np.asarray(whole(denoise, plan_windows(sampler.rule, count), jnp.zeros((length, *cell))))
+      np.asarray(whole(denoise, plan_clip(sampler.rule, count), jnp.zeros((length, *cell))))
 
   run(min(length, 20) if mode == "stream" else length)  # compiles
   return _row(mode, length, run, 3 if length <= 1000 else 1, record)

@@ -25,7 +25,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import make_solver
-from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_windows
+from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, plan_clip
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load
@@ -108,7 +108,7 @@ def test_the_script_plans_the_same_windows_as_the_library(tail, window_weights):
     rule = WindowRule(window, overlap, tail, window_weights)
     body = {"window": window, "overlap": overlap, "tail": tail, "taper": rule.taper().tolist()}
     for length in (*range(1, 20), 37):
-      plan = plan_windows(rule, length)
+      plan = plan_clip(rule, length)
       for ours, its in zip((plan.frames, plan.mask, plan.weights), run_bundle.plan_windows(body, length), strict=True):
         np.testing.assert_array_equal(ours, its)
 

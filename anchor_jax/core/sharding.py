@@ -1,7 +1,7 @@
 """The device mesh and all sharding over it; the only file that names mesh axes.
 
   data    data parallelism: examples of a batch; in `generate`, windows of a clip
-  fsdp    examples as well, and one shard of every parameter, optimiser state and average (ZeRO-3)
+  fsdp    examples as well, and one shard of every parameter, optimizer state and average (ZeRO-3)
   tensor  channels inside attention, feed-forward and residual blocks (Shoeybi et al. 2019)
   frames  frames of a window
 
@@ -42,7 +42,7 @@ _SMALLEST_SHARDED = 2**14  # elements; below it a collective costs more than the
 
 
 def make_mesh(sizes: Sequence[int], devices: Sequence[Any] | None = None) -> Mesh:
-  """A mesh over `devices` (by default all of JAX's), with these sizes of `AXES`; -1 takes what remains.
+  """A mesh over `devices` (default: all of JAX's) with these sizes of `AXES`; -1 takes the remaining devices.
 
   Raises:
     UserError: the sizes are not valid, or their product is not the number of devices.
@@ -59,14 +59,14 @@ def make_mesh(sizes: Sequence[int], devices: Sequence[Any] | None = None) -> Mes
 
 
 def check_processes(devices: Sequence[Any]) -> None:
-  """Raises UserError unless each process of a run has as many of the devices: equal shards of a batch need that."""
+  """Raises UserError unless all processes have the same number of devices, which equal shards of a batch need."""
   counts = collections.Counter(device.process_index for device in devices)
   most, fewest = max(counts.values(), default=0), min(counts.values(), default=0)
   if most != fewest:
-    which = {count: next(index for index in sorted(counts) if counts[index] == count) for count in (most, fewest)}
+    process = {count: next(index for index in sorted(counts) if counts[index] == count) for count in (most, fewest)}
     raise UserError(
-      f"process {which[most]} has {most} devices and process {which[fewest]} has {fewest}: give every process as many"
-      " (launch/README.md)"
+      f"process {process[most]} has {most} devices and process {process[fewest]} has {fewest}: give every process the"
+      " same number (launch/README.md)"
     )
 
 
@@ -89,19 +89,19 @@ def sampling_mesh(windows: int, frames: int) -> Mesh:
 
 
 def own_devices(mesh: Mesh) -> Mesh:
-  """A mesh over the devices of this process alone, all of them on the data axis: for work that processes share out."""
+  """A mesh over the devices of this process only, all on the data axis: for work that is split between processes."""
   return make_mesh(
     (-1, 1, 1, 1), [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
   )
 
 
 def use_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-  """A context in which `mesh` is the current mesh; without a mesh, a context that changes nothing."""
+  """A context in which `mesh` is the current mesh; for None, a context that does nothing."""
   return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def platform() -> str:
-  """The platform of the current mesh's devices, "cpu", "gpu" or "tpu"; without a mesh, of JAX's default backend."""
+  """The platform of the current mesh's devices, "cpu", "gpu" or "tpu"; without a mesh, that of the default backend."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   found = jax.default_backend() if device is None else device.platform
   return "gpu" if found in ("cuda", "rocm") else found
@@ -111,8 +111,8 @@ _exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("exporting", d
 
 
 @contextlib.contextmanager
-def choosing_when_run() -> Iterator[None]:
-  """While a program is exported for other machines: its platform is not known before it runs, see `by_platform`."""
+def export_mode() -> Iterator[None]:
+  """A context for exporting programs whose platform is known only when they run, see `by_platform`."""
   token = _exporting.set(True)
   try:
     yield
@@ -121,9 +121,9 @@ def choosing_when_run() -> Iterator[None]:
 
 
 def by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], *operands: Array) -> Array:
-  """on_cpu(*operands) on CPUs, elsewhere(*operands) on other platforms; an exported program chooses as it runs.
+  """on_cpu(*operands) on CPUs, elsewhere(*operands) on other platforms; an exported program chooses when it runs.
 
-  Both give the same, and neither may use a kernel that is made for one platform.
+  Both must compute the same, and neither may use a kernel of a single platform.
   """
   if _exporting.get():
     return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
@@ -131,7 +131,7 @@ def by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], *
 
 
 def exporting() -> bool:
-  """Whether a program is being exported, which has to choose by platform as it runs."""
+  """Whether a program is being exported (`export_mode`)."""
   return _exporting.get()
 
 
@@ -144,12 +144,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Replicates over the whole mesh."""
+  """Replicates over the mesh."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_divisor(mesh: Mesh) -> int:
-  """The number of shards of a batch, which its size must be a multiple of."""
+  """The number of shards of a batch; its size must be a multiple."""
   return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
@@ -163,9 +163,9 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
 
 
 def process_shard(mesh: Mesh) -> tuple[int, int]:
-  """(index, count): which of `count` equal shards of a batch this process has to read.
+  """(index, count): which of `count` equal shards of a batch this process reads.
 
-  Processes that differ only in their place on tensor or frames read the same shard.
+  Processes that differ only in their position on tensor or frames read the same shard.
 
   Raises:
     UserError: the shards of two processes overlap without being equal.
@@ -189,7 +189,7 @@ def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def shard_examples(tree: PyTree) -> PyTree:
-  """Inside jit, arrays [B ...] with their leading axis sharded over data and fsdp, where the current mesh has these."""
+  """Inside jit, arrays [B ...] with the leading axis sharded over data and fsdp, if the current mesh has them."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.shape.get(DATA, 1) * mesh.shape.get(FSDP, 1) == 1:
     return tree
@@ -200,31 +200,31 @@ def shard_examples(tree: PyTree) -> PyTree:
 
 
 def parameter_shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-  """The sharding of each leaf of a tree of parameters, optimiser state or averages, by its path and shape."""
+  """The sharding of each leaf of a tree of parameters, optimizer state or averages, by path and shape."""
   names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
   one = lambda path, leaf: NamedSharding(mesh, _parameter_specs(names(path), np.shape(leaf), mesh)[0])
   return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def stored_spec(path: tuple[str, ...], shape: tuple[int, ...], mesh: Any) -> PartitionSpec:
-  """How a parameter of this path and shape is sharded at rest; of `mesh` the sizes of its axes are used."""
+  """How a parameter of this path and shape is sharded at rest; of `mesh`, only the axis sizes are used."""
   return _parameter_specs(path, shape, mesh)[0]
 
 
 def all_gather_kernel(kernel: Array, path: tuple[str, ...]) -> Array:
   """The kernel all-gathered over fsdp for a matmul; its gradient is summed and sharded as the kernel is stored.
 
-  Every layer that owns a kernel calls it: this is ZeRO-3 (Rajbhandari et al. 2020) made explicit. Without it XLA may
-  choose to reshard activations instead, which costs more traffic the more devices there are. Cast to the compute type
-  before the call, so that the collective moves the smaller type.
+  Every layer with a kernel calls it: this is ZeRO-3 (Rajbhandari et al. 2020) made explicit. Otherwise XLA may reshard
+  activations instead, which sends more data the more devices there are. Cast to the compute type before the call, so
+  that the collective sends the smaller type.
 
   Args:
     kernel: the parameter, as stored.
     path: its path in the tree of parameters, which selects the tensor rule.
 
   Returns:
-    The kernel, still sharded over tensor if its rule keeps that during the matmul. Without fsdp and tensor in the
-    current mesh, `kernel` itself.
+    The kernel, still sharded over tensor if its rule says so. If the current mesh has neither fsdp nor tensor, `kernel`
+    itself.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.shape.get(FSDP, 1) == mesh.shape.get(TENSOR, 1) == 1:
@@ -243,7 +243,7 @@ def _reshard_forward(x: Array, used: PartitionSpec, stored: PartitionSpec) -> tu
 
 
 def _reshard_backward(used: PartitionSpec, stored: PartitionSpec, _, gradient: Array) -> tuple[Array]:
-  # Sum over all examples, then keep one shard: a reduce-scatter, where XLA merges the two.
+  # A sum over all examples, of which one shard remains: XLA can merge the two into a reduce-scatter.
   summed = jax.lax.with_sharding_constraint(gradient, used)
   return (jax.lax.with_sharding_constraint(summed, stored),)
 
@@ -276,8 +276,8 @@ def shard_map_attention(kernel: Callable[..., Array], q: Array, k: Array, v: Arr
   """kernel(q, k, v, key_count), run by each device of the current mesh on its shard.
 
   For fused kernels, which XLA cannot partition. The batch axis is sharded over data and fsdp, the queries' sequence
-  over frames; keys and values are whole sequences on every device. A mesh axis whose size does not divide is
-  replicated. Axes that an enclosing shard_map has already made manual stay so.
+  over frames; every device has the full sequences of keys and values. Over a mesh axis whose size does not divide them,
+  operands are replicated. Axes that are manual in an enclosing shard_map stay manual.
 
   Args:
     kernel: an attention function of these arguments.
@@ -297,14 +297,14 @@ def shard_map_attention(kernel: Callable[..., Array], q: Array, k: Array, v: Arr
 
 
 def attention_shards(q: Array) -> int:
-  """How many devices of the current mesh share queries [B N heads D], by examples and by frames."""
+  """Into how many shards the current mesh splits queries [B N heads D], by examples and by frames."""
   _, batch, sequence = _attention_axes(q)
   sizes = jax.sharding.get_abstract_mesh().shape
   return math.prod(sizes[axis] for axis in (*batch, *([sequence] if sequence else [])))
 
 
 def _attention_axes(q: Array) -> tuple[set[str], tuple[str, ...], str | None]:
-  """(axes that are not manual yet, those that shard the batch of q, the one that shards its sequence)."""
+  """(mesh axes that are not manual yet, axes that shard the batch of q, the axis that shards its sequence)."""
   mesh = jax.sharding.get_abstract_mesh()
   free = {axis: mesh.shape[axis] for axis in AXES if axis in mesh.axis_names and axis not in mesh.manual_axes}
   batch: list[str] = []
@@ -316,12 +316,12 @@ def _attention_axes(q: Array) -> tuple[set[str], tuple[str, ...], str | None]:
 
 
 def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..., Array]:
-  """`function` of diffusion/distributed.py under shard_map over the data axis; XLA partitions over the frames axis.
+  """`function` under shard_map over the data axis, for diffusion/distributed.py; XLA partitions over the frames axis.
 
   Args:
-    function: (latents, step, contexts, condition, total, mask, weights) -> total. Latents and condition are
+    function: (latents, step, contexts, frame_inputs, total, mask, weights) -> total. Latents and frame inputs are
       sharded along axis 1 (frames of a block), total along axis 2, mask and weights along axis 0 (windows).
-    mesh: of `sampling_mesh`.
+    mesh: from `sampling_mesh`.
   """
   blocks, windows, same = PartitionSpec(None, DATA), PartitionSpec(DATA), PartitionSpec()
   sums = PartitionSpec(None, None, DATA)
@@ -336,7 +336,7 @@ def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..
 
 
 def window_devices(mesh: Mesh | None) -> int:
-  """The number of devices that share the windows of a group, the size of the data axis; 1 without a mesh."""
+  """The number of devices that share the windows of a group: the size of the data axis; 1 without a mesh."""
   return 1 if mesh is None else mesh.shape[DATA]
 
 

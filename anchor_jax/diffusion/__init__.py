@@ -1,1 +1,1 @@
-"""Schedules, solvers, windows, the sampler and the loss: pure functions, to which a network is an argument."""
+"""Schedules, solvers, windows, the sampler and the loss: pure functions that take a network as an argument."""

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho & Salimans 2022, eq. 6), limited to some noise levels (Kynkäänniemi et al. 2024)."""
+"""Classifier-free guidance (Ho & Salimans 2022, eq. 6) in an interval of noise levels (Kynkäänniemi et al. 2024)."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from anchor_jax.diffusion.solvers import SolverTables
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Branches:
-  """Contexts of the conditional branch and, if guidance needs it, the null branch; made by `make_branches`. A pytree.
+  """Contexts of the conditional branch and, with guidance, of the null branch; see `make_branches`. A pytree.
 
   Attributes:
-    contexts: tokens of the conditional branch, then of the null branch if there are two.
+    contexts: tokens of the conditional branch, then those of the null branch if there is one.
     scale: guidance scale.
-    interval: noise levels (sigma, 0 clean to 1 pure noise) between which guidance acts; elsewhere its scale is 1.
-    guided: whether guidance acts at the step at hand, so that the null branch is needed (`at_step`); None: always.
+    interval: noise levels (sigma, 0 clean to 1 pure noise) between which guidance acts; elsewhere the scale is 1.
+    guided: whether guidance acts at the current step, so that the null branch is needed (`at_step`); None: always.
   """
 
   contexts: Float[Array, "branch N D"]
@@ -36,7 +36,7 @@ class Branches:
     return jnp.where(self._acts(solver, step), self.scale, 1.0)
 
   def at_step(self, solver: SolverTables, step: Int[Array, ""]) -> "Branches":
-    """The branches of one sampling step, which know whether the null branch is needed."""
+    """The branches with `guided` set for one sampling step."""
     if len(self) == 1 or self.interval == (0.0, 1.0):
       return self
     return dataclasses.replace(self, guided=self._acts(solver, step))
@@ -52,7 +52,7 @@ def make_branches(
   scale: float = 1.0,
   interval: tuple[float, ...] = (0.0, 1.0),
 ) -> Branches:
-  """Two branches, or one where the scale is 1 or less or there is no null context."""
+  """Two branches, or only the conditional one if the scale is at most 1 or there is no null context."""
   if null_context is None or scale <= 1:
     return Branches(context[None], scale, interval)
   return Branches(jnp.stack([context, null_context]), scale, interval)
@@ -61,7 +61,7 @@ def make_branches(
 def guide(
   predictions: Float[Array, "branch ..."], scale: float | Float[Array, ""] | Float[Array, "S"]
 ) -> Float[Array, "..."]:
-  """Null + scale (conditional - null); the prediction itself where there is one branch.
+  """The guided prediction, null + scale * (conditional - null); with one branch, its prediction.
 
   `scale` is one number, or one per leading index of the prediction (windows at different noise levels).
   """

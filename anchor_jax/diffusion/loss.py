@@ -43,5 +43,5 @@ def snr_weight(schedule: Schedule, timesteps: Int[Array, "B"], gamma: float) -> 
   if schedule.prediction_type == "epsilon":  # |eps error|^2 = SNR |x0 error|^2
     return bounded / jnp.maximum(signal, 1e-12)
   if schedule.prediction_type == "v_prediction":  # |v error|^2 = (SNR + 1) |x0 error|^2
-    return bounded  # divided by the noise power and by SNR + 1 = 1 / noise power
+    return bounded  # over the noise power and over SNR + 1 = 1 / noise power, which cancel
   return bounded / jnp.maximum(noise, 1e-12)

@@ -26,7 +26,7 @@ from anchor_jax.diffusion.guidance import Branches, guide, make_branches
 from anchor_jax.diffusion.predict import Denoise, WindowInputs, predict_windows
 from anchor_jax.diffusion.solvers import SolverTables, advance, make_solver
 from anchor_jax.diffusion.stream import FinishedBlock, PreparedBlock, StreamFrame, StreamLayout, StreamState
-from anchor_jax.diffusion.windows import WindowPlan, WindowRule, plan_windows
+from anchor_jax.diffusion.windows import WindowPlan, WindowRule, plan_clip
 
 static = functools.partial(dataclasses.field, metadata={"static": True})
 
@@ -97,7 +97,7 @@ class Sampler:
       Clean latents.
     """
     branches = self.branches(context, null_context)
-    plan = plan_windows(self.rule, len(noise)) if plan is None else plan
+    plan = plan_clip(self.rule, len(noise)) if plan is None else plan
     step = self._make_step(denoise, plan, branches, frame_inputs)
 
     def body(carry, i):

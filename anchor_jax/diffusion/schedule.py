@@ -33,7 +33,7 @@ class Schedule:
 
 
 def make_schedule(config: ScheduleConfig) -> Schedule:
-  """The tables of a schedule's settings. Raises UserError for an unknown beta_schedule or prediction_type."""
+  """The tables of a schedule. Raises UserError if beta_schedule or prediction_type is unknown."""
   count = config.num_train_timesteps
   if config.beta_schedule == "scaled_linear":
     betas = np.linspace(config.beta_start**0.5, config.beta_end**0.5, count, dtype=np.float64) ** 2
@@ -62,7 +62,7 @@ def sampling_timesteps(config: ScheduleConfig, steps: int, spare: int = 0) -> In
     config: the schedule; its spacing "leading" is Stable Diffusion's and starts below the noisiest timestep,
       "trailing" and "linspace" start at it.
     steps: sampling steps.
-    spare: number of further points that "leading" and "linspace" lay out, of which the cleanest are left out.
+    spare: extra points that "leading" and "linspace" lay out; the cleanest points are dropped again.
 
   Raises:
     UserError: `steps` is out of range, or the spacing is unknown.
@@ -112,7 +112,7 @@ def training_target(
 def clean_estimate(
   schedule: Schedule, noisy: Float[Array, "B ..."], prediction: Float[Array, "B ..."], timesteps: Int[Array, "B"]
 ) -> Float[Array, "B ..."]:
-  """The clean latent that a prediction stands for; predicted noise says nothing of it where there is no signal."""
+  """The clean latent that a prediction implies; ill-conditioned for predicted noise where there is no signal."""
   if schedule.prediction_type == "sample":
     return prediction
   alpha, sigma = signal_and_noise(schedule, timesteps, noisy.ndim)

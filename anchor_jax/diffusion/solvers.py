@@ -1,10 +1,10 @@
 """Deterministic solvers as tables: every step is a weighted sum of three arrays, so a solver is a few numbers per step.
 
     x0     = the clean latent that the network's prediction implies
-    x_next = from_sample[i] x + from_clean[i] x0 + from_previous[i] (x0 of the step before)
+    x_next = from_sample[i] x + from_clean[i] x0 + from_previous[i] (x0 of the previous step)
 
 DDIM (Song et al. 2021, eq. 12, eta = 0) and DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) have this form. The previous
-x0 is kept per frame, beside the frame's latent.
+x0 is stored for each frame along with its latent.
 
 To add a solver, write a subclass of `SolverBase`, decorate it with `register`, and add its name to `config.SOLVERS`,
 which checks settings before JAX is loaded.
@@ -23,16 +23,16 @@ from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import Array, Float, Int, NdArray
 from anchor_jax.diffusion.schedule import Schedule, make_schedule, sampling_timesteps
 
-SOLVERS: dict[str, "SolverBase"] = {}  # by the name that `SampleConfig.solver` gives; filled by `register`
+SOLVERS: dict[str, "SolverBase"] = {}  # by the name for `SampleConfig.solver`; filled by `register`
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SolverTables:
-  """What a solver does at each of S sampling steps, noisiest first. A pytree.
+  """The coefficients of a solver at each of S sampling steps, noisiest first. A pytree.
 
   Attributes:
-    timesteps: training timesteps that the network gets, int32 [S].
+    timesteps: training timesteps passed to the network, int32 [S].
     alpha, sigma: signal and noise scale of the latent before each step, float32 [S].
     from_sample, from_clean, from_previous: weights of the sum above, float32 [S].
     prediction_type: what the network predicts: "epsilon", "v_prediction" or "sample".
@@ -61,7 +61,7 @@ class SolverBase(abc.ABC):
   def next_signal_power(
     self, schedule: Schedule, timesteps: Int[NdArray, "S"], power: Float[NdArray, "S"]
   ) -> Float[NdArray, "S"]:
-    """The signal power (alpha squared) after each step; `power` is the one before it."""
+    """The signal power (alpha squared) after each step; `power` is the power before it."""
 
   def weights(
     self,
@@ -105,34 +105,34 @@ def register(name: str) -> Callable[[type[SolverBase]], type[SolverBase]]:
 
 @register("ddim")
 class DDIM(SolverBase):
-  """DDIM without noise (Song et al. 2021, eq. 12, eta = 0), laid out as in diffusers."""
+  """DDIM without noise (Song et al. 2021, eq. 12, eta = 0), with the timesteps of diffusers."""
 
   def next_signal_power(self, schedule, timesteps, power):
-    """A fixed stride below each timestep, whichever timestep is visited next; diffusers does the same."""
+    """The power a fixed stride below each timestep, whichever timestep comes next, as in diffusers."""
     before = timesteps - len(schedule) // len(timesteps)
     return np.where(before >= 0, schedule.alphas_cumprod[np.maximum(before, 0)], schedule.final_alpha_cumprod)
 
 
 @register("dpm++2m")
 class DPMSolverPP2M(SolverBase):
-  """Second-order multistep DPM-Solver++ (Lu et al. 2022, algorithm 2), laid out as in diffusers."""
+  """Second-order multistep DPM-Solver++ (Lu et al. 2022, algorithm 2), with the timesteps of diffusers."""
 
   def timesteps(self, config, steps):
-    """Laid out with one point more than steps, of which the cleanest is left out."""
+    """The timesteps for one more step, without the cleanest."""
     return sampling_timesteps(config, steps, spare=1)
 
   def next_signal_power(self, schedule, timesteps, power):
-    """That of the next timestep."""
+    """The power at the next timestep."""
     return np.append(power[1:], schedule.final_alpha_cumprod)
 
   def weights(self, alpha, sigma, next_alpha, next_sigma):
-    """The second-order step; first-order where a log-SNR is infinite, and at the end of runs of few steps."""
+    """The second-order step; first-order where a log-SNR is infinite, and for the last of fewer than 15 steps."""
     from_sample, from_clean, from_previous = super().weights(alpha, sigma, next_alpha, next_sigma)
     steps = len(alpha)
     with np.errstate(divide="ignore"):
       log_snr, next_log_snr = np.log(alpha / sigma), np.log(next_alpha / next_sigma)
     for i in range(1, steps):
-      last_of_few = i == steps - 1 and steps < 15  # the paper's advice: end few-step runs with a first-order step
+      last_of_few = i == steps - 1 and steps < 15  # the paper's advice for few steps
       if last_of_few or not np.isfinite(next_log_snr[i]) or not np.isfinite(log_snr[i - 1]):
         continue
       slope = (next_log_snr[i] - log_snr[i]) / (2 * (log_snr[i] - log_snr[i - 1]))

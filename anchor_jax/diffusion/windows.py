@@ -1,10 +1,10 @@
-"""Overlapping windows over a clip, as tables made on the host (paper, section 3.3).
+"""Overlapping windows over a clip, as tables computed on the host (paper, section 3.3).
 
 Windows start at 0, s, 2s, ... below the length, s = window - overlap. Every window has the same number of slots, so
-that nothing recompiles; a mask says which slots hold a frame. The rule's `tail` decides what happens at the clip's end:
+that nothing recompiles; a mask marks the slots that hold a frame. The rule's `tail` decides how the clip ends:
 
     "ragged"      the last windows hold fewer frames, as in the reference
-    "moved_back"  the last window is full and ends with the clip, however much it overlaps the one before
+    "moved_back"  the last window is full and ends with the clip, so it may overlap the previous one more
     "loop"        the clip is periodic: the last windows continue with its first frames
 """
 
@@ -26,7 +26,7 @@ class WindowRule:
 
   Attributes:
     window: frames of a window.
-    overlap: frames that it shares with the next.
+    overlap: frames that it shares with the next window.
     tail: one of `TAILS`, see above.
     weights: "uniform" averages the windows that hold a frame, as the paper does; "tapered" weighs a window's prediction
       by how near the frame is to the window's middle.
@@ -51,22 +51,22 @@ class WindowRule:
 
   @property
   def stride(self) -> int:
-    """Frames from a window's start to the next one's."""
+    """Frames between the starts of consecutive windows."""
     return self.window - self.overlap
 
   @property
   def windows_ahead(self) -> int:
-    """How many of the windows after it a window overlaps."""
+    """How many of the following windows a window overlaps."""
     return math.ceil(self.window / self.stride) - 1
 
   def count(self, length: int) -> int:
-    """Windows of a clip of `length` frames."""
+    """The number of windows of a clip of `length` frames."""
     if self.tail == "moved_back":
       return 1 + max(0, math.ceil((length - self.window) / self.stride))
     return math.ceil(length / self.stride)
 
   def starts(self, windows: Int[NdArray, "K"], length: int | None) -> Int[NdArray, "K"]:
-    """First frames of the windows with these numbers; `length` is None while the clip's end is not known."""
+    """First frames of the windows with these numbers; `length` is None while the end of the clip is unknown."""
     starts = windows * self.stride
     if self.tail == "moved_back" and length is not None:
       starts = np.minimum(starts, max(0, length - self.window))
@@ -81,10 +81,10 @@ class WindowRule:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WindowPlan:
-  """Which frames each window holds, and with which weight. A pytree, so that jitted functions can take it.
+  """The frames of each window, and their weights. A pytree, for jitted functions.
 
   Attributes:
-    frames: frame number of each slot, int32 [K, T]; slots without a frame repeat the clip's last one.
+    frames: frame number of each slot, int32 [K, T]; slots without a frame repeat the clip's last frame.
     mask: which slots hold a frame, bool [K, T]; every window has at least one.
     weights: weight of a slot's prediction in its frame's mean, float32 [K, T]; they sum to 1 over a frame's slots.
     count: number of windows; rows beyond it are padding, of weight 0.
@@ -98,8 +98,8 @@ class WindowPlan:
   length: int | Int[NdArray, "*levels"] | Int[Array, "*levels"]
 
 
-def plan_windows(rule: WindowRule, length: int) -> WindowPlan:
-  """The windows of a clip of `length` frames. Raises UserError for a clip without frames."""
+def plan_clip(rule: WindowRule, length: int) -> WindowPlan:
+  """The windows of a clip of `length` frames. Raises UserError if there are none."""
   if length < 1:
     raise UserError("a clip needs at least one frame")
   count = rule.count(length)
@@ -107,7 +107,7 @@ def plan_windows(rule: WindowRule, length: int) -> WindowPlan:
   if rule.tail == "loop" and length > rule.window:
     mask, frames = np.ones(frames.shape, bool), frames % length
   else:
-    if rule.tail == "loop":  # one window holds the whole period
+    if rule.tail == "loop":  # one window holds the full period
       frames, count = frames[:1], 1
     mask = frames < length
     frames = np.minimum(frames, length - 1)
@@ -124,13 +124,13 @@ def plan_group(rule: WindowRule, first: int, size: int, length: int | None) -> W
     rule: how windows are laid over the clip; not a loop, whose first window needs its last frame.
     first: number of the group's first window.
     size: windows of the group; those beyond the clip's last have one slot with a frame, of weight 0.
-    length: frames of the clip; None where it is longer than all that these windows hold.
+    length: frames of the clip; None: it continues beyond these windows.
 
   Returns:
-    A plan whose frame numbers are the clip's; those of slots without a frame may lie beyond its end.
+    A plan with the clip's frame numbers; those of slots without a frame may lie beyond its end.
   """
   count = math.inf if length is None else rule.count(length)
-  # All windows that may share a frame with these: `windows_ahead` on both sides, and one more for a moved last one.
+  # All windows that may share a frame with the group: `windows_ahead` on both sides, and one for a moved last window.
   near = np.arange(max(0, first - rule.windows_ahead - 1), first + size + rule.windows_ahead + 1)
   near = near[near < count]
   held = rule.starts(near, length)[:, None] + np.arange(rule.window)
@@ -148,7 +148,7 @@ def plan_group(rule: WindowRule, first: int, size: int, length: int | None) -> W
 
 
 def capacity(count: int) -> int:
-  """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, ... no less than `count`, so that many lengths share a program."""
+  """The smallest of 1, 2, 3, 4, 6, 8, 12, 16, ... that is at least `count`: many lengths share a compiled program."""
   power = 1 << max(0, count.bit_length() - 1)
   return next(size for size in (power, power * 3 // 2, power * 2) if size >= count)
 

@@ -22,7 +22,7 @@ from anchor_jax.core.shapes import Array, Bool, Float, Key, NdArray, PyTree, UIn
 from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.stream import FinishedBlock, PreparedBlock, StreamFrame
-from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_windows
+from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_clip
 from anchor_jax.inference.paste import paste_faces
 from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
 from anchor_jax.inference.reference import Reference, square
@@ -312,7 +312,7 @@ class _Painter:
         blocks.append(prepare_block(self._over_devices(chunk)))
       of_clip = [(block.noise, block.frame_inputs) for block in blocks]
       noise, frame_inputs = self.sampler.replicate(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *of_clip))
-      plan = self.sampler.replicate(pad_windows(plan_windows(rule, count), rows))
+      plan = self.sampler.replicate(pad_windows(plan_clip(rule, count), rows))
       sampler = self.sampler.replicate(self.sampler)
       latents = _sample_clip(sampler, self.denoise, plan, noise, frame_inputs, *contexts)
     for block, i in zip(blocks, range(0, count, _CHUNK)):

@@ -170,7 +170,7 @@ def _export(function: Callable, flat: PyTree, inputs: tuple, platforms: Sequence
   limit = jax.config.jax_traceback_in_locations_limit
   jax.config.update("jax_traceback_in_locations_limit", 0)  # else programs would contain local paths
   try:
-    with sharding.choosing_when_run():
+    with sharding.export_mode():
       return export.export(jax.jit(program), platforms=tuple(platforms))(flat, *batched)
   finally:
     jax.config.update("jax_traceback_in_locations_limit", limit)

@@ -103,7 +103,7 @@ def test_a_killed_host_ends_the_others_within_a_minute(tmp_path, failing):
 def test_processes_with_different_device_counts_are_refused_in_one_line(tmp_path):
   errors = [error for _, error in ended(start(tmp_path, 0, "devices", (1, 2)), 100)]
   for error in errors:
-    assert "process 1 has 2 devices and process 0 has 1: give every process as many" in error
+    assert "process 1 has 2 devices and process 0 has 1: give every process the same number" in error
     assert "Traceback" not in error
 
 

@@ -11,7 +11,7 @@ from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.schedule import make_schedule, training_target
 from anchor_jax.diffusion.solvers import make_solver
 from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame
-from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_windows
+from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan_clip
 
 CONFIG = ScheduleConfig(prediction_type="sample", timestep_spacing="trailing", set_alpha_to_one=True)
 
@@ -57,7 +57,7 @@ def test_equals_the_algorithm_written_with_loops(length, together):
   context, null = jax.random.normal(keys[1], (2, 5, 6))
   solver, rule = make_solver("ddim", CONFIG, 4), WindowRule(4, 1)
   made = Sampler(solver, rule, together, guidance=2.5).clip(toy, noise, {"pose": pose}, context, null)
-  plan = plan_windows(rule, length)
+  plan = plan_clip(rule, length)
   np.testing.assert_allclose(made, by_hand(solver, plan, noise, context, null, pose, 2.5), atol=2e-5)
 
 
@@ -88,7 +88,7 @@ def test_clips_of_many_lengths_share_one_program():
   rule, context = WindowRule(4, 1), jnp.ones((5, 6))
   sampler = Sampler(make_solver("ddim", CONFIG, 3), rule, windows_per_batch=2)
   for length in (13, 15, 17, 18):
-    plan = plan_windows(rule, length)
+    plan = plan_clip(rule, length)
     rows = capacity(plan.count)
     noise = jax.random.normal(jax.random.key(0), (rows * rule.stride + rule.overlap, 2, 2, 3))
     made = run(pad_windows(plan, rows), noise)

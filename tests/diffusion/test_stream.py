@@ -13,7 +13,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.diffusion.solvers import SOLVERS, make_solver
 from anchor_jax.diffusion.stream import PreparedBlock, StreamFrame, StreamLayout
-from anchor_jax.diffusion.windows import WindowRule, pad_windows, plan_windows
+from anchor_jax.diffusion.windows import WindowRule, pad_windows, plan_clip
 
 CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="trailing", set_alpha_to_one=True)
 LONGEST = 200
@@ -73,7 +73,7 @@ def streamed(rule, *settings, length, start=0):
 
 
 def whole_clip(rule, *settings, length):
-  plan = pad_windows(plan_windows(rule, length), -(-LONGEST // rule.stride))
+  plan = pad_windows(plan_clip(rule, length), -(-LONGEST // rule.stride))
   return np.asarray(whole_clip_sampler(rule, *settings)(plan))[:length]
 
 
@@ -121,7 +121,7 @@ def test_goes_on_from_the_middle_bit_for_bit(rule):
 
 def frames_wrong(layout, length):
   """How many frames of a clip, from its first on, streams from block 0, 1, ... get wrong: the tables alone say."""
-  plan, blocks = plan_windows(layout.rule, length), np.arange(length // layout.block + 2)
+  plan, blocks = plan_clip(layout.rule, length), np.arange(length // layout.block + 2)
   holds = np.zeros((plan.count, length), bool)
   np.put_along_axis(holds, plan.frames, True, axis=1)  # slots without a frame repeat the last one, which is held then
   runs = np.arange(plan.count) // layout.group_size >= blocks[:, None]

@@ -2,28 +2,28 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, capacity, pad_windows, plan_group, plan_windows
+from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, capacity, pad_windows, plan_clip, plan_group
 
 
 def test_the_tail_is_cut_short_as_in_the_reference():
-  plan = plan_windows(WindowRule(16, 4), 25)
+  plan = plan_clip(WindowRule(16, 4), 25)
   assert plan.mask.sum(axis=1).tolist() == [16, 13, 1]
   assert plan.frames[:, 0].tolist() == [0, 12, 24]
 
 
 def test_or_the_last_window_is_moved_back():
-  plan = plan_windows(WindowRule(16, 4, "moved_back"), 25)
+  plan = plan_clip(WindowRule(16, 4, "moved_back"), 25)
   assert plan.mask.all() and plan.frames[:, 0].tolist() == [0, 9]
-  assert plan_windows(WindowRule(16, 4, "moved_back"), 5).mask.sum() == 5
+  assert plan_clip(WindowRule(16, 4, "moved_back"), 5).mask.sum() == 5
 
 
 def test_or_the_clip_is_a_circle():
-  plan = plan_windows(WindowRule(6, 2, "loop"), 10)
+  plan = plan_clip(WindowRule(6, 2, "loop"), 10)
   assert plan.mask.all() and plan.frames[-1].tolist() == [8, 9, 0, 1, 2, 3]
 
 
 def test_tapered_windows_weigh_most_in_their_middle():
-  plan = plan_windows(WindowRule(4, 2, "ragged", "tapered"), 12)
+  plan = plan_clip(WindowRule(4, 2, "ragged", "tapered"), 12)
   np.testing.assert_allclose(plan.weights[1], [1 / 3, 2 / 3, 2 / 3, 1 / 3])
 
 
@@ -32,7 +32,7 @@ def test_tapered_windows_weigh_most_in_their_middle():
 @pytest.mark.parametrize("window,overlap", [(16, 4), (4, 1), (5, 3), (1, 0), (7, 0)])
 def test_every_frame_is_covered_and_its_shares_sum_to_one(window, overlap, tail, weights):
   for length in (1, 2, window, window + 1, 50):
-    plan = plan_windows(WindowRule(window, overlap, tail, weights), length)
+    plan = plan_clip(WindowRule(window, overlap, tail, weights), length)
     total = np.zeros(length)
     np.add.at(total, plan.frames, plan.weights)
     np.testing.assert_allclose(total, 1, atol=1e-6)
@@ -45,7 +45,7 @@ def test_every_frame_is_covered_and_its_shares_sum_to_one(window, overlap, tail,
 def test_groups_are_the_clip_s_windows(window, overlap, together, tail, weights):
   rule = WindowRule(window, overlap, tail, weights)
   for length in (1, 3, 6, 17, 30):
-    whole = plan_windows(rule, length)
+    whole = plan_clip(rule, length)
     for first in range(0, whole.count, together):
       group = plan_group(rule, first, together, length)
       for row in range(together):
@@ -59,7 +59,7 @@ def test_groups_are_the_clip_s_windows(window, overlap, together, tail, weights)
 
 
 def test_idle_windows_weigh_nothing():
-  plan = pad_windows(plan_windows(WindowRule(16, 4), 25), 4)
+  plan = pad_windows(plan_clip(WindowRule(16, 4), 25), 4)
   assert plan.count == 3 and not plan.weights[3].any() and plan.mask[3].all()
 
 
@@ -71,4 +71,4 @@ def test_capacities_are_few_and_enough():
 @pytest.mark.parametrize("length,rule", [(5, (4, 4)), (5, (0, 0)), (5, (4, -1)), (5, (4, 1, "raged")), (0, (4, 1))])
 def test_refuses_plans_that_cannot_be(length, rule):
   with pytest.raises(UserError):
-    plan_windows(WindowRule(*rule), length)
+    plan_clip(WindowRule(*rule), length)

@@ -125,7 +125,7 @@ def test_an_exported_program_chooses_by_the_platform_that_runs_it(masked, monkey
     monkeypatch.setitem(module._KERNELS, name, lambda *x, name=name, kernel=kernel: taken.append(name) or kernel(*x))
   for logits in ("_CPU_PLAIN_LOGITS", "_PLAIN_LOGITS"):
     monkeypatch.setattr(module, logits, 100)
-  with sharding.choosing_when_run():
+  with sharding.export_mode():
     exported = {
       platforms: jax.export.export(jax.jit(lambda *x: attention(*x, counts)), platforms=platforms)(q, k, v)
       for platforms in (("cpu", "cuda", "tpu"), ("cpu",), ("tpu",))
