@@ -1,1 +1,1 @@
-"""What a compiled program costs on a TPU: collectives in its HLO, estimated time, peak rates of chips."""
+"""The cost of a compiled program on a TPU: collectives in its HLO, estimated time, peak rates of chips."""

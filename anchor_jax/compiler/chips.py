@@ -1,9 +1,9 @@
-"""Peak rate and memory of accelerators, by the name that JAX gives them: for utilisation, and whether a run fits.
+"""Peak rates and memory of accelerators by their JAX device kind, to compute utilization and whether a run fits.
 
 Rates are dense bfloat16, memory is HBM, both from the manufacturers (Google Cloud's TPU pages, NVIDIA's data sheets
-for the SXM cards). A TPU's clock is its peak by what its matrix units do in a cycle. The compiler's cycles
-agree for v5e and v6e, where convolutions of 512 channels come out at 98 and 93 % of the peak; the others' are not
-confirmed.
+for the SXM cards). A TPU's clock is its peak rate over the operations of its matrix units per cycle. The compiler's
+cycles agree for v5e and v6e, where they put convolutions of 512 channels at 98 and 93 % of the peak; the other clocks
+are unconfirmed.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ class Chip:
   Attributes:
     flops: peak bfloat16 operations per second.
     memory: HBM in bytes.
-    clock: cycles per second; 0 where it is not known, as the rest.
+    clock: cycles per second; 0 if unknown, as for the remaining fields.
     bandwidth: of HBM, bytes per second.
-    link: bytes per second that a chip sends along one axis of the torus, both ways together.
+    link: bytes per second that a chip sends along one axis of the torus, both directions together.
   """
 
   flops: float
@@ -52,7 +52,7 @@ _CHIPS = {
 
 
 def chip_of(device: Any) -> Chip | None:
-  """The chip of a JAX device; None if it is not in the table (such as a CPU)."""
+  """The chip of a JAX device; None if it is not in the table (a CPU, for example)."""
   kind = device.device_kind
   return next((chip for name, chip in _CHIPS.items() if name in kind), None)
 
@@ -60,6 +60,5 @@ def chip_of(device: Any) -> Chip | None:
 def step_flops(compiled: Any, config: RunConfig) -> float:
   """Floating-point operations of a compiled step on one device; 0 if its compiler does not count them."""
   cost = compiled.cost_analysis() or {}
-  return (
-    max(0.0, float(cost.get("flops", 0))) * config.optimizer.accumulate
-  )  # the compiler counts the body of a loop once
+  # The compiler counts the body of a loop once.
+  return max(0.0, float(cost.get("flops", 0))) * config.optimizer.accumulate

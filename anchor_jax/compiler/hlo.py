@@ -1,4 +1,4 @@
-"""Parses the collectives in the HLO text of a compiled program: their kinds, and how many bytes devices exchange."""
+"""Parses the collectives in the HLO text of a compiled program: their kinds, and the bytes that devices exchange."""
 
 import dataclasses
 import re
@@ -26,7 +26,7 @@ class Collective:
 
 
 def collective_bytes(text: str) -> dict[str, int]:
-  """Bytes that one device sends for each kind of collective in a program; the body of a loop is counted once."""
+  """The bytes that one device sends for each kind of collective in a program; loop bodies count once."""
   totals: Counter[str] = Counter()
   for found in collectives(text):
     totals[found.kind] += found.sent
@@ -36,12 +36,12 @@ def collective_bytes(text: str) -> dict[str, int]:
 def collectives(text: str) -> list[Collective]:
   """All collectives in a program.
 
-  XLA may split a collective into several operations to overlap it with computation; these share a channel, and count
-  as one.
+  XLA may split a collective into several operations to overlap it with computation; these share a channel and count as
+  one.
   """
   kinds = "|".join(_COLLECTIVES)
   found, channels = [], set()
-  text = re.sub(r"/\*.*?\*/", "", text)  # the elements of long tuples are numbered in comments
+  text = re.sub(r"/\*.*?\*/", "", text)  # comments number the elements of long tuples
   for result, kind, start, rest in re.findall(rf"= (\(?[^=]*?) ({kinds})(-start)?\((.*)", text):
     channel = re.search(r"channel_id=(\d+)", rest)
     if channel:
@@ -49,7 +49,7 @@ def collectives(text: str) -> list[Collective]:
         continue
       channels.add(channel[1])
     parts = [(name, _count(axes)) for name, axes in re.findall(r"(\w+)\[([\d,]*)\]", result)]
-    if start:  # its result also has u32 context tokens and, except for all-reduce, the operands before the results
+    if start:  # the result also has u32 context tokens and, except for all-reduce, the operands before the results
       parts = [part for part in parts if part[1] > 1 or part[0] != "u32"]
       parts = parts if kind == "all-reduce" else parts[len(parts) // 2 :]
     size = sum(_BYTES.get(name, 4) * count for name, count in parts)
@@ -58,10 +58,10 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _sent(kind: str, devices: int) -> float:
-  """Bytes that a device sends, as a multiple of the size of the result."""
-  others = 1 - 1 / devices
-  factors = {"all-reduce": 2 * others, "reduce-scatter": devices - 1, "collective-permute": 1}
-  return factors.get(kind, others)
+  """The bytes that a device sends, as a multiple of the size of the result."""
+  remote = 1 - 1 / devices  # share that is on other devices
+  factors = {"all-reduce": 2 * remote, "reduce-scatter": devices - 1, "collective-permute": 1}
+  return factors.get(kind, remote)
 
 
 def _count(axes: str) -> int:
@@ -69,7 +69,7 @@ def _count(axes: str) -> int:
 
 
 def _group(attributes: str) -> int:
-  """The number of devices that take part, from the attributes of a collective."""
+  """The number of devices in a group, from the attributes of a collective."""
   named = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", attributes)
   if named:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))

@@ -1,4 +1,4 @@
-"""What each device holds of a run's parameters, where the mesh's sizes do not divide them."""
+"""How much of a run's parameters each device holds, and whether another mesh would divide them better."""
 
 import dataclasses
 import math
@@ -10,18 +10,18 @@ import numpy as np
 from anchor_jax.core import sharding
 from anchor_jax.core.shapes import PyTree
 
-_UNEVEN = 1.5  # times an even share, from which on a mesh is said to divide badly
+_UNEVEN = 1.5  # times an even share; from here on the mesh is reported
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-  """What one device holds of a tree of parameters.
+  """The bytes that one device holds of a tree of parameters.
 
   Attributes:
     held: bytes on each device.
-    times: `held` over an even share, one of fsdp x tensor.
-    better: (data, fsdp) of the same devices with which each holds least, or the present ones.
-    better_held: bytes on each device with these.
+    times: `held` over an even share, 1 / (fsdp * tensor) of the total.
+    better: the (data, fsdp) for the same number of devices that minimizes the bytes; may be the present sizes.
+    better_held: bytes on each device with these sizes.
   """
 
   held: float
@@ -30,7 +30,7 @@ class Shares:
   better_held: float
 
   def warning(self) -> str:
-    """One line where sizes that the mesh does not divide leave whole copies on each device; else ""."""
+    """One line if the mesh does not divide many sizes, so that devices hold full copies; otherwise ""."""
     if self.times < _UNEVEN:
       return ""
     data, fsdp = self.better
@@ -44,9 +44,9 @@ class Shares:
 
 
 def shares(tree: PyTree, mesh: Any) -> Shares:
-  """What each device of a mesh holds of a tree of parameters (arrays or their shapes), and what it might.
+  """How much each device of a mesh holds of a tree of parameters (arrays or shapes), now and with better sizes.
 
-  A parameter is sharded over fsdp along one axis, which must be a multiple of it: uneven shards are not stored.
+  A parameter is sharded over fsdp along one axis whose size is a multiple of fsdp: there are no uneven shards.
   """
   names = lambda path: tuple(str(getattr(key, "key", key)) for key in path)
   leaves = [
@@ -73,6 +73,6 @@ def shares(tree: PyTree, mesh: Any) -> Shares:
 
 
 class _Sizes(NamedTuple):
-  """The sizes of a mesh's axes, as a mesh has them."""
+  """Stands in for a mesh where only the sizes of its axes are needed."""
 
   shape: dict[str, int]

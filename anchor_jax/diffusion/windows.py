@@ -73,7 +73,7 @@ class WindowRule:
     return starts
 
   def taper(self) -> Float[NdArray, "T"]:
-    """Weight of each slot, before normalisation over the windows that hold a frame."""
+    """Weight of each slot, before normalization over the windows that hold a frame."""
     slots = np.arange(self.window)
     return np.ones(self.window) if self.weights == "uniform" else np.minimum(slots + 1.0, self.window - slots)
 

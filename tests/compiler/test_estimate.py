@@ -1,4 +1,4 @@
-"""The estimate of a TPU program's time, on a small text: loops, kernels, collectives, kinds and modules."""
+"""The estimated time of a small TPU program: loops, kernels, collectives, kinds and modules."""
 
 import pytest
 
@@ -62,15 +62,15 @@ bf16[2,40,50]{{2,1,0}}, bf16[2,40,50]{{2,1,0}}}}, frontend_attributes={{kernel_m
 """
 
 
-def test_every_kind_is_counted_as_often_as_it_runs():
+def test_every_kind_counts_as_often_as_it_runs():
   found = estimate(TEXT, CHIP, unknown_trips=10)
   assert found.kinds == pytest.approx(
     {
       "convolution": 1e-3,
-      "normalisation": 1e-3,
+      "normalization": 1e-3,
       "copies": 1e-3,
-      "matrix product": 13e-3,  # three rounds of one loop, ten of that which does not say
-      # Through memory, which takes longest: 24,000 elements of two bytes and 4 more; also 4,000 of four bytes.
+      "matrix product": 13e-3,  # three rounds of one loop, ten of the loop with unknown trip count
+      # Memory takes longest: 24,000 elements of two bytes and 4 more; the second kernel also has 4,000 of four bytes.
       "attention": 48.004e-6 + 64.004e-6,
       "collectives": 4e-3,
     }
@@ -78,26 +78,26 @@ def test_every_kind_is_counted_as_often_as_it_runs():
   assert found.unknown_loops == 1 and found.unestimated == 0
   assert found.groups["attention", "Net/attn1/splash_mha_dq"] == pytest.approx(64.004e-6)  # named on its third line
   assert found.hidden == pytest.approx(13 * 4e-3)
-  assert found.seconds == pytest.approx(found.hidden + 4e-3)  # the links are what takes longest here
+  assert found.seconds == pytest.approx(found.hidden + 4e-3)  # here the links take longest
   assert found.groups["convolution", "Net/down_*/conv1"] == pytest.approx(1e-3)
   assert found.groups["matrix product", "Net/to_q"] == pytest.approx(13e-3)
   assert "convolution: Net/down_*/conv1" in found.table() and "without a known trip count: 1" in found.table()
 
 
-def test_a_kernel_is_bound_by_products_padded_to_the_lanes_or_by_its_logits():
+def test_a_kernel_is_bound_by_its_padded_products_or_by_its_logits():
   fast = Chip(flops=1e9, memory=1, clock=1e9, bandwidth=1e15, link=1e6)
   assert estimate(TEXT, fast).kinds["attention"] == pytest.approx((2 + 3) * 2 * 10_000 * 128 / 1e9)
   vector = Chip(flops=1e15, memory=1, clock=1e3, bandwidth=1e15, link=1e6)
   assert estimate(TEXT, vector).kinds["attention"] == pytest.approx(2 * 10 * 10_000 / (4096 * 1e3))
 
 
-def test_trip_counts_are_read_or_unknown():
+def test_trip_counts_are_parsed_or_unknown():
   computations, entry = parse(TEXT)
   loops = {i.name: i for i in computations[entry] if i.op == "while"}
   assert trip_count(computations, loops["w"]) == 3 and trip_count(computations, loops["v"]) is None
 
 
-def test_modules_are_named_without_what_jax_adds():
+def test_module_names_omit_what_jax_adds():
   name = "jit(step)/transpose(jvp(Net))/while/body/closed_call/checkpoint/Net/up_blocks_2/resnets_1/conv1/mul"
   assert module(name) == "Net/up_blocks_*/resnets_*/conv1"
   again = "jit(step)/transpose(jvp(Net))/Net/up_2.up/up_2.layer/jvp(Net)/Net/up_2.up/up_2.layer/checkpoint/norm/mul"
