@@ -1,11 +1,11 @@
-"""Times training step, forward pass, sampling window and decoding beside torch with diffusers: `make bench`.
+"""Compares the training step, forward pass, sampling window and decoding with torch and diffusers: `make bench`.
 
     python benchmarks/against_torch.py --output=runs/bench
 
-The body of the studio weights, 8 frames of 128 pixels, float32, and the same with every width doubled (`_x2`, random
-weights), on the CPU; both sides read the same weights and inputs. Outputs are compared first; then both run in turn, so
-that what disturbs the machine disturbs both. Batches are sharded over the cores as `train` does it; a window, one
-example, runs on one device as in `generate`, which decodes on the other core meanwhile. Writes OUTPUT/bench.json:
+Uses the body of the studio weights, 8 frames of 128 pixels, float32, and the same with all widths doubled (`_x2`,
+random weights), on the CPU; both sides read the same weights and inputs. Outputs are compared first; then both sides
+run alternately, so that disturbances affect both. Batches are sharded over the cores as in `train`; a window, which is
+one example, runs on one device as in `generate`, which decodes on the other core meanwhile. Writes OUTPUT/bench.json:
 {"rows": [...], ...}; `rows.py` has the fields.
 """
 
@@ -44,12 +44,12 @@ from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_
 FRAMES, SIZE = 8, 128
 TRAINED = ("controlnet", "unet")
 NAMES = ("train_step", "forward", "window", "decode")
-_SECONDS = 480  # after which rounds are few; torch compiles in the first half
-_PRODUCT = 2048  # side of the matrices whose product tells what the machine can do
+_SECONDS = 480  # after this, few rounds; torch compiles only in the first half
+_PRODUCT = 2048  # side of the matrices of the reference product
 
 
 def body(times: int) -> tuple[Networks, PyTree]:
-  """The shipped body, or one `times` as wide with random weights, none of them zero."""
+  """The shipped body, or one `times` as wide with random nonzero weights."""
   networks, weights = initial_weights(RunConfig(init="studio", data=DataConfig(pose_channels="full")))
   if times == 1:
     return networks, weights
@@ -77,7 +77,7 @@ def body(times: int) -> tuple[Networks, PyTree]:
 
 
 def inputs(networks: Networks) -> dict[str, dict[str, np.ndarray]]:
-  """The arrays of each kind of work, channel-last; those of a window have a leading axis of one clip."""
+  """The arrays of each workload, channel-last; those of a window have a leading axis of one clip."""
   rng = np.random.default_rng(1)
   draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
   model = networks.model
@@ -103,45 +103,47 @@ def inputs(networks: Networks) -> dict[str, dict[str, np.ndarray]]:
 
 
 def compiled(function: Any, *arguments: Any, **options: Any) -> tuple[Any, float]:
-  """The compiled function and its cost in GFLOP on all devices as XLA counts it, bodies of loops once."""
-  made = (function if hasattr(function, "lower") else jax.jit(function, **options)).lower(*arguments).compile()
-  cost = made.cost_analysis()
-  devices = len(jax.tree.leaves(made.input_shardings)[0].device_set)
-  return made, devices * (cost or {}).get("flops", float("nan")) / 1e9
+  """The compiled function, and its GFLOP on all devices as XLA counts them (loop bodies once)."""
+  program = (function if hasattr(function, "lower") else jax.jit(function, **options)).lower(*arguments).compile()
+  cost = program.cost_analysis()
+  devices = len(jax.tree.leaves(program.input_shardings)[0].device_set)
+  return program, devices * (cost or {}).get("flops", float("nan")) / 1e9
 
 
 def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
-  """The rows' work with every width `times` as large; writes weights and inputs into `folder` first."""
+  """The workloads with all widths `times` as large; writes weights and inputs into `folder` first."""
   networks, weights = body(times)
   model, arrays = networks.model, inputs(networks)
   configs = {"unet": model.unet, "controlnet": model.controlnet, "vae": model.vae}
   for name, config in configs.items():
     save_model(folder / name, config, weights[name])
-  for name, given in arrays.items():
-    np.savez(folder / f"{name}.npz", allow_pickle=False, **given)
+  for name, named in arrays.items():
+    np.savez(folder / f"{name}.npz", allow_pickle=False, **named)
   mesh = sharding.make_mesh(MeshConfig().sizes)
   on_one = jax.device_put({name: weights[name] for name in configs})
   weights = jax.device_put(on_one, sharding.replicated(mesh))
   suffix = "" if times == 1 else f"_x{times}"
 
-  def predict(weights: PyTree, given: dict[str, Any]) -> Any:
-    """The prediction for frames, from poses that are embedded here as training does."""
+  def predict(weights: PyTree, batch: dict[str, Any]) -> Any:
+    """The prediction for frames; embeds the poses too, as training does."""
     params = {"params": {name: weights[name] for name in TRAINED}}
-    inputs: Any = FrameInputs(networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose"))
-    return networks.denoise(weights, given["latents"][:, None], given["timesteps"], given["context"], inputs)[:, 0]
+    inputs: Any = FrameInputs(networks.denoiser.apply(params, batch["pose"][:, None], method="embed_pose"))
+    return networks.denoise(weights, batch["latents"][:, None], batch["timesteps"], batch["context"], inputs)[:, 0]
 
   def simple(kind: str, function: Any, output: str) -> Work:
     one = kind == "window"
-    given = jax.device_put(arrays[kind], None if one else sharding.batch_sharding(mesh))
-    own = on_one if one else weights
+    arguments = (
+      on_one if one else weights,
+      jax.device_put(arrays[kind], None if one else sharding.batch_sharding(mesh)),
+    )
     with sharding.use_mesh(None if one else mesh):
-      made, gflop = compiled(function, own, given)
+      program, gflop = compiled(function, *arguments)
     return Work(
       name=kind + suffix,
       kind=kind,
       folder=folder,
-      outputs=lambda: {output: made(own, given)},
-      run=lambda: jax.block_until_ready(made(own, given)),
+      outputs=lambda: {output: program(*arguments)},
+      run=lambda: jax.block_until_ready(program(*arguments)),
       gflop=gflop,
     )
 
@@ -154,13 +156,13 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
     yield simple("forward", predict, "prediction")
   if "window" + suffix in only:
 
-    def window(weights: PyTree, given: dict[str, Any]) -> Any:
-      inputs = FrameInputs(given["pose"])
-      return networks.denoise(weights, given["latents"], given["timesteps"], given["context"], inputs)[0]
+    def window(weights: PyTree, clip: dict[str, Any]) -> Any:
+      inputs = FrameInputs(clip["pose"])
+      return networks.denoise(weights, clip["latents"], clip["timesteps"], clip["context"], inputs)[0]
 
     yield simple("window", window, "prediction")
   if "decode" + suffix in only:
-    yield simple("decode", lambda weights, given: networks.decode_unscaled(weights, given["latents"]), "pictures")
+    yield simple("decode", lambda weights, batch: networks.decode_unscaled(weights, batch["latents"]), "pictures")
 
 
 def _train_step(name: str, folder: Path, weights: PyTree, batch: dict[str, Any], predict: Any) -> Work:
@@ -174,24 +176,24 @@ def _train_step(name: str, folder: Path, weights: PyTree, batch: dict[str, Any],
   optimizer = make_optimizer(config, 1000)
   state = make_state(jax.tree.map(jnp.copy, {key: weights[key] for key in TRAINED}), optimizer, RunConfig())
   key = jax.random.key(0)
-  made, gflop = compiled(jit_step(make_step(loss, optimizer, 0.0), state), state, {}, batch, key)
+  program, gflop = compiled(jit_step(make_step(loss, optimizer, 0.0), state), state, {}, batch, key)
   held = [state]
 
   def step() -> dict[str, Any]:
-    held[0], metrics = made(held[0], {}, batch, key)
+    held[0], metrics = program(held[0], {}, batch, key)
     return jax.block_until_ready(metrics)
 
   def outputs() -> dict[str, Any]:
-    """The loss, and the clipped gradients from the first moment that Adam keeps: (1 - b1) times them."""
+    """The loss, and the clipped gradients, which Adam's first moment holds times (1 - b1)."""
     metrics = step()
     leaves = jax.tree.leaves(held[0].optimizer, is_leaf=_is_adam)
     moments = next(leaf.mu for leaf in leaves if _is_adam(leaf))
-    moved = {
+    gradients = {
       f"{network}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel() / (1 - config.b1)
       for network in TRAINED
       for path, leaf in flatten_dict(moments[network]).items()
     }
-    return {"loss": metrics["loss"], "gradients": np.concatenate([moved[key] for key in sorted(moved)])}
+    return {"loss": metrics["loss"], "gradients": np.concatenate([gradients[key] for key in sorted(gradients)])}
 
   return Work(name, "train_step", folder, outputs, lambda: jax.block_until_ready((step(), held[0])) and None, gflop)
 
@@ -201,7 +203,7 @@ def _is_adam(leaf: Any) -> bool:
 
 
 def product_gflops(peer: Peer) -> dict[str, float]:
-  """What both sides reach on a matrix product, in GFLOP/s; the best of 8."""
+  """The rate of both sides at a matrix product, in GFLOP/s; the best of 8 runs."""
   a = jax.random.normal(jax.random.key(0), (_PRODUCT, _PRODUCT))
   multiply = jax.jit(jnp.matmul)
   jax.block_until_ready(multiply(a, a))
@@ -221,7 +223,7 @@ def main() -> None:
   names = [name + suffix for suffix in ("", "_x2") for name in NAMES]
   parser.add_argument("--output", type=Path, default=Path("runs/bench"), metavar="DIR", help="where bench.json goes")
   parser.add_argument("--rows", default=",".join(names), metavar="NAME,NAME", help="rows to measure (default: all)")
-  parser.add_argument("--rounds", type=int, default=9, help="runs of each side that the medians are of")
+  parser.add_argument("--rounds", type=int, default=9, help="runs of each side, of which the medians are taken")
   parser.add_argument("--peer-python", default=sys.executable, help="a Python with torch and diffusers")
   parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="also torch.compile")
   record_flag(parser)
@@ -244,8 +246,8 @@ def main() -> None:
         continue
       folder.mkdir()
       for work in works(times, folder, only):
-        late = "left out, because the whole run may take 10 minutes" if time.monotonic() > compile_until else None
-        rows.append(measure(work, peer, args.rounds, late if args.compiled else "not asked for", deadline))
+        late = "skipped to keep the run below 10 minutes" if time.monotonic() > compile_until else None
+        rows.append(measure(work, peer, args.rounds, late if args.compiled else "not requested", deadline))
         print(table(rows[-1:]).splitlines()[2], flush=True)
     product = product_gflops(peer)
   report = {
@@ -260,7 +262,7 @@ def main() -> None:
   products = {f"bench/matrix-product/{side}": (value, "GFLOP/s") for side, value in product.items()}
   append_results({what: figure for row in rows for what, figure in figures(row).items()} | products, args.record)
   print(f"\n{table(rows)}")
-  print(f"matrix product: {product['ours']:.0f} GFLOP/s here, {product['torch']:.0f} in torch")
+  print(f"matrix product: {product['ours']:.0f} GFLOP/s in JAX, {product['torch']:.0f} in torch")
   print(f"{file}, after {report['seconds']:.0f} s")
 
 

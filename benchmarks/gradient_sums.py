@@ -1,13 +1,12 @@
-"""What is lost where gradients are summed over devices in bfloat16, beside what computing in bfloat16 loses anyway.
+"""Compares the error of summing gradients over devices in bfloat16 with the error of computing in bfloat16.
 
 Example:
   python benchmarks/gradient_sums.py --devices=8,64,256
 
 Each device has one example of the head's loss with the shipped weights. A ring adds the devices' gradients one after
-another and rounds after each, which is the worst order; a square torus, as in a pod of TPUs, adds its rows so, and then
-their sums. Figures are errors relative to the norm of all kernels'
-gradients: "computing" is float32 against bfloat16 on one device, "summing" ring or torus against the same gradients
-summed in float32.
+another and rounds after each addition, which is the worst order; a square torus, as in a pod of TPUs, does so for each
+of its rows and then for their sums. Figures are errors relative to the norm of all kernels' gradients: "computing" is
+bfloat16 against float32 on one device, "summing" is ring or torus against the same gradients summed in float32.
 """
 
 import argparse
@@ -30,8 +29,8 @@ def _norm(leaves: list[Any]) -> float:
   return float(np.sqrt(sum(float(jnp.sum(jnp.square(leaf.astype(jnp.float32)))) for leaf in leaves)))
 
 
-def _apart(found: list[Any], true: list[Any]) -> float:
-  return _norm([x.astype(jnp.float32) - y for x, y in zip(found, true, strict=True)]) / _norm(true)
+def _relative_error(found: list[Any], exact: list[Any]) -> float:
+  return _norm([x.astype(jnp.float32) - y for x, y in zip(found, exact, strict=True)]) / _norm(exact)
 
 
 def main() -> None:
@@ -79,10 +78,10 @@ def main() -> None:
       elif number < side * side:
         rows[-1] = add(rows[-1], own)
     if number + 1 in counts:
-      sums = f"in a ring {_apart(ring, exact):.2%}"
+      sums = f"in a ring {_relative_error(ring, exact):.2%}"
       if rows := tori.get(int((number + 1) ** 0.5)):
-        sums += f", in a torus {_apart(functools.reduce(add, rows), exact):.2%}"
-      print(f"{number + 1:4d} devices: computing {_apart(exact, computed):.2%}, summing {sums}", flush=True)
+        sums += f", in a torus {_relative_error(functools.reduce(add, rows), exact):.2%}"
+      print(f"{number + 1:4d} devices: computing {_relative_error(exact, computed):.2%}, summing {sums}", flush=True)
 
 
 if __name__ == "__main__":

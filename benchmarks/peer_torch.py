@@ -1,7 +1,7 @@
-"""The same work in torch with diffusers, as a process that `against_torch.py` starts; `rows.py` tells what it answers.
+"""The torch and diffusers side of `against_torch.py`, as a process; `rows.py` documents its requests and answers.
 
-The modules are diffusers' own. For windows of frames its UNet is made to do what ours does: self-attention over all
-frames at once, and GroupNorm in residual blocks and before the output pooled over frames.
+The modules are diffusers' own. For windows of frames, the UNet is changed to match ours: self-attention over all frames
+at once, and GroupNorm pooled over frames in residual blocks and before the output.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-# Threads that wait must sleep: where other programs run too, spinning ones cost torch up to ten times its time.
+# Waiting threads must sleep: with other programs on the machine, spinning makes torch up to ten times slower.
 os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error", OMP_WAIT_POLICY="PASSIVE")
 
 import numpy as np
@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 
-BETAS, EPSILON, DECAY, CLIP = (0.9, 0.999), 1e-8, 1e-2, 1.0  # as anchor_jax.config.run.OptimizerConfig has them
+BETAS, EPSILON, DECAY, CLIP = (0.9, 0.999), 1e-8, 1e-2, 1.0  # as in anchor_jax.config.run.OptimizerConfig
 
 
 class AllFrames(AttnProcessor2_0):
@@ -45,7 +45,7 @@ class PooledNorm(torch.nn.GroupNorm):
 
 
 def pool_frames(module: torch.nn.Module) -> None:
-  """Makes the residual blocks' norms, and that before the output, pool over frames."""
+  """Makes the norms of residual blocks, and the norm before the output, pool over frames."""
   for part in module.modules():
     if isinstance(part, ResnetBlock2D):
       part.norm1.__class__ = part.norm2.__class__ = PooledNorm
@@ -88,7 +88,7 @@ class Decode:
 
 
 class Denoise:
-  """UNet and pose branch on a batch of frames, or on one clip of frames (`window`) with the pose embedded already."""
+  """UNet and pose branch on a batch of frames, or on one clip (`window`) whose pose is already embedded."""
 
   def __init__(self, folder: Path, window: bool):
     arrays = read(folder / ("window.npz" if window else "forward.npz"))
@@ -122,7 +122,7 @@ class Denoise:
 
 
 class TrainStep(Denoise):
-  """Loss, gradients, clipping and AdamW; the first step has a learning rate of 0, as a warm-up begins."""
+  """Loss, gradients, clipping and AdamW; the first step has a learning rate of 0, as in a warm-up."""
 
   def __init__(self, folder: Path):
     super().__init__(folder, window=False)
@@ -139,7 +139,7 @@ class TrainStep(Denoise):
     return torch.nn.functional.mse_loss(self.predict(), self.target)
 
   def step(self):
-    """One optimiser step; returns the loss before it."""
+    """One optimizer step; returns the loss before it."""
     self.optimizer.zero_grad(set_to_none=True)
     loss = self.loss()
     loss.backward()
@@ -148,7 +148,7 @@ class TrainStep(Denoise):
     return loss.detach()
 
   def outputs(self):
-    """The loss and the clipped gradients of all parameters, by their names' order."""
+    """The loss, and the clipped gradients of all parameters in the order of their names."""
     loss = self.call()
     gradients = [self.named[name].grad.numpy().ravel() for name in sorted(self.named)]
     for group in self.optimizer.param_groups:
@@ -165,7 +165,7 @@ KINDS = {
 
 
 def compile_work(work) -> str | None:
-  """Sets work.compiled and runs it twice; returns why that is impossible, else None."""
+  """Sets work.compiled and runs it twice; returns the reason if that fails, otherwise None."""
   try:
     if isinstance(work, TrainStep):
       work.loss, eager = torch.compile(work.loss), work.loss
@@ -183,7 +183,7 @@ def compile_work(work) -> str | None:
       work.compiled = torch.compile(work.call)
       for _ in range(2):
         work.compiled()
-  except Exception as error:  # noqa: BLE001  whatever the compiler raises is the reason
+  except Exception as error:  # noqa: BLE001  any error of the compiler is the reason
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
   return None
 
@@ -194,7 +194,7 @@ def main() -> None:
   parser.add_argument("--threads", type=int, required=True)
   torch.set_num_threads(parser.parse_args().threads)
   answers = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # what libraries print must not stand among the answers
+  os.dup2(2, 1)  # keeps output of libraries out of the answers
   work = None
   for line in sys.stdin:
     request, answer = json.loads(line), {}
@@ -218,7 +218,7 @@ def main() -> None:
         started = time.perf_counter()
         run()
         answer["seconds"] = time.perf_counter() - started
-    except Exception as error:  # noqa: BLE001  goes to the process that asked
+    except Exception as error:  # noqa: BLE001  reported to the parent process
       answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,11 +1,11 @@
-"""Compares one piece of work here with the same work in a peer process: numbers first, then times in turn.
+"""Compares a workload here with the same workload in a peer process: first the numbers, then the times.
 
-The peer is any program that answers lines of JSON on its input with lines of JSON on its output, one at a time:
+The peer is any program that answers each line of JSON on its input with a line of JSON on its output:
 
     {"do": "load", "kind": KIND, "folder": DIR}   reads weights and inputs -> {}
-    {"do": "output", "file": FILE.npz}            computes once, writes named arrays -> {}
-    {"do": "time", "compiled": false}             computes once -> {"seconds": S}
-    {"do": "compile"}                             prepares its compiled form -> {"reason": null, or why there is none}
+    {"do": "output", "file": FILE.npz}            runs once, writes named arrays -> {}
+    {"do": "time", "compiled": false}             runs once -> {"seconds": S}
+    {"do": "compile"}                             compiles the workload -> {"reason": null, or why it failed}
 
 An answer with "error" ends the run.
 """
@@ -24,20 +24,20 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 
-TOLERANCE = 1e-4  # of the largest value of an array: gradients pass through some 60 layers in another order of sums
+TOLERANCE = 1e-4  # of an array's largest value: gradients of about 60 layers, summed in another order
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """One row's work on this side.
+  """The workload of one row, on this side.
 
   Attributes:
     name: of the row.
-    kind: what the peer is to do.
-    folder: where weights and inputs lie for the peer.
-    outputs: computes once and returns the arrays to compare, by name; called once, before `run`.
-    run: computes once and returns when the result is there.
-    gflop: floating point operations in 1e9, or None.
+    kind: the peer's name for the workload.
+    folder: with weights and inputs for the peer.
+    outputs: runs once and returns the arrays to compare, by name; called once, before `run`.
+    run: runs once and waits for the result.
+    gflop: floating-point operations in 1e9, or None.
   """
 
   name: str
@@ -49,10 +49,10 @@ class Work:
 
 
 class Peer:
-  """A peer process; a context manager that ends it."""
+  """A peer process, and a context manager that ends it."""
 
   def __init__(self, command: Sequence[str]):
-    """Starts it."""
+    """Starts the process."""
     self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
   def __enter__(self) -> "Peer":
@@ -63,7 +63,7 @@ class Peer:
     self._process.communicate()
 
   def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-    """Returns the answer to one request. Raises UserError if it is an error or none comes."""
+    """Returns the answer to one request. Raises UserError if the answer is an error or missing."""
     assert self._process.stdin is not None and self._process.stdout is not None
     try:
       self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
@@ -72,29 +72,29 @@ class Peer:
     except BrokenPipeError:
       line = ""
     if not line:
-      raise UserError(f"the peer ended before it answered {do!r}; what it printed says why (make bench installs torch)")
+      raise UserError(f"the peer ended before it answered {do!r}; see its output above (make bench installs torch)")
     answer = json.loads(line)
     if "error" in answer:
       raise UserError(f"the peer failed at {do!r}: {answer['error']}")
     return answer
 
 
-def largest_difference(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+def largest_difference(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
   """The largest absolute difference between arrays of the same names.
 
   Raises:
-    UserError: other names or shapes, or a difference above `TOLERANCE` of an array's largest value.
+    UserError: names or shapes differ, or a difference exceeds `TOLERANCE` of an array's largest value.
   """
-  if set(ours) != set(theirs):
-    raise UserError(f"{name}: here are {sorted(ours)}, there {sorted(theirs)}; nothing was timed")
+  if set(found) != set(expected):
+    raise UserError(f"{name}: arrays {sorted(found)} here and {sorted(expected)} in the peer; nothing was timed")
   largest = 0.0
-  for key in sorted(ours):
-    here, there = np.asarray(ours[key], np.float64), np.asarray(theirs[key], np.float64)
-    if here.shape != there.shape:
-      raise UserError(f"{name}: {key} is {here.shape} here and {there.shape} there; nothing was timed")
-    difference = float(np.abs(here - there).max())
-    if not difference <= TOLERANCE * float(np.abs(there).max()):  # also where one is not finite
-      raise UserError(f"{name}: {key} differs by {difference:.2g}, so this is not the same work; nothing was timed")
+  for key in sorted(found):
+    own, peers = np.asarray(found[key], np.float64), np.asarray(expected[key], np.float64)
+    if own.shape != peers.shape:
+      raise UserError(f"{name}: {key} is {own.shape} here and {peers.shape} in the peer; nothing was timed")
+    difference = float(np.abs(own - peers).max())
+    if not difference <= TOLERANCE * float(np.abs(peers).max()):  # also false for NaN
+      raise UserError(f"{name}: {key} differs by {difference:.2g}, so the workloads differ; nothing was timed")
     largest = max(largest, difference)
   return largest
 
@@ -102,18 +102,18 @@ def largest_difference(name: str, ours: Mapping[str, Any], theirs: Mapping[str, 
 def measure(
   work: Work, peer: Peer, rounds: int, compiled: str | None = None, deadline: float = math.inf
 ) -> dict[str, Any]:
-  """Returns a row: medians of runs in turn, after the outputs of both were compared.
+  """Returns a row: compares the outputs of both sides, then takes the medians of alternating runs.
 
   Args:
-    work: of this side.
+    work: the workload on this side.
     peer: the other side.
     rounds: number of runs on each side.
-    compiled: why the peer's compiled form is left out; None to try it.
-    deadline: of time.monotonic(), from which on no more than 3 rounds are made.
+    compiled: why the peer's compiled form is skipped; None to try it.
+    deadline: in time.monotonic(); after it, a row has at most 3 rounds.
 
   Returns:
     name, ours_s, torch_s, torch_compiled_s (None with `torch_compiled_reason`), ratio (torch_s / ours_s), max_abs_diff,
-    gflop, ratio_of_best (that of the shortest times), and ours_all_s, torch_all_s with every time in order.
+    gflop, ratio_of_best (ratio of the shortest times), and ours_all_s, torch_all_s with all times in order.
 
   Raises:
     UserError: the outputs differ, or the peer fails.
@@ -121,23 +121,23 @@ def measure(
   peer.ask("load", kind=work.kind, folder=str(work.folder))
   file = work.folder / f"{work.kind}_peer.npz"
   peer.ask("output", file=str(file))
-  with np.load(file) as theirs:
-    difference = largest_difference(work.name, work.outputs(), dict(theirs))
+  with np.load(file) as expected:
+    difference = largest_difference(work.name, work.outputs(), dict(expected))
 
   reason = peer.ask("compile")["reason"] if compiled is None else compiled
-  work.run()  # what either side does once only is not timed
+  work.run()  # warm up both sides
   peer.ask("time", compiled=False)
-  ours, torch, torch_compiled = [], [], []
+  own, torch, torch_compiled = [], [], []
   for done in range(rounds):
     if done >= 3 and time.monotonic() > deadline:
       break
     started = time.perf_counter()
     work.run()
-    ours.append(time.perf_counter() - started)
+    own.append(time.perf_counter() - started)
     torch.append(peer.ask("time", compiled=False)["seconds"])
     if reason is None:
       torch_compiled.append(peer.ask("time", compiled=True)["seconds"])
-  ours_s, torch_s = statistics.median(ours), statistics.median(torch)
+  ours_s, torch_s = statistics.median(own), statistics.median(torch)
   return {
     "name": work.name,
     "ours_s": ours_s,
@@ -147,8 +147,8 @@ def measure(
     "ratio": torch_s / ours_s,
     "max_abs_diff": difference,
     "gflop": work.gflop,
-    "ratio_of_best": min(torch) / min(ours),
-    "ours_all_s": ours,
+    "ratio_of_best": min(torch) / min(own),
+    "ours_all_s": own,
     "torch_all_s": torch,
   }
 
@@ -170,7 +170,7 @@ def figures(row: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """The rows as a Markdown table."""
   lines = [
-    "| work | GFLOP | here | torch, eager | torch, compiled | ratio | of the best | largest difference |",
+    "| work | GFLOP | JAX | torch, eager | torch, compiled | ratio | ratio of best | largest difference |",
     "| --- " * 8 + "|",
   ]
   for row in rows:

@@ -1,4 +1,4 @@
-"""`make bench` without torch: the comparison with a peer process, and the rows that it gives."""
+"""`make bench` without torch: the comparison with a peer process, and its rows."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ import numpy as np
 for line in sys.stdin:
   request = json.loads(line)
   if request["do"] == "load" and request["kind"] == "none":
-    answer = {"error": "there is no such work"}
+    answer = {"error": "unknown workload"}
   elif request["do"] == "output":
     np.savez(request["file"], doubled=2 * np.arange(4.0) + FAULT)
     answer = {}
@@ -45,7 +45,7 @@ def work(folder: pathlib.Path, ran: list[int], kind: str = "double") -> Work:
   return Work("double_x2", kind, folder, lambda: {"doubled": 2 * np.arange(4.0)}, lambda: ran.append(1), 1.5)
 
 
-def test_a_row_has_the_medians_of_runs_in_turn_and_their_ratio(tmp_path, peer):
+def test_a_row_has_the_medians_of_alternating_runs_and_their_ratio(tmp_path, peer):
   ran = []
   with peer(fault=1e-5) as process:
     row = measure(work(tmp_path, ran), process, rounds=5)
@@ -57,30 +57,30 @@ def test_a_row_has_the_medians_of_runs_in_turn_and_their_ratio(tmp_path, peer):
   assert "double_x2" in table([row])
 
 
-def test_without_a_compiled_form_the_row_says_why(tmp_path, peer):
+def test_a_row_without_a_compiled_form_says_why(tmp_path, peer):
   with peer(reason="no compiler") as process:
     row = measure(work(tmp_path, []), process, rounds=1)
-    left_out = measure(work(tmp_path, []), process, rounds=9, compiled="not asked for", deadline=0)
+    skipped = measure(work(tmp_path, []), process, rounds=9, compiled="not requested", deadline=0)
   assert row["torch_compiled_s"] is None and row["torch_compiled_reason"] == "no compiler"
-  assert left_out["torch_compiled_reason"] == "not asked for" and len(left_out["torch_all_s"]) == 3
-  assert "torch, compiled: no compiler" in table([row, left_out])
+  assert skipped["torch_compiled_reason"] == "not requested" and len(skipped["torch_all_s"]) == 3
+  assert "torch, compiled: no compiler" in table([row, skipped])
 
 
-def test_other_numbers_are_not_timed(tmp_path, peer):
+def test_different_numbers_are_not_timed(tmp_path, peer):
   ran = []
   with peer(fault=0.01) as process, pytest.raises(UserError, match="doubled differs by"):
     measure(work(tmp_path, ran), process, rounds=5)
   assert not ran
 
 
-def test_a_peer_that_fails_or_is_gone_is_named(tmp_path, peer):
-  with peer() as process, pytest.raises(UserError, match="there is no such work"):
+def test_a_peer_that_fails_or_ends_is_reported(tmp_path, peer):
+  with peer() as process, pytest.raises(UserError, match="unknown workload"):
     measure(work(tmp_path, [], kind="none"), process, rounds=1)
   with Peer([sys.executable, "-c", ""]) as process, pytest.raises(UserError, match="ended before it answered"):
     process.ask("load")
 
 
-@pytest.mark.parametrize("theirs", [{}, {"a": np.zeros(2)}, {"a": np.full(3, np.nan)}])
-def test_missing_mis_shaped_and_non_finite_arrays_differ(theirs):
+@pytest.mark.parametrize("expected", [{}, {"a": np.zeros(2)}, {"a": np.full(3, np.nan)}])
+def test_missing_misshapen_and_non_finite_arrays_differ(expected):
   with pytest.raises(UserError):
-    largest_difference("row", {"a": np.ones(3)}, theirs)
+    largest_difference("row", {"a": np.ones(3)}, expected)

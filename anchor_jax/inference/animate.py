@@ -178,7 +178,9 @@ def _pasted(repainted: Iterable[tuple[Picture, tuple]], batch: int) -> Iterator[
       ((face, (frame, to_crop, keep)),) = chunk
       yield face_crop.paste_face(frame, face, to_crop, keep), frame
     else:
-      rows = [chunk[min(row, len(chunk) - 1)] for row in range(batch)]  # padded with the last row: one shape, one compile
+      rows = [
+        chunk[min(row, len(chunk) - 1)] for row in range(batch)
+      ]  # padded with the last row: one shape, one compile
       stacked = map(np.stack, zip(*((frame, face, to_crop, keep) for face, (frame, to_crop, keep) in rows)))
       yield from zip(np.asarray(paste_faces(*stacked)), [frame for _, (frame, *_) in chunk])
 
