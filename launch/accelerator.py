@@ -1,10 +1,10 @@
-"""Measures one accelerator with what is installed there: numbers first, then times beside torch (`accelerator.sh`).
+"""Benchmarks one accelerator with the packages installed there: first the numbers, then the times (`accelerator.sh`).
 
     python launch/accelerator.py --output=DIR [--size=tiny] [--limit=540]
 
-Every stage is a process of its own, so that one that fails or runs out of memory costs no other: `accelerator_jax.py`
-here, `accelerator_torch.py` there, each as `SCRIPT STAGE TASK.json ANSWER.json`. DIR/accelerator.json is written anew
-after each; `main` says what is in it. Nothing is timed where the numbers differ.
+Each stage runs in its own process, so that a failure or lack of memory does not affect the others:
+`accelerator_jax.py` for JAX, `accelerator_torch.py` for torch, as `SCRIPT STAGE TASK.json ANSWER.json`.
+DIR/accelerator.json is rewritten after each stage; `main` documents it. Nothing is timed if the numbers differ.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SCRIPTS = {"ours": HERE / "accelerator_jax.py", "torch": HERE / "accelerator_tor
 TIMED = ("train_step", "window")
 PEER_NEEDS = ("torch", "diffusers")
 
-# Of Stable Diffusion: the first two levels, heads of 40 and 80, for the numbers; all of it for the times.
+# The first two levels of Stable Diffusion, with heads of 40 and 80, for the numbers; all levels for the times.
 _TWO_LEVELS = {
   "block_out_channels": [320, 640],
   "layers_per_block": 1,
@@ -51,7 +51,7 @@ _TINY = {
   "cross_attention_dim": 8,
   "attention_head_dim": 2,
 }
-# unet: fields of UNetConfig; stem: widths of the pose branch's; side: of the latents; attention: [B, N, heads, D].
+# unet: fields of UNetConfig; stem: widths of the pose stem; side: of the latents; attention: [B, N, heads, D].
 SIZES: dict[str, dict[str, Any]] = {
   "sd15": {
     "models": {"equality": {"unet": _TWO_LEVELS, "side": 32}, "full": {"unet": {}, "side": 64}},
@@ -75,27 +75,27 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def missing() -> list[str]:
-  """Which of the peer's packages are not installed."""
+  """The packages of the torch side that are not installed."""
   return [name for name in PEER_NEEDS if importlib.util.find_spec(name) is None]
 
 
 def run_stage(side: str, stage: str, task: Path, folder: Path, seconds: float, **environment: str) -> dict[str, Any]:
-  """Runs one stage in a process; returns its answer, or {"failed": why}.
+  """Runs one stage in a process; returns its answer, or {"failed": reason}.
 
   Args:
     side: "ours" or "torch".
     stage: its name.
-    task: the JSON file that says how large the work is.
-    folder: where the answer and its log go.
-    seconds: after which it is stopped.
-    environment: further variables of the process.
+    task: the JSON file with the sizes.
+    folder: for the answer and the log.
+    seconds: time limit.
+    environment: additional variables for the process.
   """
   answer, log = folder / f"{side}_{stage}.json", folder / f"{side}_{stage}.log"
   command = [sys.executable, str(SCRIPTS[side]), stage, str(task), str(answer)]
   paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
   fixed = {"PYTHONPATH": os.pathsep.join(paths), "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "HF_HUB_OFFLINE": "1"}
   if seconds <= 0:
-    return {"failed": "left out: the whole run's time is over"}
+    return {"failed": "skipped: no time left"}
   with log.open("w") as out:
     try:
       subprocess.run(
@@ -109,50 +109,50 @@ def run_stage(side: str, stage: str, task: Path, folder: Path, seconds: float, *
   return json.loads(answer.read_text())
 
 
-def compare(ours: Path, theirs: Path) -> dict[str, Any]:
-  """The largest difference between the arrays of two files, and why they are not equal (None where they are)."""
-  with np.load(ours) as here, np.load(theirs) as there:
+def compare(found: Path, expected: Path) -> dict[str, Any]:
+  """The largest difference between the arrays of two files, and why they are not equal (None if they are)."""
+  with np.load(found) as own, np.load(expected) as reference:
     try:
-      return {"max_abs_diff": largest_difference("equality", dict(here), dict(there)), "differs": None}
+      return {"max_abs_diff": largest_difference("equality", dict(own), dict(reference)), "differs": None}
     except UserError as error:
       return {"max_abs_diff": None, "differs": str(error)}
 
 
-def row(name: str, ours: Mapping[str, Any], torch: Mapping[str, Any]) -> dict[str, Any]:
-  """One row of the report from both sides' answers; a side that gave none leaves its columns None."""
-  seconds, eager = ours.get("seconds"), torch.get("seconds")
+def row(name: str, own: Mapping[str, Any], torch: Mapping[str, Any]) -> dict[str, Any]:
+  """One row of the report from the answers of both sides; without an answer, a side's columns are None."""
+  seconds, eager = own.get("seconds"), torch.get("seconds")
   return {
     "name": name,
     "ours_s": seconds,
     "torch_s": eager,
     "torch_compiled_s": torch.get("compiled_seconds"),
     "ratio": eager / seconds if seconds and eager else None,
-    "ours_peak_bytes": ours.get("peak_bytes"),
+    "ours_peak_bytes": own.get("peak_bytes"),
     "torch_peak_bytes": torch.get("peak_bytes"),
-    "compile_s": ours.get("compile_s"),
-    "ours_failed": ours.get("failed"),
+    "compile_s": own.get("compile_s"),
+    "ours_failed": own.get("failed"),
     "torch_failed": torch.get("failed") or torch.get("compiled_failed"),
   }
 
 
 def table(report: Mapping[str, Any]) -> str:
-  """The report's rows and attention as text."""
+  """The rows and attention times of a report as text."""
   show = lambda value, unit=1.0, places=4: "" if value is None else f"{value / unit:.{places}f}"
-  lines = [f"{'':12s}{'here s':>10s}{'torch s':>10s}{'compiled':>10s}{'ratio':>8s}{'here GB':>9s}{'torch GB':>9s}"]
+  lines = [f"{'':12s}{'JAX s':>10s}{'torch s':>10s}{'compiled':>10s}{'ratio':>8s}{'JAX GB':>9s}{'torch GB':>9s}"]
   for one in report["rows"]:
     times = "".join(f"{show(one[key]):>10s}" for key in ("ours_s", "torch_s", "torch_compiled_s"))
     memory = "".join(f"{show(one[key], 1e9, 2):>9s}" for key in ("ours_peak_bytes", "torch_peak_bytes"))
     lines.append(f"{one['name']:12s}{times}{show(one['ratio'], 1, 2):>8s}{memory}")
-    lines += [f"  {side}: {one[key]}" for side, key in (("here", "ours_failed"), ("torch", "torch_failed")) if one[key]]
+    lines += [f"  {side}: {one[key]}" for side, key in (("JAX", "ours_failed"), ("torch", "torch_failed")) if one[key]]
   for one in report["attention"]:
     spent = "".join(f" {key} {show(one.get(f'{key}_s'), 1e-3, 2)} ms" for key in ("forward", "both"))
-    what = one.get("failed") or f"{spent}, {show(one.get('tflops'), 1, 1)} TFLOP/s, off by {one.get('difference')}"
-    lines.append(f"attention {one['shape']} {one['side']} {one['implementation']}: {what}")
+    outcome = one.get("failed") or f"{spent}, {show(one.get('tflops'), 1, 1)} TFLOP/s, off by {one.get('difference')}"
+    lines.append(f"attention {one['shape']} {one['side']} {one['implementation']}: {outcome}")
   return "\n".join(lines)
 
 
 def measure(size: str, output: Path, limit: float) -> dict[str, Any]:
-  """Runs all stages and returns the report, which is also in OUTPUT/accelerator.json after every stage."""
+  """Runs all stages and returns the report; writes it to OUTPUT/accelerator.json after every stage."""
   started, file = time.monotonic(), output / "accelerator.json"
   left = lambda: limit - (time.monotonic() - started)
   absent = missing()
@@ -169,18 +169,18 @@ def measure(size: str, output: Path, limit: float) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as scratch:
     folder, task = Path(scratch), Path(scratch) / "task.json"
     task.write_text(json.dumps({**SIZES[size], "folder": scratch, "output": str(output)}))
-    ours = run_stage("ours", "equality", task, folder, left())
-    report["device"], report["versions"] = ours.get("device"), ours.get("versions", {})
-    if absent:  # the same work on this machine's CPU
-      theirs = run_stage("ours", "reference", task, folder, left(), JAX_PLATFORMS="cpu")
+    own = run_stage("ours", "equality", task, folder, left())
+    report["device"], report["versions"] = own.get("device"), own.get("versions", {})
+    if absent:  # compare with the same work on this machine's CPU
+      expected = run_stage("ours", "reference", task, folder, left(), JAX_PLATFORMS="cpu")
     else:
-      theirs = torch_stage("equality")
-      report["versions"] |= theirs.get("versions", {})
-    failed = ours.get("failed") or theirs.get("failed")
+      expected = torch_stage("equality")
+      report["versions"] |= expected.get("versions", {})
+    failed = own.get("failed") or expected.get("failed")
     if failed:
       found = {"max_abs_diff": None, "differs": failed}
     else:
-      found = compare(Path(ours["arrays"]), Path(theirs["arrays"]))
+      found = compare(Path(own["arrays"]), Path(expected["arrays"]))
     report["equality"] = {"against": "this machine's CPU" if absent else "torch", **found}
     save()
     if found["differs"]:
@@ -197,16 +197,17 @@ def measure(size: str, output: Path, limit: float) -> dict[str, Any]:
 
 
 def main() -> int:
-  """The command line; returns the exit code. What the report holds follows.
+  """The command line; returns the exit code.
 
-  device, versions, seconds; absent: packages of the peer that are not installed; equality: against, max_abs_diff,
-  differs (null, or why nothing was timed); rows: see `row`; attention: per shape and implementation seconds forward and
-  both ways, TFLOP/s both ways, the largest difference from float32. DIR/profile.xplane.pb.gz is a trace of three steps.
+  The report has device, versions, seconds; absent: packages of the torch side that are not installed; equality:
+  against, max_abs_diff, differs (null, or why nothing was timed); rows: see `row`; attention: for each shape and
+  implementation the seconds forward and for both passes, TFLOP/s of both passes, and the largest difference from
+  float32. DIR/profile.xplane.pb.gz is a trace of three steps.
   """
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--output", type=Path, required=True, metavar="DIR")
   parser.add_argument("--size", choices=SIZES, default="sd15")
-  parser.add_argument("--limit", type=float, default=540, help="seconds after which no stage goes on (default 540)")
+  parser.add_argument("--limit", type=float, default=540, help="time limit of all stages in seconds (default 540)")
   args = parser.parse_args()
   prepare_parent(args.output / "accelerator.json")
   report = measure(args.size, args.output.resolve(), args.limit)

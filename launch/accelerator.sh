@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures this package on one accelerator, with what is installed there and no network:
+# Benchmarks this package on one accelerator, with the packages installed there and without a network:
 #   [PYTHON=python3] [WHEELS=DIR] launch/accelerator.sh OUTPUT_DIR [--size=tiny] [--limit=540]
-# WHEELS is a folder of wheels carried along for what is missing (diffusers, ml_collections); they are unpacked beside
-# the output of this run, not installed. Everything that is carried must stay under 60 MB.
+# WHEELS is a folder of wheels of missing packages (diffusers, ml_collections), at most 60 MB; they are unpacked to a
+# temporary folder for this run, not installed.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -22,7 +22,7 @@ fi
 if [[ -n "${WHEELS:-}" ]]; then
   size="$(du -sm "$WHEELS" | cut -f1)"
   if ((size > 60)); then
-    echo "$WHEELS holds $size MB of wheels: carry at most 60" >&2
+    echo "$WHEELS holds $size MB of wheels: at most 60 are allowed" >&2
     exit 2
   fi
   unpacked="$(mktemp -d)"
@@ -34,7 +34,7 @@ if [[ -n "${WHEELS:-}" ]]; then
 fi
 
 if ! "$python" -c "import flax, jax, ml_collections, optax, orbax.checkpoint"; then
-  echo "$python lacks what is named above: set PYTHON, or carry it in WHEELS" >&2
+  echo "$python lacks the package named above: set PYTHON, or add it to WHEELS" >&2
   exit 2
 fi
 if command -v nvidia-smi >/dev/null; then

@@ -1,4 +1,4 @@
-"""Weights and inputs that two processes draw alike, each array from its own name; timing of a function."""
+"""Weights and inputs that are the same in two processes, each array seeded by its name; timing of a function."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The parameter of this name in torch's layout, float32: kernels by fan-in, scales about 1, none of them zero."""
+  """The random parameter of this name in torch's layout, float32, no zeros: kernels by fan-in, scales about 1."""
   noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
   if len(shape) > 1:
     return noise * np.float32(np.prod(shape[1:]) ** -0.5)
@@ -21,7 +21,7 @@ def inputs(task: dict[str, Any], model: str, tokens: int, width: int, first: int
   """Arrays of a training batch, and of a window ("window_..."), channel-last.
 
   Args:
-    task: sizes, as of `accelerator.SIZES`.
+    task: sizes, one of `accelerator.SIZES`.
     model: "equality" or "full".
     tokens, width: of the context.
     first: channels of the pose features.
@@ -45,7 +45,7 @@ def inputs(task: dict[str, Any], model: str, tokens: int, width: int, first: int
 
 
 def median_seconds(run: Callable[[], Any], limit: float) -> float:
-  """The median time of a function that waits for its result: 3 to 50 runs in about `limit` seconds, and one before."""
+  """The median time of a function that waits for its result: a warm-up, then 3 to 50 runs in about `limit` seconds."""
   run()
   spent, times = time.perf_counter(), []
   while len(times) < 3 or (len(times) < 50 and time.perf_counter() - spent < limit):
@@ -56,11 +56,11 @@ def median_seconds(run: Callable[[], Any], limit: float) -> float:
 
 
 def attention_tflops(shape: list[int], both: float) -> float:
-  """TFLOP/s of attention [B, N, heads, D] forward and backward in `both` seconds: two products, then five."""
+  """TFLOP/s of attention [B, N, heads, D] forward (two products) and backward (five) in `both` seconds."""
   batch, tokens, heads, width = shape
   return 14 * batch * heads * tokens**2 * width / both / 1e12
 
 
 def reason(error: BaseException) -> str:
-  """The first line of an error, to stand in a report."""
+  """The first line of an error, for the report."""
   return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"

@@ -1,4 +1,4 @@
-"""This package's side of `accelerator.py`: SCRIPT STAGE TASK.json ANSWER.json."""
+"""The JAX side of `accelerator.py`: SCRIPT STAGE TASK.json ANSWER.json."""
 
 import functools
 import gzip
@@ -26,11 +26,11 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.training.step import jit_step, make_optimizer, make_state, make_step
 
 TRAINED = ("controlnet", "unet")
-_KEPT = 256  # numbers of each gradient that are compared
+_COMPARED = 256  # numbers compared of each gradient
 
 
 class Model:
-  """The networks of one size, with drawn weights, and their work."""
+  """The networks of one size with random weights, and their workloads."""
 
   def __init__(self, task: dict[str, Any], name: str, dtype: str):
     fields: dict[str, Any] = {
@@ -42,21 +42,21 @@ class Model:
     for role in TRAINED:
       path = Path(task["folder"]) / f"{name}_{role}.json"
       path.write_text(json.dumps(getattr(model, role).to_json()))
-    given = inputs(task, name, model.image_encoder.tokens, unet.cross_attention_dim, unet.block_out_channels[0])
-    self.inputs = jax.device_put({key: jnp.asarray(value) for key, value in given.items()})
+    arrays = inputs(task, name, model.image_encoder.tokens, unet.cross_attention_dim, unet.block_out_channels[0])
+    self.inputs = jax.device_put({key: jnp.asarray(value) for key, value in arrays.items()})
     shapes = jax.eval_shape(self.networks.init, jax.random.key(0))
     self.shapes = {role: flatten_dict(shapes[role]) for role in TRAINED}
 
   def drawn(self) -> PyTree:
-    """The weights that the peer draws too."""
-    made = {
+    """The weights that are the same on the torch side."""
+    drawn = {
       role: {
         path: from_torch(path, draw(f"{role}.{torch_name(path)}", torch_shape(path, leaf.shape)))
         for path, leaf in leaves.items()
       }
       for role, leaves in self.shapes.items()
     }
-    return jax.device_put({role: unflatten_dict(leaves) for role, leaves in made.items()})
+    return jax.device_put({role: unflatten_dict(leaves) for role, leaves in drawn.items()})
 
   def random(self) -> PyTree:
     """Weights of the same sizes, drawn on the device."""
@@ -77,38 +77,38 @@ class Model:
 
     return make(jax.random.key(0))
 
-  def predict(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
-    """The prediction for a batch of frames, whose poses are embedded here, as training does."""
+  def predict(self, weights: PyTree, batch: dict[str, Any]) -> jax.Array:
+    """The prediction for a batch of frames; embeds the poses too, as training does."""
     params = {"params": {role: weights[role] for role in TRAINED}}
-    inputs: Any = FrameInputs(self.networks.denoiser.apply(params, given["pose"][:, None], method="embed_pose"))
-    latents = given["latents"][:, None]
-    return self.networks.denoise(weights, latents, given["timesteps"], given["context"], inputs)[:, 0]
+    inputs: Any = FrameInputs(self.networks.denoiser.apply(params, batch["pose"][:, None], method="embed_pose"))
+    latents = batch["latents"][:, None]
+    return self.networks.denoise(weights, latents, batch["timesteps"], batch["context"], inputs)[:, 0]
 
-  def window(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
-    """The prediction for one window of frames, with attention over all of them."""
+  def window(self, weights: PyTree, clip: dict[str, Any]) -> jax.Array:
+    """The prediction for one window, with attention over all of its frames."""
     names = ("window_latents", "window_timesteps", "window_context")
-    latents, timesteps, context = (given[name] for name in names)
-    return self.networks.denoise(weights, latents, timesteps, context, FrameInputs(given["window_pose"]))[0]
+    latents, timesteps, context = (clip[name] for name in names)
+    return self.networks.denoise(weights, latents, timesteps, context, FrameInputs(clip["window_pose"]))[0]
 
-  def loss(self, weights: PyTree, given: dict[str, Any]) -> jax.Array:
+  def loss(self, weights: PyTree, batch: dict[str, Any]) -> jax.Array:
     """The mean squared error of the prediction."""
-    return jnp.mean(jnp.square(self.predict(weights, given) - given["target"]))
+    return jnp.mean(jnp.square(self.predict(weights, batch) - batch["target"]))
 
 
 def peak_bytes() -> int | None:
-  """Most memory that was in use on the device; None where JAX does not count it (on CPUs)."""
+  """The peak memory use of the device; None if JAX does not track it (on CPUs)."""
   return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def compiled(function: Any, *arguments: Any) -> tuple[Any, float]:
-  """The compiled function, and the seconds that took."""
+  """The compiled function, and the seconds that compiling took."""
   started = time.perf_counter()
-  made = (function if hasattr(function, "lower") else jax.jit(function)).lower(*arguments).compile()
-  return made, time.perf_counter() - started
+  program = (function if hasattr(function, "lower") else jax.jit(function)).lower(*arguments).compile()
+  return program, time.perf_counter() - started
 
 
 def equality(task: dict[str, Any], name: str = "ours") -> dict[str, Any]:
-  """Prediction, window, loss and gradients in float32, into a file."""
+  """Writes prediction, window, loss and gradients in float32 to a file."""
   model = Model(task, "equality", "float32")
   weights = model.drawn()
   with jax.default_matmul_precision("highest"):
@@ -118,7 +118,7 @@ def equality(task: dict[str, Any], name: str = "ours") -> dict[str, Any]:
       "window": jax.jit(model.window)(weights, model.inputs),
     }
   flat = {
-    f"{role}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel()[:_KEPT]
+    f"{role}.{torch_name(path)}": to_torch(path, np.asarray(leaf)).ravel()[:_COMPARED]
     for role in TRAINED
     for path, leaf in flatten_dict(gradients[role]).items()
   }
@@ -130,18 +130,18 @@ def equality(task: dict[str, Any], name: str = "ours") -> dict[str, Any]:
 
 
 def train_step(task: dict[str, Any]) -> dict[str, Any]:
-  """The trainer's own step with the plain loss: time, memory, and a trace of three steps."""
+  """The trainer's own step with a plain loss: time, memory, and a trace of three steps."""
   model = Model(task, "full", task["dtype"])
   batch = {key: value for key, value in model.inputs.items() if not key.startswith("window")}
-  loss = lambda trained, frozen, given, key: (model.loss(trained, given), {})
+  loss = lambda trained, frozen, batch, key: (model.loss(trained, batch), {})
   optimizer = make_optimizer(OptimizerConfig(warmup_steps=1), 1000)
   state = make_state(model.random(), optimizer, RunConfig())
-  made, seconds = compiled(jit_step(make_step(loss, optimizer, 0.0), state), state, {}, batch, jax.random.key(0))
+  program, seconds = compiled(jit_step(make_step(loss, optimizer, 0.0), state), state, {}, batch, jax.random.key(0))
   held = [state]
   del state
 
   def run() -> None:
-    held[0], metrics = made(held[0], {}, batch, jax.random.key(0))
+    held[0], metrics = program(held[0], {}, batch, jax.random.key(0))
     jax.block_until_ready((held[0], metrics))
 
   median = median_seconds(run, task["seconds"])
@@ -154,20 +154,20 @@ def train_step(task: dict[str, Any]) -> dict[str, Any]:
       target = Path(task["output"]) / "profile.xplane.pb.gz"
       target.write_bytes(gzip.compress(traced.read_bytes()))
       profile = target.name
-    except Exception as error:  # noqa: BLE001  a profiler may be missing; the times stand
+    except Exception as error:  # noqa: BLE001  the profiler may be missing; the times remain valid
       profile = reason(error)
   return {"seconds": median, "compile_s": seconds, "peak_bytes": peak_bytes(), "profile": profile}
 
 
 def window(task: dict[str, Any]) -> dict[str, Any]:
-  """One sampling call of a window, weights in the compute type as the sampler places them."""
+  """One sampling call of a window, with weights in the compute type as the sampler places them."""
   model = Model(task, "full", task["dtype"])
   kind = jnp.dtype(task["dtype"])
   cast = lambda path, leaf: leaf.astype(kind) if path[-1].key == "kernel" else leaf
   weights = jax.tree_util.tree_map_with_path(cast, model.random())
-  given = {key: value for key, value in model.inputs.items() if key.startswith("window")}
-  made, seconds = compiled(model.window, weights, given)
-  median = median_seconds(lambda: jax.block_until_ready(made(weights, given)), task["seconds"])
+  arrays = {key: value for key, value in model.inputs.items() if key.startswith("window")}
+  program, seconds = compiled(model.window, weights, arrays)
+  median = median_seconds(lambda: jax.block_until_ready(program(weights, arrays)), task["seconds"])
   return {"seconds": median, "compile_s": seconds, "peak_bytes": peak_bytes()}
 
 
@@ -181,7 +181,7 @@ def attentions(task: dict[str, Any]) -> dict[str, Any]:
       one: dict[str, Any] = {"side": "ours", "shape": shape, "implementation": implementation}
       try:
         one |= _attention(shape, implementation, task["dtype"], task["seconds"] / 10)
-      except Exception as error:  # noqa: BLE001  one that does not run here is a line of the report
+      except Exception as error:  # noqa: BLE001  reported: not every implementation runs here
         one["failed"] = reason(error)
       found.append(one)
   return {"attention": found}
@@ -191,7 +191,7 @@ def _attention(shape: list[int], implementation: str, dtype: str, seconds: float
   operands = [jax.random.normal(key, shape, dtype) for key in jax.random.split(jax.random.key(0), 3)]
   attend = functools.partial(attention, implementation=implementation)
   forward = jax.jit(attend)
-  both = jax.jit(jax.grad(lambda *given: attend(*given).astype(jnp.float32).sum(), (0, 1, 2)))
+  both = jax.jit(jax.grad(lambda *qkv: attend(*qkv).astype(jnp.float32).sum(), (0, 1, 2)))
   exact = jax.jit(functools.partial(attention, implementation="chunked"))(*(x.astype(jnp.float32) for x in operands))
   spent = median_seconds(lambda: jax.block_until_ready(both(*operands)), seconds)
   return {

@@ -1,4 +1,4 @@
-"""Torch's side of `accelerator.py`, with diffusers' own modules: SCRIPT STAGE TASK.json ANSWER.json."""
+"""The torch side of `accelerator.py`, with diffusers' own modules: SCRIPT STAGE TASK.json ANSWER.json."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from peer_torch import BETAS, CLIP, DECAY, EPSILON, AllFrames, channels_first, p
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-_KEPT = 256  # numbers of each gradient that are compared
+_COMPARED = 256  # numbers compared of each gradient
 
 
 class Model:
@@ -32,38 +32,40 @@ class Model:
         for key, value in self.named().items():
           value.copy_(torch.from_numpy(draw(key, tuple(value.shape))))
     config = self.unet.config
-    given = inputs(task, name, 50, config.cross_attention_dim, config.block_out_channels[0])
+    drawn_inputs = inputs(task, name, 50, config.cross_attention_dim, config.block_out_channels[0])
     pick = ("latents", "timesteps", "context", "pose")
-    arrays = {key: given[f"window_{key}" if window else key] for key in pick} | {"target": given["target"]}
+    arrays = {key: drawn_inputs[f"window_{key}" if window else key] for key in pick} | {
+      "target": drawn_inputs["target"]
+    }
     spatial = ("latents", "pose", "target")
     of = lambda key, value: channels_first(value) if key in spatial else torch.from_numpy(value)
-    self.given = {key: of(key, value).to(DEVICE) for key, value in arrays.items()}
+    self.inputs = {key: of(key, value).to(DEVICE) for key, value in arrays.items()}
     if window:
       frames = task["frames"]
       self.branch.controlnet_cond_embedding = torch.nn.Identity()
       self.unet.set_attn_processor(AllFrames())
       pool_frames(self.unet)
       pool_frames(self.branch)
-      self.given["latents"], self.given["pose"] = self.given["latents"][0], self.given["pose"][0]
-      self.given["timesteps"] = self.given["timesteps"].expand(frames)
-      self.given["context"] = self.given["context"].expand(frames, -1, -1)
+      self.inputs["latents"], self.inputs["pose"] = self.inputs["latents"][0], self.inputs["pose"][0]
+      self.inputs["timesteps"] = self.inputs["timesteps"].expand(frames)
+      self.inputs["context"] = self.inputs["context"].expand(frames, -1, -1)
     for module in (self.unet, self.branch):
       module.to(DEVICE, memory_format=torch.channels_last)
 
   def named(self) -> dict[str, torch.nn.Parameter]:
-    """All parameters, named as the other side names them."""
+    """All parameters, by the names of the JAX side."""
     modules = {"controlnet": self.branch, "unet": self.unet}
     return {f"{role}.{key}": value for role, module in modules.items() for key, value in module.named_parameters()}
 
   def predict(self) -> torch.Tensor:
     """The prediction, [B C H W]."""
-    x, t, context, pose = (self.given[key] for key in ("latents", "timesteps", "context", "pose"))
+    x, t, context, pose = (self.inputs[key] for key in ("latents", "timesteps", "context", "pose"))
     down, middle = self.branch(x, t, context, pose, return_dict=False)
     return self.unet(x, t, context, None, None, None, None, None, down, middle).sample
 
   def loss(self) -> torch.Tensor:
     """The mean squared error."""
-    return torch.nn.functional.mse_loss(self.predict().float(), self.given["target"])
+    return torch.nn.functional.mse_loss(self.predict().float(), self.inputs["target"])
 
 
 def wait() -> None:
@@ -73,22 +75,22 @@ def wait() -> None:
 
 
 def peak_bytes() -> int | None:
-  """Most memory that tensors took; None on CPUs."""
+  """The peak memory of tensors; None on CPUs."""
   return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else None
 
 
 def equality(task: dict[str, Any]) -> dict[str, Any]:
-  """Prediction, window, loss and gradients in float32, into a file."""
+  """Writes prediction, window, loss and gradients in float32 to a file."""
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
   last = lambda x: np.moveaxis(x.detach().cpu().numpy(), 1, -1)
   model = Model(task, "equality", drawn=True, window=False)
   loss = model.loss()
   loss.backward()
   named = model.named()
-  gradients = [named[key].grad.contiguous().cpu().numpy().ravel()[:_KEPT] for key in sorted(named)]
+  gradients = [named[key].grad.contiguous().cpu().numpy().ravel()[:_COMPARED] for key in sorted(named)]
   arrays = {"forward": last(model.predict()), "loss": loss.detach().cpu().numpy()}
   with torch.no_grad():
-    # Its identity in place of the stem has no parameters: the window's model is drawn anew.
+    # The identity that replaces the stem has no parameters, so the window takes another model.
     arrays["window"] = last(Model(task, "equality", drawn=True, window=True).predict())
   file = Path(task["folder"]) / "equality_torch.npz"
   np.savez(file, gradients=np.concatenate(gradients), **arrays)
@@ -96,11 +98,11 @@ def equality(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timed(run: Any, compiled: Any, task: dict[str, Any]) -> dict[str, Any]:
-  """Times of the eager form and of the compiled one, which may be impossible; memory of the eager one."""
+  """Times in eager mode and compiled, if compiling works; peak memory in eager mode."""
   answer: dict[str, Any] = {"seconds": median_seconds(run, task["seconds"]), "peak_bytes": peak_bytes()}
   try:
     answer["compiled_seconds"] = median_seconds(compiled, task["seconds"])
-  except Exception as error:  # noqa: BLE001  whatever the compiler raises is the reason
+  except Exception as error:  # noqa: BLE001  any error of the compiler is the reason
     answer["compiled_failed"] = f"compiled: {reason(error)}"
   return answer
 
@@ -131,7 +133,7 @@ def window(task: dict[str, Any]) -> dict[str, Any]:
   model = Model(task, "full", drawn=False, window=True)
   model.unet.to(kind)
   model.branch.to(kind)
-  model.given = {key: x.to(kind) if x.is_floating_point() else x for key, x in model.given.items()}
+  model.inputs = {key: x.to(kind) if x.is_floating_point() else x for key, x in model.inputs.items()}
   fast = torch.compile(model.predict)
 
   def call(predict: Any) -> None:
@@ -153,7 +155,7 @@ def attentions(task: dict[str, Any]) -> dict[str, Any]:
       try:
         with sdpa_kernel(backend):
           one |= _attention(shape, getattr(torch, task["dtype"]), task["seconds"] / 10)
-      except Exception as error:  # noqa: BLE001  one that does not run here is a line of the report
+      except Exception as error:  # noqa: BLE001  reported: not every kernel runs here
         one["failed"] = reason(error)
       found.append(one)
   return {"attention": found}
@@ -169,8 +171,8 @@ def _attention(shape: list[int], kind: torch.dtype, seconds: float) -> dict[str,
     wait()
 
   def both() -> None:
-    given = [x.detach().requires_grad_() for x in operands]
-    torch.autograd.grad(attend(*given).float().sum(), given)
+    leaves = [x.detach().requires_grad_() for x in operands]
+    torch.autograd.grad(attend(*leaves).float().sum(), leaves)
     wait()
 
   spent = median_seconds(both, seconds)

@@ -64,7 +64,7 @@ def problems_of_jobset(jobset: dict[str, Any]) -> list[str]:
 
 
 def check_kubernetes() -> bool:
-  """True if every object of every manifest is valid in the newest schemas, without unknown fields."""
+  """True if every object of every manifest is valid under the newest schemas, without unknown fields."""
   if importlib.util.find_spec("kubernetes_validate") is None:
     print("skipped: kubernetes-validate is not installed")
     return True
@@ -74,13 +74,13 @@ def check_kubernetes() -> bool:
 
   problems = []
   for path in LAUNCH.glob("*.yaml"):
-    for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-      objects = [thing]
-      if thing.get("kind") == "JobSet":
-        problems += [f"{path.name}: {problem}" for problem in problems_of_jobset(thing)]
+    for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+      objects = [manifest]
+      if manifest.get("kind") == "JobSet":
+        problems += [f"{path.name}: {problem}" for problem in problems_of_jobset(manifest)]
         objects = [
           {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, **job["template"]}
-          for job in thing["spec"]["replicatedJobs"]
+          for job in manifest["spec"]["replicatedJobs"]
         ]
       for item in objects:
         try:
@@ -94,17 +94,17 @@ def check_kubernetes() -> bool:
 
 
 def check_workflows() -> bool:
-  """The workflows run .ci/run, and the pre-commit hooks `make check`, with nothing of their own to fetch or install."""
+  """True if workflows only run .ci/run, and pre-commit hooks only `make check`: neither installs anything else."""
   problems = []
   for path in sorted(WORKFLOWS.glob("*.yml")):
     jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     if commands != [".ci/run"]:
-      problems.append(f"{path.name}: runs {commands}: .ci/run alone is wanted")
+      problems.append(f"{path.name}: runs {commands}: it must run only .ci/run")
   for repository in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]:
     entries = [hook["entry"] for hook in repository["hooks"]]
     if repository["repo"] != "local" or entries != ["make check"]:
-      problems.append(f".pre-commit-config.yaml: {repository['repo']} runs {entries}: `make check` alone is wanted")
+      problems.append(f".pre-commit-config.yaml: {repository['repo']} runs {entries}: it must run only `make check`")
   for problem in problems:
     print(problem)
   return not problems

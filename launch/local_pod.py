@@ -4,8 +4,8 @@ Example, two processes with two devices each (everything after `--` goes to anch
   python launch/local_pod.py --processes=2 --devices=2 -- \
     --config=configs/studio_finetune.py:body --workdir=runs/pod --config.data.path=data/ana
 
-Each line of output begins with the number of its process. If a process fails, the others are stopped, and the exit code
-is that of the failed one. Ctrl-C and SIGTERM are passed to every process, so that training can save a checkpoint.
+Each line of output starts with the number of its process. If a process fails, the others are stopped, and the exit code
+is that of the failed process. Ctrl-C and SIGTERM go to every process, so that training can save a checkpoint.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def start(module: str, arguments: list[str], processes: int, devices: int) -> li
   environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
   # A device count in XLA_FLAGS, as tests set it, would override JAX_NUM_CPU_DEVICES.
   flags = environment.pop("XLA_FLAGS", "").split()
-  kept = [flag for flag in flags if "host_platform_device_count" not in flag]
-  if kept:
-    environment["XLA_FLAGS"] = " ".join(kept)
+  other_flags = [flag for flag in flags if "host_platform_device_count" not in flag]
+  if other_flags:
+    environment["XLA_FLAGS"] = " ".join(other_flags)
   coordinator = f"127.0.0.1:{free_port()}"
   return [
     subprocess.Popen(
@@ -46,9 +46,9 @@ def start(module: str, arguments: list[str], processes: int, devices: int) -> li
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
-      text=True,  # universal newlines: a carriage return, as progress bars write it, ends a line
+      text=True,  # universal newlines: a carriage return of a progress bar ends a line
       errors="replace",
-      start_new_session=True,  # so that Ctrl-C reaches only this process, which passes it on once
+      start_new_session=True,  # Ctrl-C reaches only this process, which forwards it once
     )
     for index in range(processes)
   ]
@@ -63,14 +63,14 @@ def echo(index: int, process: subprocess.Popen) -> None:
 
 
 def stop(running: list[subprocess.Popen], number: int) -> None:
-  """Sends signal `number` to the process group of every process that still runs."""
+  """Sends signal `number` to the process group of every running process."""
   for process in running:
     if process.poll() is None:
       os.killpg(process.pid, number)
 
 
 def catch_signals() -> list[int]:
-  """A list to which the numbers of the signals that ask this process to stop are appended, from now on."""
+  """Returns a list to which every SIGINT and SIGTERM of this process is appended from now on."""
   caught: list[int] = []
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, _: caught.append(number))
@@ -78,7 +78,7 @@ def catch_signals() -> list[int]:
 
 
 def watch(running: list[subprocess.Popen], caught: list[int]) -> int:
-  """The exit code, after all processes have ended; the first failure, or a caught signal, stops the rest."""
+  """Waits for all processes and returns the exit code; the first failure, or a caught signal, stops the others."""
   code, deadline = 0, None
   while None in (codes := [process.poll() for process in running]):
     while caught:
@@ -107,7 +107,7 @@ def main() -> int:
   options = parser.parse_args()
   if options.processes < 1 or options.devices < 1:
     parser.error("--processes and --devices must be 1 or more")
-  caught = catch_signals()  # before there is a process that a signal to this one alone would leave behind
+  caught = catch_signals()  # before any process starts, so that a signal never leaves one behind
   running = start(options.module, options.arguments, options.processes, options.devices)
   readers = [threading.Thread(target=echo, args=pair, daemon=True) for pair in enumerate(running)]
   for reader in readers:

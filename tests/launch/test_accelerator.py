@@ -1,4 +1,4 @@
-"""launch/accelerator.sh: its report with torch, without, and where something fails; slow: the real stages, tiny."""
+"""launch/accelerator.sh: its report with torch, without torch, and after failures; slow: the real stages, tiny."""
 
 import json
 import os
@@ -29,7 +29,7 @@ open(answer, "w").write(json.dumps(found))
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-  """Measures with sides that answer at once: (absent packages, noise, the stage of torch's that fails) -> report."""
+  """Measures with fake sides: (absent packages, noise, the torch stage that fails) -> report."""
 
   def call(absent=(), noise=0.0, fails=""):
     for name, seconds in (("ours", 1.0), ("torch", 2.0)):
@@ -47,7 +47,7 @@ def run(tmp_path, monkeypatch):
   return call
 
 
-def test_rows_stand_beside_torch(run):
+def test_rows_compare_with_torch(run):
   report = run()
   assert report["equality"] == {"against": "torch", "max_abs_diff": 0.0, "differs": None}
   assert [row["name"] for row in report["rows"]] == ["train_step", "window"]
@@ -66,30 +66,30 @@ def test_without_torch_its_columns_are_empty_and_the_cpu_is_the_reference(run):
 
 
 @pytest.mark.parametrize("absent", [[], ["torch", "diffusers"]])
-def test_nothing_is_timed_where_the_numbers_differ(run, absent):
+def test_nothing_is_timed_if_the_numbers_differ(run, absent):
   report = run(absent, noise=0.1)
   assert "forward differs by 0.1" in report["equality"]["differs"] and not report["rows"]
 
 
-def test_a_stage_that_fails_is_one_line_and_costs_no_other(run):
+def test_a_failing_stage_is_one_line_and_does_not_affect_the_others(run):
   report = run(fails="train_step")
   assert [(row["torch_failed"], row["torch_s"]) for row in report["rows"]] == [("out of memory", None), (None, 2.0)]
 
 
-def test_a_stage_ends_when_the_time_is_over(tmp_path, monkeypatch):
+def test_a_stage_stops_at_its_time_limit(tmp_path, monkeypatch):
   (tmp_path / "slow.py").write_text("import time; time.sleep(30)")
   monkeypatch.setitem(accelerator.SCRIPTS, "ours", tmp_path / "slow.py")
   assert accelerator.run_stage("ours", "window", tmp_path / "task", tmp_path, 0.2) == {"failed": "stopped after 0 s"}
-  assert "left out" in accelerator.run_stage("ours", "window", tmp_path / "task", tmp_path, -1)["failed"]
+  assert "skipped" in accelerator.run_stage("ours", "window", tmp_path / "task", tmp_path, -1)["failed"]
 
 
-def test_what_is_missing_is_told_in_one_line(tmp_path):
+def test_missing_packages_are_reported_in_one_line(tmp_path):
   (tmp_path / "wheels").mkdir()
-  for environment, told in (({"PYTHON": "false"}, "set PYTHON"), ({"WHEELS": str(tmp_path / "none")}, "none")):
+  for environment, message in (({"PYTHON": "false"}, "set PYTHON"), ({"WHEELS": str(tmp_path / "none")}, "none")):
     done = subprocess.run(
       ["bash", SCRIPT, tmp_path / "out"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
-    assert done.returncode and told in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode and message in done.stderr and not (tmp_path / "out").exists()
   assert subprocess.run(["bash", SCRIPT], capture_output=True, check=False).returncode == 2
 
 
@@ -104,7 +104,7 @@ def test_the_real_stages_at_a_tiny_size(tmp_path):
   report = json.loads((tmp_path / "out" / "accelerator.json").read_text())
   assert report["equality"]["differs"] is None and report["equality"]["max_abs_diff"] < 1e-4
   assert all(row["ours_s"] > 0 and (report["absent"] or row["ratio"]) for row in report["rows"])
-  ours = [one for one in report["attention"] if one["side"] == "ours"]
-  assert {one["implementation"] for one in ours} == {"pieces", "plain", "chunked"}
-  assert all(np.isfinite(one["difference"]) and one["difference"] < 1e-5 for one in ours)
+  jax_rows = [one for one in report["attention"] if one["side"] == "ours"]
+  assert {one["implementation"] for one in jax_rows} == {"pieces", "plain", "chunked"}
+  assert all(np.isfinite(one["difference"]) and one["difference"] < 1e-5 for one in jax_rows)
   assert (tmp_path / "out" / "profile.xplane.pb.gz").exists()

@@ -1,4 +1,4 @@
-"""What the launch files and the documents name must be there."""
+"""Files, modules and targets that launch files and documents name must exist."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ NAMING = [*sorted((ROOT / "launch").iterdir()), ROOT / "Makefile", *sorted(ROOT.
 
 
 @pytest.mark.parametrize("path", NAMING, ids=lambda path: path.name)
-def test_named_files_and_doors_exist(path):
+def test_named_files_and_modules_exist(path):
   text = path.read_text(encoding="utf-8") if path.is_file() else ""
   named = re.findall(r"(?<![\w/.-])((?:configs|launch|requirements)/[\w-]+\.(?:py|sh|txt|yaml|sbatch))", text)
   commands = re.findall(r"-m (?:#?\s*)anchor_jax\.(\w+)", text)

@@ -1,4 +1,4 @@
-"""The local pod: processes that find each other, and none left behind."""
+"""The local pod: its processes find each other, and none is left behind."""
 
 import os
 import pathlib
@@ -18,9 +18,9 @@ coordinator, processes, process = (argument.partition("=")[2] for argument in sy
 jax.distributed.initialize(coordinator, int(processes), int(process))
 mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 local = np.full(jax.local_device_count(), 10.0 ** jax.process_index(), np.float32)
-whole = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("data")), local)
+total = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("data")), local)
 print("arguments", *sys.argv[1:-3])
-print("sum", float(jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, PartitionSpec()))(whole)))
+print("sum", float(jax.jit(lambda x: x.sum(), out_shardings=NamedSharding(mesh, PartitionSpec()))(total)))
 """
 
 SECOND_FAILS = """
@@ -41,7 +41,7 @@ time.sleep(600)
 """
 
 
-# The launcher on a machine so busy that its processes are up before it begins to watch them.
+# A launcher so slow that its processes are up before it watches them.
 SLOW_TO_WATCH = """
 import sys, time
 import local_pod
@@ -72,14 +72,14 @@ def test_processes_see_all_devices_and_their_arguments(tmp_path):
     assert f"[{index}] arguments --workdir=x --config.a=b c" in lines
 
 
-def test_failure_of_one_stops_all_and_is_the_exit_code(tmp_path):
+def test_the_failure_of_one_process_stops_all_and_is_the_exit_code(tmp_path):
   pod = start(tmp_path, SECOND_FAILS)
-  pod.communicate(timeout=300)  # the first would sleep longer
+  pod.communicate(timeout=300)  # otherwise the first would sleep on
   assert pod.returncode == 3
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_signal_reaches_every_process(tmp_path, slow):
+def test_a_signal_reaches_every_process(tmp_path, slow):
   (tmp_path / "slow.py").write_text(SLOW_TO_WATCH)
   options = {"launcher": tmp_path / "slow.py"} if slow else {}
   pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP, **options)
