@@ -1,4 +1,4 @@
-"""Windows and frames over devices: the frames of one device, and only overlaps are sent."""
+"""Sharded windows and frames: results equal those of one device, and only overlaps are sent."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 
 def toy(latents, timesteps, context, condition, frame_mask):
-  """All-frame attention in small."""
+  """A small all-frame attention."""
   tokens = latents.reshape(latents.shape[0], -1, 2)
   keys = jnp.repeat(frame_mask, 16, axis=1)
   logits = jnp.where(keys[:, None], jnp.einsum("bnd,bmd->bnm", tokens, tokens), -1e30)
@@ -72,43 +72,43 @@ def test_guidance_on_some_steps_on_eight_devices(rule, windows, frames):
   [
     (WindowRule(8, 3, "moved_back"), 8, 1),
     (WindowRule(8, 3, "moved_back"), 1, 8),
-    (WindowRule(8, 7), 8, 1),  # overlaps longer than a device's part of a block
+    (WindowRule(8, 7), 8, 1),  # overlaps longer than a device's shard of a block
     (WindowRule(9, 3), 4, 2),  # an odd number of frames
     (WindowRule(1, 0), 4, 2),  # the head's
   ],
 )
-def test_layouts_without_neighbours_share_windows_by_constraint(rule, windows, frames):
+def test_other_layouts_shard_windows_by_constraints(rule, windows, frames):
   sampler, mesh = Sampler(SOLVER, rule, 3, guidance=2.0), parallel.sampling_mesh(windows, frames)
   assert not exchanges_overlaps(dataclasses.replace(sampler, mesh=mesh).layout, mesh)
-  whole = run(sampler, mesh)
-  np.testing.assert_allclose(whole, run(sampler, None), atol=1e-5)
-  np.testing.assert_array_equal(run(sampler, mesh, start=60), whole[60:])
+  full = run(sampler, mesh)
+  np.testing.assert_allclose(full, run(sampler, None), atol=1e-5)
+  np.testing.assert_array_equal(run(sampler, mesh, start=60), full[60:])
 
 
 @pytest.mark.parametrize("tail", ["ragged", "moved_back", "loop"])
-def test_whole_clips_use_all_devices(tail):
+def test_clips_in_memory_use_all_devices(tail):
   sampler, mesh, seen = Sampler(SOLVER, WindowRule(8, 3, tail), 2, guidance=2.0), parallel.sampling_mesh(4, 2), []
 
   def observed(latents, *rest):
     jax.debug.inspect_array_sharding(latents, callback=lambda sharding: seen.append(sharding))
     return toy(latents, *rest)
 
-  def whole(over, denoise):
+  def sample(over, denoise):
     inputs = over.replicate((NOISE, {"pose": POSE}, *CONTEXTS))
     with parallel.use_mesh(over.mesh):
       return np.asarray(jax.jit(lambda *inputs: over.clip(denoise, *inputs))(*inputs))
 
   over = dataclasses.replace(sampler, mesh=mesh)
-  np.testing.assert_allclose(whole(over, observed), whole(sampler, toy), atol=1e-5)
+  np.testing.assert_allclose(sample(over, observed), sample(sampler, toy), atol=1e-5)
   assert seen and all(sharding.shard_shape((16, 8, 4, 4, 2))[0] == 2 for sharding in seen)  # 8 windows x 2 branches
 
 
-def test_windows_of_one_frame_need_no_neighbour():
+def test_windows_of_one_frame_need_no_exchange():
   sampler = Sampler(SOLVER, WindowRule(1, 0), 16, guidance=2.0)
   np.testing.assert_allclose(run(sampler, parallel.sampling_mesh(8, 1)), run(sampler, None), atol=1e-5)
 
 
-def test_only_overlaps_are_sent_between_neighbours():
+def test_neighbors_exchange_only_overlaps():
   sampler = Sampler(SOLVER, WindowRule(8, 3), 8, guidance=2.0, mesh=parallel.sampling_mesh(8, 1))
   branches, block = sampler.branches(*CONTEXTS), jnp.zeros((sampler.layout.block, *NOISE.shape[1:]))
   state = sampler.place_state(sampler.init_state(branches, block, {"pose": block}), jax.device_put)
@@ -116,7 +116,9 @@ def test_only_overlaps_are_sent_between_neighbours():
   plans = jax.tree.map(lambda leaf: np.stack([leaf] * 3), plan_group(sampler.rule, 0, 8, None))
   with parallel.use_mesh(sampler.mesh):
     arguments = (branches, state, block, {"pose": block}, plans, (np.int32(0), np.int32(3)))
-    leaves, tree = jax.tree.flatten(arguments)  # our own trees would have their types checked as they are lowered
+    leaves, tree = jax.tree.flatten(
+      arguments
+    )  # lowering would rebuild our dataclasses, whose types are checked, without arrays
     flat = jax.jit(lambda *leaves: sampler.tick(toy, *jax.tree.unflatten(tree, leaves)))
     found = collectives(flat.lower(*leaves).compile().as_text())
   assert found and {one.kind for one in found} == {"collective-permute"}
@@ -125,7 +127,7 @@ def test_only_overlaps_are_sent_between_neighbours():
 
 
 @pytest.mark.parametrize("tail", ["ragged", "moved_back"])
-def test_a_tick_moves_nothing_but_the_motion(tail):
+def test_a_tick_transfers_only_the_motion(tail):
   sampler = Sampler(SOLVER, WindowRule(8, 3, tail), 8, guidance=2.0, mesh=parallel.sampling_mesh(8, 1))
   weights = sampler.replicate(jnp.ones(3))
   denoise = jax.tree_util.Partial(lambda weights, *inputs: weights[0] * toy(*inputs), weights)

@@ -17,7 +17,7 @@ CONFIG = ScheduleConfig(prediction_type="sample", timestep_spacing="trailing", s
 
 
 def toy(latents, timesteps, context, condition, frame_mask):
-  """Mixes each frame with the mean of its window's real frames, the way attention would."""
+  """Mixes each frame with the mean of its window's real frames, as attention would."""
   mask = frame_mask[:, :, None, None, None]
   mean = (latents * mask).sum(axis=1, keepdims=True) / mask.sum(axis=1, keepdims=True)
   return 0.5 * latents + 0.2 * mean + condition["pose"] + context.mean(axis=(1, 2))[:, None, None, None, None]
@@ -51,17 +51,17 @@ def by_hand(solver, plan, noise, context, null, pose, guidance):
 
 @pytest.mark.parametrize("length", [1, 4, 9, 25])
 @pytest.mark.parametrize("together", [1, 3])
-def test_equals_the_algorithm_written_with_loops(length, together):
+def test_clip_equals_the_algorithm_written_with_loops(length, together):
   keys = jax.random.split(jax.random.key(length), 4)
   noise, pose = jax.random.normal(keys[0], (2, length, 2, 2, 3))
   context, null = jax.random.normal(keys[1], (2, 5, 6))
   solver, rule = make_solver("ddim", CONFIG, 4), WindowRule(4, 1)
-  made = Sampler(solver, rule, together, guidance=2.5).clip(toy, noise, {"pose": pose}, context, null)
+  sampled = Sampler(solver, rule, together, guidance=2.5).clip(toy, noise, {"pose": pose}, context, null)
   plan = plan_clip(rule, length)
-  np.testing.assert_allclose(made, by_hand(solver, plan, noise, context, null, pose, 2.5), atol=2e-5)
+  np.testing.assert_allclose(sampled, by_hand(solver, plan, noise, context, null, pose, 2.5), atol=2e-5)
 
 
-def test_guidance_of_one_never_asks_the_null_branch():
+def test_guidance_of_one_never_runs_the_null_branch():
   seen = []
 
   def denoise(latents, *rest):
@@ -91,13 +91,13 @@ def test_clips_of_many_lengths_share_one_program():
     plan = plan_clip(rule, length)
     rows = capacity(plan.count)
     noise = jax.random.normal(jax.random.key(0), (rows * rule.stride + rule.overlap, 2, 2, 3))
-    made = run(pad_windows(plan, rows), noise)
+    padded = run(pad_windows(plan, rows), noise)
     alone = sampler.clip(toy, noise[:length], {"pose": noise[:length]}, context)
-    np.testing.assert_allclose(made[:length], alone, atol=1e-5)
+    np.testing.assert_allclose(padded[:length], alone, atol=1e-5)
   assert len(traced) == 1
 
 
-def test_a_guidance_interval_guides_its_steps_alone():
+def test_a_guidance_interval_guides_only_its_steps():
   noise, tokens, none = jnp.ones((3, 2, 2, 3)), jnp.ones((5, 6)), jnp.zeros((5, 6))
   solver, rule = make_solver("ddim", CONFIG, 4), WindowRule(2, 1)
   run = lambda *guidance: Sampler(solver, rule, 1, *guidance).clip(toy, noise, {"pose": noise}, tokens, none)
@@ -109,7 +109,7 @@ def test_a_guidance_interval_guides_its_steps_alone():
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
-def test_the_null_branch_runs_where_guidance_acts_alone(overlap):
+def test_the_null_branch_runs_only_where_guidance_acts(overlap):
   noise, tokens, none = jnp.ones((3, 2, 2, 3)), jnp.ones((5, 6)), jnp.zeros((5, 6))
   sampler = Sampler(make_solver("ddim", CONFIG, 4), WindowRule(3, overlap), 1, 3.0, (0.0, 0.9))
   examples = []
@@ -118,8 +118,8 @@ def test_the_null_branch_runs_where_guidance_acts_alone(overlap):
     jax.debug.callback(lambda: examples.append(len(latents)))
     return toy(latents, *rest)
 
-  whole = jax.jit(lambda noise: sampler.clip(counted, noise, {"pose": noise}, tokens, none))(noise)
-  jax.block_until_ready(whole)
+  clip = jax.jit(lambda noise: sampler.clip(counted, noise, {"pose": noise}, tokens, none))(noise)
+  jax.block_until_ready(clip)
   jax.effects_barrier()
   expected = [2 if sigma <= 0.9 else 1 for sigma in sampler.solver.sigma for _ in range(sampler.rule.count(3))]
   assert examples == expected and set(expected) == {1, 2}
@@ -129,19 +129,19 @@ def test_the_null_branch_runs_where_guidance_acts_alone(overlap):
   blocks = list(sampler.stream(jax.tree_util.Partial(counted), frames, prepare, tokens, none))
   jax.effects_barrier()
   assert sorted(examples) == sorted(expected)
-  np.testing.assert_allclose(np.concatenate([block.frames for block in blocks]), whole, atol=1e-6)
+  np.testing.assert_allclose(np.concatenate([block.frames for block in blocks]), clip, atol=1e-6)
 
 
-def test_every_step_ends_with_the_clean_latents():
+def test_every_step_returns_all_steps_and_ends_clean():
   noise, tokens = jnp.ones((3, 2, 2, 1)), jnp.ones((5, 6))
   sampler = Sampler(make_solver("ddim", CONFIG, 5), WindowRule(2, 1))
-  made = sampler.clip(toy, noise, {"pose": noise}, tokens)
+  clean = sampler.clip(toy, noise, {"pose": noise}, tokens)
   steps = sampler.clip(toy, noise, {"pose": noise}, tokens, every_step=True)
   assert steps.shape == (5, *noise.shape)
-  np.testing.assert_array_equal(steps[-1], made)
+  np.testing.assert_array_equal(steps[-1], clean)
 
 
-def test_the_loss_of_a_perfect_network_is_zero_and_of_none_is_the_target_s_power():
+def test_the_loss_is_zero_for_a_perfect_network_and_the_target_power_for_zeros():
   schedule = make_schedule(ScheduleConfig())
   clean, noise = jax.random.normal(jax.random.key(0), (2, 4, 1, 3, 3, 2))
   timesteps = jnp.array([0, 10, 500, 999])
@@ -152,7 +152,7 @@ def test_the_loss_of_a_perfect_network_is_zero_and_of_none_is_the_target_s_power
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_min_snr_weighs_the_error_of_the_clean_latent(kind):
+def test_min_snr_weights_the_error_of_the_clean_latent(kind):
   schedule = make_schedule(ScheduleConfig(prediction_type=kind))
   clean, noise = jax.random.normal(jax.random.key(0), (2, 3, 1, 3, 3, 2))
   timesteps = jnp.array([10, 500, 990])
@@ -160,6 +160,6 @@ def test_min_snr_weighs_the_error_of_the_clean_latent(kind):
   target = training_target(schedule, clean, noise, timesteps)
   wrong = lambda *_: target + 0.1
   loss, _ = denoising_loss(wrong, schedule, clean, noise, timesteps, jnp.zeros((3, 1, 1)), {}, snr_gamma=5.0)
-  # The same error as one of the clean latent, which each kind of prediction implies.
+  # The error of the clean latent that this error of the prediction implies.
   of_clean = {"epsilon": np.sqrt((1 - power) / power), "v_prediction": np.sqrt(1 - power), "sample": 1.0}[kind] * 0.1
   np.testing.assert_allclose(loss, np.minimum(power / (1 - power), 5.0) * of_clean**2, rtol=1e-4)

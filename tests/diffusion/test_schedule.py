@@ -8,11 +8,11 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.schedule import add_noise, make_schedule, sampling_timesteps, training_target
 
 
-def test_stable_diffusion_visits_the_steps_its_scheduler_file_says():
+def test_stable_diffusion_visits_the_timesteps_of_its_scheduler_file():
   assert sampling_timesteps(ScheduleConfig(), 4).tolist() == [751, 501, 251, 1]
 
 
-def test_trailing_and_linspace_begin_at_the_noisiest_step():
+def test_trailing_and_linspace_start_at_the_noisiest_timestep():
   for spacing in ("trailing", "linspace"):
     steps = sampling_timesteps(ScheduleConfig(timestep_spacing=spacing), 8)
     assert steps[0] == 999 and (np.diff(steps) < 0).all()
@@ -28,7 +28,7 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_step():
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_the_target_gives_noise_and_signal_back(kind):
+def test_noise_follows_from_target_and_noisy_latents(kind):
   schedule = make_schedule(ScheduleConfig(prediction_type=kind))
   clean, noise = jax.random.normal(jax.random.key(0), (2, 3, 1, 4, 4, 2))
   t = jnp.array([0, 500, 999])
@@ -44,6 +44,6 @@ def test_the_target_gives_noise_and_signal_back(kind):
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
-def test_refuses_a_number_of_steps_that_makes_no_sense(steps):
+def test_step_counts_out_of_range_are_refused(steps):
   with pytest.raises(UserError, match="between 1 and 1000"):
     sampling_timesteps(ScheduleConfig(), steps)

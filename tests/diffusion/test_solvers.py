@@ -24,7 +24,7 @@ def perfect(solver, i, x, clean):
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_a_perfect_network_is_followed_to_the_clean_latent(name, kind):
+def test_a_perfect_network_leads_to_the_clean_latent(name, kind):
   config = ScheduleConfig(prediction_type=kind, timestep_spacing="trailing", set_alpha_to_one=True)
   solver = make_solver(name, config, 5)
   clean, noise = jax.random.normal(jax.random.key(1), (2, 5, 4))
@@ -34,7 +34,7 @@ def test_a_perfect_network_is_followed_to_the_clean_latent(name, kind):
   np.testing.assert_allclose(x, clean, atol=2e-5)
 
 
-def test_ddim_is_equation_12_of_its_paper():
+def test_ddim_follows_equation_12_of_its_paper():
   config = ScheduleConfig()
   solver, power = make_solver("ddim", config, 20), make_schedule(config).alphas_cumprod
   x, noise = np.asarray(jax.random.normal(jax.random.key(2), (2, 3, 4)))
@@ -46,7 +46,7 @@ def test_ddim_is_equation_12_of_its_paper():
 
 
 def test_the_second_order_solver_is_closer_on_a_curved_path():
-  # Data of deviation 0.5 around 0: the best prediction is linear in x, and the path it leads along is curved.
+  # Data with deviation 0.5 around 0: the best prediction is linear in x, and the sampling path is curved.
   def run(name, steps):
     solver = make_solver(name, ScheduleConfig(timestep_spacing="trailing", set_alpha_to_one=True), steps)
     x, before = jnp.ones(1), jnp.zeros(1)
@@ -55,11 +55,11 @@ def test_the_second_order_solver_is_closer_on_a_curved_path():
       x, before = advance(solver, jnp.asarray(i), x, solver.sigma[i] / variance * x, before)
     return float(x[0])
 
-  exact = 0.5  # the flow takes the deviation of pure noise, 1, to that of the data
+  exact = 0.5  # the flow maps the deviation of pure noise, 1, to that of the data
   assert abs(run("dpm++2m", 20) - exact) < 0.7 * abs(run("ddim", 20) - exact)
 
 
-def test_each_row_may_be_at_its_own_step():
+def test_rows_may_be_at_different_steps():
   solver = make_solver("dpm++2m", ZERO_SNR, 5)
   x, prediction, before = jax.random.normal(jax.random.key(3), (3, 4, 2, 3))
   steps = jnp.array([0, 3, 1, 4])
@@ -82,10 +82,10 @@ def test_a_new_solver_is_one_class(monkeypatch):
     def weights(self, alpha, sigma, next_alpha, next_sigma):
       return tuple(values / 2 for values in super().weights(alpha, sigma, next_alpha, next_sigma))
 
-  half, whole = make_solver("half", ZERO_SNR, 4), make_solver("ddim", ZERO_SNR, 4)
-  np.testing.assert_allclose(half.from_clean, whole.from_clean / 2)
+  half, full = make_solver("half", ZERO_SNR, 4), make_solver("ddim", ZERO_SNR, 4)
+  np.testing.assert_allclose(half.from_clean, full.from_clean / 2)
 
 
-def test_a_mistyped_solver_is_answered_with_the_closest():
+def test_an_unknown_solver_is_refused_with_a_suggestion():
   with pytest.raises(UserError, match='Did you mean "ddim"'):
     make_solver("dim", ScheduleConfig(), 4)

@@ -1,4 +1,4 @@
-"""The stream gives the whole clip's frames: all lengths, tails, weights, solvers, groups, and from the middle on."""
+"""A stream equals the clip in memory for all lengths, tails, solvers and groups, also when started in the middle."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 
 def toy(latents, timesteps, context, condition, frame_mask):
-  """Mixes each frame with its window's real ones, by place too, as a video network would."""
+  """Mixes each frame with its window's real frames, depending on position, as a video network would."""
   mask = frame_mask[:, :, None, None, None]
   place = jnp.cos(jnp.arange(latents.shape[1]))[None, :, None, None, None]
   mean = (latents * mask * (1 + 0.3 * place)).sum(axis=1, keepdims=True) / mask.sum(axis=1, keepdims=True)
@@ -42,8 +42,8 @@ def sampler_of(rule, group_size, steps, solver_name, guidance):
 
 
 @functools.cache
-def whole_clip_sampler(*settings):
-  """The whole-clip sampler for all lengths, jitted."""
+def clip_sampler(*settings):
+  """The jitted sampler in memory, for all lengths."""
   sampler = sampler_of(*settings)
   return jax.jit(lambda plan: sampler.clip(toy, jnp.asarray(NOISE), {"pose": jnp.asarray(POSE)}, *CONTEXTS, plan=plan))
 
@@ -72,9 +72,9 @@ def streamed(rule, *settings, length, start=0):
   return np.concatenate(pieces)[start - begin :]
 
 
-def whole_clip(rule, *settings, length):
+def sampled_clip(rule, *settings, length):
   plan = pad_windows(plan_clip(rule, length), -(-LONGEST // rule.stride))
-  return np.asarray(whole_clip_sampler(rule, *settings)(plan))[:length]
+  return np.asarray(clip_sampler(rule, *settings)(plan))[:length]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -86,10 +86,10 @@ def whole_clip(rule, *settings, length):
     pytest.param(range(1, LONGEST + 1), id="every", marks=pytest.mark.slow),
   ],
 )
-def test_equals_the_whole_clip_whatever_the_length(solver, tail, lengths):
+def test_a_stream_equals_the_clip_for_any_length(solver, tail, lengths):
   settings = (WindowRule(5, 2, tail), 2, 4, solver, 2.0)
   for length in lengths:
-    np.testing.assert_allclose(streamed(*settings, length=length), whole_clip(*settings, length=length), atol=1e-5)
+    np.testing.assert_allclose(streamed(*settings, length=length), sampled_clip(*settings, length=length), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -105,32 +105,34 @@ def test_equals_the_whole_clip_whatever_the_length(solver, tail, lengths):
     (WindowRule(4, 0), 1),
   ],
 )
-def test_equals_the_whole_clip_for_every_layout(rule, group_size):
+def test_a_stream_equals_the_clip_for_every_layout(rule, group_size):
   settings = (rule, group_size, 3, "dpm++2m", 1.0)
   for length in (1, 2, 5, 11, 24, 60):
-    np.testing.assert_allclose(streamed(*settings, length=length), whole_clip(*settings, length=length), atol=1e-5)
+    np.testing.assert_allclose(streamed(*settings, length=length), sampled_clip(*settings, length=length), atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", [WindowRule(5, 2), WindowRule(5, 2, "moved_back"), WindowRule(1, 0)])
-def test_goes_on_from_the_middle_bit_for_bit(rule):
+def test_a_stream_from_the_middle_is_equal_bit_for_bit(rule):
   settings = (rule, 2, 3, "dpm++2m", 2.0)
-  whole = streamed(*settings, length=100)
+  full = streamed(*settings, length=100)
   for start in (1, 33, 70, 99):
-    np.testing.assert_array_equal(streamed(*settings, length=100, start=start), whole[start:])
+    np.testing.assert_array_equal(streamed(*settings, length=100, start=start), full[start:])
 
 
 def frames_wrong(layout, length):
-  """How many frames of a clip, from its first on, streams from block 0, 1, ... get wrong: the tables alone say."""
+  """How many leading frames of a clip are wrong in streams from block 0, 1, ..., computed from the window tables."""
   plan, blocks = plan_clip(layout.rule, length), np.arange(length // layout.block + 2)
   holds = np.zeros((plan.count, length), bool)
-  np.put_along_axis(holds, plan.frames, True, axis=1)  # slots without a frame repeat the last one, which is held then
+  np.put_along_axis(
+    holds, plan.frames, True, axis=1
+  )  # slots without a frame repeat the last frame, which the window holds then
   runs = np.arange(plan.count) // layout.group_size >= blocks[:, None]
   # Frames whose latents are those of a stream from 0.
   right = np.arange(length) >= blocks[:, None] * layout.block - layout.offset
   for _ in range(layout.steps):
-    whole = runs & ~(holds & ~right[:, None]).any(axis=2)
-    right &= ~(holds & ~whole[:, :, None]).any(axis=1)
-  return length - np.cumprod(right[:, ::-1], axis=1).sum(axis=1)  # all that come before the last right ones
+    correct = runs & ~(holds & ~right[:, None]).any(axis=2)
+    right &= ~(holds & ~correct[:, :, None]).any(axis=1)
+  return length - np.cumprod(right[:, ::-1], axis=1).sum(axis=1)  # all frames before the last right ones
 
 
 @pytest.mark.parametrize(
@@ -142,24 +144,24 @@ def test_the_first_block_needed_is_far_enough_back_in_every_small_layout(windows
   for (window, overlap), tail, steps in itertools.product(rules, ("ragged", "moved_back"), step_counts):
     for group_size in group_sizes:
       layout = StreamLayout(WindowRule(window, overlap, tail), steps, group_size)
-      tight = set()  # starts for which a clip of some length needs that very block
+      tight = set()  # starts for which a clip of some length needs exactly that block
       for length in range(1, 24):
         wrong = frames_wrong(layout, length)
         for start in range(length):
           needed = layout.first_block_needed(start)
           assert wrong[needed] <= start, (layout, length, start)
           tight |= {start} if needed + 1 == len(wrong) or wrong[needed + 1] > start else set()
-      assert tight == set(range(23)), layout  # and no earlier than it must
+      assert tight == set(range(23)), layout  # and no earlier than necessary
 
 
-def test_goes_on_bit_for_bit_where_a_window_moved_back_holds_a_wrong_frame():
+def test_a_stream_from_the_middle_is_equal_where_a_window_moved_back_holds_a_wrong_frame():
   settings = (WindowRule(8, 4, "moved_back"), 1, 2, "ddim", 1.0)
   for length, start in ((15, 14), (19, 18), (39, 37)):
-    whole = streamed(*settings, length=length)
-    np.testing.assert_array_equal(streamed(*settings, length=length, start=start), whole[start:])
+    full = streamed(*settings, length=length)
+    np.testing.assert_array_equal(streamed(*settings, length=length, start=start), full[start:])
 
 
-def test_holds_few_frames_and_takes_in_no_more_than_it_must():
+def test_a_stream_holds_few_frames_and_reads_no_more_than_necessary():
   layout = StreamLayout(WindowRule(16, 4), 20)
   assert layout.frames_held == 480 and layout.depth == 2
   small = sampler_of(WindowRule(4, 1), 1, 3, "dpm++2m", 1.0)
@@ -175,14 +177,14 @@ def test_holds_few_frames_and_takes_in_no_more_than_it_must():
 
 
 @pytest.mark.parametrize("rule,blocks", [(WindowRule(4, 1), 6), (WindowRule(1, 0), 1), (WindowRule(4, 0), 1)])
-def test_the_first_block_is_given_out_as_soon_as_it_can_be(rule, blocks):
+def test_the_first_block_comes_out_as_early_as_possible(rule, blocks):
   sampler, taken = sampler_of(rule, 2, 3, "dpm++2m", 1.0), []
   live = (taken.append(frame) or frame for frame in frames(0, 60))
   next(sampler.stream(toy, live, prepare, *CONTEXTS))
   assert len(taken) == blocks * sampler.layout.block == sampler.layout.frames_held
 
 
-def test_empty_levels_cost_nothing():
+def test_empty_levels_do_not_run():
   calls = []
 
   def counting(latents, *rest):
@@ -195,7 +197,7 @@ def test_empty_levels_cost_nothing():
   assert len(calls) == rule.count(length) * steps
 
 
-def test_a_block_is_given_out_before_the_next_frame_is_taken():
+def test_a_block_comes_out_before_the_next_frame_is_read():
   taken = []
   coming = (taken.append(number) or frame for number, frame in enumerate(frames(0, 9)))
   blocks = sampler_of(WindowRule(4, 0), 1, 2, "ddim", 1.0).stream(toy, coming, prepare, *CONTEXTS)
@@ -203,19 +205,19 @@ def test_a_block_is_given_out_before_the_next_frame_is_taken():
   assert [block.first for block in blocks] == [8]
 
 
-def test_a_second_stream_compiles_nothing():
+def test_a_second_stream_does_not_compile():
   traced = []
 
-  def noted(latents, *rest):
+  def recorded(latents, *rest):
     traced.append(latents.shape)
     return toy(latents, *rest)
 
   for length in (9, 14):
-    list(sampler_of(WindowRule(4, 1), 2, 2, "ddim", 1.0).stream(noted, frames(0, length), prepare, *CONTEXTS))
+    list(sampler_of(WindowRule(4, 1), 2, 2, "ddim", 1.0).stream(recorded, frames(0, length), prepare, *CONTEXTS))
   assert len(traced) == 1
 
 
-def test_refuses_what_cannot_be_streamed():
+def test_loops_unknown_lengths_and_empty_motions_are_refused():
   with pytest.raises(UserError, match="closed loop"):
     StreamLayout(WindowRule(4, 1, "loop"), 3)
   with pytest.raises(UserError, match="known beforehand"):

@@ -5,19 +5,19 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.diffusion.windows import TAILS, WEIGHTS, WindowRule, capacity, pad_windows, plan_clip, plan_group
 
 
-def test_the_tail_is_cut_short_as_in_the_reference():
+def test_ragged_last_windows_hold_fewer_frames():
   plan = plan_clip(WindowRule(16, 4), 25)
   assert plan.mask.sum(axis=1).tolist() == [16, 13, 1]
   assert plan.frames[:, 0].tolist() == [0, 12, 24]
 
 
-def test_or_the_last_window_is_moved_back():
+def test_the_last_window_moves_back():
   plan = plan_clip(WindowRule(16, 4, "moved_back"), 25)
   assert plan.mask.all() and plan.frames[:, 0].tolist() == [0, 9]
   assert plan_clip(WindowRule(16, 4, "moved_back"), 5).mask.sum() == 5
 
 
-def test_or_the_clip_is_a_circle():
+def test_a_loop_continues_with_the_first_frames():
   plan = plan_clip(WindowRule(6, 2, "loop"), 10)
   assert plan.mask.all() and plan.frames[-1].tolist() == [8, 9, 0, 1, 2, 3]
 
@@ -30,7 +30,7 @@ def test_tapered_windows_weigh_most_in_their_middle():
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("window,overlap", [(16, 4), (4, 1), (5, 3), (1, 0), (7, 0)])
-def test_every_frame_is_covered_and_its_shares_sum_to_one(window, overlap, tail, weights):
+def test_every_frame_is_covered_and_its_weights_sum_to_one(window, overlap, tail, weights):
   for length in (1, 2, window, window + 1, 50):
     plan = plan_clip(WindowRule(window, overlap, tail, weights), length)
     total = np.zeros(length)
@@ -42,33 +42,33 @@ def test_every_frame_is_covered_and_its_shares_sum_to_one(window, overlap, tail,
 @pytest.mark.parametrize("tail", ["ragged", "moved_back"])
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("window,overlap,together", [(4, 1, 1), (5, 3, 2), (5, 4, 3), (1, 0, 4)])
-def test_groups_are_the_clip_s_windows(window, overlap, together, tail, weights):
+def test_groups_hold_the_windows_of_the_clip(window, overlap, together, tail, weights):
   rule = WindowRule(window, overlap, tail, weights)
   for length in (1, 3, 6, 17, 30):
-    whole = plan_clip(rule, length)
-    for first in range(0, whole.count, together):
+    plan = plan_clip(rule, length)
+    for first in range(0, plan.count, together):
       group = plan_group(rule, first, together, length)
       for row in range(together):
-        if first + row < whole.count:
+        if first + row < plan.count:
           real = group.mask[row]
-          np.testing.assert_array_equal(real, whole.mask[first + row])
-          np.testing.assert_array_equal(group.frames[row][real], whole.frames[first + row][real])
-          np.testing.assert_allclose(group.weights[row], whole.weights[first + row], rtol=1e-6)
+          np.testing.assert_array_equal(real, plan.mask[first + row])
+          np.testing.assert_array_equal(group.frames[row][real], plan.frames[first + row][real])
+          np.testing.assert_allclose(group.weights[row], plan.weights[first + row], rtol=1e-6)
         else:
           assert not group.weights[row].any() and group.mask[row].any()
 
 
-def test_idle_windows_weigh_nothing():
+def test_padding_windows_have_weight_zero():
   plan = pad_windows(plan_clip(WindowRule(16, 4), 25), 4)
   assert plan.count == 3 and not plan.weights[3].any() and plan.mask[3].all()
 
 
-def test_capacities_are_few_and_enough():
+def test_capacities_are_few_and_large_enough():
   sizes = [capacity(count) for count in range(1, 1000)]
   assert all(size >= count for count, size in enumerate(sizes, start=1)) and len(set(sizes)) < 21
 
 
 @pytest.mark.parametrize("length,rule", [(5, (4, 4)), (5, (0, 0)), (5, (4, -1)), (5, (4, 1, "raged")), (0, (4, 1))])
-def test_refuses_plans_that_cannot_be(length, rule):
+def test_impossible_plans_are_refused(length, rule):
   with pytest.raises(UserError):
     plan_clip(WindowRule(*rule), length)

@@ -1,4 +1,4 @@
-"""Comparisons with the torch and Flax classes of others: `make parity` installs those and runs this folder."""
+"""Comparisons with other torch and Flax implementations: `make parity` installs them and runs this folder."""
 
 import functools
 import importlib.util
@@ -30,17 +30,17 @@ def jit():
 def agree():
   """Asserts that two arrays agree within 2e-5 of the larger of 1 and the largest value."""
 
-  def check(ours, theirs, tolerance=2e-5):
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= tolerance * max(1, np.abs(theirs).max())
+  def check(found, expected, tolerance=2e-5):
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance * max(1, np.abs(expected).max())
 
   return check
 
 
 @pytest.fixture(scope="session")
-def randomise():
-  """Gives a torch module random weights with no zeros left, from a seed."""
+def randomize():
+  """Fills a torch module with random nonzero weights from a seed."""
   import torch
 
   def fill(module, seed):

@@ -1,9 +1,9 @@
-"""Our networks against diffusers' Flax classes.
+"""The networks against diffusers' Flax classes.
 
-They differ from the torch classes, which ours follow, in three ways: the GELU in the transformers is the tanh form,
-the GroupNorm in front of the transformers has epsilon 1e-5 and not 1e-6, and every GroupNorm has 32 groups. With the
-first two put into ours and 32 groups asked for, both agree as closely as with torch; without them they do not, by the
-numbers asserted here.
+The Flax classes differ from the torch classes, which this package follows, in three ways: the GELU in the transformers
+is the tanh form, the GroupNorm before the transformers has epsilon 1e-5 instead of 1e-6, and every GroupNorm has 32
+groups. With the first two patched in and 32 groups configured, results agree as closely as with torch; without them
+they differ, as asserted here.
 """
 
 import functools
@@ -42,7 +42,7 @@ def arrays(seed=0):
   return normal(0, 2, 4, 8, 8), jnp.array([3, 700]), normal(1, 2, 5, 16)
 
 
-def randomised(module, seed=1):
+def random_weights(module, seed=1):
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):
@@ -56,7 +56,7 @@ def randomised(module, seed=1):
 
 @pytest.fixture
 def like_flax(monkeypatch):
-  """Switches the two constants of the transformers to those of the Flax classes."""
+  """Patches the two constants of the transformers to those of the Flax classes."""
 
   def switch():
     monkeypatch.setattr(transformer, "gelu", lambda x: jax.nn.gelu(x, approximate=True))
@@ -70,8 +70,8 @@ def like_flax(monkeypatch):
   return switch
 
 
-def read_as_ours(module, params, folder):
-  """The network with a Flax module's configuration and parameters, under our names."""
+def converted(module, params, folder):
+  """The configuration and parameters of a Flax module as a model of this package."""
   module.save_config(folder)
   paths = {re.sub(r"/(\d+)(?=/)", r"_\1", "/".join(path)): leaf for path, leaf in flatten_dict(params).items()}
   config = load_network_config(folder)
@@ -85,32 +85,33 @@ def clips(x):
   return jnp.moveaxis(x, 1, -1)[:, None]
 
 
-def difference(ours, theirs):
-  return float(np.abs(np.asarray(ours) - np.asarray(theirs)).max() / max(1, np.abs(np.asarray(theirs)).max()))
+def difference(found, expected):
+  found, expected = np.asarray(found), np.asarray(expected)
+  return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_unet(linear, tmp_path, jit, like_flax):
   module = FlaxUNet2DConditionModel(**FIELDS, **UP, use_linear_projection=linear, sample_size=8)
-  params = randomised(module)
-  model = read_as_ours(module, params, tmp_path)
+  params = random_weights(module)
+  model = converted(module, params, tmp_path)
   x, timesteps, context = arrays()
-  theirs = jit(module.apply)({"params": params}, x, timesteps, context).sample
+  expected = jit(module.apply)({"params": params}, x, timesteps, context).sample
   network = make_module(model.config)
 
   def error():
     got = jit(lambda *x: network.apply(*x))({"params": model.params}, clips(x), timesteps, context)
-    return difference(jnp.moveaxis(got[:, 0], -1, 1), theirs)
+    return difference(jnp.moveaxis(got[:, 0], -1, 1), expected)
 
-  assert error() > 5e-5  # the two constants show
+  assert error() > 5e-5  # the two constants matter
   like_flax()
   assert error() <= 2e-5
 
 
 def test_controlnet(tmp_path, jit, like_flax):
   module = FlaxControlNetModel(**FIELDS, conditioning_embedding_out_channels=(4, 8, 8, 8), sample_size=8)
-  params = randomised(module)
-  model = read_as_ours(module, params, tmp_path)
+  params = random_weights(module)
+  model = converted(module, params, tmp_path)
   x, timesteps, context = arrays()
   pose = jax.random.uniform(jax.random.key(5), (2, 3, 64, 64))
   down, middle = jit(functools.partial(module.apply, return_dict=False))(
@@ -121,7 +122,7 @@ def test_controlnet(tmp_path, jit, like_flax):
   weights = {"params": model.params}
   features = jit(lambda p, x: network.apply(p, x, method="embed_pose"))(weights, clips(pose))
   got_down, got_middle = jit(network.apply)(weights, clips(x), timesteps, context, features)
-  # The Flax class hands its features on channel-last.
+  # The Flax class returns its features channel-last.
   for got, want in zip((*got_down, got_middle), (*down, middle), strict=True):
     want = want if want.shape == got[:, 0].shape else jnp.moveaxis(want, 1, -1)
     assert difference(got[:, 0], want) <= 2e-5
@@ -133,8 +134,8 @@ def test_autoencoder(tmp_path, jit):
     down_block_types=("DownEncoderBlock2D",) * 2,
     up_block_types=("UpDecoderBlock2D",) * 2,
   )
-  params = randomised(module)
-  model = read_as_ours(module, params, tmp_path)
+  params = random_weights(module)
+  model = converted(module, params, tmp_path)
   image = jax.random.uniform(jax.random.key(2), (2, 3, 16, 16), minval=-1)
   posterior = module.apply({"params": params}, image, method=module.encode).latent_dist
   decoded = module.apply({"params": params}, posterior.mean, method=module.decode).sample
@@ -155,10 +156,10 @@ def test_ddim(prediction, to_one):
   state = scheduler.set_timesteps(scheduler.create_state(), 7, (1, 4, 4, 2))
   solver = make_solver("ddim", ScheduleConfig(**fields, **betas), 7)
   np.testing.assert_array_equal(solver.timesteps, state.timesteps)
-  sample = ours = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
+  sample = own = jax.random.normal(jax.random.key(0), (1, 4, 4, 2))
   clean = jnp.zeros_like(sample)
   for i, timestep in enumerate(state.timesteps):
     predicted = jnp.tanh(sample) + 0.1 * i
     sample = scheduler.step(state, predicted, timestep, sample).prev_sample
-    ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
-    assert difference(ours, sample) <= 2e-5
+    own, clean = advance(solver, jnp.array(i), own, jnp.tanh(own) + 0.1 * i, clean)
+    assert difference(own, sample) <= 2e-5

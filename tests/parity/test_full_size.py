@@ -1,4 +1,4 @@
-"""The golden lists of full-size parameters are what the torch classes have."""
+"""The golden lists of full-size parameters match the torch classes."""
 
 from pathlib import Path
 
@@ -47,5 +47,5 @@ def test_parameters_of_stable_diffusion_2():
   fields = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
   with torch.device("meta"):
     module = UNet2DConditionModel(**fields)
-  ours = {torch_name(path): torch_shape(path, shape) for path, shape in parameter_shapes(UNetConfig(**fields)).items()}
-  assert ours == {name: tuple(value.shape) for name, value in module.named_parameters()}
+  own = {torch_name(path): torch_shape(path, shape) for path, shape in parameter_shapes(UNetConfig(**fields)).items()}
+  assert own == {name: tuple(value.shape) for name, value in module.named_parameters()}

@@ -1,4 +1,4 @@
-"""Adapters of ours in diffusers: PEFT puts them beside the layers, we merge them, the UNet says the same."""
+"""Adapters in diffusers: PEFT runs them next to the layers, this package merges them; predictions agree."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from anchor_jax.models.lora import init_lora, merge_weights
 CONFIG = LoRAConfig(rank=3, networks=("unet",), targets=("to_q", "to_out_0", "net_0/proj", "conv1"))
 
 
-def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree, randomise):
-  theirs = UNet2DConditionModel(
+def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree, randomize):
+  module = UNet2DConditionModel(
     block_out_channels=(8, 16),
     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -27,7 +27,7 @@ def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree
     layers_per_block=1,
     sample_size=8,
   )
-  randomise(theirs, 0).save_pretrained(tmp_path)
+  randomize(module, 0).save_pretrained(tmp_path)
   model = load_model(tmp_path)
   keys = iter(jax.random.split(jax.random.key(1), 99))
   adapters = init_lora(jax.random.key(0), {"unet": model.params}, CONFIG)
@@ -38,11 +38,11 @@ def test_diffusers_loads_the_adapters_and_predicts_the_same(tmp_path, jit, agree
   sample, context = (rng.normal(size=size).astype(np.float32) for size in ((2, 4, 8, 8), (2, 5, 12)))
   run = jit(lambda params, *inputs: make_module(model.config).apply({"params": params}, *inputs))
   inputs = (jnp.moveaxis(jnp.asarray(sample), 1, -1)[:, None], jnp.array([3, 800]), jnp.asarray(context))
-  ours = run(merge_weights({"unet": model.params}, {"lora": adapters}, CONFIG)["unet"], *inputs)
+  own = run(merge_weights({"unet": model.params}, {"lora": adapters}, CONFIG)["unet"], *inputs)
   plain = run(model.params, *inputs)
 
-  theirs.load_lora_adapter(str(tmp_path), weight_name=LORA_FILE, prefix="unet")
+  module.load_lora_adapter(str(tmp_path), weight_name=LORA_FILE, prefix="unet")
   with torch.no_grad():
-    wanted = theirs(torch.from_numpy(sample), torch.tensor([3, 800]), torch.from_numpy(context)).sample
-  agree(np.moveaxis(ours[:, 0], -1, 1), wanted.numpy())
-  assert np.abs(np.asarray(ours - plain)).max() > 0.1
+    expected = module(torch.from_numpy(sample), torch.tensor([3, 800]), torch.from_numpy(context)).sample
+  agree(np.moveaxis(own[:, 0], -1, 1), expected.numpy())
+  assert np.abs(np.asarray(own - plain)).max() > 0.1

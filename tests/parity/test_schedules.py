@@ -1,4 +1,4 @@
-"""Our solvers against diffusers' torch schedulers, for every schedule that Stable Diffusion 1.5 and 2.x ship."""
+"""Solvers against diffusers' torch schedulers, for all schedules of Stable Diffusion 1.5 and 2.x."""
 
 import inspect
 
@@ -30,16 +30,16 @@ RUNS = [(name, n) for name in CASES for n in (4, 20, 23)]
 
 
 def assert_same_steps(name, scheduler, folder, steps, agree):
-  """Our solver, made from the schedule in `folder`, goes the scheduler's way, prediction by prediction."""
+  """The solver of the schedule in `folder` takes the same steps as the scheduler."""
   scheduler.set_timesteps(steps)
   solver = make_solver(name, load_schedule(folder), steps)
   np.testing.assert_array_equal(solver.timesteps, scheduler.timesteps.numpy())
-  theirs = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
-  ours, clean = jnp.asarray(theirs.numpy()), jnp.zeros(theirs.shape)
+  reference = torch.randn((1, 3, 3, 4), generator=torch.Generator().manual_seed(steps))
+  sample, clean = jnp.asarray(reference.numpy()), jnp.zeros(reference.shape)
   for i, timestep in enumerate(scheduler.timesteps):
-    theirs = scheduler.step(torch.tanh(theirs) + 0.1 * i, timestep, theirs).prev_sample
-    ours, clean = advance(solver, jnp.array(i), ours, jnp.tanh(ours) + 0.1 * i, clean)
-    agree(ours, theirs.numpy())
+    reference = scheduler.step(torch.tanh(reference) + 0.1 * i, timestep, reference).prev_sample
+    sample, clean = advance(solver, jnp.array(i), sample, jnp.tanh(sample) + 0.1 * i, clean)
+    agree(sample, reference.numpy())
 
 
 @pytest.mark.parametrize(("name", "steps"), RUNS)
@@ -68,14 +68,14 @@ def test_noise_and_target(name, tmp_path, agree):
   rng = np.random.default_rng(0)
   clean, noise = (rng.normal(size=(3, 2, 2, 4)).astype(np.float32) for _ in range(2))
   timesteps = np.array([0, 250, 499])
-  given = [torch.from_numpy(x) for x in (clean, noise, timesteps)]
+  tensors = [torch.from_numpy(x) for x in (clean, noise, timesteps)]
   agree(
-    add_noise(schedule, jnp.asarray(clean), jnp.asarray(noise), jnp.asarray(timesteps)), scheduler.add_noise(*given)
+    add_noise(schedule, jnp.asarray(clean), jnp.asarray(noise), jnp.asarray(timesteps)), scheduler.add_noise(*tensors)
   )
   target = training_target(schedule, jnp.asarray(clean), jnp.asarray(noise), jnp.asarray(timesteps))
   kind = scheduler.config.prediction_type
-  wanted = {"epsilon": noise, "sample": clean}.get(kind)
-  agree(target, scheduler.get_velocity(*given).numpy() if wanted is None else wanted)
+  expected = {"epsilon": noise, "sample": clean}.get(kind)
+  agree(target, scheduler.get_velocity(*tensors).numpy() if expected is None else expected)
 
 
 def test_pndm_is_read_as_ddim(tmp_path):
@@ -89,16 +89,16 @@ def test_pndm_is_read_as_ddim(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(published.SCHEDULERS.keys() - {"DPMSolverSDEScheduler"}))  # needs torchsde
 def test_files_of_all_schedulers(name, tmp_path):
-  """Noise levels, and where the class has them what it predicts and where it places its steps."""
+  """Noise levels, and if the class has them, prediction type and spacing of timesteps."""
   kind = getattr(diffusers, name)
   known = inspect.signature(kind.__init__).parameters
   changes = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "beta_end": 0.012}
-  for number, given in enumerate(({}, changes)):
+  for number, settings in enumerate(({}, changes)):
     folder = tmp_path / str(number)
-    scheduler = kind(**given, **({"clip_sample": False} if "clip_sample" in known else {}))
+    scheduler = kind(**settings, **({"clip_sample": False} if "clip_sample" in known else {}))
     scheduler.save_pretrained(folder)
-    ours = load_schedule(folder)
-    np.testing.assert_allclose(make_schedule(ours).alphas_cumprod, scheduler.alphas_cumprod.numpy(), rtol=2e-5)
+    own = load_schedule(folder)
+    np.testing.assert_allclose(make_schedule(own).alphas_cumprod, scheduler.alphas_cumprod.numpy(), rtol=2e-5)
     for field in ("prediction_type", "timestep_spacing", "steps_offset", "set_alpha_to_one", "rescale_betas_zero_snr"):
       if field in known:
-        assert getattr(ours, field) == scheduler.config[field], field
+        assert getattr(own, field) == scheduler.config[field], field

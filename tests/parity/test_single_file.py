@@ -1,4 +1,4 @@
-"""Single files and kohya's adapters as diffusers reads them: its converted weights are ours, bit for bit."""
+"""Single files and kohya's adapters: converted weights equal those of diffusers, bit for bit."""
 
 import dataclasses
 
@@ -28,28 +28,28 @@ HEAD = dataclasses.replace(ldm.UNET, in_channels=9)
 LINEAR = dataclasses.replace(ldm.UNET, use_linear_projection=True, attention_head_dim=(1, 1, 1))
 
 
-def assert_same(theirs, folder):
+def assert_same(expected, folder):
   (file,) = folder.glob("*.safetensors")
-  ours = load_file(file)
-  assert ours.keys() == theirs.keys()
-  for name, tensor in theirs.items():
-    assert torch.equal(ours[name], tensor), name
+  found = load_file(file)
+  assert found.keys() == expected.keys()
+  for name, tensor in expected.items():
+    assert torch.equal(found[name], tensor), name
 
 
-def theirs(kind, file, config, folder):
-  """The state of the other library's class, which finds the sizes in a folder and the numbers in the single file."""
+def diffusers_state(kind, file, config, folder):
+  """The state that diffusers' class loads: sizes from a folder, numbers from the single file."""
   write_json(folder / "config.json", config.to_json())
   return kind.from_single_file(str(file), config=str(folder), local_files_only=True).state_dict()
 
 
 @pytest.mark.parametrize("unet", [ldm.UNET, HEAD, LINEAR], ids=("1.5", "inpainting", "2"))
-def test_whole_models(unet, tmp_path):
+def test_models_in_single_files(unet, tmp_path):
   file = tmp_path / "model.safetensors"
   ldm.write_checkpoint(file, unet)
   conversion.from_diffusers(file, tmp_path / "out", make_controlnet=False, choice=FileChoice(prediction="epsilon"))
   place = "head/unet" if unet is HEAD else "unet"
-  assert_same(theirs(UNet2DConditionModel, file, unet, tmp_path / "sizes"), tmp_path / "out" / place)
-  assert_same(theirs(AutoencoderKL, file, ldm.VAE, tmp_path / "vae_sizes"), tmp_path / "out/vae")
+  assert_same(diffusers_state(UNet2DConditionModel, file, unet, tmp_path / "sizes"), tmp_path / "out" / place)
+  assert_same(diffusers_state(AutoencoderKL, file, ldm.VAE, tmp_path / "vae_sizes"), tmp_path / "out/vae")
   text = convert_ldm_clip_checkpoint(load_file(file))
   text = {name: tensor for name, tensor in text.items() if "position_ids" not in name}
   assert_same(text, tmp_path / "out/text_encoder")
@@ -67,11 +67,11 @@ def test_averaged_weights(tmp_path):
 
 
 def test_controlnets(tmp_path):
-  # Their table of names knows the published size of the stem alone: eight convolutions.
+  # diffusers' table of names covers only the published size of the stem: eight convolutions.
   file = tmp_path / "control.safetensors"
   save_file(ldm.ldm_tensors(ldm.CONTROLNET, ldm.drawn(ldm.CONTROLNET, 3), "control_model."), file)
   conversion.from_diffusers(file, tmp_path / "out")
-  assert_same(theirs(ControlNetModel, file, ldm.CONTROLNET, tmp_path / "sizes"), tmp_path / "out")
+  assert_same(diffusers_state(ControlNetModel, file, ldm.CONTROLNET, tmp_path / "sizes"), tmp_path / "out")
 
 
 FIELDS = {"layers_per_block": 2, "class_embed_type": None, "addition_embed_type": None}
@@ -89,8 +89,8 @@ def test_every_name_of_the_published_sizes(role):
   keys = list(ldm.ldm_names(config, names).values())
   fields = {**config.to_json(), **FIELDS} if role != "vae" else config.to_json()
   converted = convert({f"{prefix}{key}": torch.tensor(number) for number, key in enumerate(keys)}, config=fields)
-  ours = (vae_names if role == "vae" else unet_names)(keys)
-  assert {name: keys[int(number)] for name, number in converted.items()} == {name: key for key, name in ours.items()}
+  own = (vae_names if role == "vae" else unet_names)(keys)
+  assert {name: keys[int(number)] for name, number in converted.items()} == {name: key for key, name in own.items()}
   assert sorted(converted) == sorted(names)
 
 
@@ -120,7 +120,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("layers", [ATTENTIONS, CONVOLUTIONS], ids=("linear", "convolutions"))
-def test_kohya_s_adapters(layers, tmp_path):
+def test_kohyas_adapters(layers, tmp_path):
   file, style = tmp_path / "model.safetensors", tmp_path / "style.safetensors"
   ldm.write_checkpoint(file)
   save_file(kohya(layers), style)
@@ -132,14 +132,14 @@ def test_kohya_s_adapters(layers, tmp_path):
   StableDiffusionPipeline.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
   unet.fuse_lora(lora_scale=0.7)
   fused = {name.replace(".base_layer", ""): t for name, t in unet.state_dict().items() if "lora_" not in name}
-  ours = load_file(tmp_path / "out/unet/diffusion_pytorch_model.safetensors")
-  assert ours.keys() == fused.keys()
+  found = load_file(tmp_path / "out/unet/diffusion_pytorch_model.safetensors")
+  assert found.keys() == fused.keys()
   changed = [name for name, tensor in fused.items() if not torch.equal(tensor, before[name])]
   assert len(changed) == len(layers)
   for name, tensor in fused.items():
-    torch.testing.assert_close(ours[name], tensor, rtol=1e-6, atol=1e-5, msg=name)
+    torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-5, msg=name)
 
-  # Written alone, under their own names.
+  # Converted without a model, under diffusers' names.
   conversion.from_diffusers(style, tmp_path / "alone")
   plain = UNet2DConditionModel.from_single_file(str(file), config=str(tmp_path / "sizes"), local_files_only=True)
   state, alphas = StableDiffusionPipeline.lora_state_dict(str(tmp_path / "alone"), weight_name="lora.safetensors")
