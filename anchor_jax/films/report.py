@@ -109,7 +109,7 @@ def _notes(film: Mapping[str, Any]) -> list[str]:
     notes.append("it is interlaced: whole pictures are made of its fields")
   if any(film["bars"]):
     left, top, right, bottom = film["bars"]
-    notes.append(f"black bars are cut off: {left} columns left, {right} right, {top} rows above, {bottom} below")
+    notes.append(f"black bars are cropped: {left} columns left, {right} right, {top} rows above, {bottom} below")
   if film["people"]:
     x, y = film["people"]["place"]
     notes.append(

@@ -19,7 +19,7 @@ from anchor_jax.inference.person import Person, Reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.mediapipe import LandmarkModel
 from anchor_jax.motion.following import LandmarkFinder, track_live
-from anchor_jax.video.camera import Camera, Newest
+from anchor_jax.video.camera import Camera, NewestPicture
 from anchor_jax.video.resumable import ResumableWriter
 
 _WINDOW_SIDE = 512  # pixels: smaller frames are enlarged to about this
@@ -60,7 +60,7 @@ def film(
       writer = stack.enter_context(contextlib.closing(ResumableWriter(args.output, camera.fps, settings, live=True)))
     finder = stack.enter_context(LandmarkModel("a camera", masks=False) if model is None else model)
     warm_up(person, reference, args.seed)
-    pictures = stack.enter_context(Newest(camera.read))
+    pictures = stack.enter_context(NewestPicture(camera.read))
     stack.enter_context(ended_by_interrupt(pictures.stop))
     options = {"size": person.size, "measures": measures, "mapped": not args.no_retarget, "clock": time.monotonic}
     poses = track_live(pictures.take, finder, report=functools.partial(print, flush=True), **options)

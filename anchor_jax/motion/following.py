@@ -141,7 +141,7 @@ def track_live(
   """Yields the person's points in each picture as it comes; the first seconds only measure the person.
 
   Args:
-    take: waits for the next picture and returns it, as `camera.Newest` does; None at the end.
+    take: waits for the next picture and returns it, as `camera.NewestPicture` does; None at the end.
     finder: finds the landmarks.
     size: height and width of the pose renders, in pixels.
     measures, mapped: of the trained person; see `film.read_video_motion`.

@@ -1,1 +1,1 @@
-"""Video and picture files: reading, writing, timing, color; nothing here knows about people; no JAX."""
+"""Video and image files: reading, writing, timing, color. Nothing here knows about people; no JAX."""

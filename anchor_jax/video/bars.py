@@ -1,4 +1,4 @@
-"""Black bars that an editor put around a film: found in key frames all over it, and cut off when it is read."""
+"""Finds black bars (letterbox, pillarbox) from key frames across a film; they are cropped when the film is read."""
 
 import dataclasses
 import os
@@ -12,21 +12,23 @@ import numpy as np
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.video.read import VideoInfo, key_frames, probe, read_frames
 
-_SAMPLES, _FEWEST = 24, 5  # frames that are looked at; a film with fewer key frames is decoded for them
-_BLACK, _STRAY, _MEAN = 20, 0.005, 6.0  # grey levels of a bar's pixels, the share that may be lighter, their mean
-_LIT = 40  # of 255: a frame whose brightest 5 percent are below it says nothing (dark, or fading)
-_FILLED = 0.6  # of the line next to a bar that is not black, in the usual frame: its edge is straight
-_SAME, _USUALLY = 2, 0.7  # pixels by which a bar may differ, in this share of the frames: others are black beside it
-_LIKE = 0.2  # of both bars together: how far they may differ from each other
-_LEAST, _MOST = 0.01, 0.75  # of the picture's side that both bars take
+_SAMPLES = 24  # frames examined per film
+_MIN_SAMPLES = 5  # usable frames needed for a decision; with fewer key frames, other frames are decoded
+_BLACK, _MEAN = 20, 6.0  # gray levels of a bar: the maximum of a pixel, and of the mean
+_STRAY = 0.005  # share of a bar's pixels that may be brighter
+_LIT = 40  # of 255: a frame whose brightest 5 percent are below this is skipped (dark, or fading)
+_FILLED = 0.6  # share of the line next to a bar that is not black in the median frame: the bar has a straight edge
+_SAME, _USUALLY = 2, 0.7  # pixels by which a bar's width may vary, and the share of frames that must agree
+_LIKE = 0.2  # how far two opposite bars may differ, as a share of their sum
+_MIN_BARS, _MAX_BARS = 0.01, 0.75  # sum of two opposite bars, as a share of the picture's side
 
 
 class Borders(NamedTuple):
-  """What is black around one frame.
+  """Black borders of one frame.
 
   Attributes:
-    left, top, right, bottom: black columns and rows.
-    filled: of the first line inside each that is not black, the share that is not.
+    left, top, right, bottom: number of black columns and rows.
+    filled: for each border, the share of the first line inside it that is not black.
   """
 
   left: int
@@ -37,9 +39,9 @@ class Borders(NamedTuple):
 
 
 def probe_film(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
-  """Returns the facts of a film of somebody or of a place, as `probe` does, with its black bars cut off.
+  """Returns `probe` of a camera film, with black bars cropped.
 
-  For films as they come; what this package made (poses, masks, results) has none, and is read with `probe`.
+  Use plain `probe` for videos that this package wrote (poses, masks, results): they have no bars.
 
   Raises:
     UserError: see `probe`.
@@ -52,15 +54,14 @@ def probe_film(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
 
 
 def find_bars(path: str | os.PathLike, info: VideoInfo) -> tuple[int, int, int, int]:
-  """Returns how many columns on the left, rows on the top, on the right and at the bottom are black bars.
+  """Returns the widths of a film's black bars: left, top, right, bottom; 0 where there is none.
 
-  Two opposite bars are cut off if they are black (not only dark), straight, about as wide as each other, and there in
-  all of 24 frames over the whole film that are light enough to tell. A film whose first frame has none costs one
-  decoded frame more.
+  Two opposite bars count if they are black (not only dark), straight, of about equal width, and present in all of 24
+  frames across the film that are bright enough to judge. A film without bars costs one decoded frame.
 
   Args:
     path: the film.
-    info: its facts, of `probe`.
+    info: its `probe`.
   """
   found: list[Borders] = []
   for picture in _samples(Path(path), info):
@@ -69,11 +70,11 @@ def find_bars(path: str | os.PathLike, info: VideoInfo) -> tuple[int, int, int, 
       found.append(borders)
       if not any(borders[:4]):
         return 0, 0, 0, 0
-  return bars_of(found, info.width, info.height) if len(found) >= _FEWEST else (0, 0, 0, 0)
+  return bars_of(found, info.width, info.height) if len(found) >= _MIN_SAMPLES else (0, 0, 0, 0)
 
 
 def borders_of(picture: UInt8[NdArray, "H W 3"]) -> Borders | None:
-  """Returns what is black around a picture; None where it is too dark to tell."""
+  """Returns the black borders of a picture, or None where it is too dark to judge."""
   grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
   if np.percentile(grey[::2, ::2], 95) < _LIT:
     return None
@@ -84,33 +85,33 @@ def borders_of(picture: UInt8[NdArray, "H W 3"]) -> Borders | None:
   top, bottom = int(rows.argmax()), int(rows[::-1].argmax())
   left, right = int(columns.argmax()), int(columns[::-1].argmax())
   inside = light[top : len(rows) - bottom, left : len(columns) - right]
-  # The outermost line may be half black; the one after it is the picture's.
+  # The outermost line may be a blend with the bar; the next one is pure picture.
   edges = (inside[:, :2], inside[:2], inside[:, -2:], inside[-2:])
   filled = [float(edge.any(axis=axis).mean()) for edge, axis in zip(edges, (1, 0, 1, 0))]
   return Borders(left, top, right, bottom, (filled[0], filled[1], filled[2], filled[3]))
 
 
 def bars_of(found: list[Borders], width: int, height: int) -> tuple[int, int, int, int]:
-  """Returns the bars (left, top, right, bottom) that frames of one film have in common; see `find_bars`."""
-  every = np.array([borders[:4] for borders in found])
-  least, filled = every.min(axis=0), np.median([borders.filled for borders in found], axis=0)
-  straight = ((every - least <= _SAME).mean(axis=0) >= _USUALLY) & (filled >= _FILLED)
+  """Returns the bars (left, top, right, bottom) that a film's frames share; see `find_bars`."""
+  widths = np.array([borders[:4] for borders in found])
+  least, filled = widths.min(axis=0), np.median([borders.filled for borders in found], axis=0)
+  straight = ((widths - least <= _SAME).mean(axis=0) >= _USUALLY) & (filled >= _FILLED)
   bars = [0, 0, 0, 0]
   for one, other, side in ((0, 2, width), (1, 3, height)):
     both = least[one] + least[other]
     alike = abs(int(least[one]) - int(least[other])) <= max(_SAME, _LIKE * both)
-    if straight[[one, other]].all() and alike and _LEAST * side <= both <= _MOST * side:
+    if straight[[one, other]].all() and alike and _MIN_BARS * side <= both <= _MAX_BARS * side:
       bars[one], bars[other] = int(least[one]), int(least[other])
   return bars[0], bars[1], bars[2], bars[3]
 
 
 def _samples(path: Path, info: VideoInfo) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """Pictures from all over a film: key frames, since they are decoded at once, or others where there are too few."""
+  """Pictures spread across a film: key frames, which decode fast, plus others where key frames are too few."""
   numbers = np.linspace(0, info.frames - 1, min(_SAMPLES, info.frames)).round().astype(int).tolist()
   keys = 0
   for picture in key_frames(path, info, numbers):
     yield picture
     keys += 1
-  if keys < _FEWEST:
-    wanted = set(numbers)
-    yield from (picture for number, picture in enumerate(read_frames(path, info=info)) if number in wanted)
+  if keys < _MIN_SAMPLES:
+    sampled = set(numbers)
+    yield from (picture for number, picture in enumerate(read_frames(path, info=info)) if number in sampled)

@@ -1,4 +1,4 @@
-"""A camera, or a film in place of one: of its pictures always the newest, the others are dropped."""
+"""Live pictures from a camera, or from a film that stands in for one; only the newest picture is used."""
 
 import threading
 import time
@@ -16,9 +16,9 @@ from anchor_jax.video.read import read_frames
 from anchor_jax.video.timing import pick, tick_frames
 
 _WORD = "camera"
-_SIZE = 640, 480  # pixels that a camera is asked for: the landmark model shrinks larger pictures
-_USUAL = 30.0  # pictures a second of a camera that does not say
-_CREDIBLE = 1, 240
+_SIZE = 640, 480  # pixels requested from a camera; the landmark model downscales anything larger
+_DEFAULT_FPS = 30.0  # for a camera that reports no credible rate
+_CREDIBLE_FPS = 1, 240
 
 Image = UInt8[NdArray, "H W 3"]
 
@@ -27,8 +27,8 @@ class Picture(NamedTuple):
   """A picture of a camera.
 
   Attributes:
-    number: from 0, of all pictures that the camera gave.
-    time: when it came, in seconds of the clock.
+    number: index among all pictures from the camera, from 0.
+    time: arrival time in seconds of the clock.
     image: RGB.
   """
 
@@ -38,12 +38,12 @@ class Picture(NamedTuple):
 
 
 class Camera(NamedTuple):
-  """Where pictures come from.
+  """A source of live pictures.
 
   Attributes:
-    fps: pictures a second.
-    read: waits for the next picture and returns it; None where there are no more.
-    close: lets go of the device.
+    fps: pictures per second.
+    read: blocks until the next picture and returns it; None at the end.
+    close: releases the device.
   """
 
   fps: float
@@ -52,12 +52,12 @@ class Camera(NamedTuple):
 
 
 def camera_named(text: str) -> int | Path | None:
-  """Returns what a --motion names in place of a file: the number of a camera, or a film that plays as one; else None.
+  """Returns the camera that a --motion value names: its number, or the film that stands in for it; None for a file.
 
-  "camera" is the first camera, "camera:1" the second, "camera:FILM" a film; a file of that name is "./camera".
+  "camera" is the first camera, "camera:1" the second, "camera:FILM" a film; write "./camera" for a file of that name.
 
   Raises:
-    UserError: nothing stands behind the colon.
+    UserError: nothing follows the colon.
   """
   word, colon, rest = text.partition(":")
   if word != _WORD or (colon and not rest):
@@ -76,16 +76,16 @@ def open_camera(
   clock: Callable[[], float] = time.monotonic,
   sleep: Callable[[float], None] = time.sleep,
 ) -> Camera:
-  """Opens a camera, or a film that plays at its own rate as one.
+  """Opens a camera, or a film that plays in real time in its place.
 
   Args:
-    name: of `camera_named`.
-    fps: the rate to ask the camera for, or at which the film plays; default its own.
-    device: opens a camera by its number, as OpenCV's VideoCapture does.
-    clock, sleep: of this machine.
+    name: from `camera_named`.
+    fps: rate to request from the camera, or to play the film at; default its own.
+    device: opens a camera by number; OpenCV's VideoCapture unless a test replaces it.
+    clock, sleep: likewise replaced by tests.
 
   Raises:
-    UserError: there is no such camera, it may not be used, or the film can't be read.
+    UserError: no such camera, no permission to use it, or the film can't be read.
   """
   if isinstance(name, Path):
     info = probe_film(name)
@@ -93,33 +93,34 @@ def open_camera(
     ticks, frames = tick_frames(info), read_frames(name, info=info)
     frames = _paced(frames if ticks is None else pick(frames, ticks), rate, clock, sleep)
     return Camera(rate, lambda: next(frames, None), lambda: None)
-  with quiet_stderr():  # OpenCV tells there what we tell in one line
+  with quiet_stderr():  # OpenCV prints its own diagnostics; the UserError below replaces them
     capture = device(name)
     for key, value in ((cv2.CAP_PROP_FRAME_WIDTH, _SIZE[0]), (cv2.CAP_PROP_FRAME_HEIGHT, _SIZE[1])):
       capture.set(key, value)
     if fps is not None:
       capture.set(cv2.CAP_PROP_FPS, fps)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver can: older pictures need not wait in it
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # if the driver supports it: no stale pictures in a queue
     works = capture.isOpened() and capture.read()[0]
   if not works:
     capture.release()
     raise UserError(
-      f"no picture comes from camera {name}: see that it is plugged in, that no other program uses it and that this one"
-      f" may (Linux: your user is in the group video), or name another (--motion=camera:{name + 1})"
+      f"no picture comes from camera {name}: check that it is plugged in, that no other program uses it and that you"
+      f" may use it (Linux: your user is in the group video), or name another (--motion=camera:{name + 1})"
     )
-  said = capture.get(cv2.CAP_PROP_FPS)
+  reported = capture.get(cv2.CAP_PROP_FPS)
 
   def read() -> Image | None:
-    there, image = capture.read()
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if there else None
+    success, image = capture.read()
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if success else None
 
-  return Camera(float(said) if _CREDIBLE[0] <= said <= _CREDIBLE[1] else _USUAL, read, capture.release)
+  credible = _CREDIBLE_FPS[0] <= reported <= _CREDIBLE_FPS[1]
+  return Camera(float(reported) if credible else _DEFAULT_FPS, read, capture.release)
 
 
 def _paced(
   frames: Iterator[Image], fps: float, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Iterator[Image]:
-  """The frames, each when it is due; the first when it is asked for."""
+  """Yields each frame when it is due; the clock starts with the first."""
   start = None
   for number, frame in enumerate(frames):
     start = clock() if start is None else start
@@ -128,14 +129,14 @@ def _paced(
     yield frame
 
 
-class Newest:
-  """Reads pictures in a thread, and keeps the newest until it is taken; those that are never taken are dropped.
+class NewestPicture:
+  """Reads pictures in a thread and holds only the newest; a picture that is replaced before `take` is dropped.
 
-  A context manager. What reading raises is raised by `take`.
+  A context manager. `take` re-raises errors of the reading thread.
   """
 
   def __init__(self, read: Callable[[], Image | None], clock: Callable[[], float] = time.monotonic):
-    """Takes what reads (see `Camera`), and the clock that pictures are stamped by, in seconds."""
+    """Takes the function to read with (see `Camera`) and the clock for time stamps, in seconds."""
     self._read, self._clock = read, clock
     self._changed = threading.Condition()
     self._picture: Picture | None = None
@@ -143,7 +144,7 @@ class Newest:
     self._ended = False
     self._thread = threading.Thread(target=self._run, daemon=True)
 
-  def __enter__(self) -> "Newest":
+  def __enter__(self) -> "NewestPicture":
     self._thread.start()
     return self
 
@@ -152,7 +153,7 @@ class Newest:
     self._thread.join()
 
   def take(self) -> Picture | None:
-    """Waits for a picture that was not taken before, and returns it; None where there are no more, or after `stop`."""
+    """Returns the newest picture not yet taken, waiting for one if needed; None at the end, or after `stop`."""
     with self._changed:
       self._changed.wait_for(lambda: self._picture is not None or self._ended)
       picture, self._picture = self._picture, None
@@ -161,7 +162,7 @@ class Newest:
       return picture
 
   def stop(self) -> None:
-    """Ends the pictures: also one that is there already is not taken any more."""
+    """Ends the stream; a picture that is already waiting is dropped."""
     with self._changed:
       self._ended, self._picture = True, None
       self._changed.notify_all()
@@ -175,7 +176,7 @@ class Newest:
             self._picture = Picture(number, self._clock(), image)
             self._changed.notify_all()
         number += 1
-    except Exception as error:  # noqa: BLE001  (for who takes)
+    except Exception as error:  # noqa: BLE001  (re-raised by take)
       self._error = error
     with self._changed:
       self._ended = True

@@ -1,4 +1,4 @@
-"""What a film file says of its length and its rate: time stamps, and what its header claims beyond them."""
+"""Facts from an open film file: which streams are the film, its frame rate, and the length its header claims."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,16 +10,16 @@ from av.stream import Disposition
 from anchor_jax.core.shapes import Int, NdArray
 
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_PICTURES = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")  # of covers and previews that no flag marks
-_BESIDE = Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.dependent
-_OUT_OF_TURN = 4  # frames that wait for one which is stored before and shown after them
-_MOST_OUT_OF_TURN = 64  # that may, in any format
+_IMAGE_CODECS = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")  # likely a cover or preview, even without a flag
+_SECONDARY = Disposition.comment | Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.dependent
+_REORDERED = 4  # frames that encoders usually store out of display order
+_MAX_REORDERED = 64  # upper limit in any format
 
 
 def film_stream(container: Any) -> Any | None:
-  """Returns the moving picture of an open file: of several the default one, then the largest; None where there is none.
+  """Returns the video stream of an open file: the default one, else the largest; None if there is none.
 
-  Pictures that are attached (the cover of a song) are none; those in a picture's format beside a film's are taken last.
+  Attached pictures (cover art) do not count. Streams in an image codec rank below streams in a video codec.
   """
   moving = [
     stream
@@ -27,25 +27,25 @@ def film_stream(container: Any) -> Any | None:
     if not stream.disposition & _STILL and stream.codec_context is not None and stream.codec_context.width
   ]
   area = lambda stream: stream.codec_context.width * stream.codec_context.height
-  filmed = lambda stream: stream.codec_context.name not in _PICTURES
+  filmed = lambda stream: stream.codec_context.name not in _IMAGE_CODECS
   return max(moving, key=lambda stream: (filmed(stream), *_rank(stream), area(stream)), default=None)
 
 
 def sound_stream(container: Any) -> Any | None:
-  """Returns the sound of an open file: of several the default one, then the first; None where there is none."""
+  """Returns the audio stream of an open file: the default one, else the first; None if there is none."""
   return max(container.streams.audio, key=_rank, default=None)
 
 
 def _rank(stream: Any) -> tuple[bool, bool]:
-  return bool(stream.disposition & Disposition.default), not stream.disposition & _BESIDE
+  return bool(stream.disposition & Disposition.default), not stream.disposition & _SECONDARY
 
 
 class Claim(NamedTuple):
-  """How long a stream is by its file's header, read before its packets are.
+  """Length of a stream as its file's header states it, before any packet is read.
 
   Attributes:
-    frames: the number of frames that are shown; None where the header does not say.
-    end: when the last one ends, in seconds; None where the header does not say, or `frames` is exact.
+    frames: number of shown frames; None where the header does not say.
+    end: end of the last frame in seconds; None where the header does not say, or `frames` is exact.
   """
 
   frames: int | None = None
@@ -53,15 +53,15 @@ class Claim(NamedTuple):
 
 
 def claim_of(container: Any, stream: Any) -> Claim:
-  """Returns what the header of an open file claims of a stream's length; nothing of a live recording's."""
+  """Returns the length of a stream as the header of an open file states it; an empty claim for live recordings."""
   if "mp4" in container.format.name.split(","):
-    # The index, in which edit lists are worked in: a film that was trimmed without encoding keeps all its samples.
+    # The index honors edit lists; a film trimmed without re-encoding still holds all its samples.
     return Claim(sum(not entry.is_discard for entry in stream.index_entries))
-  clock = stream.metadata.get("DURATION", "")  # Matroska keeps each stream's end in a tag, h:m:s
+  clock = stream.metadata.get("DURATION", "")  # Matroska stores each stream's end in a tag, h:m:s
   if clock.count(":") == 2:
     hours, minutes, seconds = clock.split(":")
     return Claim(end=int(hours) * 3600 + int(minutes) * 60 + float(seconds))
-  if stream.frames and stream.average_rate:  # of AVI, which counts the ticks in which no new frame is shown too
+  if stream.frames and stream.average_rate:  # AVI also counts the ticks that repeat a frame
     return Claim(stream.frames, float(stream.frames / stream.average_rate))
   return Claim()
 
@@ -69,16 +69,16 @@ def claim_of(container: Any, stream: Any) -> Claim:
 def missing_frames(
   claim: Claim, count: int, times: Int[NdArray, " T"] | None, unit: Fraction | None, rate: float | None
 ) -> int:
-  """Returns how many frames a header claims beyond those that are there: the end of the file is cut off.
+  """Returns how many frames the header claims beyond those in the file; above 0, the file is truncated.
 
-  A claimed end is compared with the last frame's. At a varying rate that may be shown for as long as any before it; at
-  a constant one, frames that are missing among the last few are counted too, since encoders store some out of turn.
+  A claimed end is compared with the last frame's. At a varying rate, the last frame may last as long as the longest
+  one before it. At a constant rate, gaps among the last few frames count too: encoders store some out of order.
 
   Args:
-    claim: of `claim_of`.
-    count: number of frames that are there.
-    times: [T] their time stamps in order, in units of `unit` seconds; None where there are none.
-    rate: frames per second, for a film of one frame, or without stamps.
+    claim: from `claim_of`.
+    count: number of frames in the file.
+    times: [T] their sorted time stamps, in units of `unit` seconds; None if unknown.
+    rate: frames per second, used for a film of one frame or without time stamps.
   """
   if claim.end is None:
     return max(0, (claim.frames or 0) - count)
@@ -87,22 +87,22 @@ def missing_frames(
     return max(0, claimed - count)
   steps, rest = np.diff(times) * float(unit), claim.end - float(times[-1] * unit)
   usual = float(np.median(steps[steps > 0]))
-  if (np.abs(steps[:-_OUT_OF_TURN] - usual) > usual / 2).any():
+  if (np.abs(steps[:-_REORDERED] - usual) > usual / 2).any():
     return max(0, round((rest - steps.max()) / steps.mean()))
-  lost = round(float((steps[-_OUT_OF_TURN:] / usual - 1).sum()))
-  return max(0, round(rest / usual - 1)) + (lost if 0 < lost <= _OUT_OF_TURN else 0)
+  lost = round(float((steps[-_REORDERED:] / usual - 1).sum()))
+  return max(0, round(rest / usual - 1)) + (lost if 0 < lost <= _REORDERED else 0)
 
 
 def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: Fraction | None) -> float | None:
-  """Returns the frames per second of a stream: what its header claims, unless the time stamps contradict it.
+  """Returns the frames per second of a stream: the header's rate unless the time stamps contradict it.
 
   Args:
-    claim: of the header.
-    times: [T] time stamps in order, in units of `unit` seconds.
+    claim: the header's rate.
+    times: [T] sorted time stamps, in units of `unit` seconds.
 
   Returns:
-    The claim where it agrees with the stamps' mean distance up to 2 percent or one unit; else the rate of the usual
-    distance, which is the mean of those near the median. The claim where there are too few stamps; None if neither.
+    The claim if it matches the mean interval within 2 percent or one unit, or if there are too few stamps; otherwise
+    the rate of the typical interval (the mean of those near the median). None if there is neither.
   """
   steps = np.diff(times) if times is not None else np.zeros(0)
   if unit is None or not len(steps) or not steps.any():
@@ -111,26 +111,26 @@ def frame_rate(claim: Fraction | None, times: Int[NdArray, " T"] | None, unit: F
     return float(claim)
   middle = np.median(steps[steps > 0])
   usual = steps[(steps > 0.5 * middle) & (steps < 1.5 * middle)]
-  return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # stamps may be rounded
+  return float(Fraction(1 / float(usual.mean() * unit)).limit_denominator(1001))  # time stamps may be rounded
 
 
-def in_order(stamps: Sequence[int | None]) -> Int[NdArray, " T"] | None:
-  """Returns the time stamps of packets in the order in which their frames are shown; None where they have no order.
+def display_order(stamps: Sequence[int | None]) -> Int[NdArray, " T"] | None:
+  """Returns packet time stamps in display order, or None if some are missing or they restart.
 
-  Some have none, or they begin anew (files that were put one behind the other): a frame waits for a few others at most.
+  They restart in concatenated files. Real encoders reorder a few frames at most, which is how the two differ.
   """
   if None in stamps:
     return None
   found = np.array(stamps, np.int64)
   order = np.argsort(found, kind="stable")
-  return None if (np.abs(order - np.arange(len(order))) > _MOST_OUT_OF_TURN).any() else found[order]
+  return None if (np.abs(order - np.arange(len(order))) > _MAX_REORDERED).any() else found[order]
 
 
-def shown_stamps(stamps: Sequence[int | None], first: int | None) -> Sequence[int | None]:
-  """Returns the stamps of a stream's packets without those before its first decoded frame's.
+def decodable_stamps(stamps: Sequence[int | None], first: int | None) -> Sequence[int | None]:
+  """Returns packet time stamps without those before the first frame that decodes.
 
-  A recording that begins between two key frames (digital television, cameras that divide long films) has packets that
-  nothing can be made of.
+  A recording that starts between two key frames (broadcast TV, cameras that split long films) begins with packets that
+  can't be decoded.
   """
   if first is None or None in stamps or first not in stamps:
     return stamps

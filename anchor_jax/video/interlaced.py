@@ -1,4 +1,4 @@
-"""Whole pictures from interlaced film, whose odd and even rows are filmed a moment apart."""
+"""Deinterlaces film whose odd and even rows were captured a moment apart."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,30 +8,31 @@ from typing import Any
 import av
 import av.filter
 
-# One picture a frame (not one a field), fields in the order that each frame names; other frames stay as they are.
+# One output per frame (not per field), field order from each frame's flag; progressive frames pass unchanged.
 _OPTIONS = "mode=send_frame:parity=auto:deint=interlaced"
-_KEPT = ("color_range", "colorspace", "color_primaries", "color_trc", "pts")
-_UNIT = Fraction(1, 90_000)  # seconds; time stamps play no part in it
+_COPIED = ("color_range", "colorspace", "color_primaries", "color_trc", "pts")
+_UNIT = Fraction(1, 90_000)  # seconds; required by the graph, but the filter ignores time stamps
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-  """Yields the frames, those that are marked as interlaced as whole pictures (FFmpeg's bwdif); one for each.
+  """Yields one frame per input frame; those flagged as interlaced are deinterlaced with FFmpeg's bwdif.
 
-  A picture depends on the frames before and after it: to begin within a film, take the frame before too, and drop it.
+  A result depends on the frames before and after it. To start mid-film, pass the preceding frame too and drop its
+  result.
 
   Args:
-    frames: decoded, all of one size and pixel format.
+    frames: decoded frames, all of one size and pixel format.
   """
-  graph, before, waiting = None, None, deque()
+  graph, previous, waiting = None, None, deque()
   for frame in frames:
     if graph is None and not frame.interlaced_frame:
-      before = frame
+      previous = frame
       yield frame
       continue
     if graph is None:
       graph = _graph(frame)
-      for known in [] if before is None else [before]:
-        graph.push(known)
+      if previous is not None:
+        graph.push(previous)
         waiting.append(None)
     waiting.append(frame)
     graph.push(frame)
@@ -49,14 +50,14 @@ def _graph(frame: av.VideoFrame) -> Any:
 
 
 def _ready(graph: Any, waiting: deque) -> Iterator[av.VideoFrame]:
-  """The pictures that the filter gives now; `waiting` holds their frames, None for one that was yielded before."""
+  """The frames that the filter has ready; `waiting` holds their inputs, None for one that was already yielded."""
   while True:
     try:
-      made = graph.vpull()
+      deinterlaced_frame = graph.vpull()
     except (av.error.BlockingIOError, av.error.EOFError):
       return
     frame = waiting.popleft()
     if frame is not None:
-      for name in _KEPT:
-        setattr(made, name, getattr(frame, name))
-      yield made
+      for name in _COPIED:
+        setattr(deinterlaced_frame, name, getattr(frame, name))
+      yield deinterlaced_frame

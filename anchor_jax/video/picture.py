@@ -1,4 +1,4 @@
-"""Picture files: reads one as an RGB array, after its header has said that it fits into memory."""
+"""Reads an image file as an RGB array, after checking its size in the header."""
 
 import os
 import warnings
@@ -11,20 +11,20 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import regular_file
 
-MAX_PIXELS = 100_000_000  # a small file can unpack to many gigabytes; no camera makes as many pixels
+MAX_PIXELS = 100_000_000  # more than any camera takes; guards against decompression bombs
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 
 def read_picture(path: str | os.PathLike) -> UInt8[NdArray, "H W 3"]:
-  """Returns a picture file as RGB, upright, without its transparency.
+  """Returns the image in a file as RGB, upright, with any alpha channel dropped.
 
   Raises:
-    UserError: no such file, not a picture, damaged, or of more than `MAX_PIXELS`.
+    UserError: no such file, not an image, damaged, or more than `MAX_PIXELS`.
   """
   path = regular_file(path, "picture")
-  problem = UserError(f"{path} is no picture that can be read: give a PNG or JPEG file")
+  problem = UserError(f"{path} is not a readable picture: give a PNG or JPEG file")
   try:
-    with warnings.catch_warnings():  # Pillow warns of large pictures on its own
+    with warnings.catch_warnings():  # our own limit replaces Pillow's warning
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)
       with Image.open(path, formats=_FORMATS) as header:
         width, height = header.size

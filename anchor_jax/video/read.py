@@ -1,4 +1,4 @@
-"""Reads video files with PyAV: their facts, and their frames as RGB."""
+"""Reads video files with PyAV: properties (`probe`) and decoded RGB frames (`read_frames`)."""
 
 import contextlib
 import dataclasses
@@ -19,39 +19,39 @@ from anchor_jax.files.inputs import regular_file
 from anchor_jax.files.outputs import check_name
 from anchor_jax.video.container import (
   claim_of,
+  decodable_stamps,
+  display_order,
   film_stream,
   frame_rate,
-  in_order,
   missing_frames,
-  shown_stamps,
   sound_stream,
 )
 from anchor_jax.video.geometry import Geometry, geometry_of
 from anchor_jax.video.hdr import is_hdr, to_sdr
 from anchor_jax.video.interlaced import deinterlaced
 
-# A file counts as truncated when more than this share of the frames that its header claims is missing.
+# A file counts as truncated when more than this share of the frames its header claims is missing.
 _MISSING_SHARE = 0.05
-# Seconds: without an index (MPEG), or with one of other times (AVI), a place may come after the key frame it needs.
+# Seconds to seek earlier when a seek lands past the key frame: without an index (MPEG), or with an inexact one (AVI).
 _EARLIER = (2, 15)
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-  """The facts of a video file.
+  """Properties of a video file.
 
   Attributes:
-    fps: frames per second, judged by the time stamps (see `frame_rate`).
-    width, height: of the picture as it is shown (see `geometry`), in pixels.
-    frames: number of frames that are shown, counted in the packets.
-    seconds: from the first frame to the end of the last one, by the time stamps.
-    has_audio: whether the file has a sound track.
-    times: [T] time stamps of the frames in order, in units of `unit`; None where the file has none in order.
-    unit: of the time stamps, in seconds; None where they are not to be believed.
-    missing: number of frames that its header claims beyond those that are there: the end is cut off.
-    hdr: whether its pictures are of high dynamic range; `read_frames` brings them down (video/hdr.py).
-    interlaced: whether it begins with interlaced pictures; `read_frames` makes whole ones (video/interlaced.py).
-    geometry: how its stored pictures are shown: turned, mirrored, with square pixels.
+    fps: frames per second, checked against the time stamps (see `frame_rate`).
+    width, height: size of the displayed picture (see `geometry`), in pixels.
+    frames: number of displayed frames, counted from the packets.
+    seconds: duration from the first frame to the end of the last one, from the time stamps.
+    has_audio: whether the file has an audio track.
+    times: [T] sorted time stamps of the frames, in units of `unit`; None if they are missing or restart.
+    unit: time stamp unit in seconds; None if the time stamps can't be trusted.
+    missing: number of frames that the header claims beyond those in the file; above 0, its end is cut off.
+    hdr: whether the film is HDR; `read_frames` tone-maps it (video/hdr.py).
+    interlaced: whether the film starts with interlaced pictures; `read_frames` deinterlaces (video/interlaced.py).
+    geometry: how stored pictures are displayed: rotation, mirroring, square pixels, cropped bars.
   """
 
   fps: float
@@ -69,6 +69,7 @@ class VideoInfo:
 
 
 def _open(path: Path) -> av.container.InputContainer:
+  """Opens a video file; raises UserError if it is no file with a video stream."""
   check_name(path)
   regular_file(path, "video")
   if path.stat().st_size == 0:
@@ -77,16 +78,16 @@ def _open(path: Path) -> av.container.InputContainer:
     container = av.open(str(path))
   except (av.error.FFmpegError, ValueError):
     raise UserError(
-      f"{path} is not a video that can be read, or it is cut off: give a complete mp4, mkv, mov or webm"
+      f"{path} is not a video that can be read, or its end is cut off: give a complete mp4, mkv, mov or webm"
     ) from None
   if film_stream(container) is None:
     container.close()
-    raise UserError(f"{path} has no moving picture in it, only sound, a cover or data: give a video")
+    raise UserError(f"{path} has no moving picture, only sound, a cover image or data: give a video")
   return container
 
 
 def _film(container: Any) -> Any:
-  """The stream of an open file that has one."""
+  """The video stream of a file that `_open` returned."""
   stream = film_stream(container)
   assert stream is not None, "checked when the file was opened"
   return stream
@@ -94,16 +95,16 @@ def _film(container: Any) -> Any:
 
 def _check_complete(path: Path, seen: int, missing: int) -> None:
   if not seen:
-    raise UserError(f"{path} holds no frame: it is empty or cut off; record or copy it again")
+    raise UserError(f"{path} has no frames: it is empty or cut off; record or copy it again")
   claimed = seen + missing
   if missing > max(2, _MISSING_SHARE * claimed):
     raise UserError(
-      f"{path} is cut off: {seen} of {claimed} frames are there; copy it again, or prepare what is there with --cut-off"
+      f"{path} is cut off: it has {seen} of {claimed} frames; copy it again, or prepare those frames with --cut-off"
     )
 
 
 def _picture(frame: av.VideoFrame) -> UInt8[NdArray, "H W 3"]:
-  """The stored picture as RGB; what is transparent is black, as players show it."""
+  """The stored picture as RGB, over black where it is transparent, as players show it."""
   if is_hdr(frame):
     return to_sdr(frame)
   if not any(component.is_alpha for component in frame.format.components):
@@ -113,7 +114,7 @@ def _picture(frame: av.VideoFrame) -> UInt8[NdArray, "H W 3"]:
 
 
 def _decode(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
-  """The frames of all whole packets: those that the decoder holds back come too where the last packet is torn."""
+  """The frames of all intact packets, including those the decoder still buffers when the last packet is damaged."""
   for packet in container.demux(stream):
     if packet.size and not packet.is_corrupt:
       yield from packet.decode()
@@ -121,14 +122,14 @@ def _decode(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
 
 
 def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
-  """Reads a video's facts: the packets are counted, only the first frame is decoded.
+  """Returns a video's properties; packets are counted, and only the first frame is decoded.
 
   Args:
     path: the video.
-    cut_off: take what is there of a file whose end is missing, however much that is.
+    cut_off: accept a file with a missing end, no matter how much is missing.
 
   Raises:
-    UserError: no such file, empty, not a video, no picture, or cut off (more than 5 percent and 2 frames are missing).
+    UserError: no such file, empty, not a video, no video stream, or cut off (more than 5 percent and 2 frames missing).
   """
   path = Path(path)
   with _open(path) as container:
@@ -144,17 +145,17 @@ def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
     except av.error.FFmpegError:
       raise UserError(f"{path} is damaged or cut off after frame {len(stamps)}: copy it again") from None
     if first is not None and first.interlaced_frame and None in stamps:
-      stamps = _decoded_stamps(path)  # each field may have a packet of its own, of which the second has no stamp
+      stamps = _decoded_stamps(path)  # each field may be its own packet, and the second one has no time stamp
     unit = stream.time_base
-    times = in_order(stamps)
+    times = display_order(stamps)
     missing = missing_frames(claim, len(stamps), times, unit, frame_rate(rate, times, unit))
     _check_complete(path, 0 if first is None else len(stamps), 0 if cut_off else missing)
     assert first is not None
-    stamps = shown_stamps(stamps, first.pts)
-    times = in_order(stamps)
+    stamps = decodable_stamps(stamps, first.pts)
+    times = display_order(stamps)
     count, fps = len(stamps), frame_rate(rate, times, unit)
     if not fps:
-      raise UserError(f"{path} does not say its frame rate: convert it to mp4")
+      raise UserError(f"{path} states no frame rate: convert it to mp4")
     geometry = geometry_of(first, stream)
   length = 0.0 if times is None or unit is None else float((times[-1] - times[0]) * unit)
   seconds = length + 1 / fps if length > 0 else count / fps
@@ -163,7 +164,7 @@ def probe(path: str | os.PathLike, cut_off: bool = False) -> VideoInfo:
 
 
 def _decoded_stamps(path: Path) -> list[int | None]:
-  """The time stamps of all frames that can be decoded."""
+  """Time stamps of all frames that decode."""
   with _open(path) as container:
     stream = _film(container)
     stream.thread_type = "AUTO"
@@ -176,16 +177,16 @@ def _decoded_stamps(path: Path) -> list[int | None]:
 def read_frames(
   path: str | os.PathLike, first: int = 0, info: VideoInfo | None = None
 ) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """Decodes a video, frame by frame, RGB and as it is shown (see `Geometry`); no further than its frames are taken.
+  """Yields a video's frames as RGB in display geometry (see `Geometry`), decoding lazily.
 
   Args:
     path: the video.
-    first: number of the first frame wanted.
-    info: the video's facts, of `probe`: with them, decoding starts at the last key frame before `first`, and the frames
-      that are there are enough, also where the header claims more.
+    first: index of the first frame to yield.
+    info: the video's `probe`. With it, decoding starts at the last key frame before `first`, and a missing end of the
+      file is no error.
 
   Raises:
-    UserError: no such file, empty, not a video, damaged or cut off (raised when the iteration gets there).
+    UserError: no such file, empty, not a video, damaged or cut off (raised when iteration gets there).
   """
   path = Path(path)
   with _open(path) as container:
@@ -193,7 +194,7 @@ def read_frames(
     stream.thread_type = "AUTO"
     claim = claim_of(container, stream) if info is None else None
     stamps, geometry = [], None if info is None else info.geometry
-    lead = 1 if first and info is not None and info.interlaced else 0  # of the frame before depends how one is made
+    lead = 1 if first and info is not None and info.interlaced else 0  # deinterlacing needs the preceding frame
     try:
       frames = _checked(path, _from(path, container, stream, first - lead, info), first - lead)
       for frame in itertools.islice(deinterlaced(frames), lead, None):
@@ -206,19 +207,19 @@ def read_frames(
     if claim is None:
       missing = info.frames - seen if info is not None else 0
     else:
-      times = in_order(stamps)
+      times = display_order(stamps)
       rate = frame_rate(stream.average_rate, times, stream.time_base)
       missing = missing_frames(claim, seen, times, stream.time_base, rate)
     _check_complete(path, seen, missing)
 
 
 def key_frames(path: str | os.PathLike, info: VideoInfo, numbers: Iterable[int]) -> Iterator[UInt8[NdArray, "H W 3"]]:
-  """Decodes the last key frame before each of some frames, once; none where they can't be found by their time stamps.
+  """Yields the last key frame before each of some frames, each once; nothing if the video has no usable time stamps.
 
   Args:
     path: the video.
-    info: its facts, of `probe`.
-    numbers: of the frames, rising.
+    info: its `probe`.
+    numbers: ascending frame indices.
 
   Raises:
     UserError: see `probe`.
@@ -236,7 +237,7 @@ def key_frames(path: str | os.PathLike, info: VideoInfo, numbers: Iterable[int])
 
 
 def _checked(path: Path, frames: Iterable[av.VideoFrame], first: int) -> Iterator[av.VideoFrame]:
-  """The frames from number `first` on; raises where one is damaged or of another size than those before."""
+  """The frames, numbered from `first`; raises UserError at a damaged one or one that changes size."""
   size = None
   for number, frame in enumerate(frames, start=first):
     if frame.is_corrupt:
@@ -248,21 +249,21 @@ def _checked(path: Path, frames: Iterable[av.VideoFrame], first: int) -> Iterato
 
 
 def _from(path: Path, container: Any, stream: Any, first: int, info: VideoInfo | None) -> Iterator[av.VideoFrame]:
-  """The decoded frames from number `first` on, of a file that was just opened."""
+  """The decoded frames from index `first` on, of a freshly opened file."""
   times = info.times if info is not None else None
   if first and times is not None and first < len(times) and (np.diff(times) > 0).all():
-    wanted = int(times[first])
+    target = int(times[first])
     for earlier in (0, *_EARLIER):
       found, frames = None, iter(())
-      with contextlib.suppress(av.error.FFmpegError):  # no such place
-        container.seek(max(int(times[0]), wanted - round(earlier / stream.time_base)), stream=stream, backward=True)
-        frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < wanted, _decode(container, stream))
+      with contextlib.suppress(av.error.FFmpegError):  # the seek failed
+        container.seek(max(int(times[0]), target - round(earlier / stream.time_base)), stream=stream, backward=True)
+        frames = itertools.dropwhile(lambda frame: frame.pts is None or frame.pts < target, _decode(container, stream))
         found = next(frames, None)
-      if found is not None and found.pts == wanted:
+      if found is not None and found.pts == target:
         yield found
         yield from frames
         return
-    with _open(path) as again:  # stamps of packets and frames differ, or the file has no index: count instead
-      yield from itertools.islice(_decode(again, _film(again)), first, None)
+    with _open(path) as reopened:  # packet and frame time stamps differ, or there is no index: count frames instead
+      yield from itertools.islice(_decode(reopened, _film(reopened)), first, None)
   else:
     yield from itertools.islice(_decode(container, stream), first, None)

@@ -1,4 +1,4 @@
-"""The sound of a film for an MP4 that browsers play: copied where they play its kind, else encoded as AAC."""
+"""A film's sound for an MP4 that browsers play: copied if they support its codec, else re-encoded as AAC."""
 
 import contextlib
 import logging
@@ -16,26 +16,26 @@ from anchor_jax.video.container import film_stream, sound_stream
 
 log = logging.getLogger(__name__)
 
-_PLAYED = ("aac", "mp3", "opus", "flac")  # what MP4 holds and browsers play
-_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # of AAC, samples a second
-_USUAL_RATE, _BIT_RATE = 48_000, 96_000  # bits a second and channel
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # channels, by FFmpeg
-_LEAD = 0.1  # seconds of copied sound kept from before the picture, which are not heard: decoders need a packet or two
-
-_BACK = 0.5  # seconds by which stamps go back: more is no mistake of rounding
+_COPIED_CODECS = ("aac", "mp3", "opus", "flac")  # codecs that MP4 holds and browsers play
+_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # sample rates of AAC in Hz
+_DEFAULT_RATE = 48_000  # Hz
+_BIT_RATE = 96_000  # bits per second and channel
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}  # FFmpeg's names
+_LEAD = 0.1  # seconds copied from before the picture; decoders need a packet or two to start, and play none of it
+_MAX_BACKWARD = 0.5  # seconds; time stamps that jump back further are no rounding error
 
 
 @contextlib.contextmanager
-def sound_of(film: str | os.PathLike, whole: Any, seconds: float) -> Iterator[Iterator[Any]]:
-  """Adds the sound of a film to an open MP4 file; gives its packets in order, ready to mux, at the film's own times.
+def sound_of(film: str | os.PathLike, output: Any, seconds: float) -> Iterator[Iterator[Any]]:
+  """Adds a film's sound to an open MP4 file; the context value yields its packets in order, ready to mux.
 
-  What begins before the film's first picture, or after `seconds` of it, is left out. A sound of several is the default
-  one. One that is encoded is said in a line, and so is one that nothing here decodes, which is left out. A few packets
-  are in memory at a time.
+  Packets keep their timing relative to the film's first picture; those before it or after `seconds` are dropped. Takes
+  the default of several audio tracks. Logs when sound is re-encoded, or dropped because no decoder is available.
+  Holds only a few packets in memory.
 
   Args:
-    film: a file with a picture, or sound alone.
-    whole: the file to be, nothing of which is written yet.
+    film: a video or audio file.
+    output: an MP4 file open for writing, with no packet written yet.
     seconds: length of its picture.
   """
   begins = _first_picture(Path(film))
@@ -44,35 +44,35 @@ def sound_of(film: str | os.PathLike, whole: Any, seconds: float) -> Iterator[It
     if track is None:
       yield iter(())
       return
-    name = _kind(track)
-    copy = _template(whole, track) if name in _PLAYED else None
+    name = _codec_name(track)
+    copy = _template(output, track) if name in _COPIED_CODECS else None
     if copy is not None:
-      yield _as_far_as_it_goes(_copied(source, track, copy, begins, seconds), film)
+      yield _until_damaged(_copied(source, track, copy, begins, seconds), film)
       return
-    made = _encoder(whole, track)
-    if made is None:
-      log.warning("the sound of %s (%s) is left out: nothing here decodes it", film, name)
+    encoder = _encoder(output, track)
+    if encoder is None:
+      log.warning("the sound of %s (%s) is dropped: no decoder for it is installed", film, name)
       yield iter(())
       return
     log.warning("the sound of %s (%s) is encoded as AAC: browsers do not play it as it is", film, name)
-    yield _as_far_as_it_goes(_encoded(source, track, made, begins, seconds), film)
+    yield _until_damaged(_encoded(source, track, encoder, begins, seconds), film)
 
 
-def _as_far_as_it_goes(packets: Iterator[Any], film: str | os.PathLike) -> Iterator[Any]:
-  """The packets, up to where the file is damaged: the picture is there already, and is not lost for its sound."""
+def _until_damaged(packets: Iterator[Any], film: str | os.PathLike) -> Iterator[Any]:
+  """The packets up to the first error: damaged sound must not cost the generated picture."""
   try:
     yield from packets
   except (av.error.FFmpegError, ValueError) as error:
-    say_rest_is_left_out(film, error)
+    warn_sound_ends(film, error)
 
 
-def say_rest_is_left_out(film: str | os.PathLike, error: Exception) -> None:
-  """Says in a line that the sound of a film ends before the film does."""
-  log.warning("the rest of the sound of %s is left out: it can't be used (%s)", film, one_line(error))
+def warn_sound_ends(film: str | os.PathLike, error: Exception) -> None:
+  """Logs that the rest of a film's sound is dropped."""
+  log.warning("the rest of the sound of %s is dropped: it can't be used (%s)", film, one_line(error))
 
 
 def _first_picture(film: Path) -> float:
-  """The time in seconds at which a film shows its first picture; 0 where it has none, or does not say."""
+  """The time in seconds of a film's first picture; 0 if it has none or no time stamp."""
   with av.open(str(film)) as source, contextlib.suppress(av.error.FFmpegError):
     stream = film_stream(source)
     frame = None if stream is None else next(source.decode(stream), None)
@@ -81,76 +81,79 @@ def _first_picture(film: Path) -> float:
   return 0.0
 
 
-def _kind(track: Any) -> str:
-  """FFmpeg's name for how a sound is encoded."""
+def _codec_name(track: Any) -> str:
+  """FFmpeg's name of an audio track's codec."""
   return "unknown" if track.codec_context is None else track.codec_context.codec.canonical_name
 
 
-def _template(whole: Any, track: Any) -> Any | None:
+def _template(output: Any, track: Any) -> Any | None:
   try:
-    return whole.add_stream_from_template(track)
-  except ValueError:  # mp4 holds no sound of that kind
+    return output.add_stream_from_template(track)
+  except ValueError:  # MP4 can't hold this codec
     return None
 
 
-def _encoder(whole: Any, track: Any) -> Any | None:
-  """A new AAC stream for a sound; None where that can't be decoded."""
+def _encoder(output: Any, track: Any) -> Any | None:
+  """A new AAC stream for an audio track; None if the track can't be decoded."""
   context = track.codec_context
   if context is None or not context.is_decoder or not context.sample_rate or not context.channels:
     return None
-  rate = context.sample_rate if context.sample_rate in _RATES else _USUAL_RATE
+  rate = context.sample_rate if context.sample_rate in _RATES else _DEFAULT_RATE
   layout, channels = ("mono", 1) if context.channels == 1 else ("stereo", 2)
-  return whole.add_stream("aac", rate=rate, layout=layout, bit_rate=channels * min(_BIT_RATE, 4 * rate))
+  return output.add_stream("aac", rate=rate, layout=layout, bit_rate=channels * min(_BIT_RATE, 4 * rate))
 
 
 def _copied(source: Any, track: Any, copy: Any, begins: float, seconds: float) -> Iterator[Any]:
-  for packet in _onwards(source.demux(track)):
+  for packet in _increasing(source.demux(track)):
     if packet.size and packet.pts is not None and -_LEAD <= packet.pts * packet.time_base - begins < seconds:
-      late = round(begins / packet.time_base)  # our picture begins at 0
-      packet.pts, packet.dts, packet.stream = packet.pts - late, (packet.dts or packet.pts) - late, copy
+      shift = round(begins / packet.time_base)  # the output's picture begins at 0
+      packet.pts, packet.dts, packet.stream = packet.pts - shift, (packet.dts or packet.pts) - shift, copy
       yield packet
 
 
-def _onwards(packets: Iterable[Any]) -> Iterator[Any]:
-  """The packets; raises ValueError where their stamps go back (files that were put one behind the other)."""
+def _increasing(packets: Iterable[Any]) -> Iterator[Any]:
+  """The packets in increasing time; raises ValueError where time stamps restart, as in concatenated files."""
   last = None
   for packet in packets:
     if packet.dts is not None:
-      if last is not None and (packet.dts - last) * packet.time_base < -_BACK:
-        raise ValueError("its time stamps begin anew")
+      if last is not None and (packet.dts - last) * packet.time_base < -_MAX_BACKWARD:
+        raise ValueError("its time stamps restart")
       if last is not None and packet.dts <= last:
         continue
       last = packet.dts
     yield packet
 
 
-def _encoded(source: Any, track: Any, made: Any, begins: float, seconds: float) -> Iterator[Any]:
-  graph, shape = None, None
+def _encoded(source: Any, track: Any, encoder: Any, begins: float, seconds: float) -> Iterator[Any]:
+  graph, format = None, None
   for frame in _decoded(source, track):
     if frame.pts is not None:
       time = float(frame.pts * (frame.time_base or track.time_base)) - begins
       if time >= seconds:
         break
       frame.pts, frame.time_base = round(time * frame.sample_rate), Fraction(1, frame.sample_rate)
-    if (found := (frame.sample_rate, frame.format.name, frame.layout.nb_channels)) != shape:
-      yield from _made(graph, made, None)
-      graph, shape = _graph(frame, made, seconds, begun=graph is not None), found
-    yield from _made(graph, made, frame)
-  yield from _made(graph, made, None)
-  yield from made.encode(None)
+    if (found := (frame.sample_rate, frame.format.name, frame.layout.nb_channels)) != format:
+      yield from _filter_and_encode(graph, encoder, None)
+      graph, format = _graph(frame, encoder, seconds, begun=graph is not None), found
+    yield from _filter_and_encode(graph, encoder, frame)
+  yield from _filter_and_encode(graph, encoder, None)
+  yield from encoder.encode(None)
 
 
 def _decoded(source: Any, track: Any) -> Iterator[Any]:
-  """The sound of all packets that are whole."""
-  for packet in _onwards(source.demux(track)):
+  """The audio frames of all intact packets."""
+  for packet in _increasing(source.demux(track)):
     with contextlib.suppress(av.error.InvalidDataError):
       yield from packet.decode()
 
 
-def _graph(frame: Any, made: Any, seconds: float, begun: bool) -> Any:
-  """A filter that takes frames like this one at their times from 0 to `seconds`, with silence where there are none."""
-  context, graph = made.codec_context, av.filter.Graph()
-  named = "channels" not in frame.layout.name  # files may say only how many there are
+def _graph(frame: Any, encoder: Any, seconds: float, begun: bool) -> Any:
+  """A filter for frames like this one: converts to the encoder's format, cuts to 0..`seconds`, fills gaps with silence.
+
+  `begun`: an earlier filter produced the start, so nothing is padded before the first frame.
+  """
+  context, graph = encoder.codec_context, av.filter.Graph()
+  named = "channels" not in frame.layout.name  # some files state only the number of channels
   layout = frame.layout.name if named else _LAYOUTS.get(frame.layout.nb_channels, frame.layout.name)
   unit = Fraction(1, frame.sample_rate)
   source = graph.add_abuffer(sample_rate=frame.sample_rate, format=frame.format, layout=layout, time_base=unit)
@@ -161,11 +164,11 @@ def _graph(frame: Any, made: Any, seconds: float, begun: bool) -> Any:
   return graph
 
 
-def _made(graph: Any, made: Any, frame: Any) -> Iterator[Any]:
-  """The packets that are ready once the filter has been given a frame, or None at its end."""
+def _filter_and_encode(graph: Any, encoder: Any, frame: Any) -> Iterator[Any]:
+  """Pushes a frame, or None at the end, through the filter; yields the encoded packets that are ready."""
   if graph is None:
     return
   with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
     graph.push(frame)
     while True:
-      yield from made.encode(graph.pull())
+      yield from encoder.encode(graph.pull())

@@ -1,4 +1,4 @@
-"""Writes videos with transparency: VP9 in WebM, for browsers, or ProRes 4444 in QuickTime, for editors."""
+"""Writes videos with an alpha channel: VP9 in WebM for browsers, ProRes 4444 in QuickTime for editors."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import av
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.outputs import new_file
-from anchor_jax.video.write import Format, add_stream, even, picture_of
+from anchor_jax.video.write import Format, add_stream, encoder_frame, even
 
 _FORMATS = {
   ".webm": Format("libvpx-vp9", "yuva420p", {"crf": "16", "b": "0", "auto-alt-ref": "0", "cpu-used": "3"}),
@@ -21,42 +21,42 @@ SUFFIXES = tuple(_FORMATS)
 
 
 class TransparentWriter:
-  """Writes RGBA frames to a .webm or .mov file, which takes its name when `finish` is called; one frame is in memory.
+  """Writes RGBA frames to a .webm or .mov file, which appears when `finish` is called; holds one frame in memory.
 
   Attributes:
     frames: number of frames written so far.
   """
 
   def __init__(self, path: str | os.PathLike, fps: float | int, metadata: Mapping[str, str]):
-    """Prepares the file.
+    """Opens the file under a temporary name.
 
     Args:
-      path: ends in one of `SUFFIXES`.
+      path: a name that ends in one of `SUFFIXES`.
       fps: frames per second, above 0.
-      metadata: free text tags of the file.
+      metadata: text tags of the file.
 
     Raises:
-      UserError: another ending, or the file can't be written.
+      UserError: unsupported ending, or the file can't be written.
     """
     self.path, self.frames = Path(path), 0
     if self.path.suffix.lower() not in _FORMATS:
-      raise UserError(f"{self.path}: a transparent video is written to a name that ends in {' or '.join(SUFFIXES)}")
+      raise UserError(f"{self.path}: the name of a transparent video must end in {' or '.join(SUFFIXES)}")
     self._fps, self._metadata = Fraction(fps).limit_denominator(1001), dict(metadata)
     self._file = new_file(self.path, lock=True)
     self._container: Any = av.open(str(self._file.__enter__()), "w")
     self._stream: Any = None
 
   def write(self, frame: UInt8[NdArray, "H W 4"]) -> None:
-    """Appends a frame with its transparency, not multiplied; all have the first one's size."""
+    """Appends a frame with straight (not premultiplied) alpha; all frames have the first one's size."""
     frame = even(frame)
     if self._stream is None:
       self._container.metadata.update(self._metadata)
       self._stream = add_stream(self._container, self._fps, frame, {}, _FORMATS[self.path.suffix.lower()])
-    self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
+    self._container.mux(self._stream.encode(encoder_frame(frame, self.frames, self._fps)))
     self.frames += 1
 
   def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
-    """Completes the file. Its tags are in it already, and sound is left out: WebM holds other kinds than films have."""
+    """Completes the file. Both arguments are ignored: tags are already written, and WebM can't hold a film's sound."""
     del metadata, audio
     if not self.frames:
       raise UserError(f"no frame to write to {self.path}")
@@ -64,7 +64,7 @@ class TransparentWriter:
     self._close(None)
 
   def close(self) -> None:
-    """Removes what is unfinished; nothing to do after `finish`."""
+    """Removes an unfinished file; does nothing after `finish`."""
     if self._container is not None:
       self._close(InterruptedError())
 

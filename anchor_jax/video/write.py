@@ -17,7 +17,7 @@ from anchor_jax.files.outputs import new_file
 
 
 class Format(NamedTuple):
-  """How a video stream is encoded: encoder, pixel format, and the encoder's options, all by FFmpeg's names."""
+  """Encoder, pixel format and encoder options of a video stream, by their FFmpeg names."""
 
   codec: str
   pixels: str
@@ -29,7 +29,7 @@ LOSSLESS = Format("libx264rgb", "rgb24", {"preset": "ultrafast", "qp": "0"})
 
 
 def even(frame: UInt8[NdArray, "H W C"]) -> UInt8[NdArray, "h w C"]:
-  """Returns the frame with an odd width or height padded by a repeated row or column, since yuv420p needs even ones."""
+  """Returns the frame with odd sides padded by one repeated row or column, since yuv420p needs even sides."""
   height, width = frame.shape[:2]
   if not (height % 2 or width % 2):
     return frame
@@ -37,10 +37,10 @@ def even(frame: UInt8[NdArray, "H W C"]) -> UInt8[NdArray, "h w C"]:
 
 
 def default_crf(height: int, width: int) -> int:
-  """The quality of the H.264 stream of a video of this size, 0 (best) to 51.
+  """Returns the H.264 quality (CRF, 0 best to 51) for a video of this size.
 
-  Small videos are looked at enlarged: at 128 pixels 18 adds 1.5 grey levels of flicker, 12 adds 1.0 for half as many
-  bytes more. At 512 the compression of 18 is hard to see.
+  Small videos are viewed enlarged: at 128 pixels, CRF 18 adds 1.5 gray levels of flicker; CRF 12 adds 1.0 for half
+  as many bytes again. At 512, CRF 18 is hard to see.
   """
   return 18 if min(height, width) >= 512 else 12
 
@@ -48,30 +48,30 @@ def default_crf(height: int, width: int) -> int:
 def add_stream(
   container: Any, fps: Fraction, frame: UInt8[NdArray, "H W C"], options: Mapping[str, str], format: Format = H264
 ) -> Any:
-  """Adds a stream for frames of this size; `options` go before those of the format."""
+  """Adds and returns a stream for frames of this size; `options` override those of the format."""
   stream = container.add_stream(format.codec, rate=fps)
   stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], format.pixels
   stream.codec_context.time_base = 1 / fps
   if format.pixels.startswith("yuv"):
-    # Players guess the colours of a stream that does not name them: ITU-R BT.601, limited range.
+    # Players guess the colors of a stream that does not declare them. Declare ITU-R BT.601, limited range.
     context = stream.codec_context
     context.color_range, context.colorspace, context.color_primaries, context.color_trc = 1, 6, 6, 6
   stream.options = {**format.options, **options}
   return stream
 
 
-def picture_of(frame: UInt8[NdArray, "H W C"], number: int, fps: Fraction) -> av.VideoFrame:
-  """Returns frame `number`, RGB or RGBA, with its time stamp, for the encoder."""
+def encoder_frame(frame: UInt8[NdArray, "H W C"], number: int, fps: Fraction) -> av.VideoFrame:
+  """Returns an RGB or RGBA frame as encoder input with the time stamp of frame `number`."""
   picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24" if frame.shape[2] == 3 else "rgba")
   picture.pts, picture.time_base = number, 1 / fps
   return picture
 
 
 class VideoWriter:
-  """Writes RGB frames to a video file; a context manager. The file is renamed to its name when the block succeeds.
+  """Context manager that writes RGB frames to a video file, which appears under its name when the block succeeds.
 
-  H.264, yuv420p, index in front: plays in a browser. An odd width or height is padded (`even`). With `lossless`, every
-  value is exact (H.264 RGB in Matroska; not for browsers).
+  H.264, yuv420p, index in front: plays in browsers. Odd sides are padded (`even`). With `lossless`, every value is
+  exact (H.264 RGB in Matroska, which browsers do not play).
 
   Attributes:
     frames: number of frames written so far.
@@ -87,15 +87,15 @@ class VideoWriter:
     crf: int | None = None,
     metadata: Mapping[str, str] | None = None,
   ):
-    """Prepares the file; it is opened by the `with` statement.
+    """Stores the settings; the `with` statement opens the file.
 
     Args:
       path: an .mp4 (or .mkv, .mov) file; with `lossless`, an .mkv file.
       fps: frames per second, above 0.
-      size: (width, height) in pixels; by default that of the first frame.
-      lossless: keep every value exactly.
-      crf: quality of the H.264 stream, 0 (best) to 51; None: `default_crf`.
-      metadata: free text tags of the file.
+      size: (width, height) in pixels; default that of the first frame.
+      lossless: encode every value exactly.
+      crf: H.264 quality, 0 (best) to 51; default `default_crf`.
+      metadata: text tags of the file.
     """
     if not fps > 0:
       raise UserError(f"a video needs a frame rate above 0, not {fps}")
@@ -127,9 +127,9 @@ class VideoWriter:
     frame = frame if self._lossless else even(frame)
     if self._stream is None:
       crf = default_crf(height, width) if self._crf is None else self._crf
-      options, kind = ({}, LOSSLESS) if self._lossless else ({"crf": str(crf)}, H264)
-      self._stream = add_stream(self._container, self._fps, frame, options, kind)
-    self._container.mux(self._stream.encode(picture_of(frame, self.frames, self._fps)))
+      options, format = ({}, LOSSLESS) if self._lossless else ({"crf": str(crf)}, H264)
+      self._stream = add_stream(self._container, self._fps, frame, options, format)
+    self._container.mux(self._stream.encode(encoder_frame(frame, self.frames, self._fps)))
     self.frames += 1
 
   def __exit__(self, kind, error, traceback) -> None:
@@ -156,14 +156,14 @@ def write_video(
   total: int | None = None,
   progress: str | None = None,
 ) -> int:
-  """Writes frames to an H.264 video that browsers play, as they come; returns their number.
+  """Writes frames to an H.264 video that browsers play, one at a time; returns their number.
 
   Args:
-    path: an .mp4 (or .mkv, .mov) file; it takes its name when all frames are written.
+    path: an .mp4 (or .mkv, .mov) file; it appears when all frames are written.
     frames: RGB, all of one size.
     fps: frames per second, above 0.
     metadata: text tags of the file.
-    total: number of frames to come, for the progress bar.
+    total: expected number of frames, for the progress bar.
     progress: label of a progress bar; None for no bar.
 
   Raises:

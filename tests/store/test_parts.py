@@ -152,9 +152,9 @@ def png(width, height):
   "content,reason",
   [
     (png(60000, 60000), "pixels: give a smaller picture"),
-    (png(4, 4)[:40], "no picture that can be read"),
-    (b"\x89PNG\r\n\x1a\n", "no picture that can be read"),
-    (b"", "no picture that can be read"),
+    (png(4, 4)[:40], "not a readable picture"),
+    (b"\x89PNG\r\n\x1a\n", "not a readable picture"),
+    (b"", "not a readable picture"),
   ],
   ids=("bomb", "truncated", "header", "empty"),
 )

@@ -1,4 +1,4 @@
-"""Black bars around a film are cut off; dark rooms, fading pictures and people before black are not."""
+"""Black bars around a film are cropped; dark rooms, fades and people in front of black are not."""
 
 import dataclasses
 
@@ -14,13 +14,13 @@ from anchor_jax.films.report import film_facts, film_lines
 from anchor_jax.films.stretches import Stretch
 from anchor_jax.films.survey import survey
 from anchor_jax.inference.backgrounds import backgrounds
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import Square
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.read import probe, read_frames
 
 
-def framed(frames, left=0, top=0, right=0, bottom=0):
+def add_bars(frames, left=0, top=0, right=0, bottom=0):
   """The pictures with black bars around them."""
   return [np.pad(frame, ((top, bottom), (left, right), (0, 0))) for frame in frames]
 
@@ -31,33 +31,33 @@ def film(path, frames, **options):
 
 @pytest.mark.parametrize("bars", [(0, 12, 0, 12), (24, 0, 24, 0), (8, 10, 8, 10), (0, 12, 0, 14)])
 @pytest.mark.parametrize("key_frames", ["5", "300"])
-def test_bars_are_cut_off(tmp_path, bars, key_frames):
+def test_bars_are_cropped(tmp_path, bars, key_frames):
   frames = pictures(30, (96, 64))
-  path = film(tmp_path / "film.mp4", framed(frames, *bars), g=key_frames)
+  path = film(tmp_path / "film.mp4", add_bars(frames, *bars), g=key_frames)
   info = probe_film(path)
   assert info.geometry.bars == pytest.approx(bars, abs=1)
   assert abs(info.width - 96) <= 2 and abs(info.height - 64) <= 2
   shown = list(read_frames(path, 7, info))
   assert shown[0].shape == (info.height, info.width, 3) and len(shown) == 23
-  whole = next(read_frames(path, 7, probe(path)))
+  full = next(read_frames(path, 7, probe(path)))
   left, top, right, bottom = info.geometry.bars
-  np.testing.assert_array_equal(shown[0], whole[top : len(whole) - bottom, left : whole.shape[1] - right])
+  np.testing.assert_array_equal(shown[0], full[top : len(full) - bottom, left : full.shape[1] - right])
 
 
 def fade(frames):
   return [(frame * min(1.0, number / 10)).astype(np.uint8) for number, frame in enumerate(frames)]
 
 
-def test_a_fading_film_loses_its_bars_alone(tmp_path):
+def test_a_film_that_fades_in_loses_only_its_bars(tmp_path):
   frames = fade(pictures(40, (96, 64)))
   path = film(tmp_path / "plain.mp4", frames)
   assert find_bars(path, probe(path)) == (0, 0, 0, 0)
-  path = film(tmp_path / "framed.mp4", framed(frames, top=12, bottom=12))
+  path = film(tmp_path / "framed.mp4", add_bars(frames, top=12, bottom=12))
   assert find_bars(path, probe(path)) == pytest.approx((0, 12, 0, 12), abs=1)
 
 
 def person(count, centre=48, width=96, height=96, room=0):
-  """A head and shoulders before black: black above, to the left and to the right, and as good as symmetric."""
+  """Head and shoulders in front of black: black above, left and right, and nearly symmetric."""
   y, x = np.indices((height, width))
   frames = []
   for number in range(count):
@@ -77,59 +77,59 @@ def room(count):
   return frames
 
 
-def late(count):
+def partly_barred(count):
   """Bars that end before the film does."""
-  frames = framed(pictures(count, (96, 64)), top=16, bottom=16)
+  frames = add_bars(pictures(count, (96, 64)), top=16, bottom=16)
   frames[-8:] = pictures(8, (96, 96))
   return frames
 
 
 def captioned(count):
   """A line of text in the lower bar."""
-  frames = framed(pictures(count, (96, 64)), top=16, bottom=16)
+  frames = add_bars(pictures(count, (96, 64)), top=16, bottom=16)
   for frame in frames:
     frame[-8:-4, 20:76] = 220
   return frames
 
 
 @pytest.mark.parametrize(
-  "made", [person, lambda count: person(count, room=4), room, late, captioned, lambda n: fade(person(n))]
+  "scene", [person, lambda count: person(count, room=4), room, partly_barred, captioned, lambda n: fade(person(n))]
 )
-def test_what_only_looks_like_bars_stays(tmp_path, made):
-  path = film(tmp_path / "film.mp4", made(30))
+def test_black_areas_that_are_not_bars_stay(tmp_path, scene):
+  path = film(tmp_path / "film.mp4", scene(30))
   assert find_bars(path, probe(path)) == (0, 0, 0, 0)
   assert probe_film(path) == probe(path)
 
 
-def test_one_bar_alone_is_none():
-  borders = [borders_of(frame) for frame in framed(pictures(6), top=10)]
+def test_a_single_bar_does_not_count():
+  borders = [borders_of(frame) for frame in add_bars(pictures(6), top=10)]
   assert {found.top for found in borders if found is not None} == {10}
   assert bars_of([found for found in borders if found is not None], 64, 58) == (0, 0, 0, 0)
 
 
-def test_a_dark_picture_says_nothing():
+def test_dark_pictures_are_not_judged():
   assert borders_of(np.zeros((40, 60, 3), np.uint8)) is None and borders_of(np.full((40, 60, 3), 25, np.uint8)) is None
 
 
-def test_squares_are_kept_as_those_of_the_whole_picture(tmp_path, monkeypatch, standing_track):
-  """A folder made before bars were cut off, and one made since, name the same part of the picture for --like."""
-  monkeypatch.setattr(films_module, "fit_widths", lambda films: None)  # it takes long
-  path = film(tmp_path / "film.mp4", framed(pictures(30, (64, 64)), left=32, right=32))
-  made = {}
-  for info, given in ((probe_film(path), None), (probe(path), CropSquare(32, 0, 64, 32))):
+def test_crop_squares_are_saved_relative_to_the_full_picture(tmp_path, monkeypatch, standing_track):
+  """So --like means the same part of the picture for folders from before and after bar cropping."""
+  monkeypatch.setattr(films_module, "fit_widths", lambda films: None)  # slow
+  path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), left=32, right=32))
+  clips = {}
+  for info, square in ((probe_film(path), None), (probe(path), CropSquare(32, 0, 64, 32))):
     look = FilmLook(survey(read_frames(path, info=info), 25), standing_track(30, (info.width, info.height)))
-    (found,) = read_films([CheckedVideo(path, info, None)], [look], size=32, person="ann", square=given)
-    made[given] = found.clips[0]
-    if given is None:
+    (found,) = read_films([CheckedVideo(path, info, None)], [look], size=32, person="ann", square=square)
+    clips[square] = found.clips[0]
+    if square is None:
       assert info.width == 64
-  first, second = made.values()
+  first, second = clips.values()
   assert first.square == second.square == (32, 0, 64)
   for one, other in zip(first.frames, second.frames, strict=True):
     np.testing.assert_array_equal(one.frame, other.frame)
 
 
-def test_a_point_on_somebody_is_one_of_the_whole_picture(tmp_path, monkeypatch, standing_track):
-  path = film(tmp_path / "film.mp4", framed(pictures(30, (96, 64)), left=48, right=48))
+def test_person_at_is_relative_to_the_full_picture(tmp_path, monkeypatch, standing_track):
+  path = film(tmp_path / "film.mp4", add_bars(pictures(30, (96, 64)), left=48, right=48))
   info = probe_film(path)
   faces = [(number, np.array([[8, 10, 12, 12], [70, 10, 12, 12]], np.float32)) for number in range(0, 30, 2)]
   monkeypatch.setattr(clips_module, "find_faces", lambda *_, **__: faces)
@@ -142,19 +142,19 @@ def test_a_point_on_somebody_is_one_of_the_whole_picture(tmp_path, monkeypatch, 
     assert found.columns is not None and (found.columns[:, 1] == 96).all() and (found.columns[:, 0] > 30).all()
 
 
-def test_notes_of_a_film(tmp_path):
-  """What was done to the picture is said, and kept in meta.json."""
-  path = film(tmp_path / "film.mp4", framed(pictures(30, (64, 64)), top=12, bottom=12))
+def test_cropped_bars_are_reported(tmp_path):
+  """In a line of output and in meta.json."""
+  path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), top=12, bottom=12))
   facts = Film("film", probe_film(path), survey(read_frames(path), 25), [Stretch(0, 30, 0, "")], None, [])
-  (kept,) = film_facts([facts])
-  assert kept["bars"] == [0, 12, 0, 12] and kept["stored"] == [64, 88] and not kept["mirrored"]
-  assert film_lines([kept]) == ["film: black bars are cut off: 0 columns left, 0 right, 12 rows above, 12 below"]
+  (entry,) = film_facts([facts])
+  assert entry["bars"] == [0, 12, 0, 12] and entry["stored"] == [64, 88] and not entry["mirrored"]
+  assert film_lines([entry]) == ["film: black bars are cropped: 0 columns left, 0 right, 12 rows above, 12 below"]
 
 
-def test_backgrounds_and_films_in_place_of_a_camera_lose_their_bars(tmp_path):
-  path = film(tmp_path / "film.mp4", framed(pictures(30, (64, 64)), left=32, right=32))
+def test_backgrounds_and_camera_films_are_cropped_too(tmp_path):
+  path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), left=32, right=32))
   assert next(backgrounds(str(path), 32, 25)).min() > 20
-  path = film(tmp_path / "wide.mp4", framed(pictures(30, (96, 64)), top=16, bottom=16))
+  path = film(tmp_path / "wide.mp4", add_bars(pictures(30, (96, 64)), top=16, bottom=16))
   camera = open_camera(path, sleep=lambda _: None)
   image = camera.read()
   assert image is not None and image.shape == (64, 96, 3)

@@ -1,4 +1,4 @@
-"""A camera gives its newest picture; what was not taken meanwhile is dropped."""
+"""A camera delivers its newest picture; pictures that were not taken in time are dropped."""
 
 import queue
 import threading
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.video.camera import Newest, camera_named, open_camera
+from anchor_jax.video.camera import NewestPicture, camera_named, open_camera
 from anchor_jax.video.write import VideoWriter
 
 BLUE = np.full((4, 6, 3), (200, 100, 50), np.uint8)  # as OpenCV orders it
@@ -40,16 +40,16 @@ class Device:
   "text,name",
   [("camera", 0), ("camera:2", 2), ("camera:a/film.mp4", "a/film.mp4"), ("./camera", None), ("cameras", None)],
 )
-def test_what_a_motion_names(text, name):
+def test_which_motion_values_name_a_camera(text, name):
   found = camera_named(text)
   assert found == name if isinstance(name, int) or name is None else str(found) == name
   with pytest.raises(UserError, match="give the number of a camera"):
     camera_named("camera:")
 
 
-@pytest.mark.parametrize("said,fps", [(15.0, 15.0), (0.0, 30.0), (float("nan"), 30.0), (1e5, 30.0)])
-def test_a_camera_gives_rgb_at_a_credible_rate(said, fps):
-  device = Device(fps=said)
+@pytest.mark.parametrize("reported,fps", [(15.0, 15.0), (0.0, 30.0), (float("nan"), 30.0), (1e5, 30.0)])
+def test_a_camera_delivers_rgb_at_a_credible_rate(reported, fps):
+  device = Device(fps=reported)
   camera = open_camera(0, device=lambda number: device)
   image = camera.read()
   assert camera.fps == fps and image is not None and image[0, 0].tolist() == [50, 100, 200]
@@ -59,7 +59,7 @@ def test_a_camera_gives_rgb_at_a_credible_rate(said, fps):
   assert device.released
 
 
-def test_a_camera_that_is_not_there_is_one_line(capfd):
+def test_a_missing_camera_is_a_one_line_error(capfd):
   device = Device(works=False)
   with pytest.raises(UserError, match=r"no picture comes from camera 1: .*--motion=camera:2"):
     open_camera(1, device=lambda number: device)
@@ -69,10 +69,10 @@ def test_a_camera_that_is_not_there_is_one_line(capfd):
   assert capfd.readouterr().err == ""
 
 
-def test_a_film_plays_as_a_camera_at_its_rate(tmp_path):
+def test_a_film_plays_in_real_time_in_place_of_a_camera(tmp_path):
   with VideoWriter(tmp_path / "film.mp4", 10) as writer:
-    for grey in range(0, 200, 50):
-      writer.write(np.full((32, 32, 3), grey, np.uint8))
+    for gray in range(0, 200, 50):
+      writer.write(np.full((32, 32, 3), gray, np.uint8))
   now, slept = [5.0], []
 
   def sleep(seconds):
@@ -81,16 +81,16 @@ def test_a_film_plays_as_a_camera_at_its_rate(tmp_path):
 
   camera = open_camera(tmp_path / "film.mp4", clock=lambda: now[0], sleep=sleep)
   images = []
-  for late in (0.0, 0.0, 0.25, 0.0):
-    now[0] += late
+  for delay in (0.0, 0.0, 0.25, 0.0):
+    now[0] += delay
     images.append(camera.read())
   assert [round(float(image.mean()) / 50) for image in images] == [0, 1, 2, 3] and camera.read() is None
-  assert camera.fps == 10.0 and slept == pytest.approx([0.1])  # the third and the fourth were late already
+  assert camera.fps == 10.0 and slept == pytest.approx([0.1])  # the third and the fourth were overdue
   with pytest.raises(UserError, match="there is no"):
     open_camera(tmp_path / "other.mp4")
 
 
-def test_the_newest_picture_is_taken_and_none_waits_in_line():
+def test_take_returns_the_newest_picture_and_nothing_queues():
   coming, read = queue.Queue(), threading.Semaphore(0)
   now = iter(range(100))
 
@@ -101,9 +101,9 @@ def test_the_newest_picture_is_taken_and_none_waits_in_line():
   def come(*values):
     for value in values:
       coming.put(None if value is None else np.full((2, 2, 3), value, np.uint8))
-      read.acquire()  # the picture before was kept, and the next is waited for
+      read.acquire()  # the picture was stored, and the reader waits for the next one
 
-  with Newest(reads, clock=lambda: float(next(now))) as newest:
+  with NewestPicture(reads, clock=lambda: float(next(now))) as newest:
     read.acquire()
     come(10, 11, 12)
     picture = newest.take()
@@ -116,13 +116,13 @@ def test_the_newest_picture_is_taken_and_none_waits_in_line():
     assert newest.take().number == 4 and newest.take() is None and newest.take() is None
 
 
-def test_stopped_pictures_end_and_errors_come_to_who_takes():
+def test_stop_ends_the_pictures_and_take_raises_read_errors():
   def broken():
     raise UserError("the film is damaged")
 
-  with Newest(broken) as newest, pytest.raises(UserError, match="damaged"):
+  with NewestPicture(broken) as newest, pytest.raises(UserError, match="damaged"):
     newest.take()
-  with Newest(lambda: BLUE) as newest:
+  with NewestPicture(lambda: BLUE) as newest:
     assert newest.take() is not None
     newest.stop()
     assert newest.take() is None

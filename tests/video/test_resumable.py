@@ -12,7 +12,7 @@ FRAMES = [np.full((32, 32, 3), 8 * number, np.uint8) for number in range(24)]
 
 
 def begun(path, count=16):
-  """A partial file of whole fragments of 8 frames."""
+  """A partial file of complete 8-frame fragments."""
   writer = ResumableWriter(path, 8.0, {"seed": 1})
   for frame in FRAMES[:count]:
     writer.write(frame)
@@ -20,9 +20,9 @@ def begun(path, count=16):
   return writer.partial
 
 
-def test_a_partial_file_is_continued_without_being_held_in_memory(tmp_path):
+def test_a_partial_file_is_continued_without_loading_it(tmp_path):
   partial = begun(tmp_path / "clip.mp4")
-  with partial.open("ab") as file:  # a fragment of 2 GB of which the end is missing; the file takes no room
+  with partial.open("ab") as file:  # a truncated 2 GB fragment, as a sparse file
     file.write((2**31).to_bytes(4, "big") + b"mdat")
     file.truncate(2**30)
   tracemalloc.start()
@@ -40,12 +40,12 @@ def test_a_partial_file_is_continued_without_being_held_in_memory(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_what_is_no_partial_file_takes_one_line(tmp_path):
+def test_a_file_that_is_no_partial_video_is_a_one_line_error(tmp_path):
   with pytest.raises(UserError, match="other settings"):
     begun(tmp_path / "a.mp4")
     ResumableWriter(tmp_path / "a.mp4", 8.0, {"seed": 2}, resume=True)
-  for place, said in strange_files(tmp_path / "odd", ".partial.mp4").items():
-    if len(place.name) < 255 and "\0" not in place.name:
-      name = place.name.replace(".partial", "")
-      with pytest.raises(UserError, match=said):
-        ResumableWriter(place.with_name(name), 8.0, {"seed": 1}, resume=True)
+  for path, message in strange_files(tmp_path / "odd", ".partial.mp4").items():
+    if len(path.name) < 255 and "\0" not in path.name:
+      name = path.name.replace(".partial", "")
+      with pytest.raises(UserError, match=message):
+        ResumableWriter(path.with_name(name), 8.0, {"seed": 1}, resume=True)

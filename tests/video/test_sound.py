@@ -1,4 +1,4 @@
-"""The sound of a film in the MP4 that is made of it: heard at the same time, and of a kind that browsers play."""
+"""The sound of a film in a generated MP4: in sync, and in a codec that browsers play."""
 
 import itertools
 import logging
@@ -15,8 +15,8 @@ from anchor_jax.video.resumable import ResumableWriter
 from anchor_jax.video.sound import sound_of
 
 
-def made_of(film, path, frames=60, fps=25):
-  """The MP4 whose picture is `frames` pictures and whose sound is the film's."""
+def with_sound_of(film, path, frames=60, fps=25):
+  """Writes an MP4 of `frames` pictures with the film's sound; returns its path."""
   writer = ResumableWriter(path, fps, {})
   for frame in pictures(frames):
     writer.write(frame)
@@ -43,22 +43,22 @@ def sound_facts(path):
   ("film.mkv", "flac", 48000, "flac", 0.0),
   ("film.mkv", "libmp3lame", 44100, "mp3", 0.0),
 ])  # fmt: skip
-def test_sound_stays_in_step_and_is_of_a_kind_that_browsers_play(tmp_path, caplog, name, codec, rate, kind, begins):
+def test_sound_stays_in_sync_in_a_codec_that_browsers_play(tmp_path, caplog, name, codec, rate, kind, begins):
   picture = "mpeg4" if name == "film.avi" else "libx264"
   clicks = (0.6, 1.2, 2.0, 2.8)
   film = write_film(tmp_path / name, pictures(75), codec=picture, sound=(codec, rate, clicks, 3.0 - begins, begins))
-  out = made_of(film, tmp_path / "out.mp4")
+  out = with_sound_of(film, tmp_path / "out.mp4")
   assert sound_facts(out)[0] == kind
   assert clicks_in(out) == pytest.approx(clicks[:3], abs=0.03)  # the picture ends before the last one
-  said = [record.getMessage() for record in caplog.records if "encoded as AAC" in record.getMessage()]
-  assert len(said) == (codec not in ("aac", "libopus", "flac", "libmp3lame"))
+  messages = [record.getMessage() for record in caplog.records if "encoded as AAC" in record.getMessage()]
+  assert len(messages) == (codec not in ("aac", "libopus", "flac", "libmp3lame"))
   with av.open(str(out)) as file:
     assert float(file.duration / av.time_base) == pytest.approx(60 / 25, abs=0.05)
 
 
 @pytest.mark.parametrize("codec, suffix", [("aac", "mp4"), ("pcm_s16le", "mov"), ("alac", "mp4")])
-def test_sound_of_a_trimmed_film_stays_in_step(tmp_path, codec, suffix):
-  """A click is heard with the picture that it was filmed with, before and after."""
+def test_sound_of_a_trimmed_film_stays_in_sync(tmp_path, codec, suffix):
+  """Each click is heard with the picture it was recorded with."""
   clicks = (0.5, 1.6, 2.4, 3.6)
   film = write_film(tmp_path / f"film.{suffix}", pictures(100), sound=(codec, 48000, clicks, 4.0), options={"g": "30"})
   with av.open(str(film)) as file:
@@ -67,18 +67,18 @@ def test_sound_of_a_trimmed_film_stays_in_step(tmp_path, codec, suffix):
   trim(film, [round(Fraction(35, 25) / unit), round(48000 * 35 / 25)], 50 * 40)
   info, frames = probe(film), list(read_frames(film))
   assert info.frames == len(frames) == 50 and np.abs(frames[0].astype(int) - pictures(36)[35]).mean() < 4
-  assert clicks_in(made_of(film, tmp_path / "out.mp4", 50)) == pytest.approx((1.6 - 1.4, 2.4 - 1.4), abs=0.03)
+  assert clicks_in(with_sound_of(film, tmp_path / "out.mp4", 50)) == pytest.approx((1.6 - 1.4, 2.4 - 1.4), abs=0.03)
 
 
-def test_pictures_that_begin_after_their_sound(tmp_path):
+def test_a_picture_that_starts_after_its_sound(tmp_path):
   clicks = (1.0, 2.0)
   for name, codec in (("film.mkv", "pcm_s16le"), ("film.mp4", "aac")):
-    late = range(15, 75)  # frames: the picture begins 0.6 s after the sound
-    film = write_film(tmp_path / name, pictures(60), stamps=late, sound=(codec, 48000, clicks, 3.0))
-    assert clicks_in(made_of(film, tmp_path / "out.mp4")) == pytest.approx((0.4, 1.4), abs=0.03)
+    stamps = range(15, 75)  # the picture begins 0.6 s after the sound
+    film = write_film(tmp_path / name, pictures(60), stamps=stamps, sound=(codec, 48000, clicks, 3.0))
+    assert clicks_in(with_sound_of(film, tmp_path / "out.mp4")) == pytest.approx((0.4, 1.4), abs=0.03)
 
 
-def test_resumed_and_shorter_motions_have_encoded_sound(tmp_path):
+def test_resumed_and_shorter_videos_have_reencoded_sound(tmp_path):
   film = write_film(tmp_path / "film.mov", pictures(75), sound=("pcm_s16le", 48000, (0.4, 1.0, 2.0), 3.0))
   for length, heard in ((60, (0.4, 1.0, 2.0)), (20, (0.4,))):
     first = ResumableWriter(tmp_path / "out.mp4", 25, {})
@@ -95,15 +95,15 @@ def test_resumed_and_shorter_motions_have_encoded_sound(tmp_path):
 
 
 def write_sound(path, parts, tracks=1):
-  """A film of 3 s whose sound (or each of whose sounds) is made of parts: (codec, rate, layout, [(begin, level)])."""
-  codec, rate, layout, made = parts
+  """Writes a 3 s film; `parts` is (codec, rate, layout, [(start, level) of half-second tones]) for each audio track."""
+  codec, rate, layout, tones = parts
   with av.open(str(path), "w") as file:
     picture = file.add_stream("libx264", rate=25)
     picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
     sounds = [file.add_stream(codec, rate=rate, layout=layout) for _ in range(tracks)]
     for number, sound in enumerate(sounds):
       sound.disposition = Disposition.default if number == tracks - 1 else Disposition.comment
-      for begin, level in made:
+      for begin, level in tones:
         channels = sound.codec_context.layout.nb_channels
         wave = np.full((1, round(rate * 0.5) * channels), level / (1 + tracks - 1 - number), np.float32)
         wave[0, channels::2] *= -1
@@ -120,7 +120,7 @@ def write_sound(path, parts, tracks=1):
 
 
 def levels_of(path):
-  """The mean absolute level in each half second."""
+  """Mean absolute level of each half second."""
   heard = np.zeros(6)
   with av.open(str(path)) as file:
     for frame in file.decode(audio=0):
@@ -130,67 +130,67 @@ def levels_of(path):
   return heard
 
 
-def test_gaps_are_silent_and_what_follows_is_in_time(tmp_path):
+def test_gaps_are_silent_and_sound_after_them_is_in_sync(tmp_path):
   film = write_sound(tmp_path / "film.mkv", ("pcm_s16le", 16000, "mono", [(0.0, 0.5), (1.5, 0.25)]))
-  heard = levels_of(made_of(film, tmp_path / "out.mp4"))
+  heard = levels_of(with_sound_of(film, tmp_path / "out.mp4"))
   assert heard[0] > 0.15 and 0.05 < heard[3] < 0.7 * heard[0] and heard[[1, 2]].max() < 0.01
 
 
 def test_surround_becomes_stereo(tmp_path):
   film = write_sound(tmp_path / "film.mkv", ("ac3", 48000, "5.1", [(0.0, 0.5)]))
-  out = made_of(film, tmp_path / "out.mp4")
+  out = with_sound_of(film, tmp_path / "out.mp4")
   assert sound_facts(out) == ("aac", 48000, 2) and levels_of(out)[0] > 0.02
 
 
-def test_of_several_sounds_the_default_one_is_taken(tmp_path):
+def test_the_default_audio_track_is_used(tmp_path):
   film = write_sound(tmp_path / "film.mkv", ("pcm_s16le", 16000, "mono", [(0.0, 0.6)]), tracks=2)
-  assert levels_of(made_of(film, tmp_path / "out.mp4"))[0] > 0.25  # that of the commentary is half as loud
+  assert levels_of(with_sound_of(film, tmp_path / "out.mp4"))[0] > 0.25  # the commentary is half as loud
 
 
-def test_packets_of_picture_and_sound_lie_side_by_side(tmp_path):
-  """So that a player needs no jumps, and none of them wait in memory for the other's end."""
+def test_video_and_audio_packets_are_interleaved(tmp_path):
+  """So players need not seek, and neither stream is buffered in memory until the other ends."""
   film = write_film(tmp_path / "film.mkv", pictures(75), sound=("aac", 48000, (), 3.0))
-  with av.open(str(made_of(film, tmp_path / "out.mp4"))) as file:
+  with av.open(str(with_sound_of(film, tmp_path / "out.mp4"))) as file:
     places = [(packet.pos, packet.stream.type) for packet in file.demux() if packet.size]
   kinds = [kind for _, kind in sorted(places)]
   turns = sum(one != other for one, other in itertools.pairwise(kinds))
   assert turns > 20
 
 
-def test_damaged_sound_costs_no_picture(tmp_path, caplog):
+def test_damaged_sound_does_not_lose_the_picture(tmp_path, caplog):
   film = write_film(tmp_path / "film.ts", pictures(75), sound=("ac3", 48000, (0.5, 2.0), 3.0))
   data = bytearray(film.read_bytes())
   middle = len(data) // 2 // 188 * 188
   data[middle : middle + 188 * 8] = np.random.default_rng(0).integers(0, 256, 188 * 8, np.uint8).tobytes()
   film.write_bytes(data)
-  assert probe(made_of(film, tmp_path / "out.mp4")).frames == 60
+  assert probe(with_sound_of(film, tmp_path / "out.mp4")).frames == 60
 
 
 @pytest.mark.parametrize("codec", ["aac", "mp2"])
-def test_sound_whose_stamps_begin_anew_ends_there(tmp_path, caplog, codec):
+def test_sound_ends_where_its_time_stamps_restart(tmp_path, caplog, codec):
   film = write_film(tmp_path / "film.ts", pictures(50), sound=(codec, 48000, (0.4, 1.2), 2.0))
   film.write_bytes(film.read_bytes() * 2)
-  out = made_of(film, tmp_path / "out.mp4", 90)
+  out = with_sound_of(film, tmp_path / "out.mp4", 90)
   assert probe(out).frames == 90 and clicks_in(out) == pytest.approx((0.4, 1.2), abs=0.03)
-  assert "stamps begin anew" in caplog.text
+  assert "time stamps restart" in caplog.text
 
 
-def test_sound_that_does_not_fit_costs_no_picture(tmp_path, caplog, monkeypatch):
+def test_sound_that_the_muxer_refuses_does_not_lose_the_picture(tmp_path, caplog, monkeypatch):
   film = write_film(tmp_path / "film.mkv", pictures(50), sound=("aac", 48000, (0.4, 1.2), 2.0))
-  monkeypatch.setattr("anchor_jax.video.sound._onwards", lambda packets: (item for p in packets for item in (p, p)))
-  assert probe(made_of(film, tmp_path / "out.mp4", 40)).frames == 40 and "is left out" in caplog.text
+  monkeypatch.setattr("anchor_jax.video.sound._increasing", lambda packets: (item for p in packets for item in (p, p)))
+  assert probe(with_sound_of(film, tmp_path / "out.mp4", 40)).frames == 40 and "is dropped" in caplog.text
 
 
-def test_a_sound_that_nothing_decodes_is_said(tmp_path, caplog, monkeypatch):
+def test_sound_without_a_decoder_is_dropped_and_reported(tmp_path, caplog, monkeypatch):
   film = write_film(tmp_path / "film.mkv", pictures(10), sound=("pcm_s16le", 48000, (), 0.4))
   monkeypatch.setattr("anchor_jax.video.sound._encoder", lambda *_: None)
-  out = made_of(film, tmp_path / "out.mp4", 10)
+  out = with_sound_of(film, tmp_path / "out.mp4", 10)
   assert not probe(out).has_audio
   with caplog.at_level(logging.WARNING):
-    assert "pcm_s16le) is left out" in caplog.text
+    assert "pcm_s16le) is dropped" in caplog.text
 
 
-def test_a_silent_film_has_no_sound(tmp_path):
+def test_a_silent_film_yields_no_packets(tmp_path):
   film = write_film(tmp_path / "film.mp4", pictures(3))
   with av.open(str(tmp_path / "out.mp4"), "w") as whole, sound_of(film, whole, 1.0) as packets:
     assert list(packets) == [] and not whole.streams
