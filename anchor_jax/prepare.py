@@ -37,9 +37,9 @@ from anchor_jax.data.records import PreparedSource, build, check_prepared_target
 from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
-from anchor_jax.films.clips import look_at, read_films
-from anchor_jax.films.looks import LOOKS, look_at_all
-from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, check_no_point, check_video
+from anchor_jax.films.clips import examine, read_films
+from anchor_jax.films.findings import FINDINGS_FILES, examine_all
+from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.framing import CropSquare, check_size
 from anchor_jax.landmarks.people import parse_point
@@ -86,21 +86,19 @@ def prepare(
     raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_prepared_target(output)
-  kept = partial_path(output, "looks")
-  with locked(output), locked(kept):
-    # An earlier folder's square is one of the whole picture, its black bars included.
-    checked = [check_video(video, landmarks, fps, cut_off, bars=like is not None) for video in videos]
-    for video in checked:
-      check_no_point(video, person_at)
-    infos = [video.info for video in checked]
+  findings_folder = partial_path(output, "looks")
+  with locked(output), locked(findings_folder):
+    # An earlier folder's square refers to the full picture, including black bars.
+    opened = [open_film(video, landmarks, fps, cut_off, like is not None, person_at) for video in videos]
+    infos = [film.info for film in opened]
     total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
     name = person or Path(output).absolute().name
     square = None if like is None else _square_of(like, size)
-    if len(checked) == 1:
-      looks = [look_at(checked[0], person_at=person_at, progress=True)]
+    if len(opened) == 1:
+      findings = [examine(opened[0], progress=True)]
     else:
-      looks = look_at_all(checked, kept, workers, person_at=person_at)
-    films = read_films(checked, looks, size=size, person=name, fps=fps, square=square)
+      findings = examine_all(opened, findings_folder, workers)
+    films = read_films(opened, findings, size=size, person=name, fps=fps, square=square)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -109,8 +107,8 @@ def prepare(
       (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
     meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
-    if len(checked) > 1:
-      remove_files(kept, LOOKS)
+    if len(opened) > 1:
+      remove_files(findings_folder, FINDINGS_FILES)
     return meta
 
 

@@ -24,8 +24,8 @@ from anchor_jax.data.textures import store_textures
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, new_folder, partial_path, remove_files
 from anchor_jax.films.clips import read_films, stretches_of
-from anchor_jax.films.looks import LOOKS, kept_look
-from anchor_jax.films.poses import check_video
+from anchor_jax.films.findings import FINDINGS_FILES, examine_once
+from anchor_jax.films.poses import open_film
 from anchor_jax.films.report import film_facts
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures
 
@@ -85,15 +85,15 @@ def tasks_of(
 def look(task: FilmTask) -> Looked:
   """Finds the landmarks of a film, unless an earlier run kept them, and returns how many clips it becomes."""
   try:
-    video = _checked(task)
-    found = kept_look(video, task.work, task.options["person_at"])
-    return Looked(task, sum(stretch.used for stretch in stretches_of(video, found)))
+    film = _opened(task)
+    return Looked(task, sum(stretch.used for stretch in stretches_of(film, examine_once(film, task.work))))
   except UserError as error:
     return Looked(task, 0, str(error))
 
 
-def _checked(task: FilmTask) -> Any:
-  return check_video(task.path, task.options["landmarks"], task.options["fps"], task.options["cut_off"])
+def _opened(task: FilmTask) -> Any:
+  options = {name: task.options[name] for name in ("landmarks", "fps", "cut_off", "person_at")}
+  return open_film(task.path, **options)
 
 
 def _numbers(looked: Sequence[Looked]) -> tuple[list[Looked], list[str]]:
@@ -114,9 +114,9 @@ def write_shard(one: Looked, all_looked: Sequence[Looked]) -> dict[str, Any] | N
   used, people = _numbers(all_looked)
   number = [other.task.path for other in used].index(task.path)
   before = sum(other.clips for other in used[:number])
-  video = _checked(task)
+  film = _opened(task)
   options = {"size": task.options["size"], "person": task.person, "fps": task.options["fps"]}
-  films = read_films([video], [kept_look(video, task.work, task.options["person_at"])], **options)
+  films = read_films([film], [examine_once(film, task.work)], **options)
   recorder = Recorder(films[0].clips, options["size"], tqdm(disable=True))
   place = people.index(task.person)
   with new_file(task.work / _shard_name(number, len(used)), f"partial-{os.getpid()}") as path, same_bytes():
@@ -200,7 +200,7 @@ def join(
     source = PreparedSource(folder)
     write_preview(source)
     store_textures(source, None)
-  remove_files(work, rf"{LOOKS}|{NAME}-{SPLIT}\..*")
+  remove_files(work, rf"{FINDINGS_FILES}|{NAME}-{SPLIT}\..*")
   return facts
 
 

@@ -1,1 +1,1 @@
-"""From films as they come to clips of poses: surveys, cuts, reports; no JAX."""
+"""From raw films to clips with poses: surveys, cuts, reports; no JAX."""

@@ -1,4 +1,4 @@
-"""The poses of a video, or of a stretch of it: from its sidecar, or from the landmark model."""
+"""Opens films and finds their poses, from a sidecar or with the landmark model."""
 
 import dataclasses
 import itertools
@@ -23,23 +23,23 @@ from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
 LANDMARK_MODELS = ("mediapipe",)
-_ROOM = 1.6  # widths of her shoulders: a square that is as wide shows her from the head to the waist
+_MIN_COLUMNS = 1.6  # shoulder widths; a square this wide shows the person from head to waist
 
 
-FRAME_RATES = (1, 240)  # frames per second that cameras make
+FRAME_RATES = (1, 240)  # plausible frames per second of a camera
 
 
 class PosedClip(NamedTuple):
-  """A clip to be written to a prepared folder.
+  """A clip to write to a prepared folder.
 
   Attributes:
-    name: of the video, for people to read.
-    person: name of who is in it; clips with the same name are the same person.
+    name: display name of the video.
+    person: name of the person; clips with equal names show the same person.
     fps: frames per second.
-    frames: the frames with their poses, all of the prepared folder's size.
-    square: left, top and side of the square of the video's picture with its black bars, in its pixels; stored in
+    frames: frames with their poses, all of the prepared folder's size.
+    square: left, top and side of the crop square in pixels of the film's picture including black bars; stored in
       meta.json.
-    measures: of the person's body in that square; None where they are not known.
+    measures: body measures of the person in that square; None if unknown.
   """
 
   name: str
@@ -50,31 +50,32 @@ class PosedClip(NamedTuple):
   measures: BodyMeasures | None = None
 
 
-class CheckedVideo(NamedTuple):
-  """A video that was checked by `check_video`.
+class OpenedFilm(NamedTuple):
+  """A film whose properties and sidecar were read by `open_film`.
 
   Attributes:
     path: the file.
-    info: its facts.
-    posed: the video with its sidecar; None where the landmark model is to find the poses.
+    info: its properties.
+    posed: the film with its sidecar; None if the landmark model has to find the poses.
+    person_at: a point (x, y) on the person when the film begins; None for the largest person.
   """
 
   path: Path
   info: VideoInfo
   posed: PosedVideo | None
+  person_at: tuple[float, float] | None = None
 
 
 class FoundPoses(NamedTuple):
-  """The poses of a video or of a stretch of it, in pixels of the video; renders are made for a given square.
+  """The poses of a film or of a stretch of it, in pixels of the film; rendered on demand for a given square.
 
   Attributes:
-    anchors: points that say where the person is, NaN where missing.
+    anchors: points that locate the person, NaN where missing.
     landmarks: five face landmarks, NaN where the face was not found.
-    frames: function from a square, and the person's measures in it where they are known, to an iterator over the frames
-      with their poses.
-    poses: function from a square and a frame's number (from 0, the stretch's first) to an iterator over the pose sides
-      from that frame on; the video's own picture is not decoded.
-    track: the person's points, mended; None where the poses are those of a sidecar.
+    frames: (square, body measures or None) -> iterator over frames with their poses.
+    poses: (square, first) -> iterator over pose renders from index `first` of the stretch on, without decoding the
+      film itself.
+    track: the person's track, with gaps filled and smoothed; None if the poses come from a sidecar.
   """
 
   anchors: Float[NdArray, "T N 2"]
@@ -84,25 +85,27 @@ class FoundPoses(NamedTuple):
   track: Track | None = None
 
 
-def check_video(
+def open_film(
   path: str | os.PathLike,
   landmarks: str = "mediapipe",
   fps: float | int | None = None,
   cut_off: bool = False,
   bars: bool = False,
-) -> CheckedVideo:
-  """Checks, before any long work, that the poses of a video can be found; each of its files is probed once.
+  person_at: tuple[float, float] | None = None,
+) -> OpenedFilm:
+  """Returns a film whose poses can be found, probing each of its files once; fails before any long work starts.
 
   Args:
-    path: the video.
-    landmarks: the landmark model for a video without a sidecar.
-    fps: the frame rate to take for that of a video which does not say a credible one.
-    cut_off: take what is there of a video whose end is missing.
-    bars: keep black bars in the picture; they are always kept with a sidecar, whose poses are those of the whole one.
+    path: the film.
+    landmarks: the landmark model for a film without a sidecar.
+    fps: frame rate to assume for a film whose own is implausible.
+    cut_off: accept a film with a missing end.
+    bars: keep black bars. They are always kept with a sidecar, whose poses refer to the full picture.
+    person_at: a point (x, y) on the person when the film begins, if there are several; default the largest.
 
   Raises:
-    UserError: see `probe` and `open_posed_video`; the frame rate is not credible; or the landmark model is needed and
-      missing, or of an unknown name.
+    UserError: see `probe` and `open_posed_video`; the frame rate is implausible; the landmark model is needed and not
+      installed, or has an unknown name; or `person_at` is given for a film with a sidecar.
   """
   path = Path(path)
   if landmarks not in LANDMARK_MODELS:
@@ -112,65 +115,51 @@ def check_video(
   if not FRAME_RATES[0] <= info.fps <= FRAME_RATES[1]:
     if fps is None:
       raise UserError(
-        f"{path} has {info.fps:g} frames per second by its time stamps, which no camera makes: say how many it has with"
+        f"{path} has {info.fps:g} frames per second by its time stamps, which is implausible: give its frame rate with"
         " --fps=25 (or another number)"
       )
     info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps, unit=None)
   if posed is None:
     require_mediapipe(path)
-  return CheckedVideo(path, info, posed)
+  elif person_at is not None:
+    raise UserError(f"{path}: its sidecar already says which person to use: leave out --person-at")
+  return OpenedFilm(path, info, posed, person_at)
 
 
-def find_poses(
-  video: CheckedVideo,
-  *,
-  frames: int | None = None,
-  person_at: tuple[float, float] | None = None,
-  progress: bool = False,
-) -> FoundPoses:
-  """Returns the poses of a whole video, from its sidecar, else from the landmark model, which runs now.
+def find_poses(film: OpenedFilm, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
+  """Returns the poses of a full film, from its sidecar or by running the landmark model now.
 
   Args:
-    video: of `check_video`.
-    frames: the landmark model runs over the first so many frames only, and only those are known; default all.
-    person_at: where the person is when the film begins, of several people in it; default the largest.
-    progress: show a bar while the landmark model runs.
+    film: from `open_film`.
+    frames: limits the landmark model, and the result, to the first frames; default all.
+    progress: show a progress bar while the landmark model runs.
 
   Raises:
-    UserError: no person in the video or at that point, a sidecar says already who is meant, or the video is damaged.
+    UserError: no person in the film or at its `person_at`, or the film is damaged.
   """
-  if video.posed is None:
-    cuts = film_cuts(itertools.islice(read_frames(video.path, info=video.info), frames), video.info.fps)
-    return poses_of(video, find_track(video, frames=frames, cuts=cuts, person_at=person_at, progress=progress)[0])
-  check_no_point(video, person_at)
-  return poses_of(video, None)
-
-
-def check_no_point(video: CheckedVideo, person_at: tuple[float, float] | None) -> None:
-  """Raises UserError where a point is given for a video whose sidecar says already who is meant."""
-  if person_at is not None and video.posed is not None:
-    raise UserError(f"{video.path}: its sidecar says already who is meant: leave out --person-at")
+  if film.posed is not None:
+    return poses_of(film, None)
+  cuts = film_cuts(itertools.islice(read_frames(film.path, info=film.info), frames), film.info.fps)
+  return poses_of(film, find_track(film, frames=frames, cuts=cuts, progress=progress)[0])
 
 
 def find_track(
-  video: CheckedVideo,
+  film: OpenedFilm,
   *,
   frames: int | None = None,
   cuts: Sequence[int] = (),
-  person_at: tuple[float, float] | None = None,
   progress: bool = False,
 ) -> tuple[Track, ChosenPerson | None]:
-  """Returns what the landmark model finds of one person in a video, not mended, and who is beside her.
+  """Returns the landmark model's raw track of one person in a film, and the people around; None for nobody else.
 
-  Of several people it is the largest, or the one at `person_at` when the film begins; see `find_person` and
-  `track_video`.
+  Of several people it follows the largest, or the one at the film's `person_at`; see `find_person` and `track_video`.
   """
-  path, info = video.path, video.info
+  path, info = film.path, film.info
   count = info.frames if frames is None else min(frames, info.frames)
-  left, top, right, bottom = info.geometry.bars  # points that are said, given and shown are those of the whole picture
-  corner, whole = np.array([left, top, 0, 0], np.float32), (left + info.width + right, top + info.height + bottom)
+  left, top, right, bottom = info.geometry.bars  # points in flags, messages and reports refer to the full picture
+  corner, full = np.array([left, top, 0, 0], np.float32), (left + info.width + right, top + info.height + bottom)
   faces = [(number, boxes + corner) for number, boxes in find_faces(path, info, frames=frames)]
-  people = find_person(faces, count, info.fps, whole, cuts=cuts, at=person_at)
+  people = find_person(faces, count, info.fps, full, cuts=cuts, at=film.person_at)
   if people is not None:
     people = dataclasses.replace(people, columns=np.clip(people.columns - left, 0, info.width))
   bar = f"landmarks of {printable(path.name)}" if progress else None
@@ -179,18 +168,19 @@ def find_track(
   return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), people
 
 
-def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:
-  """Returns the poses of frames `first` to `last` (exclusive; default all) of a video.
+def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:
+  """Returns the poses of frames `first` to `last` (exclusive; default all) of a film.
 
   Args:
-    video: of `check_video`.
-    track: of `find_track`, mended here over these frames alone, each shot by itself; None for a video with a sidecar.
-    first, last: numbers of frames.
+    film: from `open_film`.
+    track: from `find_track`; its gaps are filled and smoothed here, within these frames and each shot. None for a film
+      with a sidecar.
+    first, last: frame indices.
 
   Raises:
     UserError: no person in these frames.
   """
-  posed = video.posed
+  posed = film.posed
   if posed is not None:
     end = len(posed.landmarks) if last is None else last
     landmarks = posed.landmarks[first:end]
@@ -205,36 +195,36 @@ def poses_of(video: CheckedVideo, track: Track | None, first: int = 0, last: int
     )
   assert track is not None, "only a sidecar replaces the track"
   try:
-    mended = fill_and_smooth(track.part(first, len(track) if last is None else last))
+    smoothed = fill_and_smooth(track.part(first, len(track) if last is None else last))
   except UserError as error:
-    raise UserError(f"{video.path}: {error}") from None
-  poses = lambda square, number: pose.pose_renders(mended, square, number)
-  frames_in = lambda square, measures: pose.posed_frames(video.path, mended, square, measures, first, video.info)
-  assert mended.has_body is not None, "it is known of mended tracks"
-  anchors = np.where(mended.has_body[:, None, None], mended.body[:, SHOULDERS, :2], np.float32(np.nan))
-  return FoundPoses(anchors, seen_landmarks(mended), frames_in, poses, mended)
+    raise UserError(f"{film.path}: {error}") from None
+  poses = lambda square, number: pose.pose_renders(smoothed, square, number)
+  frames_in = lambda square, measures: pose.posed_frames(film.path, smoothed, square, measures, first, film.info)
+  assert smoothed.has_body is not None, "always set by fill_and_smooth"
+  anchors = np.where(smoothed.has_body[:, None, None], smoothed.body[:, SHOULDERS, :2], np.float32(np.nan))
+  return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, smoothed)
 
 
 def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> CropSquare:
-  """Returns the square around the person in one or several videos of the same picture size."""
+  """Returns the crop square around the person in one or several films of the same picture size."""
   anchors = np.concatenate([poses.anchors for poses in found])
-  centre = center_of(anchors, info.width, info.height)
+  center = center_of(anchors, info.width, info.height)
   left, right = _common_columns([poses.track for poses in found if poses.track is not None], info.width)
-  square = square_around(right - left, info.height, (centre[0] - left, centre[1]), size)
+  square = square_around(right - left, info.height, (center[0] - left, center[1]), size)
   return dataclasses.replace(square, left=left + square.left)
 
 
 def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
-  """The columns that are hers in all frames, where there is room for her between them; else all columns."""
+  """The columns that belong to the person in all frames, if they are wide enough; otherwise all columns."""
   columns = [track.columns for track in tracks if track.columns is not None]
   if not columns:
     return 0, width
   left = max(int(part[:, 0].max()) for part in columns)
   right = min(int(part[:, 1].min()) for part in columns)
   shoulders = np.concatenate([track.body[:, SHOULDERS, 0].ravel() for track in tracks])
-  inside = left < np.nanmin(shoulders) and np.nanmax(shoulders) < right  # she may walk about herself
-  room = right - left >= _ROOM * max(track.shoulder_width for track in tracks)
-  return (left, right) if inside and room else (0, width)
+  inside = left < np.nanmin(shoulders) and np.nanmax(shoulders) < right  # not so if the person walks around
+  wide_enough = right - left >= _MIN_COLUMNS * max(track.shoulder_width for track in tracks)
+  return (left, right) if inside and wide_enough else (0, width)
 
 
 def _in_square(item: PosedFrame, square: CropSquare) -> PosedFrame:

@@ -1,4 +1,4 @@
-"""What `prepare` tells of the films it was given: what was found, what is used, what is left out and why."""
+"""Reports of `prepare` on its films: what was found, what is used, and what is skipped and why."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,21 +9,21 @@ import numpy as np
 
 from anchor_jax.core.html import key, page, picture
 from anchor_jax.films.clips import Film
-from anchor_jax.films.stretches import BLURRED, CROWDED, DARK, GONE, SHORT, USED, Stretch, count
+from anchor_jax.films.stretches import BLURRED, CROWDED, DARK, GONE, SHORT, USED, Stretch, count_skipped
 from anchor_jax.landmarks.tracks import only_columns
 from anchor_jax.video.timing import tick_frames
 
 REPORT = "report.html"
-_MOVES = 0.005  # of the picture's width: a camera that moves less stands still
-_MOST_ROWS = 200  # of a film in the page; meta.json has all stretches
-_COLOURS = {USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", CROWDED: "#b5485d", BLURRED: "#8a63b8", SHORT: "#9aa3af"}
+_MOVES = 0.005  # of the picture's width; a camera that moves less counts as fixed
+_MAX_ROWS = 200  # per film in the page; meta.json has all stretches
+_COLORS = {USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", CROWDED: "#b5485d", BLURRED: "#8a63b8", SHORT: "#9aa3af"}
 _RULES = {
-  USED: "a clip of its own; a cut begins a new one",
-  DARK: "the brightest 5 % of the picture are below 40 of 255, for 0.2 s or more",
-  GONE: "nobody is found for 0.4 s or more",
-  CROWDED: "somebody else is so near that no column of the picture parts them",
-  BLURRED: "less than 30 % of the detail that is usual in the shot, for 0.2 s or more",
-  SHORT: "less than half a second lies between two others, or between two cuts",
+  USED: "becomes a clip; every cut starts a new one",
+  DARK: "the brightest 5 % of pixels are below 40 of 255, for 0.2 s or more",
+  GONE: "no person is found for 0.4 s or more",
+  CROWDED: "another person is so close that no column of the picture separates the two",
+  BLURRED: "less than 30 % of the shot's median detail, for 0.2 s or more",
+  SHORT: "less than half a second between cuts or other skipped stretches",
 }
 _STYLE = """
 .bar { display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden; margin: .6rem 0; background: #eee; }
@@ -38,7 +38,7 @@ _BODY = """<p>{summary}</p>
 
 
 def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
-  """Returns what meta.json keeps of each film, fit for JSON; clips are numbers of the folder's videos."""
+  """Returns the JSON entry of each film for meta.json; "clip" is an index into the folder's videos."""
   facts, clip = [], 0
   for film in films:
     stretches = []
@@ -61,7 +61,7 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
         "uneven": tick_frames(info) is not None,
         "shots": film.stretches[-1].shot + 1,
         "used": sum(len(stretch) for stretch in film.stretches if stretch.used),
-        "left_out": count(film.stretches),
+        "left_out": count_skipped(film.stretches),
         "people": None
         if film.people is None
         else {"seen": film.people.count, "place": [round(part, 3) for part in film.people.place]},
@@ -74,22 +74,22 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
 
 
 def film_lines(facts: Iterable[Mapping[str, Any]]) -> list[str]:
-  """Returns a line for each film of which something is left out, guessed or worth knowing."""
+  """Returns a line for each film with skipped or guessed frames or other notes."""
   lines = []
   for film in facts:
-    told = [_told(film)] if film["left_out"] or film["shots"] > 1 else []
-    told += _notes(film)
-    if told:
-      lines.append(f"{film['name']}: {'; '.join(told)}")
+    sentences = [_usage(film)] if film["left_out"] or film["shots"] > 1 else []
+    sentences += _notes(film)
+    if sentences:
+      lines.append(f"{film['name']}: {'; '.join(sentences)}")
   return lines
 
 
-def _told(film: Mapping[str, Any]) -> str:
-  """Frames in use and left out, in words."""
-  left_out = ", ".join(f"{frames} {reason}" for reason, frames in film["left_out"].items())
+def _usage(film: Mapping[str, Any]) -> str:
+  """Numbers of used and skipped frames, as a sentence."""
+  skipped = ", ".join(f"{frames} {reason}" for reason, frames in film["left_out"].items())
   clips = sum("clip" in stretch for stretch in film["stretches"])
   used = f"{film['used']} of {film['frames']} frames are used, in {_number(clips, 'clip')}"
-  return f"{used} of {_number(film['shots'], 'shot')}" + (f"; left out: {left_out}" if left_out else "")
+  return f"{used} from {_number(film['shots'], 'shot')}" + (f"; skipped: {skipped}" if skipped else "")
 
 
 def _number(count: int, name: str) -> str:
@@ -97,66 +97,68 @@ def _number(count: int, name: str) -> str:
 
 
 def _notes(film: Mapping[str, Any]) -> list[str]:
-  """What else is worth knowing of a film, a sentence each."""
+  """Other notes on a film, one sentence each."""
   notes = []
   if film["missing"]:
     notes.append(f"its end is cut off: {film['missing']} frames are missing")
   if film["uneven"]:
-    notes.append(f"its frame rate varies: made {film['fps']:g} frames per second by its time stamps")
+    notes.append(f"its frame rate varies: resampled to {film['fps']:g} frames per second by its time stamps")
   if film["hdr"]:
-    notes.append("its high dynamic range is brought down")
+    notes.append("it is HDR and was tone-mapped")
   if film["interlaced"]:
-    notes.append("it is interlaced: whole pictures are made of its fields")
+    notes.append("it is interlaced and was deinterlaced")
   if any(film["bars"]):
     left, top, right, bottom = film["bars"]
     notes.append(f"black bars are cropped: {left} columns left, {right} right, {top} rows above, {bottom} below")
   if film["people"]:
     x, y = film["people"]["place"]
     notes.append(
-      f"{film['people']['seen']} people are seen at one time: the one at {x:.2f},{y:.2f} is used (--person-at=x,y"
-      " chooses another), and nothing is taken from the columns of the others"
+      f"{film['people']['seen']} people are visible at once: the one at {x:.2f},{y:.2f} is used (--person-at=x,y"
+      " chooses another), and the columns of the others are masked"
     )
   if film["guessed_hands"] and any(film["guessed_hands"]):
     left, right = (100 * hands / film["used"] for hands in film["guessed_hands"])
     notes.append(
-      f"the left hand is not found for long in {left:.0f} % of the frames, the right hand in {right:.0f} %: the pose"
-      " shows relaxed ones there"
+      f"the left hand is missing for long stretches in {left:.0f} % of the frames, the right hand in {right:.0f} %: the"
+      " pose shows relaxed hands there"
     )
   if film["camera"] >= _MOVES:
-    notes.append(f"the camera moves, by {100 * film['camera']:.1f} % of the picture's width: fix it for a sharp room")
+    notes.append(
+      f"the camera moves by {100 * film['camera']:.1f} % of the picture's width: use a tripod for a sharp background"
+    )
   return notes
 
 
 def film_report(person: str, films: Sequence[Film]) -> str:
-  """Returns the page that shows all films: one HTML file, with its pictures inside."""
+  """Returns the report on all films as one self-contained HTML page."""
   facts = film_facts(films)
   used, frames = (sum(film[name] for film in facts) for name in ("used", "frames"))
   summary = f"{used} of {frames} frames of {_number(len(films), 'film')} are used."
   rules = "\n".join(
     f"<tr><td>{_key(reason)}{reason or 'used'}</td><td>{rule}</td></tr>" for reason, rule in _RULES.items()
   )
-  parts = "\n".join(_section(film, known) for film, known in zip(films, facts))
+  parts = "\n".join(_section(film, entry) for film, entry in zip(films, facts))
   return page(f"Films of {person}", _BODY.format(summary=summary, films=parts, rules=rules), _STYLE)
 
 
 def _key(reason: str) -> str:
-  return key(_COLOURS[reason])
+  return key(_COLORS[reason])
 
 
 def _section(film: Film, facts: Mapping[str, Any]) -> str:
   info = film.info
   bar = "".join(
-    f'<span style="flex:{len(stretch)};background:{_COLOURS[stretch.reason]}" title="{_when(stretch, info.fps)}:'
+    f'<span style="flex:{len(stretch)};background:{_COLORS[stretch.reason]}" title="{_when(stretch, info.fps)}:'
     f' {stretch.reason or "used"}"></span>'
     for stretch in film.stretches
   )
   size = f"{info.width} x {info.height} pixels, {info.fps:g} frames per second, {info.frames / info.fps:.1f} s"
-  shown = film.stretches[:_MOST_ROWS]
-  rows = "\n".join(_row(film, stretch, known.get("clip")) for stretch, known in zip(shown, facts["stretches"]))
+  shown = film.stretches[:_MAX_ROWS]
+  rows = "\n".join(_row(film, stretch, entry.get("clip")) for stretch, entry in zip(shown, facts["stretches"]))
   rest = len(film.stretches) - len(shown)
   return f"""<section>
 <h2>{html.escape(film.name)}</h2>
-<p>{size}. {_told(facts)}.</p>
+<p>{size}. {_usage(facts)}.</p>
 {"".join(f'<p class="note">{note[0].upper()}{note[1:]}.</p>' for note in _notes(facts))}
 <div class="bar">{bar}</div>
 <table><thead><tr><th></th><th>seconds</th><th>frames</th><th>shot</th><th></th></tr></thead><tbody>
@@ -172,7 +174,7 @@ def _when(stretch: Stretch, fps: float) -> str:
 
 def _row(film: Film, stretch: Stretch, clip: int | None) -> str:
   picture = _thumbnail(film, stretch)
-  outcome = f"used: clip {clip}" if clip is not None else f"left out: {stretch.reason}"
+  outcome = f"used: clip {clip}" if clip is not None else f"skipped: {stretch.reason}"
   fps = film.info.fps
   return (
     f"<tr><td>{picture}</td><td>{stretch.first / fps:.1f} to {stretch.last / fps:.1f}</td><td>{len(stretch)}</td>"
@@ -181,7 +183,7 @@ def _row(film: Film, stretch: Stretch, clip: int | None) -> str:
 
 
 def _thumbnail(film: Film, stretch: Stretch) -> str:
-  """The picture nearest to the stretch's middle; nothing where none lies inside."""
+  """The thumbnail nearest to the stretch's middle; "" if it contains none."""
   inside = [number for number in film.survey.thumbnails if stretch.first <= number < stretch.last]
   if not inside:
     return ""
@@ -191,7 +193,7 @@ def _thumbnail(film: Film, stretch: Stretch) -> str:
 
 
 def _dimmed(film: Film, number: int) -> bytes:
-  """The small picture of a frame as a JPEG file, in which the columns of other people are dark."""
+  """The thumbnail of a frame as a JPEG file, with the columns of other people darkened."""
   file = film.survey.thumbnails[number]
   if film.people is None:
     return file

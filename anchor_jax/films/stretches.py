@@ -1,4 +1,4 @@
-"""Which stretches of a film are used, as a clip each, and why others are left out."""
+"""Divides a film into stretches: those that become clips, and those that are skipped, with the reason."""
 
 import dataclasses
 import itertools
@@ -10,18 +10,18 @@ from anchor_jax.core.shapes import Bool, Int, NdArray, Shaped
 from anchor_jax.films.survey import WINDOW, Survey
 
 USED, DARK, GONE, CROWDED, BLURRED, SHORT = "", "dark", "no person", "crowded", "blurred", "short"
-GONE_FOR = 0.4  # seconds: a person who is not found for less long is interpolated (landmarks/tracks.py)
-_SHORTEST = 0.5  # seconds of a clip
+GONE_FOR = 0.4  # seconds; shorter gaps in detection are interpolated (landmarks/tracks.py)
+_MIN_CLIP = 0.5  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-  """Frames `first` to `last` (exclusive) of a film, all of one shot and with one reason.
+  """Frames `first` to `last` (exclusive) of a film, all from one shot and with one reason.
 
   Attributes:
-    first, last: numbers of frames.
-    shot: number of the shot, from 0.
-    reason: why it is left out, one of `DARK`, `GONE`, `CROWDED`, `BLURRED`, `SHORT`; "" where it is used.
+    first, last: frame indices.
+    shot: index of the shot.
+    reason: why it is skipped, one of `DARK`, `GONE`, `CROWDED`, `BLURRED`, `SHORT`; "" if it is used.
   """
 
   first: int
@@ -31,7 +31,7 @@ class Stretch:
 
   @property
   def used(self) -> bool:
-    """Whether it becomes a clip."""
+    """Whether the stretch becomes a clip."""
     return self.reason == USED
 
   def __len__(self) -> int:
@@ -41,37 +41,36 @@ class Stretch:
 def divide(
   film: Survey, seen: Bool[NdArray, " T"], fps: float | int, crowded: Bool[NdArray, " T"] | None = None
 ) -> list[Stretch]:
-  """Divides a film into stretches: all its frames, in order.
+  """Returns the stretches that together cover all frames of a film, in order.
 
-  A frame is left out where it is dark, where the person was not found for more than 0.4 s, where somebody else is too
-  near, or where it is blurred; the first of these counts. Dark and blurred stretches of less than 0.2 s stay in. What
-  is left of a shot in one piece is a clip; pieces of less than half a second are left out too, unless the film has no
-  longer one: then the longest stays.
+  A frame is skipped if it is dark, if the person was not found for 0.4 s or more, if another person is too close, or
+  if it is blurred; the first of these reasons wins. Dark and blurred runs under 0.2 s are kept. Each remaining
+  contiguous piece of a shot is a clip. Pieces under half a second are skipped too, unless the film has nothing longer.
 
   Args:
-    film: of `survey`.
-    seen: whether the person was found in each frame.
+    film: from `survey`.
+    seen: whether the person was found, for each frame.
     fps: frames per second.
-    crowded: whether somebody else is too near in each frame; default in none.
+    crowded: whether another person is too close, for each frame; default never.
   """
   shots, reasons = film.shots, np.full(len(film), USED, dtype="U16")
-  for reason, here, shortest in (
+  for reason, affected, min_seconds in (
     (BLURRED, film.blurred, WINDOW),
     (CROWDED, np.zeros(len(film), bool) if crowded is None else crowded, 0.0),
     (GONE, ~seen, GONE_FOR),
     (DARK, film.dark, WINDOW),
   ):
-    for first, last in runs(here, shots):
-      if last - first >= shortest * fps and here[first]:
+    for first, last in runs(affected, shots):
+      if last - first >= min_seconds * fps and affected[first]:
         reasons[first:last] = reason
   stretches = [Stretch(first, last, int(shots[first]), str(reasons[first])) for first, last in runs(reasons, shots)]
   longest = max((len(stretch) for stretch in stretches if stretch.used), default=0)
-  least = min(longest, _SHORTEST * fps)
-  return [dataclasses.replace(s, reason=SHORT) if s.used and len(s) < least else s for s in stretches]
+  min_frames = min(longest, _MIN_CLIP * fps)
+  return [dataclasses.replace(s, reason=SHORT) if s.used and len(s) < min_frames else s for s in stretches]
 
 
 def runs(values: Shaped[NdArray, " T"], shots: Int[NdArray, " T"] | None = None) -> list[tuple[int, int]]:
-  """Returns first and last (exclusive) number of each run of equal values, which ends also where a shot does."""
+  """Returns the first and last (exclusive) index of each run of equal values; shots end runs too."""
   ends = values[1:] != values[:-1]
   if shots is not None:
     ends = ends | (shots[1:] != shots[:-1])
@@ -79,8 +78,8 @@ def runs(values: Shaped[NdArray, " T"], shots: Int[NdArray, " T"] | None = None)
   return list(itertools.pairwise(edges))
 
 
-def count(stretches: Sequence[Stretch]) -> dict[str, int]:
-  """Returns the number of frames left out for each reason that occurs."""
+def count_skipped(stretches: Sequence[Stretch]) -> dict[str, int]:
+  """Returns the number of skipped frames by reason."""
   found: dict[str, int] = {}
   for stretch in stretches:
     if not stretch.used:

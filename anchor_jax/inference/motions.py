@@ -10,7 +10,7 @@ import numpy as np
 from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.films.poses import check_no_point, check_video
+from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.film import read_video_motion
@@ -104,7 +104,7 @@ def check_motion(
   elif _body_model(path, smplx_model) is not None:
     read_parameters(path)
   else:
-    check_no_point(check_video(path, fps=fps), person_at)
+    open_film(path, fps=fps, person_at=person_at)
 
 
 def _check_point(path: str | os.PathLike, person_at: tuple[float, float] | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.films.poses import CheckedVideo, check_video, find_poses, square_of
+from anchor_jax.films.poses import OpenedFilm, find_poses, open_film, square_of
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
@@ -56,9 +56,9 @@ def read_video_motion(
     person_at: who makes the motion, of several people: see `landmarks/people.py`; default the largest.
 
   Raises:
-    UserError: see `check_video` and `find_poses`; or no face in any frame.
+    UserError: see `open_film` and `find_poses`; or no face in any frame.
   """
-  video = check_video(path, fps=fps)
+  video = open_film(path, fps=fps, person_at=person_at)
   native, ticks = video.info.fps, tick_frames(video.info)
   needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
   if needed is not None and measures is not None and mapped and video.posed is None:
@@ -66,19 +66,18 @@ def read_video_motion(
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
-  return _motion_of(video, size, needed, ticks, measures, mapped, person_at).at_fps(fps).first(frames)
+  return _motion_of(video, size, needed, ticks, measures, mapped).at_fps(fps).first(frames)
 
 
 def _motion_of(
-  video: CheckedVideo,
+  video: OpenedFilm,
   size: int,
   needed: int | None,
   ticks: list[int] | None,
   measures: BodyMeasures | None,
   mapped: bool,
-  person_at: tuple[float, float] | None,
 ) -> Motion:
-  found = find_poses(video, frames=needed, person_at=person_at, progress=True)
+  found = find_poses(video, frames=needed, progress=True)
   square = square_of([found], video.info, size)
   if measures is not None and found.track is not None:
     track, square, body = fitted_track(found.track, square, measures, mapped)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.films import clips as films
+from anchor_jax.films import clips as clips_module
 from anchor_jax.films import poses
 from anchor_jax.landmarks import mediapipe
 from anchor_jax.landmarks.framing import CropSquare
@@ -13,52 +13,51 @@ from anchor_jax.video.read import probe
 from anchor_jax.video.write import VideoWriter
 
 
-def read_clips(videos, **options):
-  return [
-    clip for film in films.read_films(videos, [films.look_at(v) for v in videos], **options) for clip in film.clips
-  ]
+def read_clips(opened, **options):
+  films = clips_module.read_films(opened, [clips_module.examine(film) for film in opened], **options)
+  return [clip for film in films for clip in film.clips]
 
 
-def test_frame_rates():
-  def picked(count, fps, wanted):
-    return list(films.resample_frames(range(count), fps, wanted))
+def test_frames_are_repeated_or_dropped_for_another_rate():
+  def resampled(count, fps, target_fps):
+    return list(clips_module.resample_frames(range(count), fps, target_fps))
 
-  assert picked(6, 30, 15) == [0, 2, 4]
-  assert picked(3, 10, 20) == [0, 0, 1, 1, 2, 2]
-  assert picked(5, 25, 25) == [0, 1, 2, 3, 4]
-  assert len(picked(300, 29.97, 25)) in (250, 251)
+  assert resampled(6, 30, 15) == [0, 2, 4]
+  assert resampled(3, 10, 20) == [0, 0, 1, 1, 2, 2]
+  assert resampled(5, 25, 25) == [0, 1, 2, 3, 4]
+  assert len(resampled(300, 29.97, 25)) in (250, 251)
 
 
-def test_a_video_with_poses(tmp_path, posed_frames):
+def test_clips_of_films_with_sidecars(tmp_path, posed_frames):
   write_posed_video(tmp_path / "a.mp4", posed_frames(4, (48, 80), missing=(2,)), 30)
   write_posed_video(tmp_path / "b.mp4", posed_frames(4, (48, 80), seed=1), 30)
   first, second = read_clips(
-    [poses.check_video(tmp_path / name) for name in ("a.mp4", "b.mp4")], size=24, person="ann", fps=15
+    [poses.open_film(tmp_path / name) for name in ("a.mp4", "b.mp4")], size=24, person="ann", fps=15
   )
   assert (first.name, first.person, first.fps) == ("a", "ann", 15.0)
-  assert first.square == second.square == (16, 0, 48)  # the person is in the middle; one square for both
-  frames, true = list(first.frames), list(posed_frames(4, (48, 80), missing=(2,)))
+  assert first.square == second.square == (16, 0, 48)  # centered on the person; one square for both
+  frames, truth = list(first.frames), list(posed_frames(4, (48, 80), missing=(2,)))
   assert len(frames) == 2 and np.isnan(frames[1].landmarks).all()
-  np.testing.assert_allclose(frames[0].landmarks, (true[0].landmarks - [16, 0]) / 2, atol=1e-4)
+  np.testing.assert_allclose(frames[0].landmarks, (truth[0].landmarks - [16, 0]) / 2, atol=1e-4)
   assert frames[0].pose.shape == (24, 24, 3) and set(np.unique(frames[0].face_mask)) == {0, 255}
-  given = read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(0, 8, 40, 99))
-  assert given[0].square == (0, 8, 40) and next(iter(given[0].frames)).frame.shape == (24, 24, 3)
+  fixed = read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(0, 8, 40, 99))
+  assert fixed[0].square == (0, 8, 40) and next(iter(fixed[0].frames)).frame.shape == (24, 24, 3)
   with pytest.raises(UserError, match="does not fit"):
-    read_clips([poses.check_video(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(40, 0, 48, 24))
+    read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(40, 0, 48, 24))
 
 
-def test_without_the_landmark_model(tmp_path, monkeypatch):
+def test_a_missing_landmark_model_is_a_one_line_error(tmp_path, monkeypatch):
   with VideoWriter(tmp_path / "real.mp4", 25) as writer:
     writer.write(np.zeros((16, 16, 3), np.uint8))
   monkeypatch.setitem(sys.modules, "mediapipe", None)
   with pytest.raises(UserError, match="make landmarks") as error:
-    poses.check_video(tmp_path / "real.mp4")
+    poses.open_film(tmp_path / "real.mp4")
   assert "\n" not in str(error.value)
   with pytest.raises(UserError, match='no landmark model "magic"'):
-    poses.check_video(tmp_path / "real.mp4", "magic")
+    poses.open_film(tmp_path / "real.mp4", "magic")
 
 
-def test_mesh_triangles():
+def test_triangles_of_mesh_edges():
   # a square with one diagonal and a tail: two triangles
   edges = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (3, 4)]
   assert mediapipe.mesh_triangles(edges).tolist() == [[0, 1, 2], [0, 2, 3]]
@@ -80,11 +79,11 @@ def test_the_landmark_model_finds_a_studio_person(tmp_path):
   for number, frame in enumerate(frames):
     mask = track.mask(number)
     assert (mask & frame.person_mask).astype(bool).sum() > 0.85 * (mask | frame.person_mask).astype(bool).sum()
-  again = mediapipe.track_video(path, probe(path))
-  np.testing.assert_array_equal(track.face, again.face)
+  rerun = mediapipe.track_video(path, probe(path))
+  np.testing.assert_array_equal(track.face, rerun.face)
   sidecar.sidecar_path(path).rename(tmp_path / "away")
-  clip = read_clips([poses.check_video(path)], size=64, person="ann")[0]
+  clip = read_clips([poses.open_film(path)], size=64, person="ann")[0]
   for found, frame in zip(clip.frames, frames, strict=True):
     body = found.pose.max(axis=-1) > 0
     shown = np.array(frame.pose.max(axis=-1) > 0)[2::4, 2::4]
-    assert (body & shown).sum() > 0.75 * (body | shown).sum()  # much as the studio itself renders this pose
+    assert (body & shown).sum() > 0.75 * (body | shown).sum()  # close to the studio's own pose render

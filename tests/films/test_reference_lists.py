@@ -1,4 +1,4 @@
-"""The lists of the paper's own implementation become prepared folders."""
+"""The training lists of the paper's own implementation become prepared folders."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ CROPS = [f"head_crop/{name}" for name in ("aligned", "raw_aligned", "raw_aligned
 
 @pytest.fixture
 def folders(tmp_path):
-  """Two videos of frames whose grey level is their number, wider than high, in lists out of order."""
+  """Two videos of wide frames whose gray level is their index, in shuffled lists."""
   root, body, head = tmp_path / "data", [], []
   for video, count in (("split_2", 3), ("split_10", 11)):
     for name in (
@@ -50,7 +50,7 @@ def folders(tmp_path):
   return root
 
 
-def test_a_body_list(folders, tmp_path):
+def test_a_body_list_with_moved_folders(folders, tmp_path):
   moved = tmp_path / "elsewhere"
   shutil.move(folders, moved)  # the paths in the lists are absolute
   meta = prepare_reference(moved / "body_train.json", tmp_path / "ana", size=32)
@@ -74,13 +74,17 @@ def test_a_head_list(folders, tmp_path):
   assert record["face_mask"][32, 32] == 255 and record["face_mask"][4, 4] == 0
 
 
-def test_what_is_no_such_list_is_told(folders, tmp_path):
-  for text, told in (("[]", "line 1"), ('{"source": "a.png", "target": "b.png"}', "no picture b.png"), ("{", "line 1")):
+def test_malformed_lists_are_refused(folders, tmp_path):
+  for text, message in (
+    ("[]", "line 1"),
+    ('{"source": "a.png", "target": "b.png"}', "no picture b.png"),
+    ("{", "line 1"),
+  ):
     (folders / "x.json").write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
       prepare_reference(folders / "x.json", tmp_path / "x", size=32)
   with pytest.raises(UserError, match="there is no list"):
     prepare_reference(folders / "none.json", tmp_path / "x", size=32)
-  for path, said in strange_files(tmp_path / "odd", ".json").items():
-    with pytest.raises(UserError, match=said):
+  for path, message in strange_files(tmp_path / "odd", ".json").items():
+    with pytest.raises(UserError, match=message):
       prepare_reference(path, tmp_path / "x", size=32)

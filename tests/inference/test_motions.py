@@ -290,7 +290,7 @@ def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs
   with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
     read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))
   command.prepare([film], tmp_path / "prepared", size=32)
-  for path, told in ((film, "its sidecar says already"), (tmp_path / "prepared", "no film of several people")):
+  for path, told in ((film, "its sidecar already says"), (tmp_path / "prepared", "no film of several people")):
     for ask in (read_motion, motions.check_motion):
       with pytest.raises(UserError, match=told):
         ask(path, person_at=(0.2, 0.3))

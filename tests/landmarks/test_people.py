@@ -129,4 +129,4 @@ def test_two_studio_people_side_by_side(pair, tmp_path, at, side):
       assert record[name][:, person].mean() > 1 and not record[name][:, other].any(), name
     assert person[record["landmarks"][:, 0].astype(int)].all()
   page = (tmp_path / "one" / "report.html").read_text()
-  assert "2 people are seen at one time" in page and "left out: crowded" in page
+  assert "2 people are visible at once" in page and "skipped: crowded" in page

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from film_files import pictures, write_film
 
-from anchor_jax.films import clips as films_module
-from anchor_jax.films import poses as clips_module
-from anchor_jax.films.clips import Film, FilmLook, read_films
-from anchor_jax.films.poses import CheckedVideo
+from anchor_jax.films import clips as clips_module
+from anchor_jax.films import poses as poses_module
+from anchor_jax.films.clips import Film, Findings, read_films
+from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.report import film_facts, film_lines
 from anchor_jax.films.stretches import Stretch
 from anchor_jax.films.survey import survey
 from anchor_jax.inference.backgrounds import backgrounds
-from anchor_jax.landmarks.framing import Square
+from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.read import probe, read_frames
@@ -113,12 +113,12 @@ def test_dark_pictures_are_not_judged():
 
 def test_crop_squares_are_saved_relative_to_the_full_picture(tmp_path, monkeypatch, standing_track):
   """So --like means the same part of the picture for folders from before and after bar cropping."""
-  monkeypatch.setattr(films_module, "fit_widths", lambda films: None)  # slow
+  monkeypatch.setattr(clips_module, "fit_widths", lambda films: None)  # slow
   path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), left=32, right=32))
   clips = {}
   for info, square in ((probe_film(path), None), (probe(path), CropSquare(32, 0, 64, 32))):
-    look = FilmLook(survey(read_frames(path, info=info), 25), standing_track(30, (info.width, info.height)))
-    (found,) = read_films([CheckedVideo(path, info, None)], [look], size=32, person="ann", square=square)
+    findings = Findings(survey(read_frames(path, info=info), 25), standing_track(30, (info.width, info.height)))
+    (found,) = read_films([OpenedFilm(path, info, None)], [findings], size=32, person="ann", square=square)
     clips[square] = found.clips[0]
     if square is None:
       assert info.width == 64
@@ -132,12 +132,12 @@ def test_person_at_is_relative_to_the_full_picture(tmp_path, monkeypatch, standi
   path = film(tmp_path / "film.mp4", add_bars(pictures(30, (96, 64)), left=48, right=48))
   info = probe_film(path)
   faces = [(number, np.array([[8, 10, 12, 12], [70, 10, 12, 12]], np.float32)) for number in range(0, 30, 2)]
-  monkeypatch.setattr(clips_module, "find_faces", lambda *_, **__: faces)
+  monkeypatch.setattr(poses_module, "find_faces", lambda *_, **__: faces)
   track = standing_track(30, (96, 64))
   columns_of = lambda path, info, **options: dataclasses.replace(track, columns=options["columns"])
-  monkeypatch.setattr(clips_module, "track_video", columns_of)
+  monkeypatch.setattr(poses_module, "track_video", columns_of)
   for point in ((0.65, 0.3), (125, 18)):
-    found, people = clips_module.find_track(CheckedVideo(path, info, None), person_at=point)
+    found, people = poses_module.find_track(OpenedFilm(path, info, None, person_at=point))
     assert people is not None and people.place == pytest.approx(((48 + 76) / 192, 16 / 64), abs=0.02)
     assert found.columns is not None and (found.columns[:, 1] == 96).all() and (found.columns[:, 0] > 30).all()
 

@@ -33,12 +33,12 @@ def test_an_error_is_told_without_paths_and_a_crash_in_words():
 def test_what_prepare_found_is_told_without_the_folders():
   log = (
     "bar | 1/2\rprepared 90 frames of 1 person (88 with a face) in 3 s; look at /x/y/preview.png\n"
-    "film_1: 90 of 100 frames are used, in 1 clip of 1 shot; left out: 10 dark\n"
+    "film_1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark\n"
     "the room behind Ana is never seen on 3.0 % of the picture (purple in /x/y/appearance.png)\n"
   )
   assert told_in(log) == [
     "prepared 90 frames of 1 person (88 with a face) in 3 s",
-    "film 1: 90 of 100 frames are used, in 1 clip of 1 shot; left out: 10 dark",
+    "film 1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark",
     "the room behind Ana is never seen on 3.0 % of the picture",
   ]
   assert told_in("still looking") == []
