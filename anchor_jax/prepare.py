@@ -1,26 +1,26 @@
-"""Turns videos of a person into a prepared folder: what training reads, and what generate takes as a motion.
+"""Turns videos of a person into a prepared folder, which train reads and generate accepts as a motion.
 
 Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
-Poses, masks and landmarks are those of a video's sidecar (a folder NAME.anchor beside NAME.mp4, as the studio's videos
-have); without one the landmark model finds them (`make landmarks` installs it). Each shot becomes a clip of its own;
-dark and blurred stretches and those without a person are left out: report.html in the folder shows which and why, and
-docs/films.md has the rules. Of several people the largest is taken, or the one at --person-at=0.3,0.4 (shares of the
-picture, or pixels). Afterwards look at preview.png too, and at appearance.png: the room without the person, the key
-frames, the texture of her body; what the film never shows is purple. These are kept in appearance.safetensors for
-`generate --appearance`, for up to 4 people a folder.
+Poses, masks and landmarks come from a video's sidecar (a folder NAME.anchor next to NAME.mp4, as the studio writes it),
+or else from the landmark model (install it with `make landmarks`). Each shot becomes a clip. Dark and blurred stretches
+and those without a person are skipped: report.html in the folder shows which and why, and docs/films.md has the rules.
+Of several people the largest is used, or the one at --person-at=0.3,0.4 (shares of the picture, or pixels). Also check
+preview.png and appearance.png, which shows the background plate, the key frames and the atlas; whatever the film never
+shows is purple. This texture is saved in appearance.safetensors for `generate --appearance`, for up to 4 people per
+folder.
 
-Landmarks of many videos are found by --workers=N processes; stopped anywhere, the same command goes on from there.
+--workers=N finds landmarks of several videos in parallel. An interrupted run resumes when the command is repeated.
 
-With --beam the films may be thousands, of as many people (of one with --person=NAME): an Apache Beam pipeline (extra
-beam), each film a shard of one folder; its text is Beam's own flags, which say where it runs (docs/films.md):
+--beam prepares thousands of films, each of a different person unless --person=NAME is given, with Apache Beam (extra
+beam); each film is one shard of the folder. Its value is Beam's own flags, which choose the runner (docs/films.md):
   python -m anchor_jax.prepare films/*.mp4 --output=data/many --beam="--direct_num_workers=4"
 
-With --studio instead of videos, the folder holds procedural people for pre-training:
+--studio writes procedural people for pre-training instead:
   python -m anchor_jax.prepare --studio=1024 --frames=48 --output=data/people
 
-With --reference, the lists of the paper's own implementation are read as they are (docs/motions.md):
+--reference reads the training lists of the paper's own implementation (docs/motions.md):
   python -m anchor_jax.prepare --reference=body_train.json --size=512 --output=data/ana_body
 """
 
@@ -59,26 +59,26 @@ def prepare(
   person_at: tuple[float, float] | None = None,
   workers: int = 1,
 ) -> dict[str, Any]:
-  """Prepares videos of one person; returns what the folder's meta.json holds.
+  """Prepares videos of one person; returns the content of the folder's meta.json.
 
   Args:
     videos: a file, or several.
-    output: the folder, replaced only when all is done.
+    output: the folder, replaced only on success.
     size: height and width of the frames, in pixels.
-    person: name of the person in all of them; default the folder's name.
-    fps: frames per second; default each video's own. Also taken for the rate of a video that claims an absurd one.
-    landmarks: the landmark model for videos without poses.
-    like: an earlier prepared folder of the same camera, whose square of the picture is used again.
-    cut_off: take what is there of a video whose end is missing, instead of refusing it.
-    person_at: a point (x, y) on the person when each film begins, of several people in it: shares of the picture's
-      width and height if both are at most 1, else pixels; default the largest person.
-    workers: number of processes that look for landmarks, each in a video of its own. What is found in each of several
-      videos is kept beside the output until all is done (OUTPUT.looks): stopped anywhere, the same call goes on from
-      there, to the same bytes.
+    person: name of the person; default the folder's name.
+    fps: frames per second; default each video's own. Also overrides the rate of a video that claims an implausible one.
+    landmarks: the landmark model for videos without a sidecar.
+    like: an earlier prepared folder from the same camera, whose crop square is reused.
+    cut_off: accept videos with a missing end.
+    person_at: a point (x, y) on the person when each film begins, if there are several: shares of the picture's width
+      and height if both are at most 1, else pixels; default the largest person.
+    workers: number of processes that find landmarks, each in one video at a time. With several videos, the findings of
+      each are saved next to the output until all are done (OUTPUT.looks), so an interrupted call resumes and writes
+      the same bytes.
 
   Raises:
-    UserError: a file is missing, empty, cut off or not a video; no landmark model; the output can't be written; nobody
-      is at `person_at`, or a sidecar says already who it is.
+    UserError: a file is missing, empty, cut off or not a video; the landmark model is missing; the output can't be
+      written; nobody is at `person_at`; or it is given for a video with a sidecar.
   """
   videos = [videos] if isinstance(videos, str | os.PathLike) else videos
   _check_numbers(size, fps)
@@ -115,14 +115,14 @@ def prepare(
 def prepare_studio(
   people: int, frames: int, output: str | os.PathLike, *, size: int = 128, fps: float | int | None = None
 ) -> dict[str, Any]:
-  """Prepares procedural people, seeds 0 to people - 1, each with her own motion of the same seed.
+  """Prepares procedural people with seeds 0 to people - 1, each with the motion of the same seed.
 
   Args:
     people: number of people.
-    frames: of each.
+    frames: number of frames per person.
     output: the folder.
     size: height and width of the frames, in pixels.
-    fps: frames per second; default 5, so that few frames show much of a motion.
+    fps: frames per second; default 5, so that a few frames cover much of a motion.
   """
   from anchor_jax.studio import render_people
 
@@ -144,17 +144,17 @@ def prepare_reference(
   person: str | None = None,
   fps: float | int | None = None,
 ) -> dict[str, Any]:
-  """Prepares the pictures that a list of the paper's own implementation names; returns what meta.json holds.
+  """Prepares the images in a training list of the paper's own implementation; returns the content of meta.json.
 
   Args:
     path: body_train.json or head_train.json.
     output: the folder.
     size: height and width of the frames, in pixels.
-    person: name of who is in them, where the list does not say; default the folder's.
-    fps: frames per second of the videos that the pictures come from; default 30.
+    person: name of the person, unless the list has one; default the folder's name.
+    fps: frame rate of the videos that the images come from; default 30.
 
   Raises:
-    UserError: the list or a picture is missing or damaged, or the output can't be written.
+    UserError: the list or an image is missing or damaged, or the output can't be written.
   """
   from anchor_jax.films.reference_lists import FPS, read_reference_list
 
@@ -165,25 +165,26 @@ def prepare_reference(
   return build(clips, output, size, total=total, progress="prepare")
 
 
-def unseen_room_lines(folder: str | os.PathLike) -> list[str]:
-  """What to tell of the appearances in a prepared folder: for each person the share of the room that was never seen."""
+def background_lines(folder: str | os.PathLike) -> list[str]:
+  """Returns a line per person with a texture: the share of the background that the films never show."""
   source, lines = open_prepared(folder), []
   for number, name in enumerate(source.meta["people"]):
     texture = stored_texture(source, number)
     if texture is not None:
-      unseen = unseen_room(texture)
-      told = (
-        f"is never seen on {100 * unseen:.1f} % of the picture (purple" if unseen else "is seen everywhere (look at"
-      )
-      lines.append(f"the room behind {name} {told}{' in' if unseen else ''} {Path(folder) / PICTURE})")
+      unseen, sheet = unseen_room(texture), Path(folder) / PICTURE
+      if unseen:
+        visible = f"is never visible in {100 * unseen:.1f} % of the picture (purple in {sheet})"
+      else:
+        visible = f"is visible everywhere (look at {sheet})"
+      lines.append(f"the background behind {name} {visible}")
   return lines
 
 
 def _square_of(folder: str | os.PathLike, size: int) -> CropSquare:
-  """The square of the picture that a prepared folder holds of its first video."""
+  """The crop square of the first video in a prepared folder."""
   square = open_prepared(folder).meta["videos"][0]["square"]
   if square is None:
-    raise UserError(f"{folder} was not made from a video: leave out --like")
+    raise UserError(f"{folder} was not prepared from a video: leave out --like")
   left, top, side = square
   return CropSquare(left, top, side, size)
 
@@ -198,42 +199,47 @@ def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict
   from anchor_jax.data.beam import prepare_with_beam
 
   if options.pop("like") is not None or options.pop("workers") != 1:
-    raise UserError("--like and --workers do not go with --beam: leave them out (Beam's flags say how many workers)")
+    raise UserError("--like and --workers do not work with --beam: leave them out (Beam's flags set the workers)")
   _check_numbers(options["size"], options["fps"])
   refuse_overwriting(output, videos)
   meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
   for path, error in meta["left_out"].items():
-    say(f"left out: {error if path in error else f'{path}: {error}'}")
+    say(f"skipped: {error if path in error else f'{path}: {error}'}")
   return meta
 
 
 @command
 def main() -> None:
-  """The command line."""
+  """Runs the command line."""
   parser = Parser("anchor_jax.prepare", __doc__)
   parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="mp4, mkv, mov, webm")
   parser.add_argument("--output", type=Path, required=True, metavar="DIR")
   parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
-  parser.add_argument("--person", metavar="NAME", help="who is in all the videos (default: the folder's name)")
+  parser.add_argument("--person", metavar="NAME", help="name of the person in the videos (default: the folder's name)")
   parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
   parser.add_argument(
-    "--landmarks", default="mediapipe", metavar="MODEL", help=f"for videos without poses: {', '.join(LANDMARK_MODELS)}"
+    "--landmarks",
+    default="mediapipe",
+    metavar="MODEL",
+    help=f"for videos without a sidecar: {', '.join(LANDMARK_MODELS)}",
   )
-  parser.add_argument("--like", type=Path, metavar="DIR", help="keep the same part of the picture as an earlier folder")
-  parser.add_argument("--cut-off", action="store_true", help="prepare what is there of videos whose end is missing")
-  parser.add_argument("--person-at", metavar="X,Y", help="where she is when the film begins, of several people")
-  parser.add_argument("--workers", type=int, default=1, help="processes, each with a video of its own (default 1)")
-  parser.add_argument("--beam", metavar="FLAGS", help="prepare thousands of films with Apache Beam and its own flags")
-  parser.add_argument("--studio", type=int, metavar="PEOPLE", help="procedural people instead of videos")
+  parser.add_argument("--like", type=Path, metavar="DIR", help="reuse the crop square of an earlier folder")
+  parser.add_argument("--cut-off", action="store_true", help="accept videos with a missing end")
+  parser.add_argument(
+    "--person-at", metavar="X,Y", help="a point on the person when the film begins, if several appear"
+  )
+  parser.add_argument("--workers", type=int, default=1, help="processes, each with one video at a time (default 1)")
+  parser.add_argument("--beam", metavar="FLAGS", help="prepare thousands of films with Apache Beam, given Beam's flags")
+  parser.add_argument("--studio", type=int, metavar="PEOPLE", help="number of procedural people instead of videos")
   parser.add_argument("--reference", type=Path, metavar="FILE", help="body_train.json or head_train.json instead")
-  parser.add_argument("--frames", type=int, help="of each procedural person (default 48)")
+  parser.add_argument("--frames", type=int, help="frames per procedural person (default 48)")
   args = parser.parse_args()
-  given = sum([args.studio is not None, bool(args.videos), args.reference is not None])
-  if given != 1:
-    hint = "one of them, not both" if given else "see --help"
+  sources = sum([args.studio is not None, bool(args.videos), args.reference is not None])
+  if sources != 1:
+    hint = "one of them, not both" if sources else "see --help"
     raise UserError(f"name the videos to prepare, or give --studio=PEOPLE or --reference=FILE ({hint})")
   if args.frames is not None and args.studio is None:
-    raise UserError("--frames goes with --studio: videos are prepared whole")
+    raise UserError("--frames works only with --studio: all frames of a video are prepared")
   started = time.monotonic()
   if args.reference is not None:
     meta = prepare_reference(args.reference, args.output, size=args.size, person=args.person, fps=args.fps)
@@ -259,11 +265,11 @@ def main() -> None:
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
-  for line in [*film_lines(meta.get("films", ())), *unseen_room_lines(args.output)]:
+  for line in [*film_lines(meta.get("films", ())), *background_lines(args.output)]:
     say(line)
 
 
-make_callable(__name__)  # anchor_jax.prepare(...) is the function, also after `import anchor_jax.prepare`
+make_callable(__name__)  # keeps anchor_jax.prepare(...) the function after `import anchor_jax.prepare`
 
-if __name__ == "__main__":  # rendering starts processes that import this module again
+if __name__ == "__main__":  # rendering spawns processes that import this module
   main()

@@ -29,7 +29,7 @@ def film(tmp_path_factory):
   return path
 
 
-def test_a_studio_video(film, tmp_path):
+def test_prepares_a_studio_video(film, tmp_path):
   meta = command.prepare([film], tmp_path / "ana", size=32)
   source = open_prepared(tmp_path / "ana")
   assert len(source) == meta["frames"] == 4 and source.has_landmarks.all() and meta["people"] == ["ana"]
@@ -37,38 +37,38 @@ def test_a_studio_video(film, tmp_path):
   assert record["frame"].shape == record["pose"].shape == (32, 32, 3)
   assert 0 < (record["face_mask"] > 0).sum() < (record["person_mask"] > 0).sum()
   assert meta["videos"][0]["square"] == [0, 0, 64]
-  again = command.prepare([film], tmp_path / "again", size=32, like=tmp_path / "ana", fps=5, person="Ana")
-  assert again["frames"] == 2 and again["people"] == ["Ana"] and again["fps"] == 5
+  like = command.prepare([film], tmp_path / "like", size=32, like=tmp_path / "ana", fps=5, person="Ana")
+  assert like["frames"] == 2 and like["people"] == ["Ana"] and like["fps"] == 5
 
 
-def cut_film(film, hole):
-  """Cuts a film near its middle; the frames that are left lack one before the last (`hole`), or follow one another.
+def truncate_film(film, hole):
+  """Truncates a film near its middle, so that the rest lacks a frame before its last one (`hole`) or is contiguous.
 
-  The bytes of a film differ between machines, so that the place is found by its packets: encoders store a frame that
-  others are predicted from before those which are shown earlier.
+  Returns the number of frames left and their duration in frames. The bytes of a film differ between machines, so the
+  place is found from its packets: encoders store reference frames before frames that are shown earlier.
   """
   with av.open(str(film)) as container:
     packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
   stamps, step = [packet.pts for packet in packets], sorted(packet.pts for packet in packets)[1]
-  there = next(n for n in range(10, 30) if (max(stamps[:n]) > (n - 1) * step) == hole)
-  film.write_bytes(film.read_bytes()[: packets[there].pos + 1])
-  return there, max(stamps[:there]) // step + 1
+  count = next(n for n in range(10, 30) if (max(stamps[:n]) > (n - 1) * step) == hole)
+  film.write_bytes(film.read_bytes()[: packets[count].pos + 1])
+  return count, max(stamps[:count]) // step + 1
 
 
 @pytest.mark.parametrize("hole", [False, True])
-def test_a_film_whose_end_is_missing(tmp_path, posed_frames, hole):
+def test_cut_off_accepts_a_film_with_a_missing_end(tmp_path, posed_frames, hole):
   film = tmp_path / "film.mkv"
   write_posed_video(film, posed_frames(40), 25)
-  there, length = cut_film(film, hole)
-  assert (length > there) == hole
+  count, length = truncate_film(film, hole)
+  assert (length > count) == hole
   with pytest.raises(UserError, match="--cut-off"):
     command.prepare(film, tmp_path / "ana", size=32)
   run(film, f"--output={tmp_path / 'ana'}", "--size=32", "--cut-off")
-  assert probe(film, cut_off=True).frames == there
-  assert len(open_prepared(tmp_path / "ana")) == length  # a frame that is missing is filled by its neighbour's
+  assert probe(film, cut_off=True).frames == count
+  assert len(open_prepared(tmp_path / "ana")) == length  # a missing frame repeats its neighbor
 
 
-def test_studio_people(tmp_path):
+def test_prepares_studio_people(tmp_path):
   meta = command.prepare_studio(2, 2, tmp_path / "people", size=32)
   source = open_prepared(tmp_path / "people")
   assert meta["people"] == ["studio 0", "studio 1"] and source.people.tolist() == [0, 0, 1, 1]
@@ -82,7 +82,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize(
-  "arguments, told",
+  "arguments, message",
   [
     (["FILM/flim.mp4", "--output=OUT/x"], "Did you mean"),
     (["FILM", "--output=OUT/x"], "is a folder"),
@@ -112,22 +112,22 @@ def run(*arguments):
     (["FILM/film.mp4", "--output=OUT/x", "--like=FILM/" + "n" * 300], "there is no prepared folder"),
   ],
 )
-def test_mistakes_take_one_line(film, tmp_path, capsys, arguments, told):
+def test_mistakes_are_one_line_errors(film, tmp_path, capsys, arguments, message):
   data = film.read_bytes()
   (tmp_path / "empty.mp4").write_bytes(b"")
   (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
-  with VideoWriter(tmp_path / "film.mp4", 10) as writer:  # another length than its poses
+  with VideoWriter(tmp_path / "film.mp4", 10) as writer:  # not as long as its poses
     writer.write(np.zeros((64, 64, 3), np.uint8))
   (tmp_path / "film.anchor").symlink_to(film.with_suffix(".anchor"))
   with pytest.raises(SystemExit) as ended:
     run(*(argument.replace("FILM", str(film.parent)).replace("OUT", str(tmp_path)) for argument in arguments))
   printed = capsys.readouterr()
-  assert ended.value.code == 2 and told in printed.err
+  assert ended.value.code == 2 and message in printed.err
   assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
   assert not (tmp_path / "x").exists()
 
 
-def test_an_earlier_folder_survives_a_mistake(film, tmp_path):
+def test_a_failed_run_keeps_the_earlier_folder(film, tmp_path):
   run(film, f"--output={tmp_path / 'ana'}", "--size=32")
   (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:-200])
   with pytest.raises(UserError):
@@ -135,12 +135,12 @@ def test_an_earlier_folder_survives_a_mistake(film, tmp_path):
   assert len(open_prepared(tmp_path / "ana")) == 4
 
 
-def test_it_tells_what_the_film_never_shows_of_the_room(film, tmp_path, capsys):
+def test_reports_the_share_of_the_background_that_is_never_visible(film, tmp_path, capsys):
   run(film, f"--output={tmp_path / 'ana'}", "--size=32")
-  told = capsys.readouterr().out.splitlines()
+  lines = capsys.readouterr().out.splitlines()
   unseen = float((stored_texture(open_prepared(tmp_path / "ana")).plate_coverage == 0).mean())
-  assert len(told) == 2 and f"behind ana is never seen on {100 * unseen:.1f} % of the picture" in told[1]
-  assert f"{tmp_path / 'ana' / 'appearance.png'}" in told[1] and (tmp_path / "ana" / "appearance.png").is_file()
+  assert len(lines) == 2 and f"behind ana is never visible in {100 * unseen:.1f} % of the picture" in lines[1]
+  assert f"{tmp_path / 'ana' / 'appearance.png'}" in lines[1] and (tmp_path / "ana" / "appearance.png").is_file()
 
 
 def test_help_shows_an_example():
@@ -160,7 +160,7 @@ def test_records_are_the_frames_of_the_film(film, tmp_path):
     assert (record["person"], record["video"], record["index"]) == (0, 0, i)
 
 
-def test_an_earlier_folder_is_not_replaced_by_what_is_made_from_it(film, tmp_path):
+def test_an_output_that_is_also_an_input_is_refused(film, tmp_path):
   command.prepare([film], tmp_path / "ana", size=32)
   with pytest.raises(UserError, match="would overwrite an input"):
     command.prepare([film], tmp_path / "ana", size=32, like=tmp_path / "ana")
@@ -171,8 +171,8 @@ def test_an_earlier_folder_is_not_replaced_by_what_is_made_from_it(film, tmp_pat
   assert inside.exists() and len(open_prepared(tmp_path / "ana")) == 4
 
 
-def claims(path, posed, step):
-  """A posed video whose header claims 1,800 frames a second, with a frame every `step` / 1800 seconds."""
+def write_film_claiming_1800_fps(path, posed, step):
+  """Writes a posed video whose header write_film_claiming_1800_fps 1,800 frames per second, with a frame every `step` / 1800 seconds."""
   write_posed_video(path.with_suffix(".mp4"), posed, 25)
   with av.open(str(path), "w") as container:
     stream = container.add_stream("libx264", rate=1800)
@@ -186,9 +186,14 @@ def claims(path, posed, step):
   return path
 
 
-def test_absurd_frame_rates(tmp_path, posed_frames):
-  assert command.prepare([claims(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32)["fps"] == 25
-  fast = claims(tmp_path / "fast.mov", posed_frames(12), 1)
+def test_implausible_frame_rates(tmp_path, posed_frames):
+  assert (
+    command.prepare(
+      [write_film_claiming_1800_fps(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32
+    )["fps"]
+    == 25
+  )
+  fast = write_film_claiming_1800_fps(tmp_path / "fast.mov", posed_frames(12), 1)
   with pytest.raises(UserError, match=r"1800 frames per second .* --fps=25") as error:
     command.prepare([fast], tmp_path / "fast", size=32)
   assert "\n" not in str(error.value) and not (tmp_path / "fast").exists()
@@ -196,16 +201,16 @@ def test_absurd_frame_rates(tmp_path, posed_frames):
   assert (meta["fps"], meta["frames"]) == (12, 12)
 
 
-def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
+def test_a_full_disk_is_a_one_line_error(tmp_path, posed_frames):
   film = tmp_path / "film.mp4"
   write_posed_video(film, posed_frames(20, 64), 25)
-  before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))  # no file may grow larger
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # no file may grow larger
   try:
     with pytest.raises(UserError, match="disk is full while writing") as error:
       command.prepare([film], tmp_path / "out", size=64)
   finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert "\n" not in str(error.value) and sorted(p.name for p in tmp_path.iterdir()) == ["film.anchor", "film.mp4"]
 
 
@@ -223,7 +228,7 @@ def test_a_full_disk_takes_one_line(tmp_path, posed_frames):
     (lambda meta: meta["videos"][0].update(frames=3), "frames is 4, and the videos have 3"),
   ],
 )
-def test_a_wrong_meta_takes_one_line(film, tmp_path, change, message):
+def test_a_wrong_meta_json_is_a_one_line_error(film, tmp_path, change, message):
   folder: pathlib.Path = film.parent / "prepared"
   if not folder.exists():
     command.prepare([film], folder, size=32)

@@ -21,7 +21,7 @@ def test_the_newest_bar_counts():
 
 def test_a_name_that_looks_like_a_bar_is_none():
   for name in ("x: 1%|a| 1/2 [0<::", "x: 1%|a| 1/2 [0<:?:", f"x: 1%|a| {'9' * 5000}/2 [0<1"):
-    assert bar_in(f"the room behind {name}") is None or "?" in name
+    assert bar_in(f"the background behind {name}") is None or "?" in name
 
 
 def test_an_error_is_told_without_paths_and_a_crash_in_words():
@@ -34,12 +34,12 @@ def test_what_prepare_found_is_told_without_the_folders():
   log = (
     "bar | 1/2\rprepared 90 frames of 1 person (88 with a face) in 3 s; look at /x/y/preview.png\n"
     "film_1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark\n"
-    "the room behind Ana is never seen on 3.0 % of the picture (purple in /x/y/appearance.png)\n"
+    "the background behind Ana is never visible in 3.0 % of the picture (purple in /x/y/appearance.png)\n"
   )
   assert told_in(log) == [
     "prepared 90 frames of 1 person (88 with a face) in 3 s",
     "film 1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark",
-    "the room behind Ana is never seen on 3.0 % of the picture",
+    "the background behind Ana is never visible in 3.0 % of the picture",
   ]
   assert told_in("still looking") == []
 
