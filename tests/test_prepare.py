@@ -171,8 +171,8 @@ def test_an_output_that_is_also_an_input_is_refused(film, tmp_path):
   assert inside.exists() and len(open_prepared(tmp_path / "ana")) == 4
 
 
-def write_film_claiming_1800_fps(path, posed, step):
-  """Writes a posed video whose header write_film_claiming_1800_fps 1,800 frames per second, with a frame every `step` / 1800 seconds."""
+def write_1800_fps_film(path, posed, step):
+  """Writes a posed video whose header claims 1,800 frames per second, with a frame every `step` / 1800 seconds."""
   write_posed_video(path.with_suffix(".mp4"), posed, 25)
   with av.open(str(path), "w") as container:
     stream = container.add_stream("libx264", rate=1800)
@@ -188,12 +188,10 @@ def write_film_claiming_1800_fps(path, posed, step):
 
 def test_implausible_frame_rates(tmp_path, posed_frames):
   assert (
-    command.prepare(
-      [write_film_claiming_1800_fps(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32
-    )["fps"]
+    command.prepare([write_1800_fps_film(tmp_path / "old.mkv", posed_frames(12), 72)], tmp_path / "old", size=32)["fps"]
     == 25
   )
-  fast = write_film_claiming_1800_fps(tmp_path / "fast.mov", posed_frames(12), 1)
+  fast = write_1800_fps_film(tmp_path / "fast.mov", posed_frames(12), 1)
   with pytest.raises(UserError, match=r"1800 frames per second .* --fps=25") as error:
     command.prepare([fast], tmp_path / "fast", size=32)
   assert "\n" not in str(error.value) and not (tmp_path / "fast").exists()
