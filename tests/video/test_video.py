@@ -193,7 +193,7 @@ def test_undecodable_or_long_names_are_a_one_line_error(tmp_path):
   odd = tmp_path / os.fsdecode(b"odd\xff.mp4")
   os.replace(write(tmp_path / "clip.mp4", pictures(1)), odd)
   for access in (probe, lambda path: next(read_frames(path)), lambda path: write(path, pictures(1))):
-    with pytest.raises(UserError, match=r"odd\\xff.mp4 holds bytes that are not UTF-8") as error:
+    with pytest.raises(UserError, match=r"odd\\xff.mp4 has bytes that are not UTF-8") as error:
       access(odd)
     assert str(error.value).isprintable()
   with pytest.raises(UserError, match="there is no video"):
