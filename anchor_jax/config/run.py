@@ -12,12 +12,12 @@ from typing import Any
 import ml_collections
 
 from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
+from anchor_jax.config.parts import PARTS
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.config.renamed import accepts_old_names, with_current_names
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.values import SettingError, check, check_choice, check_counts, check_names, from_values
 
-PARTS = ("vae", "body", "head")
 DTYPES = ("float32", "bfloat16")
 # Names of solvers, and of how windows end and are weighted, as in diffusion/; listed here to check them without JAX.
 SOLVERS = ("ddim", "dpm++2m")

@@ -15,7 +15,8 @@ import numpy as np
 from anchor_jax.config.find import load_config
 from anchor_jax.config.fit import check_model
 from anchor_jax.config.networks import ScheduleConfig
-from anchor_jax.config.run import PARTS, DataConfig, LoRAConfig, ModelConfig, RunConfig
+from anchor_jax.config.parts import PARTS
+from anchor_jax.config.run import DataConfig, LoRAConfig, ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import NdArray, PyTree

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config.run import ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import Int, NdArray, PyTree, UInt8
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
@@ -231,6 +231,35 @@ def initial_model(config: RunConfig) -> ModelConfig:
     if place is not None:
       sizes[role] = load_network_config(place.path(folder), kind)
   return dataclasses.replace(config.model, **sizes)
+
+
+def check_requested_model(config: RunConfig, found: ModelConfig) -> None:
+  """Raises UserError if weights at config.init would override sizes that config.model asks for.
+
+  A setting with the default value counts as not asked for. Fields that only this package has (`own_fields`) are settled
+  by `Config.with_own_fields`, the pose branch's channels by config.data.pose_channels, and the schedule of a run with
+  config.zero_snr by that.
+
+  Args:
+    config: settings of the run, as given.
+    found: the sizes that the run starts with.
+  """
+  if not config.init:
+    return
+  requested = config.model
+  for name in ("unet", "controlnet", "vae", "image_encoder", "refiner", *("schedule",) * (not config.zero_snr)):
+    asked, actual = getattr(requested, name), getattr(found, name)
+    if type(asked) is not type(actual):
+      continue
+    for field in dataclasses.fields(asked):
+      value, other = getattr(asked, field.name), getattr(actual, field.name)
+      if field.name in (*asked.own_fields, "conditioning_channels", "sample_size"):
+        continue
+      if value not in (field.default, other):
+        raise UserError(
+          f"config.model.{name}.{field.name} is {one_line(value, 60)} and the weights at config.init={config.init} have"
+          f" {one_line(other, 60)}: leave that setting out, or start from other weights"
+        )
 
 
 def check_sizes(config: RunConfig, size: int) -> None:

@@ -25,7 +25,7 @@ from anchor_jax.store.restart import read_started_run, write_started_run
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
 from anchor_jax.texture.stored import write_texture
-from anchor_jax.training.batches import check_sizes, initial_model, open_training_data
+from anchor_jax.training.batches import check_requested_model, check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.compiling import (
   check_batch_memory,
@@ -65,10 +65,17 @@ def train_part(
   if config.part == "head":
     records_with_faces(records)  # raises UserError without any
   check_batch_memory(config, records.size, share[1])
-  check_sizes(dataclasses.replace(config, model=initial_model(config)) if previous is None else config, records.size)
+  if previous is None:
+    model = initial_model(config)
+    check_sizes(dataclasses.replace(config, model=model), records.size)
+    check_requested_model(config, model)
+  else:
+    check_sizes(config, records.size)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
   networks, weights = initial_weights(config) if previous is None else resumed_weights(folder, config)
+  if previous is None:
+    check_requested_model(config, networks.model)
   config = dataclasses.replace(config, model=networks.model)
   check_sizes(config, records.size)
   step: Any = None

@@ -1,4 +1,4 @@
-"""What a run refuses before it reads weights, and a profiler trace that is written however the run ends."""
+"""What a run refuses before it reads weights, and the profiler trace, written however the run ends."""
 
 import dataclasses
 import subprocess
@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from anchor_jax.config.run import MeshConfig
+from anchor_jax.config.run import MeshConfig, ModelConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.shipped import shipped
 from anchor_jax.train import train
 from anchor_jax.training import compiling, loop
+from anchor_jax.training.batches import check_requested_model
 from anchor_jax.training.compiling import check_step_memory, out_of_memory_as_user_error
 from anchor_jax.training.report import Trace
 from anchor_jax.training.step import training_mesh
@@ -23,9 +24,9 @@ def changed(config, **data):
   return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
 
 
-def test_what_cannot_work_is_refused_before_weights_are_read(tiny_run, tmp_path, monkeypatch):
+def test_wrong_settings_are_refused_before_weights_are_read(tiny_run, tmp_path, monkeypatch):
   def read(config):
-    raise AssertionError("weights are read")
+    raise AssertionError("weights were read")
 
   monkeypatch.setattr(loop, "initial_weights", read)
   monkeypatch.setattr(compiling, "host_memory", lambda: 10**9)
@@ -43,7 +44,28 @@ def test_what_cannot_work_is_refused_before_weights_are_read(tiny_run, tmp_path,
       train(run, workdir, jax.devices()[:1])
 
 
-def test_the_parts_of_a_batch_fit_the_mesh(tiny_run):
+def test_sizes_that_init_would_override_are_refused(begun_runs):
+  config = begun_runs("body")
+  check_requested_model(config, config.model)
+  check_requested_model(dataclasses.replace(config, model=ModelConfig()), config.model)  # nothing is asked for
+  wider = dataclasses.replace(config.model.vae, latent_channels=16)
+  asked = dataclasses.replace(config, model=dataclasses.replace(config.model, vae=wider))
+  message = (
+    r"config\.model\.vae\.latent_channels is 16 and the weights at config\.init=.* have 2: leave that setting out"
+  )
+  with pytest.raises(UserError, match=message):
+    check_requested_model(asked, config.model)
+  check_requested_model(dataclasses.replace(asked, init=""), config.model)
+  schedule = dataclasses.replace(config.model.schedule, beta_end=0.5)
+  asked = dataclasses.replace(config, model=dataclasses.replace(config.model, schedule=schedule))
+  with pytest.raises(UserError, match=r"schedule\.beta_end is 0\.5"):
+    check_requested_model(asked, config.model)
+  check_requested_model(dataclasses.replace(asked, zero_snr=True), config.model)
+  remat = dataclasses.replace(config.model.unet, remat=True)  # a run's own choice
+  check_requested_model(dataclasses.replace(config, model=dataclasses.replace(config.model, unet=remat)), config.model)
+
+
+def test_accumulation_parts_must_fit_the_mesh(tiny_run):
   config = tiny_run("body", mesh=MeshConfig(data=4, fsdp=2))
   for parts, size in ((1, 8), (2, 16)):
     optimizer = dataclasses.replace(config.optimizer, accumulate=parts)
@@ -52,7 +74,7 @@ def test_the_parts_of_a_batch_fit_the_mesh(tiny_run):
     training_mesh(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, accumulate=2)))
 
 
-def test_a_step_that_needs_more_memory_than_there_is_names_the_settings(tiny_run, monkeypatch):
+def test_a_step_beyond_the_memory_names_the_settings_to_lower(tiny_run, monkeypatch):
   compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((1000, 1000), jnp.float32)).compile()
   mesh = sharding.make_mesh(MeshConfig(data=1).sizes, jax.devices()[:1])
   config = tiny_run("body")
@@ -69,8 +91,8 @@ def test_a_step_that_needs_more_memory_than_there_is_names_the_settings(tiny_run
 
 
 @pytest.mark.parametrize("steps,end", [(1, 1), (2, 2), (4, 4), (9, 9), (9, 4)])
-def test_a_trace_is_written_however_many_steps_there_are(tmp_path, steps, end):
-  """`end` below `steps` is a run that stops there."""
+def test_a_trace_is_written_for_any_number_of_steps(tmp_path, steps, end):
+  """With `end` below `steps` the run stops early."""
   calls, step = [], jax.jit(lambda x: x + 1)
   with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError):
     patch.setattr(jax.profiler, "start_trace", lambda folder: calls.append("start"))
@@ -86,6 +108,6 @@ def test_a_trace_is_written_however_many_steps_there_are(tmp_path, steps, end):
   assert calls[calls.index("stop") - 1] == min(first + 2, end)
 
 
-def test_reader_processes_import_no_jax_with_the_command():
+def test_importing_the_command_does_not_import_jax():
   program = "import anchor_jax.train, sys; print({'jax', 'grain', 'orbax', 'tensorflow_datasets'} & set(sys.modules))"
   assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
