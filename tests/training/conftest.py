@@ -42,7 +42,7 @@ def tiny_runs(prepared):
 
 @pytest.fixture(scope="session")
 def begun_runs(tiny_runs, tmp_path_factory):
-  """tiny_runs whose config.init is a folder of weights, so that no program is compiled to draw them."""
+  """tiny_runs that start from a folder of weights, which saves compiling a program to draw them."""
   folders = {}
 
   def make(part: str, **changes) -> RunConfig:

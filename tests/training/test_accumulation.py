@@ -1,4 +1,4 @@
-"""A batch in parts: the loss, the gradient and the step of the whole batch."""
+"""Accumulation parts: loss, gradient and step equal those of the full batch."""
 
 import dataclasses
 
@@ -25,23 +25,23 @@ def split_run(file, part, **changes):
 
 
 def assert_close(one, other, rtol=1e-4):
-  # each against the largest of its array: a sum of many numbers of both signs keeps no more
+  # relative to the largest entry of each array, since sums of both signs cancel
   close = lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=rtol * max(np.abs(x).max(), 1e-3))
   jax.tree.map(close, one, other)
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
-@pytest.mark.parametrize("shown", [0, 1, 2, 3, 4, 8])
-def test_every_example_is_in_one_part_and_costly_ones_are_spread(parts, shown):
-  spread = np.arange(16) % -(-16 // shown) == 0 if shown else np.zeros(16, bool)
-  order = part_order(spread, parts)
-  assert (np.sort(order, axis=1) == np.arange(parts)).all()  # of each run of examples one for each part
-  costly = np.take_along_axis(spread.reshape(-1, parts), order, axis=1).sum(axis=0)
-  assert costly.sum() == spread.sum() and np.ptp(costly) <= 1
-  assert shown or (order == np.arange(parts)).all()
+@pytest.mark.parametrize("decoded", [0, 1, 2, 3, 4, 8])
+def test_every_example_is_in_one_part_and_costly_ones_are_balanced(parts, decoded):
+  costly = np.arange(16) % -(-16 // decoded) == 0 if decoded else np.zeros(16, bool)
+  order = part_order(costly, parts)
+  assert (np.sort(order, axis=1) == np.arange(parts)).all()  # one example of each group for each part
+  counts = np.take_along_axis(costly.reshape(-1, parts), order, axis=1).sum(axis=0)
+  assert counts.sum() == costly.sum() and np.ptp(counts) <= 1
+  assert decoded or (order == np.arange(parts)).all()
 
 
-def test_the_loss_of_a_batch_in_parts_is_that_of_the_whole():
+def test_the_loss_of_a_batch_in_parts_is_that_of_the_full_batch():
   *_, loss, trained, frozen, batch = split_run("studio_finetune", "body", refined=3, last_step=0.25)
   run = lambda parts: jax.jit(in_parts(loss, parts))(trained, frozen, batch, jax.random.key(3))
   assert_close(run(1), run(2))
@@ -82,29 +82,29 @@ def test_parts_decode_no_more_pictures_than_the_batch_has(refined, split, monkey
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file,part", SHIPPED)
-def test_a_step_in_parts_is_that_of_the_whole_batch(file, part):
+def test_a_step_in_parts_is_that_of_the_full_batch(file, part):
   config, loss, trained, frozen, batch = split_run(file, part)
-  optimizer = optax.sgd(1.0)  # the change is the gradient; AdamW divides it by its size, and rounding with it
-  rng, made = np.random.default_rng(0), {}
-  # What float32 keeps of these gradients: normalising two values, networks of eight channels are badly conditioned, so
-  # that the last bit of the weights changes more than the order of sums does.
+  optimizer = optax.sgd(1.0)  # the change is the gradient; AdamW would also normalize rounding errors
+  rng, results = np.random.default_rng(0), {}
+  # The precision of these gradients in float32: networks of eight channels, which normalize two values, are badly
+  # conditioned, so that the last bit of the weights changes more than the order of sums does.
   last_bit = lambda leaf: leaf * (1 + np.float32(6e-8) * rng.choice([-1, 0, 1], leaf.shape)).astype(np.float32)
   noisy = [jax.tree.map(last_bit, trained) for _ in range(6)]
   for parts in (1, 2, 4):
     step = jax.jit(make_step(loss, optimizer, 0.0, parts))
     run = lambda weights, step=step: step(make_state(weights, optimizer, config), frozen, batch, jax.random.key(3))
-    made[parts] = run(trained)
+    results[parts] = run(trained)
     if parts == 1:
       changes = [jax.tree.map(np.subtract, run(weights)[0].weights, weights) for weights in noisy]
-  change = lambda parts: jax.tree.map(np.subtract, made[parts][0].weights, trained)
+  change = lambda parts: jax.tree.map(np.subtract, results[parts][0].weights, trained)
   most = lambda tree: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
   apart = lambda other: most(jax.tree.map(np.subtract, change(1), other))
-  kept = max(2e-6 * most(change(1)), *(apart(other) for other in changes))
-  assert 4 * kept < 0.05 * most(change(1))
+  precision = max(2e-6 * most(change(1)), *(apart(other) for other in changes))
+  assert 4 * precision < 0.05 * most(change(1))
   other = jax.jit(make_step(loss, optimizer, 0.0))(
     make_state(trained, optimizer, config), frozen, batch, jax.random.key(4)
   )
   assert apart(jax.tree.map(np.subtract, other[0].weights, trained)) > 0.05 * most(change(1))  # other draws change more
   for parts in (2, 4):
-    assert apart(change(parts)) < 4 * kept
-    assert_close(made[1][1], made[parts][1], rtol=1e-3)
+    assert apart(change(parts)) < 4 * precision
+    assert_close(results[1][1], results[parts][1], rtol=1e-3)

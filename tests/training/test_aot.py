@@ -1,4 +1,4 @@
-"""Asking the TPU compiler, with a TPU's compiler and without: what it says, and what may be in a program."""
+"""Ahead-of-time compiling for TPUs: the report, and the collectives in a program; most tests need no TPU compiler."""
 
 import dataclasses
 
@@ -34,15 +34,14 @@ TEXT = """
 def test_counts_the_bytes_that_a_device_sends():
   assert collective_bytes(TEXT) == {
     "all-gather": 4096 * 3 // 4 + 48 * 3 // 4,
-    "all-reduce": 64 + 32 + 32,  # once around to add, once to tell, half of it each time
+    "all-reduce": 64 + 32 + 32,  # reduce and broadcast, half of it each time
     "reduce-scatter": 8 * 7,
     "collective-permute": 20,
   }
 
 
-# What a mesh's step must say, and may say besides. Gradients are summed everywhere, weights that are cut up are brought
-# together, halves of the gated unit's kernel change places over tensor; activations are summed over tensor and never
-# move from one example's device to another's.
+# Required and allowed collectives of a mesh. Gradients are summed, sharded weights gathered, halves of the gated unit's
+# kernel swapped over tensor. Activations are summed over tensor, and never move to another example's device.
 SUM, GATHER, SWAP = {"all-reduce"}, {"all-gather"}, {"all-to-all", "collective-permute"}
 MESHES = (
   (MeshConfig(data=8), SUM, set()),
@@ -54,21 +53,21 @@ MESHES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh,wanted,allowed", MESHES)
-def test_a_mesh_s_collectives_are_the_expected(tiny_run, mesh, wanted, allowed, monkeypatch):
+@pytest.mark.parametrize("mesh,required,allowed", MESHES)
+def test_a_mesh_has_the_expected_collectives(tiny_run, mesh, required, allowed, monkeypatch):
   monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 256)
   config = tiny_run("body", mesh=mesh, model=with_heads(2))
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=128))
   made = sharding.make_mesh(config.mesh.sizes)
   step, arguments = run_shapes(config, made)
   with sharding.use_mesh(made):
-    # Collectives are decided before machine code is made, which can therefore be the quickest to make.
+    # Collectives are decided before code generation, which can therefore be the fastest level.
     compiled = step.lower(*arguments).compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())
-  assert wanted <= {one.kind for one in found} <= wanted | allowed
+  assert required <= {one.kind for one in found} <= required | allowed
   largest_weight = max(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves((arguments[0].weights, arguments[1])))
   moved = [one.elements for one in found if one.kind != "all-reduce"]
-  assert max(moved, default=0) <= largest_weight < 128 * 128  # which is less than a level's activations of one example
+  assert max(moved, default=0) <= largest_weight < 128 * 128  # less than one example's activations at a level
 
 
 def with_heads(heads):
@@ -77,8 +76,8 @@ def with_heads(heads):
   return dataclasses.replace(model, unet=unet, controlnet=ControlNetConfig.from_unet(unet, (4, 4, 8)))
 
 
-def test_every_network_s_weights_are_cut_up(tiny_run):
-  """The rules know all the layers: on 2 x 2 devices hardly a number is on all four."""
+def test_every_network_s_weights_are_sharded(tiny_run):
+  """The sharding rules cover all layers: on 2 x 2 devices hardly any weight is replicated."""
   model = stable_diffusion_15("body", temporal_attention=True)
   weights = jax.eval_shape(Networks(model).init, jax.random.key(0))
   mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=2, tensor=2).sizes, jax.devices()[:4])
@@ -86,20 +85,20 @@ def test_every_network_s_weights_are_cut_up(tiny_run):
     shardings = sharding.parameter_shardings(weights[name], mesh)
     pairs = [(leaf.size, at.spec) for leaf, at in zip(jax.tree.leaves(weights[name]), jax.tree.leaves(shardings))]
     for axis, least in (("fsdp", 0.99), ("tensor", 0.75)):
-      cut = sum(size for size, spec in pairs if axis in spec)
-      assert cut > least * sum(size for size, _ in pairs), (name, axis)
+      sharded = sum(size for size, spec in pairs if axis in spec)
+      assert sharded > least * sum(size for size, _ in pairs), (name, axis)
 
 
 @pytest.mark.tpu_compiler
-def test_the_real_compiler_says_whether_a_step_fits(tiny_run):
+def test_the_tpu_compiler_reports_whether_a_step_fits(tiny_run):
   pytest.importorskip("libtpu")
-  answer = compile_for("v5e:2x2", tiny_run("body", mesh=MeshConfig(data=2, fsdp=2)))
-  assert answer.devices == 4 and answer.fits and answer.memory == 16 * 10**9
-  assert answer.arguments > 0 and answer.flops > 0 and "all-reduce" in answer.collectives
-  assert "fits" in answer.table()
+  cost = compile_for("v5e:2x2", tiny_run("body", mesh=MeshConfig(data=2, fsdp=2)))
+  assert cost.devices == 4 and cost.fits and cost.memory == 16 * 10**9
+  assert cost.arguments > 0 and cost.flops > 0 and "all-reduce" in cost.collectives
+  assert "fits" in cost.table()
 
 
-def test_a_topology_that_is_none_is_refused_in_one_line(tiny_run):
+def test_an_unknown_topology_is_refused_in_one_line(tiny_run):
   with pytest.raises(UserError, match="no compiler for v9z"):
     compile_for("v9z:1x1", tiny_run("body"))
 
@@ -110,14 +109,14 @@ OUT_OF_MEMORY = (
 )
 
 
-def test_what_a_compiler_that_gave_up_lacked():
+def test_the_shortage_is_read_from_a_compiler_error():
   assert shortage(OUT_OF_MEMORY) == ": it needs 53.67 GiB of 15.75 GiB"
   assert shortage("Used 20.5G of 15.75G hbm") == ": it needs 20.5 GiB of 15.75 GiB"
   assert shortage("no room") == ""
 
 
 @pytest.mark.parametrize("memory,fits", [(10**9, True), (10, False), (0, False)])
-def test_tells_whether_a_step_fits_also_when_the_compiler_gives_up(tiny_run, monkeypatch, capsys, memory, fits):
+def test_reports_whether_a_step_fits_even_if_the_compiler_gives_up(tiny_run, monkeypatch, capsys, memory, fits):
   def compile_in_no_time(topology, config):
     if not memory:
       raise DoesNotFit(f"the step DOES NOT FIT {topology}")
@@ -128,7 +127,7 @@ def test_tells_whether_a_step_fits_also_when_the_compiler_gives_up(tiny_run, mon
   assert ("DOES NOT FIT" in capsys.readouterr().out) != fits
 
 
-def test_a_batch_that_the_chips_cannot_share_is_refused(tiny_run, monkeypatch):
+def test_a_batch_that_does_not_divide_over_the_chips_is_refused(tiny_run, monkeypatch):
   monkeypatch.setattr(compiling, "topology_devices", lambda topology: jax.devices())
   with pytest.raises(UserError, match="batch_size 9 must be a multiple of 8"):
     config = tiny_run("body", mesh=MeshConfig(data=8))
@@ -137,8 +136,8 @@ def test_a_batch_that_the_chips_cannot_share_is_refused(tiny_run, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["body", "head"])
-def test_a_step_that_distils_at_stable_diffusion_s_size(part):
-  """Every shape fits, pixels included; nothing is compiled."""
+def test_a_distillation_step_at_stable_diffusion_s_size(part):
+  """All shapes fit, pixels included; nothing is compiled."""
   config = load_config(f"sd15_distil.py:{part}")
   config = dataclasses.replace(config, mesh=MeshConfig(data=1))
   mesh = sharding.make_mesh(config.mesh.sizes, jax.devices()[:1])

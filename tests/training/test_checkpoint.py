@@ -1,4 +1,4 @@
-"""Which checkpoints stay and which is read; which records they are judged by."""
+"""Which checkpoints stay, which one is read, and which records decide the best."""
 
 import dataclasses
 import errno
@@ -53,8 +53,8 @@ def test_the_newest_and_the_best_stay(folder):
   assert float(read_weights(folder, step="4")[0]["vae"][0]) == 4
 
 
-def test_the_best_is_known_after_a_restart_and_of_checkpoints_of_earlier_versions(folder, caplog):
-  """Orbax kept the loss in the checkpoint, which could be written only after validation."""
+def test_the_best_is_known_after_a_restart_and_for_checkpoints_of_earlier_versions(folder, caplog):
+  """Earlier versions stored the loss in the checkpoint, which could then only be written after validation."""
   with Checkpoints(folder, keep=1) as checkpoints:
     checkpoints.save(6, state(6), {"position": 6})
     checkpoints.judge(6, 3.5)
@@ -74,7 +74,7 @@ def test_the_best_is_known_after_a_restart_and_of_checkpoints_of_earlier_version
   assert {int(path.name) for path in (folder / "checkpoints").iterdir()} == {7, 8}
 
 
-def test_a_folder_begun_anew_forgets_the_losses_of_the_run_before(folder):
+def test_a_new_run_in_the_folder_forgets_earlier_losses(folder):
   for path in (folder / "checkpoints").iterdir():
     shutil.rmtree(path)
   with Checkpoints(folder) as checkpoints:
@@ -84,15 +84,15 @@ def test_a_folder_begun_anew_forgets_the_losses_of_the_run_before(folder):
 
 
 def test_reading_weights_opens_nothing_else(folder, monkeypatch):
-  """Asking for shapes opened every array, the optimiser's too: most of the time that reading a person took."""
-  monkeypatch.setattr(ocp, "checkpointables_metadata", lambda path: pytest.fail("asked for the shapes of all arrays"))
+  """Reading shapes would open every array, also those of the optimizer, and take most of the time."""
+  monkeypatch.setattr(ocp, "checkpointables_metadata", lambda path: pytest.fail("read the shapes of all arrays"))
   weights, step = read_weights(folder)
   assert step == 5 and float(weights["vae"][0]) == 5 and isinstance(weights["vae"], np.ndarray)
   (folder / "checkpoints" / "5" / "state" / "_METADATA").write_bytes(b"\xff")  # damaged: the one before is read
   assert read_weights(folder)[1] == 4
 
 
-def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
+def test_a_missing_checkpoint_is_refused(folder, tmp_path):
   with pytest.raises(UserError, match=r"no checkpoint of step 3: choose one of \[5, 4, 2\]"):
     read_weights(folder, step="3")
   with Checkpoints(tmp_path / "blind") as checkpoints:
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(folder, tmp_path):
 
 
 def test_another_run_s_checkpoints_are_refused_and_not_replaced(folder):
-  """Other settings make another state: it must not begin anew over a trained person."""
+  """A state of other settings must not overwrite a trained person."""
   other = state(0)
   other = State(other.step, {"lora": other.weights["vae"]}, other.optimizer, None, other.skipped, other.skipped)
   with (
@@ -113,8 +113,8 @@ def test_another_run_s_checkpoints_are_refused_and_not_replaced(folder):
   assert read_weights(folder)[1] == 5
 
 
-def test_a_file_system_error_that_passes_deletes_nothing(folder, monkeypatch):
-  """It was taken for damage: the newest checkpoint was deleted and the run went back to the one before."""
+def test_a_temporary_file_system_error_deletes_nothing(folder, monkeypatch):
+  """It must not count as damage, which would delete the newest checkpoint."""
   load = ocp.load_checkpointables
 
   def failing(path, *arguments):
@@ -128,7 +128,7 @@ def test_a_file_system_error_that_passes_deletes_nothing(folder, monkeypatch):
   with Checkpoints(folder) as checkpoints:
     monkeypatch.setattr(ocp, "load_checkpointables", failing)
     with pytest.raises(
-      UserError, match=r"checkpoints/5 can't be read now \(.*Input/output error\), nothing was deleted"
+      UserError, match=r"checkpoints/5 can't be read now \(.*Input/output error\); nothing was deleted"
     ):
       checkpoints.restore(state(0), {"position": 0})
     with pytest.raises(UserError, match="Input/output error"):
@@ -141,7 +141,7 @@ def test_a_file_system_error_that_passes_deletes_nothing(folder, monkeypatch):
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "state/d", "loader"])
 @pytest.mark.parametrize("harm", ["truncated", "missing"])
-def test_a_damaged_checkpoint_is_known_as_such(folder, name, harm):
+def test_a_damaged_checkpoint_is_recognized(folder, name, harm):
   place = folder / "checkpoints/5" / name
   files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
   for path in files:
@@ -154,8 +154,8 @@ def test_a_damaged_checkpoint_is_known_as_such(folder, name, harm):
     assert checkpoints.newest() == 4  # so that step 5 can be written again
 
 
-def test_a_flipped_byte_is_noticed(folder, caplog):
-  """Orbax keeps no checksums of arrays: other numbers were read as if they were the run's."""
+def test_a_flipped_byte_is_detected(folder, caplog):
+  """Orbax stores no checksums of arrays."""
   largest = max((folder / "checkpoints/5").rglob("ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
   content = bytearray(largest.read_bytes())
   content[len(content) // 2] ^= 1
@@ -166,21 +166,21 @@ def test_a_flipped_byte_is_noticed(folder, caplog):
     read_weights(folder, step="5")
   with Checkpoints(folder) as checkpoints:
     assert int(checkpoints.restore(state(0), {"position": 0})[0].step) == 4
-    checkpoints.save(5, state(5), {"position": 5})  # orbax removes the damaged one with its list
+    checkpoints.save(5, state(5), {"position": 5})  # orbax removes the damaged checkpoint and its list
   assert read_weights(folder)[1] == 5
-  (folder / "checkpoints/5" / LIST).unlink()  # as an earlier version leaves it
+  (folder / "checkpoints/5" / LIST).unlink()  # as earlier versions wrote it
   assert read_weights(folder)[1] == 5
 
 
-def test_what_another_process_finds_damaged_is_skipped_by_all(folder, monkeypatch):
-  """Step 5 can be read here and not there, and the other process's folder lists a step that this one's does not."""
-  answers = iter([[[Outcome.DAMAGED]], [[Outcome.RESTORED]]])
-  asked = []
+def test_all_processes_skip_what_one_finds_damaged(folder, monkeypatch):
+  """The other process can't read step 5, and lists a step that this process does not."""
+  other_outcomes = iter([[[Outcome.DAMAGED]], [[Outcome.RESTORED]]])
+  own_outcomes = []
   monkeypatch.setattr(checkpoint, "_several_processes", lambda: True)
   monkeypatch.setattr(
     multihost_utils,
     "process_allgather",
-    lambda own: asked.append(int(own)) or np.concatenate([[[own]], next(answers)]),
+    lambda own: own_outcomes.append(int(own)) or np.concatenate([[[own]], next(other_outcomes)]),
   )
   first_process = iter([np.int32(2), np.array([5, 4], np.int32)])
   monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda own: next(first_process))
@@ -190,10 +190,10 @@ def test_what_another_process_finds_damaged_is_skipped_by_all(folder, monkeypatc
   infos = [types.SimpleNamespace(step=step) for step in (2, 4)]
   checkpoints._manager = types.SimpleNamespace(checkpoints=infos, delete=deleted.append)
   restored, _ = checkpoints.restore(state(0), {"position": 0})
-  assert int(restored.step) == 4 and deleted == [5] and asked == [Outcome.RESTORED, Outcome.RESTORED]
+  assert int(restored.step) == 4 and deleted == [5] and own_outcomes == [Outcome.RESTORED, Outcome.RESTORED]
 
 
-def test_only_proof_makes_an_error_damage():
+def test_an_error_counts_as_damage_only_with_proof():
   assert outcome_of(ValueError("DATA_LOSS: Error reading")) is Outcome.DAMAGED
   assert outcome_of(FileNotFoundError("_METADATA")) is Outcome.DAMAGED
   for error in (OSError(errno.ESTALE, "Stale file handle"), PermissionError(), MemoryError(), RuntimeError("no idea")):
@@ -204,29 +204,29 @@ def test_only_proof_makes_an_error_damage():
   assert outcome_of(both) is Outcome.UNREADABLE
 
 
-def test_only_what_is_asked_for_is_read_and_as_numpy(tmp_path):
-  """Neither the optimiser's state nor the other weights: they were restored too, onto a device."""
+def test_only_the_requested_weights_are_read_and_as_numpy(tmp_path):
+  """Neither the optimizer's state nor the other weights are restored, and nothing is put on a device."""
   weights, number = {"vae": jnp.arange(4.0)}, jnp.int32(3)
   content = State(number, weights, {"mu": jnp.zeros(4)}, jax.tree.map(lambda x: -x, weights), number, number)
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(3, content, {"position": 3})
-  seen = []
+  requested = []
   with unittest.mock.patch.object(
     ocp,
     "load_checkpointables",
-    side_effect=lambda path, like, load=ocp.load_checkpointables: seen.append(like) or load(path, like),
+    side_effect=lambda path, like, load=ocp.load_checkpointables: requested.append(like) or load(path, like),
   ):
     averaged, step = read_weights(tmp_path)
     raw, _ = read_weights(tmp_path, averaged=False)
-  assert [sorted(like["state"]) for like in seen] == [["ema", "step"], ["step", "weights"]] and step == 3
+  assert [sorted(like["state"]) for like in requested] == [["ema", "step"], ["step", "weights"]] and step == 3
   assert type(averaged["vae"]) is type(raw["vae"]) is np.ndarray
   np.testing.assert_array_equal(averaged["vae"], -np.arange(4.0))
   np.testing.assert_array_equal(raw["vae"], np.arange(4.0))
 
 
-def test_the_last_records_are_held_out_but_a_short_video_keeps_most():
-  learned, held_out = split_records(100, 8)
-  assert learned.tolist() == list(range(92)) and held_out.tolist() == list(range(92, 100))
+def test_the_last_records_are_held_out_but_at_most_a_fifth():
+  trained_on, held_out = split_records(100, 8)
+  assert trained_on.tolist() == list(range(92)) and held_out.tolist() == list(range(92, 100))
   assert [len(part) for part in split_records(20, 32)] == [16, 4]
   assert [len(part) for part in split_records(3, 1)] == [3, 0]
   assert (

@@ -1,4 +1,4 @@
-"""Latents of the real networks over eight devices, with attention in kernels; tests/test_person.py has the frames."""
+"""Latents of the real networks on eight devices, with attention in kernels; inference/test_person.py tests frames."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ LENGTH = 21
 
 @pytest.fixture(scope="module")
 def run(tiny_runs):
-  """run(mesh) -> latents of a clip with a pose branch that matters."""
+  """run(mesh) -> latents of a clip, with an effective pose branch."""
   config = tiny_runs("body")
   networks = Networks(config.model)
   weights = jax.device_put(drawn_weights(networks))
@@ -48,8 +48,8 @@ def run(tiny_runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("windows,frames", [(2, 4), (8, 1)])
-def test_eight_devices_give_the_frames_of_one(run, windows, frames, monkeypatch):
+def test_eight_devices_give_the_latents_of_one(run, windows, frames, monkeypatch):
   alone = run(None)
   assert np.abs(alone).max() > 0.1
-  monkeypatch.setattr(attention, "_CPU_PLAIN_LOGITS", 2**8)  # so that attention over frames goes through a kernel
+  monkeypatch.setattr(attention, "_CPU_PLAIN_LOGITS", 2**8)  # so that attention over frames uses a kernel
   np.testing.assert_allclose(run(sharding.sampling_mesh(windows, frames)), alone, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Encoded records of a run: made once, by all processes together, and again only if networks or records change."""
+"""Encoded records of a run: computed once by all processes, and again only if networks or records change."""
 
 import dataclasses
 import pathlib
@@ -21,18 +21,18 @@ from anchor_jax.training.precompute import cache_key, encode_records, encoded_na
 
 
 @pytest.fixture(scope="module")
-def made(begun_runs):
+def initial(begun_runs):
   return initial_weights(begun_runs("head"))
 
 
 @pytest.fixture
-def networks(made):
-  return made[0]
+def networks(initial):
+  return initial[0]
 
 
 @pytest.fixture
-def weights(made):
-  return made[1]
+def weights(initial):
+  return initial[1]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def records(prepared, tmp_path):
 
 @pytest.fixture
 def written(monkeypatch):
-  """Numbers of the blocks that are encoded."""
+  """Numbers of the blocks that get written."""
   numbers = []
   write = precompute.write_block
   monkeypatch.setattr(
@@ -63,7 +63,7 @@ def values(source):
   return [source.read(index, ("latent", "inpaint", "context")) for index in range(len(source))]
 
 
-def test_records_are_encoded_once_and_are_what_the_networks_give(
+def test_records_are_encoded_once_as_the_networks_encode_them(
   records, networks, weights, tmp_path, written, monkeypatch
 ):
   devices = set()
@@ -77,15 +77,15 @@ def test_records_are_encoded_once_and_are_what_the_networks_give(
   np.testing.assert_allclose(np.stack([one["latent"] for one in values(source)]), latents, atol=1e-5)
 
   expected = values(source)
-  again, where = encode(records, networks, weights, tmp_path, mesh=mesh)
-  assert written == [0, 1, 2] and where == folder
-  jax.tree.map(np.testing.assert_array_equal, values(again), expected)
+  reused, reused_folder = encode(records, networks, weights, tmp_path, mesh=mesh)
+  assert written == [0, 1, 2] and reused_folder == folder
+  jax.tree.map(np.testing.assert_array_equal, values(reused), expected)
 
   path = folder / "context-00001.npy"
   path.write_bytes(path.read_bytes()[:-8])
-  mended, _ = encode(records, networks, weights, tmp_path, mesh=mesh)
+  repaired, _ = encode(records, networks, weights, tmp_path, mesh=mesh)
   assert written == [0, 1, 2, 1]
-  jax.tree.map(np.testing.assert_array_equal, values(mended), expected)
+  jax.tree.map(np.testing.assert_array_equal, values(repaired), expected)
 
 
 def test_other_networks_records_or_crops_have_another_key(records, networks, weights):
@@ -103,16 +103,16 @@ def test_other_networks_records_or_crops_have_another_key(records, networks, wei
   file.write_bytes(data)
   others.append(key(records, networks, weights))
   assert len({first, *others}) == 7
-  assert key(records, networks, {**weights, "unet": {}}) == others[-1]  # the UNet encodes nothing
+  assert key(records, networks, {**weights, "unet": {}}) == others[-1]  # the UNet does not encode
 
 
-def test_two_processes_encode_what_one_does_each_its_share(records, networks, weights, tmp_path, written, monkeypatch):
+def test_two_processes_encode_what_one_does_each_its_shard(records, networks, weights, tmp_path, written, monkeypatch):
   alone, _ = encode(records, networks, weights, tmp_path)
   expected = values(alone)
   shutil.rmtree(next(records.folder.glob("cache-*")))
   written.clear()
 
-  def other_process(name):  # while the first waits for it
+  def other_process(name):  # while the first process waits
     monkeypatch.setattr(precompute.multihost_utils, "sync_global_devices", lambda name: None)
     jax.tree.map(
       np.testing.assert_array_equal, values(encode(records, networks, weights, tmp_path, (1, 2))[0]), expected
@@ -125,15 +125,13 @@ def test_two_processes_encode_what_one_does_each_its_share(records, networks, we
   jax.tree.map(np.testing.assert_array_equal, values(shared), expected)
 
 
-def test_a_process_that_does_not_see_the_others_files_encodes_all(
-  records, networks, weights, tmp_path, written, monkeypatch
-):
+def test_a_process_without_a_shared_disk_encodes_everything(records, networks, weights, tmp_path, written, monkeypatch):
   monkeypatch.setattr(precompute.multihost_utils, "sync_global_devices", lambda name: None)
   source, _ = encode(records, networks, weights, tmp_path, (1, 2))
   assert written == [1, 0, 2] and len(values(source)) == 10
 
 
-def test_a_prepared_folder_that_cannot_be_written_leaves_the_workdir(
+def test_without_write_access_to_the_prepared_folder_the_workdir_is_used(
   records, networks, weights, tmp_path, written, monkeypatch
 ):
   mkdir = pathlib.Path.mkdir

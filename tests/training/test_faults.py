@@ -1,4 +1,4 @@
-"""What can go wrong while training, done to a run on purpose, and what is lost: nothing."""
+"""Faults during training, provoked on purpose; nothing is lost."""
 
 import dataclasses
 import os
@@ -34,8 +34,8 @@ def config_file(tmp_path, config):
 
 
 @pytest.mark.slow
-def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, config_file):
-  process = start(config_file, tmp_path / "whole")  # a process of one device, as the others are
+def test_a_killed_and_preempted_run_ends_as_an_undisturbed_one(tmp_path, config_file):
+  process = start(config_file, tmp_path / "undisturbed")  # a process with one device, as below
   output = process.communicate(timeout=300)[0]
   assert process.returncode == 0, output
 
@@ -56,13 +56,13 @@ def test_killed_and_preempted_a_run_ends_as_if_nothing_had_happened(tmp_path, co
   process = start(config_file, tmp_path / "run")
   output = process.communicate(timeout=300)[0]
   assert process.returncode == 0, output
-  assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
+  assert losses(tmp_path / "run") == losses(tmp_path / "undisturbed")
+  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("undisturbed", "run"))
   jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, tiny_run, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, tiny_run, caplog):
   config = tiny_run("vae", steps=4)
   train(config, tmp_path, jax.devices()[:1])
   before = losses(tmp_path)
@@ -71,11 +71,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, tiny_r
       place.write_bytes(place.read_bytes()[: place.stat().st_size // 2])
   train(config, tmp_path, jax.devices()[:1])
   assert "checkpoint 4 can't be read" in caplog.text
-  assert losses(tmp_path)[4] == before[4]  # steps 3 and 4 were done again, and came out the same
+  assert losses(tmp_path)[4] == before[4]  # steps 3 and 4 were repeated with the same result
 
 
 @pytest.mark.slow
-def test_losses_that_stay_non_finite_end_the_run_and_name_the_last_good_checkpoint(tmp_path, tiny_run):
+def test_persistent_non_finite_losses_end_the_run_and_name_the_last_good_checkpoint(tmp_path, tiny_run):
   train(tiny_run("vae", steps=2), tmp_path, jax.devices()[:1])
   bad = OptimizerConfig(learning_rate=1e30, warmup_steps=1, ema=0.5)
   with pytest.raises(UserError, match=r"lower config\.optimizer\.learning_rate; the last good checkpoint is .* step 2"):
@@ -83,7 +83,7 @@ def test_losses_that_stay_non_finite_end_the_run_and_name_the_last_good_checkpoi
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(tmp_path, config_file):
+def test_a_full_disk_stops_the_run_in_one_line_and_damages_no_earlier_checkpoint(tmp_path, config_file):
   process = start(config_file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 12)
   resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64, 64))  # from now on no file can grow
@@ -99,10 +99,10 @@ def test_a_full_disk_stops_the_run_in_one_line_and_harms_no_earlier_checkpoint(t
   "mesh,devices", [(MeshConfig(data=2, fsdp=2), 2), (MeshConfig(data=1, tensor=2), 1)], ids=("rows", "channels")
 )
 def test_two_processes_train_to_the_losses_of_one(tmp_path, tiny_run, mesh, devices):
-  """Each with its share of a batch, or with the same batch and its share of the channels."""
+  """Each with its shard of a batch, or with the same batch and its shard of the channels."""
   model = tiny_run("body").model
   model = dataclasses.replace(model, image_encoder=dataclasses.replace(model.image_encoder, intermediate_size=2048))
-  config = tiny_run("body", steps=4, mesh=mesh, model=model)  # some weights are on no one device
+  config = tiny_run("body", steps=4, mesh=mesh, model=model)  # some weights are on no single device in full
   file = write_config(tmp_path, config)
   train(config, tmp_path / "one", jax.devices()[: 2 * devices])
   pod = start_pod(file, tmp_path / "two", 2, devices)
@@ -113,7 +113,7 @@ def test_two_processes_train_to_the_losses_of_one(tmp_path, tiny_run, mesh, devi
 
 
 def test_two_processes_restore_the_same_checkpoint(tmp_path):
-  """Only one of them meets the damage, in its own share of the arrays: both go back to step 2."""
+  """Only one of them finds the damage, in its shard of the arrays; both return to step 2."""
   script = pathlib.Path(__file__).parents[1] / "helpers/restoring_pod.py"
   with socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))

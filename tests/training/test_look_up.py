@@ -1,4 +1,4 @@
-"""What body and head see of their person, looked up for every record of a film without its own block."""
+"""Looked-up channels of body and head: each record's come from the film without the record's block."""
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +20,22 @@ KINDS = ("coordinates", "atlas", "full")
 
 
 @pytest.mark.parametrize("crop", [None, 16])
-def test_a_record_sees_nothing_of_its_own_block_and_its_neighbours(globes, tmp_path, crop):
+def test_a_record_s_channels_use_neither_its_own_block_nor_its_neighbors(globes, tmp_path, crop):
   source = open_prepared(globes)
   place = look_up_records("full", FilmTextures(source), [tmp_path], crop=crop)
-  made = EncodedSource(source, place, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP]
+  channels = EncodedSource(source, place, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP]
   gathered = FilmTextures(source).of_person(0).gathered
   block = int(gathered.blocks.of_frame[9])
   near = np.flatnonzero(np.abs(gathered.blocks.of_frame - block) <= 1)
   changed = [frame._replace(frame=255 - frame.frame) if i in near else frame for i, frame in enumerate(film())]
   build([PosedClip("clip", "ana", 4.0, changed)], tmp_path / "changed", SIZE)
   other = open_prepared(tmp_path / "changed")
-  again = look_up_records("full", FilmTextures(other), [tmp_path], crop=crop)
-  assert again != place
-  np.testing.assert_array_equal(EncodedSource(other, again, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP], made)
-  assert made[..., 3].any() and made[..., -1].any()  # something of the person and of the room is known
-  alone = look_up_records("full", FilmTextures(source), [tmp_path], (0, 1), crop)
-  assert alone == place
+  other_place = look_up_records("full", FilmTextures(other), [tmp_path], crop=crop)
+  assert other_place != place
+  other_channels = EncodedSource(other, other_place, (LOOKED_UP,)).read(9, (LOOKED_UP,))[LOOKED_UP]
+  np.testing.assert_array_equal(other_channels, channels)
+  assert channels[..., 3].any() and channels[..., -1].any()  # atlas and background plate have coverage
+  assert look_up_records("full", FilmTextures(source), [tmp_path], (0, 1), crop) == place
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,7 +54,7 @@ def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_face_crop_is_the_crop_of_what_the_body_sees(globes, tmp_path, kind):
+def test_the_head_s_channels_are_the_crop_of_the_body_s(globes, tmp_path, kind):
   source, size = open_prepared(globes), 20
   source.has_landmarks[2] = False
   whole, faces = (look_up_records(kind, FilmTextures(source), [tmp_path], (0, 1), crop) for crop in (None, size))

@@ -1,4 +1,4 @@
-"""A person in adapters: she trains, goes on exactly, and is the same person from a file of a few numbers."""
+"""Training adapters: exact resuming, and the same person read from a small adapter file."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from anchor_jax.train import train
 
 @pytest.fixture(scope="module")
 def lora_run(begun_runs):
-  """Starts from networks none of whose weights is zero: those made anew end in zeros, which let no gradient through."""
+  """Starts from weights without zeros: newly initialized networks end in zeros, which block the gradient."""
   adapters = LoRAConfig(rank=2, alpha=4.0, targets=("to_q", "to_v", "conv1"))
   return dataclasses.replace(begun_runs("body"), lora=adapters, steps=3)
 
@@ -43,7 +43,7 @@ def assert_equal(left, right):
   jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
-def test_adapters_learn_and_what_they_change_stays(workdir, lora_run):
+def test_adapters_are_trained_and_the_base_models_stay_fixed(workdir, lora_run):
   before = initial_weights(lora_run)[1]
   frozen = read_models(workdir / "body/base", "body")[1]
   assert_equal(frozen["unet"], jax.tree.map(np.asarray, before["unet"]))
@@ -56,17 +56,17 @@ def test_adapters_learn_and_what_they_change_stays(workdir, lora_run):
   assert_equal(after["unet"]["conv_in"], frozen["unet"]["conv_in"])
 
 
-def test_a_person_read_from_her_adapters_is_the_one_trained(workdir, adapters):
-  whole, few = read_part(workdir, "body"), read_part(adapters, "body")
-  assert_equal(few.weights, whole.weights)
-  assert few.config == whole.config and few.step == whole.step
+def test_a_person_read_from_adapters_is_the_trained_one(workdir, adapters):
+  trained, adapted = read_part(workdir, "body"), read_part(adapters, "body")
+  assert_equal(adapted.weights, trained.weights)
+  assert adapted.config == trained.config and adapted.step == trained.step
   names = read_safetensors(adapters / "body/lora.safetensors")
   block = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
   assert names[f"{block}.lora_A.weight"].shape == (2, 8) and names[f"{block}.lora_B.weight"].shape == (8, 2)
   assert names["unet.mid_block.resnets.0.conv1.lora_B.weight"].shape == (8, 2, 1, 1)
 
 
-def test_adapters_go_out_to_diffusers_merged(workdir, adapters, tmp_path):
+def test_adapters_are_exported_to_diffusers_merged(workdir, adapters, tmp_path):
   for source in (workdir, adapters):
     to_diffusers(source, tmp_path / source.parent.name)
     read = read_models(tmp_path / source.parent.name, "body")[1]
@@ -77,14 +77,14 @@ def test_another_base_or_a_damaged_file_is_refused_in_one_line(workdir, adapters
   with pytest.raises(UserError, match=r"changes other weights than those in .*--base=DIR"):
     read_part(
       adapters, "body", CheckpointChoice(base=str(workdir))
-    )  # she herself, adapters merged in, is not what they change
+    )  # the person with adapters merged is not their base
   with pytest.raises(UserError, match="holds all weights: omit it"):
     read_part(workdir, "body", CheckpointChoice(base="studio"))
-  shutil.copytree(adapters, tmp_path / "cut")
-  file = tmp_path / "cut/body/lora.safetensors"
+  shutil.copytree(adapters, tmp_path / "truncated")
+  file = tmp_path / "truncated/body/lora.safetensors"
   file.write_bytes(file.read_bytes()[:-8])
   with pytest.raises(UserError, match="damaged or truncated"):
-    read_part(tmp_path / "cut", "body")
+    read_part(tmp_path / "truncated", "body")
 
 
 def test_a_trained_person_is_never_replaced(workdir, tmp_path):
@@ -95,8 +95,8 @@ def test_a_trained_person_is_never_replaced(workdir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_what_it_began_with(workdir, lora_run, tmp_path):
-  """Whatever has become of config.init since: here it is gone, and made anew."""
+def test_a_run_continues_from_its_own_base_models(workdir, lora_run, tmp_path):
+  """Even if config.init has other weights by then."""
   shutil.copytree(workdir / "body", tmp_path / "ana/body")
   before = read_models(tmp_path / "ana/body/base", "body")[1]
   other = initial_weights(dataclasses.replace(lora_run, init="", seed=7))
@@ -109,7 +109,7 @@ def test_a_run_goes_on_from_what_it_began_with(workdir, lora_run, tmp_path):
   )
 
 
-def test_what_does_not_go_with_adapters_is_refused(workdir, lora_run, tmp_path):
+def test_settings_that_adapters_exclude_are_refused(workdir, lora_run, tmp_path):
   plain = json.loads((workdir / "body/config.json").read_text())
   assert run_config(plain) == read_settings(workdir / "body")
   for change in ({"part": "vae"}, {"only_temporal": True}, {"train_image_encoder": True}):

@@ -1,4 +1,4 @@
-"""The losses: what is dropped, shifted and weighed, and which noise an example starts from."""
+"""The losses: dropped and shifted channels, pixel weights, loss terms, and examples that start from pure noise."""
 
 import dataclasses
 
@@ -36,18 +36,18 @@ def jitter(conditions, groups, most, rate, key):
   return shift_groups(conditions, groups, most, draw_shifts(len(conditions), len(groups), most, rate, key))
 
 
-def test_groups_are_dropped_as_one():
+def test_groups_of_channels_are_dropped_together():
   groups = channel_groups("full")
   kept = np.asarray(drop(jnp.ones((400, 2, 3, 3, sum(groups))), groups, 0.3, jax.random.key(0)))
   assert (kept == kept[:, :1, :1, :1]).all()
   of_group = kept[:, 0, 0, 0].reshape(400, len(groups), 4)
   assert (of_group == of_group[..., :1]).all()
-  assert abs(of_group.mean() - 0.49) < 0.05  # neither all are dropped nor this one
+  assert abs(of_group.mean() - 0.49) < 0.05  # 0.7 squared: neither all groups nor this one dropped
   assert 0.25 < (of_group.sum(axis=(1, 2)) == 0).mean() < 0.4
   np.testing.assert_array_equal(drop(jnp.ones((4, 1, 2, 2, 6)), (6,), 0.0, jax.random.key(0)), 1)
 
 
-def test_jitter_shifts_whole_groups_by_few_pixels():
+def test_jitter_shifts_groups_of_channels_by_few_pixels():
   groups, most = (4, 2), 2
   conditions = jnp.asarray(np.random.default_rng(0).random((300, 2, 9, 8, sum(groups)), np.float32))
   found = np.asarray(jitter(conditions, groups, most, 0.5, jax.random.key(0)))
@@ -61,7 +61,7 @@ def test_jitter_shifts_whole_groups_by_few_pixels():
       ]
       assert len(equal) == 1
       shifted.append(equal[0] != (most, most))
-  assert 0.4 < np.mean(shifted) < 0.56  # half of them, of which one in 25 draws no shift
+  assert 0.4 < np.mean(shifted) < 0.56  # half, of which one in 25 draws a shift of 0
   for unchanged in (
     jitter(conditions, groups, 0, 0.5, jax.random.key(0)),
     jitter(conditions, groups, 1, 0.0, jax.random.key(0)),
@@ -69,7 +69,7 @@ def test_jitter_shifts_whole_groups_by_few_pixels():
     np.testing.assert_array_equal(unchanged, conditions)
 
 
-def test_face_and_hands_count_more():
+def test_face_and_hands_have_more_weight():
   charts = np.array([[chart("none"), chart("chest")], [chart("nose"), chart("palm", "left")]])
   surface = jnp.zeros((1, 1, 2, 2, 3), jnp.uint8).at[0, 0, ..., 0].set(charts)
   np.testing.assert_array_equal(pixel_weights(surface, 4.0)[0, 0], [[1, 1], [4, 4]])
@@ -83,13 +83,13 @@ def test_face_and_hands_count_more():
   np.testing.assert_allclose(loss, [(1 * 4 + 3 * 1) / 4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("share,chosen", [(0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1, list(range(8)))])
-def test_a_share_of_a_batch_starts_from_pure_noise(share, chosen):
-  assert np.flatnonzero(starts_from_noise(8, share)).tolist() == chosen
+@pytest.mark.parametrize("share,rows", [(0, []), (0.25, [0, 4]), (0.5, [0, 2, 4, 6]), (1, list(range(8)))])
+def test_a_share_of_a_batch_starts_from_pure_noise(share, rows):
+  assert np.flatnonzero(starts_from_noise(8, share)).tolist() == rows
 
 
 def refined_run(tiny_run, **settings):
-  """(config, networks, weights, batch of 8) of a tiny body with a refiner, all of whose targets are black."""
+  """(config, networks, weights, batch of 8) of a tiny body with a refiner and black target frames."""
   config = tiny_run("body", **settings)
   branch = dataclasses.replace(config.model.controlnet, conditioning_channels=23)
   networks = Networks(dataclasses.replace(config.model, controlnet=branch, refiner=RefinerConfig(23, 2, (8, 8), 4)))
@@ -104,17 +104,17 @@ def refined_run(tiny_run, **settings):
 
 
 def plain_pictures(networks, weights, latents):
-  """Pictures of one colour, the first cell's."""
+  """Pictures of a single color, that of the first cell."""
   return jnp.ones((len(latents), SIZE, SIZE, 3)) * latents[:, :1, :1, :1]
 
 
-def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, monkeypatch):
+def test_the_refiner_is_trained_on_examples_that_start_from_pure_noise(tiny_run, monkeypatch):
   config, networks, weights, batch = refined_run(tiny_run, last_step=0.25, refined=2)
   seen, refine = [], Networks.refine
 
   def denoise(self, weights, latents, timesteps, *rest):
     seen.append(timesteps)
-    # what is decoded tells the example's number
+    # the decoded color is the example's number
     return jnp.zeros_like(latents) + jnp.arange(8.0)[:, None, None, None, None]
 
   def refined(self, weights, pictures, *rest):
@@ -136,7 +136,7 @@ def test_the_refiner_learns_from_examples_that_start_from_pure_noise(tiny_run, m
   assert len(pictures) == 2 and np.abs(pictures[0] - pictures[1]).min() > 0
 
 
-def test_the_contrast_of_squares_counts_as_much_as_is_set(tiny_run, monkeypatch):
+def test_sharpness_is_the_weight_of_the_contrast_error(tiny_run, monkeypatch):
   drawn = jax.random.uniform(jax.random.key(1), (2, SIZE, SIZE, 3))
   monkeypatch.setattr(Networks, "refine", lambda *_: drawn)
   monkeypatch.setattr(Networks, "decode", plain_pictures)
@@ -150,7 +150,7 @@ def test_the_contrast_of_squares_counts_as_much_as_is_set(tiny_run, monkeypatch)
   np.testing.assert_allclose(sharp["refining"] - plain["refining"], 0.5 * expected, rtol=1e-4)
 
 
-def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
+def test_the_denoiser_gets_a_gradient_from_refined_pictures(tiny_run, monkeypatch):
   config, networks, weights, batch = refined_run(tiny_run, last_step=1.0, refined=1)
   monkeypatch.setattr(Networks, "decode", plain_pictures)
   monkeypatch.setattr(Networks, "refine", lambda self, weights, pictures, *_: pictures)
@@ -161,7 +161,7 @@ def test_the_denoiser_learns_from_refined_pictures(tiny_run, monkeypatch):
   assert np.abs(jax.jit(jax.grad(refining))(weights)["null_context"]).min() > 0
 
 
-def test_decoded_pictures_count_as_much_as_is_set_without_a_refiner(tiny_run, monkeypatch):
+def test_pixels_is_the_weight_of_decoded_pictures_without_a_refiner(tiny_run, monkeypatch):
   config, networks, weights, batch = refined_run(tiny_run, last_step=1.0, refined=8)
   networks = dataclasses.replace(networks, model=dataclasses.replace(networks.model, refiner=None))
   config = dataclasses.replace(config, model=networks.model)
@@ -172,25 +172,25 @@ def test_decoded_pictures_count_as_much_as_is_set_without_a_refiner(tiny_run, mo
   monkeypatch.setattr(Networks, "denoise", lambda self, weights, latents, *_: jnp.ones_like(latents))
   losses = []
   for weight in (0.0, 1.0, 3.0):
-    asked = dataclasses.replace(config, pixels=weight)
-    assert ("frame" in batch_fields(asked)[0]) == (weight > 0)
-    loss, metrics = make_loss(asked, networks)(weights, {}, batch, jax.random.key(0))
+    weighted = dataclasses.replace(config, pixels=weight)
+    assert ("frame" in batch_fields(weighted)[0]) == (weight > 0)
+    loss, metrics = make_loss(weighted, networks)(weights, {}, batch, jax.random.key(0))
     assert ("refining" in metrics) == (weight > 0)
     losses.append(float(loss))
-  # The truth is black, -1 of -1 to 1: pixels are 0.5 off, edges not at all. At pure noise the velocity is the latent's
-  # negative, and the latent is 0.
+  # The truth is black, -1: pixels are off by 0.5 and edges by 0. At pure noise the velocity is the negative latent, and
+  # the latent is 0.
   np.testing.assert_allclose(np.diff(losses), [0.5, 1.0], rtol=1e-5)
   np.testing.assert_allclose(losses[0], 1.0, rtol=0.02)
 
 
-def test_contrast_is_compared_square_by_square_wherever_its_details_lie():
+def test_contrast_is_compared_per_square_wherever_details_lie():
   stripes = jnp.tile(jnp.asarray([0.0, 0.0, 1.0, 1.0]), 4)[None, None, :, None] * jnp.ones((1, 17, 1, 3))
   flat = jnp.zeros_like(stripes)
   np.testing.assert_allclose(contrast_error(1 - stripes, stripes), 0, atol=1e-6)
-  # Means of neighbours change by 1/2 in three channels: at 8 of 8 columns of the left squares, at 6 of the right ones.
+  # Means of neighbors change by 1/2 in three channels: in all 8 columns of the left squares, in 6 of the right ones.
   np.testing.assert_allclose(contrast_error(flat, stripes), (0.75**0.5 + (0.75 * 6 / 8) ** 0.5) / 2, rtol=0.01)
-  chequered = jnp.asarray(np.indices((17, 17)).sum(axis=0) % 2, jnp.float32)[None, ..., None] * jnp.ones(3)
-  np.testing.assert_allclose(contrast_error(chequered, 0 * chequered), 0, atol=1e-6)
+  checkered = jnp.asarray(np.indices((17, 17)).sum(axis=0) % 2, jnp.float32)[None, ..., None] * jnp.ones(3)
+  np.testing.assert_allclose(contrast_error(checkered, 0 * checkered), 0, atol=1e-6)
   right = stripes.at[:, :, :8].set(0)
   weights = jnp.ones((1, 17, 16)).at[:, :, :8].set(3.0) / 2
   np.testing.assert_allclose(contrast_error(right, stripes, weights) / contrast_error(right, stripes), 1.5, rtol=0.01)
