@@ -63,12 +63,13 @@ def main() -> None:
     return
   from absl import flags
   from ml_collections import ConfigDict, config_flags
+  from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
   from anchor_jax.config.find import with_found_config
   from anchor_jax.config.renamed import renamed_flags, with_current_names
   from anchor_jax.config.run import run_config
 
-  class ConfigFile(config_flags.ConfigFileFlagParser):
+  class ConfigFile(ConfigFileFlagParser):
     def parse(self, path):
       values = super().parse(path)
       current = with_current_names(values)

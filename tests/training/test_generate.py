@@ -1,4 +1,4 @@
-"""generate as a person uses it: sound, partial files, going on, odd motions, marks. The person is a tiny one."""
+"""The generate command on a tiny person: sound, partial files, resuming, odd motions, watermarks."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ def person(tmp_path_factory, begun_runs):
 
 @functools.cache
 def lively(path, **options):
-  """The person with a pose branch that matters, as if trained for long."""
+  """The person with an effective pose branch, as after long training."""
   person = load(path, **options)
   stir = lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   stirred = lambda part: dataclasses.replace(
@@ -58,7 +58,7 @@ def lively(path, **options):
 
 @pytest.fixture
 def run(monkeypatch, person, prepared):
-  """generate with these flags, on one device, in this process."""
+  """call(output, *flags) runs generate on one device, in this process."""
   monkeypatch.setattr(generate, "make_mesh", lambda flag: None)
   monkeypatch.setattr("anchor_jax.inference.person.load", lively)
 
@@ -71,7 +71,7 @@ def run(monkeypatch, person, prepared):
 
 
 def encoded(monkeypatch):
-  """What generate hands to the encoder, as it goes on."""
+  """A list that collects the frames passed to the encoder."""
   frames, write = [], ResumableWriter.write
   monkeypatch.setattr(ResumableWriter, "write", lambda self, frame: (frames.append(frame), write(self, frame))[1])
   return frames
@@ -130,7 +130,7 @@ def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, glo
       run(tmp_path / output, "--frames=2", *flags)
 
 
-def test_goes_on_where_it_was_stopped(tmp_path, run, monkeypatch):
+def test_resumes_where_it_was_stopped(tmp_path, run, monkeypatch):
   frames = encoded(monkeypatch)
   run(tmp_path / "whole.mp4")
   whole = list(frames)
@@ -186,7 +186,7 @@ def test_motions_shorter_than_a_window(tmp_path, run, frames):
   assert run(tmp_path / "out.mp4", f"--frames={frames}") == frames
 
 
-def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
+def test_another_frame_rate_takes_the_nearest_frames(tmp_path, run, prepared):
   assert run(tmp_path / "out.mp4", "--fps=5", "--frames=4") == 4
   assert probe(tmp_path / "out.mp4").fps == 5
   motion = read_motion(prepared)
@@ -196,7 +196,7 @@ def test_another_rate_takes_the_nearest_frames(tmp_path, run, prepared):
   assert fast.length == 25 and len(list(fast.frames(0))) == 25 and len(list(fast.frames(7))) == 18
 
 
-def test_a_video_moves_the_person_as_the_folder_prepared_from_it(tmp_path, run, monkeypatch, posed_frames):
+def test_a_video_and_the_folder_prepared_from_it_give_the_same_frames(tmp_path, run, monkeypatch, posed_frames):
   film = tmp_path / "film.mp4"
   write_posed_video(film, posed_frames(10), 10)
   frames = encoded(monkeypatch)
@@ -206,9 +206,7 @@ def test_a_video_moves_the_person_as_the_folder_prepared_from_it(tmp_path, run, 
   np.testing.assert_array_equal(frames[:3], frames[3:])
 
 
-def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
-  tmp_path, run, monkeypatch, prepared, posed_frames, capsys
-):
+def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeypatch, prepared, posed_frames, capsys):
   asked, was_mapped, bare = [], [], tmp_path / "bare.mp4"
   write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
   bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
@@ -231,7 +229,7 @@ def test_another_persons_motion_is_mapped_onto_her_unless_told_otherwise(
   with av.open(str(tmp_path / "out.mp4")) as file:
     assert json.loads(file.metadata["comment"])["retarget"] == make_measures().to_json()
   run(tmp_path / "out.mp4", f"--appearance={measured}", "--no-retarget", motion=bare)
-  assert asked.pop() == make_measures() and not was_mapped.pop()  # for the widths of her solids alone
+  assert asked.pop() == make_measures() and not was_mapped.pop()  # only for the widths of the solids
   for flags, motion in (([], tmp_path / "posed.mp4"), ([], prepared)):
     run(tmp_path / "out.mp4", f"--appearance={measured}", *flags, motion=motion)
     assert asked.pop() is None
@@ -260,13 +258,13 @@ def test_live_video_and_its_figures(tmp_path, run):
   assert 0 < figures["latency_median"] <= figures["latency_largest"] < figures["start_up_seconds"]
 
 
-def test_a_first_second_on_request(tmp_path, run):
+def test_preview_writes_the_first_second(tmp_path, run):
   run(tmp_path / "out.mp4", "--preview")
   assert probe(tmp_path / "out.preview.mp4").frames == 10
 
 
 def filmed_with_a_tone(path, seconds=2.0, late=0.0):
-  """A film with a tone of 440 Hz; its picture begins `late` seconds after the sound, which is 880 Hz until then."""
+  """A film with a tone of 440 Hz; its picture starts `late` seconds after the sound, which is 880 Hz until then."""
   with VideoWriter(path.with_suffix(".silent.mp4"), 10) as writer:
     for _ in range(round(seconds * 10)):
       writer.write(np.zeros((32, 32, 3), np.uint8))
@@ -288,7 +286,7 @@ def filmed_with_a_tone(path, seconds=2.0, late=0.0):
   return path
 
 
-def test_the_sound_comes_along_and_no_longer_than_the_picture(tmp_path):
+def test_the_sound_is_copied_and_cut_to_the_length_of_the_picture(tmp_path):
   film = filmed_with_a_tone(tmp_path / "film.mp4")
   writer = ResumableWriter(tmp_path / "out.mp4", 10, {})
   for _ in range(10):
@@ -302,7 +300,7 @@ def test_the_sound_comes_along_and_no_longer_than_the_picture(tmp_path):
   assert probe(tmp_path / "out.mp4").frames == 10
 
 
-def test_the_sound_begins_where_the_picture_begins(tmp_path):
+def test_the_sound_starts_with_the_picture(tmp_path):
   film = filmed_with_a_tone(tmp_path / "film.mkv", late=0.5)
   writer = ResumableWriter(tmp_path / "out.mp4", 10, {})
   for _ in range(10):
@@ -312,7 +310,7 @@ def test_the_sound_begins_where_the_picture_begins(tmp_path):
     heard = [frame for frame in file.decode(audio=0) if frame.time is not None and frame.time >= 0]
     sound = np.concatenate([frame.to_ndarray()[0] for frame in heard])
   assert 0.8 < len(sound) / 16000 < 1.2 and abs(heard[0].time) < 0.1
-  for start in (1600, 9600):  # the tone that goes with the picture, from its beginning
+  for start in (1600, 9600):  # the tone of the picture, from the start
     spectrum = np.abs(np.fft.rfft(sound[start : start + 3200]))
     assert abs(np.argmax(spectrum) * 16000 / 3200 - 440) < 10
 
@@ -326,13 +324,13 @@ for number in range(writer.frames, int(sys.argv[2])):
   writer.write(np.full((32, 32, 3), number, np.uint8))
   time.sleep(0.02)
 if number < 199:
-  time.sleep(600)  # a busy machine kills late, not after the end
+  time.sleep(600)  # a busy machine may kill late, but not after the end
 writer.finish({})
 """
 
 
 def held(path):
-  """Frames that a player shows of an unfinished file."""
+  """Number of frames that a player can show of an unfinished file."""
   try:
     with av.open(str(path)) as file:
       return sum(1 for _ in file.decode(video=0))
@@ -340,7 +338,7 @@ def held(path):
     return 0
 
 
-def test_killed_at_any_moment_the_partial_file_plays_and_a_rerun_completes_it(tmp_path):
+def test_after_a_kill_the_partial_file_plays_and_a_rerun_completes_it(tmp_path):
   output, began = tmp_path / "out.mp4", []
   for wait, last in ((0.2, "90"), (0.5, "180"), (None, "200")):
     process = subprocess.Popen([sys.executable, "-c", _FILM, str(output), last], stdout=subprocess.PIPE, text=True)
@@ -363,13 +361,13 @@ def test_killed_at_any_moment_the_partial_file_plays_and_a_rerun_completes_it(tm
   assert len(levels) == 200 and np.abs(np.subtract(levels, range(200))).max() <= 3
 
 
-def test_refuses_a_partial_file_that_is_none(tmp_path):
+def test_refuses_a_damaged_partial_file(tmp_path):
   (tmp_path / "out.partial.mp4").write_bytes(b"\0\0\0\x10mdatnonsense")
   with pytest.raises(UserError, match="damaged"):
     ResumableWriter(tmp_path / "out.mp4", 10, {}, resume=True)
 
 
-def test_refuses_flags_that_make_no_sense(tmp_path, run, person):
+def test_refuses_invalid_flags(tmp_path, run, person):
   for flag, message in (("--steps=0", "between 1"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
     with pytest.raises(UserError, match=message):
       run(tmp_path / "out.mp4", flag, "--overlap=3") if "window" in flag else run(tmp_path / "out.mp4", flag)

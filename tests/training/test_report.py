@@ -1,4 +1,4 @@
-"""What a run tells of itself: rates without its pauses, how much of the chip it uses, and the board's files."""
+"""Reports of a run: rates without pauses, utilization of the chip, and TensorBoard files."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ def clock(monkeypatch):
   return now
 
 
-def test_rates_and_utilisation_leave_out_compiling_and_pauses(tmp_path, clock):
+def test_rates_and_utilization_exclude_compiling_and_pauses(tmp_path, clock):
   chip = Chip(flops=100.0, memory=1)
   with Report(tmp_path, steps=9, start=0, batch_size=4, name="body") as report:
     clock[0] = 70.0
-    report.compiled(70.0, flops=25.0, chip=chip)  # so at most four steps a second
+    report.compiled(70.0, flops=25.0, chip=chip)  # at most four steps per second
     clock[0] += 2.0
     report.log(4, {"loss": 0.5})
     clock[0] += 1.0
@@ -52,15 +52,15 @@ def test_other_processes_write_nothing(tmp_path):
   assert not [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
 
 
-def test_known_chips_by_the_name_of_their_device():
+def test_chips_are_known_by_the_name_of_their_device():
   device = lambda kind: types.SimpleNamespace(device_kind=kind)
   assert chip_of(device("TPU v5 lite")).memory == 16 * 10**9
   assert chip_of(device("NVIDIA H100 80GB HBM3")).flops == 989e12
   assert chip_of(device("cpu")) is None
 
 
-def test_what_does_not_fit_is_said_so():
-  answer = StepCost(16, "TPU v5 lite", 9 * 10**9, 8 * 10**9, 16 * 10**9, 1e12, {"all-gather": 10**9}, 3.0)
-  assert not answer.fits and "17.00 GB of 16 GB: DOES NOT FIT" in answer.table()
-  timed = dataclasses.replace(answer, batch=32, peak=10e12, estimate=Estimate({"copies": 0.4}, {}, 0.0, 0, 0))
+def test_the_table_says_if_a_step_does_not_fit():
+  cost = StepCost(16, "TPU v5 lite", 9 * 10**9, 8 * 10**9, 16 * 10**9, 1e12, {"all-gather": 10**9}, 3.0)
+  assert not cost.fits and "17.00 GB of 16 GB: DOES NOT FIT" in cost.table()
+  timed = dataclasses.replace(cost, batch=32, peak=10e12, estimate=Estimate({"copies": 0.4}, {}, 0.0, 0, 0))
   assert re.search(r"all chips +80\.0\n.*share of the peak +25\.0 %", timed.table())

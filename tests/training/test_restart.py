@@ -1,4 +1,4 @@
-"""A run that is started again is the run that it was, whatever became of its settings and of config.init."""
+"""A restarted run continues as it was, even if config.init has changed, and refuses changed settings."""
 
 import dataclasses
 import shutil
@@ -21,12 +21,12 @@ from anchor_jax.training.batches import initial_model
 
 
 class Reached(Exception):
-  """Raised where a run would read its records, with what it was going to do with them."""
+  """Raised when a run would read its records; holds what the run was about to use."""
 
 
 @pytest.fixture
 def reached(monkeypatch):
-  """train(config, workdir) up to where records are read: the step, the networks and the weights that it got there."""
+  """run(config, workdir) trains up to reading records -> (config, networks, weights, number of compilations)."""
   compiled = []
 
   def stop(config, records, networks, weights, *_):
@@ -46,7 +46,7 @@ def reached(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(begun_runs, tmp_path_factory):
-  """A config whose config.init is a folder that tests may spoil, its workdir after one step, and the weights there."""
+  """(config, workdir after one step, its weights); tests may damage the folder config.init."""
   folder = tmp_path_factory.mktemp("runs")
   config = begun_runs("body", init=str(folder / "init"))
   weights = drawn_weights(Networks(config.model), seed=1)
@@ -57,12 +57,12 @@ def trained(begun_runs, tmp_path_factory):
 
 @pytest.fixture
 def begun(trained, tmp_path):
-  """The same with a workdir of the test's own."""
+  """As `trained`, with a separate copy of the workdir."""
   return trained[0], shutil.copytree(trained[1], tmp_path / "ana"), trained[2]
 
 
-def test_nothing_is_read_at_init_once_there_is_a_checkpoint(begun, reached):
-  """An edited folder of models changed the objective, and one that had gone stopped the run."""
+def test_init_is_not_read_once_there_is_a_checkpoint(begun, reached):
+  """A changed or missing folder of models must not affect the run."""
   config, workdir, weights = begun
   place = loop.Path(config.init) / "scheduler"
   save_schedule(place, dataclasses.replace(load_schedule(place), beta_end=0.5, prediction_type="epsilon"))
@@ -97,15 +97,15 @@ def test_changed_settings_are_refused_before_anything_is_compiled_or_written(beg
   assert not reached.compiled and settings.read_bytes() == before
 
 
-def test_more_steps_another_mesh_and_a_moved_film_go_on(begun, reached, tmp_path):
+def test_a_run_continues_with_more_steps_another_mesh_and_moved_records(begun, reached, tmp_path):
   config, workdir, _ = begun
-  films = tmp_path / "here", tmp_path / "there"
+  films = tmp_path / "old", tmp_path / "new"
   shutil.copytree(config.data.path, films[0])
-  here = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(films[0])))
+  original = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(films[0])))
   records = open_prepared(films[0])
-  loop.write_started_run(workdir / "body", here, loop.records_identity(records.folder, records.meta))
+  loop.write_started_run(workdir / "body", original, loop.records_identity(records.folder, records.meta))
   films[0].rename(films[1])
-  moved = dataclasses.replace(here, data=dataclasses.replace(here.data, path=str(films[1])))
+  moved = dataclasses.replace(original, data=dataclasses.replace(original.data, path=str(films[1])))
   moved = dataclasses.replace(moved, steps=99, mesh=MeshConfig(data=1, fsdp=1))
   assert reached(moved, workdir)[0].data.path == str(films[1])
 
@@ -122,8 +122,8 @@ def test_another_person_s_film_is_refused(begun, reached, tmp_path, globes):
   assert not reached.compiled
 
 
-def test_a_part_that_starts_from_its_own_workdir_can_be_begun_again(trained, tmp_path):
-  """Stopped before its first checkpoint it said "train first": its empty folder counted as what it starts from."""
+def test_a_part_that_starts_from_its_own_workdir_can_start_over(trained, tmp_path):
+  """If it was stopped before its first checkpoint, its empty folder is not what it starts from."""
   _, workdir, weights = trained
   shutil.copytree(workdir / "body", tmp_path / "body")
   (tmp_path / "head" / "checkpoints").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A run that goes on elsewhere: on other meshes, and in other numbers of processes."""
+"""A run that resumes elsewhere: on other meshes, and in other numbers of processes."""
 
 import dataclasses
 import shutil
@@ -18,29 +18,29 @@ from anchor_jax.train import train
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import make_optimizer, make_state
 
-HERE, DEVICES = MeshConfig(data=2, fsdp=2), 4
-ELSEWHERE = ((MeshConfig(data=1), 1), (MeshConfig(data=1, fsdp=8), 8), (MeshConfig(data=2, fsdp=2, tensor=2), 8))
+MESH, DEVICES = MeshConfig(data=2, fsdp=2), 4
+OTHER_MESHES = ((MeshConfig(data=1), 1), (MeshConfig(data=1, fsdp=8), 8), (MeshConfig(data=2, fsdp=2, tensor=2), 8))
 STOP, STEPS = 3, 8
 
 
 @pytest.fixture(scope="module")
 def config(tiny_runs):
-  return tiny_runs("body", mesh=HERE, checkpoint_every=STOP, steps=STEPS, keep=9)
+  return tiny_runs("body", mesh=MESH, checkpoint_every=STOP, steps=STEPS, keep=9)
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-  """An uninterrupted run, whose weights are cut up although they are small."""
-  folder = tmp_path_factory.mktemp("runs") / "whole"
+def uninterrupted(config, tmp_path_factory):
+  """An uninterrupted run, with sharded weights although they are small."""
+  folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(sharding, "_SMALLEST_SHARDED", 8)
     train(config, folder, jax.devices()[:DEVICES])
   return folder
 
 
-def stopped(whole, folder):
-  """A copy of the run as it was after `STOP` steps."""
-  shutil.copytree(whole, folder)
+def stopped(run, folder):
+  """A copy of the run in its state after `STOP` steps."""
+  shutil.copytree(run, folder)
   for path in (folder / "body/checkpoints").iterdir():
     if int(path.name) > STOP:
       shutil.rmtree(path)
@@ -48,8 +48,8 @@ def stopped(whole, folder):
   return folder
 
 
-def assert_goes_on_as(whole, folder):
-  expected, found = losses(whole, "body"), losses(folder, "body")
+def assert_continues_as(run, folder):
+  expected, found = losses(run, "body"), losses(folder, "body")
   assert list(found) == list(range(STOP + 1, STEPS + 1))
   np.testing.assert_allclose(found[STOP + 1], expected[STOP + 1], rtol=1e-6)
   np.testing.assert_allclose(list(found.values()), [expected[step] for step in found], rtol=1e-5)
@@ -67,43 +67,43 @@ def restored(config, folder, devices):
   with Checkpoints(folder / "body") as checkpoints:
     found = checkpoints.restore(state, {"global_next_index": 0})
   assert found is not None
-  cut = [leaf for leaf in jax.tree.leaves(found[0].weights) if not leaf.sharding.is_fully_replicated]
-  assert bool(cut) == (len(devices) > 1)
+  sharded = [leaf for leaf in jax.tree.leaves(found[0].weights) if not leaf.sharding.is_fully_replicated]
+  assert bool(sharded) == (len(devices) > 1)
   return jax.tree.map(np.asarray, found[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh,count", ELSEWHERE)
-def test_on_another_mesh_the_state_is_the_same_to_the_bit_and_the_losses_follow(
-  whole, config, tmp_path, mesh, count, monkeypatch
+@pytest.mark.parametrize("mesh,count", OTHER_MESHES)
+def test_on_another_mesh_the_state_is_bit_identical_and_the_losses_follow(
+  uninterrupted, config, tmp_path, mesh, count, monkeypatch
 ):
   monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 8)
-  folder, moved = stopped(whole, tmp_path / "run"), dataclasses.replace(config, mesh=mesh)
-  here = restored(config, folder, jax.devices()[:DEVICES])
-  there = restored(moved, folder, jax.devices()[:count])
-  jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(there), jax.tree.leaves(here))
-  assert int(there.step) == STOP
+  folder, moved = stopped(uninterrupted, tmp_path / "run"), dataclasses.replace(config, mesh=mesh)
+  state = restored(config, folder, jax.devices()[:DEVICES])
+  moved_state = restored(moved, folder, jax.devices()[:count])
+  jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(moved_state), jax.tree.leaves(state))
+  assert int(moved_state.step) == STOP
   train(moved, folder, jax.devices()[:count])
-  assert_goes_on_as(whole, folder)
+  assert_continues_as(uninterrupted, folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes,devices", [(2, 2), (4, 1)])
-def test_in_another_number_of_processes_the_losses_follow(whole, config, tmp_path, processes, devices):
-  folder = stopped(whole, tmp_path / "run")
+def test_in_another_number_of_processes_the_losses_follow(uninterrupted, config, tmp_path, processes, devices):
+  folder = stopped(uninterrupted, tmp_path / "run")
   pod = start_pod(write_config(tmp_path, config), folder, processes, devices)
   output = pod.communicate(timeout=500)[0]
   assert pod.returncode == 0, output[-3000:]
-  assert_goes_on_as(whole, folder)
+  assert_continues_as(uninterrupted, folder)
 
 
 @pytest.mark.slow
-def test_several_processes_that_are_preempted_save_the_same_step_and_go_on(tiny_run, tmp_path):
+def test_preempted_processes_save_the_same_step_and_resume(tiny_run, tmp_path):
   config = tiny_run("vae", steps=80, checkpoint_every=0, mesh=MeshConfig(data=2, fsdp=2), preview_every=40)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
   file = write_config(tmp_path, config)
-  output = start_pod(file, tmp_path / "whole").communicate(timeout=500)[0]
-  assert losses(tmp_path / "whole")[80] > 0, output[-3000:]
+  output = start_pod(file, tmp_path / "uninterrupted").communicate(timeout=500)[0]
+  assert losses(tmp_path / "uninterrupted")[80] > 0, output[-3000:]
   assert (tmp_path / "whole/vae/preview.png").exists()
 
   pod = start_pod(file, tmp_path / "run")
@@ -118,6 +118,6 @@ def test_several_processes_that_are_preempted_save_the_same_step_and_go_on(tiny_
   assert (tmp_path / "run/vae/checkpoints" / str(step)).is_dir()
 
   output = start_pod(file, tmp_path / "run").communicate(timeout=500)[0]
-  assert losses(tmp_path / "run") == losses(tmp_path / "whole"), output[-3000:]
-  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("whole", "run"))
+  assert losses(tmp_path / "run") == losses(tmp_path / "uninterrupted"), output[-3000:]
+  left, right = (read_weights(tmp_path / name / "vae")[0] for name in ("uninterrupted", "run"))
   jax.tree.map(np.testing.assert_array_equal, left, right)

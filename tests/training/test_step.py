@@ -1,3 +1,5 @@
+"""The training step: skipped steps, averaging, clipping, learning rates, accumulation."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def run(values, ema=0.9, **settings):
   return states
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
+def test_a_non_finite_step_changes_only_the_counters():
   states = run([1.0, np.nan, 1.0])
   before, bad = states[1:3]
   for name in ("weights", "optimizer", "ema"):
@@ -33,7 +35,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
   assert float(states[3].weights["w"][0]) < float(bad.weights["w"][0])
 
 
-def test_the_average_follows_the_weights_and_is_absent_without_a_decay():
+def test_the_average_follows_the_weights_and_is_none_without_a_decay():
   state = run([1.0] * 5)[-1]
   assert float(state.weights["w"][0]) < float(state.ema["w"][0]) < 1
   assert run([1.0], ema=0.0)[-1].ema is None
@@ -49,9 +51,9 @@ def test_one_norm_clips_all_gradients_together():
   assert float(first_moment["b"][0] / first_moment["a"][0]) == pytest.approx(4 / 3, rel=1e-5)
 
 
-def test_learning_rates_warm_up_and_stay_or_fall():
+def test_learning_rates_warm_up_then_stay_or_decay():
   constant = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10), 100)
-  for steps in (1, 2):  # shorter than any warm-up
+  for steps in (1, 2):  # shorter than the warm-up
     assert learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="cosine"), steps)(0) == 0
   cosine = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="cosine"), 100)
   for schedule in (constant, cosine):
@@ -59,24 +61,24 @@ def test_learning_rates_warm_up_and_stay_or_fall():
   assert float(constant(99)) == 1 and float(cosine(100)) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_batch_in_parts_makes_the_step_of_the_whole():
+def test_a_batch_in_parts_gives_the_step_of_the_full_batch():
   config = OptimizerConfig(learning_rate=0.1, warmup_steps=0)
   optimizer = make_optimizer(config, 10)
   value = lambda weights, frozen, batch, *_: (jnp.mean((batch["x"] @ weights["w"]) ** 2), {"mean": batch["x"].mean()})
   loss = Loss(lambda batch, key: {}, value)
   batch = {"x": jax.random.normal(jax.random.key(0), (8, 3))}
-  made = []
+  results = []
   for parts in (1, 2, 4):
     state = make_state({"w": jnp.ones(3)}, optimizer, RunConfig(optimizer=config))
-    made.append(jax.jit(make_step(loss, optimizer, 0.0, parts))(state, {}, batch, jax.random.key(0)))
-  for other in made[1:]:
+    results.append(jax.jit(make_step(loss, optimizer, 0.0, parts))(state, {}, batch, jax.random.key(0)))
+  for other in results[1:]:
     compare = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
-    jax.tree.map(compare, made[0][0].weights, other[0].weights)
-    compare(made[0][1]["loss"], other[1]["loss"])
-    compare(made[0][1]["mean"], other[1]["mean"])
+    jax.tree.map(compare, results[0][0].weights, other[0].weights)
+    compare(results[0][1]["loss"], other[1]["loss"])
+    compare(results[0][1]["mean"], other[1]["mean"])
 
 
-def test_the_reference_s_clipping_leaves_the_other_networks_alone():
+def test_clipping_as_in_the_reference_leaves_other_networks_unclipped():
   gradients = {"unet": jnp.full(4, 30.0), "controlnet": jnp.full(4, 40.0)}
   optimizer = make_optimizer(OptimizerConfig(clip=1.0, clip_networks=("controlnet",), warmup_steps=0), 10)
   _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)

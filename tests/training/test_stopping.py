@@ -1,4 +1,4 @@
-"""What a run has saved when it stops: at Ctrl-C or SIGTERM, or because validation needs more memory than there is."""
+"""The last saved step of a run that stops: at Ctrl-C or SIGTERM, or because validation runs out of memory."""
 
 import dataclasses
 import os
@@ -18,11 +18,11 @@ from anchor_jax.training.signals import StoppedBySignal, catch_stop_signals
 
 @pytest.fixture
 def run(begun_runs, tmp_path, monkeypatch):
-  """run(at, **changes): trains with a step that compiles nothing and calls at(step) after each step."""
+  """run(at, **changes) trains with a step that is not compiled, and calls at(step) after each step."""
   monkeypatch.setattr(loop, "check_step_memory", lambda *_: None)
   monkeypatch.setattr(loop, "step_flops", lambda *_: 0.0)
   monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
-  before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # processes in the background ignore Ctrl-C
+  before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a process in the background would ignore Ctrl-C
 
   def start(at, **changes):
     def step(state, frozen, batch, key):
@@ -43,7 +43,7 @@ def saved(workdir):
 
 
 @pytest.mark.parametrize("number,code,name", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
-def test_a_signal_stops_the_run_after_the_step_under_way_which_is_saved(run, tmp_path, number, code, name, capfd):
+def test_a_signal_stops_the_run_after_the_current_step_which_is_saved(run, tmp_path, number, code, name, capfd):
   with pytest.raises(StoppedBySignal) as end:
     run(lambda step: step == 3 and signal.raise_signal(number))
   assert (end.value.code, saved(tmp_path)) == (code, [3])
@@ -52,8 +52,8 @@ def test_a_signal_stops_the_run_after_the_step_under_way_which_is_saved(run, tmp
   assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
-def test_reader_processes_that_ctrl_c_ended_cost_no_step(run, tmp_path, monkeypatch):
-  """It goes to all processes in the foreground: the next batch never comes."""
+def test_no_step_is_lost_if_ctrl_c_ends_the_reader_processes(run, tmp_path, monkeypatch):
+  """Ctrl-C reaches all processes in the foreground, so that the next batch never arrives."""
   batches = TrainingData.training_batches
 
   class Failing:
@@ -64,7 +64,7 @@ def test_reader_processes_that_ctrl_c_ended_cost_no_step(run, tmp_path, monkeypa
       self.left -= 1
       if self.left < 0:
         signal.raise_signal(signal.SIGINT)
-        raise RuntimeError("a worker has gone")
+        raise RuntimeError("a worker exited")
       return next(self.inner)
 
     def get_state(self):
@@ -76,7 +76,7 @@ def test_reader_processes_that_ctrl_c_ended_cost_no_step(run, tmp_path, monkeypa
   assert saved(tmp_path) == [2]
 
 
-def test_the_step_is_saved_before_validation_and_what_goes_wrong_there(run, tmp_path, monkeypatch):
+def test_the_step_is_saved_before_validation_can_fail(run, tmp_path, monkeypatch):
   def out_of_memory(*_):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
@@ -86,7 +86,7 @@ def test_the_step_is_saved_before_validation_and_what_goes_wrong_there(run, tmp_
   assert saved(tmp_path) == [2] and read_part(tmp_path, "vae").step == 2
 
 
-def test_a_signal_during_validation_stops_after_the_step_that_is_saved(run, tmp_path, monkeypatch):
+def test_a_signal_during_validation_stops_after_the_saved_step(run, tmp_path, monkeypatch):
   def validate(trained, frozen, stopped):
     assert saved(tmp_path) == [2] and not stopped()
     signal.raise_signal(signal.SIGINT)
@@ -98,11 +98,11 @@ def test_a_signal_during_validation_stops_after_the_step_that_is_saved(run, tmp_
   assert saved(tmp_path) == [2]
 
 
-def test_a_process_in_the_background_goes_on_ignoring_ctrl_c():
+def test_a_process_in_the_background_still_ignores_ctrl_c():
   before = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
-    with catch_stop_signals() as stops:
+    with catch_stop_signals() as stop:
       os.kill(os.getpid(), signal.SIGINT)
-      assert not stops.requested_after(1)
+      assert not stop.requested_after(1)
   finally:
     signal.signal(signal.SIGINT, before)

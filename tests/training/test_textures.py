@@ -1,4 +1,4 @@
-"""Body and head that also see their person: looked up without its own block, trained, kept, animated alike."""
+"""Body and head with looked-up channels: training, saving and sampling."""
 
 import dataclasses
 import logging
@@ -67,19 +67,19 @@ def with_head(tmp_path_factory, workdir, globes, begun_runs):
 
 
 @pytest.fixture(scope="module")
-def blind(make_config, tmp_path_factory):
+def untextured(make_config, tmp_path_factory):
   """A folder of models whose pose branch takes the render alone."""
   networks, weights = initial_weights(make_config(""))
   stem = weights["controlnet"]["controlnet_cond_embedding"]
   weights["controlnet"]["controlnet_cond_embedding"] = jax.tree.map(lambda leaf: leaf + 0.1, stem)
-  folder = tmp_path_factory.mktemp("models") / "blind"
+  folder = tmp_path_factory.mktemp("models") / "untextured"
   write_folder(folder, networks, weights, tuple(weights), "float32")
   return str(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_starts_as_the_network_without(make_config, blind, kind):
-  config = dataclasses.replace(make_config(kind), init=blind)
+def test_training_starts_with_the_output_of_the_network_without_channels(make_config, untextured, kind):
+  config = dataclasses.replace(make_config(kind), init=untextured)
   plain = dataclasses.replace(config, data=dataclasses.replace(config.data, pose_channels=""))
   (networks, weights), (old, before) = initial_weights(config), initial_weights(plain)
   assert networks.model.controlnet.conditioning_channels == branch_channels(kind)
@@ -102,7 +102,7 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
       np.testing.assert_array_equal(getattr(read.body.texture, field), getattr(gathered.texture(), field))
     assert read.body.networks.model.controlnet.conditioning_channels == 23
     np.testing.assert_array_equal(*(who.body.weights["refiner"]["conv_out"]["kernel"] for who in (read, person)))
-  assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it started at zero
+  assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it was initialized to zero
   stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
   assert np.abs(stem[:, :, 3:]).max() > 0
   (tmp_path / "saved" / "body" / TEXTURE).unlink()
@@ -112,7 +112,7 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip_frames", [1, 2])
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path, clip_frames):
+def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(make_config, tmp_path, clip_frames):
   config = make_config("full", steps=4, preview_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, clip_frames=clip_frames))
   train(config, tmp_path / "whole", jax.devices()[:1])
@@ -124,7 +124,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(make_config, tmp_path, clip
 
 
 def lively(person):
-  """With a pose branch and a refiner that matter, as if trained for long."""
+  """The person with effective pose branches and refiners, as after long training."""
   stir = lambda scale: lambda leaf: leaf + scale * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
   lively = {}
   for name, part in person.parts.items():
@@ -138,7 +138,7 @@ def lively(person):
 
 @pytest.mark.slow
 def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, globes, tmp_path):
-  """From frames of 32 pixels, of which the networks see 16, to such frames; the size is kept with the person."""
+  """Frames have 32 pixels and the networks see 16; the scale is saved with the person."""
   config = make_config("full", preview_every=2)
   refiner = dataclasses.replace(config.model.refiner, scale=2)
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, refiner=refiner))
@@ -148,7 +148,7 @@ def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, glo
   frames = np.stack(list(person.animate(motion)))
   assert frames.shape == (12, SIZE, SIZE, 3)
   differ = np.abs(np.diff(frames.astype(int), axis=2)).reshape(12, SIZE, -1, 3).mean(axis=(0, 1, 3))
-  assert differ[::2].mean() > 1  # pixels of one square differ: they are not made larger alone
+  assert differ[::2].mean() > 1  # pixels within a square differ: more than upsampling
   np.testing.assert_array_equal(np.stack(list(person.animate(motion, start=7))), frames[7:])
   person.save(tmp_path / "saved")
   np.testing.assert_array_equal(np.stack(list(load(tmp_path / "saved").animate(motion))), frames)
@@ -159,11 +159,11 @@ def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, glo
 def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
   person, motion = lively(load(request.getfixturevalue(parts))), read_motion(globes, size=SIZE, frames=12)
   animate = lambda person, **options: np.stack(list(person.animate(motion, with_body=True, **options)))
-  frames = animate(person)  # with the face repainted, and as the body left them
+  frames = animate(person)  # after and before the head repainted the face
   assert np.std(frames[:, 1], axis=0).max() > 2
   assert (np.abs(frames[:, 0].astype(int) - frames[:, 1]).max() > 2) == ("head" in person.parts)
   np.testing.assert_array_equal(animate(person, start=7), frames[7:])
-  agree = lambda made: np.abs(made.astype(int) - frames).max() <= 1  # rounding to grey levels
+  agree = lambda made: np.abs(made.astype(int) - frames).max() <= 1  # rounding to gray levels
   whole = person
   for part in person.parts:
     whole = whole.with_sampling(part, whole_clip=True)
@@ -191,13 +191,13 @@ def test_the_head_keeps_the_appearance_too(with_head, globes, tmp_path):
 
 @pytest.fixture(scope="module")
 def models(workdir, tmp_path_factory):
-  """The person's networks as a folder of models that knows nothing of her, as the shipped weights are."""
+  """The person's networks as a folder of models without a person, like the shipped weights."""
   folder = tmp_path_factory.mktemp("models") / "any"
   to_diffusers(workdir, folder)
   return folder
 
 
-def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, workdir, globes, tmp_path, caplog):
+def test_weights_without_a_person_can_animate_a_prepared_folder(models, workdir, globes, tmp_path, caplog):
   anyone, motion = lively(load(models)), read_motion(globes, size=SIZE, frames=6)
   own = load(workdir).body
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
@@ -207,7 +207,7 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   her = lively(load(workdir)).animate(motion, Reference(given.picture))
   at_once = np.stack(list(anyone.animate(motion, str(globes))))
   np.testing.assert_array_equal(at_once, list(her))
-  # A picture tells nothing of the texture: channels are zero, and the motion needs no surface maps.
+  # A picture gives no texture: channels are zero, and the motion needs no surface maps.
   with caplog.at_level(logging.INFO):
     by_picture = list(anyone.animate(motion, given.picture))
   assert "the person's texture is unknown" in caplog.text
@@ -226,7 +226,7 @@ def test_a_prepared_folder_is_enough_for_weights_that_know_no_person(models, wor
   )
   np.testing.assert_array_equal(list(Person(plain, None).animate(motion, given.picture)), by_picture)
   assert np.abs(at_once.astype(int) - by_picture).max() > 2
-  anyone.save(tmp_path / "saved")  # nothing is missing there: it knows no person either
+  anyone.save(tmp_path / "saved")  # complete, although without a person
   assert load(tmp_path / "saved").body.texture is None
 
 
@@ -257,7 +257,7 @@ def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
 
 
 @pytest.mark.parametrize("kind,channels,kept", [("", 3, 3), ("atlas", 7, 7), ("coordinates", 9, 3)])
-def test_training_can_start_from_a_branch_that_sees_other_channels(models, make_config, kind, channels, kept):
+def test_training_can_start_from_a_branch_with_other_channels(models, make_config, kind, channels, kept):
   config = make_config(kind, init=str(models))
   networks, weights = initial_weights(config)
   kernel = lambda weights: weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
@@ -266,7 +266,7 @@ def test_training_can_start_from_a_branch_that_sees_other_channels(models, make_
   assert not np.asarray(kernel(weights)[:, :, kept:]).any()
 
 
-def test_a_refiner_takes_coordinates_for_no_pictures(workdir):
+def test_a_refiner_ignores_coordinate_channels(workdir):
   body = load(workdir).body
   pictures, pose = jnp.full((1, SIZE, SIZE, 3), 0.5), jnp.zeros((1, SIZE, SIZE, 3), jnp.uint8)
   weights = {"refiner": jax.tree.map(lambda leaf: jnp.asarray(leaf) + 0.1, body.weights["refiner"])}
@@ -292,7 +292,7 @@ def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
 
 
 def run_bundle_of(person, folder, **arrays):
-  """The frames that an exported person's own script makes."""
+  """The frames from the script in an exported person's bundle."""
   person.export(folder, ("cpu",))
   np.savez(folder.with_suffix(".npz"), **arrays)
   run_bundle.main(folder, folder.with_suffix(".npz"), folder.with_suffix(".out.npz"), "3")
@@ -300,7 +300,7 @@ def run_bundle_of(person, folder, **arrays):
 
 
 @pytest.mark.slow
-def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
+def test_a_bundle_gives_the_frames_of_the_person(workdir, globes, tmp_path):
   person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=9)
   pose, surfaces = (np.stack([getattr(frame, name) for frame in motion.frames(0)]) for name in ("pose", "surface"))
   wanted = np.stack(list(person.with_sampling(whole_clip=True).animate(motion, seed=3)))
@@ -311,11 +311,11 @@ def test_a_bundle_looks_up_what_the_person_does(workdir, globes, tmp_path):
     np.savez(tmp_path / "less.npz", **{name: arrays[name] for name in ("pose", "appearance")})
     run_bundle.main(tmp_path / "ana", tmp_path / "less.npz", tmp_path / "out.npz")
   other = run_bundle_of(person, tmp_path / "ana", surface=np.roll(surfaces, 8, axis=1), **given)
-  assert np.abs(other.astype(int) - wanted).max() > 2  # the surface tells
+  assert np.abs(other.astype(int) - wanted).max() > 2  # the surface map matters
 
 
 @pytest.mark.slow
-def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes, tmp_path):
+def test_a_bundle_without_a_person_needs_no_surface_maps(models, workdir, globes, tmp_path):
   sample, motion = load(workdir).body.sample, read_motion(globes, size=SIZE, frames=5)
   anyone = lively(load(models))
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=sample, size=SIZE))
@@ -326,7 +326,7 @@ def test_a_bundle_that_knows_no_person_needs_no_surface(models, workdir, globes,
   assert np.abs(made.astype(int) - wanted).max() <= 1
 
 
-def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
+def test_look_ups_on_eight_devices_equal_those_on_one(workdir, globes):
   texture = load(workdir).body.texture
   surfaces = np.stack([open_prepared(globes).read(i, ("surface",))["surface"] for i in range(8)])
   looked_up = jax.jit(lambda pose_channels, surface: pose_channels(surface))
@@ -339,7 +339,7 @@ def test_look_ups_on_eight_devices_are_those_of_one(workdir, globes):
   np.testing.assert_array_equal(many, one)
 
 
-def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny_runs, globes, tmp_path):
+def test_impossible_settings_are_refused_in_one_line(workdir, make_config, untextured, tiny_runs, globes, tmp_path):
   person, motion = load(workdir), read_motion(globes, size=SIZE)
   bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
   with pytest.raises(UserError, match="prepare its video again"):
@@ -355,7 +355,7 @@ def test_what_cannot_be_is_refused_in_one_line(workdir, make_config, blind, tiny
   with pytest.raises(UserError, match="prepare the videos again"):
     train(old, tmp_path / "old")
   with pytest.raises(UserError, match="adapters do not change its stem"):
-    train(make_config("full", init=blind, lora=LoRAConfig(rank=2)), tmp_path / "blind")
+    train(make_config("full", init=untextured, lora=LoRAConfig(rank=2)), tmp_path / "untextured")
   with pytest.raises(UserError, match="adapters do not change its stem"):
     initial_weights(make_config("coordinates", init=str(workdir), lora=LoRAConfig(rank=2)))
   with pytest.raises(UserError, match=r"data\.pose_channels"):

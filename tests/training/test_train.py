@@ -1,4 +1,4 @@
-"""The trainer on a person small enough: what it learns, that it goes on exactly, that sharding changes nothing."""
+"""The trainer on a tiny person: losses decrease, resuming is exact, sharding changes nothing."""
 
 import dataclasses
 import pathlib
@@ -29,7 +29,7 @@ from anchor_jax.training import loop
 
 
 def train(config, workdir, **more):
-  """Trains on one of the eight devices, unless the config asks for more."""
+  """Trains on one of the eight devices, unless the config has a mesh."""
   train_on(config, workdir, jax.devices() if config.mesh != MeshConfig() else jax.devices()[:1], **more)
 
 
@@ -47,10 +47,10 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny_run):
+def test_the_autoencoder_learns_and_ends_with_latents_of_unit_mean_square(trained, tiny_run):
   config = tiny_run("vae", steps=12, preview_every=12, checkpoint_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
-  assert initial_weights(config)[1].keys() == {"vae"}  # no other network is drawn, which takes long
+  assert initial_weights(config)[1].keys() == {"vae"}  # no other network is initialized, which would take long
   train(config, trained, profile=True)
   assert list((trained / "vae/profile").rglob("*.xplane.pb"))
   seen = losses(trained, "vae")
@@ -59,7 +59,7 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny
   assert list(held_out) == [4, 8, 12] and held_out[12] < held_out[4]
   assert read_weights(trained / "vae", step="best")[1] == min(held_out, key=held_out.__getitem__)
   shown = cv2.imread(str(trained / "vae/preview.png"))[..., ::-1].reshape(2, 32, 8, 32, 3)
-  records = [open_prepared(config.data.path)[number]["frame"] for number in (8, 9)]  # the two that were held out
+  records = [open_prepared(config.data.path)[number]["frame"] for number in (8, 9)]  # the two held-out records
   assert all(any((picture == record).all() for record in records) for picture in np.moveaxis(shown[0], 1, 0))
   vae = read_part(trained, "vae")
   assert vae.step == 12
@@ -69,7 +69,7 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_size(trained, tiny
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, tiny_run):
+def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path, tiny_run):
   config = tiny_run("body")
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   train(config, whole)
@@ -91,7 +91,7 @@ MESHES = (
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_mesh_gives_the_losses_of_one_device(tmp_path, tiny_run, mesh, monkeypatch):
-  monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 8)  # so that even these small ones are shared out
+  monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 8)  # so that even these small weights are sharded
   train(tiny_run("body", steps=5), tmp_path / "one")
   train(tiny_run("body", steps=5, mesh=mesh), tmp_path / "many")
   one, many = losses(tmp_path / "one", "body"), losses(tmp_path / "many", "body")
@@ -109,7 +109,7 @@ def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   assert frames.shape == without_head.shape == (10, 32, 32, 3) and frames.dtype == np.uint8
   face = np.stack([frame.face_mask[..., 0] for frame in motion.frames(0)]) > 0
   assert np.abs(frames.astype(int) - without_head)[face].max() > 0
-  np.testing.assert_array_equal(frames[:, -4:], without_head[:, -4:])  # far from the face nothing changes
+  np.testing.assert_array_equal(frames[:, -4:], without_head[:, -4:])  # unchanged far from the face
   again, _ = animate(person, motion, seed=3)
   np.testing.assert_array_equal(again, frames)
   shutil.rmtree(trained / "head")
@@ -117,7 +117,7 @@ def test_body_and_head_make_a_person_who_moves(trained, tiny_run):
   np.testing.assert_array_equal(alone, same)
 
 
-def test_refuses_what_cannot_work(tmp_path, tiny_run):
+def test_impossible_settings_are_refused(tmp_path, tiny_run):
   config = tiny_run("body")
   for changes, message in (
     ({"data": dataclasses.replace(config.data, path="nowhere")}, "no prepared folder"),
@@ -129,7 +129,7 @@ def test_refuses_what_cannot_work(tmp_path, tiny_run):
       train(dataclasses.replace(config, **changes), tmp_path)
 
 
-def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_path, begun_runs, monkeypatch):
+def test_the_step_is_compiled_while_records_are_read_if_steps_are_left(tmp_path, begun_runs, monkeypatch):
   config, begun = begun_runs("body"), []
 
   def read(*_):
@@ -147,7 +147,7 @@ def test_the_step_is_compiled_while_records_are_read_unless_no_step_is_left(tmp_
 
 
 @pytest.mark.slow
-def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays(tmp_path, tiny_run):
+def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays_fixed(tmp_path, tiny_run):
   model = tiny_run("body").model
   model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True))
   data = dataclasses.replace(tiny_run("body").data, clip_frames=4, batch_size=2)
@@ -165,7 +165,7 @@ def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays(tmp_path, 
   assert changed["temporal"] > 5 and changed["frame"] == 0
 
 
-def test_networks_turn_to_a_schedule_that_ends_at_noise(begun_runs):
+def test_zero_snr_replaces_the_schedule_by_one_that_ends_at_noise(begun_runs):
   found = initial_weights(begun_runs("head"))[0].model.schedule
   assert make_schedule(found).alphas_cumprod[-1] > 0
   schedule = initial_weights(begun_runs("head", zero_snr=True))[0].model.schedule
@@ -177,7 +177,7 @@ def test_networks_turn_to_a_schedule_that_ends_at_noise(begun_runs):
 
 
 @pytest.mark.slow
-def test_a_trained_head_learns_to_answer_in_one_step(tmp_path, begun_runs):
+def test_a_trained_head_learns_to_sample_in_one_step(tmp_path, begun_runs):
   train(begun_runs("head", last_step=0.0), tmp_path / "ana")
   few = begun_runs(
     "head",
