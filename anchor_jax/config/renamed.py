@@ -1,4 +1,4 @@
-"""Settings whose names have changed: the old names stay valid in config files, stored config.json and flags."""
+"""Settings that were renamed or removed, and how config files, stored config.json and flags may still give them."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from anchor_jax.core.errors import UserError, one_line
 
 RENAMED = {"data.appearance": "data.pose_channels"}  # old name -> name, below config
+REMOVED = {"sample.window_weights": "uniform"}  # name -> the value that may still be given, which has no effect
 
 _Group = TypeVar("_Group", bound=type)
 
@@ -17,15 +18,19 @@ def current_name(name: str) -> str:
 
 
 def with_current_names(values: Any) -> Any:
-  """Nested settings in which every old name is replaced; a copy, or `values` itself if it has no old names.
+  """Nested settings with current names, without removed ones; a copy, or `values` itself if all are current.
 
   Raises:
-    UserError: a setting is given under both names, with different values.
+    UserError: a setting is given under both names, with different values, or a removed one has another value.
   """
   renamed = [(old, new) for old, new in RENAMED.items() if _has(values, old)]
-  if not renamed:
+  removed = [name for name in REMOVED if _has(values, name)]
+  if not renamed and not removed:
     return values
   values = _copy(values)
+  for name in removed:
+    group, key = _group(values, name)
+    _check_removed(name, group.pop(key))
   for old, new in renamed:
     group, key = _group(values, old)
     value = group.pop(key)
@@ -51,8 +56,10 @@ def renamed_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
 def renamed_flags(arguments: Iterable[str], flag: str = "config") -> list[str]:
   """Command-line arguments in which flags of old names, --config.NAME or --config.NAME=VALUE, have current names.
 
+  Flags of removed settings are dropped.
+
   Raises:
-    UserError: both names are given with different values.
+    UserError: both names are given with different values, or a removed setting has another value.
   """
   result, values = [], {}
   for argument in arguments:
@@ -60,6 +67,9 @@ def renamed_flags(arguments: Iterable[str], flag: str = "config") -> list[str]:
     dashes = head[: len(head) - len(head.lstrip("-"))]
     name = head[len(dashes) :].removeprefix(f"{flag}.")
     if dashes in ("-", "--") and head == f"{dashes}{flag}.{name}":
+      if name in REMOVED and equals:
+        _check_removed(name, value)
+        continue
       current = current_name(name)
       if equals and current in RENAMED.values():
         seen, earlier = values.setdefault(current, (name, value))
@@ -96,6 +106,12 @@ def accepts_old_names(**names: str) -> Callable[[_Group], _Group]:
     return group
 
   return decorate
+
+
+def _check_removed(name: str, value: Any) -> None:
+  if value != REMOVED[name]:
+    shown = one_line(repr(value), 40)
+    raise UserError(f"config.{name} {shown} is no longer supported: remove it, or set {REMOVED[name]!r}")
 
 
 def _conflict(old: str, old_value: Any, new: str, value: Any) -> UserError:

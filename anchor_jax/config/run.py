@@ -19,11 +19,10 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.values import SettingError, check, check_choice, check_counts, check_names, from_values
 
 DTYPES = ("float32", "bfloat16")
-# Names of solvers, and of how windows end and are weighted, as in diffusion/; listed here to check them without JAX.
+# Names of solvers and of how windows end, as in diffusion/; listed here to check them without JAX.
 SOLVERS = ("ddim", "dpm++2m")
 TAILS = ("ragged", "moved_back", "loop")
 TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refiner", "lora")
-WINDOW_WEIGHTS = ("uniform", "tapered")
 # Input of the pose branch besides the pose render; see texture/channels.py.
 POSE_CHANNELS = ("", "coordinates", "atlas", "full")
 
@@ -216,8 +215,7 @@ class SampleConfig:
     steps: sampling steps, 1 to 1000.
     window, overlap: frames per window, and frames shared with the next window, fewer than a window has; 1 and 0 sample
       frame by frame.
-    tail, window_weights: how the last windows end and how windows are weighted, of `TAILS` and `WINDOW_WEIGHTS`; see
-      diffusion/windows.py.
+    tail: how the last windows end, one of `TAILS`; see diffusion/windows.py.
     guidance: scale of classifier-free guidance; 1 turns it off.
     guidance_interval: lowest and highest noise level (sigma, 0 to 1) at which guidance is applied.
     conditioning_scale: factor of the pose branch's residuals.
@@ -230,7 +228,6 @@ class SampleConfig:
   window: int = 16
   overlap: int = 4
   tail: str = "ragged"
-  window_weights: str = "uniform"
   guidance: float = 7.5
   guidance_interval: tuple[float, ...] = (0.0, 1.0)
   conditioning_scale: float = 2.0
@@ -243,7 +240,6 @@ class SampleConfig:
     check_counts(self, "window windows_per_batch", 1, 2**16)
     check(self, "overlap", lambda value: 0 <= value < self.window, f"at least 0 and below the window, {self.window}")
     check_choice(self, "tail", TAILS)
-    check_choice(self, "window_weights", WINDOW_WEIGHTS)
     check(self, "guidance conditioning_scale", *_FACTOR)
     ordered = lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 1
     check(self, "guidance_interval", ordered, "two numbers from 0 to 1, the lower one first")

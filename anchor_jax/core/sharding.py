@@ -335,11 +335,6 @@ def shard_map_windows(function: Callable[..., Array], mesh: Mesh) -> Callable[..
   )
 
 
-def window_devices(mesh: Mesh | None) -> int:
-  """The number of devices that share the windows of a group: the size of the data axis; 1 without a mesh."""
-  return 1 if mesh is None else mesh.shape[DATA]
-
-
 def from_next_device(x: Array) -> Array:
   """Inside shard_map: `x` of the next device along the data axis; on the last device, `x` of the first."""
   count = jax.lax.axis_size(DATA)

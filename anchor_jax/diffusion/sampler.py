@@ -60,7 +60,7 @@ class Sampler:
     Raises:
       UserError: a setting is unknown or out of range.
     """
-    rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
+    rule = WindowRule(sample.window, sample.overlap, sample.tail)
     solver = make_solver(sample.solver, schedule, sample.steps)
     return cls(solver, rule, sample.windows_per_batch, sample.guidance, sample.guidance_interval, mesh)
 

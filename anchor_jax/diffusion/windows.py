@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from anchor_jax.config.run import TAILS
-from anchor_jax.config.run import WINDOW_WEIGHTS as WEIGHTS
 from anchor_jax.core.errors import UserError, suggestion
 from anchor_jax.core.shapes import Array, Bool, Float, Int, NdArray
 
@@ -28,26 +27,22 @@ class WindowRule:
     window: frames of a window.
     overlap: frames that it shares with the next window.
     tail: one of `TAILS`, see above.
-    weights: "uniform" averages the windows that hold a frame, as the paper does; "tapered" weighs a window's prediction
-      by how near the frame is to the window's middle.
 
   Raises:
-    UserError: the overlap is not in [0, window), or tail or weights is unknown.
+    UserError: the overlap is not in [0, window), or the tail is unknown.
   """
 
   window: int
   overlap: int
   tail: str = "ragged"
-  weights: str = "uniform"
 
   def __post_init__(self):
     if self.window < 1 or not 0 <= self.overlap < self.window:
       raise UserError(
         f"window {self.window} with overlap {self.overlap}: the overlap must be at least 0 and below the window"
       )
-    for name, value, known in (("tail", self.tail, TAILS), ("weights", self.weights, WEIGHTS)):
-      if value not in known:
-        raise UserError(f'unknown {name} "{value}": use one of {", ".join(known)}.{suggestion(value, known)}')
+    if self.tail not in TAILS:
+      raise UserError(f'unknown tail "{self.tail}": use one of {", ".join(TAILS)}.{suggestion(self.tail, TAILS)}')
 
   @property
   def stride(self) -> int:
@@ -71,11 +66,6 @@ class WindowRule:
     if self.tail == "moved_back" and length is not None:
       starts = np.minimum(starts, max(0, length - self.window))
     return starts
-
-  def taper(self) -> Float[NdArray, "T"]:
-    """Weight of each slot, before normalization over the windows that hold a frame."""
-    slots = np.arange(self.window)
-    return np.ones(self.window) if self.weights == "uniform" else np.minimum(slots + 1.0, self.window - slots)
 
 
 @jax.tree_util.register_dataclass
@@ -111,10 +101,9 @@ def plan_clip(rule: WindowRule, length: int) -> WindowPlan:
       frames, count = frames[:1], 1
     mask = frames < length
     frames = np.minimum(frames, length - 1)
-  raw = np.where(mask, rule.taper(), 0.0)
-  total = np.zeros(length)
-  np.add.at(total, frames, raw)
-  return WindowPlan(frames.astype(np.int32), mask, (raw / total[frames]).astype(np.float32), count, length)
+  windows = np.zeros(length)  # that hold each frame
+  np.add.at(windows, frames, mask)
+  return WindowPlan(frames.astype(np.int32), mask, (mask / windows[frames]).astype(np.float32), count, length)
 
 
 def plan_group(rule: WindowRule, first: int, size: int, length: int | None) -> WindowPlan:
@@ -134,17 +123,17 @@ def plan_group(rule: WindowRule, first: int, size: int, length: int | None) -> W
   near = np.arange(max(0, first - rule.windows_ahead - 1), first + size + rule.windows_ahead + 1)
   near = near[near < count]
   held = rule.starts(near, length)[:, None] + np.arange(rule.window)
-  raw = np.where(held < (np.inf if length is None else length), rule.taper(), 0.0)
+  end = math.inf if length is None else length
   numbers = np.arange(first, first + size)
   frames = rule.starts(numbers, length)[:, None] + np.arange(rule.window)
   lowest = min(int(held.min()) if held.size else 0, int(frames.min()))
-  total = np.zeros(max(int(held.max(initial=0)), int(frames.max())) + 1 - lowest)
-  np.add.at(total, held - lowest, raw)
-  real = (frames < (np.inf if length is None else length)) & (numbers < count)[:, None]
-  shares = np.where(real, rule.taper(), 0.0) / np.where(real, total[frames - lowest], 1.0)
+  windows = np.zeros(max(int(held.max(initial=0)), int(frames.max())) + 1 - lowest)  # that hold each frame
+  np.add.at(windows, held - lowest, held < end)
+  real = (frames < end) & (numbers < count)[:, None]
+  weights = real / np.where(real, windows[frames - lowest], 1.0)
   mask = real | (~real.any(axis=1, keepdims=True) & (np.arange(rule.window) == 0))
   in_clip = int(max(0, min(size, count - first)))
-  return WindowPlan(frames.astype(np.int32), mask, shares.astype(np.float32), in_clip, int(frames.max()) + 1)
+  return WindowPlan(frames.astype(np.int32), mask, weights.astype(np.float32), in_clip, int(frames.max()) + 1)
 
 
 def capacity(count: int) -> int:

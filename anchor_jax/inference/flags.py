@@ -5,12 +5,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from anchor_jax.config.run import SOLVERS, TAILS, WINDOW_WEIGHTS, SampleConfig, check_seed
+from anchor_jax.config.run import SOLVERS, TAILS, SampleConfig, check_seed
 from anchor_jax.core.cli import Parser, mesh_shape, person_flags
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.shipped import folder_of
 
-_SAMPLING = tuple("steps solver window overlap tail window_weights guidance guidance_interval whole_clip".split())
+_SAMPLING = tuple("steps solver window overlap tail guidance guidance_interval whole_clip".split())
 
 # Without overlap no frame is predicted twice, and with --live a frame waits only for the poses of its own window.
 SHORT_WINDOWS = {"window": 4, "overlap": 0, "tail": "ragged"}
@@ -75,9 +75,7 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   body.add_argument("--window", type=int, help="frames per window")
   body.add_argument("--overlap", type=int, help="frames that a window shares with the next")
   body.add_argument("--tail", choices=TAILS, help="how the last windows reach the end of the clip")
-  body.add_argument(
-    "--window-weights", choices=WINDOW_WEIGHTS, help="weights of a window's frames where windows overlap"
-  )
+  body.add_argument("--window-weights", choices=("uniform",), help=argparse.SUPPRESS)  # had another choice once
   body.add_argument("--guidance", type=float, help="guidance scale; at most 1 runs one branch")
   body.add_argument(
     "--guidance-interval",

@@ -1,12 +1,11 @@
 """The image autoencoder: a VAE (Kingma and Welling 2014), the first stage of Rombach et al. 2022."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from anchor_jax.config.networks import VAEConfig
-from anchor_jax.core.shapes import Array, Float, Key
+from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, ResBlock, Upsample
 from anchor_jax.models.transformer import SpatialAttention
 
@@ -145,12 +144,6 @@ class AutoencoderKL(nn.Module):
       x = self.post_quant_conv(x)
     return self.decoder(x)[:, 0].astype(jnp.float32)
 
-  def __call__(
-    self, images: Float[Array, "B H W C"], key: Key[Array, ""] | None = None
-  ) -> tuple[Float[Array, "B H W O"], Float[Array, "B h w D"], Float[Array, "B h w D"]]:
-    """(reconstruction, mean, log-variance), for training; decodes a sample of the latent, or its mean without `key`."""
-    mean, log_variance = self.encode(images)
-    latents = mean
-    if key is not None:
-      latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
-    return self.decode(latents), mean, log_variance
+  def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H W O"]:
+    """Reconstructed images, from the mean of the latents."""
+    return self.decode(self.encode(images)[0])

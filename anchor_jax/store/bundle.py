@@ -200,7 +200,7 @@ def _write_part(
 def _sampling(part: Part) -> dict[str, Any]:
   """Returns what sampling needs beside the weights; tables hold the library's float32 values exactly."""
   sample, model = part.sample, part.networks.model
-  rule = WindowRule(sample.window, sample.overlap, sample.tail, sample.window_weights)
+  rule = WindowRule(sample.window, sample.overlap, sample.tail)
   null = jnp.asarray(part.weights["null_context"])
   branches = make_branches(null, null, sample.guidance, sample.guidance_interval)
   solver = make_solver(sample.solver, model.schedule, sample.steps)
@@ -214,7 +214,7 @@ def _sampling(part: Part) -> dict[str, Any]:
     "window": rule.window,
     "overlap": rule.overlap,
     "tail": rule.tail,
-    "taper": rule.taper().tolist(),
+    "taper": [1.0] * rule.window,  # read by the script: weights of the slots, which are all equal
     "branches": len(branches),
     "solver": {
       "timesteps": np.asarray(solver.timesteps).tolist(),

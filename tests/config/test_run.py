@@ -84,7 +84,6 @@ OUT_OF_RANGE = {
   "sample.window": (0, -16),
   "sample.overlap": (-1, 16),
   "sample.tail": ("rugged",),
-  "sample.window_weights": ("even",),
   "sample.guidance": (NAN, INFINITE),
   "sample.guidance_interval": ((0.5,), (0.8, 0.2), (-0.1, 1.0), (0.0, 1.5), (0.0, NAN)),
   "sample.conditioning_scale": (NAN, -INFINITE),
@@ -174,10 +173,20 @@ def test_only_one_mesh_axis_can_take_the_remaining_devices():
 
 def test_settings_accept_exactly_the_names_that_the_sampler_knows():
   assert set(settings.SOLVERS) == set(solvers.SOLVERS)
-  assert set(settings.TAILS) == set(windows.TAILS) and set(settings.WINDOW_WEIGHTS) == set(windows.WEIGHTS)
+  assert set(settings.TAILS) == set(windows.TAILS)
   for tail in settings.TAILS:
-    for weights in settings.WINDOW_WEIGHTS:
-      assert SampleConfig(tail=tail, window_weights=weights)
+    assert SampleConfig(tail=tail)
+
+
+def test_a_removed_setting_may_only_have_the_value_that_remains():
+  assert run_config({"sample": {"window_weights": "uniform", "steps": 4}}) == run_config({"sample": {"steps": 4}})
+  assert renamed_flags(["train", "--config.sample.window_weights=uniform"]) == ["train"]
+  for use in (
+    lambda: run_config({"sample": {"window_weights": "tapered"}}),
+    lambda: renamed_flags(["--config.sample.window_weights=tapered"]),
+  ):
+    with pytest.raises(UserError, match="window_weights 'tapered' is no longer supported"):
+      use()
 
 
 SHIPPED = [

@@ -99,8 +99,8 @@ def test_a_stream_equals_the_clip_for_any_length(solver, tail, lengths):
     (WindowRule(5, 4), 1),  # a window overlaps the next four
     (WindowRule(5, 4), 3),
     (WindowRule(6, 4, "moved_back"), 1),
-    (WindowRule(7, 4, "moved_back", "tapered"), 2),
-    (WindowRule(6, 2, "ragged", "tapered"), 4),
+    (WindowRule(7, 4, "moved_back"), 2),
+    (WindowRule(6, 2), 4),
     (WindowRule(1, 0), 8),  # the head's
     (WindowRule(4, 0), 1),
   ],

@@ -38,7 +38,9 @@ def test_images_of_a_batch_do_not_mix_and_every_parameter_gets_a_gradient(random
   params = random_params(module, jnp.zeros((1, 8, 8, 3)))
 
   def loss(params, images, key):
-    decoded, mean, log_variance = module.apply(params, images, key)
+    mean, log_variance = module.apply(params, images, method="encode")
+    latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    decoded = module.apply(params, latents, method="decode")
     divergence = jnp.exp(log_variance) + mean**2 - log_variance
     return jnp.mean((decoded - images) ** 2) + 1e-4 * divergence.mean()
 

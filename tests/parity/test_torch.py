@@ -199,7 +199,7 @@ def test_torch_classes_load_saved_weights(kind, tmp_path, jit, agree):
       agree(apply(*to_jax(*arrays), features)[1][:, 0], channels_last(expected))
     elif kind is AutoencoderKL:
       image = jnp.asarray(np.moveaxis(pixels, 1, -1))
-      agree(apply(image)[0], channels_last(module(torch.from_numpy(pixels)).sample))
+      agree(apply(image), channels_last(module(torch.from_numpy(pixels)).sample))
     elif kind is CLIPVisionModel:
       image = jnp.asarray(np.moveaxis(pixels, 1, -1))
       agree(apply(image), module(torch.from_numpy(pixels)).last_hidden_state.numpy())
