@@ -166,7 +166,7 @@ def works(times: int, folder: Path, only: set[str]) -> Iterator[Work]:
 
 
 def _train_step(name: str, folder: Path, weights: PyTree, batch: dict[str, Any], predict: Any) -> Work:
-  """The trainer's own step, with the plain loss; the state that it donates is kept here."""
+  """The workload of the trainer's own step with a plain loss; holds the state, which the step donates."""
 
   def loss(trained: PyTree, frozen: PyTree, batch: dict[str, Any], key: Any) -> Any:
     del frozen, key

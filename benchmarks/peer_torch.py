@@ -38,7 +38,7 @@ class PooledNorm(torch.nn.GroupNorm):
   """GroupNorm whose statistics pool over the batch, which holds the frames of one clip."""
 
   def forward(self, x):
-    """The normalised frames."""
+    """The normalized frames."""
     clip = x.transpose(0, 1)[None]
     y = torch.nn.functional.group_norm(clip, self.num_groups, self.weight, self.bias, self.eps)
     return y[0].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""The sampler: batch-overlapped temporal denoising (paper, section 3.3, algorithm 1) of whole clips and of streams.
+"""The sampler: batch-overlapped temporal denoising (paper, section 3.3, algorithm 1) of clips and streams.
 
 Each sampling step predicts all windows; a frame's prediction is the mean over the windows that hold it, separately for
 the conditional and the null branch; then come guidance and one solver step for all frames. `Sampler.clip` holds the

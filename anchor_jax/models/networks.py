@@ -240,5 +240,5 @@ def _denoiser_params(weights: PyTree) -> PyTree:
 
 
 def _apply(module: Any, params: PyTree, *arguments: Any, method: str | None = None) -> Any:
-  """module.apply, typed as the module's output alone: there are no mutable collections."""
+  """module.apply without mutable collections, so that the result is only the module's output."""
   return module.apply({"params": params}, *arguments, method=method)

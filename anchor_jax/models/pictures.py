@@ -57,7 +57,7 @@ def shrink(pixels: Float[Array, "*B H W C"], scale: int) -> Float[Array, "*B h w
 
 
 def shrink_looked_up(channels: Float[Array, "*B H W C"], scale: int) -> Float[Array, "*B h w C"]:
-  """As `shrink`, but colours count by their coverage, so that unknown pixels (black) do not darken their neighbours.
+  """`shrink` with colors weighted by their coverage, so that unknown pixels (black) do not darken their neighbors.
 
   Args:
     channels: groups of RGB and coverage, in [0, 1]; see texture/look_up.py.

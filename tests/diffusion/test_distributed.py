@@ -24,13 +24,13 @@ NOISE, POSE = np.asarray(jax.random.normal(KEYS[0], (2, LENGTH, 4, 4, 2)))
 CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 
-def toy(latents, timesteps, context, condition, frame_mask):
+def toy(latents, timesteps, context, frame_inputs, frame_mask):
   """A small all-frame attention."""
   tokens = latents.reshape(latents.shape[0], -1, 2)
   keys = jnp.repeat(frame_mask, 16, axis=1)
   logits = jnp.where(keys[:, None], jnp.einsum("bnd,bmd->bnm", tokens, tokens), -1e30)
   mixed = (jax.nn.softmax(logits, -1) @ tokens).reshape(latents.shape)
-  return 0.5 * latents + 0.4 * mixed - 0.3 * condition["pose"] + context.mean((1, 2))[:, None, None, None, None]
+  return 0.5 * latents + 0.4 * mixed - 0.3 * frame_inputs["pose"] + context.mean((1, 2))[:, None, None, None, None]
 
 
 @jax.jit

@@ -16,11 +16,11 @@ from anchor_jax.diffusion.windows import WindowRule, capacity, pad_windows, plan
 CONFIG = ScheduleConfig(prediction_type="sample", timestep_spacing="trailing", set_alpha_to_one=True)
 
 
-def toy(latents, timesteps, context, condition, frame_mask):
+def toy(latents, timesteps, context, frame_inputs, frame_mask):
   """Mixes each frame with the mean of its window's real frames, as attention would."""
   mask = frame_mask[:, :, None, None, None]
   mean = (latents * mask).sum(axis=1, keepdims=True) / mask.sum(axis=1, keepdims=True)
-  return 0.5 * latents + 0.2 * mean + condition["pose"] + context.mean(axis=(1, 2))[:, None, None, None, None]
+  return 0.5 * latents + 0.2 * mean + frame_inputs["pose"] + context.mean(axis=(1, 2))[:, None, None, None, None]
 
 
 def by_hand(solver, plan, noise, context, null, pose, guidance):

@@ -22,7 +22,7 @@ NOISE, POSE = np.asarray(jax.random.normal(KEYS[0], (2, LONGEST + 16, 1, 2, 2)))
 CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 
-def toy(latents, timesteps, context, condition, frame_mask):
+def toy(latents, timesteps, context, frame_inputs, frame_mask):
   """Mixes each frame with its window's real frames, depending on position, as a video network would."""
   mask = frame_mask[:, :, None, None, None]
   place = jnp.cos(jnp.arange(latents.shape[1]))[None, :, None, None, None]
@@ -31,7 +31,7 @@ def toy(latents, timesteps, context, condition, frame_mask):
   return (
     0.6 * latents
     + 0.3 * mean * place
-    - 0.3 * condition["pose"]
+    - 0.3 * frame_inputs["pose"]
     + 0.1 * token * jnp.cos(timesteps / 100.0).reshape(-1, 1, 1, 1, 1)
   )
 
