@@ -6,8 +6,8 @@
 DDIM (Song et al. 2021, eq. 12, eta = 0) and DPM-Solver++ 2M (Lu et al. 2022, algorithm 2) have this form. The previous
 x0 is stored for each frame along with its latent.
 
-To add a solver, write a subclass of `SolverBase`, decorate it with `register`, and add its name to `config.SOLVERS`,
-which checks settings before JAX is loaded.
+To add a solver, write a subclass of `SolverBase`, decorate it with `register`, and add its name to `SOLVERS` in
+config/run.py, which checks settings before JAX is loaded.
 """
 
 import abc

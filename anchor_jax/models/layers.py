@@ -272,9 +272,9 @@ class InflatedConv(nn.Module):
     y = convolve(x, kernel, bias, 1, (1, 1), self.dtype)
     if x.shape[1] == 1:  # the other taps would see only zeros
       return y
-    seen = x if frame_mask is None else jnp.where(frame_mask[:, :, None, None, None], x, 0)
+    masked = x if frame_mask is None else jnp.where(frame_mask[:, :, None, None, None], x, 0)
     half = self.frames // 2
-    padded = jnp.pad(seen, ((0, 0), (half, half), (0, 0), (0, 0), (0, 0)))
+    padded = jnp.pad(masked, ((0, 0), (half, half), (0, 0), (0, 0), (0, 0)))
     shifted = [padded[:, i : i + x.shape[1]] for i in range(self.frames) if i != half]
     # Added after the 2D convolution, so that zero taps do not change a bit of its result.
     return y + convolve(

@@ -113,9 +113,9 @@ def test_diffusers_folders_keep_the_channels(tmp_path):
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
   save_model(tmp_path, config, params)
-  again = load_model(tmp_path)
-  assert again.config == config and config.conditioning_channels == 3 + MORE
-  assert jax.tree.all(jax.tree.map(np.array_equal, params, again.params))
+  loaded = load_model(tmp_path)
+  assert loaded.config == config and config.conditioning_channels == 3 + MORE
+  assert jax.tree.all(jax.tree.map(np.array_equal, params, loaded.params))
 
 
 def test_a_narrowed_stem_equals_the_wide_one_with_zeros_in_the_dropped_channels(random_params):
