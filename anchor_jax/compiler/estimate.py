@@ -94,7 +94,7 @@ class Estimate:
     return "\n".join(lines + [f"{share(spent)}  {kind}: {module}" for (kind, module), spent in ranked])
 
 
-def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+def parse_computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
   """The computations of a program by name, and the name of its entry computation."""
   found: dict[str, list[Instruction]] = {}
   current, entry = "", ""
@@ -132,7 +132,7 @@ def estimate(text: str, chip: Chip, unknown_trips: int = 1) -> Estimate:
     chip: with clock, bandwidth and link rate.
     unknown_trips: trip count of loops whose own is not in the text.
   """
-  computations, entry = parse(text)
+  computations, entry = parse_computations(text)
   groups: dict[tuple[str, str], float] = defaultdict(float)
   notes: Counter[str] = Counter()
   hidden, first_pieces = 0.0, dict[str, str]()
@@ -148,12 +148,12 @@ def estimate(text: str, chip: Chip, unknown_trips: int = 1) -> Estimate:
       if overlapped:
         hidden += spent
       else:
-        groups["collectives", module(i.op_name)] += spent
+        groups["collectives", module_of(i.op_name)] += spent
     seconds = _seconds(computations, i, chip)
     if seconds is not None:
-      groups[kind(i, inside), module(i.op_name or next((e.op_name for e in inside if e.op_name), ""))] += (
-        times * seconds
-      )
+      groups[
+        instruction_kind(i, inside), module_of(i.op_name or next((e.op_name for e in inside if e.op_name), ""))
+      ] += times * seconds
     elif not sent and i.op in ("fusion", "convolution", "copy"):
       notes["unestimated"] += 1
   kinds: dict[str, float] = defaultdict(float)
@@ -242,7 +242,7 @@ def _size(name: str, axes: list[int]) -> int:
   return total
 
 
-def kind(i: Instruction, inside: list[Instruction]) -> str:
+def instruction_kind(i: Instruction, inside: list[Instruction]) -> str:
   """The kind of an instruction, one of `KINDS`, from the operations in it and their names."""
   names = [each.op_name for each in inside]
   if "splash" in i.name or any(re.search(r"splash|/attn\d*/(?!to_)", name) for name in names):
@@ -257,7 +257,7 @@ def kind(i: Instruction, inside: list[Instruction]) -> str:
   return "elementwise"
 
 
-def module(op_name: str) -> str:
+def module_of(op_name: str) -> str:
   """The module in an operation's name, with layer numbers replaced by *.
 
   Omits JAX's own parts, the primitive, the methods of modules, and the path to the outermost module where

@@ -3,7 +3,7 @@
 import pytest
 
 from anchor_jax.compiler.chips import Chip
-from anchor_jax.compiler.estimate import estimate, module, parse, trip_count
+from anchor_jax.compiler.estimate import estimate, module_of, parse_computations, trip_count
 
 CHIP = Chip(flops=1e12, memory=1, clock=1e9, bandwidth=1e9, link=1e6)
 CYCLES = 'backend_config={"window_config":{"estimated_cycles":"1000000"}}'
@@ -92,14 +92,14 @@ def test_a_kernel_is_bound_by_its_padded_products_or_by_its_logits():
 
 
 def test_trip_counts_are_parsed_or_unknown():
-  computations, entry = parse(TEXT)
+  computations, entry = parse_computations(TEXT)
   loops = {i.name: i for i in computations[entry] if i.op == "while"}
   assert trip_count(computations, loops["w"]) == 3 and trip_count(computations, loops["v"]) is None
 
 
 def test_module_names_omit_what_jax_adds():
   name = "jit(step)/transpose(jvp(Net))/while/body/closed_call/checkpoint/Net/up_blocks_2/resnets_1/conv1/mul"
-  assert module(name) == "Net/up_blocks_*/resnets_*/conv1"
+  assert module_of(name) == "Net/up_blocks_*/resnets_*/conv1"
   again = "jit(step)/transpose(jvp(Net))/Net/up_2.up/up_2.layer/jvp(Net)/Net/up_2.up/up_2.layer/checkpoint/norm/mul"
-  assert module(again) == "Net/up_*/norm"
-  assert module("") == "(no module)"
+  assert module_of(again) == "Net/up_*/norm"
+  assert module_of("") == "(no module)"
