@@ -9,7 +9,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,32 @@ from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_
 log = logging.getLogger(__name__)
 
 Picture = UInt8[NdArray, "H W 3"]
-# (networks, weights, look-up of pose channels, noise [h w C], stacked inputs of a block's frames) -> the block, which
-# carries what the refiner takes besides decoded pictures; jitted
-Prepare = Callable[[Networks, PyTree, PoseChannels, Array, PyTree], PreparedBlock]
 _CHUNK = 16  # frames per call of the autoencoder or the pose stem when a full clip is in memory
+
+
+@runtime_checkable
+class Prepare(Protocol):
+  """A jitted function that prepares a block of frames for the sampler."""
+
+  def __call__(
+    self,
+    networks: Networks,
+    weights: PyTree,
+    pose_channels: PoseChannels,
+    noise: Float[Array, "h w C"],
+    block: PyTree,
+    /,
+  ) -> PreparedBlock:
+    """Returns the block; it carries what the refiner takes besides decoded pictures.
+
+    Args:
+      networks: of the part; static.
+      weights: of the part.
+      pose_channels: the look-up of pose channels.
+      noise: the starting latent of every frame.
+      block: stacked inputs of the block's frames, such as pose renders and surface maps.
+    """
+    ...
 
 
 def animate_parts(
