@@ -111,8 +111,8 @@ def _train_and_report(
 
   # Checked first: importing JAX takes seconds.
   prepare_parent(workdir / config.part / "checkpoints")
-  if (begun := read_started_run(workdir / config.part)) is not None:
-    begun.check_settings(config)
+  if (previous := read_started_run(workdir / config.part)) is not None:
+    previous.check_settings(config)
 
   from anchor_jax.config.run import MeshConfig
   from anchor_jax.core import runtime

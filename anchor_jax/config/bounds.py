@@ -45,14 +45,14 @@ def problems(kind: type, values: Mapping[str, Any], bounds: Bounds) -> Iterator[
   hints = _hints(kind)
   for name, value in values.items():
     allowed = bounds.get(name)
-    shown = f"{name} is {one_line(repr(value), 60)}"
+    setting = f"{name} is {one_line(repr(value), 60)}"
     if not _fits(hints[name], value):
-      yield f"{shown}: it must be {_described(hints[name])}"
+      yield f"{setting}: it must be {_described(hints[name])}"
     elif isinstance(value, tuple) and not 0 < len(value) <= _MOST_ENTRIES:
       yield f"{name} is empty" if not value else f"{name} has {len(value)} entries: it must have 1 to {_MOST_ENTRIES}"
     elif isinstance(allowed, Span):
       if not all(entry in allowed for entry in _entries(value) if entry is not None):
-        yield f"{shown}: it must be {allowed}"
+        yield f"{setting}: it must be {allowed}"
     elif allowed is not None and (wrong := [entry for entry in _entries(value) if not _named(entry, allowed)]):
       word = one_line(wrong[0], 60)
       yield f"{name} has {word!r}, which is not supported; use {' or '.join(allowed)}.{suggestion(word, allowed)}"

@@ -90,15 +90,15 @@ def accepts_old_names(**names: str) -> Callable[[_Group], _Group]:
     initialize: Callable[..., None] = group.__init__
 
     @functools.wraps(initialize)
-    def __init__(self, *args, **given):
-      replaces = not args and set(group.__dataclass_fields__) <= set(given)
+    def __init__(self, *args, **values):
+      replaces = not args and set(group.__dataclass_fields__) <= set(values)
       for old, new in names.items():
-        if old in given:
-          value = given.pop(old)
-          if new in given and given[new] != value and not replaces:
-            raise _conflict(old, value, new, given[new])
-          given[new] = value
-      initialize(self, *args, **given)
+        if old in values:
+          value = values.pop(old)
+          if new in values and values[new] != value and not replaces:
+            raise _conflict(old, value, new, values[new])
+          values[new] = value
+      initialize(self, *args, **values)
 
     group.__init__ = __init__
     for old, new in names.items():
@@ -117,8 +117,8 @@ def _check_removed(name: str, value: Any) -> None:
 def _conflict(old: str, old_value: Any, new: str, value: Any) -> UserError:
   if new in RENAMED:  # the two are given in either order
     old, old_value, new, value = new, value, old, old_value
-  shown = one_line(repr(old_value), 40), one_line(repr(value), 40)
-  return UserError(f"{new} is {shown[1]} and {old}, its old name, is {shown[0]}: give {new} only")
+  old_text, text = one_line(repr(old_value), 40), one_line(repr(value), 40)
+  return UserError(f"{new} is {text} and {old}, its old name, is {old_text}: give {new} only")
 
 
 def _steps(values: Any, name: str) -> Iterator[Any]:

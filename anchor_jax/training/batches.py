@@ -234,28 +234,25 @@ def initial_model(config: RunConfig) -> ModelConfig:
 
 
 def check_requested_model(config: RunConfig, found: ModelConfig) -> None:
-  """Raises UserError if weights at config.init would override sizes that config.model asks for.
+  """Raises UserError if the weights at config.init would override sizes that config.model requests.
 
-  A setting with the default value counts as not asked for. Fields that only this package has (`own_fields`) are settled
-  by `Config.with_own_fields`, the pose branch's channels by config.data.pose_channels, and the schedule of a run with
-  config.zero_snr by that.
+  A default value requests nothing. `Config.with_own_fields` decides the fields that only this package has,
+  config.data.pose_channels the channels of the pose branch, and config.zero_snr the schedule.
 
   Args:
-    config: settings of the run, as given.
+    config: requested settings of the run.
     found: the sizes that the run starts with.
   """
   if not config.init:
     return
-  requested = config.model
   for name in ("unet", "controlnet", "vae", "image_encoder", "refiner", *("schedule",) * (not config.zero_snr)):
-    asked, actual = getattr(requested, name), getattr(found, name)
-    if type(asked) is not type(actual):
+    requested, actual = getattr(config.model, name), getattr(found, name)
+    if type(requested) is not type(actual):
       continue
-    for field in dataclasses.fields(asked):
-      value, other = getattr(asked, field.name), getattr(actual, field.name)
-      if field.name in (*asked.own_fields, "conditioning_channels", "sample_size"):
-        continue
-      if value not in (field.default, other):
+    for field in dataclasses.fields(requested):
+      value, other = getattr(requested, field.name), getattr(actual, field.name)
+      decided_elsewhere = field.name in (*requested.own_fields, "conditioning_channels", "sample_size")
+      if not decided_elsewhere and value not in (field.default, other):
         raise UserError(
           f"config.model.{name}.{field.name} is {one_line(value, 60)} and the weights at config.init={config.init} have"
           f" {one_line(other, 60)}: leave that setting out, or start from other weights"

@@ -3,12 +3,13 @@
 A batch is {"target": {field: [B ...], or [B T ...] for clips}, "reference": {field: [B ...]}}, as data/loader.py makes
 it; `batch_fields` lists the fields. All randomness comes from `key`.
 
-A loss term is a class with its weight (`Term`), and one line in `picture_terms` or `autoencoder_terms`, where the
-settings of the run choose it.
+A loss term is a class with its weight (`Term`) and one line in a table below, where the settings of the run choose it:
+`PICTURE_TERMS` compares the decoded pictures of body and head with the true ones, `AUTOENCODER_TERMS` those of the
+autoencoder. The denoising error itself is in diffusion/loss.py.
 """
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -126,17 +127,23 @@ class Divergence:
     return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
 
 
-def autoencoder_terms() -> dict[str, Term]:
-  """The loss terms of the autoencoder, by name."""
-  return {"absolute": AbsoluteError(), "edges": EdgeError(), "kl": Divergence()}
+# (settings) -> the term, or None to leave it out; terms are summed in this order.
+PICTURE_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
+  "absolute": lambda config: AbsoluteError(),
+  "edges": lambda config: EdgeError(),
+  "contrast": lambda config: ContrastError(config.sharpness) if config.sharpness else None,
+}
+AUTOENCODER_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
+  "absolute": lambda config: AbsoluteError(),
+  "edges": lambda config: EdgeError(),
+  "kl": lambda config: Divergence(),
+}
 
 
-def picture_terms(config: RunConfig) -> dict[str, Term]:
-  """The loss terms of decoded pictures of body or head, by name."""
-  terms: dict[str, Term] = {"absolute": AbsoluteError(), "edges": EdgeError()}
-  if config.sharpness:
-    terms["contrast"] = ContrastError(config.sharpness)
-  return terms
+def chosen_terms(table: Mapping[str, Callable[[RunConfig], Term | None]], config: RunConfig) -> dict[str, Term]:
+  """The terms of a table that the settings choose, by name."""
+  terms = {name: choose(config) for name, choose in table.items()}
+  return {name: term for name, term in terms.items() if term is not None}
 
 
 def weighted_sum(values: Sequence[Float[Array, ""]], terms: Sequence[Term]) -> Float[Array, ""]:
@@ -194,7 +201,7 @@ def contrast_error(
 
 def make_loss(config: RunConfig, networks: Networks) -> Loss:
   """The loss of config.part."""
-  return _autoencoder_loss(networks) if config.part == "vae" else _diffusion_loss(networks, config)
+  return _autoencoder_loss(networks, config) if config.part == "vae" else _diffusion_loss(networks, config)
 
 
 def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -256,9 +263,9 @@ def encode_batch(
   return latent, inpaint, context
 
 
-def _autoencoder_loss(networks: Networks) -> Loss:
-  """The terms of `autoencoder_terms`, over reconstructed pictures."""
-  terms = autoencoder_terms()
+def _autoencoder_loss(networks: Networks, config: RunConfig) -> Loss:
+  """The terms of `AUTOENCODER_TERMS`, over reconstructed pictures."""
+  terms = chosen_terms(AUTOENCODER_TERMS, config)
 
   def draw(batch, key):
     return draw_autoencoder(networks, batch, key)
@@ -294,7 +301,7 @@ def _picture_loss(
   draws: Draws,
   parts: int = 1,
 ) -> Float[Array, ""]:
-  """The terms of `picture_terms`, over the decoded pictures of the examples that `draws` chose.
+  """The terms of `PICTURE_TERMS`, over the decoded pictures of the examples that `draws` chose.
 
   Pictures are refined if the part has a refiner. They are decoded from the denoiser's estimate of the clean latents,
   with all its faults: the refiner gets the same input when videos are sampled. The gradient reaches the denoiser
@@ -309,7 +316,7 @@ def _picture_loss(
   if parts > 1:
     rows = jnp.nonzero(draws["decoded"], size=slots, fill_value=0)[0]
     slot_weights = (jnp.arange(slots) < jnp.sum(draws["decoded"])) * (slots * parts / total)
-  terms = tuple(picture_terms(config).values())
+  terms = tuple(chosen_terms(PICTURE_TERMS, config).values())
 
   def error() -> Float[Array, ""]:
     first = lambda leaf: (leaf[:, 0] if leaf.ndim == 5 else leaf)[rows]

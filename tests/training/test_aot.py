@@ -58,9 +58,9 @@ def test_a_mesh_has_the_expected_collectives(tiny_run, mesh, required, allowed, 
   monkeypatch.setattr(sharding, "_SMALLEST_SHARDED", 256)
   config = tiny_run("body", mesh=mesh, model=with_heads(2))
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, size=128))
-  made = sharding.make_mesh(config.mesh.sizes)
-  step, arguments = run_shapes(config, made)
-  with sharding.use_mesh(made):
+  devices = sharding.make_mesh(config.mesh.sizes)
+  step, arguments = run_shapes(config, devices)
+  with sharding.use_mesh(devices):
     # Collectives are decided before code generation, which can therefore be the fastest level.
     compiled = step.lower(*arguments).compile({"xla_backend_optimization_level": 0})
     found = collectives(compiled.as_text())

@@ -83,8 +83,8 @@ def test_writes_a_video_that_says_what_it_is(tmp_path, run):
   info = probe(output)
   assert (info.frames, info.fps, info.width) == (10, 10.0, 32) and not info.has_audio
   with av.open(str(output)) as file:
-    told = json.loads(file.metadata["comment"])
-  assert told["synthetic"] is True and told["seed"] == 3 and told["body"]["window"] == 4
+    comment = json.loads(file.metadata["comment"])
+  assert comment["synthetic"] is True and comment["seed"] == 3 and comment["body"]["window"] == 4
   assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
@@ -117,9 +117,9 @@ def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, glo
   clear = ["--no-head", "--frames=2", f"--appearance={globes}", "--background=transparent"]
   assert run(tmp_path / "clear.webm", *clear, motion=globes) == 2
   with av.open(str(tmp_path / "clear.webm")) as file:
-    told = {key.lower(): value for key, value in file.metadata.items()}
+    metadata = {key.lower(): value for key, value in file.metadata.items()}
     assert file.streams.video[0].metadata["alpha_mode"] == "1"
-  assert told["synthetic"] == "true" and json.loads(told["comment"])["background"] == "transparent"
+  assert metadata["synthetic"] == "true" and json.loads(metadata["comment"])["background"] == "transparent"
   for output, flags, message in (
     ("out.mp4", ["--background=green"], "needs the background plate"),
     ("out.mp4", ["--background=transparent"], r"ends in \.webm or \.mov"),
@@ -132,8 +132,8 @@ def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, glo
 
 def test_resumes_where_it_was_stopped(tmp_path, run, monkeypatch):
   frames = encoded(monkeypatch)
-  run(tmp_path / "whole.mp4")
-  whole = list(frames)
+  run(tmp_path / "complete.mp4")
+  complete = list(frames)
   frames.clear()
   write = ResumableWriter.write
 
@@ -150,18 +150,18 @@ def test_resumes_where_it_was_stopped(tmp_path, run, monkeypatch):
   assert there == 6
   frames.clear()
   assert run(tmp_path / "out.mp4", "--resume") == 10
-  np.testing.assert_array_equal(frames, whole[6:])
+  np.testing.assert_array_equal(frames, complete[6:])
   assert probe(tmp_path / "out.mp4").frames == 10 and not (tmp_path / "out.partial.mp4").exists()
   with pytest.raises(UserError, match="other settings"):
-    (tmp_path / "whole.mp4").rename(tmp_path / "next.partial.mp4")
+    (tmp_path / "complete.mp4").rename(tmp_path / "next.partial.mp4")
     run(tmp_path / "next.mp4", "--resume", "--seed=1")
 
 
 def test_sampling_flags_reach_the_sampler(tmp_path, run, person, monkeypatch):
-  asked = []
+  samples = []
 
   def animate(self, motion, *rest):
-    asked.append(self.body.sample)
+    samples.append(self.body.sample)
     return (frame.pose for frame in motion.frames(0))
 
   monkeypatch.setattr("anchor_jax.inference.person.Person.animate", animate)
@@ -170,7 +170,7 @@ def test_sampling_flags_reach_the_sampler(tmp_path, run, person, monkeypatch):
   trained = load(person).body.sample
   plain = dataclasses.replace(trained, steps=4, whole_clip=True)
   loop = dataclasses.replace(plain, window=5, overlap=2, tail="loop")
-  assert asked == [plain, dataclasses.replace(plain, solver="ddim"), loop]
+  assert samples == [plain, dataclasses.replace(plain, solver="ddim"), loop]
 
 
 def test_streaming_and_the_whole_clip_agree(tmp_path, run, monkeypatch):
@@ -207,13 +207,13 @@ def test_a_video_and_the_folder_prepared_from_it_give_the_same_frames(tmp_path, 
 
 
 def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeypatch, prepared, posed_frames, capsys):
-  asked, was_mapped, bare = [], [], tmp_path / "bare.mp4"
+  read_measures, retargeted, bare = [], [], tmp_path / "bare.mp4"
   write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
   bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
 
   def read(path, measures, mapped, **options):
-    asked.append(measures)
-    was_mapped.append(mapped)
+    read_measures.append(measures)
+    retargeted.append(mapped)
     return read_motion(prepared, frames=2)
 
   monkeypatch.setattr("anchor_jax.inference.motions.read_motion", read)
@@ -223,16 +223,16 @@ def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeyp
   measured = tmp_path / "measured"
   build([PosedClip("clip", "ana", 10.0, posed_frames(2), measures=make_measures())], measured, 32)
   run(tmp_path / "out.mp4", motion=bare)
-  assert asked.pop() is None and "prepare her videos again" in capsys.readouterr().out
+  assert read_measures.pop() is None and "prepare her videos again" in capsys.readouterr().out
   run(tmp_path / "out.mp4", f"--appearance={measured}", motion=bare)
-  assert asked.pop() == make_measures()
+  assert read_measures.pop() == make_measures()
   with av.open(str(tmp_path / "out.mp4")) as file:
     assert json.loads(file.metadata["comment"])["retarget"] == make_measures().to_json()
   run(tmp_path / "out.mp4", f"--appearance={measured}", "--no-retarget", motion=bare)
-  assert asked.pop() == make_measures() and not was_mapped.pop()  # only for the widths of the solids
+  assert read_measures.pop() == make_measures() and not retargeted.pop()  # only for the widths of the solids
   for flags, motion in (([], tmp_path / "posed.mp4"), ([], prepared)):
     run(tmp_path / "out.mp4", f"--appearance={measured}", *flags, motion=motion)
-    assert asked.pop() is None
+    assert read_measures.pop() is None
   assert "prepare her videos again" not in capsys.readouterr().out
 
 

@@ -47,20 +47,20 @@ def test_wrong_settings_are_refused_before_weights_are_read(tiny_run, tmp_path, 
 def test_sizes_that_init_would_override_are_refused(begun_runs):
   config = begun_runs("body")
   check_requested_model(config, config.model)
-  check_requested_model(dataclasses.replace(config, model=ModelConfig()), config.model)  # nothing is asked for
+  check_requested_model(dataclasses.replace(config, model=ModelConfig()), config.model)  # defaults request nothing
   wider = dataclasses.replace(config.model.vae, latent_channels=16)
-  asked = dataclasses.replace(config, model=dataclasses.replace(config.model, vae=wider))
+  requested = dataclasses.replace(config, model=dataclasses.replace(config.model, vae=wider))
   message = (
     r"config\.model\.vae\.latent_channels is 16 and the weights at config\.init=.* have 2: leave that setting out"
   )
   with pytest.raises(UserError, match=message):
-    check_requested_model(asked, config.model)
-  check_requested_model(dataclasses.replace(asked, init=""), config.model)
+    check_requested_model(requested, config.model)
+  check_requested_model(dataclasses.replace(requested, init=""), config.model)
   schedule = dataclasses.replace(config.model.schedule, beta_end=0.5)
-  asked = dataclasses.replace(config, model=dataclasses.replace(config.model, schedule=schedule))
+  requested = dataclasses.replace(config, model=dataclasses.replace(config.model, schedule=schedule))
   with pytest.raises(UserError, match=r"schedule\.beta_end is 0\.5"):
-    check_requested_model(asked, config.model)
-  check_requested_model(dataclasses.replace(asked, zero_snr=True), config.model)
+    check_requested_model(requested, config.model)
+  check_requested_model(dataclasses.replace(requested, zero_snr=True), config.model)
   remat = dataclasses.replace(config.model.unet, remat=True)  # a run's own choice
   check_requested_model(dataclasses.replace(config, model=dataclasses.replace(config.model, unet=remat)), config.model)
 

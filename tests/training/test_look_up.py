@@ -42,33 +42,33 @@ def test_a_record_s_channels_use_neither_its_own_block_nor_its_neighbors(globes,
 def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
   source = open_prepared(globes)
   place = look_up_records(kind, FilmTextures(source), [tmp_path])
-  made = EncodedSource(source, place, (LOOKED_UP,)).read(3, (LOOKED_UP,))[LOOKED_UP]
-  assert made.shape == (SIZE, SIZE, branch_channels(kind) - 3) and made.dtype == np.uint8
-  wanted = jnp.asarray(source.read(3, ("surface",))["surface"][None])
+  channels = EncodedSource(source, place, (LOOKED_UP,)).read(3, (LOOKED_UP,))[LOOKED_UP]
+  assert channels.shape == (SIZE, SIZE, branch_channels(kind) - 3) and channels.dtype == np.uint8
+  surface = jnp.asarray(source.read(3, ("surface",))["surface"][None])
   if kind == "coordinates":
-    truth = look_up.coordinates(wanted)
+    truth = look_up.coordinates(surface)
   else:
     texture = FilmTextures(source).of_person(0).gathered.texture(FilmTextures(source).block_of(3)[1])
-    truth = jax.jit(look_up.look_up)(look_up.look_up_tables(texture, 3), wanted)[..., : made.shape[-1]]
-  np.testing.assert_allclose(made / 255, truth[0], atol=0.51 / 255)
+    truth = jax.jit(look_up.look_up)(look_up.look_up_tables(texture, 3), surface)[..., : channels.shape[-1]]
+  np.testing.assert_allclose(channels / 255, truth[0], atol=0.51 / 255)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_s_channels_are_the_crop_of_the_body_s(globes, tmp_path, kind):
   source, size = open_prepared(globes), 20
   source.has_landmarks[2] = False
-  whole, faces = (look_up_records(kind, FilmTextures(source), [tmp_path], (0, 1), crop) for crop in (None, size))
-  assert whole != faces
+  frames, faces = (look_up_records(kind, FilmTextures(source), [tmp_path], (0, 1), crop) for crop in (None, size))
+  assert frames != faces
   head = EncodedSource(head_source(source, size), faces, (LOOKED_UP,))
   assert len(head) == COUNT - 1
-  record, made = EncodedSource(source, whole, (LOOKED_UP,)).read(3, (LOOKED_UP,)), head.read(2, (LOOKED_UP,))
+  record, channels = EncodedSource(source, frames, (LOOKED_UP,)).read(3, (LOOKED_UP,)), head.read(2, (LOOKED_UP,))
   to_crop = face_transform(source.read(3, ("landmarks",))["landmarks"], size)
   if kind == "coordinates":
     x, y = np.moveaxis((crop_places(to_crop, size, (SIZE, SIZE)) + 8) // 16, -1, 0)  # never between two charts
-    np.testing.assert_array_equal(made[LOOKED_UP], record[LOOKED_UP][y, x])
+    np.testing.assert_array_equal(channels[LOOKED_UP], record[LOOKED_UP][y, x])
     return
-  for group in range(0, made[LOOKED_UP].shape[-1], 4):
-    seen, crop = (fields[LOOKED_UP][..., group : group + 4].astype(np.float32) for fields in (record, made))
+  for group in range(0, channels[LOOKED_UP].shape[-1], 4):
+    seen, crop = (fields[LOOKED_UP][..., group : group + 4].astype(np.float32) for fields in (record, channels))
     weighted = lambda channels: np.rint(channels[..., :3] * channels[..., 3:] / 255)
     for before, after in ((seen[..., 3:].repeat(3, axis=-1), crop[..., 3:]), (weighted(seen), weighted(crop))):
       cropped = crop_image(before.astype(np.uint8), to_crop, size, extend=True)

@@ -23,7 +23,7 @@ from anchor_jax.training.draws import (
   shift_groups,
   starts_from_noise,
 )
-from anchor_jax.training.loss import batch_fields, contrast_error, make_loss
+from anchor_jax.training.loss import PICTURE_TERMS, batch_fields, contrast_error, make_loss
 
 SIZE = 32
 
@@ -148,6 +148,28 @@ def test_sharpness_is_the_weight_of_the_contrast_error(tiny_run, monkeypatch):
   )
   expected = contrast_error(2 * drawn - 1, -jnp.ones_like(drawn))
   np.testing.assert_allclose(sharp["refining"] - plain["refining"], 0.5 * expected, rtol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness:
+  """Mean brightness of the pictures."""
+
+  weight: float
+
+  def __call__(self, painted):
+    return painted.pictures.mean()
+
+
+def test_a_new_loss_term_is_one_class_and_one_line(tiny_run, monkeypatch):
+  drawn = jax.random.uniform(jax.random.key(1), (2, SIZE, SIZE, 3))
+  monkeypatch.setattr(Networks, "refine", lambda *_: drawn)
+  monkeypatch.setattr(Networks, "decode", plain_pictures)
+  monkeypatch.setattr(Networks, "denoise", lambda self, weights, latents, *_: jnp.zeros_like(latents))
+  config, networks, weights, batch = refined_run(tiny_run, refined=2)
+  pictures = lambda: make_loss(config, networks)(weights, {}, batch, jax.random.key(0))[1]["refining"]
+  before = pictures()
+  monkeypatch.setitem(PICTURE_TERMS, "brightness", lambda config: Brightness(weight=0.1))
+  np.testing.assert_allclose(pictures() - before, 0.1 * (2 * drawn - 1).mean(), rtol=1e-4)
 
 
 def test_the_denoiser_gets_a_gradient_from_refined_pictures(tiny_run, monkeypatch):

@@ -104,7 +104,7 @@ def test_preempted_processes_save_the_same_step_and_resume(tiny_run, tmp_path):
   file = write_config(tmp_path, config)
   output = start_pod(file, tmp_path / "uninterrupted").communicate(timeout=500)[0]
   assert losses(tmp_path / "uninterrupted")[80] > 0, output[-3000:]
-  assert (tmp_path / "whole/vae/preview.png").exists()
+  assert (tmp_path / "uninterrupted/vae/preview.png").exists()
 
   pod = start_pod(file, tmp_path / "run")
   wait_for_step(tmp_path / "run", 8)

@@ -115,11 +115,11 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
 def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(make_config, tmp_path, clip_frames):
   config = make_config("full", steps=4, preview_every=4)
   config = dataclasses.replace(config, data=dataclasses.replace(config.data, clip_frames=clip_frames))
-  train(config, tmp_path / "whole", jax.devices()[:1])
-  train(dataclasses.replace(config, steps=2), tmp_path / "parts", jax.devices()[:1])
-  train(config, tmp_path / "parts", jax.devices()[:1])
-  assert losses(tmp_path / "whole", "body") == losses(tmp_path / "parts", "body")
-  previews = [(tmp_path / run / "body" / "preview.png").read_bytes() for run in ("whole", "parts")]
+  train(config, tmp_path / "uninterrupted", jax.devices()[:1])
+  train(dataclasses.replace(config, steps=2), tmp_path / "resumed", jax.devices()[:1])
+  train(config, tmp_path / "resumed", jax.devices()[:1])
+  assert losses(tmp_path / "uninterrupted", "body") == losses(tmp_path / "resumed", "body")
+  previews = [(tmp_path / run / "body" / "preview.png").read_bytes() for run in ("uninterrupted", "resumed")]
   assert previews[0] == previews[1]
 
 
@@ -164,10 +164,10 @@ def test_stream_whole_clip_resume_and_mesh_agree(parts, request, globes):
   assert (np.abs(frames[:, 0].astype(int) - frames[:, 1]).max() > 2) == ("head" in person.parts)
   np.testing.assert_array_equal(animate(person, start=7), frames[7:])
   agree = lambda made: np.abs(made.astype(int) - frames).max() <= 1  # rounding to gray levels
-  whole = person
+  in_memory = person
   for part in person.parts:
-    whole = whole.with_sampling(part, whole_clip=True)
-  assert agree(animate(whole))
+    in_memory = in_memory.with_sampling(part, whole_clip=True)
+  assert agree(animate(in_memory))
   if "head" in person.parts:  # that of the look-ups alone is below, that of frames without them in tests/test_person.py
     assert agree(animate(person, mesh=sharding.sampling_mesh(4, 2)))
   # The appearance reaches the pictures.
@@ -202,17 +202,17 @@ def test_weights_without_a_person_can_animate_a_prepared_folder(models, workdir,
   own = load(workdir).body
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
   assert anyone.body.config.data.pose_channels == "full" and anyone.body.texture is None
-  given = read_reference(globes)
-  np.testing.assert_array_equal(given.texture.atlas, own.texture.atlas)
-  her = lively(load(workdir)).animate(motion, Reference(given.picture))
+  reference = read_reference(globes)
+  np.testing.assert_array_equal(reference.texture.atlas, own.texture.atlas)
+  own_frames = lively(load(workdir)).animate(motion, Reference(reference.picture))
   at_once = np.stack(list(anyone.animate(motion, str(globes))))
-  np.testing.assert_array_equal(at_once, list(her))
+  np.testing.assert_array_equal(at_once, list(own_frames))
   # A picture gives no texture: channels are zero, and the motion needs no surface maps.
   with caplog.at_level(logging.INFO):
-    by_picture = list(anyone.animate(motion, given.picture))
+    by_picture = list(anyone.animate(motion, reference.picture))
   assert "the person's texture is unknown" in caplog.text
   bare = dataclasses.replace(motion, frames=lambda first: (f._replace(surface=None) for f in motion.frames(first)))
-  np.testing.assert_array_equal(list(anyone.animate(bare, given.picture)), by_picture)
+  np.testing.assert_array_equal(list(anyone.animate(bare, reference.picture)), by_picture)
   branch = fit_stem(anyone.body.weights["controlnet"], 3)
   model = dataclasses.replace(
     anyone.body.networks.model,
@@ -224,7 +224,7 @@ def test_weights_without_a_person_can_animate_a_prepared_folder(models, workdir,
     networks=Networks(model),
     weights={**anyone.body.weights, "controlnet": branch},
   )
-  np.testing.assert_array_equal(list(Person(plain, None).animate(motion, given.picture)), by_picture)
+  np.testing.assert_array_equal(list(Person(plain, None).animate(motion, reference.picture)), by_picture)
   assert np.abs(at_once.astype(int) - by_picture).max() > 2
   anyone.save(tmp_path / "saved")  # complete, although without a person
   assert load(tmp_path / "saved").body.texture is None
@@ -237,8 +237,8 @@ def test_clothes_are_those_of_the_given_film(workdir, tmp_path, globes, caplog):
   other = read_reference(tmp_path / "negative")
   assert other.gather is not None
   made = np.stack(list(person.animate(motion, other)))
-  her_own = np.stack(list(person.animate(motion, Reference(other.picture))))
-  assert np.abs(made.astype(int) - her_own).max() > 2
+  own_clothes = np.stack(list(person.animate(motion, Reference(other.picture))))
+  assert np.abs(made.astype(int) - own_clothes).max() > 2
   changed = dataclasses.replace(person.body, texture=other.texture)
   np.testing.assert_array_equal(made, list(Person(changed, None).animate(motion, other.picture)))
   build([PosedClip("clip", "ana", 4.0, [f._replace(surface=None) for f in film(4)])], tmp_path / "old", SIZE)
@@ -280,12 +280,12 @@ def test_adapters_carry_the_appearance(models, make_config, globes, tmp_path):
   config = make_config("full", init=str(models), lora=LoRAConfig(rank=2, targets=("to_q", "conv1")))
   train(config, tmp_path / "ana", jax.devices()[:1])
   assert to_adapters(tmp_path / "ana", tmp_path / "few") == ["body"]
-  whole, few = load(tmp_path / "ana").body, load(tmp_path / "few").body
-  jax.tree.map(np.testing.assert_array_equal, few.weights, whole.weights)
+  trained, adapted = load(tmp_path / "ana").body, load(tmp_path / "few").body
+  jax.tree.map(np.testing.assert_array_equal, adapted.weights, trained.weights)
   gathered = FilmTextures(open_prepared(globes)).of_person(0).gathered.texture()
-  np.testing.assert_array_equal(few.texture.atlas, gathered.atlas)
-  np.testing.assert_array_equal(few.texture.key_surfaces, gathered.key_surfaces)
-  assert few.networks.model.controlnet.conditioning_channels == 23
+  np.testing.assert_array_equal(adapted.texture.atlas, gathered.atlas)
+  np.testing.assert_array_equal(adapted.texture.key_surfaces, gathered.key_surfaces)
+  assert adapted.networks.model.controlnet.conditioning_channels == 23
   (tmp_path / "few/body" / TEXTURE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "few")
@@ -303,15 +303,15 @@ def run_bundle_of(person, folder, **arrays):
 def test_a_bundle_gives_the_frames_of_the_person(workdir, globes, tmp_path):
   person, motion = lively(load(workdir)), read_motion(globes, size=SIZE, frames=9)
   pose, surfaces = (np.stack([getattr(frame, name) for frame in motion.frames(0)]) for name in ("pose", "surface"))
-  wanted = np.stack(list(person.with_sampling(whole_clip=True).animate(motion, seed=3)))
-  given = {"pose": pose, "appearance": person.body.reference_image}
-  made = run_bundle_of(person, tmp_path / "ana", surface=surfaces, **given)
-  assert np.abs(made.astype(int) - wanted).max() <= 1
+  expected = np.stack(list(person.with_sampling(whole_clip=True).animate(motion, seed=3)))
+  inputs = {"pose": pose, "appearance": person.body.reference_image}
+  made = run_bundle_of(person, tmp_path / "ana", surface=surfaces, **inputs)
+  assert np.abs(made.astype(int) - expected).max() <= 1
   with np.load(tmp_path / "ana.npz") as arrays, pytest.raises(KeyError, match="surface"):
     np.savez(tmp_path / "less.npz", **{name: arrays[name] for name in ("pose", "appearance")})
     run_bundle.main(tmp_path / "ana", tmp_path / "less.npz", tmp_path / "out.npz")
-  other = run_bundle_of(person, tmp_path / "ana", surface=np.roll(surfaces, 8, axis=1), **given)
-  assert np.abs(other.astype(int) - wanted).max() > 2  # the surface map matters
+  other = run_bundle_of(person, tmp_path / "ana", surface=np.roll(surfaces, 8, axis=1), **inputs)
+  assert np.abs(other.astype(int) - expected).max() > 2  # the surface map matters
 
 
 @pytest.mark.slow
@@ -320,10 +320,10 @@ def test_a_bundle_without_a_person_needs_no_surface_maps(models, workdir, globes
   anyone = lively(load(models))
   anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=sample, size=SIZE))
   picture = load(workdir).body.reference_image
-  wanted = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, picture, seed=3)))
+  expected = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, picture, seed=3)))
   pose = np.stack([frame.pose for frame in motion.frames(0)])
   made = run_bundle_of(anyone, tmp_path / "any", pose=pose, appearance=picture)
-  assert np.abs(made.astype(int) - wanted).max() <= 1
+  assert np.abs(made.astype(int) - expected).max() <= 1
 
 
 def test_look_ups_on_eight_devices_equal_those_on_one(workdir, globes):

@@ -58,9 +58,9 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_mean_square(traine
   held_out = logged(trained, "vae", "validation_loss")
   assert list(held_out) == [4, 8, 12] and held_out[12] < held_out[4]
   assert read_weights(trained / "vae", step="best")[1] == min(held_out, key=held_out.__getitem__)
-  shown = cv2.imread(str(trained / "vae/preview.png"))[..., ::-1].reshape(2, 32, 8, 32, 3)
+  preview = cv2.imread(str(trained / "vae/preview.png"))[..., ::-1].reshape(2, 32, 8, 32, 3)
   records = [open_prepared(config.data.path)[number]["frame"] for number in (8, 9)]  # the two held-out records
-  assert all(any((picture == record).all() for record in records) for picture in np.moveaxis(shown[0], 1, 0))
+  assert all(any((picture == record).all() for record in records) for picture in np.moveaxis(preview[0], 1, 0))
   vae = read_part(trained, "vae")
   assert vae.step == 12
   frames = np.stack([open_prepared(config.data.path)[i]["frame"] for i in range(10)])
@@ -71,12 +71,12 @@ def test_the_autoencoder_learns_and_ends_with_latents_of_unit_mean_square(traine
 @pytest.mark.slow
 def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path, tiny_run):
   config = tiny_run("body")
-  whole, parts = tmp_path / "whole", tmp_path / "parts"
-  train(config, whole)
-  train(dataclasses.replace(config, steps=2), parts)
-  train(config, parts)
-  assert losses(whole, "body") == losses(parts, "body")
-  assert_equal(read_weights(whole / "body"), read_weights(parts / "body"))
+  uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+  train(config, uninterrupted)
+  train(dataclasses.replace(config, steps=2), resumed)
+  train(config, resumed)
+  assert losses(uninterrupted, "body") == losses(resumed, "body")
+  assert_equal(read_weights(uninterrupted / "body"), read_weights(resumed / "body"))
 
 
 MESHES = (
