@@ -2,5 +2,5 @@
 
 from anchor_jax.app.command import main
 
-if __name__ == "__main__":  # rendering starts processes that import this module again
+if __name__ == "__main__":  # rendering spawns processes that import this module
   main()

@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: what is typed and pressed goes to the workshop, what it tells comes back as HTML."""
+"""The page in Gradio: input goes to the workshop, and results come back as HTML."""
 
 import importlib
 import logging
@@ -8,8 +8,8 @@ from typing import Any
 
 from anchor_jax.app import views
 from anchor_jax.app.access.owners import Gate
-from anchor_jax.app.access.people import FILMS, SIZES, STUDIO, NotFound, Person
-from anchor_jax.app.access.uploads import SIDECAR_FILES, landmark_model, without_paths
+from anchor_jax.app.access.people import FILMS, SIZES, STUDIO, NotFound, PersonRecord
+from anchor_jax.app.access.uploads import SIDECAR_FILES, has_landmark_model, without_paths
 from anchor_jax.app.jobs.queue import DONE, EXPORT, PREPARE, TRAIN, Job
 from anchor_jax.app.jobs.workshop import SECONDS, Workshop
 from anchor_jax.app.player import PLAY_LIVE
@@ -18,35 +18,39 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.studio.performances import MOTIONS
 
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-_TICK = 1.0  # seconds between two looks at the jobs
-_AT_ONCE = 4  # presses of the same button that are worked on
+_TICK = 1.0  # seconds between updates
+_CONCURRENCY = 4  # simultaneous presses of one button
 _UPLOAD = "upload"
-_SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, a quarter of an hour"}
+_SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, 15 minutes of training"}
 _CONSENT = "This is me, or the person in the film has agreed to be shown in videos that were never filmed."
-_FAST, _BEFORE = ("Fast, a little softer", "fast"), ("As before training", "before")
+_FAST, _BEFORE = ("Fast, slightly softer", "fast"), ("As before training", "before")
 _NO_MODEL = (
-  '<div class="note warn">The landmark model, which finds poses in films, is not installed here: run <code>make'
-  " landmarks</code> once. Until then take the studio person, a studio film, or films with their sidecars.</div>"
+  '<div class="note warn">The landmark model, which finds poses in films, is not installed: run <code>make'
+  " landmarks</code> once. Until then, use the studio person, a studio film, or films with their sidecars.</div>"
 )
-_BROKEN = "this went wrong unexpectedly; who runs this page finds the reason in its log"
+_BROKEN = "something went wrong unexpectedly; the page's operator finds the reason in its log"
 _HELP = (
-  "A minute of film, camera and light fixed, head to waist in view, hands moving. It stays on this machine. "
-  "Results are marked as synthetic in their files; leave the mark there."
+  "A minute of film with a fixed camera and constant light, from head to waist, with moving hands. It stays on this "
+  "machine. Videos are marked as synthetic in their metadata; please keep the mark."
 )
 
 
 class Page:
-  """The page of a workshop; `blocks` is what Gradio serves."""
+  """The page of a workshop.
+
+  Attributes:
+    blocks: the Gradio application.
+  """
 
   def __init__(self, shop: Workshop, gate: Gate):
-    """Takes the workshop, and who decides who a browser is."""
+    """Takes the workshop and the object that identifies browsers."""
     self._shop, self._gate = shop, gate
     self._gr: Any = importlib.import_module("gradio")
-    # Gradio refuses what its server has not offered, and after a restart that is everything on pages that are still
-    # open. What a value may be is the workshop's to say. Of files only tokens arrive (door.py), and Gradio is to do
-    # nothing with them: it would make a file of its own for each, and run a program over films of the camera.
+    # Gradio rejects values that its server has not offered, which after a restart are all values on open pages; the
+    # workshop validates them instead. Files arrive as tokens (door.py), which Gradio must not touch: it would copy each
+    # file, and run FFmpeg on camera recordings.
     for kind in ("Dropdown", "Radio", "CheckboxGroup", "File", "Video", "Slider", "Textbox", "Checkbox"):
-      getattr(self._gr, kind).preprocess = _as_given
+      getattr(self._gr, kind).preprocess = _unprocessed
     forbid_files(self._gr)
     self.blocks = self._build()
 
@@ -56,12 +60,12 @@ class Page:
     gr = self._gr
     with gr.Blocks(title="Anchor", analytics_enabled=False) as blocks:
       gr.HTML(
-        "<h1>Anchor</h1><p>Film yourself for a minute; from then on any motion becomes a video of you.</p>",
+        "<h1>Anchor</h1><p>Film yourself for a minute, and turn any motion into a video of you.</p>",
         elem_id="title",
       )
       self._aside = gr.HTML("", elem_id="aside")
-      self._line = self._html("line")
-      self._who = gr.Dropdown([], label="Who", elem_id="who", filterable=False)
+      self._queue = self._html("line")
+      self._who = gr.Dropdown([], label="Person", elem_id="who", filterable=False)
       with gr.Tabs():
         with gr.Tab("Video"):
           self._video_tab()
@@ -76,7 +80,7 @@ class Page:
       self._seen = gr.State({})
       self._shown = [
         self._aside,
-        self._line,
+        self._queue,
         self._making,
         self._live,
         self._videos,
@@ -87,25 +91,25 @@ class Page:
       ]
       self._choices = [self._who, self._motion, self._how, self._left, self._right]
       everything = [*self._shown, *self._choices, self._seen]
-      look = dict(inputs=[self._who, self._seen], outputs=everything, **_QUIET)
-      blocks.load(self._event(self._look), **look)
-      self._who.change(self._event(self._look), **look)
-      gr.Timer(_TICK).tick(self._event(self._look), **look, concurrency_limit=8)
+      refresh = dict(inputs=[self._who, self._seen], outputs=everything, **_QUIET)
+      blocks.load(self._event(self._refresh), **refresh)
+      self._who.change(self._event(self._refresh), **refresh)
+      gr.Timer(_TICK).tick(self._event(self._refresh), **refresh, concurrency_limit=8)
     return blocks
 
   def _html(self, name: str) -> Any:
-    """A place for HTML, whose buttons work."""
-    place = self._gr.HTML("", elem_id=name, js_on_load=ON_CLICK)
+    """An HTML component whose buttons trigger `_pressed`."""
+    component = self._gr.HTML("", elem_id=name, js_on_load=ON_CLICK)
 
     def pressed(request: Any, event: Any) -> None:
       self._safely(lambda: self._pressed(request, event._data), None)
 
     pressed.__annotations__ |= {"request": self._gr.Request, "event": self._gr.EventData}
-    place.click(pressed, **_QUIET, concurrency_limit=_AT_ONCE)
-    return place
+    component.click(pressed, **_QUIET, concurrency_limit=_CONCURRENCY)
+    return component
 
   def _films(self, label: str, name: str) -> tuple[Any, Any]:
-    """Two ways to hand in a film: files, and the camera."""
+    """Two inputs for a film: files and the camera."""
     gr = self._gr
     kinds = [*FILMS, *sorted({Path(file).suffix for file in SIDECAR_FILES})]
     files = gr.File(label=label, file_count="multiple", file_types=kinds, elem_id=name, height=140)
@@ -116,12 +120,12 @@ class Page:
   def _video_tab(self) -> None:
     gr = self._gr
     self._motion = gr.Radio([], label="Motion", elem_id="motion")
-    with gr.Column(visible=False) as own:
-      files, camera = self._films("A film of the motion", "motion-film")
-    self._motion.change(lambda motion: gr.update(visible=motion == _UPLOAD), self._motion, own, **_QUIET)
+    with gr.Column(visible=False) as upload:
+      files, camera = self._films("Film of the motion", "motion-film")
+    self._motion.change(lambda motion: gr.update(visible=motion == _UPLOAD), self._motion, upload, **_QUIET)
     with gr.Row():
-      seconds = gr.Slider(*SECONDS, value=4, step=1, label="Seconds, at most", elem_id="seconds")
-      self._how = gr.CheckboxGroup([], label="How", elem_id="how")
+      seconds = gr.Slider(*SECONDS, value=4, step=1, label="Maximum seconds", elem_id="seconds")
+      self._how = gr.CheckboxGroup([], label="Options", elem_id="how")
     make = gr.Button("Make the video", variant="primary", elem_id="make")
     self._making = self._html("making")
     self._live = gr.HTML("", elem_id="live", js_on_load=PLAY_LIVE)
@@ -131,20 +135,20 @@ class Page:
 
   def _person_tab(self) -> None:
     self._found = self._html("found")
-    train = self._gr.Button("Train, or go on with training", variant="primary", elem_id="train")
+    train = self._gr.Button("Train, or continue training", variant="primary", elem_id="train")
     self._training = self._html("training")
     self._on(train, self._train, [self._who], [])
 
   def _new_tab(self) -> None:
     gr = self._gr
-    gr.HTML("" if landmark_model() else _NO_MODEL)
+    gr.HTML("" if has_landmark_model() else _NO_MODEL)
     gr.HTML(f'<p class="quiet">{_HELP}</p>')
-    label = gr.Textbox(label="Name", max_length=40, elem_id="name", placeholder="so that you find her again")
-    files, camera = self._films("Film (with its sidecar's files, if it has one)", "film")
+    label = gr.Textbox(label="Name", max_length=40, elem_id="name", placeholder="shown only to you")
+    files, camera = self._films("Film (and its sidecar's files, if it has one)", "film")
     size = gr.Radio([(text, size) for size, text in _SIZES.items()], value=SIZES[0], label="Size", elem_id="size")
     consent = gr.Checkbox(label=_CONSENT, elem_id="consent")
     add = gr.Button("Add this person", variant="primary", elem_id="add")
-    example = gr.Button("Try it with a studio film instead", elem_id="example")
+    example = gr.Button("Try a studio film instead", elem_id="example")
     cleared = [label, files, camera, consent, self._who]
     self._on(add, self._add, [label, files, camera, size, consent], cleared)
     self._on(example, self._add_example, [label, size], cleared)
@@ -156,32 +160,32 @@ class Page:
       self._right = gr.Dropdown([], label="Right", elem_id="right", filterable=False)
     self._pair = gr.HTML("", elem_id="pair")
     for side in (self._left, self._right):
-      side.input(self._event(self._beside), [self._who, self._left, self._right], self._pair, **_QUIET)
+      side.input(self._event(self._compare), [self._who, self._left, self._right], self._pair, **_QUIET)
 
   def _more_tab(self) -> None:
     gr = self._gr
-    gr.HTML('<p class="quiet">A bundle makes her videos elsewhere, with JAX alone and without this package.</p>')
+    gr.HTML('<p class="quiet">A bundle generates videos of this person with JAX alone, without this package.</p>')
     export = gr.Button("Export a bundle", elem_id="export")
     self._bundle = self._html("bundle")
-    gr.HTML('<p class="quiet">Deleting removes her films, what was learned, her videos and her bundle, for good.</p>')
-    sure = gr.Checkbox(label="Yes, delete this person and everything made of her", elem_id="sure")
+    gr.HTML('<p class="quiet">Deleting permanently removes films, training, videos and the bundle of this person.</p>')
+    sure = gr.Checkbox(label="Yes, delete this person and all related files", elem_id="sure")
     delete = gr.Button("Delete", variant="stop", elem_id="delete")
     self._on(export, self._export, [self._who], [])
     self._on(delete, self._delete, [self._who, sure], [sure, self._who])
 
   def _on(self, button: Any, act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-    """Runs a button's action; an error is shown in a box and changes nothing."""
+    """Connects a button to an action; an error is shown as a message and changes no output."""
     gr = self._gr
 
     def guarded(request: Any, *values: Any) -> Any:
       unchanged = [gr.skip() for _ in outputs] if len(outputs) != 1 else gr.skip()
       return self._safely(lambda: act(self._owner(request), *values), unchanged)
 
-    limit = {"concurrency_limit": _AT_ONCE}  # a large film of one visitor must not make all others wait
+    limit = {"concurrency_limit": _CONCURRENCY}  # so that one visitor's large film does not block all others
     button.click(self._event(guarded), inputs, outputs or None, api_visibility="private", **limit)
 
   def _safely(self, act: Callable[[], Any], otherwise: Any) -> Any:
-    """What a function returns; where it fails, a sentence is shown, and who runs the page finds the rest in its log."""
+    """Result of a function; if it fails, shows a message, logs unexpected errors, and returns `otherwise`."""
     try:
       return act()
     except UserError as error:
@@ -192,7 +196,7 @@ class Page:
     return otherwise
 
   def _event(self, act: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as Gradio is to call it, with the browser's request first: Gradio knows that by its type."""
+    """The function as a Gradio callback that also receives the browser's request, by its type annotation."""
 
     def called(request: Any, *values: Any) -> Any:
       return act(request, *values)
@@ -205,11 +209,11 @@ class Page:
   def _owner(self, request: Any) -> str:
     owner = self._gate.owner(dict(request.cookies))
     if owner is None:
-      raise UserError("this page needs a cookie to know you by: allow it, and load the page again")
+      raise UserError("this page needs a cookie to identify you: allow cookies and reload the page")
     return owner
 
-  def _make_video(self, owner: str, who: str, motion: str, seconds: float, how: list[str], *given: Any) -> Any:
-    uploaded, how = _given(*given) if motion == _UPLOAD else [], how if isinstance(how, list) else []
+  def _make_video(self, owner: str, who: str, motion: str, seconds: float, how: list[str], *files: Any) -> Any:
+    uploaded, how = _tokens(*files) if motion == _UPLOAD else [], how if isinstance(how, list) else []
     options = {"trained": "before" not in how, "fast": "fast" in how}
     length = seconds if isinstance(seconds, int | float) else 0
     self._shop.make_video(owner, _text(who), _text(motion), length, uploaded=uploaded, **options)
@@ -219,13 +223,13 @@ class Page:
     self._shop.train(owner, _text(who))
 
   def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, consent: bool) -> Any:
-    return self._added(owner, self._shop.add_person(owner, _text(label), _given(files, camera), consent is True, size))
+    return self._added(owner, self._shop.add_person(owner, _text(label), _tokens(files, camera), consent is True, size))
 
   def _add_example(self, owner: str, label: str, size: int) -> Any:
     return self._added(owner, self._shop.add_example(owner, _text(label), size))
 
-  def _added(self, owner: str, person: Person) -> Any:
-    self._gr.Info(f"{views.safe(person.label)} is there: see Training")
+  def _added(self, owner: str, person: PersonRecord) -> Any:
+    self._gr.Info(f"{views.safe(person.label)} was added: see Training")
     return "", None, None, False, self._people(owner, person.name)
 
   def _export(self, owner: str, who: str) -> None:
@@ -233,19 +237,19 @@ class Page:
 
   def _delete(self, owner: str, who: str, sure: bool) -> Any:
     if sure is not True:
-      raise UserError("tick the box first: what is deleted does not come back")
+      raise UserError("check the box first: deleting can't be undone")
     self._shop.remove_person(owner, _text(who))
     self._gr.Info("Deleted")
     return False, self._people(owner, STUDIO)
 
   def _pressed(self, request: Any, pressed: dict[str, Any]) -> None:
-    """A button inside our HTML was pressed."""
-    what = pressed.get("act") if isinstance(pressed, dict) else None
-    act = {"cancel": self._shop.cancel, "remove": self._shop.remove_video}.get(_text(what))
+    """Handles a button inside our HTML."""
+    name = pressed.get("act") if isinstance(pressed, dict) else None
+    act = {"cancel": self._shop.cancel, "remove": self._shop.remove_video}.get(_text(name))
     if act is not None:
       act(self._owner(request), _text(pressed.get("job")))
 
-  def _beside(self, request: Any, who: str, left: str, right: str) -> str:
+  def _compare(self, request: Any, who: str, left: str, right: str) -> str:
     try:
       owner = self._owner(request)
       person = self._shop.people.get(_text(who), owner)
@@ -256,34 +260,34 @@ class Page:
 
   # ---- what is shown -------------------------------------------------------------------------------------------------
 
-  def _look(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
-    """All that changes by itself; what is as it was when this browser last looked is left out."""
+  def _refresh(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
+    """Updates of everything that changes by itself; skips what this browser already shows."""
     try:
       owner = self._owner(request)
-      return self._all_of(owner, self._chosen(owner, who), who, seen)
+      return self._updates(owner, self._chosen(owner, who), who, seen)
     except UserError as error:
-      why = str(error)
+      message = str(error)
     except Exception:
       logging.getLogger(__name__).exception("the page can't be shown")
-      why = _BROKEN
-    note, others = f'<div class="note bad">{views.safe(why)}</div>', len(self._shown) + len(self._choices) - 1
+      message = _BROKEN
+    note, others = f'<div class="note bad">{views.safe(message)}</div>', len(self._shown) + len(self._choices) - 1
     return [note, *[self._gr.skip()] * others, {}]
 
-  def _all_of(self, owner: str, person: Person, who: str | None, seen: dict[str, Any]) -> list[Any]:
+  def _updates(self, owner: str, person: PersonRecord, who: str | None, seen: dict[str, Any]) -> list[Any]:
     shop, gr = self._shop, self._gr
-    places = [shop.place(job) for job in shop.jobs.line()]
+    queue = [shop.progress(job) for job in shop.jobs.queue()]
     people, done = shop.people.visible(owner), self._done(owner, person)
-    videos = [shop.place(job) for job in shop.videos(owner, person)]
-    begun = [place.job for place in videos if place.job.open and self._has_begun(place.job)]
-    aside = [one for one in shop.aside() if one.owner == owner or owner == self._gate.own_owner]
+    videos = [shop.progress(job) for job in shop.videos(owner, person)]
+    live = [video.job for video in videos if video.job.open and self._has_partial(video.job)]
+    aside = [one for one in shop.aside() if one.owner == owner or owner == self._gate.local_owner]
     shown = {
-      "aside": views.aside([without_paths(one.why.replace(f"{shop.folder}/", "")) for one in aside]),
-      "line": views.line(places, owner, {each.name: each.label for each in people}),
-      "making": views.making([place for place in reversed(videos) if place.job.open]),
-      "live": views.live(person, begun[-1] if begun else None),
-      "videos": views.videos([views.video_card(person, place) for place in videos if not place.job.open]),
+      "aside": views.aside([without_paths(one.reason.replace(f"{shop.folder}/", "")) for one in aside]),
+      "line": views.queue(queue, owner, {each.name: each.label for each in people}),
+      "making": views.making([video for video in reversed(videos) if video.job.open]),
+      "live": views.live(person, live[-1] if live else None),
+      "videos": views.videos([views.video_card(person, video) for video in videos if not video.job.open]),
       "found": views.found(
-        person, shop.told(owner, person), shop.is_ready(person), self._newest(owner, person, PREPARE)
+        person, shop.report_lines(owner, person), shop.is_ready(person), self._newest(owner, person, PREPARE)
       ),
       "training": self._training_of(owner, person),
       "bundle": self._bundle_of(owner, person),
@@ -295,24 +299,24 @@ class Page:
     titles = [(views.video_title(job), job.name) for job in done]
     choices = {
       "who": ([(each.label, each.name) for each in people], person.name),
-      "motion": ([*motions, ("A film of my own", _UPLOAD)], "studio:calm"),
+      "motion": ([*motions, ("My own film", _UPLOAD)], "studio:calm"),
       "how": ([_FAST, *([_BEFORE] if shop.trained_steps(person) else [])], []),
       "left": (titles, titles[-1][1] if titles else None),
       "right": (titles, titles[0][1] if titles else None),
     }
     updates = [text if seen.get(name) != text else gr.skip() for name, text in shown.items()]
     for name, (options, value) in choices.items():
-      stays = value == who if name == "who" else name == "motion" and name in seen  # what was chosen
-      if seen.get(name) == options and (stays or name != "who"):
+      unchanged = value == who if name == "who" else name == "motion" and name in seen  # keeps the user's selection
+      if seen.get(name) == options and (unchanged or name != "who"):
         updates.append(gr.skip())
-      elif stays:
+      elif unchanged:
         updates.append(gr.update(choices=options))
       else:
         updates.append(gr.update(choices=options, value=value))
     return [*updates, {**shown, **{name: options for name, (options, _) in choices.items()}}]
 
-  def _chosen(self, owner: str, who: str | None) -> Person:
-    """The person that is chosen; the studio person where she is not there (any more)."""
+  def _chosen(self, owner: str, who: str | None) -> PersonRecord:
+    """The selected person; the studio person if that one does not exist (anymore)."""
     try:
       return self._shop.people.get(_text(who) or STUDIO, owner)
     except NotFound:
@@ -322,17 +326,17 @@ class Page:
     people = self._shop.people.visible(owner)
     return self._gr.update(choices=[(person.label, person.name) for person in people], value=chosen)
 
-  def _newest(self, owner: str, person: Person, kind: str) -> Any:
+  def _newest(self, owner: str, person: PersonRecord, kind: str) -> Any:
     jobs = self._shop.jobs.of(person.name, owner, kind)
-    return self._shop.place(jobs[0]) if jobs else None
+    return self._shop.progress(jobs[0]) if jobs else None
 
-  def _done(self, owner: str, person: Person) -> list[Job]:
+  def _done(self, owner: str, person: PersonRecord) -> list[Job]:
     return [job for job in self._shop.videos(owner, person) if job.state == DONE]
 
-  def _has_begun(self, job: Job) -> bool:
+  def _has_partial(self, job: Job) -> bool:
     return self._shop.live(job.owner, job.person, job.name)[0].exists()
 
-  def _training_of(self, owner: str, person: Person) -> str:
+  def _training_of(self, owner: str, person: PersonRecord) -> str:
     shop = self._shop
     try:
       preview = shop.file(owner, person.name, "training").stat().st_mtime_ns // 10**6
@@ -341,7 +345,7 @@ class Page:
     job = self._newest(owner, person, TRAIN)
     return views.training(person, shop.curves(person), shop.trained_steps(person), job, preview)
 
-  def _bundle_of(self, owner: str, person: Person) -> str:
+  def _bundle_of(self, owner: str, person: PersonRecord) -> str:
     try:
       ready = self._shop.file(owner, person.name, "bundle").is_file()
     except NotFound:
@@ -349,35 +353,35 @@ class Page:
     return views.export(person, self._newest(owner, person, EXPORT), ready)
 
 
-def _as_given(_: Any, value: Any) -> Any:
-  """The value that a component sent, unchecked."""
+def _unprocessed(_: Any, value: Any) -> Any:
+  """A component's value as the browser sent it."""
   return value
 
 
 def _text(value: Any) -> str:
-  """What was sent as text; "" where it is something else."""
+  """The value if it is text, else ""."""
   return value if isinstance(value, str) else ""
 
 
-def _given(files: Any, camera: Any) -> list[str]:
-  """The tokens of what was uploaded and recorded."""
+def _tokens(files: Any, camera: Any) -> list[str]:
+  """The tokens of uploaded and recorded films."""
   several = files if isinstance(files, list) else [files]
   return [token for token in (*several, camera) if isinstance(token, str) and token]
 
 
 def forbid_files(gradio: Any) -> None:
-  """Makes Gradio refuse each file or address in what a browser sends: it would read any that this machine can."""
+  """Makes Gradio refuse any file path or URL sent by a browser, since it would read whatever this machine can."""
 
   def refuse(_: Any, name: Any) -> None:
     if name is not None:
-      raise gradio.Error("this page takes uploads alone")
+      raise gradio.Error("this page accepts only uploads")
 
   async def refuse_async(block: Any, name: Any) -> None:
     refuse(block, name)
 
   for kind in (gradio.File, gradio.Video):
     kind.api_info = lambda _: {"type": "string"}
-    # Gradio's model of a file has a path. It makes the component anew in the middle of a session, and sets it again.
+    # Gradio's file model has a path; Gradio re-creates components during a session and sets the attribute again.
     kind.data_model = property(lambda _: None, lambda _, model: None)
   block: Any = importlib.import_module("gradio.blocks").Block
   block.move_resource_to_block_cache, block.async_move_resource_to_block_cache = refuse, refuse_async

@@ -1,7 +1,7 @@
-"""The script that plays a video while it is being made: a plain player waits until it knows how long a file is."""
+"""The script that plays a video while it is being generated; a plain <video> waits for the complete file."""
 
-# An H.264 file says its kind in the box avcC: version, then profile, compatibility and level, a byte each (ISO/IEC
-# 14496-15, 5.3.3). What the server sends is appended as it comes; browsers without media sources take it as a file.
+# An H.264 file states its codec in the box avcC: version, then profile, compatibility and level, one byte each (ISO/IEC
+# 14496-15, 5.3.3). Data is appended as the server sends it. Browsers without media sources fall back to plain video.
 PLAY_LIVE = """
 const play = async video => {
   const Source = window.ManagedMediaSource || window.MediaSource;
@@ -26,7 +26,7 @@ const play = async video => {
     const taken = new Promise(end => buffer.addEventListener('updateend', end, {once: true}));
     buffer.appendBuffer(data);
     await taken;
-    if (video.currentTime > ends) video.currentTime = ends;  // it ran on over nothing
+    if (video.currentTime > ends) video.currentTime = ends;  // playback ran past the data
     if (video.paused && !video.currentTime) video.play().catch(() => {});
   }
   reader.cancel();

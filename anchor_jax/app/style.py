@@ -1,4 +1,4 @@
-"""How the page looks: Gradio's own colours, light or dark, in one column that a phone can show."""
+"""The page's style: Gradio's own colors, light or dark, in one column that fits a phone."""
 
 CSS = """
 .gradio-container { max-width: 860px !important; width: 100% !important; margin: 0 auto !important; }
@@ -55,7 +55,7 @@ figcaption { color: var(--body-text-color-subdued); font-size: .85rem; padding-t
 }
 """
 
-# Buttons inside our HTML: what they are to do goes to the page's one click handler.
+# Buttons inside our HTML send their action to the click handler of their component.
 ON_CLICK = """
 element.addEventListener('click', event => {
   const button = event.target.closest('[data-act]');

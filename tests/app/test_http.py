@@ -1,4 +1,4 @@
-"""The page over HTTP, with Gradio behind its door and without a browser: what visitors may not do."""
+"""The page over HTTP, with Gradio but without a browser: what visitors can't do."""
 
 import concurrent.futures
 import os
@@ -39,7 +39,7 @@ def serve(tmp_path):
 
 @pytest.fixture
 def film(tmp_path):
-  """A film that is a user's and no visitor's."""
+  """A private film on this machine."""
   write_posed_video(tmp_path / "private/film.mp4", make_posed_frames(4), 10)
   return tmp_path / "private/film.mp4"
 
@@ -53,7 +53,7 @@ def add(visitor, tokens, label="Ana", consent=True):
   return visitor.press("add", label, files, None, 128, consent)
 
 
-def test_no_path_reaches_a_file_of_the_server(serve, film, tmp_path):
+def test_no_path_from_a_browser_reaches_a_file_of_the_server(serve, film, tmp_path):
   served = serve()
   visitor = Visitor(served)
   os.mkfifo(tmp_path / "pipe")
@@ -82,12 +82,12 @@ def test_no_path_reaches_a_file_of_the_server(serve, film, tmp_path):
       f"/static/{path}",
     ):
       assert visitor.client.get(address).status_code in (403, 404)
-  assert [place.name for place in (tmp_path / "shop/uploads").iterdir()] == [MARK]
-  assert list((tmp_path / "shop").rglob("*.mp4")) == copies and not served.shop.jobs.line()
+  assert [path.name for path in (tmp_path / "shop/uploads").iterdir()] == [MARK]
+  assert list((tmp_path / "shop").rglob("*.mp4")) == copies and not served.shop.jobs.queue()
   assert visitor.client.get("/").status_code == 200
 
 
-def test_gradio_s_other_ways_in_are_closed(serve, film):
+def test_gradios_other_routes_are_closed(serve, film):
   visitor = Visitor(serve())
   file = file_of(str(film))
   body = {"data": [STUDIO, "upload", 1, [], [file], None], "fn_index": 0, "session_hash": "x", "api_name": "called"}
@@ -99,7 +99,7 @@ def test_gradio_s_other_ways_in_are_closed(serve, film):
     assert visitor.client.post(f"/gradio_api/{way}", files={"file": ("a.mp4", b"x")}).status_code == 404
 
 
-def test_gradio_itself_refuses_files_behind_the_door(serve, film, monkeypatch, tmp_path):
+def test_gradio_itself_also_refuses_files(serve, film, monkeypatch, tmp_path):
   from anchor_jax.app.access import door
 
   visitor = Visitor(serve())
@@ -108,7 +108,7 @@ def test_gradio_itself_refuses_files_behind_the_door(serve, film, monkeypatch, t
   assert not end["success"] and not list((tmp_path / "shop").rglob("film*.mp4"))
 
 
-def test_two_who_upload_equal_bytes_keep_their_own_and_can_use_them_again(serve, film):
+def test_equal_uploads_of_two_visitors_stay_separate_and_reusable(serve, film):
   served = serve(network=True)
   ana, bea = Visitor(served), Visitor(served)
   tokens = [{name: who.token(name, data) for name, data in parts_of(film).items()} for who in (ana, bea)]
@@ -121,11 +121,11 @@ def test_two_who_upload_equal_bytes_keep_their_own_and_can_use_them_again(serve,
   assert "agrees" in boxes
   for who, own in zip((ana, ana, bea), (tokens[0], *tokens), strict=True):
     _, boxes = add(who, own)
-    assert "is there: see Training" in boxes
+    assert "was added: see Training" in boxes
   assert sorted(person.label for person in served.shop.people.everyone()) == ["Ana"] * 3 + ["Studio person"]
 
 
-def test_a_film_of_the_camera_needs_no_program(serve, film, tmp_path, monkeypatch):
+def test_a_camera_recording_needs_no_external_program(serve, film, tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
   with av.open(str(tmp_path / "camera.webm"), "w") as video:
     stream = video.add_stream("libvpx", rate=30, width=64, height=64)
@@ -138,16 +138,16 @@ def test_a_film_of_the_camera_needs_no_program(serve, film, tmp_path, monkeypatc
   monkeypatch.setattr("anchor_jax.app.access.uploads._LANDMARKS", "numpy")
   end, boxes = visitor.press("make", STUDIO, "upload", 1, [], None, file_of(token, "sample.webm"))
   assert end["success"] and not boxes
-  (job,) = served.shop.jobs.line()
+  (job,) = served.shop.jobs.queue()
   assert job.settings["motion"].endswith(".webm") and job.settings["frames"] == 30
 
 
-def test_uploads_need_the_page_and_no_other_page_sends_them(serve):
+def test_uploads_require_the_pass_and_the_pages_own_origin(serve):
   served = serve()
   own = f"http://127.0.0.1:{served.port}"
   stranger = Visitor(served, opens=False)
   assert stranger.upload("a.mp4", b"x").status_code == 403
-  assert "load this page again" in stranger.upload("a.mp4", b"x").text
+  assert "reload this page" in stranger.upload("a.mp4", b"x").text
   visitor = Visitor(served)
   assert visitor.client.post("/gradio_api/upload", files={"files": ("a.mp4", b"x")}, headers={"origin": own}).is_success
   for headers in (
@@ -172,7 +172,7 @@ def test_uploads_need_the_page_and_no_other_page_sends_them(serve):
   assert answer.status_code == 404 and not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_what_is_too_large_is_cut_off_while_it_comes(serve, tmp_path):
+def test_an_upload_that_is_too_large_is_cut_off_early(serve, tmp_path):
   served = serve()
   visitor = Visitor(served)
   answer = visitor.upload("a.mp4", b"x" * 2_500_000)
@@ -193,7 +193,7 @@ def test_what_is_too_large_is_cut_off_while_it_comes(serve, tmp_path):
       pass
   assert sent < 100_000_000
   deadline = time.monotonic() + 10
-  while [place.name for place in (tmp_path / "shop/uploads").iterdir()] != [MARK]:
+  while [path.name for path in (tmp_path / "shop/uploads").iterdir()] != [MARK]:
     assert time.monotonic() < deadline
     time.sleep(0.05)
 
@@ -210,14 +210,14 @@ def test_what_is_too_large_is_cut_off_while_it_comes(serve, tmp_path):
     ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n" * 100 + b"--b--\r\n"),
   ],
 )
-def test_damaged_uploads_are_refused_and_leave_nothing(serve, kind, body, tmp_path):
+def test_damaged_uploads_are_refused_and_leave_no_files(serve, kind, body, tmp_path):
   visitor = Visitor(serve())
   answer = visitor.client.post("/gradio_api/upload", content=body, headers={"content-type": kind})
   assert answer.status_code == 413 and answer.text and "Error" not in answer.text
-  assert [place.name for place in (tmp_path / "shop/uploads").iterdir()] == [MARK]
+  assert [path.name for path in (tmp_path / "shop/uploads").iterdir()] == [MARK]
 
 
-def test_odd_names_of_files_are_harmless(serve, film):
+def test_odd_file_names_are_harmless(serve, film):
   visitor = Visitor(serve())
   for name in (
     "../../../etc/x.mp4",
@@ -241,29 +241,29 @@ def test_odd_names_of_files_are_harmless(serve, film):
   assert (part.status_code, part.content) == (206, b"fil")
 
 
-def test_the_line_the_people_and_the_disk_have_totals_whatever_the_cookie(serve, film, monkeypatch):
+def test_queue_people_and_disk_have_limits_over_all_cookies(serve, film, monkeypatch):
   from anchor_jax.app.access import people
   from anchor_jax.app.jobs import queue as jobs
 
   served = serve(network=True)
-  monkeypatch.setattr(jobs, "MOST_IN_LINE", 3)
+  monkeypatch.setattr(jobs, "MAX_QUEUED_IN_ALL", 3)
   for number in range(5):
     end, boxes = Visitor(served).press("example", f"Ana {number}", 128)
     assert end["success"] and ("see Training" in boxes) == (number < 3)
-  assert "of all who use this page" in boxes and len(served.shop.jobs.line()) == 3
-  monkeypatch.setattr(jobs, "MOST_IN_LINE", 100)
-  monkeypatch.setattr(people, "MOST_IN_ALL", 5)
+  assert "the queue is full" in boxes and len(served.shop.jobs.queue()) == 3
+  monkeypatch.setattr(jobs, "MAX_QUEUED_IN_ALL", 100)
+  monkeypatch.setattr(people, "MAX_PEOPLE_IN_ALL", 5)
   with concurrent.futures.ThreadPoolExecutor(6) as pool:
     ends = list(pool.map(lambda number: Visitor(served).press("example", f"Bea {number}", 128)[1], range(6)))
   assert sum("see Training" in boxes for boxes in ends) == 1 and len(served.shop.people.everyone()) == 5
-  monkeypatch.setattr(people, "MOST_IN_ALL", 100)
+  monkeypatch.setattr(people, "MAX_PEOPLE_IN_ALL", 100)
   served.shop.disk.add(10**12)
   visitor = Visitor(served)
   assert "GB" in visitor.upload("a.mp4", b"x").text and "GB" in visitor.press("example", "Cea", 128)[1]
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 1e308, "x" * 1000, [], [[]], {}, {"a": 1}, "\u0000"], ids=str)
-def test_whatever_is_sent_ends_in_a_sentence(serve, value, caplog):
+def test_arbitrary_input_ends_in_a_message(serve, value, caplog):
   visitor = Visitor(serve())
   for button, count in (("make", 6), ("train", 1), ("add", 5), ("example", 2), ("export", 1), ("delete", 2)):
     end, _ = visitor.press(button, *[value] * count)
@@ -272,7 +272,7 @@ def test_whatever_is_sent_ends_in_a_sentence(serve, value, caplog):
   assert end["success"] and visitor.client.get("/").status_code == 200
 
 
-def test_a_failure_inside_is_a_sentence_and_a_line_in_the_log(serve, monkeypatch, caplog):
+def test_an_unexpected_failure_is_a_message_and_a_log_entry(serve, monkeypatch, caplog):
   served = serve()
   visitor = Visitor(served)
 
@@ -285,7 +285,7 @@ def test_a_failure_inside_is_a_sentence_and_a_line_in_the_log(serve, monkeypatch
   assert "secret of /srv/x" in caplog.text
 
 
-def test_what_is_set_aside_is_shown_to_its_owner_and_who_runs_the_page(serve, tmp_path):
+def test_damaged_records_are_reported_to_their_owner_and_the_operator(serve, tmp_path):
   first = serve(network=True)
   ana, bea = Visitor(first), Visitor(first)
   for who, label in ((ana, "Ana"), (bea, "Bea <b>")):
@@ -295,20 +295,20 @@ def test_what_is_set_aside_is_shown_to_its_owner_and_who_runs_the_page(serve, tm
   record.write_text(record.read_text().replace("128", "-1"))
 
   second = serve(network=True)
-  runs = Visitor(second)
-  runs.client.get("/", params={"owner": second.gate.own})
+  operator = Visitor(second)
+  operator.client.get("/", params={"owner": second.gate.local_token})
   shown = []
-  for who in (ana, bea, runs):
-    again = Visitor(second, opens=False)
-    again.client.cookies, again.config = who.client.cookies, runs.config
-    again.client.get("/")
-    shown.append(again.look())
+  for visitor in (ana, bea, operator):
+    returning = Visitor(second, opens=False)
+    returning.client.cookies, returning.config = visitor.client.cookies, operator.config
+    returning.client.get("/")
+    shown.append(returning.look())
   assert ["Set aside" in text for text in shown] == [True, False, True]
   assert str(tmp_path) not in "".join(shown) and record.parent.name in shown[0] and "Bea <b>" in shown[1]
   assert record.exists()
 
 
-def test_a_page_that_is_stopped_ends_what_runs(tmp_path):
+def test_stopping_the_page_ends_the_running_job(tmp_path):
   command = [sys.executable, "-m", "anchor_jax.app", f"--folder={tmp_path}/shop", "--smoke", f"--port={free_port()}"]
   page = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
   jobs = tmp_path / "shop/people/studio/jobs"
@@ -326,7 +326,7 @@ def test_a_page_that_is_stopped_ends_what_runs(tmp_path):
   page.stdout.close()
 
 
-def test_a_taken_port_is_one_line(tmp_path):
+def test_a_taken_port_is_a_one_line_error(tmp_path):
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))
     taken.listen()

@@ -1,4 +1,4 @@
-"""The page in a real browser, with tiny numbers: `make test-app`. Pictures of it go to runs/test-app."""
+"""The page in a real browser, with tiny settings: `make test-app`. Screenshots go to runs/test-app."""
 
 import os
 import pathlib
@@ -18,11 +18,11 @@ from anchor_jax.app.access.marks import MARK
 pytestmark = pytest.mark.app
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "runs/test-app"
-LONG = 600_000  # milliseconds that a job may take on a busy machine
+LONG = 600_000  # milliseconds; limit for a job on a busy machine
 
 
 class Server:
-  """The page's own process, which can be killed and started again."""
+  """A process of the page, which can be killed and restarted."""
 
   def __init__(self, folder, *flags):
     self.folder, self.flags, self.port = folder, flags, chromium.free_port()
@@ -31,10 +31,14 @@ class Server:
 
   def start(self):
     self.log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
-    # As a user's shell has it: conftest.py's settings make eight devices of this machine, none of them fast.
-    own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS" and not name.startswith("JAX_")}
+    # A user's environment, without the eight fake devices that conftest.py sets up.
+    environment = {
+      name: value for name, value in os.environ.items() if name != "XLA_FLAGS" and not name.startswith("JAX_")
+    }
     command = [sys.executable, "-m", "anchor_jax.app", f"--folder={self.folder}", f"--port={self.port}", "--smoke"]
-    self.process = subprocess.Popen([*command, *self.flags], cwd=ROOT, env=own, stdout=self.log, stderr=self.log)
+    self.process = subprocess.Popen(
+      [*command, *self.flags], cwd=ROOT, env=environment, stdout=self.log, stderr=self.log
+    )
     for _ in range(600):
       try:
         return urllib.request.urlopen(self.url, timeout=5).close()
@@ -55,7 +59,7 @@ class Server:
 
 @pytest.fixture
 def serve(tmp_path):
-  """Starts the page in tmp_path/shop, and ends it, with what it runs, whatever happens."""
+  """Function that starts the page in tmp_path/shop; the page and its jobs are ended after the test."""
   started = []
 
   def start(*flags):
@@ -127,8 +131,8 @@ def tab(page, name):
   page.get_by_role("tab", name=name, exact=True).click()
 
 
-def choose(page, place, label):
-  page.click(f"#{place} input")
+def choose(page, dropdown, label):
+  page.click(f"#{dropdown} input")
   page.get_by_role("option", name=label, exact=True).first.click()
 
 
@@ -138,12 +142,12 @@ def seconds(page, count):
 
 
 def quiet(page):
-  """Waits until the line is empty."""
+  """Waits until the queue is empty."""
   page.wait_for_selector("#line .quiet", timeout=LONG)
 
 
-def told(page, text):
-  """Waits for a message, and takes it away."""
+def expect_message(page, text):
+  """Waits for a message and dismisses it."""
   page.get_by_text(text).first.wait_for(timeout=60_000)
   page.evaluate("document.querySelectorAll('.toast-close').forEach(cross => cross.click())")
 
@@ -170,12 +174,12 @@ def files_in(folder):
   return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_the_whole_way(browser, serve, film, tmp_path):
+def test_from_film_to_bundle(browser, serve, film, tmp_path):
   server = serve()
   started = time.monotonic()
   page = opened(browser, server.url)
 
-  # A studio person is there from the start.
+  # The studio person exists from the start.
   quiet(page)
   seconds(page, 2)
   page.click("#make")
@@ -197,7 +201,7 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   picture(page, "video_phone", full_page=True)
   page.set_viewport_size({"width": 1000, "height": 900})
 
-  # Nobody is added without her consent.
+  # Nobody is added without consent.
   tab(page, "New")
   page.fill("#name textarea, #name input", "Ana <b>")
   page.set_input_files("#film input[type=file]", film)
@@ -205,13 +209,13 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   page.wait_for_timeout(2000)
   picture(page, "new", full_page=True)
   page.click("#add")
-  told(page, "confirm first that the person in the film agrees")
+  expect_message(page, "confirm first that the person in the film agrees")
   page.check("#consent input")
   page.click("#add")
-  told(page, "is there: see Training")
-  (person,) = [place for place in (tmp_path / "shop/people").iterdir() if place.name != "studio"]
+  expect_message(page, "was added: see Training")
+  (person,) = [path for path in (tmp_path / "shop/people").iterdir() if path.name != "studio"]
 
-  # What was found, then training: reloaded and killed in the middle, it goes on.
+  # The report, then training, which survives a reload and a killed server.
   tab(page, "Training")
   page.wait_for_selector(".found li", timeout=LONG)
   assert "prepared 30 frames" in page.inner_text(".found").lower()
@@ -233,17 +237,17 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   look(page, server.url)
   choose(page, "who", "Ana <b>")
   tab(page, "Training")
-  page.get_by_text("12 steps are kept").wait_for(timeout=LONG)
+  page.get_by_text("12 training steps are saved").wait_for(timeout=LONG)
   quiet(page)
   page.wait_for_selector("#training img")
   page.wait_for_timeout(1500)
   picture(page, "training", full_page=True)
   log = (person / "jobs").glob("*.log")
-  assert any(text.count("== learning her") == 2 for text in (path.read_text() for path in log))
+  assert any(text.count("== training") == 2 for text in (path.read_text() for path in log))
 
-  # Her videos: as before training and after it, of an own motion with its sound.
+  # Videos: before and after training, and with an uploaded motion and its sound.
   tab(page, "Video")
-  page.get_by_label("A film of my own").check()
+  page.get_by_label("My own film").check()
   page.set_input_files("#motion-film input[type=file]", film)
   page.wait_for_timeout(3000)
   seconds(page, 1)
@@ -261,7 +265,7 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   page.wait_for_timeout(1500)
   picture(page, "compare", full_page=True)
 
-  # Export, and deleting, which leaves nothing.
+  # Export, then deletion, which removes everything.
   tab(page, "More")
   page.click("#export")
   page.wait_for_selector("#bundle a[download]", timeout=LONG)
@@ -269,17 +273,17 @@ def test_the_whole_way(browser, serve, film, tmp_path):
   assert {"bundle/config.json", "bundle/generate.py"} <= set(names)
   picture(page, "more", full_page=True)
   page.click("#delete")
-  told(page, "tick the box first")
+  expect_message(page, "check the box first")
   page.check("#sure input")
   page.click("#delete")
-  told(page, "Deleted")
+  expect_message(page, "Deleted")
   left = [path for path in files_in(tmp_path / "shop") if path.relative_to(tmp_path / "shop").parts[1:2] != ("studio",)]
   assert {path.parent.name for path in left if path.suffix == ".mp4"} <= {"motions"}
   assert not person.exists() and not [path for path in files_in(tmp_path / "shop/uploads") if path.name != MARK]
   assert not page.errors and "Traceback" not in (tmp_path / "shop.log").read_text()
 
 
-def test_a_bad_upload_is_told_in_a_line_and_leaves_nothing(browser, serve, tmp_path):
+def test_a_bad_upload_is_a_message_and_leaves_no_files(browser, serve, tmp_path):
   server = serve("--megabytes=1")
   page = opened(browser, server.url)
   tab(page, "New")
@@ -289,7 +293,7 @@ def test_a_bad_upload_is_told_in_a_line_and_leaves_nothing(browser, serve, tmp_p
   page.set_input_files("#film input[type=file]", [str(tmp_path / "bad.mp4")])
   page.wait_for_timeout(2000)
   page.click("#add")
-  told(page, "not a video")
+  expect_message(page, "not a video")
   assert str(tmp_path) not in page.content() and "Traceback" not in page.content()
   picture(page, "bad_upload")
   (tmp_path / "large.mp4").write_bytes(b"x" * 2_000_000)
@@ -297,19 +301,19 @@ def test_a_bad_upload_is_told_in_a_line_and_leaves_nothing(browser, serve, tmp_p
   tab(page, "New")
   page.set_input_files("#film input[type=file]", [str(tmp_path / "large.mp4")])
   page.get_by_text("maximum").or_(page.get_by_text("too large")).or_(page.get_by_text("exceeds")).first.wait_for()
-  assert [place.name for place in (tmp_path / "shop/people").iterdir()] == ["studio"]
+  assert [path.name for path in (tmp_path / "shop/people").iterdir()] == ["studio"]
 
 
-def test_two_users_see_nothing_of_each_other_and_a_job_is_cancelled(browser, serve, tmp_path):
+def test_two_users_see_nothing_of_each_other_and_can_cancel_jobs(browser, serve, tmp_path):
   server = serve("--host=0.0.0.0")
   ana, bea = (opened(browser, server.url) for _ in range(2))
   tab(ana, "New")
   ana.fill("#name textarea, #name input", "Only Ana's")
   ana.click("#example")
-  told(ana, "is there: see Training")
-  (person,) = [place for place in (tmp_path / "shop/people").iterdir() if place.name != "studio"]
-  bea.get_by_text("Somebody else's job").first.wait_for(timeout=60_000)
-  picture(bea, "somebody_else")
+  expect_message(ana, "was added: see Training")
+  (person,) = [path for path in (tmp_path / "shop/people").iterdir() if path.name != "studio"]
+  bea.get_by_text("Another user's job").first.wait_for(timeout=60_000)
+  picture(bea, "other_user")
   tab(ana, "Training")
   ana.wait_for_selector(".found li", timeout=LONG)
   bea.click("#who input")
@@ -334,7 +338,7 @@ def test_two_users_see_nothing_of_each_other_and_a_job_is_cancelled(browser, ser
   ana.wait_for_selector("#videos .quiet")
   assert not files_in(person / "videos") if (person / "videos").exists() else True
 
-  # The printed link makes another browser this machine's own.
+  # The printed link makes another browser this machine's owner.
   token = (tmp_path / "shop/token").read_text()
   own = opened(browser, f"{server.url}?owner={token}")
   assert own.url == server.url and token not in own.content()

@@ -1,16 +1,16 @@
-"""The page's own folder is read as any user's: what is damaged is set aside and shown, and nothing is deleted."""
+"""The page's folder is untrusted input: damaged files are set aside and reported, and nothing is deleted."""
 
 import json
 import os
 
 import pytest
 
-from anchor_jax.app.access.people import STUDIO, People
+from anchor_jax.app.access.people import STUDIO, PeopleFolder
 from anchor_jax.app.jobs.queue import DONE, Jobs
 from anchor_jax.app.jobs.workshop import Workshop
 from anchor_jax.core.errors import UserError
 
-# As the page wrote them before there was a mark.
+# As the page wrote them before folders were marked.
 STUDIO_RECORD = {"label": "Studio person", "owner": "", "kind": "studio", "size": 128, "films": ["film_1.mp4"],
                  "created": 1.0, "consent": None}  # fmt: skip
 ANA, JOB, OWNER = "0123456789abcdef", "00112233445566ff", "a" * 32
@@ -25,7 +25,7 @@ JOB_RECORD = {
 
 @pytest.fixture
 def folder(tmp_path):
-  """A folder of an earlier version: people, a job, what Gradio left of uploads."""
+  """A folder of an earlier version: people, a job, and Gradio's uploads."""
   for name, record in ((STUDIO, STUDIO_RECORD), (ANA, ANA_RECORD)):
     (tmp_path / "people" / name / "jobs").mkdir(parents=True)
     (tmp_path / "people" / name / "person.json").write_text(json.dumps(record))
@@ -42,16 +42,16 @@ def opened(folder):
 
 
 def everything(folder):
-  return {place for place in folder.rglob("*") if place.is_file() and place.name not in ("lock", ".of-the-page")}
+  return {path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", ".of-the-page")}
 
 
-def test_what_an_earlier_version_made_is_there_and_its_uploads_stay(folder):
+def test_a_folder_of_an_earlier_version_is_read_and_its_uploads_stay(folder):
   before = everything(folder)
   shop = opened(folder)
   assert [person.label for person in shop.people.visible(OWNER)] == ["Studio person", "Ana <b>"]
   assert shop.jobs.get(JOB).settings == JOB_RECORD["settings"]
   assert everything(folder) == before and shop.uploads.name == "uploads-2"
-  assert [one.place.name for one in shop.aside()] == ["uploads"]
+  assert [one.path.name for one in shop.aside()] == ["uploads"]
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_what_an_earlier_version_made_is_there_and_its_uploads_stay(folder):
   ],
   ids=str,
 )
-def test_a_damaged_person_is_set_aside_and_shown_and_the_others_are_there(folder, change):
+def test_a_damaged_person_is_set_aside_and_the_others_are_read(folder, change):
   record = folder / f"people/{ANA}/person.json"
   record.write_text(json.dumps(ANA_RECORD | change))
   before = everything(folder)
   shop = opened(folder)
   assert [person.name for person in shop.people.visible(OWNER)] == [STUDIO] and everything(folder) == before
   (one,) = shop.people.aside
-  assert one.place.name == ANA and "damaged" in one.why
+  assert one.path.name == ANA and "damaged" in one.reason
   assert one.owner == (OWNER if "owner" not in change else None)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "3", "{", "[" * 100_000, '{"label": NaN}', "\0", None, "pipe", "link"])
-def test_a_record_that_is_none_is_set_aside(folder, content):
+def test_a_missing_or_malformed_record_is_set_aside(folder, content):
   record = folder / f"people/{ANA}/person.json"
   record.unlink()
   if content == "pipe":
@@ -88,8 +88,8 @@ def test_a_record_that_is_none_is_set_aside(folder, content):
     record.symlink_to("/dev/zero")
   elif content is not None:
     record.write_text(content)
-  people = People(folder)
-  assert people.find(ANA) is None and [one.place.name for one in people.aside] == [ANA]
+  people = PeopleFolder(folder)
+  assert people.find(ANA) is None and [one.path.name for one in people.aside] == [ANA]
   assert people.folder_of(ANA).is_dir()
 
 
@@ -109,34 +109,34 @@ def test_a_record_that_is_none_is_set_aside(folder, content):
   ],
   ids=str,
 )
-def test_a_damaged_job_is_set_aside_and_the_others_are_there(folder, change):
+def test_a_damaged_job_is_set_aside_and_the_others_are_read(folder, change):
   (folder / f"people/{ANA}/jobs/{JOB}.json").write_text(json.dumps(JOB_RECORD | change))
   (folder / f"people/{ANA}/jobs/{'2' * 16}.json").write_text(json.dumps(JOB_RECORD | {"name": "2" * 16}))
   before = everything(folder)
   shop = opened(folder)
   assert [job.name for job in shop.jobs.of(ANA, OWNER)] == ["2" * 16] and everything(folder) == before
   (one,) = shop.jobs.aside
-  assert one.owner == OWNER and "damaged" in one.why
+  assert one.owner == OWNER and "damaged" in one.reason
 
 
-def test_jobs_that_are_pipes_and_folders_stop_nobody(folder):
+def test_job_files_that_are_pipes_or_folders_are_set_aside(folder):
   os.mkfifo(folder / f"people/{ANA}/jobs/{'3' * 16}.json")
   (folder / f"people/{ANA}/jobs/{'4' * 16}.json").mkdir()
-  assert len(Jobs(People(folder)).aside) == 2
+  assert len(Jobs(PeopleFolder(folder)).aside) == 2
 
 
-def test_folders_of_others_stay_as_they_are(folder):
-  for place in ("people/thesis/a.txt", "people/fedcba9876543210/a.txt", "people/.gone-left/a.txt", "uploads/a.txt"):
-    (folder / place).parent.mkdir(exist_ok=True)
-    (folder / place).write_text("mine")
+def test_unmarked_folders_are_left_alone(folder):
+  for name in ("people/thesis/a.txt", "people/fedcba9876543210/a.txt", "people/.gone-left/a.txt", "uploads/a.txt"):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
   (folder / f"people/.gone-{'5' * 16}").mkdir()
   (folder / f"people/.gone-{'5' * 16}/a.txt").write_text("mine")
   (folder / "people/linked").symlink_to(folder / "uploads")
   before = everything(folder)
   for _ in range(2):
     shop = opened(folder)
-  assert everything(folder) == before and all(one.place.name in one.why for one in shop.aside())
-  assert {one.place.name for one in shop.people.aside} == {
+  assert everything(folder) == before and all(one.path.name in one.reason for one in shop.aside())
+  assert {one.path.name for one in shop.people.aside} == {
     "thesis",
     "fedcba9876543210",
     ".gone-left",
@@ -144,24 +144,24 @@ def test_folders_of_others_stay_as_they_are(folder):
   }
 
 
-def test_a_damaged_studio_person_is_set_aside_and_made_anew(folder):
+def test_a_damaged_studio_person_is_set_aside_and_recreated(folder):
   (folder / "people/studio/person.json").write_text("{")
   shop = opened(folder)
   shop._worker.start = lambda: None
   shop.start()
   assert shop.people.find(STUDIO) is not None
-  (kept,) = [place for place in shop.people.folder.iterdir() if place.name.startswith("studio.aside-")]
-  assert (kept / "person.json").read_text() == "{" and [one.place for one in shop.people.aside] == [kept]
+  (renamed,) = [path for path in shop.people.folder.iterdir() if path.name.startswith("studio.aside-")]
+  assert (renamed / "person.json").read_text() == "{" and [one.path for one in shop.people.aside] == [renamed]
 
 
-def test_somebody_else_s_folder_called_studio_is_not_touched(folder):
+def test_an_unmarked_folder_called_studio_is_not_touched(folder):
   (folder / "people/studio/person.json").unlink()
-  with pytest.raises(UserError, match="no folder of this page"):
+  with pytest.raises(UserError, match="not a folder of this page"):
     opened(folder).start()
   assert (folder / "people/studio/jobs").is_dir()
 
 
-def test_the_token_is_checked_too(folder):
+def test_a_damaged_token_is_an_error(folder):
   from anchor_jax.app.access.owners import Gate
 
   (folder / "token").write_text("")

@@ -1,4 +1,4 @@
-"""The page on a port of this machine, and browsers as far as it can tell, for tests over HTTP."""
+"""The page on a local port, and clients that it takes for browsers, for tests over HTTP."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from anchor_jax.app.jobs.workshop import Workshop
 
 
 class Served:
-  """A page on a port of this machine; nothing works on its jobs."""
+  """A page on a local port; its worker is not started."""
 
   def __init__(self, folder, network=False, limits=None):
     import uvicorn
@@ -44,7 +44,7 @@ class Served:
 
 
 class Visitor:
-  """A browser, as far as the page can tell."""
+  """A client that the page takes for a browser."""
 
   def __init__(self, served, opens=True, **headers):
     import httpx
@@ -66,11 +66,11 @@ class Visitor:
     return answer.json()[0]
 
   def press(self, button, *data):
-    """Presses a button; returns the message that says how it ended, and the boxes that are shown."""
+    """Presses a button; returns Gradio's final event, and the messages shown, as one text."""
     return self.trigger(lambda target: target[0] == self.named(button), *data)
 
   def look(self, who=STUDIO):
-    """Looks at the page as its clock does; returns what is shown, as one text."""
+    """Requests an update as the page's timer does; returns the content shown, as one text."""
     return json.dumps(self.trigger(lambda target: target[1] == "load", who, None)[0]["output"]["data"])
 
   def trigger(self, is_it, *data):

@@ -1,1 +1,1 @@
-"""Who may see and send what: cookies, uploads, origins, quotas, people's folders; nothing here runs a job."""
+"""Who may see, send and store what: cookies, uploads, origins, quotas, people's folders. Nothing here runs a job."""

@@ -1,8 +1,8 @@
-"""What stands before Gradio: every request comes through here, and few are let in.
+"""Filters every request before it reaches Gradio.
 
-A request must come from the page itself (origins.py), from a browser that opened it (owners.py), and go to one of the
-places that the page needs. Uploads are taken here and not by Gradio: what reaches Gradio of a file is the token that
-its visitor has for it (intake.py), and no path.
+A request must come from the page itself (origins.py) and from a browser that opened it (owners.py), and go to a route
+that the page needs. Uploads are received here and not by Gradio: Gradio only sees the visitor's token for a file
+(intake.py), never a path.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from anchor_jax.app.access.intake import Intake, Upload
-from anchor_jax.app.access.multipart import Patience, TooSlow, receive_files
+from anchor_jax.app.access.multipart import PacedBody, TooSlow, receive_files
 from anchor_jax.app.access.origins import Origins
 from anchor_jax.app.access.owners import Gate, cookie_header, cookies_of
 from anchor_jax.core.errors import UserError
 
-# The places of Gradio that the page needs: for everybody, and for those who have opened it.
+# Gradio's routes that the page needs: public ones, and those that require the pass.
 _OPEN = re.compile(
   r"/|/(favicon\.ico|theme\.css|robots\.txt|manifest\.json)|/(assets|static)/[\w@.-]+(/[\w@.-]+)*", re.ASCII
 )
@@ -29,35 +29,35 @@ _PASS = re.compile(r"/gradio_api/(queue/data|startup-events|heartbeat/\w+)|/medi
 _JOIN, _UPLOAD, _PROGRESS, _FILE = (
   f"/gradio_api/{name}" for name in ("queue/join", "upload", "upload_progress", "file=")
 )
-_LARGEST = 2**18  # bytes of what a button sends
-_SAFE = [
+_MAX_EVENT = 2**18  # bytes that a button may send
+_SECURITY_HEADERS = [
   (b"referrer-policy", b"no-referrer"),
   (b"x-frame-options", b"DENY"),
   (b"x-content-type-options", b"nosniff"),
   (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".mkv": "video/x-matroska"}
-_NAP = 0.1  # seconds between two looks at an upload that arrives
-_TRIED = 50  # looks at one that has not begun
-_RELOAD = "load this page again: it does not know this browser (any more)"
-_BROKEN = "this went wrong unexpectedly; who runs this page finds the reason in its log"
+_POLL = 0.1  # seconds between checks on an upload's progress
+_MAX_POLLS = 50  # for an upload that has not started
+_RELOAD = "reload this page: it does not know this browser (anymore)"
+_BROKEN = "something went wrong unexpectedly; the page's operator finds the reason in its log"
 
 
 class Refused(Exception):
-  """A request that is not let in: status and what to say."""
+  """A refused request, with the status and message to answer."""
 
-  def __init__(self, status: int, why: str):
-    super().__init__(why)
-    self.status, self.why = status, why
+  def __init__(self, status: int, message: str):
+    super().__init__(message)
+    self.status, self.message = status, message
 
 
 class Door:
-  """The page's application (ASGI): lets requests in to the one behind it, or answers them itself."""
+  """The page's ASGI application: answers requests itself or passes them on to the application behind it."""
 
   def __init__(self, app: Any, gate: Gate, origins: Origins, intake: Intake):
-    """Takes the application behind it, who decides who a browser is and what is the page's own, and the uploads."""
+    """Takes the application behind it, the objects that identify browsers and check origins, and the uploads."""
     self._app, self._gate, self._origins, self._intake = app, gate, origins, intake
-    self._coming: dict[tuple[str, str], _Progress] = {}
+    self._uploads: dict[tuple[str, str], _Progress] = {}
 
   async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
     """Answers a request."""
@@ -67,58 +67,58 @@ class Door:
     if scope["type"] != "http":
       await send({"type": "websocket.close", "code": 1008})
       return
-    begun = False
+    started = False
 
-    async def sent(message: Any) -> None:
-      nonlocal begun
+    async def send_safely(message: Any) -> None:
+      nonlocal started
       if message["type"] == "http.response.start":
-        begun = True
-        message = {**message, "headers": [*message["headers"], *_SAFE]}
+        started = True
+        message = {**message, "headers": [*message["headers"], *_SECURITY_HEADERS]}
       await send(message)
 
     try:
-      await self._answer(scope, receive, sent)
+      await self._answer(scope, receive, send_safely)
     except Refused as refused:
-      await _told(sent, scope["path"], refused.status, refused.why)
+      await _send_text(send_safely, scope["path"], refused.status, refused.message)
     except Exception:
       logging.getLogger(__name__).exception("%s %s", scope["method"], scope["path"])
-      if not begun:
-        await _told(sent, scope["path"], 500, _BROKEN)
+      if not started:
+        await _send_text(send_safely, scope["path"], 500, _BROKEN)
 
   async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     method, path, cookies = scope["method"], scope["path"], cookies_of(headers.get("cookie", ""))
-    if why := self._origins.refusal(method, path, headers):
-      raise Refused(403, why)
-    looks = method in ("GET", "HEAD")
-    if looks and _OPEN.fullmatch(path) and ".." not in path:
+    if message := self._origins.refusal(method, path, headers):
+      raise Refused(403, message)
+    reads = method in ("GET", "HEAD")
+    if reads and _OPEN.fullmatch(path) and ".." not in path:
       await (self._page(scope, receive, send, cookies) if path == "/" else self._app(scope, receive, send))
       return
-    mine = (looks and (path == _PROGRESS or path.startswith(_FILE))) or (method == "POST" and path in (_JOIN, _UPLOAD))
-    if not (mine or (looks and _PASS.fullmatch(path))):
+    own = (reads and (path == _PROGRESS or path.startswith(_FILE))) or (method == "POST" and path in (_JOIN, _UPLOAD))
+    if not (own or (reads and _PASS.fullmatch(path))):
       raise Refused(404, "there is nothing here")
     owner = self._gate.owner(cookies)
     if owner is None or not self._gate.has_pass(cookies):
-      raise Refused(404 if looks else 403, _RELOAD)  # the answer does not reveal whether the file exists
-    if not mine:
+      raise Refused(404 if reads else 403, _RELOAD)  # does not reveal whether a file exists
+    if not own:
       await self._app(scope, receive, send)
     elif path == _JOIN:
       await self._join(scope, receive, send)
     elif path == _UPLOAD:
       await self._upload(scope, headers, receive, send, owner)
     elif path == _PROGRESS:
-      await _stream(send, self._progress((owner, _query(scope, "upload_id"))))
+      await _send_events(send, self._progress((owner, _query(scope, "upload_id"))))
     else:
       await self._file(scope, receive, send, owner, path.removeprefix(_FILE))
 
   async def _page(self, scope: Any, receive: Any, send: Any, cookies: dict[str, str]) -> None:
-    """The page itself: a browser without a token gets one, and the one that follows the printed link this machine's."""
-    given = _query(scope, "owner")
-    token = self._gate.new_cookie(cookies, given) if scope["method"] == "GET" else None
-    kept = self._gate.pass_header(cookies, token)
+    """Answers with the page; sets the token of a new browser, or this machine's for the printed link."""
+    linked = _query(scope, "owner")
+    token = self._gate.new_cookie(cookies, linked) if scope["method"] == "GET" else None
+    pass_header = self._gate.pass_header(cookies, token)
     more = [] if token is None else [(b"set-cookie", cookie_header(token).encode())]
-    more += [] if kept is None else [(b"set-cookie", kept.encode())]
-    if token is not None and given == token:  # the token does not stay in the address
+    more += [] if pass_header is None else [(b"set-cookie", pass_header.encode())]
+    if token is not None and linked == token:  # redirect, to remove the token from the address bar
       await send({"type": "http.response.start", "status": 303, "headers": [(b"location", b"/"), *more]})
       await send({"type": "http.response.body", "body": b""})
       return
@@ -128,33 +128,32 @@ class Door:
         message = {**message, "headers": [*message["headers"], *more]}
       await send(message)
 
-    await self._app({**scope, "query_string": b""}, receive, with_cookies)  # Gradio knows queries that read files
+    await self._app({**scope, "query_string": b""}, receive, with_cookies)  # some of Gradio's queries read files
 
   async def _join(self, scope: Any, receive: Any, send: Any) -> None:
-    """What a button sends: files in it become their tokens."""
-    patience, body, more = Patience(receive), b"", True
+    """Passes a button's event on to Gradio, with files replaced by their tokens."""
+    request, body, more = PacedBody(receive), b"", True
     try:
       while more:
-        data, more = await patience.piece()
+        data, more = await request.piece()
         body += data
-        if len(body) > _LARGEST:
-          raise Refused(413, "this is too much for a press of a button")
+        if len(body) > _MAX_EVENT:
+          raise Refused(413, "this is too much data for a button")
       body = json.dumps(without_files(json.loads(body))).encode()
     except TooSlow as error:
       raise Refused(408, str(error)) from None
     except (ValueError, RecursionError, UserError):
-      raise Refused(400, "this is nothing that the page sends") from None
-    given = [pair for pair in scope["headers"] if pair[0].lower() not in (b"content-length", b"transfer-encoding")]
-    await self._app(
-      {**scope, "headers": [*given, (b"content-length", str(len(body)).encode())]}, _replayed(body, receive), send
-    )
+      raise Refused(400, "this is not a request that the page sends") from None
+    headers = [pair for pair in scope["headers"] if pair[0].lower() not in (b"content-length", b"transfer-encoding")]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await self._app({**scope, "headers": headers}, _replayed(body, receive), send)
 
   async def _upload(self, scope: Any, headers: dict[str, str], receive: Any, send: Any, owner: str) -> None:
     key = owner, _query(scope, "upload_id")
-    progress = self._coming[key] = _Progress()
+    progress = self._uploads[key] = _Progress()
     try:
       with self._intake.receiving(owner) as batch:
-        await receive_files(headers.get("content-type", ""), Patience(receive), batch, progress.add)
+        await receive_files(headers.get("content-type", ""), PacedBody(receive), batch, progress.add)
       answer = json.dumps([upload.token for upload in batch.files]).encode()
     except TooSlow as error:
       raise Refused(408, str(error)) from None
@@ -162,39 +161,39 @@ class Door:
       raise Refused(413, str(error)) from None
     finally:
       progress.done = True
-      self._coming.pop(key, None)
-    await _body(send, 200, b"application/json", answer)
+      self._uploads.pop(key, None)
+    await _send_body(send, 200, b"application/json", answer)
 
   async def _progress(self, key: tuple[str, str]) -> AsyncIterator[Any]:
-    """How far an upload is, as Gradio's page wants to know it."""
-    for _ in range(_TRIED):
-      if key in self._coming:
+    """Progress events of an upload, in the format of Gradio's page."""
+    for _ in range(_MAX_POLLS):
+      if key in self._uploads:
         break
-      await asyncio.sleep(_NAP)
+      await asyncio.sleep(_POLL)
     else:
       return
-    progress = self._coming[key]
+    progress = self._uploads[key]
     while not progress.done:
-      for name, count in progress.taken():
+      for name, count in progress.pop():
         yield {"msg": "update", "orig_name": name, "chunk_size": count}
-      await asyncio.sleep(_NAP)
+      await asyncio.sleep(_POLL)
     yield {"msg": "done"}
 
   async def _file(self, scope: Any, receive: Any, send: Any, owner: str, token: str) -> None:
-    """An upload, for its own visitor to look at."""
+    """Sends an upload back to its own visitor."""
     try:
       upload: Upload = self._intake.find(owner, token)
       upload.open().close()
     except UserError as error:
       raise Refused(404, str(error)) from None
     responses: Any = importlib.import_module("starlette.responses")
-    kind = _FILMS.get(os.path.splitext(upload.name)[1].lower(), "application/octet-stream")
-    quiet = {"Cache-Control": "private, no-store", "Content-Security-Policy": "sandbox; default-src 'none'"}
-    await responses.FileResponse(upload.path, media_type=kind, headers=quiet)(scope, receive, send)
+    media_type = _FILMS.get(os.path.splitext(upload.name)[1].lower(), "application/octet-stream")
+    headers = {"Cache-Control": "private, no-store", "Content-Security-Policy": "sandbox; default-src 'none'"}
+    await responses.FileResponse(upload.path, media_type=media_type, headers=headers)(scope, receive, send)
 
 
 class _Progress:
-  """Bytes that arrived of an upload's files and were not reported yet."""
+  """Received bytes of an upload's files that are not reported yet."""
 
   def __init__(self):
     self.done = False
@@ -203,15 +202,15 @@ class _Progress:
   def add(self, name: str, count: int) -> None:
     self._bytes[name] = self._bytes.get(name, 0) + count
 
-  def taken(self) -> list[tuple[str, int]]:
-    taken, self._bytes = self._bytes, {}
-    return list(taken.items())
+  def pop(self) -> list[tuple[str, int]]:
+    unreported, self._bytes = self._bytes, {}
+    return list(unreported.items())
 
 
 def without_files(value: Any) -> Any:
-  """Returns a value of JSON with each file in it (what has a path) replaced by its path, as text.
+  """Returns a JSON value with each file object (one with a path) replaced by its path as text.
 
-  Gradio reads, copies and fetches what such a path names; as text it is a token, which the intake knows or does not.
+  Gradio would read, copy or fetch whatever such a path names. As text it is only a token for the intake to look up.
   """
   if isinstance(value, list):
     return [without_files(item) for item in value]
@@ -225,33 +224,37 @@ def _query(scope: Any, name: str) -> str:
 
 
 def _replayed(body: bytes, receive: Any) -> Any:
-  """A body that was read already, once; after it, what comes."""
-  left = [{"type": "http.request", "body": body, "more_body": False}]
+  """An ASGI `receive` that returns an already read body first."""
+  pending = [{"type": "http.request", "body": body, "more_body": False}]
 
   async def next_message() -> Any:
-    return left.pop() if left else await receive()
+    return pending.pop() if pending else await receive()
 
   return next_message
 
 
-async def _told(send: Any, path: str, status: int, why: str) -> None:
-  """Answers with a sentence, in the way in which Gradio's page shows it."""
-  kind, body = b"text/plain; charset=utf-8", why.encode()
+async def _send_text(send: Any, path: str, status: int, message: str) -> None:
+  """Answers with a message, in the format that Gradio's page displays."""
+  content_type, body = b"text/plain; charset=utf-8", message.encode()
   if path == _JOIN:
-    kind, body = b"application/json", json.dumps({"detail": why}).encode()
-  await _body(send, status, kind, body, [(b"connection", b"close")])
+    content_type, body = b"application/json", json.dumps({"detail": message}).encode()
+  await _send_body(send, status, content_type, body, [(b"connection", b"close")])
 
 
-async def _body(
-  send: Any, status: int, kind: bytes, body: bytes, more: list[tuple[bytes, bytes]] | None = None
+async def _send_body(
+  send: Any, status: int, content_type: bytes, body: bytes, more: list[tuple[bytes, bytes]] | None = None
 ) -> None:
-  headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+  headers = [
+    (b"content-type", content_type),
+    (b"content-length", str(len(body)).encode()),
+    (b"cache-control", b"no-store"),
+  ]
   await send({"type": "http.response.start", "status": status, "headers": [*headers, *(more or [])]})
   await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(send: Any, events: AsyncIterator[Any]) -> None:
-  """Sends events one after another (server-sent events)."""
+async def _send_events(send: Any, events: AsyncIterator[Any]) -> None:
+  """Sends server-sent events."""
   headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
   await send({"type": "http.response.start", "status": 200, "headers": headers})
   async for event in events:

@@ -1,7 +1,7 @@
-"""Uploads until they are used: each belongs to the visitor who sent it, under a random name, for an hour.
+"""Stores uploads until they are used: each belongs to its sender, has a random name, and expires in an hour.
 
-A visitor's browser gets a token for each. What comes back from it is looked up among that visitor's own tokens, and
-nothing that came from outside is ever made part of a path.
+A visitor's browser gets a token for each upload. Tokens that come back are looked up among that visitor's own, and
+outside input never becomes part of a path.
 """
 
 import contextlib
@@ -20,26 +20,26 @@ from anchor_jax.app.access.people import is_name, new_name
 from anchor_jax.app.access.quota import Disk
 from anchor_jax.core.errors import UserError, printable
 
-MOST_FILES = 16  # in one upload
-KEPT = 3600.0  # seconds
-_MOST_KEPT = 48  # files of one visitor
-_MOST_AT_ONCE = 4  # uploads of one visitor that are on their way
-_MOST_IN_ALL = 32  # of all visitors
-_SHARE = 8  # largest files that one visitor may have here; all together four times as many
-_EVERYONE = 4
+MAX_FILES = 16  # per upload
+LIFETIME = 3600.0  # seconds
+_MAX_WAITING = 48  # stored files per visitor
+_MAX_CONCURRENT = 4  # uploads in progress per visitor
+_MAX_CONCURRENT_IN_ALL = 32  # uploads in progress over all visitors
+_VISITOR_SHARE = 8  # storage per visitor, in files of maximum size
+_TOTAL_SHARES = 4  # storage over all visitors, in visitor shares
 
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-  """A file that was uploaded.
+  """An uploaded file.
 
   Attributes:
-    token: what its visitor knows it by.
+    token: identifies the file to its visitor.
     owner: the visitor, see `owners.py`.
-    name: what the file was called there, for messages.
-    path: where it is.
-    size: in bytes.
-    came: when, in seconds of `time.monotonic`.
+    name: original file name, for messages.
+    path: location on disk.
+    size: bytes.
+    received: arrival time in seconds of `time.monotonic`.
   """
 
   token: str
@@ -47,13 +47,13 @@ class Upload:
   name: str
   path: Path
   size: int
-  came: float
+  received: float
 
   def open(self) -> BinaryIO:
     """Returns the file, opened for reading.
 
     Raises:
-      UserError: it is not there any more, or not a file any more.
+      UserError: it is gone, or no longer a regular file.
     """
     try:
       opened = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -67,39 +67,39 @@ class Upload:
 
 
 class Intake:
-  """All uploads that wait to be used. Several threads may use it."""
+  """All stored uploads. Thread-safe."""
 
   def __init__(self, folder: Path, megabytes: int, disk: Disk):
-    """Empties a folder that carries the page's mark (`marks.own_folder`): nobody has a token of an earlier start.
+    """Empties the folder, since tokens do not survive a restart.
 
     Args:
-      folder: where they are.
-      megabytes: size of the largest file.
-      disk: what room there is.
+      folder: where uploads are stored; must carry the page's mark (`marks.marked_folder`).
+      megabytes: maximum size of a file.
+      disk: the page's disk quota.
     """
     self._folder, self._largest, self.disk = folder, megabytes * 10**6, disk
     self._megabytes, self._lock = megabytes, threading.Lock()
     self._known: dict[str, Upload] = {}
-    self._used: dict[str, set[str]] = {}  # by token: for whom or what
-    self._coming: dict[str, int] = {}  # by visitor: uploads on their way
+    self._used: dict[str, set[str]] = {}  # by token: names of the people and jobs that have a copy
+    self._in_progress: dict[str, int] = {}  # uploads, by visitor
     self._bytes: dict[str, int] = {}  # by visitor
-    for place in folder.iterdir():
-      if is_name(place.name) and not place.is_dir():
-        place.unlink()
+    for path in folder.iterdir():
+      if is_name(path.name) and not path.is_dir():
+        path.unlink()
 
   @contextlib.contextmanager
   def receiving(self, owner: str) -> Iterator["Batch"]:
-    """Yields a place for the files of one upload, which are kept when the block ends; if it fails, none is.
+    """Context of one upload: yields the batch to fill; its files are stored on success and removed on failure.
 
     Raises:
-      UserError: too many are on their way, or there is no room.
+      UserError: too many uploads are in progress, or there is no room.
     """
     self.sweep()
     with self._lock:
-      mine, all_together = self._coming.get(owner, 0), sum(self._coming.values())
-      if mine >= _MOST_AT_ONCE or all_together >= _MOST_IN_ALL:
-        raise UserError("too many uploads are on their way: wait until one has arrived")
-      self._coming[owner] = mine + 1
+      own, total = self._in_progress.get(owner, 0), sum(self._in_progress.values())
+      if own >= _MAX_CONCURRENT or total >= _MAX_CONCURRENT_IN_ALL:
+        raise UserError("too many uploads are in progress: wait until one is complete")
+      self._in_progress[owner] = own + 1
     batch = Batch(self, self._folder, owner, self._megabytes)
     try:
       yield batch
@@ -111,15 +111,15 @@ class Intake:
       raise
     finally:
       with self._lock:
-        self._coming[owner] -= 1
-        if not self._coming[owner]:
-          del self._coming[owner]
+        self._in_progress[owner] -= 1
+        if not self._in_progress[owner]:
+          del self._in_progress[owner]
 
   def find(self, owner: str, token: object) -> Upload:
-    """Returns the upload that a visitor means.
+    """Returns a visitor's upload by its token.
 
     Raises:
-      UserError: this visitor has none of that token (any more).
+      UserError: this visitor has no such upload (anymore).
     """
     with self._lock:
       upload = self._known.get(token) if isinstance(token, str) else None
@@ -128,25 +128,25 @@ class Intake:
     return upload
 
   def find_all(self, owner: str, tokens: Sequence[object]) -> list[Upload]:
-    """Returns the uploads that a visitor means; see `find`."""
-    if len(tokens) > MOST_FILES:
-      raise UserError(f"{len(tokens)} files are too many: upload at most {MOST_FILES}")
+    """Returns a visitor's uploads by their tokens; see `find`."""
+    if len(tokens) > MAX_FILES:
+      raise UserError(f"{len(tokens)} files are too many: upload at most {MAX_FILES}")
     return [self.find(owner, token) for token in dict.fromkeys(map(str, tokens))]
 
   def mark_used(self, uploads: Sequence[Upload], *by: str) -> None:
-    """Notes who or what has a copy of uploads; they can be used again until they go."""
+    """Records which people and jobs have a copy of the uploads, which stay usable until they expire."""
     with self._lock:
       for upload in uploads:
         self._used.setdefault(upload.token, set()).update(by)
 
   def forget(self, by: str) -> None:
-    """Removes what was used for somebody or something that is deleted."""
+    """Removes the uploads that were copied for a person or job that is being deleted."""
     with self._lock:
-      gone = [token for token, users in self._used.items() if by in users]
-    self._remove(gone)
+      copied = [token for token, users in self._used.items() if by in users]
+    self._remove(copied)
 
   def make_room(self, owner: str, count: int) -> None:
-    """Counts bytes that arrive; a visitor's uploads that were used already go first where there is no room for them.
+    """Counts arriving bytes; if they do not fit, removes the visitor's uploads that were already used.
 
     Raises:
       UserError: there is no room.
@@ -155,24 +155,24 @@ class Intake:
     self.disk.add(count)
     with self._lock:
       self._bytes[owner] = self._bytes.get(owner, 0) + count
-      mine, all_together = self._bytes[owner], sum(self._bytes.values())
+      own, total = self._bytes[owner], sum(self._bytes.values())
       files = [upload for upload in self._known.values() if upload.owner == owner]
       used = [upload.token for upload in files if upload.token in self._used]
-    most = _SHARE * self._largest
-    if mine <= most and all_together <= _EVERYONE * most and len(files) < _MOST_KEPT:
+    limit = _VISITOR_SHARE * self._largest
+    if own <= limit and total <= _TOTAL_SHARES * limit and len(files) < _MAX_WAITING:
       return
     if used:
       self._remove(used)
       return
     self.release(owner, count)
-    if mine > most or len(files) >= _MOST_KEPT:
+    if own > limit or len(files) >= _MAX_WAITING:
       raise UserError(
-        "too much of yours waits here to be used: add the person or make the video first, or come back in an hour"
+        "too many of your uploads are unused: add the person or make the video first, or come back in an hour"
       )
-    raise UserError("too much waits here to be used: come back in an hour")
+    raise UserError("too many uploads are waiting to be used: come back in an hour")
 
   def release(self, owner: str, count: int) -> None:
-    """Counts bytes that are not here any more."""
+    """Counts removed bytes."""
     self.disk.add(-count)
     with self._lock:
       self._bytes[owner] = self._bytes.get(owner, 0) - count
@@ -180,11 +180,11 @@ class Intake:
         del self._bytes[owner]
 
   def sweep(self) -> None:
-    """Removes what nobody used for an hour."""
+    """Removes expired uploads."""
     now = time.monotonic()
     with self._lock:
-      old = [token for token, upload in self._known.items() if now - upload.came > KEPT]
-    self._remove(old)
+      expired = [token for token, upload in self._known.items() if now - upload.received > LIFETIME]
+    self._remove(expired)
 
   def _remove(self, tokens: Sequence[str]) -> None:
     for token in tokens:
@@ -197,26 +197,26 @@ class Intake:
 
 
 class Batch:
-  """The files of one upload while they arrive, one after another."""
+  """The files of one upload as they arrive, one after another."""
 
   def __init__(self, intake: Intake, folder: Path, owner: str, megabytes: int):
-    """Takes where they go, and how large each may be."""
+    """Takes where to store the files of which owner, and their maximum size."""
     self.files: list[Upload] = []
     self._intake, self._folder, self._owner, self._megabytes = intake, folder, owner, megabytes
     self._file: BinaryIO | None = None
     self._path, self.name, self._size = folder, "", 0
 
   def begin(self, name: str) -> "Batch":
-    """Begins a file, which was called so on the visitor's machine; the one before it is complete.
+    """Completes the current file and begins the next; `name` is its name on the visitor's machine.
 
     Raises:
-      UserError: these are too many.
+      UserError: too many files, or no room.
     """
     self.end()
-    if len(self.files) >= MOST_FILES:
-      raise UserError(f"more than {MOST_FILES} files are too many: upload fewer at once")
+    if len(self.files) >= MAX_FILES:
+      raise UserError(f"too many files: upload at most {MAX_FILES} at once")
     self._intake.make_room(self._owner, 0)
-    self.name = shown_name(name)
+    self.name = display_name(name)
     self._path, self._size = self._folder / new_name(), 0
     try:
       opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -226,10 +226,10 @@ class Batch:
     return self
 
   def write(self, data: bytes) -> None:
-    """Adds to the file that was begun.
+    """Appends to the current file.
 
     Raises:
-      UserError: it is larger than it may be, or there is no room.
+      UserError: the file is too large, or there is no room.
     """
     if self._file is None:
       raise UserError("this upload is damaged: try it again")
@@ -243,7 +243,7 @@ class Batch:
       raise _full(error) from None
 
   def end(self) -> None:
-    """Completes the file that was begun, if there is one."""
+    """Completes the current file, if there is one."""
     if self._file is None:
       return
     file, self._file = self._file, None
@@ -256,7 +256,7 @@ class Batch:
     self.files.append(Upload(token, self._owner, self.name, self._path, self._size, time.monotonic()))
 
   def drop(self) -> None:
-    """Removes what has arrived."""
+    """Removes everything received so far."""
     if self._file is not None:
       with contextlib.suppress(OSError):
         self._file.close()
@@ -269,22 +269,22 @@ class Batch:
     self.files = []
 
 
-def shown_name(name: str) -> str:
-  """Returns the name of a file for messages: without folders, printable, not too long, and its ending kept."""
+def display_name(name: str) -> str:
+  """Returns a file name for messages: no folders, printable, shortened without losing its suffix."""
   name = printable(re.split(r"[/\\]", name)[-1]).strip()
   stem, dot, suffix = name.rpartition(".")
   return f"{stem[:60]}{dot}{suffix[:12]}" if dot else name[:60] or "file"
 
 
 def _plain(name: str) -> str:
-  """The name as part of an address."""
+  """The name reduced to characters that are safe in a URL."""
   return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "file"
 
 
 def _full(error: OSError) -> UserError:
   logging.getLogger(__name__).error("an upload can't be written: %s", error)
-  return UserError("this page can't keep uploads now, its disk may be full: tell who runs it")
+  return UserError("this page can't store uploads now, its disk may be full: ask its operator")
 
 
 def _gone(name: str) -> UserError:
-  return UserError(f"{name} is not here any more: upload it again")
+  return UserError(f"{name} is no longer here: upload it again")

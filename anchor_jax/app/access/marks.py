@@ -1,4 +1,4 @@
-"""Folders that the page may empty: those that carry a mark of its own. Everything else in its folder stays as it is."""
+"""Marks folders that the page may empty; anything without the mark is left alone."""
 
 import itertools
 import os
@@ -9,61 +9,61 @@ from pathlib import Path
 MARK = ".of-the-page"
 
 
-def own_folder(parent: Path, name: str) -> tuple[Path, list[Path]]:
-  """Returns a folder that carries the mark: PARENT/NAME, or NAME-2 and so on where that one is somebody else's.
+def marked_folder(parent: Path, name: str) -> tuple[Path, list[Path]]:
+  """Returns a folder with the mark: PARENT/NAME, or NAME-2 and so on if that one is not the page's.
 
-  A folder without the mark is taken over only if it is empty.
+  An unmarked folder is marked and used only if it is empty.
 
   Returns:
-    The folder, and those that were left alone since they hold something and carry no mark.
+    The folder, and the nonempty unmarked ones that were passed over.
   """
-  others: list[Path] = []
+  passed_over: list[Path] = []
   for number in itertools.count(1):
-    place = parent / (name if number == 1 else f"{name}-{number}")
-    if not os.path.lexists(place):
-      place.mkdir()
-    if is_regular(place / MARK) and is_folder(place):
-      return place, others
-    if is_folder(place) and not any(place.iterdir()):
-      (place / MARK).touch()
-      return place, others
-    others.append(place)
-  raise AssertionError  # the loop has no end
+    folder = parent / (name if number == 1 else f"{name}-{number}")
+    if not os.path.lexists(folder):
+      folder.mkdir()
+    if is_regular(folder / MARK) and is_folder(folder):
+      return folder, passed_over
+    if is_folder(folder) and not any(folder.iterdir()):
+      (folder / MARK).touch()
+      return folder, passed_over
+    passed_over.append(folder)
+  raise AssertionError("unreachable: the loop is infinite")
 
 
 def erase(folder: Path, mark: str) -> None:
-  """Removes a folder that carries a mark, and the mark last: an interrupted removal can go on.
+  """Removes a marked folder, and the mark last, so that an interrupted removal can continue.
 
   Args:
-    folder: a real folder; links in it are removed and not followed.
-    mark: name of the file in it that says whose it is.
+    folder: a real folder; links in it are removed, not followed.
+    mark: name of the file that marks it.
 
   Raises:
     OSError: something could not be removed; the mark is still there.
   """
-  for place in folder.iterdir():
-    if place.name == mark:
+  for path in folder.iterdir():
+    if path.name == mark:
       continue
-    if is_folder(place):
-      shutil.rmtree(place)
+    if is_folder(path):
+      shutil.rmtree(path)
     else:
-      place.unlink(missing_ok=True)
+      path.unlink(missing_ok=True)
   (folder / mark).unlink(missing_ok=True)
   folder.rmdir()
 
 
-def is_folder(place: Path) -> bool:
-  """Whether this is a folder itself, and no link to one."""
-  return _is(place, stat.S_ISDIR)
+def is_folder(path: Path) -> bool:
+  """Returns whether the path is a folder, not a link to one."""
+  return _is(path, stat.S_ISDIR)
 
 
-def is_regular(place: Path) -> bool:
-  """Whether this is a regular file itself, and no link to one, no pipe and no device."""
-  return _is(place, stat.S_ISREG)
+def is_regular(path: Path) -> bool:
+  """Returns whether the path is a regular file, not a link, pipe or device."""
+  return _is(path, stat.S_ISREG)
 
 
-def _is(place: Path, kind) -> bool:
+def _is(path: Path, test) -> bool:
   try:
-    return kind(os.lstat(place).st_mode)
+    return test(os.lstat(path).st_mode)
   except (OSError, ValueError):
     return False

@@ -1,6 +1,6 @@
-"""Reads an upload as it arrives: form data in parts (RFC 7578), of which the files are kept.
+"""Reads the files of a multipart upload (RFC 7578) as it arrives.
 
-The parser is python-multipart's, which Gradio brings with it.
+The parser is python-multipart, which Gradio depends on.
 """
 
 import asyncio
@@ -12,90 +12,90 @@ from typing import Any
 from anchor_jax.app.access.intake import Batch
 from anchor_jax.core.errors import UserError
 
-_LARGEST_HEADER = 4096  # bytes of what stands before a file
-_MOST_PARTS = 64
-_PATIENCE = 20.0  # seconds that an upload may take longer than it would at the slowest speed
-_SLOWEST = 20_000  # bytes a second
+_MAX_HEADER = 4096  # bytes of a part's headers
+_MAX_PARTS = 64
+_SLACK = 20.0  # seconds beyond what an upload takes at the minimum rate
+_MIN_RATE = 20_000  # bytes per second
 
 
 class Damaged(UserError):
-  """What arrives is no upload."""
+  """The request body is not a complete upload."""
 
 
 class TooSlow(UserError):
-  """It arrives more slowly than anybody waits."""
+  """The request body arrives too slowly."""
 
 
-class Patience:
-  """How long a body that arrives piece by piece is waited for: by its pace, so that nobody holds a place for free."""
+class PacedBody:
+  """A request body with a minimum transfer rate, so that slow clients can't hold connections."""
 
-  def __init__(self, receive: Callable[[], Awaitable[Any]], slack: float = _PATIENCE, slowest: float = _SLOWEST):
-    """Takes what gives the next piece (ASGI), seconds beyond the slowest pace, and that pace in bytes a second."""
-    self._receive, self._slack, self._slowest = receive, slack, slowest
+  def __init__(self, receive: Callable[[], Awaitable[Any]], slack: float = _SLACK, min_rate: float = _MIN_RATE):
+    """Takes ASGI's `receive`, the seconds allowed beyond the minimum rate, and that rate in bytes per second."""
+    self._receive, self._slack, self._min_rate = receive, slack, min_rate
     self._began, self._bytes = time.monotonic(), 0
 
   async def piece(self) -> tuple[bytes, bool]:
-    """Returns the next piece, and whether there are more.
+    """Returns the next piece and whether more follow.
 
     Raises:
-      TooSlow: it does not come in time.
-      Damaged: the other side went away.
+      TooSlow: it does not arrive in time.
+      Damaged: the client disconnected.
     """
-    limit = self._began + self._slack + self._bytes / self._slowest
+    limit = self._began + self._slack + self._bytes / self._min_rate
     try:
       message = await asyncio.wait_for(self._receive(), max(0.0, limit - time.monotonic()))
     except TimeoutError:
-      raise TooSlow("this comes too slowly: try it again over a better line") from None
+      raise TooSlow("this arrives too slowly: try again over a faster connection") from None
     if message["type"] != "http.request":
-      raise Damaged("the upload was broken off: try it again")
+      raise Damaged("the upload was interrupted: try again")
     data = message.get("body", b"")
     self._bytes += len(data)
     return data, message.get("more_body", False)
 
 
 async def receive_files(
-  content_type: str, patience: Patience, batch: Batch, came: Callable[[str, int], None] | None = None
+  content_type: str, body: PacedBody, batch: Batch, on_bytes: Callable[[str, int], None] | None = None
 ) -> None:
-  """Reads an upload into a batch.
+  """Reads the files of an upload into a batch.
 
   Args:
-    content_type: the header, which has the boundary.
-    patience: gives the pieces.
-    batch: takes the files.
-    came: called with each file's name and the number of bytes received.
+    content_type: the header, which states the boundary.
+    body: the request body.
+    batch: receives the files.
+    on_bytes: called with a file's name and the number of bytes received.
 
   Raises:
-    UserError: it is damaged, too slow, too large, or there is no room.
+    UserError: the upload is damaged, too slow or too large, or there is no room.
   """
   library: Any = importlib.import_module("python_multipart.multipart")
   kind, options = library.parse_options_header(content_type)
   if kind != b"multipart/form-data" or not 0 < len(options.get(b"boundary", b"")) <= 200:
-    raise Damaged("this is no upload")
+    raise Damaged("this is not an upload")
   parts = _Parts(library)
   try:
     parser = library.MultipartParser(options[b"boundary"], parts.callbacks())
     more = True
     while more:
-      data, more = await patience.piece()
+      data, more = await body.piece()
       parser.write(data)
-      for act, value in parts.taken():
+      for act, value in parts.pop():
         if act == "begin":
           await asyncio.to_thread(batch.begin, value.decode("utf-8", "replace"))
         elif act == "data":
           await asyncio.to_thread(batch.write, value)
-          if came is not None:
-            came(batch.name, len(value))
+          if on_bytes is not None:
+            on_bytes(batch.name, len(value))
         else:
           await asyncio.to_thread(batch.end)
     parser.finalize()
   except library.FormParserError as error:
-    raise Damaged("this upload is damaged: try it again") from error
+    raise Damaged("this upload is damaged: try again") from error
   if not parts.complete:
-    raise Damaged("the upload was broken off: try it again")
+    raise Damaged("the upload was interrupted: try again")
 
 
 class _Parts:
-  """What the parser finds, as a list of what is to be done: it calls back in the middle of a piece."""
+  """Collects the parser's callbacks as a list of actions, since the parser calls back synchronously."""
 
   def __init__(self, library: Any):
     self._library = library
@@ -116,7 +116,7 @@ class _Parts:
       "on_end": self._end,
     }
 
-  def taken(self) -> list[tuple[str, bytes]]:
+  def pop(self) -> list[tuple[str, bytes]]:
     acts, self._acts = self._acts, []
     return acts
 
@@ -124,7 +124,7 @@ class _Parts:
     self._name = self._value = self._disposition = b""
     self._is_file, self._header = False, 0
     self._count += 1
-    if self._count > _MOST_PARTS:
+    if self._count > _MAX_PARTS:
       raise Damaged("this upload has too many parts")
 
   def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -135,8 +135,8 @@ class _Parts:
 
   def _counted(self, data: bytes) -> bytes:
     self._header += len(data)
-    if self._header > _LARGEST_HEADER:
-      raise Damaged("this upload has a name that is too long")
+    if self._header > _MAX_HEADER:
+      raise Damaged("a file name in this upload is too long")
     return data
 
   def _header_end(self) -> None:

@@ -1,11 +1,11 @@
-"""Who is who: a random token in the browser's cookie decides which people it sees.
+"""Identifies browsers: a random token in a cookie decides which people a browser sees.
 
-On this machine alone (the default) all browsers are one owner. Opened to a network, each browser gets a token of its
-own; only a hash of it is kept, as the owner's name. The token of this machine's owner is in FOLDER/token, and the link
-that is printed with it makes another browser hers too.
+On a local page (the default) all browsers are one owner. On a network, each browser gets its own token; only a hash of
+it is stored, as the owner's name. The token of this machine's owner is in FOLDER/token, and the printed link contains
+it, so that another browser can become the same owner.
 
-Besides, whoever opens the page gets its pass, a second cookie that follows from the token and FOLDER/token: without it
-nothing is uploaded, done or shown, so that a program or page that only knows the address gets nowhere.
+Opening the page also sets a pass, a second cookie derived from the token and FOLDER/token. Nothing is uploaded, done or
+shown without it, so that a program or page that only knows the address can't do anything.
 """
 
 import base64
@@ -24,19 +24,19 @@ from anchor_jax.files.outputs import new_file
 COOKIE = "anchor_owner"
 _PASS = "anchor_page"
 _YEAR = 365 * 24 * 3600
-_LENGTH = 43  # characters of a token: 32 random bytes
+_LENGTH = 43  # characters of a token, which encodes 32 random bytes
 
 
 def new_token() -> str:
-  """Returns a token that nobody can guess."""
+  """Returns an unguessable token."""
   return secrets.token_urlsafe(32)
 
 
-def own_token(folder: Path) -> str:
-  """Returns the token of this machine's owner, which is made at the first start.
+def local_token(folder: Path) -> str:
+  """Returns the token of this machine's owner, creating it at the first start.
 
   Raises:
-    UserError: it is damaged.
+    UserError: the file is damaged.
   """
   path = folder / "token"
   if not os.path.lexists(path):
@@ -47,18 +47,19 @@ def own_token(folder: Path) -> str:
   token = read_bytes(path, "token", 1000).decode("ascii", "replace").strip()
   if not _is_token(token):
     raise UserError(
-      f"{path} is damaged: put it back from a copy; without it a new one is made, which sees none of its people"
+      f"{path} is damaged: restore it from a backup (if you remove it, a new token is created, which can't see the"
+      " people of the old one)"
     )
   return token
 
 
 def owner_of(token: str) -> str:
-  """Returns the name of the owner who has a token; the token can't be told from it."""
+  """Returns the owner's name for a token, a hash that does not reveal the token."""
   return hashlib.sha256(token.encode()).hexdigest()[:32]
 
 
 def token_in(cookies: Mapping[str, str]) -> str | None:
-  """Returns the token in a browser's cookies; None where there is none that could be ours."""
+  """Returns the token in a browser's cookies, or None if there is no well-formed one."""
   token = cookies.get(COOKIE, "")
   return token if _is_token(token) else None
 
@@ -68,63 +69,69 @@ def _is_token(text: str) -> bool:
 
 
 def cookies_of(header: str) -> dict[str, str]:
-  """Returns the cookies in a Cookie header; other pages of this machine may set odd ones."""
+  """Returns the cookies in a Cookie header; tolerates odd ones that other pages of this machine may set."""
   pairs = (part.partition("=") for part in header.split(";"))
   return {name.strip(): value.strip().strip('"') for name, equals, value in pairs if equals}
 
 
 def cookie_header(token: str, name: str = COOKIE) -> str:
-  """Returns the Set-Cookie header for a token: no script reads it, and no other site's page sends it."""
+  """Returns the Set-Cookie header for a token, hidden from scripts and from other sites' requests."""
   return f"{name}={token}; Path=/; Max-Age={_YEAR}; HttpOnly; SameSite=Strict"
 
 
 class Gate:
-  """Who a browser is, by its cookies."""
+  """Identifies browsers by their cookies.
+
+  Attributes:
+    network: whether other machines can reach the page.
+    local_token: token of this machine's owner.
+    local_owner: name of this machine's owner.
+  """
 
   def __init__(self, folder: Path, network: bool, port: int = 0):
-    """Takes the folder of the page, whether other machines can reach it, and its port (cookies know none)."""
-    self.network, self.own = network, own_token(folder)
-    self.own_owner, self._pass = owner_of(self.own), f"{_PASS}_{port}"
+    """Takes the page's folder, whether other machines can reach it, and its port, since cookies ignore ports."""
+    self.network, self.local_token = network, local_token(folder)
+    self.local_owner, self._pass = owner_of(self.local_token), f"{_PASS}_{port}"
 
   def has_pass(self, cookies: Mapping[str, str]) -> bool:
-    """Whether a browser has opened the page, and is the one that it was then."""
-    token = token_in(cookies) if self.network else self.own
-    given = cookies.get(self._pass, "")
-    return token is not None and secrets.compare_digest(given.encode(), self._pass_of(token).encode())
+    """Returns whether a browser has opened the page with the token that it has now."""
+    token = token_in(cookies) if self.network else self.local_token
+    sent = cookies.get(self._pass, "")
+    return token is not None and secrets.compare_digest(sent.encode(), self._pass_of(token).encode())
 
   def pass_header(self, cookies: Mapping[str, str], token: str | None) -> str | None:
-    """Returns the Set-Cookie header with the pass for who opens the page; None where there is no need.
+    """Returns the Set-Cookie header with the pass for a browser that opens the page; None if it has one.
 
     Args:
-      cookies: that the browser sent.
-      token: that it gets with the same answer, see `new_cookie`.
+      cookies: cookies of the request.
+      token: token set by the same response, see `new_cookie`.
     """
-    token = token or (token_in(cookies) if self.network else self.own)
+    token = token or (token_in(cookies) if self.network else self.local_token)
     if token is None or cookies.get(self._pass) == self._pass_of(token):
       return None
     return cookie_header(self._pass_of(token), self._pass)
 
   def _pass_of(self, token: str) -> str:
-    made = hmac.digest(self.own.encode(), b"page " + token.encode(), "sha256")
-    return base64.urlsafe_b64encode(made).decode().rstrip("=")
+    digest = hmac.digest(self.local_token.encode(), b"page " + token.encode(), "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
   def owner(self, cookies: Mapping[str, str]) -> str | None:
-    """Returns the owner who a browser is; None where it has no token yet, and the page is open to a network."""
-    token = token_in(cookies) if self.network else self.own
+    """Returns the owner's name for a browser; None if the page is on a network and the browser has no token yet."""
+    token = token_in(cookies) if self.network else self.local_token
     return None if token is None else owner_of(token)
 
-  def new_cookie(self, cookies: Mapping[str, str], given: str) -> str | None:
-    """Returns the token that a browser is to be given: this machine's for the printed link, else a new one.
+  def new_cookie(self, cookies: Mapping[str, str], linked: str) -> str | None:
+    """Returns the token to set for a browser: this machine's for the printed link, otherwise a new one.
 
     Args:
-      cookies: that it sent.
-      given: what its link names as the owner; "" where it names none.
+      cookies: cookies of the request.
+      linked: the link's `owner` parameter; "" if it has none.
 
     Returns:
-      None where it has a token already, or needs none.
+      The token; None if the browser has one already, or needs none.
     """
     if not self.network:
       return None
-    if given and secrets.compare_digest(given.encode(), self.own.encode()):
-      return self.own
+    if linked and secrets.compare_digest(linked.encode(), self.local_token.encode()):
+      return self.local_token
     return None if token_in(cookies) else new_token()

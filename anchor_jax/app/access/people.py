@@ -1,17 +1,17 @@
-"""People on the page: a folder each, under a random name; what a user calls the person is a label and never a path.
+"""Stores people: one folder each under a random name; a user's name for the person is a label and never a path.
 
 FOLDER/people/ID/person.json   label, owner, kind, size, films, consent
-FOLDER/people/ID/films/        her films, film_1.mp4 and so on, with their sidecars
-FOLDER/people/ID/prepared/     what `prepare` made of them
-FOLDER/people/ID/trained/      the workdir of `train`
-FOLDER/people/ID/motions/      uploaded motions, by the name of their job
-FOLDER/people/ID/videos/       what `generate` made, by the name of its job
-FOLDER/people/ID/jobs/         jobs and their logs, see jobs.py
-FOLDER/people/ID/bundle.zip    what `export` made
+FOLDER/people/ID/films/        film_1.mp4 and so on, with their sidecars
+FOLDER/people/ID/prepared/     output of `prepare`
+FOLDER/people/ID/trained/      workdir of `train`
+FOLDER/people/ID/motions/      uploaded motions, named after their job
+FOLDER/people/ID/videos/       output of `generate`, named after its job
+FOLDER/people/ID/jobs/         jobs and their logs, see jobs/queue.py
+FOLDER/people/ID/bundle.zip    output of `export`
 
-person.json is also the mark by which a folder is the page's own: without a sound one it is set aside, which means that
-it stays as it is and is shown. Only folders that an interrupted upload (.new-ID) or removal (.gone-ID) left, with their
-person.json, are removed.
+person.json also marks a folder as the page's own. A folder without a valid one is set aside: reported, and otherwise
+left alone. The page removes only folders of interrupted uploads (.new-ID) and removals (.gone-ID) that have a
+person.json.
 """
 
 import dataclasses
@@ -32,67 +32,67 @@ from anchor_jax.files.fields import fields_of
 from anchor_jax.files.inputs import read_json
 from anchor_jax.files.outputs import new_file, partial_path
 
-EVERYONE = ""  # the owner of the studio person, whom all users see
-STUDIO = "studio"  # her name: there is one, made when the page starts for the first time
-KINDS = ("studio", "example", "film")  # the studio person, a person of a studio film, a person of uploaded films
+EVERYONE = ""  # owner of the studio person, which all users see
+STUDIO = "studio"  # name of the studio person, created at the page's first start
+KINDS = ("studio", "example", "film")  # the studio person, a person from a studio film, a person from uploaded films
 SIZES = (128, 256)
-FILMS = (".mp4", ".mov", ".mkv", ".webm")  # suffixes of films
-MOST_PEOPLE = 50  # of one owner
-MOST_IN_ALL = 1000  # of all owners
-LATEST = 1e11  # seconds since 1970 that a record may name
-_LONGEST_LABEL = 40
+FILMS = (".mp4", ".mov", ".mkv", ".webm")  # accepted suffixes
+MAX_PEOPLE = 50  # per owner
+MAX_PEOPLE_IN_ALL = 1000  # over all owners
+LATEST = 1e11  # seconds since 1970; limit for times in records
+_MAX_LABEL = 40  # characters
 _RECORD = "person.json"
-_GONE, _NEW = ".gone-", ".new-"  # prefixes of a folder that is being removed, or filled
-_REMEDY = "whoever runs this page can mend it, or move the folder away"
+_GONE, _NEW = ".gone-", ".new-"  # prefixes of folders being removed or filled
+_REMEDY = "the page's operator can repair it, or move the folder away"
 
 
 class NotFound(UserError):
-  """There is no such thing, or it belongs to somebody else, which is not told apart."""
+  """Something does not exist or belongs to another owner; the two look the same."""
 
 
 def new_name() -> str:
-  """Returns a random name for a folder or a file, which nobody can guess."""
+  """Returns a random, unguessable name for a folder or file."""
   return secrets.token_hex(8)
 
 
 def is_name(text: str) -> bool:
-  """Whether a text that came from outside can be one of our names: nothing else is ever made part of a path."""
+  """Returns whether outside input is a well-formed name; nothing else may become part of a path."""
   return text == STUDIO or re.fullmatch(r"[0-9a-f]{16}", text) is not None
 
 
 def is_owner(text: str) -> bool:
-  """Whether a text in a record can be an owner's name."""
+  """Returns whether a record's text is a well-formed owner name."""
   return re.fullmatch(r"[0-9a-z]{1,64}", text) is not None
 
 
 @dataclasses.dataclass(frozen=True)
-class Aside:
-  """Something in the page's folder that was not taken, and stays as it is.
+class SetAside:
+  """A file or folder that the page can't use, and leaves alone.
 
   Attributes:
-    place: where it is.
-    owner: who may know of it; None where that can't be read, which leaves who runs the page.
-    why: what is wrong with it.
+    path: where it is.
+    owner: who may see this report; None, if unknown, for the page's operator only.
+    reason: what is wrong with it.
   """
 
-  place: Path
+  path: Path
   owner: str | None
-  why: str
+  reason: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
-  """One person.
+class PersonRecord:
+  """The record of one person, person.json.
 
   Attributes:
-    name: of her folder.
-    label: what her owner calls her.
-    owner: of `owners.py`; `EVERYONE` for the studio person.
+    name: name of the person's folder.
+    label: the owner's name for the person.
+    owner: see `owners.py`; `EVERYONE` for the studio person.
     kind: one of `KINDS`.
-    size: side of her pictures in pixels.
-    films: names of the files in her folder of films.
+    size: side of the pictures in pixels.
+    films: file names in the folder films/.
     created: seconds since 1970.
-    consent: when it was confirmed that she agrees, in seconds since 1970; None where that was not needed.
+    consent: when the person's consent was confirmed, in seconds since 1970; None where none is needed.
   """
 
   name: str
@@ -106,85 +106,90 @@ class Person:
 
   @property
   def real(self) -> bool:
-    """Whether she comes from an uploaded film, and so may be a real person."""
+    """Whether the person comes from an uploaded film, and may be a real person."""
     return self.kind == "film"
 
 
 def clean_label(text: str) -> str:
-  """Returns what a user typed as a label: printable, on one line, not too long.
+  """Returns a user's text as a label: printable, on one line, of limited length.
 
   Raises:
     UserError: nothing is left.
   """
-  label = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_LONGEST_LABEL].strip()
+  label = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_MAX_LABEL].strip()
   if not label:
-    raise UserError("give her a name, so that you find her again")
+    raise UserError("enter a name for the person")
   return label
 
 
-class People:
-  """All people in a folder. Several threads may use it."""
+class PeopleFolder:
+  """All people in FOLDER/people. Thread-safe.
+
+  Attributes:
+    folder: FOLDER/people.
+    aside: folders that could not be read.
+  """
 
   def __init__(self, folder: Path):
-    """Reads those that there are, and finishes what was interrupted; `aside` has what could not be read."""
+    """Reads all people of the page's folder, and finishes interrupted removals."""
     self.folder = folder / "people"
     self.folder.mkdir(parents=True, exist_ok=True)
-    self.aside: list[Aside] = []
+    self.aside: list[SetAside] = []
     self._lock = threading.Lock()
-    self._known: dict[str, Person] = {}
-    for place in sorted(self.folder.iterdir()):
+    self._known: dict[str, PersonRecord] = {}
+    for path in sorted(self.folder.iterdir()):
       try:
-        if _is_unfinished(place):
-          erase(place, _RECORD)
-        elif is_name(place.name):
-          self._known[place.name] = _read(place)
-        elif is_folder(place):
-          raise UserError(f"{place} is no folder of a person and stays: move it away if you like")
+        if _is_unfinished(path):
+          erase(path, _RECORD)
+        elif is_name(path.name):
+          self._known[path.name] = _read(path)
+        elif is_folder(path):
+          raise UserError(f"{path} is not the folder of a person and is left alone: move it away if you like")
       except (UserError, OSError) as error:
-        self.aside.append(Aside(place, _owner_in(place), str(error)))
+        self.aside.append(SetAside(path, _owner_in(path), str(error)))
 
   def folder_of(self, name: str) -> Path:
     """Returns the folder of a person.
 
     Raises:
-      NotFound: this can't be the name of one.
+      NotFound: the name is malformed.
     """
     if not is_name(name):
       raise NotFound("there is no such person")
     return self.folder / name
 
-  def visible(self, owner: str) -> list[Person]:
-    """The people that an owner sees, the studio person first, then the newest first."""
+  def visible(self, owner: str) -> list[PersonRecord]:
+    """Returns the people that an owner sees: the studio person first, then the newest first."""
     with self._lock:
-      seen = [person for person in self._known.values() if person.owner in (owner, EVERYONE)]
-    return sorted(seen, key=lambda person: (person.kind != "studio", -person.created))
+      visible = [person for person in self._known.values() if person.owner in (owner, EVERYONE)]
+    return sorted(visible, key=lambda person: (person.kind != "studio", -person.created))
 
-  def everyone(self) -> list[Person]:
-    """The people of all owners."""
+  def everyone(self) -> list[PersonRecord]:
+    """Returns the people of all owners."""
     with self._lock:
       return list(self._known.values())
 
-  def get(self, name: str, owner: str) -> Person:
+  def get(self, name: str, owner: str) -> PersonRecord:
     """Returns a person that an owner sees.
 
     Raises:
-      NotFound: there is none, or she belongs to somebody else.
+      NotFound: no such person, or another owner's.
     """
     person = self.find(name)
     if person is None or person.owner not in (owner, EVERYONE):
-      raise NotFound("there is no such person (any more)")
+      raise NotFound("there is no such person (anymore)")
     return person
 
-  def find(self, name: str) -> Person | None:
-    """Returns a person of whatever owner, None where there is none."""
+  def find(self, name: str) -> PersonRecord | None:
+    """Returns a person of any owner; None if there is none."""
     with self._lock:
       return self._known.get(name)
 
-  def new(self, label: str, owner: str, kind: str, size: int, consent: bool = False) -> Person:
-    """Returns a new person, who is kept once she is given to `add`.
+  def new(self, label: str, owner: str, kind: str, size: int, consent: bool = False) -> PersonRecord:
+    """Returns the record of a new person, which `add` (or `begin` and `publish`) saves.
 
     Raises:
-      UserError: no name, no consent for a person of an uploaded film, or too many people.
+      UserError: no name, no consent for a person from an uploaded film, or too many people.
     """
     if kind not in KINDS or type(size) is not int or size not in SIZES:
       raise UserError("choose one of the sizes")
@@ -192,7 +197,7 @@ class People:
       raise UserError("confirm first that the person in the film agrees to this")
     self.check_room(owner)
     name, now = STUDIO if kind == "studio" else new_name(), time.time()
-    return Person(name, clean_label(label), owner, kind, size, (), now, now if consent else None)
+    return PersonRecord(name, clean_label(label), owner, kind, size, (), now, now if consent else None)
 
   def check_room(self, owner: str) -> None:
     """Checks that an owner can have one more person.
@@ -201,71 +206,71 @@ class People:
       UserError: there are too many, of this owner or of all.
     """
     people = self.everyone()
-    if sum(person.owner == owner for person in people) >= MOST_PEOPLE:
-      raise UserError(f"there are {MOST_PEOPLE} people already: delete one first")
-    if len(people) >= MOST_IN_ALL:
-      raise UserError("this page has as many people as it may have: whoever runs it can delete some")
+    if sum(person.owner == owner for person in people) >= MAX_PEOPLE:
+      raise UserError(f"you have {MAX_PEOPLE} people already: delete one first")
+    if len(people) >= MAX_PEOPLE_IN_ALL:
+      raise UserError("this page has its maximum number of people: its operator can delete some")
 
-  def add(self, person: Person) -> Person:
-    """Keeps a person, and returns the person."""
+  def add(self, person: PersonRecord) -> PersonRecord:
+    """Saves a person without further files, and returns the record."""
     self.begin(person)
-    return self.keep(person)
+    return self.publish(person)
 
-  def begin(self, person: Person) -> Path:
-    """Returns a folder for what is known of a new person, who is there once it is complete (`keep`)."""
-    place = self.folder / f"{_NEW}{person.name}"
-    place.mkdir()
-    _write(place, person)
-    return place
+  def begin(self, person: PersonRecord) -> Path:
+    """Creates a folder for a new person's files, and returns it; `publish` makes the person visible."""
+    folder = self.folder / f"{_NEW}{person.name}"
+    folder.mkdir()
+    _write(folder, person)
+    return folder
 
-  def keep(self, person: Person) -> Person:
-    """Keeps a person whose folder is complete now.
+  def publish(self, person: PersonRecord) -> PersonRecord:
+    """Makes a person visible whose folder is now complete.
 
     Raises:
-      UserError: something else has the folder's name.
+      UserError: the folder's name is taken.
     """
-    begun, place = self.folder / f"{_NEW}{person.name}", self.folder / person.name
-    _write(begun, person)
+    new, folder = self.folder / f"{_NEW}{person.name}", self.folder / person.name
+    _write(new, person)
     try:
-      begun.rename(place)
+      new.rename(folder)
     except OSError:
-      erase(begun, _RECORD)
-      raise UserError(f"{place} is something else's: move it away, or choose another --folder") from None
+      erase(new, _RECORD)
+      raise UserError(f"{folder} is already taken: move it away, or choose another --folder") from None
     with self._lock:
       self._known[person.name] = person
     return person
 
-  def drop(self, person: Person) -> None:
-    """Removes the folder of a person who is not kept; again is no mistake."""
-    place = self.folder / f"{_NEW}{person.name}"
-    if is_folder(place):
-      erase(place, _RECORD)
+  def discard(self, person: PersonRecord) -> None:
+    """Removes the folder of a person that was not published; can be repeated."""
+    folder = self.folder / f"{_NEW}{person.name}"
+    if is_folder(folder):
+      erase(folder, _RECORD)
 
   def set_aside(self, name: str) -> None:
-    """Renames a damaged folder, so that there can be another of its name; nothing is done where there is none.
+    """Renames a damaged folder to free its name; does nothing if there is none.
 
     Raises:
-      UserError: it has no record, so that it is somebody else's.
+      UserError: the folder has no record, so it is not the page's.
     """
-    place = self.folder / name
-    if not os.path.lexists(place) or (is_folder(place) and not any(place.iterdir())):
+    folder = self.folder / name
+    if not os.path.lexists(folder) or (is_folder(folder) and not any(folder.iterdir())):
       return
-    if not (is_folder(place) and is_regular(place / _RECORD)):
-      raise UserError(f"{place} is no folder of this page: move it away, or choose another --folder")
-    to = self.folder / f"{name}.aside-{new_name()}"
-    place.rename(to)
-    self.aside = [dataclasses.replace(one, place=to) if one.place == place else one for one in self.aside]
+    if not (is_folder(folder) and is_regular(folder / _RECORD)):
+      raise UserError(f"{folder} is not a folder of this page: move it away, or choose another --folder")
+    renamed = self.folder / f"{name}.aside-{new_name()}"
+    folder.rename(renamed)
+    self.aside = [dataclasses.replace(one, path=renamed) if one.path == folder else one for one in self.aside]
 
   def hide(self, name: str) -> None:
-    """Makes that nobody sees a person any more, who is removed next."""
+    """Makes a person invisible, before removal."""
     with self._lock:
       self._known.pop(name, None)
 
-  def remove(self, person: Person) -> None:
-    """Removes a person and everything in the folder; interrupted, the next start goes on with it.
+  def remove(self, person: PersonRecord) -> None:
+    """Removes a person and the folder; if interrupted, the next start finishes the removal.
 
     Raises:
-      UserError: this did not work, or not for everything.
+      UserError: removal failed, or was incomplete.
     """
     folder, gone = self.folder_of(person.name), self.folder / f"{_GONE}{person.name}"
     self.hide(person.name)
@@ -275,51 +280,49 @@ class People:
       logging.getLogger(__name__).exception("%s can't be removed", folder)
       with self._lock:
         self._known[person.name] = person
-      raise UserError(
-        f"{person.label} can't be deleted now: whoever runs this page finds the reason in its log"
-      ) from None
+      raise UserError(f"{person.label} can't be deleted now: the page's operator finds the reason in its log") from None
     try:
       erase(gone, _RECORD)
     except OSError:
       logging.getLogger(__name__).exception("%s can't be removed", gone)
       raise UserError(
-        f"not everything of {person.label} can be deleted now: whoever runs this page finds the reason in its log"
+        f"not everything of {person.label} can be deleted now: the page's operator finds the reason in its log"
       ) from None
 
 
-def _is_unfinished(place: Path) -> bool:
-  """Whether a folder is what an interrupted upload or removal left, by its name and by the record that is its mark."""
-  prefix = next((prefix for prefix in (_GONE, _NEW) if place.name.startswith(prefix)), None)
-  if prefix is None or not is_name(place.name.removeprefix(prefix)) or not is_folder(place):
+def _is_unfinished(folder: Path) -> bool:
+  """Whether a folder was left by an interrupted upload or removal, judged by its name and its record."""
+  prefix = next((prefix for prefix in (_GONE, _NEW) if folder.name.startswith(prefix)), None)
+  if prefix is None or not is_name(folder.name.removeprefix(prefix)) or not is_folder(folder):
     return False
-  return is_regular(place / _RECORD) or all(child == partial_path(place / _RECORD) for child in place.iterdir())
+  return is_regular(folder / _RECORD) or all(child == partial_path(folder / _RECORD) for child in folder.iterdir())
 
 
-def _write(place: Path, person: Person) -> None:
+def _write(folder: Path, person: PersonRecord) -> None:
   record = dataclasses.asdict(person)
   del record["name"]
-  with new_file(place / _RECORD) as path:
+  with new_file(folder / _RECORD) as path:
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _read(place: Path) -> Person:
+def _read(folder: Path) -> PersonRecord:
   """Returns the person in a folder.
 
   Raises:
     UserError: the folder or its record is not as the page writes it.
   """
-  record = place / _RECORD
-  if not is_folder(place) or not is_regular(record):
-    raise UserError(f"{place} has no {_RECORD}: {_REMEDY}")
+  record = folder / _RECORD
+  if not is_folder(folder) or not is_regular(record):
+    raise UserError(f"{folder} has no {_RECORD}: {_REMEDY}")
   values = read_json(record, "record", _REMEDY)
   if not isinstance(values, dict):
-    raise UserError(f"{record} is damaged (it is no record): {_REMEDY}")
-  person: Person = fields_of(Person, {**values, "name": place.name}, record, _REMEDY)
+    raise UserError(f"{record} is damaged (not a JSON object): {_REMEDY}")
+  person: PersonRecord = fields_of(PersonRecord, {**values, "name": folder.name}, record, _REMEDY)
   if person.kind not in KINDS or person.size not in SIZES:
     raise UserError(f"{record} is damaged (the kind or the size): {_REMEDY}")
   everyone = person.owner == EVERYONE
   if (
-    everyone != (place.name == STUDIO)
+    everyone != (folder.name == STUDIO)
     or everyone != (person.kind == STUDIO)
     or not (everyone or is_owner(person.owner))
   ):
@@ -331,10 +334,10 @@ def _read(place: Path) -> Person:
   return person
 
 
-def _owner_in(place: Path) -> str | None:
-  """The owner in a damaged record, if that can still be read."""
+def _owner_in(folder: Path) -> str | None:
+  """The owner in a damaged record, if it is still readable."""
   try:
-    owner = read_json(place / _RECORD)["owner"] if is_regular(place / _RECORD) else None
+    owner = read_json(folder / _RECORD)["owner"] if is_regular(folder / _RECORD) else None
   except (UserError, TypeError, KeyError, IndexError):
     return None
   return owner if isinstance(owner, str) and is_owner(owner) else None

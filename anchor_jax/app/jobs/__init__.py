@@ -1,1 +1,1 @@
-"""What the page's users ask for: a queue of jobs, the worker that runs them, and their progress."""
+"""The page's jobs: the queue, the worker that runs them, and their progress."""

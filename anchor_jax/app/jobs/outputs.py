@@ -1,11 +1,11 @@
-"""What the jobs of a person left in the folder: what was found, steps of training, pictures, the bundle."""
+"""Files that jobs write to a person's folder: reports, checkpoints, pictures, the bundle."""
 
 from pathlib import Path
 
 from anchor_jax.app.access.marks import is_regular
 from anchor_jax.app.jobs.commands import BUNDLE, PREPARED, TRAINED, TRAINED_PART
 
-_PLACES = {
+_FILES = {
   "found": f"{PREPARED}/preview.png",
   "appearance": f"{PREPARED}/appearance.png",
   "report": f"{PREPARED}/report.html",
@@ -15,26 +15,26 @@ _PLACES = {
 
 
 def is_prepared(folder: Path) -> bool:
-  """Whether the film of the person with this folder was looked at."""
+  """Returns whether the person's film was prepared."""
   return (folder / PREPARED / "meta.json").is_file()
 
 
 def trained_steps(folder: Path) -> int:
-  """How many steps of training are kept; 0 where there are none."""
+  """Returns the step of the newest checkpoint; 0 if there is none."""
   checkpoints = folder / TRAINED / TRAINED_PART / "checkpoints"
   return max((int(step.name) for step in checkpoints.glob("*") if step.name.isdecimal()), default=0)
 
 
 def metrics(folder: Path) -> Path:
-  """Where training writes its metrics."""
+  """Returns the path of the training metrics."""
   return folder / TRAINED / TRAINED_PART / "metrics.jsonl"
 
 
-def shown_file(folder: Path, what: str) -> Path | None:
-  """Returns one of the files that the page shows; None where `what` is none of them."""
-  return folder / _PLACES[what] if what in _PLACES else None
+def page_file(folder: Path, name: str) -> Path | None:
+  """Returns the path of a file that the page shows, by its name on the page; None for other names."""
+  return folder / _FILES[name] if name in _FILES else None
 
 
 def is_own(path: Path, folder: Path) -> bool:
-  """Whether this is a regular file in a person's folder, and no link on the way leads elsewhere."""
+  """Returns whether the path is a regular file inside a person's folder, also after resolving links."""
   return is_regular(path) and path.resolve().is_relative_to(folder.resolve())

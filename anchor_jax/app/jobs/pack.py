@@ -1,4 +1,4 @@
-"""Packs a bundle into one file for a browser to download, and removes its folder.
+"""Zips a bundle for download and removes its folder.
 
 Example:
   python -m anchor_jax.app.jobs.pack --folder=bundle --output=bundle.zip
@@ -13,7 +13,7 @@ from anchor_jax.files.outputs import new_file
 
 
 def pack(folder: Path, output: Path) -> None:
-  """Writes the folder's files to a zip file, below the folder's name, and removes the folder; again is no mistake."""
+  """Writes a folder to a zip file, under the folder's name, and removes the folder; can be repeated."""
   if not folder.exists() and output.exists():
     return
   with new_file(output) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -24,7 +24,7 @@ def pack(folder: Path, output: Path) -> None:
 
 @command
 def main() -> None:
-  """The command line."""
+  """Runs the command line."""
   parser = Parser("anchor_jax.app.jobs.pack", __doc__)
   parser.add_argument("--folder", type=Path, required=True, metavar="DIR")
   parser.add_argument("--output", type=Path, required=True, metavar="FILE.zip")

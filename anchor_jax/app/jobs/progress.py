@@ -1,4 +1,4 @@
-"""How far a job is, read from what its commands print and write: bars, metrics, the partial video."""
+"""Reads a job's progress from what its commands print and write: progress bars, errors, reports, metrics."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from anchor_jax.app.access.uploads import without_paths
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.inputs import open_input
 
-BEGINS = "\n== "  # what stands in a log before the name of each command
-_TAIL = 8192  # bytes of a log that are looked at
-_METRICS = 2**22  # bytes of a training's metrics
+COMMAND_MARK = "\n== "  # precedes each command's label in a log
+_TAIL = 8192  # bytes read from the end of a log
+_METRICS = 2**22  # bytes read from the end of a training's metrics
 _BAR = re.compile(r"([^\r\n|%]*?):\s+\d+%\|[^|]*\|\s*(\d+)/(\d+) \[[^<\]]*<([\d:?]+)")
 
 
 class Bar(NamedTuple):
-  """A progress bar: what it says, how many of how many are done, and the seconds left (None where not known yet)."""
+  """A progress bar: its label, units done and in total, and the seconds left (None if not known yet)."""
 
   label: str
   done: int
@@ -26,17 +26,17 @@ class Bar(NamedTuple):
 
   @property
   def share(self) -> float:
-    """From 0 to 1."""
+    """Share done, from 0 to 1."""
     return min(1.0, self.done / self.total) if self.total else 0.0
 
 
 def tail(log: Path) -> str:
-  """Returns the end of what the newest command wrote to a log; "" where there is none yet."""
-  return _end_of(log, _TAIL).rpartition(BEGINS)[2]
+  """Returns the end of the newest command's output in a log; "" if there is none yet."""
+  return _end_of(log, _TAIL).rpartition(COMMAND_MARK)[2]
 
 
 def _end_of(file: Path, count: int) -> str:
-  """The last bytes of a file as text; "" where there is no such file, or none that can be read."""
+  """The last bytes of a file as text; "" if it is missing or unreadable."""
   try:
     with open_input(file) as opened:
       opened.seek(0, 2)
@@ -47,14 +47,14 @@ def _end_of(file: Path, count: int) -> str:
 
 
 def bar_in(text: str) -> Bar | None:
-  """Returns the newest bar (tqdm's) in the end of a log; None where there is none."""
+  """Returns the newest tqdm bar in the end of a log; None if there is none."""
   bars = _BAR.findall(text)
   if not bars:
     return None
   label, done, total, left = bars[-1]
   try:
     return Bar(label.strip(), int(done), int(total), _seconds(left))
-  except ValueError:  # a name that looks like a bar
+  except ValueError:  # a name that looks like a bar, but is not
     return None
 
 
@@ -69,34 +69,31 @@ def _seconds(clock: str) -> float | None:
 
 
 def error_in(text: str) -> str:
-  """Returns what a command that failed says, for people far away: no path of this machine, no traceback."""
+  """Returns a failed command's error for remote users, without paths or traceback."""
   lines = [line for line in re.split(r"[\r\n]+", text) if line.startswith("error: ")]
   if lines:
     return without_paths(lines[-1].removeprefix("error: "))
-  return (
-    "this went wrong unexpectedly, perhaps for want of memory; who runs this page finds the reason in the job's log"
-  )
+  return "something went wrong unexpectedly (out of memory?); the page's operator finds the reason in the job's log"
 
 
-def told_in(text: str) -> list[str]:
-  """Returns what `prepare` said at its end: how much it found, then a line for each thing worth knowing."""
+def report_lines_in(text: str) -> list[str]:
+  """Returns the final report of `prepare`: the number of frames, then a line per film and note."""
   lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
   start = max((number for number, line in enumerate(lines) if line.startswith("prepared ")), default=len(lines))
-  told = [line for line in lines[start:] if line]
-  told = [re.sub(r"^film_(\d+):", r"film \1:", line) for line in told]  # as uploads are named
-  return [without_paths(re.sub(r"; look at .*|\((?:look at|purple in) [^)]*\)", "", line)).strip() for line in told]
+  report = [re.sub(r"^film_(\d+):", r"film \1:", line) for line in lines[start:] if line]  # film_1 is the upload's name
+  return [without_paths(re.sub(r"; look at .*|\((?:look at|purple in) [^)]*\)", "", line)).strip() for line in report]
 
 
 def loss_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
-  """Returns the curves of a training, (step, value) in order of the steps: "loss" and "validation_loss".
+  """Returns the curves "loss" and "validation_loss" of a training, as (step, value) in order of steps.
 
-  A training that went on from a checkpoint has some steps twice; the later ones hold.
+  A training that resumed from a checkpoint logs some steps twice; the later ones replace the earlier.
   """
   curves: dict[str, dict[int, float]] = {"loss": {}, "validation_loss": {}}
   for line in _end_of(metrics, _METRICS).splitlines():
     try:
       entry = json.loads(line)
-    except (ValueError, RecursionError):  # it is being written
+    except (ValueError, RecursionError):  # the line is being written
       continue
     step = entry.get("step") if isinstance(entry, dict) else None
     if type(step) is not int:
@@ -104,7 +101,7 @@ def loss_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
     for name, curve in curves.items():
       value = entry.get(name)
       if (isinstance(value, float) and math.isfinite(value)) or (type(value) is int and abs(value) < 10**9):
-        for later in [known for known in curve if known > step]:
+        for later in [logged for logged in curve if logged > step]:
           del curve[later]
         curve[step] = value
   return {name: sorted(curve.items()) for name, curve in curves.items() if curve}

@@ -1,8 +1,8 @@
-"""Jobs: what is to be done, in the order in which it was asked for; each a file, so that they survive the server.
+"""The queue of jobs, in order of request; each job is a file, so that it survives a restart.
 
-FOLDER/people/PERSON/jobs/JOB.json   what, for whom, how far
-FOLDER/people/PERSON/jobs/JOB.log    what its commands printed
-FOLDER/people/PERSON/jobs/JOB.lock   locked by its process as long as that lives, see worker.py; holds its id
+FOLDER/people/PERSON/jobs/JOB.json   kind, settings and state
+FOLDER/people/PERSON/jobs/JOB.log    output of its commands
+FOLDER/people/PERSON/jobs/JOB.lock   locked by its running process, see worker.py; contains the process id
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from anchor_jax.app.access.marks import is_folder, is_regular
-from anchor_jax.app.access.people import EVERYONE, LATEST, STUDIO, Aside, People, is_name, is_owner, new_name
+from anchor_jax.app.access.people import EVERYONE, LATEST, STUDIO, PeopleFolder, SetAside, is_name, is_owner, new_name
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.values import Within, from_values
 from anchor_jax.files.fields import fields_of
@@ -26,15 +26,15 @@ PREPARE, TRAIN, VIDEO, EXPORT = KINDS = ("prepare", "train", "video", "export")
 WAITING, RUNNING, STOPPING, DONE, FAILED, CANCELLED = "waiting", "running", "stopping", "done", "failed", "cancelled"
 OPEN = (WAITING, RUNNING, STOPPING)
 STATES = (*OPEN, DONE, FAILED, CANCELLED)
-MOST_WAITING = 8  # of one owner
-MOST_IN_LINE = 64  # of all owners
-_REMEDY = "whoever runs this page can mend it, or move the file away"
+MAX_QUEUED = 8  # per owner
+MAX_QUEUED_IN_ALL = 64  # over all owners
+_REMEDY = "the page's operator can repair it, or move the file away"
 _MOTION = r"studio:[a-z]{1,40}|person:(studio|[0-9a-f]{16})|upload:[0-9a-f]{16}_1\.(mp4|mov|mkv|webm)"
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoSettings:
-  """Settings of a video, as `workshop.Workshop.make_video` makes them; what a record lacks is as here."""
+  """Settings of a video, set by `workshop.Workshop.make_video`; the defaults apply to older records."""
 
   motion: str = "studio:calm"
   label: str = "Video"
@@ -50,14 +50,14 @@ class VideoSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
-  """Settings of a bundle."""
+  """Settings of an export."""
 
   trained: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class NoSettings:
-  """Those of all other jobs."""
+  """Settings of all other jobs."""
 
 
 _SETTINGS = {PREPARE: NoSettings, TRAIN: NoSettings, VIDEO: VideoSettings, EXPORT: ExportSettings}
@@ -68,15 +68,15 @@ class Job:
   """One job.
 
   Attributes:
-    name: of its files.
+    name: name of its files.
     person: name of the person it is for.
-    owner: who asked for it, and who alone sees what it makes.
+    owner: who requested it, and the only one who sees its result.
     kind: one of `KINDS`.
-    settings: what commands.py makes command lines of.
-    state: one of the states above.
-    step: number of the command that runs or is next, from 0.
+    settings: input of commands.py.
+    state: one of `STATES`.
+    step: index of the current or next command.
     created, started, ended: seconds since 1970.
-    error: what went wrong, in words for users.
+    error: error message for users.
   """
 
   name: str
@@ -93,28 +93,29 @@ class Job:
 
   @property
   def open(self) -> bool:
-    """Whether it waits or runs."""
+    """Whether the job is waiting or running."""
     return self.state in OPEN
 
 
 class Jobs:
-  """All jobs of all people. Several threads may use it."""
+  """All jobs of all people. Thread-safe.
 
-  def __init__(self, people: People):
-    """Reads those of people who are there; those that ran when the server ended wait again, first in line.
+  Attributes:
+    aside: job files that could not be read; they stay.
+  """
 
-    `aside` has those that could not be read; their files stay.
-    """
+  def __init__(self, people: PeopleFolder):
+    """Reads the jobs of all people; jobs that were running when the server ended wait again, first in the queue."""
     self._people, self._lock = people, threading.RLock()
     self._known: dict[str, Job] = {}
-    self.aside: list[Aside] = []
+    self.aside: list[SetAside] = []
     for person in people.everyone():
       folder = people.folder_of(person.name) / "jobs"
       for record in sorted(folder.glob("*.json")) if is_folder(folder) else ():
         try:
           job = _read(record, person.name)
         except UserError as error:
-          self.aside.append(Aside(record, person.owner or None, str(error)))
+          self.aside.append(SetAside(record, person.owner or None, str(error)))
         else:
           self._known[job.name] = job
     for job in list(self._known.values()):
@@ -124,26 +125,26 @@ class Jobs:
         self.change(job.name, state=CANCELLED, ended=time.time())
 
   def path(self, job: Job, suffix: str) -> Path:
-    """Returns one of a job's files: its record (".json"), its log or its lock."""
+    """Returns the path of a job's record (".json"), ".log" or ".lock"."""
     return self._people.folder_of(job.person) / "jobs" / f"{job.name}{suffix}"
 
   def add(self, person: str, owner: str, kind: str, name: str = "", **settings: Any) -> Job:
-    """Puts a job at the end of the line, and returns it.
+    """Appends a job to the queue, and returns it.
 
     Args:
       person: name of the person.
-      owner: who asks.
+      owner: who requests it.
       kind: one of `KINDS`.
-      name: for the job, where files of that name are there already; default a new one.
-      settings: of the job.
+      name: name of the job, if files with that name exist already; default a new one.
+      settings: settings of the job.
 
     Raises:
-      UserError: see `check_room`.
+      UserError: see `check_room`; or no such person.
     """
     with self._lock:
       self.check_room(person, owner, kind)
       if self._people.find(person) is None:
-        raise UserError("there is no such person (any more)")
+        raise UserError("there is no such person (anymore)")
       job = Job(name or new_name(), person, owner, kind, settings, created=time.time())
       self.path(job, ".json").parent.mkdir(parents=True, exist_ok=True)
       self._write(job)
@@ -154,26 +155,26 @@ class Jobs:
     """Checks that another job can be added.
 
     Raises:
-      UserError: the line is full, the owner has too many jobs in it, or the same one for this person.
+      UserError: the queue is full, the owner has too many jobs in it, or the same job for this person.
     """
-    line = self.line()
-    mine = [job for job in line if job.owner == owner]
-    if len(mine) >= MOST_WAITING:
-      raise UserError(f"{MOST_WAITING} jobs of yours wait already: cancel one, or wait for one to end")
-    if len(line) >= MOST_IN_LINE:
-      raise UserError(f"{MOST_IN_LINE} jobs of all who use this page wait already: try again when some have ended")
-    if kind != VIDEO and any(job.person == person and job.kind == kind for job in mine):
-      raise UserError("this is in the line already")
+    queue = self.queue()
+    own = [job for job in queue if job.owner == owner]
+    if len(own) >= MAX_QUEUED:
+      raise UserError(f"you have {MAX_QUEUED} jobs in the queue already: cancel one, or wait for one to end")
+    if len(queue) >= MAX_QUEUED_IN_ALL:
+      raise UserError(f"the queue is full, with {MAX_QUEUED_IN_ALL} jobs of all users: try again later")
+    if kind != VIDEO and any(job.person == person and job.kind == kind for job in own):
+      raise UserError("this job is already in the queue")
 
   def get(self, name: str) -> Job | None:
-    """Returns a job; None where there is none (any more)."""
+    """Returns a job; None if there is none (anymore)."""
     with self._lock:
       return self._known.get(name)
 
   def change(self, name: str, **changes: Any) -> Job | None:
-    """Changes a job, on disk too, and returns it; None where it was removed meanwhile.
+    """Changes a job, also on disk, and returns it; None if it was removed.
 
-    Where the disk can't be written, the change holds until the next start.
+    If the disk can't be written, the change lasts until the next start.
     """
     with self._lock:
       if name not in self._known:
@@ -182,11 +183,11 @@ class Jobs:
       try:
         self._write(job)
       except UserError as error:
-        logging.getLogger(__name__).error("the state of a job is not kept: %s", error)
+        logging.getLogger(__name__).error("the state of a job is not saved: %s", error)
       return job
 
   def cancel(self, name: str) -> Job | None:
-    """Cancels a job, at once if it waits, otherwise as soon as its process has ended; returns it as it is then."""
+    """Cancels a waiting job, or marks a running one to be stopped; returns its new state."""
     with self._lock:
       job = self._known.get(name)
       if job is not None and job.state == WAITING:
@@ -195,22 +196,22 @@ class Jobs:
         return self.change(name, state=STOPPING)
       return job
 
-  def line(self) -> list[Job]:
-    """The open jobs: the one that runs, then those that wait, in the order in which their turn comes."""
+  def queue(self) -> list[Job]:
+    """Returns the open jobs: the running one, then the waiting ones in order."""
     with self._lock:
-      waiting = [job for job in self._known.values() if job.open]
-    return sorted(waiting, key=lambda job: (job.state == WAITING, job.started is None, job.created))
+      open_jobs = [job for job in self._known.values() if job.open]
+    return sorted(open_jobs, key=lambda job: (job.state == WAITING, job.started is None, job.created))
 
   def of(self, person: str, owner: str, kind: str | None = None) -> list[Job]:
-    """The jobs that an owner sees of a person, the newest first; those of nobody (the studio's) are everyone's."""
+    """Returns a person's jobs that an owner sees, newest first: the owner's, and those without owner (the studio's)."""
     with self._lock:
-      seen = [job for job in self._known.values() if job.person == person and job.owner in (owner, "")]
-    return sorted((job for job in seen if kind in (None, job.kind)), key=lambda job: -job.created)
+      visible = [job for job in self._known.values() if job.person == person and job.owner in (owner, "")]
+    return sorted((job for job in visible if kind in (None, job.kind)), key=lambda job: -job.created)
 
   def take(self) -> Job | None:
-    """Returns the job whose turn it is, as running now; None where none waits."""
+    """Returns the next waiting job, now marked as running; None if none waits."""
     with self._lock:
-      waiting = [job for job in self.line() if job.state == WAITING]
+      waiting = [job for job in self.queue() if job.state == WAITING]
       if not waiting:
         return None
       return self.change(waiting[0].name, state=RUNNING, started=waiting[0].started or time.time())
@@ -223,7 +224,7 @@ class Jobs:
       self.path(job, suffix).unlink(missing_ok=True)
 
   def forget(self, person: str) -> None:
-    """Forgets all jobs of a person, whose folder is removed with them."""
+    """Forgets all jobs of a person; their files go with the person's folder."""
     with self._lock:
       for job in [job for job in self._known.values() if job.person == person]:
         del self._known[job.name]
@@ -234,24 +235,24 @@ class Jobs:
 
 
 def _read(record: Path, person: str) -> Job:
-  """Returns a job from its file.
+  """Returns the job in a file.
 
   Raises:
-    UserError: it is not as the page writes it.
+    UserError: the file is not as the page writes it.
   """
   if not is_regular(record):
-    raise UserError(f"{record} is no file of a job: {_REMEDY}")
+    raise UserError(f"{record} is not a job's file: {_REMEDY}")
   job: Job = fields_of(Job, read_json(record, "record", _REMEDY), record, _REMEDY)
   wrong = [
     name
-    for name, right in {
+    for name, valid in {
       "name": job.name == record.stem and is_name(job.name) and job.name != STUDIO,
       "person": job.person == person,
       "owner": is_owner(job.owner) or (job.owner == EVERYONE and person == STUDIO),
       "kind": job.kind in KINDS,
       "state": job.state in STATES,
     }.items()
-    if not right
+    if not valid
   ]
   if wrong:
     raise UserError(f"{record} is damaged (the {wrong[0]}): {_REMEDY}")

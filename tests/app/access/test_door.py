@@ -1,4 +1,4 @@
-"""The door before Gradio: few requests are let in, files become tokens, and nobody is waited for endlessly."""
+"""The filter in front of Gradio: few requests pass, files become tokens, and slow requests time out."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ import pytest
 from anchor_jax.app.access import door as module
 from anchor_jax.app.access.door import Door, without_files
 from anchor_jax.app.access.intake import Intake
-from anchor_jax.app.access.marks import own_folder
-from anchor_jax.app.access.multipart import Patience, TooSlow
+from anchor_jax.app.access.marks import marked_folder
+from anchor_jax.app.access.multipart import PacedBody, TooSlow
 from anchor_jax.app.access.origins import Origins
 from anchor_jax.app.access.owners import Gate
 from anchor_jax.app.access.quota import Disk
@@ -18,7 +18,7 @@ HOST = {"host": "127.0.0.1:7860"}
 
 
 class Behind:
-  """Stands for Gradio: remembers what reached it."""
+  """Stand-in for Gradio that records requests."""
 
   def __init__(self):
     self.seen, self.fails = [], False
@@ -34,15 +34,15 @@ class Behind:
 
 @pytest.fixture
 def page(tmp_path):
-  """The door of a page that is this machine's alone."""
+  """The door of a local page, with its parts."""
   gate = Gate(tmp_path, False)
-  intake = Intake(own_folder(tmp_path, "uploads")[0], 1, Disk(tmp_path, 1))
+  intake = Intake(marked_folder(tmp_path, "uploads")[0], 1, Disk(tmp_path, 1))
   behind = Behind()
   return Door(behind, gate, Origins("127.0.0.1", False), intake), gate, behind, intake
 
 
 def ask(door, method, path, headers=HOST, body=(b"",), query=b""):
-  """Sends a request; returns the status, the headers and the body of the answer."""
+  """Sends a request; returns the status, headers and body of the response."""
   pieces = [{"type": "http.request", "body": piece, "more_body": True} for piece in body]
   pieces[-1]["more_body"] = False
   answer = []
@@ -64,17 +64,17 @@ def known(gate):
   return HOST | {"cookie": f"odd; other=1; {gate.pass_header({}, None).partition(';')[0]}"}
 
 
-def test_the_page_gives_its_pass_and_what_is_not_its_own_needs_it(page):
+def test_the_page_sets_the_pass_that_other_routes_require(page):
   door, gate, behind, _ = page
   status, headers, _ = ask(door, "GET", "/", query=b"deep_link=../../x")
   cookies = [value.decode() for name, value in headers if name == b"set-cookie"]
   assert status == 200 and len(cookies) == 1 and "SameSite=Strict" in cookies[0] and "HttpOnly" in cookies[0]
   assert behind.seen == [("GET", "/", b"", b"")]
-  assert gate.own not in cookies[0]
+  assert gate.local_token not in cookies[0]
   for method, path in (("POST", "/gradio_api/upload"), ("POST", "/gradio_api/queue/join"), ("GET", "/media/a/b")):
     for headers in (HOST, HOST | {"cookie": "anchor_page_0=x"}):
-      status, _, told = ask(door, method, path, headers)
-      assert status == {"POST": 403, "GET": 404}[method] and b"load this page again" in told
+      status, _, message = ask(door, method, path, headers)
+      assert status == {"POST": 403, "GET": 404}[method] and b"reload this page" in message
   assert ask(door, "GET", "/media/a/b", known(gate))[0] == 200
   assert not [name for name, _ in ask(door, "GET", "/", known(gate))[1] if name == b"set-cookie"]
 
@@ -111,12 +111,12 @@ def test_the_page_gives_its_pass_and_what_is_not_its_own_needs_it(page):
     ("GET", "/login"),
   ],
 )
-def test_nothing_else_is_let_in(page, method, path):
+def test_all_other_routes_are_refused(page, method, path):
   door, gate, behind, _ = page
   assert ask(door, method, path, known(gate))[0] in (403, 404) and not behind.seen
 
 
-def test_files_in_what_a_button_sends_become_tokens(page):
+def test_files_in_events_become_tokens(page):
   door, gate, behind, _ = page
   file = {"path": "/dev/zero", "url": "http://127.0.0.1/x", "meta": {"_type": "gradio.FileData"}, "is_stream": False}
   sent = {
@@ -136,21 +136,21 @@ def test_files_in_what_a_button_sends_become_tokens(page):
   "body,status",
   [([b"no JSON"], 400), ([b"[" * 100_000], 400), ([b"\xff"], 400), ([b"x" * 2**16] * 5, 413), ([b" " * 2**20], 413)],
 )
-def test_what_no_button_sends_is_refused(page, body, status):
+def test_malformed_and_oversized_events_are_refused(page, body, status):
   door, gate, behind, _ = page
-  got, _, told = ask(door, "POST", "/gradio_api/queue/join", known(gate), body)
-  assert got == status and json.loads(told)["detail"] and not behind.seen
+  got, _, message = ask(door, "POST", "/gradio_api/queue/join", known(gate), body)
+  assert got == status and json.loads(message)["detail"] and not behind.seen
 
 
-def test_a_failure_is_a_sentence_for_the_visitor_and_a_line_for_who_runs_it(page, caplog):
+def test_an_unexpected_failure_is_a_message_and_a_log_entry(page, caplog):
   door, gate, behind, _ = page
   behind.fails = True
-  status, _, told = ask(door, "GET", "/media/a/b", known(gate))
-  assert status == 500 and b"secret" not in told and b"log" in told
+  status, _, message = ask(door, "GET", "/media/a/b", known(gate))
+  assert status == 500 and b"secret" not in message and b"log" in message
   assert "a secret /path" in caplog.text
 
 
-def test_an_upload_is_shown_to_its_visitor_alone_and_to_nobody_else(page):
+def test_uploads_of_others_and_paths_are_not_found(page):
   door, gate, _, intake = page
   with intake.receiving("somebody else") as batch:
     batch.begin("a.mp4").write(b"film")
@@ -159,31 +159,31 @@ def test_an_upload_is_shown_to_its_visitor_alone_and_to_nobody_else(page):
     assert ask(door, "GET", f"/gradio_api/file={path}", known(gate))[0] == 404
 
 
-def test_who_sends_too_slowly_is_not_waited_for(page, monkeypatch):
+def test_slow_requests_time_out(page, monkeypatch):
   async def never():
     await asyncio.sleep(60)
 
-  async def drop():
+  async def trickle():
     await asyncio.sleep(0.01)
     return {"type": "http.request", "body": b"x", "more_body": True}
 
   async def all_of(receive):
-    patience = Patience(receive, slack=0.1, slowest=1000)
+    body = PacedBody(receive, slack=0.1, min_rate=1000)
     for _ in range(1000):
-      await patience.piece()
+      await body.piece()
 
-  for receive in (never, drop):
+  for receive in (never, trickle):
     with pytest.raises(TooSlow):
       asyncio.run(all_of(receive))
   door, gate, _, _ = page
-  monkeypatch.setattr(module, "Patience", lambda _: Patience(never, slack=0.05))
+  monkeypatch.setattr(module, "PacedBody", lambda _: PacedBody(never, slack=0.05))
   assert ask(door, "POST", "/gradio_api/queue/join", known(gate))[0] == 408
 
 
-def test_on_a_network_a_pass_belongs_to_its_token(tmp_path):
+def test_on_a_network_a_pass_is_bound_to_its_token(tmp_path):
   gate = Gate(tmp_path, True, 7860)
   ana, bea = gate.new_cookie({}, ""), gate.new_cookie({}, "")
-  made = gate.pass_header({}, ana).partition(";")[0].partition("=")[2]
-  assert gate.has_pass({"anchor_owner": ana, "anchor_page_7860": made})
-  assert not gate.has_pass({"anchor_owner": bea, "anchor_page_7860": made})
-  assert not gate.has_pass({"anchor_page_7860": made}) and not gate.has_pass({"anchor_owner": ana})
+  value = gate.pass_header({}, ana).partition(";")[0].partition("=")[2]
+  assert gate.has_pass({"anchor_owner": ana, "anchor_page_7860": value})
+  assert not gate.has_pass({"anchor_owner": bea, "anchor_page_7860": value})
+  assert not gate.has_pass({"anchor_page_7860": value}) and not gate.has_pass({"anchor_owner": ana})

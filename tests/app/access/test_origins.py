@@ -1,4 +1,4 @@
-"""Which requests come from the page itself: names, ports, and what browsers say of who made a request."""
+"""Which requests are accepted: host names, origins, and the headers that browsers set."""
 
 import pytest
 
@@ -11,12 +11,12 @@ NETWORK = Origins("0.0.0.0", True)
 BEHIND = Origins("127.0.0.1", True, [site_of("https://Anchor.example.org/")])
 
 
-def let_in(origins, method="POST", path="/gradio_api/upload", **headers):
+def accepted(origins, method="POST", path="/gradio_api/upload", **headers):
   return origins.refusal(method, path, {name.replace("_", "-"): value for name, value in headers.items()}) is None
 
 
 @pytest.mark.parametrize(
-  "origins,host,right",
+  "origins,host,expected",
   [
     *((ALONE, host, True) for host in ("127.0.0.1:7860", "localhost", "LOCALHOST:1", "[::1]:7860", "127.0.0.2:80")),
     *((ALONE, host, False) for host in ("", "evil.example:7860", "192.168.0.2:7860", "localhost.evil.example", "::1")),
@@ -27,12 +27,12 @@ def let_in(origins, method="POST", path="/gradio_api/upload", **headers):
     (BEHIND, "evil.example", False),
   ],
 )
-def test_the_page_answers_to_its_own_names_alone(origins, host, right):
-  assert let_in(origins, host=host) == right
+def test_the_page_answers_only_to_its_own_names(origins, host, expected):
+  assert accepted(origins, host=host) == expected
 
 
 @pytest.mark.parametrize(
-  "origins,host,origin,right",
+  "origins,host,origin,expected",
   [
     (ALONE, "127.0.0.1:7860", "http://127.0.0.1:7860", True),
     (ALONE, "127.0.0.1:7860", "http://127.0.0.1:3000", False),  # another page of this machine
@@ -45,20 +45,20 @@ def test_the_page_answers_to_its_own_names_alone(origins, host, right):
     (BEHIND, "anchor.example.org", "https://other.example.org", False),
   ],
 )
-def test_other_origins_are_refused(origins, host, origin, right):
-  assert let_in(origins, host=host, origin=origin) == right
+def test_other_origins_are_refused(origins, host, origin, expected):
+  assert accepted(origins, host=host, origin=origin) == expected
 
 
-def test_what_browsers_say_of_a_request_counts_but_for_a_visit_of_the_page():
+def test_fetch_metadata_is_checked_except_for_navigation_to_the_page():
   host = {"host": "localhost:7860"}
-  for site, right in {"same-origin": True, "none": True, "same-site": False, "cross-site": False}.items():
-    assert let_in(ALONE, sec_fetch_site=site, **host) == right
-    assert let_in(ALONE, "GET", "/media/x/y", sec_fetch_site=site, **host) == right
-    assert let_in(ALONE, "GET", "/", sec_fetch_site=site, sec_fetch_dest="document", **host)
-    assert let_in(ALONE, "GET", "/", sec_fetch_site=site, sec_fetch_dest="iframe", **host) == right
+  for site, expected in {"same-origin": True, "none": True, "same-site": False, "cross-site": False}.items():
+    assert accepted(ALONE, sec_fetch_site=site, **host) == expected
+    assert accepted(ALONE, "GET", "/media/x/y", sec_fetch_site=site, **host) == expected
+    assert accepted(ALONE, "GET", "/", sec_fetch_site=site, sec_fetch_dest="document", **host)
+    assert accepted(ALONE, "GET", "/", sec_fetch_site=site, sec_fetch_dest="iframe", **host) == expected
 
 
-def test_addresses_of_a_proxy_are_as_browsers_write_them():
+def test_site_is_normalized_as_browsers_write_origins():
   assert site_of("https://a.example:443") == "https://a.example"
   assert site_of("http://A.example:8080/") == "http://a.example:8080"
   for wrong in ("a.example", "ftp://a.example", "https://a.example/x", "https://a.example:x", "*", "https://"):
@@ -68,10 +68,10 @@ def test_addresses_of_a_proxy_are_as_browsers_write_them():
 
 
 @pytest.mark.parametrize(
-  "flag,told", [("--host=", "names no address"), ("--site=x", "--site=x"), ("--gigabytes=0", "0")]
+  "flag,message", [("--host=", "names no address"), ("--site=x", "--site=x"), ("--gigabytes=0", "0")]
 )
-def test_wrong_flags_are_one_line(flag, told, tmp_path, monkeypatch, capsys):
+def test_wrong_flags_are_one_line_errors(flag, message, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr("sys.argv", ["app", f"--folder={tmp_path}/shop", flag])
   with pytest.raises(SystemExit) as end:
     main()
-  assert end.value.code == 2 and told in capsys.readouterr().err and not (tmp_path / "shop").exists()
+  assert end.value.code == 2 and message in capsys.readouterr().err and not (tmp_path / "shop").exists()

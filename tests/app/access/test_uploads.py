@@ -1,4 +1,4 @@
-"""Uploads: checked in size, kind and content, copied under our own names, and no path of the machine is told."""
+"""Uploads are checked by size, type and content and copied under safe names; messages show no local path."""
 
 import os
 
@@ -25,18 +25,16 @@ def film(tmp_path):
   return uploaded(tmp_path / "in/Ana ; rm -rf.mp4", *sorted((tmp_path / "in/Ana ; rm -rf.anchor").iterdir()))
 
 
-def test_a_film_is_copied_with_its_sidecar_under_our_names_and_can_be_used_again(film, tmp_path):
-  for folder in (tmp_path / "out", tmp_path / "again"):
+def test_a_film_is_copied_with_its_sidecar_and_stays_usable(film, tmp_path):
+  for folder in (tmp_path / "out", tmp_path / "second"):
     assert take_films(film, folder, "film", Limits()) == ("film_1.mp4",)
-    assert sorted(place.name for place in folder.iterdir()) == ["film_1.anchor", "film_1.mp4"]
-    assert {place.name for place in (folder / "film_1.anchor").iterdir()} == set(uploads.SIDECAR_FILES) - {
-      "surface.mkv"
-    }
+    assert sorted(path.name for path in folder.iterdir()) == ["film_1.anchor", "film_1.mp4"]
+    assert {path.name for path in (folder / "film_1.anchor").iterdir()} == set(uploads.SIDECAR_FILES) - {"surface.mkv"}
   assert all(upload.path.exists() for upload in film)
 
 
 @pytest.mark.parametrize(
-  "name,content,limits,told",
+  "name,content,limits,message",
   [
     ("a.mp4", b"", Limits(), "a.mp4 is empty"),
     ("a.mp4", b"not a film", Limits(), "a.mp4 .*not a video"),
@@ -45,30 +43,30 @@ def test_a_film_is_copied_with_its_sidecar_under_our_names_and_can_be_used_again
     ("pose.mkv", b"x", Limits(), "upload a film"),
   ],
 )
-def test_a_bad_upload_is_refused_each_time_and_leaves_nothing(name, content, limits, told, tmp_path):
+def test_a_bad_upload_is_refused_each_time_and_leaves_no_files(name, content, limits, message, tmp_path):
   bad = tmp_path / name
   bad.write_bytes(content)
   for _ in range(2):
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
       take_films(uploaded(bad), tmp_path / "out", "film", limits)
     assert not list((tmp_path / "out").rglob("*.*")) and str(tmp_path) not in str(error.value)
 
 
-@pytest.mark.parametrize("what", ["a link", "a pipe", "gone"])
-def test_what_is_no_file_any_more_is_refused_and_not_waited_for(what, tmp_path):
+@pytest.mark.parametrize("replacement", ["a link", "a pipe", "gone"])
+def test_an_upload_that_is_no_longer_a_file_is_refused_without_blocking(replacement, tmp_path):
   film = tmp_path / "a.mp4"
   film.write_bytes(b"x")
-  (given,) = uploaded(film)
+  (upload,) = uploaded(film)
   film.unlink()
-  if what == "a pipe":
+  if replacement == "a pipe":
     os.mkfifo(film)
-  elif what == "a link":
+  elif replacement == "a link":
     film.symlink_to("/dev/zero")
   with pytest.raises(UserError, match="upload it again"):
-    take_films([given], tmp_path / "out", "film", Limits())
+    take_films([upload], tmp_path / "out", "film", Limits())
 
 
-def test_what_is_too_long_too_large_or_lacks_the_model_is_refused(tmp_path, monkeypatch):
+def test_films_that_are_too_long_or_large_or_need_the_missing_model_are_refused(tmp_path, monkeypatch):
   def upload(limits):
     write_video(tmp_path / "a.mp4", np.zeros((20, 32, 48, 3), np.uint8), 10)
     take_films(uploaded(tmp_path / "a.mp4"), tmp_path / "out", "film", limits)
@@ -84,10 +82,10 @@ def test_what_is_too_long_too_large_or_lacks_the_model_is_refused(tmp_path, monk
   upload(Limits())
 
 
-def test_too_many_films_and_a_sidecar_for_two_are_refused(tmp_path):
+def test_too_many_films_and_ambiguous_sidecars_are_refused(tmp_path):
   films = [tmp_path / f"{number}.mp4" for number in range(9)]
-  for place in [*films, tmp_path / "pose.mkv"]:
-    place.write_bytes(b"x")
+  for path in [*films, tmp_path / "pose.mkv"]:
+    path.write_bytes(b"x")
   with pytest.raises(UserError, match="too many"):
     uploads.sort_uploads(uploaded(*films), Limits())
   with pytest.raises(UserError, match="one film"):

@@ -1,9 +1,9 @@
-"""How far a job is: the bars of its log, its error without paths, the curves of a training."""
+"""A job's progress: bars in its log, errors without paths, loss curves."""
 
 import json
 import os
 
-from anchor_jax.app.jobs.progress import Bar, bar_in, error_in, loss_curves, tail, told_in
+from anchor_jax.app.jobs.progress import Bar, bar_in, error_in, loss_curves, report_lines_in, tail
 
 LOG = (
   "compiled the step in 3.1 s\n"
@@ -19,39 +19,39 @@ def test_the_newest_bar_counts():
   assert bar_in("nothing yet\nprepared 3 frames") is None
 
 
-def test_a_name_that_looks_like_a_bar_is_none():
+def test_names_that_look_like_a_bar_are_ignored():
   for name in ("x: 1%|a| 1/2 [0<::", "x: 1%|a| 1/2 [0<:?:", f"x: 1%|a| {'9' * 5000}/2 [0<1"):
     assert bar_in(f"the background behind {name}") is None or "?" in name
 
 
-def test_an_error_is_told_without_paths_and_a_crash_in_words():
+def test_errors_have_no_paths_and_crashes_no_traceback():
   assert error_in("x\nerror: /a/b/film_1.mp4 is empty: copy it again\n") == "film_1.mp4 is empty: copy it again"
   crash = error_in('Traceback (most recent call last):\n  File "/a/b.py", line 3\nKilled')
   assert "/a" not in crash and "Traceback" not in crash and crash
 
 
-def test_what_prepare_found_is_told_without_the_folders():
+def test_the_report_of_prepare_has_no_paths():
   log = (
     "bar | 1/2\rprepared 90 frames of 1 person (88 with a face) in 3 s; look at /x/y/preview.png\n"
     "film_1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark\n"
     "the background behind Ana is never visible in 3.0 % of the picture (purple in /x/y/appearance.png)\n"
   )
-  assert told_in(log) == [
+  assert report_lines_in(log) == [
     "prepared 90 frames of 1 person (88 with a face) in 3 s",
     "film 1: 90 of 100 frames are used, in 1 clip from 1 shot; skipped: 10 dark",
     "the background behind Ana is never visible in 3.0 % of the picture",
   ]
-  assert told_in("still looking") == []
+  assert report_lines_in("still looking") == []
 
 
-def test_the_curves_of_a_training_that_went_on_have_each_step_once(tmp_path):
+def test_curves_of_a_resumed_training_have_each_step_once(tmp_path):
   entries = [
     {"compile_seconds": 3},
     {"step": 1, "loss": 3.0},
     {"step": 2, "loss": 2.0},
     {"step": 2, "validation_loss": 9.0},
     {"step": 3, "loss": 1.5},
-    {"step": 2, "loss": 1.8},  # from the checkpoint of step 1 on
+    {"step": 2, "loss": 1.8},  # resumed from the checkpoint of step 1
   ]
   file = tmp_path / "metrics.jsonl"
   file.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + '{"step": 3, "lo')
@@ -65,7 +65,7 @@ def test_the_curves_of_a_training_that_went_on_have_each_step_once(tmp_path):
   assert loss_curves(file) == {} and tail(file) == ""
 
 
-def test_only_the_end_of_the_newest_command_s_log_is_read(tmp_path):
+def test_only_the_end_of_the_newest_commands_log_is_read(tmp_path):
   (tmp_path / "log").write_bytes(f"{LOG}\n== next\n".encode() + b"x" * 20)
   assert bar_in(tail(tmp_path / "log")) is None
   (tmp_path / "log").write_bytes(b"x" * 100_000 + "é end".encode())

@@ -1,4 +1,4 @@
-"""The workshop: what an owner may do and see; jobs stay in the line, since nothing is started here."""
+"""The workshop: what an owner may do and see; jobs stay queued, since the worker is not started."""
 
 import zipfile
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from people import make_posed_frames
 
 from anchor_jax.app.access.marks import MARK
-from anchor_jax.app.access.people import EVERYONE, STUDIO, NotFound, People
+from anchor_jax.app.access.people import EVERYONE, STUDIO, NotFound, PeopleFolder
 from anchor_jax.app.jobs import pack, workshop
 from anchor_jax.app.jobs.commands import commands_of, video_path
 from anchor_jax.app.jobs.queue import PREPARE, TRAIN
@@ -31,7 +31,7 @@ def upload(shop, owner="a"):
 
 
 def send(shop, owner, *files):
-  """Uploads files, and returns their tokens."""
+  """Uploads files; returns their tokens."""
   with shop.intake.receiving(owner) as batch:
     for file in files:
       batch.begin(file.name).write(file.read_bytes())
@@ -42,9 +42,9 @@ def add(shop, owner="a", ready=True, trained=False):
   person = shop.add_person(owner, "Ana", upload(shop, owner), True)
   folder = shop.people.folder_of(person.name)
   if ready:
-    for place in ("prepared/meta.json", "prepared/preview.png"):
-      (folder / place).parent.mkdir(exist_ok=True)
-      (folder / place).write_text("{}")
+    for name in ("prepared/meta.json", "prepared/preview.png"):
+      (folder / name).parent.mkdir(exist_ok=True)
+      (folder / name).write_text("{}")
     shop.jobs.change(shop.jobs.of(person.name, owner, PREPARE)[0].name, state="done")
   if trained:
     (folder / "trained/body/checkpoints/12").mkdir(parents=True)
@@ -56,9 +56,9 @@ def lines(shop, job):
   return [" ".join(command.arguments[2:]).replace(str(shop.people.folder), "P") for command in commands]
 
 
-def test_an_upload_becomes_a_person_whose_film_is_looked_at(shop):
+def test_an_upload_becomes_a_person_whose_film_is_prepared(shop):
   person = add(shop, ready=False)
-  (job,) = shop.jobs.line()
+  (job,) = shop.jobs.queue()
   assert lines(shop, job) == [
     f"anchor_jax.prepare P/{person.name}/films/film_1.mp4 --output=P/{person.name}/prepared --size=128 --person=Ana"
   ]
@@ -68,22 +68,22 @@ def test_an_upload_becomes_a_person_whose_film_is_looked_at(shop):
   assert [path.name for path in shop.uploads.iterdir()] == [MARK]
 
 
-def test_without_consent_nothing_is_kept_of_an_upload(shop, tmp_path):
+def test_without_consent_no_person_is_added(shop, tmp_path):
   with pytest.raises(UserError, match="agrees"):
     shop.add_person("a", "Ana", upload(shop), False)
   with pytest.raises(UserError, match="not a video"):
     bad = tmp_path / "b.mp4"
     bad.write_bytes(b"no film")
     shop.add_person("a", "Ana", send(shop, "a", bad), True)
-  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+  assert not list(shop.people.folder.iterdir()) and not shop.jobs.queue()
 
 
-def test_a_video_before_training_is_of_the_shipped_weights_and_after_it_of_her_own(shop):
+def test_videos_use_shipped_weights_before_training_and_own_ones_after_it(shop):
   person = add(shop)
   before = shop.make_video("a", person.name, "studio:calm", 2)
-  filmed, made = lines(shop, before)
-  assert filmed.startswith("anchor_jax.app.jobs.studio --output=motions/calm_128_2s.mp4 --motion=calm --size=128")
-  assert made == (
+  motion, video = lines(shop, before)
+  assert motion.startswith("anchor_jax.app.jobs.studio --output=motions/calm_128_2s.mp4 --motion=calm --size=128")
+  assert video == (
     f"anchor_jax.generate --checkpoint=studio --appearance=P/{person.name}/prepared --no-head"
     f" --motion=motions/calm_128_2s.mp4 --output=P/{person.name}/videos/{before.name}.mp4 --resume --frames=50"
   )
@@ -91,26 +91,26 @@ def test_a_video_before_training_is_of_the_shipped_weights_and_after_it_of_her_o
   after = shop.make_video("a", person.name, "studio:calm", 2, fast=True)
   assert f"--checkpoint=P/{person.name}/trained --no-head" in lines(shop, after)[1]
   assert "--fast" in lines(shop, after)[1]
-  again = shop.make_video("a", person.name, "studio:calm", 2, trained=False)
-  assert "--checkpoint=studio" in lines(shop, again)[1]
+  untrained = shop.make_video("a", person.name, "studio:calm", 2, trained=False)
+  assert "--checkpoint=studio" in lines(shop, untrained)[1]
 
 
-def test_an_uploaded_motion_and_another_person_s_motion(shop):
+def test_uploaded_motions_and_motions_of_other_people(shop):
   person, other = add(shop), add(shop)
-  mine = shop.make_video("a", person.name, "upload", 60, uploaded=upload(shop))
-  assert f"--motion=P/{person.name}/motions/{mine.name}_1.mp4" in lines(shop, mine)[0]
-  hers = shop.make_video("a", person.name, f"person:{other.name}", 1)
-  assert f"--motion=P/{other.name}/films/film_1.mp4 --no-audio" in lines(shop, hers)[0]
-  assert hers.settings["frames"] == 10
+  uploaded = shop.make_video("a", person.name, "upload", 60, uploaded=upload(shop))
+  assert f"--motion=P/{person.name}/motions/{uploaded.name}_1.mp4" in lines(shop, uploaded)[0]
+  driven = shop.make_video("a", person.name, f"person:{other.name}", 1)
+  assert f"--motion=P/{other.name}/films/film_1.mp4 --no-audio" in lines(shop, driven)[0]
+  assert driven.settings["frames"] == 10
   for motion in ("", "studio:../x", "person:../x", f"person:{'0' * 16}"):
     with pytest.raises(UserError):
       shop.make_video("a", person.name, motion, 1)
   shop.remove_person("a", other.name)
-  with pytest.raises(UserError, match="not there any more"):
-    lines(shop, hers)
+  with pytest.raises(UserError, match="was deleted"):
+    lines(shop, driven)
 
 
-def test_training_is_the_package_s_own_and_only_the_owner_s(shop):
+def test_training_runs_the_packages_command_and_only_for_the_owner(shop):
   person = add(shop)
   job = shop.train("a", person.name)
   assert lines(shop, job)[0].startswith(
@@ -122,7 +122,7 @@ def test_training_is_the_package_s_own_and_only_the_owner_s(shop):
   with pytest.raises(NotFound):
     shop.cancel("b", job.name)
   shop.cancel("a", job.name)
-  assert [other.kind for other in shop.jobs.line()] == []
+  assert shop.jobs.queue() == []
 
 
 def test_a_real_person_without_consent_is_not_trained(shop):
@@ -132,13 +132,13 @@ def test_a_real_person_without_consent_is_not_trained(shop):
     shop.train("a", person.name)
 
 
-def test_another_owner_sees_no_file_of_hers(shop):
+def test_another_owner_sees_no_files(shop):
   person = add(shop, trained=True)
   folder, job = shop.people.folder_of(person.name), shop.make_video("a", person.name, "studio:calm", 1)
   video = video_path(job, shop.people)
   video.parent.mkdir()
-  for place in (video, folder / "bundle.zip", folder / "trained/body/preview.png"):
-    place.write_bytes(b"x")
+  for path in (video, folder / "bundle.zip", folder / "trained/body/preview.png"):
+    path.write_bytes(b"x")
   for what in ("found", "training", "bundle", job.name):
     assert shop.file("a", person.name, what).is_file()
     with pytest.raises(NotFound):
@@ -151,7 +151,7 @@ def test_another_owner_sees_no_file_of_hers(shop):
     shop.live("b", person.name, job.name)
 
 
-def test_videos_of_the_studio_person_are_each_owner_s_own_and_she_stays(shop):
+def test_videos_of_the_studio_person_are_private_and_the_person_stays(shop):
   shop.people.add(shop.people.new("Studio person", EVERYONE, "studio", 128))
   (shop.people.folder_of(STUDIO) / "prepared").mkdir()
   (shop.people.folder_of(STUDIO) / "prepared/meta.json").write_text("{}")
@@ -162,40 +162,40 @@ def test_videos_of_the_studio_person_are_each_owner_s_own_and_she_stays(shop):
       change("a", STUDIO)
 
 
-def test_removing_leaves_nothing(shop):
+def test_removing_leaves_no_files(shop):
   person = add(shop)
   job = shop.make_video("a", person.name, "upload", 1, uploaded=upload(shop))
   video = video_path(job, shop.people)
   video.parent.mkdir()
-  for place in (video, partial_path(video)):
-    place.write_bytes(b"x")
+  for path in (video, partial_path(video)):
+    path.write_bytes(b"x")
   shop.remove_video("a", job.name)
   left = {path.name for path in shop.people.folder_of(person.name).rglob("*") if job.name in path.name}
   assert not left and shop.jobs.get(job.name) is None
   shop.train("a", person.name)
   shop.make_video("a", person.name, "upload", 1, uploaded=upload(shop))
   shop.remove_person("a", person.name)
-  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+  assert not list(shop.people.folder.iterdir()) and not shop.jobs.queue()
   assert [path.name for path in shop.uploads.iterdir()] == [MARK]
 
 
-def test_a_person_who_is_deleted_while_a_motion_is_copied_stays_deleted(shop, monkeypatch):
-  person, sent = add(shop), upload(shop)
-  copy = workshop.take_films
+def test_a_person_deleted_while_a_motion_is_copied_stays_deleted(shop, monkeypatch):
+  person, tokens = add(shop), upload(shop)
+  take_films = workshop.take_films
 
-  def late(*arguments):
+  def delete_first(*arguments):
     shop.remove_person("a", person.name)
-    return copy(*arguments)
+    return take_films(*arguments)
 
-  monkeypatch.setattr(workshop, "take_films", late)
+  monkeypatch.setattr(workshop, "take_films", delete_first)
   with pytest.raises(NotFound):
-    shop.make_video("a", person.name, "upload", 1, uploaded=sent)
-  assert not list(shop.people.folder.iterdir()) and not shop.jobs.line()
+    shop.make_video("a", person.name, "upload", 1, uploaded=tokens)
+  assert not list(shop.people.folder.iterdir()) and not shop.jobs.queue()
   with pytest.raises(NotFound):
     shop.remove_person("a", person.name)
 
 
-def test_a_person_who_can_not_be_deleted_is_still_there(shop, monkeypatch):
+def test_a_failed_deletion_is_reported_and_finished_later(shop, monkeypatch):
   person = add(shop)
 
   def refuse(*_):
@@ -211,10 +211,10 @@ def test_a_person_who_can_not_be_deleted_is_still_there(shop, monkeypatch):
     with pytest.raises(UserError, match="not everything"):
       shop.remove_person("a", person.name)
   assert not shop.people.visible("a") and list(shop.people.folder.iterdir())
-  assert not People(shop.folder).visible("a") and not list(shop.people.folder.iterdir())
+  assert not PeopleFolder(shop.folder).visible("a") and not list(shop.people.folder.iterdir())
 
 
-def test_a_link_is_not_shown(shop, tmp_path):
+def test_links_out_of_a_folder_are_not_followed(shop, tmp_path):
   person = add(shop)
   picture = shop.people.folder_of(person.name) / "prepared/preview.png"
   assert shop.file("a", person.name, "found") == picture
@@ -223,15 +223,15 @@ def test_a_link_is_not_shown(shop, tmp_path):
   with pytest.raises(NotFound):
     shop.file("a", person.name, "found")
   (tmp_path / "preview.png").write_bytes(b"x")
-  for place in picture.parent.iterdir():
-    place.unlink()
+  for path in picture.parent.iterdir():
+    path.unlink()
   picture.parent.rmdir()
   picture.parent.symlink_to(tmp_path)
   with pytest.raises(NotFound):
     shop.file("a", person.name, "found")
 
 
-def test_the_line_is_shown_though_a_job_in_it_can_not_be_done(shop, monkeypatch):
+def test_a_broken_job_does_not_hide_the_queue(shop, monkeypatch):
   person = add(shop)
   job = shop.train("a", person.name)
 
@@ -239,19 +239,19 @@ def test_the_line_is_shown_though_a_job_in_it_can_not_be_done(shop, monkeypatch)
     raise KeyError("x")
 
   monkeypatch.setattr(workshop, "commands_of", fails)
-  assert shop.place(job).label == ""
+  assert shop.progress(job).label == ""
 
 
-def test_a_second_server_in_the_same_folder_is_refused(shop):
+def test_a_second_server_on_the_same_folder_is_refused(shop):
   with pytest.raises(UserError, match="in use"):
     Workshop(shop.folder)
 
 
-def test_the_place_in_the_line_is_told(shop):
+def test_progress_has_the_number_of_jobs_ahead(shop):
   person = add(shop)
   first, second = shop.train("a", person.name), shop.make_video("a", person.name, "studio:calm", 1)
-  assert (first.kind, shop.place(first).ahead, shop.place(second).ahead) == (TRAIN, 0, 1)
-  assert shop.place(second).label == "filming the motion" and shop.place(second).bar is None
+  assert (first.kind, shop.progress(first).ahead, shop.progress(second).ahead) == (TRAIN, 0, 1)
+  assert shop.progress(second).label == "rendering the motion" and shop.progress(second).bar is None
 
 
 def test_a_bundle_is_packed_once(tmp_path):
