@@ -204,7 +204,7 @@ class Page:
     called.__annotations__["request"] = self._gr.Request
     return called
 
-  # ---- what is pressed -----------------------------------------------------------------------------------------------
+  # ---- events --------------------------------------------------------------------------------------------------------
 
   def _owner(self, request: Any) -> str:
     owner = self._gate.owner(dict(request.cookies))
@@ -258,7 +258,7 @@ class Page:
     done = {job.name: job for job in self._done(owner, person)}
     return views.pair(person, done.get(_text(left)), done.get(_text(right)))
 
-  # ---- what is shown -------------------------------------------------------------------------------------------------
+  # ---- updates -------------------------------------------------------------------------------------------------------
 
   def _refresh(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
     """Updates of everything that changes by itself; skips what this browser already shows."""

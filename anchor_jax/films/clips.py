@@ -29,12 +29,12 @@ class Findings(NamedTuple):
   Attributes:
     survey: measurements of its pictures.
     track: raw output of the landmark model; None if a sidecar has the poses.
-    people: the people around the person; None if there are none, or a sidecar has the poses.
+    chosen: the person among several people; None if the film shows one person, or a sidecar has the poses.
   """
 
   survey: Survey
   track: Track | None
-  people: ChosenPerson | None = None
+  chosen: ChosenPerson | None = None
 
 
 class Film(NamedTuple):
@@ -48,7 +48,7 @@ class Film(NamedTuple):
     guessed: number of used frames whose left and right hand was not found for more than 0.4 s; None if a sidecar has
       the poses.
     clips: the used stretches, in order; frames are produced during iteration.
-    people: the people around the person; None if there are none.
+    chosen: the person among several people; None if the film shows one person.
   """
 
   name: str
@@ -57,7 +57,7 @@ class Film(NamedTuple):
   stretches: list[Stretch]
   guessed: tuple[int, int] | None
   clips: list[PosedClip]
-  people: ChosenPerson | None = None
+  chosen: ChosenPerson | None = None
 
 
 def examine(film: OpenedFilm, *, progress: bool = False) -> Findings:
@@ -122,7 +122,7 @@ def read_films(
     if len(own) > 1:
       own = [clip._replace(name=f"{clip.name} {number}") for number, clip in enumerate(own, start=1)]
     guessed = _guessed(found.track, stretches)
-    films.append(Film(film.path.stem, film.info, found.survey, stretches, guessed, own, found.people))
+    films.append(Film(film.path.stem, film.info, found.survey, stretches, guessed, own, found.chosen))
   return films
 
 
@@ -134,7 +134,7 @@ def stretches_of(film: OpenedFilm, found: Findings) -> list[Stretch]:
   else:
     assert film.posed is not None
     seen = _seen(film.posed, fps)
-  stretches = divide(found.survey, seen, fps, None if found.people is None else found.people.crowded)
+  stretches = divide(found.survey, seen, fps, None if found.chosen is None else found.chosen.crowded)
   if not any(stretch.used for stretch in stretches):
     skipped = count_skipped(stretches)
     if set(skipped) == {GONE}:

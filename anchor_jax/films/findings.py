@@ -84,7 +84,7 @@ def _key(film: OpenedFilm) -> str:
 
 def write_findings(path: Path, findings: Findings) -> None:
   """Writes findings to an .npz file, which appears when it is complete."""
-  survey, track, people = findings
+  survey, track, chosen = findings
   arrays = {f"survey/{name}": getattr(survey, name) for name in _SURVEY}
   places = [(number, *place) for number, place in survey.places.items()]
   arrays["survey/places"] = np.array(places, np.float64).reshape(-1, 4)
@@ -96,9 +96,9 @@ def write_findings(path: Path, findings: Findings) -> None:
     arrays["track/size"] = np.array([track.width, track.height, track.fps], np.float64)
     if track.columns is not None:
       arrays["track/columns"] = track.columns
-  if people is not None:
-    arrays["people/columns"], arrays["people/crowded"] = people.columns, people.crowded
-    arrays["people/facts"] = np.array([people.count, *people.place], np.float64)
+  if chosen is not None:
+    arrays["people/columns"], arrays["people/crowded"] = chosen.columns, chosen.crowded
+    arrays["people/facts"] = np.array([chosen.count, *chosen.place], np.float64)
   with new_file(path, f"partial-{os.getpid()}") as partial:
     np.savez(partial, allow_pickle=False, **arrays)
 
@@ -115,7 +115,7 @@ def _findings_of(arrays: dict[str, Any]) -> Findings:
   tiny, light, detail, cuts = (arrays[f"survey/{name}"] for name in _SURVEY)
   places = {int(n): (int(reference), float(x), float(y)) for n, reference, x, y in arrays["survey/places"]}
   thumbnails = dict(zip(arrays["survey/pictured"].tolist(), _split(arrays, "survey/thumbnails")))
-  survey, track, people = Survey(tiny, light, detail, places, thumbnails, cuts), None, None
+  survey, track, chosen = Survey(tiny, light, detail, places, thumbnails, cuts), None, None
   if "track/size" in arrays:
     width, height, fps = arrays["track/size"].tolist()
     body, face, hands, triangles, has_face = (arrays[f"track/{name}"] for name in _TRACK)
@@ -123,8 +123,8 @@ def _findings_of(arrays: dict[str, Any]) -> Findings:
     track = Track(int(width), int(height), fps, body, face, hands, triangles, masks, has_face, columns)
   if "people/facts" in arrays:
     count, *place = arrays["people/facts"].tolist()
-    people = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
-  return Findings(survey, track, people)
+    chosen = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
+  return Findings(survey, track, chosen)
 
 
 def _joined(name: str, files: Sequence[bytes]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def find_track(
   cuts: Sequence[int] = (),
   progress: bool = False,
 ) -> tuple[Track, ChosenPerson | None]:
-  """Returns the landmark model's raw track of one person in a film, and the people around; None for nobody else.
+  """Returns the landmark model's raw track of one person, and where the person is if the film shows several people.
 
   Of several people it follows the largest, or the one at the film's `person_at`; see `find_person` and `track_video`.
   """
@@ -159,13 +159,13 @@ def find_track(
   left, top, right, bottom = info.geometry.bars  # points in flags, messages and reports refer to the full picture
   corner, full = np.array([left, top, 0, 0], np.float32), (left + info.width + right, top + info.height + bottom)
   faces = [(number, boxes + corner) for number, boxes in find_faces(path, info, frames=frames)]
-  people = find_person(faces, count, info.fps, full, cuts=cuts, at=film.person_at)
-  if people is not None:
-    people = dataclasses.replace(people, columns=np.clip(people.columns - left, 0, info.width))
+  chosen = find_person(faces, count, info.fps, full, cuts=cuts, at=film.person_at)
+  if chosen is not None:
+    chosen = dataclasses.replace(chosen, columns=np.clip(chosen.columns - left, 0, info.width))
   bar = f"landmarks of {printable(path.name)}" if progress else None
-  columns = None if people is None else people.columns
+  columns = None if chosen is None else chosen.columns
   track = track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar)
-  return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), people
+  return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), chosen
 
 
 def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:

@@ -63,8 +63,8 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
         "used": sum(len(stretch) for stretch in film.stretches if stretch.used),
         "left_out": count_skipped(film.stretches),
         "people": None
-        if film.people is None
-        else {"seen": film.people.count, "place": [round(part, 3) for part in film.people.place]},
+        if film.chosen is None
+        else {"seen": film.chosen.count, "place": [round(part, 3) for part in film.chosen.place]},
         "guessed_hands": film.guessed and list(film.guessed),
         "camera": round(max(film.survey.camera(s.first, s.last) for s in film.stretches if s.used), 4),
         "stretches": stretches,
@@ -195,10 +195,10 @@ def _thumbnail(film: Film, stretch: Stretch) -> str:
 def _dimmed(film: Film, number: int) -> bytes:
   """The thumbnail of a frame as a JPEG file, with the columns of other people darkened."""
   file = film.survey.thumbnails[number]
-  if film.people is None:
+  if film.chosen is None:
     return file
   small = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
   assert small is not None
-  first, end = np.round(film.people.columns[number] * small.shape[1] / film.info.width).astype(int).tolist()
+  first, end = np.round(film.chosen.columns[number] * small.shape[1] / film.info.width).astype(int).tolist()
   shown = np.where(only_columns(np.ones_like(small), first, end, 0), small, small // 4)
   return cv2.imencode(".jpg", shown)[1].tobytes()

@@ -75,11 +75,11 @@ def find_bars(path: str | os.PathLike, info: VideoInfo) -> tuple[int, int, int, 
 
 def borders_of(picture: UInt8[NdArray, "H W 3"]) -> Borders | None:
   """Returns the black borders of a picture, or None where it is too dark to judge."""
-  grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-  if np.percentile(grey[::2, ::2], 95) < _LIT:
+  gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+  if np.percentile(gray[::2, ::2], 95) < _LIT:
     return None
-  light = grey > _BLACK
-  rows, columns = (~((light.mean(axis=axis) <= _STRAY) & (grey.mean(axis=axis) <= _MEAN)) for axis in (1, 0))
+  light = gray > _BLACK
+  rows, columns = (~((light.mean(axis=axis) <= _STRAY) & (gray.mean(axis=axis) <= _MEAN)) for axis in (1, 0))
   if not rows.any() or not columns.any():
     return None
   top, bottom = int(rows.argmax()), int(rows[::-1].argmax())

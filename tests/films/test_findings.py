@@ -48,8 +48,8 @@ def test_findings_round_trip_through_a_file(tmp_path, standing_track):
   columns = np.stack([np.arange(8), np.arange(8) + 40], axis=1)
   masks = tuple(cv2.imencode(".png", np.full((64, 64), number, np.uint8))[1].tobytes() for number in range(8))
   track = dataclasses.replace(standing_track(8, (64, 64)), masks=masks, columns=columns)
-  people = ChosenPerson(2, (0.25, 0.4), columns, np.arange(8) > 5)
-  for findings in (Findings(measured, None), Findings(measured, track), Findings(measured, track, people)):
+  chosen = ChosenPerson(2, (0.25, 0.4), columns, np.arange(8) > 5)
+  for findings in (Findings(measured, None), Findings(measured, track), Findings(measured, track, chosen)):
     write_findings(tmp_path / "one.npz", findings)
     found = module._read(tmp_path / "one.npz")
     assert found is not None

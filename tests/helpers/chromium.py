@@ -1,4 +1,4 @@
-"""The distribution's browser, for tests of pages."""
+"""The distribution's chromium, for tests of web pages."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ ARGUMENTS = (
 
 @contextlib.contextmanager
 def started(arguments=ARGUMENTS):
-  """A browser; the test fails, and says why, where there is none."""
+  """Context with a browser; the test fails with instructions if there is none."""
   if not EXECUTABLE:
     pytest.fail("no browser: install chromium (Debian: apt-get install chromium), or name one: CHROMIUM=/path")
   from playwright.sync_api import sync_playwright
@@ -27,6 +27,6 @@ def started(arguments=ARGUMENTS):
 
 
 def free_port():
-  with socket.socket() as place:
-    place.bind(("127.0.0.1", 0))
-    return place.getsockname()[1]
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    return listener.getsockname()[1]

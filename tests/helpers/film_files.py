@@ -1,4 +1,4 @@
-"""Film files as phones and editors write them: made with PyAV, and boxes of an MP4 changed where it has no setting."""
+"""Film files as phones and editors write them, made with PyAV; MP4 boxes are patched where it has no setting."""
 
 import struct
 from fractions import Fraction
@@ -10,7 +10,7 @@ _FOLDERS = (b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl")
 
 
 def pictures(count, size=(64, 48)):
-  """Pictures that differ in every frame, and in all four corners."""
+  """Pictures that differ from frame to frame and in all four corners."""
   width, height = size
   y, x = np.indices((height, width))
   return [
@@ -34,13 +34,12 @@ def write_film(
   aspect=None,
   prepare=None,
 ):
-  """Writes RGB frames, shown at `stamps` / rate seconds.
+  """Writes RGB frames, shown at `stamps` / rate seconds; returns the path.
 
   Args:
-    options: of the encoder.
-    aspect: of a pixel.
-    sound: (codec, samples a second, pulse times in seconds, length in seconds, when its track begins): silence with
-      clicks.
+    options: encoder options.
+    aspect: aspect ratio of a pixel.
+    sound: silence with clicks: (codec, sample rate, click times in seconds, length in seconds, start of the track).
     prepare: called with the container before any stream is added.
   """
   rate = Fraction(rate)
@@ -78,7 +77,7 @@ def _write_clicks(container, track, rate, clicks, seconds, begins=0.0):
 
 
 def clicks_in(path, begins=0.0):
-  """Times in seconds at which the clicks of a file's sound are heard, `begins` being taken for 0."""
+  """Times of the clicks in a file's sound, in seconds after `begins`."""
   heard = []
   with av.open(str(path)) as container:
     resampler = av.AudioResampler(format="flt", layout="mono")
@@ -91,7 +90,7 @@ def clicks_in(path, begins=0.0):
 
 
 def boxes(data, start=0, end=None):
-  """The boxes of an MP4, those inside others too: (kind, start, end, start of the body); ISO/IEC 14496-12, 4.2."""
+  """Yields the boxes of an MP4, including nested ones: (kind, start, end, start of the body); ISO/IEC 14496-12, 4.2."""
   end = len(data) if end is None else end
   while start + 8 <= end:
     size, kind, head = int.from_bytes(data[start : start + 4], "big"), bytes(data[start + 4 : start + 8]), 8
@@ -114,11 +113,11 @@ def set_matrix(path, matrix):
 
 
 def trim(path, shifts, milliseconds):
-  """Makes an MP4 what a trim without encoding makes of it: all packets stay, an edit list shows a part of them.
+  """Trims an MP4 without re-encoding: all packets stay, and the edit list selects a part of them.
 
   Args:
-    shifts: for each track the units of its own time to begin later.
-    milliseconds: length of what is shown.
+    shifts: later start of each track, in the track's time units.
+    milliseconds: length of the part.
   """
   data = bytearray(path.read_bytes())
   lists = [body for kind, _, _, body in boxes(data) if kind == b"elst"]

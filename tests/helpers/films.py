@@ -1,4 +1,4 @@
-"""Films that are not as they should be, and what is in them."""
+"""Films with flaws, and the expected division into stretches."""
 
 import functools
 
@@ -21,7 +21,7 @@ def studio_shot(seed, count, size=64):
 
 
 def disc_shot(seed, count, size=64):
-  """Frames of a disc in a room of coloured squares, which cost nothing."""
+  """Frames of a disc in front of colored squares, which are cheap to make."""
   room = np.random.default_rng(seed).integers(0, 160, (4, 4, 3), np.uint8).repeat(size // 4, 0).repeat(size // 4, 1)
   frames = make_posed_frames(count, size, seed)
   return [item._replace(frame=np.where(item.person_mask[..., None], item.frame, room + item.frame)) for item in frames]
@@ -36,7 +36,7 @@ def blurred(item):
 
 
 def walked(item, room, share):
-  """The person moved out of the picture to the right, by a share of its width; from 1 on she is gone."""
+  """The frame with the person moved to the right by a share of the picture's width; at 1 the person is gone."""
   height, width = item.person_mask.shape
   by = np.array([[1, 0, share * width], [0, 1, 0]], np.float32)
   moved = lambda image: cv2.warpAffine(image, by, (width, height), flags=cv2.INTER_NEAREST)
@@ -53,7 +53,7 @@ def empty_room(item):
 
 
 def messy_film(shot):
-  """Three shots with dark, blurred and empty stretches, and what is in them as (frames, shot, reason)."""
+  """Three shots with dark, blurred and empty stretches, and the expected stretches as (frames, shot, reason)."""
   ann, bob, cat = shot(1, 30), shot(2, 30), shot(5, 3)
   frames = [*ann[:8], *map(dark, ann[8:12]), *ann[12:20], *map(blurred, ann[20:24]), *ann[24:]]
   room = empty_room(bob[10])

@@ -137,8 +137,8 @@ def test_person_at_is_relative_to_the_full_picture(tmp_path, monkeypatch, standi
   columns_of = lambda path, info, **options: dataclasses.replace(track, columns=options["columns"])
   monkeypatch.setattr(poses_module, "track_video", columns_of)
   for point in ((0.65, 0.3), (125, 18)):
-    found, people = poses_module.find_track(OpenedFilm(path, info, None, person_at=point))
-    assert people is not None and people.place == pytest.approx(((48 + 76) / 192, 16 / 64), abs=0.02)
+    found, chosen = poses_module.find_track(OpenedFilm(path, info, None, person_at=point))
+    assert chosen is not None and chosen.place == pytest.approx(((48 + 76) / 192, 16 / 64), abs=0.02)
     assert found.columns is not None and (found.columns[:, 1] == 96).all() and (found.columns[:, 0] > 30).all()
 
 
