@@ -31,6 +31,8 @@ from anchor_jax.training.step import State
 
 log = logging.getLogger(__name__)
 
+_POLL = 0.05  # seconds
+
 
 class Checkpoints:
   """The checkpoints of one part's run. A context manager; leaving it waits for the current write."""
@@ -209,9 +211,6 @@ def _same_everywhere(steps: list[int]) -> list[int]:
 
 def _as_dict(state: State) -> dict:
   return {name: getattr(state, name) for name in ("step", "weights", "optimizer", "ema", "skipped", "skipped_in_a_row")}
-
-
-_POLL = 0.05  # seconds
 
 
 class _ChecksumWriter:

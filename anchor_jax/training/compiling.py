@@ -37,6 +37,8 @@ from anchor_jax.training.step import jit_step, make_run_step, make_state, traini
 
 log = logging.getLogger(__name__)
 
+_BATCHES_ON_HOST = 3  # one in use, two read ahead
+
 
 def start_compiling(config: RunConfig, networks: Networks, weights: PyTree, size: int, mesh: Mesh) -> Future:
   """A future of (compiled step, compile seconds), computed in a thread that starts now.
@@ -231,9 +233,6 @@ def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
   check_model(networks.model, config.part)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
   return step_shapes(config, networks, weights, config.data.size, mesh)
-
-
-_BATCHES_ON_HOST = 3  # one in use, two read ahead
 
 
 def check_batch_memory(config: RunConfig, size: int, processes: int = 1) -> None:

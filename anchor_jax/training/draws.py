@@ -17,6 +17,7 @@ from anchor_jax.core.shapes import Array, Bool, Float, Int, Key, NdArray, UInt8
 from anchor_jax.diffusion.schedule import Schedule
 from anchor_jax.models.networks import Networks
 from anchor_jax.texture.channels import channel_groups
+from anchor_jax.training.precompute import LOOKED_UP
 
 Batch = dict[str, Any]
 Draws = dict[str, Array]  # by name, each [B ...]
@@ -72,7 +73,7 @@ def draw_diffusion(
     draws["latent"] = of_posterior(keys[0])
   if networks.inpaints and "inpaint" not in target:
     draws["inpaint"] = of_posterior(keys[2])
-  if "conditions" in target:
+  if LOOKED_UP in target:
     groups, rate = len(channel_groups(config.data.pose_channels)), config.condition_dropout
     draws["group_mask"] = draw_group_mask(count, groups, rate, drop_key)
     draws["shifts"] = draw_shifts(count, groups, config.condition_jitter, rate, jitter_key)

@@ -28,6 +28,8 @@ from anchor_jax.training.draws import Batch
 from anchor_jax.training.loss import make_loss
 from anchor_jax.training.precompute import LOOKED_UP
 
+log = logging.getLogger(__name__)
+
 DRAWS = 4  # of noise and timesteps for each batch; with fewer, their variance hides differences between checkpoints
 
 
@@ -58,9 +60,6 @@ def make_validation(
     return float(np.mean(jax.device_get(losses)))
 
   return validate
-
-
-log = logging.getLogger(__name__)
 
 
 def preview(

@@ -36,6 +36,7 @@ from anchor_jax.training.draws import (
   pixel_weights,
   shift_groups,
 )
+from anchor_jax.training.precompute import LOOKED_UP
 
 KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance
 EDGE_WEIGHT = 1.0  # keeps eyes, mouths and fingers sharp without a GAN loss
@@ -208,7 +209,7 @@ def batch_fields(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
   """The fields of target and reference that the loss of config.part reads."""
   if config.part == "vae":
     return ("frame",), ()
-  looked_up = ("conditions",) * bool(config.data.pose_channels) + ("surface",) * _weighs_details(config)
+  looked_up = (LOOKED_UP,) * bool(config.data.pose_channels) + ("surface",) * _weighs_details(config)
   if not config.data.cache:
     return ("frame", "pose", *("keep_mask",) * (config.part == "head"), *looked_up), ("frame",)
   reference = "frame" if config.train_image_encoder else "context"
@@ -351,7 +352,7 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
     as_clips = lambda leaf: leaf if pose.ndim == 5 else leaf[:, None]
     clean = as_clips(latent)
     context = jnp.where(draws["dropped"], weights["null_context"], context)
-    looked_up = batch["target"].get("conditions")
+    looked_up = batch["target"].get(LOOKED_UP)
     if looked_up is not None:
       looked_up = to_unit(as_clips(looked_up))
       looked_up = shift_groups(looked_up, groups, config.condition_jitter, draws["shifts"])
