@@ -13,9 +13,9 @@ from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.motion.film import read_video_motion
+from anchor_jax.motion.film import film_motion
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.motion.keypoints import is_keypoints, read_keypoint_motion, read_keypoints
+from anchor_jax.motion.keypoints import is_keypoints, open_keypoints
 from anchor_jax.smplx.parameters import is_parameters, read_parameters
 
 SIZE = 128  # pixels, of a video's pose renders where no size is given; that of `prepare` too
@@ -48,7 +48,7 @@ def read_motion(
     video: number of the video in a prepared folder, from 0; by default the first, and a warning is logged where the
       folder has others.
     measures: of the person who is to make the motion (`Person.measures`): that of a video without a sidecar is mapped
-      onto her body and her place in the picture, and rendered with her solids; see `read_video_motion`. Prepared
+      onto her body and her place in the picture, and rendered with her solids; see `film_motion`. Prepared
       folders and sidecars hold renders, which stay as they are.
     mapped: whether the motion is mapped; otherwise only the widths of the solids are hers.
     smplx_model: the body model that poses SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
@@ -68,17 +68,18 @@ def read_motion(
   _check_point(path, person_at)
   if is_keypoints(path) and not video and smplx_model is None:
     options = {"size": SIZE if size is None else size, "frames": frames, "measures": measures, "mapped": mapped}
-    return read_keypoint_motion(path, fps=fps, **options)
+    return open_keypoints(path).motion(fps=fps, **options)
   if not os.path.isdir(path):
     if video:
       raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
     size = SIZE if size is None else size
     if (model := _body_model(path, smplx_model)) is not None:
-      from anchor_jax.smplx.motion import read_smplx_motion  # imports JAX
+      from anchor_jax.smplx.motion import smplx_motion  # imports JAX
 
-      return read_smplx_motion(path, model, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
-    options = {"measures": measures, "mapped": mapped, "person_at": person_at}
-    return read_video_motion(path, size=size, frames=frames, fps=fps, **options)
+      options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped}
+      return smplx_motion(read_parameters(path), model, size=size, **options)
+    film = open_film(path, fps=fps, person_at=person_at)
+    return film_motion(film, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
   return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
 
 
@@ -96,7 +97,7 @@ def check_motion(
   """
   _check_point(path, person_at)
   if is_keypoints(path) and smplx_model is None:
-    read_keypoints(path, 25.0, 1000)
+    open_keypoints(path)
   elif os.path.isdir(path):
     from anchor_jax.data.records import open_prepared
 

@@ -1,1 +1,1 @@
-"""Motions: the pose renders, masks and landmarks that a generated video follows; no JAX."""
+"""Motions: the pose renders, face masks, landmarks and surface maps that a generated video follows; no JAX."""

@@ -1,8 +1,7 @@
-"""The motion of a video or a track, straight from its sidecar or its landmarks: nothing is written to disk."""
+"""The motion of a film or a track, straight from its sidecar or its landmarks; nothing is written to disk."""
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.films.poses import OpenedFilm, find_poses, open_film, square_of
+from anchor_jax.films.poses import OpenedFilm, find_poses, square_of
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
@@ -19,124 +18,112 @@ from anchor_jax.landmarks.tracks import SHOULDERS, Track, fill_and_smooth, seen_
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.video.timing import pick, tick_frames
 
-_MARGIN = 1.0  # seconds tracked beyond the last frame wanted, since gaps and smoothing look ahead
-_MEASURED = 30.0  # seconds over which at least the measures of a person are taken who drives another
+_MARGIN = 1.0  # seconds that are tracked beyond the last frame of the motion, since filling and smoothing look ahead
+_MEASURED = 30.0  # seconds over which a driver is measured at least
 
 
-def read_video_motion(
-  path: str | os.PathLike,
+def film_motion(
+  film: OpenedFilm,
   *,
   size: int,
   frames: int | None = None,
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
   mapped: bool = True,
-  person_at: tuple[float, float] | None = None,
 ) -> Motion:
-  """Returns the motion of a video, the same as that of a folder prepared from it alone at the same size.
+  """Returns the motion of a video, identical to that of a folder prepared from it alone at the same size.
 
-  For solids as wide as that folder's, `measures` must be those in its meta.json.
+  For solids of the folder's widths, `measures` must be those in its meta.json.
 
-  With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, and no further than its
-  frames are taken. The landmark model runs now, over the frames that are needed for `frames`, and one second more.
+  With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, only as far as its frames
+  are taken. Without one, the landmark model runs now, over the frames that are needed for `frames` and one second more.
 
-  With `measures` and without a sidecar, the motion is mapped onto that body and its place in the picture, unless the
-  person in the video has the same (landmarks/retarget.py). The driving person's measures are taken of all frames that
-  can be trusted; with `frames`, at least of the first 30 seconds, over which the landmark model then runs in any case.
-  Nothing is smoothed or filled across cuts.
+  With `measures` and without a sidecar, the motion is retargeted to that body and its place in the picture, unless the
+  driver already has them (landmarks/retarget.py). The driver is measured over all frames that show a person; with
+  `frames`, over at least the first 30 seconds, so the landmark model runs that far in any case. Nothing is smoothed or
+  filled across cuts.
 
   Args:
-    path: the video.
+    film: from `open_film`, with a point on the driver if there are several people.
     size: height and width of the pose renders, in pixels.
-    frames: only the first so many frames (at `fps`); default all.
+    frames: number of frames from the start (at `fps`); default all.
     fps: frame rate of the motion; default the video's.
-    measures: of the person who is to make the motion, whose solids have her widths; None leaves it as it is, with
-      solids of standard widths.
-    mapped: whether the motion is mapped onto that body; otherwise she lends it only the widths of her solids.
-    person_at: who makes the motion, of several people: see `landmarks/people.py`; default the largest.
+    measures: of the person who is to make the motion, with the widths of the solids; None leaves the motion as it is,
+      with solids of standard widths.
+    mapped: whether to retarget the motion; otherwise only the widths of the solids come from `measures`.
 
   Raises:
-    UserError: see `open_film` and `find_poses`; or no face in any frame.
+    UserError: see `find_poses`; or no face in any frame.
   """
-  video = open_film(path, fps=fps, person_at=person_at)
-  native, ticks = video.info.fps, tick_frames(video.info)
+  native, ticks = film.info.fps, tick_frames(film.info)
   needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
-  if needed is not None and measures is not None and mapped and video.posed is None:
+  if needed is not None and measures is not None and mapped and film.posed is None:
     needed = max(needed, math.ceil(_MEASURED * native))
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
-  return _motion_of(video, size, needed, ticks, measures, mapped).at_fps(fps).first(frames)
-
-
-def _motion_of(
-  video: OpenedFilm,
-  size: int,
-  needed: int | None,
-  ticks: list[int] | None,
-  measures: BodyMeasures | None,
-  mapped: bool,
-) -> Motion:
-  found = find_poses(video, frames=needed, progress=True)
-  square = square_of([found], video.info, size)
-  if measures is not None and found.track is not None:
-    track, square, body = fitted_track(found.track, square, measures, mapped)
-    poses = lambda square, first: pose_renders(track, square, first, body)
-    found = found._replace(landmarks=seen_landmarks(track), poses=poses, track=track)
-  cuts = () if found.track is None else found.track.cuts
-  landmarks = fill_missing(square.points(found.landmarks), cuts)
-
-  def frames(first: int) -> Iterator[MotionFrame]:
-    return _frames(found.poses(square, first), landmarks, first)
-
+  poses = find_poses(film, frames=needed, progress=True)
+  square = square_of([poses], film.info, size)
+  if measures is not None and poses.track is not None:
+    track, square, measures = retarget_track(poses.track, square, measures, mapped)
+    renders = lambda square, first: pose_renders(track, square, first, measures)
+    poses = poses._replace(landmarks=seen_landmarks(track), poses=renders, track=track)
+  cuts = () if poses.track is None else poses.track.cuts
+  landmarks = fill_missing(square.points(poses.landmarks), cuts)
+  frames_from = lambda first: _motion_frames(poses.poses(square, first), landmarks, first)
   if ticks is None:
-    return Motion(video.info.fps, size, len(landmarks), frames)
+    motion = Motion(native, size, len(landmarks), frames_from)
+  else:
+    numbers = ticks
 
-  def at_ticks(first: int) -> Iterator[MotionFrame]:
-    wanted = ticks[first:]
-    return pick(frames(wanted[0]), wanted, wanted[0]) if wanted else iter(())
+    def at_ticks(first: int) -> Iterator[MotionFrame]:
+      rest = numbers[first:]
+      return pick(frames_from(rest[0]), rest, rest[0]) if rest else iter(())
 
-  return Motion(video.info.fps, size, len(ticks), at_ticks)
+    motion = Motion(native, size, len(numbers), at_ticks)
+  return motion.at_fps(fps).first(frames)
 
 
 def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped: bool) -> Motion:
-  """Returns the motion of landmarks that came without a video, as `read_video_motion` does that of a video.
+  """Returns the motion of a track without a video, as `film_motion` does for a video.
 
   Args:
-    track: not mended; its masks are not looked at.
-    size, measures, mapped: see `read_video_motion`.
+    track: with gaps, not smoothed; its masks are not used.
+    size, measures, mapped: see `film_motion`.
 
   Raises:
     UserError: no person or no face in any frame.
   """
   track = fill_and_smooth(track)
-  centre = center_of(track.body[:, SHOULDERS, :2], track.width, track.height)
-  square, body = square_around(track.width, track.height, centre, size), None
+  center = center_of(track.body[:, SHOULDERS, :2], track.width, track.height)
+  square = square_around(track.width, track.height, center, size)
   if measures is not None:
-    track, square, body = fitted_track(track, square, measures, mapped)
+    track, square, measures = retarget_track(track, square, measures, mapped)
   landmarks = fill_missing(square.points(seen_landmarks(track)), track.cuts)
-  frames = lambda first: _frames(pose_renders(track, square, first, body), landmarks, first)
+  frames = lambda first: _motion_frames(pose_renders(track, square, first, measures), landmarks, first)
   return Motion(track.fps, size, len(track), frames)
 
 
-def fitted_track(
-  track: Track, square: CropSquare, measures: BodyMeasures, mapped: bool
+def retarget_track(
+  track: Track, square: CropSquare, target: BodyMeasures, mapped: bool
 ) -> tuple[Track, CropSquare, BodyMeasures]:
-  """Returns a mended track as another person makes the motion, its square, and the measures to render it with.
+  """Returns a filled track as the target makes the motion, its crop square, and the measures to render it with.
 
   Args:
-    track: of the driving person.
-    square: the crop of the driving video, of the size of the renders.
-    measures: of the person who is to make the motion.
-    mapped: whether it is mapped onto her body; otherwise she lends it only the widths of her solids.
+    track: of the driver.
+    square: the crop square of the driving video, of the size of the renders.
+    target: measures of the person who is to make the motion.
+    mapped: whether to retarget; otherwise only the widths of the solids are the target's.
   """
   driver = measure(track, square)
-  fitted = retarget(track, square, driver, measures) if mapped else None
-  if fitted is None:
-    return track, square, dataclasses.replace(driver, widths=measures.widths)
-  return *fitted, measures
+  retargeted = retarget(track, square, driver, target) if mapped else None
+  if retargeted is None:
+    return track, square, dataclasses.replace(driver, widths=target.widths)
+  return *retargeted, target
 
 
-def _frames(poses: Iterator[PoseRender], landmarks: Float[NdArray, "T 5 2"], first: int) -> Iterator[MotionFrame]:
-  for number, item in enumerate(poses, start=first):
+def _motion_frames(
+  renders: Iterator[PoseRender], landmarks: Float[NdArray, "T 5 2"], first: int
+) -> Iterator[MotionFrame]:
+  for number, item in enumerate(renders, start=first):
     yield MotionFrame(np.ascontiguousarray(item.pose), item.face_mask[..., None], landmarks[number], item.surface)

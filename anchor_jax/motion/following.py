@@ -144,7 +144,7 @@ def track_live(
     take: waits for the next picture and returns it, as `camera.NewestPicture` does; None at the end.
     finder: finds the landmarks.
     size: height and width of the pose renders, in pixels.
-    measures, mapped: of the trained person; see `film.read_video_motion`.
+    measures, mapped: of the trained person; see `film.film_motion`.
     clock: returns the time in seconds; pictures are stamped by the same clock.
     report: takes lines for the user.
     seconds: for how long the person must be seen with their face before the first pose.

@@ -1,4 +1,4 @@
-"""A motion: the pose renders, face masks and landmarks that a generated video follows."""
+"""A motion: the pose renders, face masks, landmarks and surface maps that a generated video follows."""
 
 import dataclasses
 import itertools
@@ -14,9 +14,9 @@ class MotionFrame(NamedTuple):
 
   Attributes:
     pose: pose render.
-    face_mask: 255 where the face is to be repainted, from the pose side.
-    landmarks: five points of the face in pixels, none missing.
-    surface: which part of the body each pixel of the pose shows (body/charts.py); None where that is not known.
+    face_mask: 255 where the face is repainted, from the pose render.
+    landmarks: five face landmarks in pixels, none missing.
+    surface: the surface map (body/charts.py); None if unknown.
   """
 
   pose: UInt8[NdArray, "H W 3"]
@@ -27,13 +27,13 @@ class MotionFrame(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-  """A motion whose frames are made one by one when they are asked for, so that its length costs no memory.
+  """A motion with lazy frames, so that its length costs no memory.
 
   Attributes:
     fps: frames per second.
     size: height and width of its pictures, in pixels.
-    length: number of frames; None where it is not known in advance.
-    frames: function from a frame's number to an iterator over the frames from that one on.
+    length: number of frames; None if unknown in advance.
+    frames: function from a frame number to an iterator over the frames from that number on.
   """
 
   fps: float
@@ -42,28 +42,28 @@ class Motion:
   frames: Callable[[int], Iterator[MotionFrame]]
 
   def first(self, count: int | None) -> "Motion":
-    """Returns the motion's first `count` frames, or all of them where it has no more or `count` is None."""
+    """Returns the motion's first `count` frames, or all if it has fewer or `count` is None."""
     if count is None or (self.length is not None and self.length <= count):
       return self
     frames = lambda first: itertools.islice(self.frames(first), max(0, count - first))
     return dataclasses.replace(self, length=count, frames=frames)
 
   def at_fps(self, fps: float | int | None) -> "Motion":
-    """Returns the motion at `fps` frames per second (None: as it is): each frame is the nearest one in time."""
+    """Returns the motion at `fps` frames per second (None: unchanged); each frame is the nearest one in time."""
     if fps is None or fps == self.fps:
       return self
     ratio = self.fps / fps
     length = None if self.length is None else max(1, round(self.length / ratio))
     last = math.inf if self.length is None else self.length - 1
-    wanted = lambda number: min(round(number * ratio), last)
+    nearest = lambda number: min(round(number * ratio), last)
 
     def frames(first: int) -> Iterator[MotionFrame]:
-      here = int(wanted(first))
-      source = enumerate(self.frames(here), start=here)
-      here, frame = next(source, (math.inf, None))
+      current = int(nearest(first))
+      source = enumerate(self.frames(current), start=current)
+      current, frame = next(source, (math.inf, None))
       for number in itertools.count(first) if length is None else range(first, length):
-        while here < wanted(number):
-          here, frame = next(source, (math.inf, None))
+        while current < nearest(number):
+          current, frame = next(source, (math.inf, None))
         if frame is None:
           return
         yield frame
@@ -72,5 +72,5 @@ class Motion:
 
 
 def live_motion(fps: float, size: int, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:
-  """Returns a motion of frames that may still be filmed; it can be iterated once."""
+  """Returns a motion of frames that may still be recorded; it can be iterated once."""
   return Motion(fps, size, length, lambda first: itertools.islice(frames, first, None))

@@ -1,1 +1,1 @@
-"""SMPL-X parameters as a source of motion: files of SHOW and TalkSHOW, and a model file that the user supplies."""
+"""Motions from SMPL-X parameters: files of SHOW and TalkSHOW, posed with a model file that the user supplies."""

@@ -1,8 +1,8 @@
-"""Reads arrays out of pickle files without unpickling: no code from the file is run, and nothing it names is imported.
+"""Reads arrays from pickle files without unpickling: runs no code from the file and imports none of its names.
 
-A pickle is a program for a small stack machine (`pickletools` documents every opcode). Here the instructions are
-followed for plain values, and of all names that a file may mention only the few are known with which numpy and torch
-write arrays: each stands for a function of this file. Whatever else a file asks for is refused.
+A pickle is a program for a small stack machine (`pickletools` documents every opcode). The interpreter here supports
+plain values, and maps the few names with which NumPy and torch store arrays to functions of this file. Everything else
+is refused.
 """
 
 import io
@@ -25,27 +25,28 @@ _STORAGES = {
   "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1", "BoolStorage": "?",
 }  # fmt: skip
 _LARGEST = 2**31  # bytes of a file
-_MOST, _ROOM = 5 * 10**8, 50  # numbers in arrays, counted as often as they occur; as how many another value counts
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch's older file format begins
+_MOST_NUMBERS = 5 * 10**8  # in all arrays, which count once per reference
+_VALUE_SIZE = 50  # any other value counts as this many numbers
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the start of torch's older file format
 
 
 class _Refused(Exception):
-  """The file asks for something that is not a plain value or an array."""
+  """The file contains something other than plain values and arrays."""
 
 
 class _Name(str):
-  """A name of a function or class, as the file mentions it."""
+  """The name of a function or class in the file."""
 
 
 class _Marker:
-  """Where a collection begins on the stack."""
+  """The start of a collection on the stack."""
 
 
 _MARK = _Marker()
 
 
 class _Array:
-  """A numpy array that is built in two steps: the file makes an empty one first, then tells what it holds."""
+  """A NumPy array that is built in two steps: the file creates an empty one, then fills it."""
 
   def __init__(self):
     self.value: NdArray | None = None
@@ -59,7 +60,7 @@ class _Array:
 
 
 class _Type:
-  """A numpy type of numbers, likewise built in two steps."""
+  """A NumPy dtype, also built in two steps."""
 
   def __init__(self, code: str):
     self.code = code
@@ -83,9 +84,9 @@ def _frombuffer(data: bytes | bytearray, dtype: Any, shape: Any, order: str) -> 
 
 
 def _tensor(storage: NdArray, offset: int, size: Any, stride: Any, *_: Any) -> NdArray:
-  """A torch tensor from its storage: `size` numbers along each axis, `stride` numbers apart.
+  """A torch tensor as a view of its storage: `size` numbers along each axis, `stride` numbers apart.
 
-  It is a view of the storage, which takes no room however often a stride of 0 shows a number.
+  A view takes no memory even if a stride of 0 repeats numbers.
   """
   last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
   if min([offset, *size, *stride]) < 0 or (0 not in size and last >= len(storage)):
@@ -97,23 +98,23 @@ def _tensor(storage: NdArray, offset: int, size: Any, stride: Any, *_: Any) -> N
 
 
 def _torch_file(data: bytes) -> NdArray:
-  """The storage in a file of torch's older format: five pickles, then the numbers of each storage."""
+  """The storage in a file of torch's older format: five pickles, then the numbers of the storage."""
   file = io.BytesIO(data)
   magic, _, _ = (_run(file) for _ in range(3))
   if magic != _TORCH_MAGIC:
     raise _Refused("a torch file of an unknown format")
   storage, keys = _run(file, persistent=_Storage), _run(file)
   if not isinstance(storage, _Storage) or keys != [storage.key]:
-    raise _Refused("a torch file of something else than one storage")
+    raise _Refused("a torch file with anything but one storage")
   (count,) = struct.unpack("<q", file.read(8))
   return np.frombuffer(file.read(), storage.dtype, count)
 
 
 class _Storage:
-  """What a torch file says of a storage before its numbers come."""
+  """The header of a storage in a torch file."""
 
-  def __init__(self, facts: Any):
-    kind, name, self.key = facts[:3]
+  def __init__(self, header: Any):
+    kind, name, self.key = header[:3]
     if kind != "storage" or not isinstance(name, _Name) or name.rpartition(".")[2] not in _STORAGES:
       raise _Refused(f"a torch storage of type {name}")
     self.dtype = np.dtype(_STORAGES[name.rpartition(".")[2]])
@@ -127,22 +128,22 @@ _CALLS: dict[str, Callable[..., Any]] = {
   "torch.storage._load_from_bytes": _torch_file,
   "numpy.dtype": lambda code, *_: _Type(code),
 }
-for _module in ("numpy.core", "numpy._core"):  # the second since numpy 2
+for _module in ("numpy.core", "numpy._core"):  # before and since NumPy 2
   _CALLS |= {
     f"{_module}.multiarray._reconstruct": lambda *_: _Array(),
     f"{_module}.multiarray.scalar": lambda dtype, data: np.frombuffer(data, _type_of(dtype), 1)[0],
     f"{_module}.numeric._frombuffer": _frombuffer,
   }
-_CLASSES = {"numpy.ndarray", *(f"torch.{name}" for name in _STORAGES)}  # mentioned, never called
+_CLASSES = {"numpy.ndarray", *(f"torch.{name}" for name in _STORAGES)}  # named in files, never called
 
 
 def read_pickle(path: str | os.PathLike) -> Any:
-  """Returns what a pickle file holds: dicts, lists, tuples, texts, numbers, and arrays of numbers.
+  """Returns the value in a pickle file: dicts, lists, tuples, strings, numbers, and arrays of numbers.
 
-  Arrays are those of numpy, and torch's tensors, which become numpy arrays wherever they were.
+  Torch tensors of any device become NumPy arrays.
 
   Raises:
-    UserError: there is no such file, it is damaged, or it holds anything else.
+    UserError: the file is missing or damaged, or contains anything else.
   """
   path = Path(path)
   try:
@@ -151,18 +152,18 @@ def read_pickle(path: str | os.PathLike) -> Any:
     raise
   except _Refused as error:
     raise UserError(
-      f"{path} holds {one_line(error)}, which is not read since running it could do anything: save its arrays with"
+      f"{path} contains {one_line(error)}, which is refused because it could run any code: save its arrays with"
       " numpy.savez"
     ) from None
-  except Exception as error:  # noqa: BLE001 - whatever a damaged program does to the stack
-    raise UserError(f"{path} is no pickle file, or is damaged ({one_line(error)})") from None
+  except Exception as error:  # noqa: BLE001 - a damaged program can fail in any way
+    raise UserError(f"{path} is not a pickle file, or is damaged ({one_line(error)})") from None
 
 
-def _plain(value: Any, made: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
-  """The value with finished arrays in place of those that were built in two steps, and the room of what is in it.
+def _plain(value: Any, done: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
+  """The value with finished arrays in place of those that were built in two steps, and its size in numbers.
 
-  A collection can be named many times, also within others that are: each is made once, and counts every time. So do
-  arrays, which may be views that show a number more than once.
+  A collection can be referenced many times, also by other such collections: it is converted once and counts every time.
+  So does an array, which may be a view that repeats numbers.
   """
   if isinstance(value, _Array):
     if value.value is None:
@@ -171,24 +172,24 @@ def _plain(value: Any, made: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
   if isinstance(value, np.ndarray):
     return value, value.size
   if isinstance(value, _Name | _Marker | _Type | _Storage):
-    raise _Refused(f"the name {value}" if isinstance(value, _Name) else "half of an array")
+    raise _Refused(f"the name {value}" if isinstance(value, _Name) else "an incomplete array")
   if not isinstance(value, dict | list | tuple):
-    return value, _ROOM
-  if id(value) not in made:
+    return value, _VALUE_SIZE
+  if id(value) not in done:
     if isinstance(value, dict):
-      parts = [(_plain(key, made)[0], *_plain(item, made)) for key, item in value.items()]
+      parts = [(_plain(key, done)[0], *_plain(item, done)) for key, item in value.items()]
       plain, count = {key: item for key, item, _ in parts}, sum(part[-1] for part in parts)
     else:
-      parts = [_plain(item, made) for item in value]
+      parts = [_plain(item, done) for item in value]
       plain, count = type(value)(item for item, _ in parts), sum(part[-1] for part in parts)
-    if count > _MOST:
-      raise _Refused("values that are millions of times in one another")
-    made[id(value)] = plain, count + _ROOM
-  return made[id(value)]
+    if count > _MOST_NUMBERS:
+      raise _Refused("values that are nested in each other millions of times")
+    done[id(value)] = plain, count + _VALUE_SIZE
+  return done[id(value)]
 
 
 def _run(file: io.BytesIO, persistent: Callable[[Any], Any] | None = None) -> Any:
-  """The value of one pickle program, read from where `file` is, with arrays half built; see `_plain`."""
+  """The value of the next pickle program in `file`, with arrays still in two steps; see `_plain`."""
   machine = _Machine(persistent)
   for opcode, argument, _ in pickletools.genops(file):
     machine.step(opcode.name, argument)
@@ -204,7 +205,7 @@ _ARGUMENTS = {
 
 
 class _Machine:
-  """The stack machine that a pickle is a program for."""
+  """The stack machine that runs pickle programs."""
 
   def __init__(self, persistent: Callable[[Any], Any] | None):
     self.stack: list[Any] = []
@@ -212,10 +213,10 @@ class _Machine:
     self._persistent = persistent
 
   def step(self, name: str, argument: Any) -> None:
-    """Follows one instruction."""
+    """Runs one instruction."""
     stack = self.stack
     if name in _ARGUMENTS:
-      # protocol 2 of Python 2 has bytes as text; numpy's raw data among them
+      # Python 2 wrote bytes, such as NumPy's raw data, as text
       stack.append(argument.encode("latin1") if name in ("BINSTRING", "SHORT_BINSTRING") else argument)
     elif name in _CONSTANTS:
       stack.append(_CONSTANTS[name])
@@ -241,7 +242,7 @@ class _Machine:
     elif name in ("GLOBAL", "STACK_GLOBAL"):
       self._name(argument)
     elif name in ("REDUCE", "NEWOBJ", "BUILD", "BINPERSID"):
-      self._make(name)
+      self._build(name)
     elif name == "POP":
       stack.pop()
     else:
@@ -250,11 +251,11 @@ class _Machine:
   def _container(self, kind: type, above: int) -> Any:
     place = self.stack[-1 - above]
     if type(place) is not kind:
-      raise _Refused(f"a {kind.__name__} that is none")
+      raise _Refused(f"something other than a {kind.__name__} in its place")
     return place
 
   def _collect(self, name: str) -> None:
-    """Takes what lies on the stack since the last mark."""
+    """Pops everything above the last mark and builds or extends a collection."""
     start = max(place for place, value in enumerate(self.stack) if value is _MARK)
     items = self.stack[start + 1 :]
     del self.stack[start:]
@@ -280,7 +281,7 @@ class _Machine:
       raise _Refused(f'an object of "{found}"')
     self.stack.append(found)
 
-  def _make(self, name: str) -> None:
+  def _build(self, name: str) -> None:
     if name == "BINPERSID":
       if self._persistent is None:
         raise _Refused("a reference to another file")
@@ -289,14 +290,14 @@ class _Machine:
     argument, target = self.stack.pop(), self.stack[-1]
     if name == "BUILD":
       if not isinstance(target, _Array | _Type):
-        raise _Refused("an object with a state of its own")
+        raise _Refused("an object with state")
       target.fill(argument)
     elif isinstance(target, _Name) and target in _CALLS:
       self.stack[-1] = _CALLS[target](*[_text(value) if target == "numpy.dtype" else value for value in argument])
     else:
-      raise _Refused("a call of something that is no function")
+      raise _Refused("a call of something that is not a function")
 
 
 def _text(value: Any) -> Any:
-  """Bytes as text, which Python 2 did not tell apart; everything else as it is."""
+  """Bytes as text, since Python 2 did not distinguish them; everything else unchanged."""
   return value.decode("latin1") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""Made-up body models in the layout of SMPL-X's files, which may not be shipped."""
+"""Synthetic body models in the layout of SMPL-X files, which may not be redistributed."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ for _wrist in (20, 21):
 
 
 def make_model_file(path, vertices=400, seed=0, directions=400):
-  """Writes a model of random numbers, of a real one's sizes: bones of a decimetre, skin about them."""
+  """Writes a model of random numbers with realistic sizes: bones of 10 cm and skin around them."""
   rng = np.random.default_rng(seed)
   small = lambda *shape, scale=1.0: (scale * rng.standard_normal(shape, np.float32)).astype(np.float64)
   weights = rng.random((vertices, 55)) ** 8
@@ -41,7 +41,7 @@ def make_model_file(path, vertices=400, seed=0, directions=400):
 
 
 def _doll_joints():
-  """Places of the 55 joints of a person who stands with her arms out: x to her left, y up, z forward, metres."""
+  """Places of the 55 joints of a person standing with arms spread: x to the person's left, y up, z forward, meters."""
   half = [(0.06, -0.44, 0), (0.10, -0.82, 0), (0.10, -1.22, 0), (0.12, -1.28, 0.1), (0.07, 0.1, 0), (0.17, 0.12, 0)]
   hip, knee, ankle, foot, collar, shoulder = ([np.array(p) * (s, 1, 1) for s in (1, -1)] for p in half)
   elbow, wrist = ([np.array((s * x, 0.12, 0)) for s in (1, -1)] for x in (0.43, 0.68))
@@ -57,9 +57,9 @@ def _doll_joints():
 
 
 def make_doll_file(path):
-  """Writes a stick doll in the layout of SMPL-X's files: one vertex at each joint, and face, ears, eyes, finger tips.
+  """Writes a stick doll in the layout of SMPL-X's files: one vertex per joint, and face, ears, eyes, finger tips.
 
-  The first coefficient of shape makes her a tenth taller, the first of expression drops her lower lip by 2 cm.
+  The first shape coefficient adds a tenth of the height, the first expression coefficient lowers the lower lip by 2 cm.
   """
   joints = _doll_joints()
   mean, _ = mean_face()
@@ -95,7 +95,7 @@ def make_doll_file(path):
 
 
 def doll_parameters(frames=8):
-  """Parameters as SHOW has them: her arms are down, the left forearm rises over time, before a camera 2 m off."""
+  """SHOW parameters: arms down, left forearm rising over time, in front of a camera at 2 m."""
   body = np.zeros((frames, 21, 3), np.float32)
   body[:, 15, 2], body[:, 16, 2] = -1.2, 1.2  # shoulders
   body[:, 17, 2] = np.linspace(0, 2.2, frames)  # left elbow

@@ -16,13 +16,13 @@ from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import PreparedSource, build, open_prepared
 from anchor_jax.films import poses as clips
-from anchor_jax.films.poses import PosedClip
+from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.inference import motions
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks import sidecar
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import measure
-from anchor_jax.motion import film as video_motion
+from anchor_jax.motion.film import film_motion
 from anchor_jax.motion.frames import live_motion
 from anchor_jax.video import read as video_files
 
@@ -303,4 +303,4 @@ def test_a_sidecar_is_left_as_it_is(film, standing_track):
 
 def test_defaults_are_those_of_prepare(film):
   assert read_motion(film).size == motions.SIZE == 128
-  assert video_motion.read_video_motion(film, size=64).size == 64
+  assert film_motion(open_film(film), size=64).size == 64

@@ -1,4 +1,4 @@
-"""Keypoints in OpenPose's format become the motion that they were taken from."""
+"""Keypoint files in OpenPose's format become tracks and motions."""
 
 import json
 import os
@@ -11,36 +11,36 @@ from anchor_jax.body.face_points import LANDMARKS_68, mean_face
 from anchor_jax.core.errors import UserError
 from anchor_jax.inference.motions import check_motion, read_motion
 from anchor_jax.motion import keypoints
-from anchor_jax.motion.keypoints import is_keypoints, read_keypoints
+from anchor_jax.motion.keypoints import is_keypoints, open_keypoints
 from tests.helpers.strange import strange_files
 
 
 @pytest.fixture
 def frames():
-  """Four frames of a person with the mean face, as OpenPose writes them, beside somebody who is half as wide."""
+  """Four frames of a person with the mean face, in OpenPose's format, next to somebody half as wide."""
   track = make_track(4)
   face = mean_face()[0] * 10 + (80, 30, 0)
   flat = lambda points: np.concatenate([points[:, :2], np.full((len(points), 1), 0.9)], axis=1)
   written = []
   for number in range(4):
     pose = np.zeros((25, 3))
-    for ours, theirs in keypoints._BODY_25.items():
-      if ours < 25:
-        pose[theirs] = *(track.body[number, ours, :2] + (number, 0)), 0.9
+    for point, openpose in keypoints._BODY_25.items():
+      if point < 25:
+        pose[openpose] = *(track.body[number, point, :2] + (number, 0)), 0.9
     marks = np.concatenate([face[list(LANDMARKS_68)], face[[468, 473]]]) + (number, 0, 0)
-    her = {"pose_keypoints_2d": pose.ravel().tolist(), "face_keypoints_2d": flat(marks).ravel().tolist()}
-    her["hand_left_keypoints_2d"] = flat(track.hands[number, 0]).ravel().tolist()
+    person = {"pose_keypoints_2d": pose.ravel().tolist(), "face_keypoints_2d": flat(marks).ravel().tolist()}
+    person["hand_left_keypoints_2d"] = flat(track.hands[number, 0]).ravel().tolist()
     other = {"pose_keypoints_2d": (pose * (0.5, 0.5, 1)).ravel().tolist()}
-    written.append({"people": [other, her] if number % 2 else [her, other]})
+    written.append({"people": [other, person] if number % 2 else [person, other]})
   return written, track, face
 
 
-def test_the_points_come_back(frames, tmp_path):
+def test_points_are_read_back(frames, tmp_path):
   written, track, face = frames
   for number, frame in enumerate(written):
     (tmp_path / f"film_{number:012d}_keypoints.json").write_text(json.dumps(frame))
   assert is_keypoints(tmp_path)
-  found = read_keypoints(tmp_path, 30.0)
+  found = open_keypoints(tmp_path).track(30.0)
   assert (len(found), found.fps) == (4, 30.0) and found.has_face.all()
   step = np.arange(4)[:, None, None] * np.array([1, 0])
   for point in (0, 7, 11, 12, 15, 16, 23):
@@ -55,14 +55,14 @@ def test_files_are_read_in_the_order_of_their_numbers(frames, tmp_path):
   written, track, _ = frames
   for number, frame in zip((0, 2, 10, 100), written, strict=True):  # as text: 0, 10, 100, 2
     (tmp_path / f"{number}_keypoints.json").write_text(json.dumps(frame))
-  found = read_keypoints(tmp_path, 30.0).body[:, 11, 0] - track.body[:, 11, 0]
+  found = open_keypoints(tmp_path).track(30.0).body[:, 11, 0] - track.body[:, 11, 0]
   np.testing.assert_allclose(found, np.arange(4), atol=1e-3)
 
 
-def test_names_that_are_no_files_take_one_line(tmp_path):
-  for path, said in strange_files(tmp_path / "odd", ".json").items():
-    for read in (check_motion, lambda path: read_keypoints(path, 25.0)):
-      with pytest.raises(UserError, match=said):
+def test_paths_that_are_not_files_are_refused_in_one_line(tmp_path):
+  for path, message in strange_files(tmp_path / "odd", ".json").items():
+    for read in (check_motion, open_keypoints):
+      with pytest.raises(UserError, match=message):
         read(path)
   (tmp_path / "frames").mkdir()
   os.mkfifo(tmp_path / "frames" / "0_keypoints.json")
@@ -80,7 +80,7 @@ def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path
         person[name] = (np.reshape(values, (-1, 3)) / (160, 120, 1)).ravel().tolist()
   path = tmp_path / "film.json"
   path.write_text(json.dumps(written))
-  found = read_keypoints(path, 25.0)
+  found = open_keypoints(path).track(25.0)
   assert (found.width, found.height) == (160, 120) and np.isnan(found.body[2, :, :2]).all() and not found.has_face[2]
   np.testing.assert_allclose(found.body[3, 11, :2], track.body[3, 11, :2] + (3, 0), atol=1e-3)
   check_motion(path)
@@ -90,10 +90,10 @@ def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path
   assert frame.pose.any() and frame.face_mask.any() and frame.surface.any()
 
 
-def test_what_holds_no_keypoints_is_told(tmp_path):
+def test_files_without_keypoints_are_refused(tmp_path):
   path = tmp_path / "x.json"
   point = lambda x: f'{{"people": [{{"pose_keypoints_2d": {json.dumps([x, 5, 1] * 25)}}}]}}'
-  for text, told in (("{", "is damaged"), (point(1e30), "a point at 1e"), (point(float("nan")), "nobody"),
+  for text, message in (("{", "is damaged"), (point(1e30), "a point at 1e"), (point(float("nan")), "nobody"),
                      ('{"people": [], "canvas_width": -4}', "a canvas of -4 x 0"),
                      ('{"people": [], "canvas_width": 1e999}', "a canvas of inf x 0"),
                      ('{"people": [], "canvas_height": ' + "9" * 400 + "}", "too large to convert"),
@@ -101,5 +101,5 @@ def test_what_holds_no_keypoints_is_told(tmp_path):
                      ('{"a": 1}', "no keypoints"), ('[{"people": []}]', "nobody"),
                      ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "1 points instead of 25 or 18")):  # fmt: skip
     path.write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
       check_motion(path)

@@ -1,4 +1,4 @@
-"""The SMPL-X model: linear blend skinning against its definition, joint by joint and vertex by vertex."""
+"""The SMPL-X model: linear blend skinning compared with its definition."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ def model(tmp_path_factory):
 
 
 def by_definition(file, coefficients, pose):
-  """Vertices and joints of one frame in float64, with matrices of 4 x 4."""
+  """Vertices and joints of one frame in float64, with 4 x 4 matrices."""
   shaped = file["v_template"] + file["shapedirs"] @ coefficients
   rest = file["J_regressor"] @ shaped
   turn = Rotation.from_rotvec(pose).as_matrix()
@@ -36,11 +36,11 @@ def by_definition(file, coefficients, pose):
   return vertices, np.array(world)[:, :3, 3]
 
 
-def test_the_posed_model_is_that_of_the_definition(model):
+def test_the_posed_model_matches_the_definition(model):
   model, file = model
   rng = np.random.default_rng(2)
   pose, coefficients = rng.normal(0, 0.5, (2, 55, 3)), rng.normal(0, 1, (2, 400))
-  pose[0, 3] = 0  # no turn at all
+  pose[0, 3] = 0  # no rotation
   arrays = [jnp.asarray(value, jnp.float32) for value in (coefficients, pose)]
   vertices, joints = pose_body(model, *arrays)
   for frame in (0, 1):
@@ -48,19 +48,19 @@ def test_the_posed_model_is_that_of_the_definition(model):
     np.testing.assert_allclose(vertices[frame], expected[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(joints[frame], expected[1], rtol=0, atol=1e-5)
   part, places = subset(model, np.array([[7, 3], [7, 39]]))
-  some, same = pose_body(part, *arrays)
-  np.testing.assert_allclose(some[:, places], np.asarray(vertices)[:, [[7, 3], [7, 39]]], rtol=0, atol=1e-6)
-  np.testing.assert_allclose(same, joints, rtol=0, atol=1e-6)
+  part_vertices, part_joints = pose_body(part, *arrays)
+  np.testing.assert_allclose(part_vertices[:, places], np.asarray(vertices)[:, [[7, 3], [7, 39]]], rtol=0, atol=1e-6)
+  np.testing.assert_allclose(part_joints, joints, rtol=0, atol=1e-6)
 
 
-def test_rotations_are_exact_also_of_tiny_angles():
+def test_rotations_are_exact_even_for_tiny_angles():
   axes = np.array([(0, 0, 0), (1e-6, 0, 0), (3e-4, -2e-4, 1e-4), (np.pi, 0, 0), (1, -2, 0.5)], np.float32)
   np.testing.assert_allclose(
     rotations(jnp.asarray(axes)), Rotation.from_rotvec(axes.astype(np.float64)).as_matrix(), rtol=0, atol=5e-7
   )
 
 
-def test_hands_come_from_principal_components_or_as_they_are(model):
+def test_hand_poses_come_from_principal_components_or_axis_angles(model):
   model, file = model
   few = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
   expected = few @ file["hands_componentsr"][:12] + file["hands_meanr"]
@@ -90,16 +90,16 @@ def test_coefficients_beyond_the_model_must_be_zero(tmp_path):
     coefficients_of(old, betas, expression)
 
 
-def test_files_that_are_no_model_are_told(tmp_path):
+def test_files_that_are_not_models_are_refused(tmp_path):
   path = tmp_path / "SMPLX_MALE.npz"
   with pytest.raises(UserError, match="there is no SMPL-X model"):
     read_model(path)
   make_doll_file(path)
-  whole = dict(np.load(path))
-  broken = {"weights": whole["weights"][:, :24], "shapedirs": whole["shapedirs"][..., :11]}
-  broken |= {"v_template": np.array([None]), "kintree_table": whole["kintree_table"][:, ::-1]}
+  complete = dict(np.load(path))
+  broken = {"weights": complete["weights"][:, :24], "shapedirs": complete["shapedirs"][..., :11]}
+  broken |= {"v_template": np.array([None]), "kintree_table": complete["kintree_table"][:, ::-1]}
   for name, value in broken.items():
-    np.savez(path, **{**whole, name: value})
+    np.savez(path, **{**complete, name: value})
     with pytest.raises(UserError, match="no SMPL-X model"):
       read_model(path)
   path.write_bytes(b"PK")

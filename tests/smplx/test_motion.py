@@ -1,4 +1,4 @@
-"""Motions of SMPL-X parameters: files of SHOW and TalkSHOW, the camera, and the renders of the posed body."""
+"""Motions of SMPL-X parameters: SHOW and TalkSHOW files, cameras, and renders of the posed body."""
 
 import pickle
 
@@ -24,28 +24,28 @@ def doll(tmp_path_factory):
   return path
 
 
-def columns_of(held):
-  """The same motion in TalkSHOW's columns."""
+def columns_of(parameters):
+  """The motion in TalkSHOW's columns."""
   names = ("jaw_pose", "leye_pose", "reye_pose", "global_orient", "body_pose_axis")
-  parts = [held[name].reshape(held["batch_size"], -1) for name in names]
-  return np.concatenate([*parts, np.zeros((held["batch_size"], 90)), held["expression"]], axis=1)
+  parts = [parameters[name].reshape(parameters["batch_size"], -1) for name in names]
+  return np.concatenate([*parts, np.zeros((parameters["batch_size"], 90)), parameters["expression"]], axis=1)
 
 
-def test_the_points_are_where_the_camera_shows_the_joints(doll, tmp_path):
-  held = doll_parameters(8)
-  held["transl"][:, 0] = 0.1
-  np.savez(tmp_path / "show.npz", **held)
+def test_joints_are_projected_by_the_camera(doll, tmp_path):
+  parameters = doll_parameters(8)
+  parameters["transl"][:, 0] = 0.1
+  np.savez(tmp_path / "show.npz", **parameters)
   track = posed_track(read_model(doll), read_parameters(tmp_path / "show.npz"))
   assert (track.width, track.height, track.fps, len(track)) == (640, 480, 30.0, 8)
-  # turned about x by half a turn at the pelvis: y and z change sign about (-0.35, 0); the camera is 2 m off
-  shown = lambda x, y: (320 + 900 * (x + 0.1) / 2, 240 + 900 * (-0.7 - y + 0.75) / 2)
-  np.testing.assert_allclose(track.body[:, 11, :2], np.tile(shown(0.17, 0.12), (8, 1)), atol=1e-2)
-  np.testing.assert_allclose(track.body[:, 24, :2], np.tile(shown(-0.06, -0.44), (8, 1)), atol=1e-2)
+  # half a turn about x at the pelvis: y and z change sign about (-0.35, 0); the camera is 2 m away
+  project = lambda x, y: (320 + 900 * (x + 0.1) / 2, 240 + 900 * (-0.7 - y + 0.75) / 2)
+  np.testing.assert_allclose(track.body[:, 11, :2], np.tile(project(0.17, 0.12), (8, 1)), atol=1e-2)
+  np.testing.assert_allclose(track.body[:, 24, :2], np.tile(project(-0.06, -0.44), (8, 1)), atol=1e-2)
   # the left elbow hangs 0.26 m from the shoulder, at an angle of 1.2
-  elbow = shown(0.17 + 0.26 * np.cos(1.2), 0.12 - 0.26 * np.sin(1.2))
+  elbow = project(0.17 + 0.26 * np.cos(1.2), 0.12 - 0.26 * np.sin(1.2))
   np.testing.assert_allclose(track.body[0, 13, :2], elbow, atol=1e-2)
   np.testing.assert_allclose(track.hands[:, 0, 0, :2], track.body[:, 15, :2], atol=1e-3)
-  assert (np.linalg.norm(np.diff(track.hands[0, 0, 5:9, :2], axis=0), axis=1) > 3).all()  # finger joints up to a tip
+  assert (np.linalg.norm(np.diff(track.hands[0, 0, 5:9, :2], axis=0), axis=1) > 3).all()  # finger joints and tip
   # the face is the mean face, 14 cm wide, with the ridge of the nose nearest
   wide = np.linalg.norm(track.face[:, 454, :2] - track.face[:, 234, :2], axis=-1)
   np.testing.assert_allclose(wide, 0.14 * 900 / 2, rtol=0.02)
@@ -54,43 +54,43 @@ def test_the_points_are_where_the_camera_shows_the_joints(doll, tmp_path):
   assert left[0] < nose[0] < right[0] and left[1] < nose[1]
 
 
-def test_expression_opens_the_mouth_and_shape_makes_her_taller(doll, tmp_path):
-  held = doll_parameters(2)
-  held["expression"][1, 0] = 1.0
-  np.savez(tmp_path / "show.npz", **held)
+def test_expression_opens_the_mouth_and_shape_changes_the_height(doll, tmp_path):
+  parameters = doll_parameters(2)
+  parameters["expression"][1, 0] = 1.0
+  np.savez(tmp_path / "show.npz", **parameters)
   plain = posed_track(read_model(doll), read_parameters(tmp_path / "show.npz"))
   gap = plain.face[:, 14, 1] - plain.face[:, 13, 1]
-  np.testing.assert_allclose(gap[1] - gap[0], 0.02 * 900 / 1.93, rtol=0.03)  # 2 cm, nearly 7 cm nearer than 2 m
-  held["betas"][0] = 1.0
-  np.savez(tmp_path / "show.npz", **held)
+  np.testing.assert_allclose(gap[1] - gap[0], 0.02 * 900 / 1.93, rtol=0.03)  # 2 cm, at almost 7 cm less than 2 m
+  parameters["betas"][0] = 1.0
+  np.savez(tmp_path / "show.npz", **parameters)
   tall = posed_track(read_model(doll), read_parameters(tmp_path / "show.npz"))
   np.testing.assert_allclose(tall.shoulder_width, 1.1 * plain.shoulder_width, rtol=1e-4)
 
 
-def test_every_kind_of_file_gives_the_same_motion(doll, tmp_path):
-  held = doll_parameters(4)
-  np.savez(tmp_path / "a.npz", **held)
-  (tmp_path / "b.pkl").write_bytes(pickle.dumps(held))
-  (tmp_path / "c.pkl").write_bytes(pickle.dumps([{**held, "body_pose": np.zeros((4, 32), np.float32)}], 2))
-  first, *others = (read_parameters(tmp_path / name) for name in ("a.npz", "b.pkl", "c.pkl"))
-  for other in others:
+def test_all_file_types_give_the_same_motion(doll, tmp_path):
+  parameters = doll_parameters(4)
+  np.savez(tmp_path / "a.npz", **parameters)
+  (tmp_path / "b.pkl").write_bytes(pickle.dumps(parameters))
+  (tmp_path / "c.pkl").write_bytes(pickle.dumps([{**parameters, "body_pose": np.zeros((4, 32), np.float32)}], 2))
+  first, *rest = (read_parameters(tmp_path / name) for name in ("a.npz", "b.pkl", "c.pkl"))
+  for other in rest:
     np.testing.assert_array_equal(other.poses["body_pose"], first.poses["body_pose"])
     assert other.camera.focal == first.camera.focal
-  np.save(tmp_path / "d.npy", columns_of(held))
+  np.save(tmp_path / "d.npy", columns_of(parameters))
   bare = read_parameters(tmp_path / "d.npy")
   np.testing.assert_array_equal(bare.poses["body_pose"], first.poses["body_pose"])
   assert bare.camera is None and bare.hands[0].shape == (4, 45)
-  # without a camera she is shown from the head to the waist, whichever way is up
+  # without a camera, the body is shown from head to waist, in either orientation
   track = posed_track(read_model(doll), bare)
   np.testing.assert_allclose(track.body[:, (11, 12), :2].mean(axis=(0, 1)), (512, 460.8), atol=1)
-  held["global_orient"][:] = 0
-  np.save(tmp_path / "d.npy", columns_of(held))
+  parameters["global_orient"][:] = 0
+  np.save(tmp_path / "d.npy", columns_of(parameters))
   np.testing.assert_allclose(
     posed_track(read_model(doll), read_parameters(tmp_path / "d.npy")).body, track.body, atol=0.1
   )
 
 
-def test_the_motion_is_rendered_with_surface_coordinates_and_mapped(doll, tmp_path):
+def test_the_motion_is_rendered_with_surface_maps_and_retargeted(doll, tmp_path):
   np.savez(tmp_path / "show.npz", **doll_parameters(6))
   with pytest.raises(UserError, match="--smplx-model"):
     check_motion(tmp_path / "show.npz")
@@ -101,21 +101,21 @@ def test_the_motion_is_rendered_with_surface_coordinates_and_mapped(doll, tmp_pa
   drawn = frame.pose.any(axis=-1)
   assert 0.1 < drawn.mean() < 0.6 and frame.face_mask.any()
   assert {chart("face"), chart("neck"), chart("upper_arm", "left")} <= set(frame.surface[drawn][:, 0].tolist())
-  # on another body: her shoulders and place
-  mapped = read_motion(tmp_path / "show.npz", smplx_model=doll, size=64, measures=make_measures())
-  assert np.abs(next(mapped.frames(0)).landmarks - next(motion.frames(0)).landmarks).max() > 1
+  # on another body
+  retargeted = read_motion(tmp_path / "show.npz", smplx_model=doll, size=64, measures=make_measures())
+  assert np.abs(next(retargeted.frames(0)).landmarks - next(motion.frames(0)).landmarks).max() > 1
 
 
-def test_files_that_are_no_parameters_are_told(tmp_path, doll):
-  held = doll_parameters(3)
-  for changes, told in (
+def test_files_without_parameters_are_refused(tmp_path, doll):
+  parameters = doll_parameters(3)
+  for changes, message in (
     ({"body_pose_axis": np.zeros((2, 21, 3))}, "2 frames, others 3"),
     ({"left_hand_pose": np.zeros((3, 60))}, "60 numbers of a hand"),
-    ({"expression": np.full((3, 100), np.nan)}, "no number"),
+    ({"expression": np.full((3, 100), np.nan)}, "not numbers"),
     ({"focal_length": 0}, "focal length"),
   ):
-    np.savez(tmp_path / "x.npz", **{**held, **changes})
-    with pytest.raises(UserError, match=told):
+    np.savez(tmp_path / "x.npz", **{**parameters, **changes})
+    with pytest.raises(UserError, match=message):
       read_parameters(tmp_path / "x.npz")
   np.savez(tmp_path / "x.npz", betas=np.zeros(3))
   with pytest.raises(UserError, match="no global_orient"):
@@ -123,13 +123,13 @@ def test_files_that_are_no_parameters_are_told(tmp_path, doll):
   np.save(tmp_path / "x.npy", np.zeros((4, 232)))
   with pytest.raises(UserError, match=r"\(frames, 265\)"):
     read_parameters(tmp_path / "x.npy")
-  held["camera_transl"][2] = -5
-  np.savez(tmp_path / "x.npz", **held)
+  parameters["camera_transl"][2] = -5
+  np.savez(tmp_path / "x.npz", **parameters)
   with pytest.raises(UserError, match="behind the camera"):
     posed_track(read_model(doll), read_parameters(tmp_path / "x.npz"))
 
 
-def test_the_face_goes_through_its_landmarks_and_keeps_its_shape():
+def test_the_face_mesh_passes_through_its_landmarks_and_keeps_its_shape():
   points, triangles = mean_face()
   assert triangles.max() == 467 and np.abs(points[[234, 454]] - [(-1, 0, 0), (1, 0, 0)]).max() < 1e-3
   marks = points[list(LANDMARKS_68)]
@@ -139,7 +139,7 @@ def test_the_face_goes_through_its_landmarks_and_keeps_its_shape():
   np.testing.assert_allclose(mesh_of_landmarks((30 * marks @ turn.T + (100, 50, 0))[None])[0], moved, atol=1e-3)
   bent = marks + 0.05 * np.random.default_rng(0).normal(size=marks.shape)
   np.testing.assert_allclose(mesh_of_landmarks(bent[None])[0][list(LANDMARKS_68)], bent, atol=1e-4)
-  # the depth of a turned face is found in its picture
+  # the depth of a rotated face is recovered from its picture
   picture = moved[list(LANDMARKS_68)]
   depth = with_depth(picture[None, :, :2].astype(np.float32))[0, :, 2]
   np.testing.assert_allclose(depth - depth.mean(), picture[:, 2] - picture[:, 2].mean(), atol=0.05)
