@@ -4,12 +4,9 @@ Landmarks are continuous picture coordinates: the center of the pixel in column 
 picture's left, the other eye, nose, the mouth corner on the picture's left, the other corner.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
-from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, Int, NdArray, Shaped, UInt8
 
 # The five landmarks of an aligned FFHQ face of 512 x 512 pixels, as used by face restoration models.
@@ -45,33 +42,6 @@ def similarity(source: Float[NdArray, "N 2"], target: Float[NdArray, "N 2"]) -> 
 def face_transform(landmarks: Float[NdArray, "5 2"], size: int) -> Float[NdArray, "2 3"]:
   """Returns the similarity from a frame to its face crop of `size` x `size` pixels; landmarks must not be NaN."""
   return similarity(landmarks, face_template(size))
-
-
-def fill_missing(landmarks: Float[NdArray, "T N 2"], cuts: Sequence[int] = ()) -> Float[NdArray, "T N 2"]:
-  """Returns the points with missing ones (NaN) interpolated linearly over time; constant beyond both ends.
-
-  Args:
-    landmarks: points over time.
-    cuts: numbers of the frames that start a new shot; nothing is interpolated across them. A shot in which a point is
-      never known uses the last known one before the shot, or else the first one after it.
-
-  Raises:
-    UserError: a point is missing in all frames.
-  """
-  filled, frames = np.array(landmarks, np.float32), np.arange(len(landmarks))
-  known: NdArray = np.asarray(np.isfinite(filled).all(axis=-1))
-  if not known.any(axis=0).all():
-    raise UserError("no face is found in any frame: use a video that shows the person's face")
-  for point in range(filled.shape[1]):
-    known_frames = frames[known[:, point]]
-    before = known_frames[np.clip(np.searchsorted(known_frames, frames, side="right") - 1, 0, None)]
-    last_known = filled[before, point]
-    for shot in np.split(frames, [cut for cut in cuts if 0 < cut < len(frames)]):
-      inside = known_frames[np.isin(known_frames, shot)]
-      for axis in range(2):
-        values = np.interp(shot, inside, filled[inside, point, axis]) if len(inside) else last_known[shot, axis]
-        filled[shot, point, axis] = values
-  return filled
 
 
 def _warp(

@@ -12,11 +12,12 @@ from anchor_jax.core.shapes import Bool, NdArray
 from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, find_track, poses_of, square_of
 from anchor_jax.films.stretches import GONE, GONE_FOR, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
+from anchor_jax.landmarks.filling import guessed_hands
 from anchor_jax.landmarks.framing import CropSquare, center_of
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
-from anchor_jax.landmarks.tracks import Track, guessed_hands
+from anchor_jax.landmarks.tracks import Track
 from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
 

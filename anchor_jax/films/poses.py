@@ -13,12 +13,13 @@ from anchor_jax.body import pose
 from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.survey import film_cuts
+from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.mediapipe import find_faces, require_mediapipe, track_video
 from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
-from anchor_jax.landmarks.tracks import SHOULDERS, Track, fill_and_smooth, seen_landmarks
+from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
+from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.film import film_motion

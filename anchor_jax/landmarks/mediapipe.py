@@ -88,7 +88,7 @@ class LandmarkModel:
     self.triangles, self._masks = mesh_triangles(connections.FACEMESH_TESSELATION), masks
 
   def __enter__(self) -> "LandmarkModel":
-    # The model's own smoothing lags: `tracks.fill_and_smooth` looks both ways, `following.py` smooths motion less.
+    # The model's own smoothing lags: `filling.fill_and_smooth` looks both ways, `following.py` smooths motion less.
     options = {
       "model_complexity": 1,
       "refine_face_landmarks": True,

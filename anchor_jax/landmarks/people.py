@@ -12,7 +12,7 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray
-from anchor_jax.landmarks.tracks import gaussian_smooth
+from anchor_jax.landmarks.filling import gaussian_smooth
 
 Boxes = Float[NdArray, "_ 4"]  # "_": the number of boxes differs from frame to frame
 

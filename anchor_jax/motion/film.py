@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import OpenedFilm, find_poses, square_of
+from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.sidecar import PoseRender
-from anchor_jax.landmarks.tracks import SHOULDERS, Track, fill_and_smooth, seen_landmarks
+from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.video.timing import pick, tick_frames
 

@@ -1,6 +1,6 @@
 """Causal tracking for live video: the poses of a person while they are filmed, from past and current pictures only.
 
-`tracks.fill_and_smooth` looks both ways in time, over a complete film. Here missing points are held, and points are
+`filling.fill_and_smooth` looks both ways in time, over a complete film. Here missing points are held, and points are
 smoothed with an exponential mean whose time constant shrinks as they move faster (the one-euro filter; Casiez, Roussel
 and Vogel 2012). The crop square and the body measures come from the first seconds and then stay fixed.
 """
@@ -15,26 +15,13 @@ from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
+from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
+from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.mediapipe import Detection
 from anchor_jax.landmarks.retarget import retarget
-from anchor_jax.landmarks.tracks import (
-  BRISK,
-  FAST,
-  NOSE,
-  SHORT_GAP,
-  SHOULDERS,
-  SLOW,
-  WRISTS,
-  Track,
-  fill_and_smooth,
-  five_landmarks,
-  forearm_turn,
-  plausible_hand,
-  relaxed_hand,
-  rotate,
-)
+from anchor_jax.landmarks.tracks import NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.motion.frames import MotionFrame
 from anchor_jax.video.camera import Picture
 

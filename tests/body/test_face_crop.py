@@ -1,11 +1,9 @@
-"""Face crops: alignment, filling, cropping and pasting."""
+"""Face crops: alignment, cropping and pasting."""
 
 import cv2
 import numpy as np
-import pytest
 
 from anchor_jax.body import face_crop
-from anchor_jax.core.errors import UserError
 
 
 def test_an_exact_similarity_is_found():
@@ -42,25 +40,6 @@ def test_the_crop_aligns_with_the_template_at_any_size():
       near = crop * ((xx - x) ** 2 + (yy - y) ** 2 < (size / 10) ** 2)
       center = np.array([(near * xx).sum(), (near * yy).sum()]) / near.sum()
       np.testing.assert_allclose(center, [x, y], atol=0.02 * size)
-
-
-def test_points_are_not_filled_across_cuts():
-  points = np.full((9, 5, 2), np.nan, np.float32)
-  points[[1, 3]], points[[5, 8]] = [[[1]], [[3]]], [[[50]], [[53]]]
-  filled = face_crop.fill_missing(points, cuts=(4, 7))
-  assert filled[:, 2, 1].tolist() == [1, 1, 2, 3, 50, 50, 50, 53, 53]
-  filled = face_crop.fill_missing(points[:7], cuts=(1, 6))  # one shot before and one after all known points
-  assert filled[:, 0, 0].tolist() == [1, 1, 2, 3, 26.5, 50, 50]
-
-
-def test_missing_points_are_interpolated():
-  landmarks = np.tile(np.arange(6, dtype=np.float32)[:, None, None], (1, 5, 2))
-  holes = landmarks.copy()
-  holes[[0, 2, 3, 5]] = np.nan
-  filled = face_crop.fill_missing(holes)
-  np.testing.assert_allclose(filled[:, 0, 0], [1, 1, 2, 3, 4, 4])
-  with pytest.raises(UserError, match="no face"):
-    face_crop.fill_missing(np.full((3, 5, 2), np.nan, np.float32))
 
 
 def _picture(size=128):

@@ -9,9 +9,9 @@ import pytest
 from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.fit import fit_widths, outline
 from anchor_jax.body.pose import PoseRenderer
+from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
-from anchor_jax.landmarks.tracks import fill_and_smooth
 from anchor_jax.landmarks.widths import Widths
 
 SQUARE = CropSquare(0, 0, 240, 64)

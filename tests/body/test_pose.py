@@ -6,8 +6,8 @@ import numpy as np
 
 from anchor_jax.body.charts import chart, face_mask, hands_mask
 from anchor_jax.body.pose import PoseRenderer, posed_frames
+from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare
-from anchor_jax.landmarks.tracks import fill_and_smooth
 from anchor_jax.video.write import VideoWriter
 
 SQUARE = CropSquare(20, 0, 120, 64)

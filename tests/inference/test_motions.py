@@ -12,7 +12,6 @@ import pytest
 
 from anchor_jax import prepare as command
 from anchor_jax.body import fit
-from anchor_jax.body.face_crop import fill_missing
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import PreparedSource, build, open_prepared
 from anchor_jax.films import poses as clips
@@ -20,6 +19,7 @@ from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.inference import motions
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks import sidecar
+from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.motion.film import film_motion

@@ -1,4 +1,4 @@
-// Tracks landmarks and maps them onto the person's body: landmarks/tracks.py, measures.py and retarget.py for a camera.
+// Tracks landmarks and maps them onto the person's body: landmarks/filling.py, hands.py, measures.py and retarget.py for a camera.
 // Causal tracking: uses past and current frames only.
 import { minus, plus, times } from "./skins.js";
 
