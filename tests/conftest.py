@@ -74,7 +74,7 @@ def posed_frames():
 
 @pytest.fixture(scope="session")
 def standing_track():
-  """Landmarks of a body that stands."""
+  """Makes landmarks of a standing body."""
   from people import make_track
 
   return make_track

@@ -1,4 +1,4 @@
-"""People for tests, cheaper than the studio's: a disc that moves, and points of a body that stands."""
+"""People for tests, cheaper than the studio's: a moving disc, and the points of a standing body."""
 
 import cv2
 import numpy as np
@@ -13,26 +13,26 @@ def make_posed_frames(count, size=32, seed=0, missing=()):
   height, width = size if isinstance(size, tuple) else (size, size)
   backdrop = rng.integers(0, 256, (height, width, 3)).astype(np.uint8) // 4
   y, x = np.indices((height, width)) + 0.5
-  colour = rng.integers(100, 256, 3)
+  color = rng.integers(100, 256, 3)
   for i in range(count):
-    centre = np.array([width / 2 + np.sin(i), height / 2])
-    body = (x - centre[0]) ** 2 + ((y - centre[1]) / 1.5) ** 2 < (width / 4) ** 2
-    head = (x - centre[0]) ** 2 + (y - centre[1] + 4) ** 2 < (width / 7) ** 2
-    frame = np.where(body[..., None], colour * (0.5 + x / width / 2)[..., None], backdrop).astype(np.uint8)
+    center = np.array([width / 2 + np.sin(i), height / 2])
+    body = (x - center[0]) ** 2 + ((y - center[1]) / 1.5) ** 2 < (width / 4) ** 2
+    head = (x - center[0]) ** 2 + (y - center[1] + 4) ** 2 < (width / 7) ** 2
+    frame = np.where(body[..., None], color * (0.5 + x / width / 2)[..., None], backdrop).astype(np.uint8)
     pose = np.where(body[..., None], 120 + i % 50, 0).astype(np.uint8).repeat(3, axis=-1)
-    points = centre + np.array([(-3, -6), (3, -6), (0, -4), (-2, -2), (2, -2)])
+    points = center + np.array([(-3, -6), (3, -6), (0, -4), (-2, -2), (2, -2)])
     landmarks = np.full((5, 2), np.nan) if i in missing else points
     person, face = (np.where(mask, 255, 0).astype(np.uint8) for mask in (body, head))
     yield PosedFrame(frame, pose, person, face, landmarks.astype(np.float32))
 
 
 def make_measures():
-  """Measures of a body, numbers that are exact in JSON."""
+  """Body measures that are exact in JSON."""
   return BodyMeasures((0.5, 0.4), 0.3, 0.2, 0.5, 0.2, 0.08, 0.25, None, (0.125, 0.15))
 
 
 def make_track(frames=6, size=(160, 120), **changes):
-  """A person who stands in the middle of a video, with one hand before her chest and a flat, round face."""
+  """A person who stands in the middle of a video, one hand in front of the chest, with a flat, round face."""
   width, height = size
   unit = height / 3.2  # between the shoulders
   body = np.zeros((33, 3), np.float32)
