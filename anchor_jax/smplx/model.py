@@ -78,7 +78,7 @@ def read_model(path: str | os.PathLike) -> SmplxModel:
     return _checked(arrays)
   except (ValueError, KeyError, IndexError, TypeError) as error:
     raise UserError(
-      f"{path} is no SMPL-X model with the layout of SMPLX_NEUTRAL.npz, or is damaged ({one_line(error)})"
+      f"{path} is not an SMPL-X model with the layout of SMPLX_NEUTRAL.npz, or is damaged ({one_line(error)})"
     ) from None
 
 
