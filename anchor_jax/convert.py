@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @command
 def main() -> None:
-  """The command line."""
+  """Runs the command."""
   args = _parser().parse_args()
   args.source = folder_of(args.source)
   prepare_parent(args.target)

@@ -17,8 +17,8 @@ or of the one that --appearance names, for other clothes or for a person straigh
 (--checkpoint=studio).
 
 The page (--web) is a folder of static files with which a browser draws the body, frame by frame, in the motions of
---motion, or else of the studio, and from a camera (--landmarks); see docs/web.md. Anyone with
-the folder has the person's weights.
+--motion, or else of the studio, and from a camera (--landmarks); see docs/web.md. Anyone with the folder has the
+person's weights.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
 
 @command
 def main() -> None:
-  """The command line."""
+  """Runs the command."""
   args = parse()
   person = folder_of(args.checkpoint)
   inputs = [person / part for part in ("body", "head")] if person != args.output else [person]

@@ -19,7 +19,7 @@ from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent
 
 @command
 def main() -> None:
-  """The command line."""
+  """Runs the command."""
   parser = argparse.ArgumentParser(
     "python -m anchor_jax.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -295,10 +295,8 @@ def _folder(path: str | Path) -> Path:
 def _missing(folder: Path, part: str) -> list[str]:
   """Returns the names of the networks that `part` needs and a folder of models lacks."""
   found = {name: find_place(folder, part, name) for name in (("vae",) if part == "vae" else _NETWORKS)}
-  if (
-    part == "head" and found["unet"] and found["unet"].part == SHARED
-  ):  # the body's UNet lacks the head's input channels
-    found["unet"] = None
+  if part == "head" and found["unet"] and found["unet"].part == SHARED:
+    found["unet"] = None  # it is the body's, without the head's input channels
   return [name for name, place in found.items() if place is None]
 
 
