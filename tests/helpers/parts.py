@@ -14,7 +14,7 @@ SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, condition
 
 
 def make_part(name: str, dtype: str = "float32") -> Part:
-  model = dataclasses.replace(tiny_model(inpaint=name == "head"), refiner=None)  # as weights without one say it
+  model = dataclasses.replace(tiny_model(inpaint=name == "head"), refiner=None)  # as for weights without one
   networks, rng = Networks(model, dtype), np.random.default_rng(len(name))
   shapes = jax.eval_shape(networks.init, jax.random.key(0))
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
