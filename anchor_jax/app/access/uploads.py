@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from anchor_jax.app.access.intake import Upload
 from anchor_jax.app.access.people import FILMS
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.files.outputs import SIDECAR
 from anchor_jax.landmarks.sidecar import open_posed_video
-from anchor_jax.video.read import probe
+from anchor_jax.video.read import VideoInfo, probe
 
 SIDECAR_FILES = ("pose.mkv", "masks.mkv", "surface.mkv", "landmarks.npz", "sidecar.json")
 MAX_FILMS = 8
@@ -50,8 +51,15 @@ def without_paths(text: str, folder: Path | None = None) -> str:
   return re.sub(r"(?<![\w<])(?:~|\.{1,2})?(?:/[^\s/:;,'\"()]+)*/([^\s/:;,'\"()]*)", r"\1", text)
 
 
-def take_films(uploaded: Sequence[Upload], folder: Path, stem: str, limits: Limits) -> tuple[str, ...]:
-  """Copies uploaded films into a folder as STEM_1.mp4 and so on; returns these names.
+class StoredFilm(NamedTuple):
+  """A film that was copied from an upload: its file name in the folder, and its properties."""
+
+  name: str
+  info: VideoInfo
+
+
+def take_films(uploaded: Sequence[Upload], folder: Path, stem: str, limits: Limits) -> tuple[StoredFilm, ...]:
+  """Copies uploaded films into a folder as STEM_1.mp4 and so on; returns the copies.
 
   Creates the folder but not its parents, so that a person deleted in the meantime does not come back.
 
@@ -72,8 +80,7 @@ def take_films(uploaded: Sequence[Upload], folder: Path, stem: str, limits: Limi
       path = folder / f"{stem}_1{SIDECAR}" / file.name
       path.parent.mkdir(exist_ok=True)
       copies.append(_copy(file, path))
-    for number, film in enumerate(films):
-      _check_film_named(copies[number], film.name, limits)
+    infos = [_probe_named(path, film.name, limits) for path, film in zip(copies, films)]
   except (UserError, OSError) as error:
     for path in copies:
       path.unlink(missing_ok=True)
@@ -82,7 +89,7 @@ def take_films(uploaded: Sequence[Upload], folder: Path, stem: str, limits: Limi
     if isinstance(error, OSError):
       raise
     raise UserError(without_paths(one_line(error, 400), folder)) from None
-  return tuple(path.name for path in copies[: len(films)])
+  return tuple(StoredFilm(path.name, info) for path, info in zip(copies, infos))
 
 
 def sort_uploads(uploads: Sequence[Upload], limits: Limits) -> tuple[list[Upload], list[Upload]]:
@@ -123,19 +130,19 @@ def _copy(upload: Upload, path: Path) -> Path:
   return path
 
 
-def _check_film_named(film: Path, name: str, limits: Limits) -> None:
-  """`check_film`, with the film's original name in its messages."""
+def _probe_named(film: Path, name: str, limits: Limits) -> VideoInfo:
+  """`probe_upload`, with the film's original name in its messages."""
   try:
-    check_film(film, limits)
+    return probe_upload(film, limits)
   except UserError as error:
     raise UserError(str(error).replace(str(film), name)) from None
 
 
-def check_film(film: Path, limits: Limits) -> None:
-  """Checks that a film can be read, is not too long or too large, and that its poses can be found.
+def probe_upload(film: Path, limits: Limits) -> VideoInfo:
+  """Returns the properties of an uploaded film that can be used.
 
   Raises:
-    UserError: one of these does not hold.
+    UserError: the film can't be read, is too long or too large, or its poses can't be found.
   """
   posed = (film.parent / f"{film.stem}{SIDECAR}").is_dir()
   info = open_posed_video(film).info if posed else probe(film)
@@ -145,3 +152,4 @@ def check_film(film: Path, limits: Limits) -> None:
     raise UserError(f"a picture of {info.width} x {info.height} is too large: at most {limits.side} pixels a side")
   if not posed and not has_landmark_model():
     raise UserError("the landmark model, which finds poses in films, is not installed: run `make landmarks` once")
+  return info

@@ -140,7 +140,7 @@ class Workshop:
     folder = self.people.begin(person)
     try:
       films = take_films(uploads, folder / "films", "film", self.limits)
-      person = self._publish(dataclasses.replace(person, films=films))
+      person = self._publish(dataclasses.replace(person, films=tuple(film.name for film in films)))
     except BaseException:
       self.people.discard(person)
       raise
@@ -264,7 +264,7 @@ class Workshop:
       self.disk.check(sum(upload.size for upload in uploads))
       try:
         film = take_films(uploads, folder / "motions", job, self.limits)[0]
-        motion, label, fps = f"upload:{film}", "Own motion", probe(folder / "motions" / film).fps
+        motion, label, fps = f"upload:{film.name}", "Own motion", film.info.fps
         queued = self._enqueue_video(owner, person, job, motion, label, seconds, fps, trained=trained, fast=fast)
       except BaseException as error:
         self._remove_motion(name, job)

@@ -27,7 +27,8 @@ def film(tmp_path):
 
 def test_a_film_is_copied_with_its_sidecar_and_stays_usable(film, tmp_path):
   for folder in (tmp_path / "out", tmp_path / "second"):
-    assert take_films(film, folder, "film", Limits()) == ("film_1.mp4",)
+    (copy,) = take_films(film, folder, "film", Limits())
+    assert (copy.name, copy.info.fps, copy.info.frames) == ("film_1.mp4", 10, 4)
     assert sorted(path.name for path in folder.iterdir()) == ["film_1.anchor", "film_1.mp4"]
     assert {path.name for path in (folder / "film_1.anchor").iterdir()} == set(uploads.SIDECAR_FILES) - {"surface.mkv"}
   assert all(upload.path.exists() for upload in film)
