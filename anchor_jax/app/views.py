@@ -44,7 +44,7 @@ def job_card(progress: JobProgress) -> str:
   if job.state == FAILED:
     return f'<div class="note bad" role="alert">{safe(job.error)}</div>'
   if job.state == CANCELLED:
-    return '<div class="note">Cancelled.</div>'
+    return '<div class="note">Canceled.</div>'
   if job.state == DONE:
     return ""
   share = 0.0

@@ -332,7 +332,7 @@ def test_two_users_see_nothing_of_each_other_and_can_cancel_jobs(browser, serve,
   ana.click("#make")
   ana.wait_for_selector("#making .job")
   ana.click("#making [data-act=cancel]")
-  ana.get_by_text("Cancelled.").first.wait_for(timeout=60_000)
+  ana.get_by_text("Canceled.").first.wait_for(timeout=60_000)
   ana.on("dialog", lambda dialog: dialog.accept())
   ana.click("#videos [data-act=remove]")
   ana.wait_for_selector("#videos .quiet")

@@ -56,12 +56,12 @@ def test_a_film_that_fades_in_loses_only_its_bars(tmp_path):
   assert find_bars(path, probe(path)) == pytest.approx((0, 12, 0, 12), abs=1)
 
 
-def person(count, centre=48, width=96, height=96, room=0):
+def person(count, center=48, width=96, height=96, room=0):
   """Head and shoulders in front of black: black above, left and right, and nearly symmetric."""
   y, x = np.indices((height, width))
   frames = []
   for number in range(count):
-    at = centre + 2 * np.sin(number / 3)
+    at = center + 2 * np.sin(number / 3)
     head, body = np.hypot(x - at, y - 36) < 14, (y > 52) & (abs(x - at) < 12 + (y - 52) * 0.5)
     frames.append((np.where(head | body, 170, room)[..., None] * np.ones(3)).astype(np.uint8))
   return frames

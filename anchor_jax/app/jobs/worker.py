@@ -60,7 +60,7 @@ class Worker:
     self._wake.set()
 
   def wait_until_ended(self, job: Job) -> None:
-    """Blocks until no process runs for a cancelled or forgotten job, so that its files can be removed."""
+    """Blocks until no process runs for a canceled or forgotten job, so that its files can be removed."""
     while self._is_current(job.name) and self._thread.is_alive():
       time.sleep(_POLL)
 

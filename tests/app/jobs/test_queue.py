@@ -1,4 +1,4 @@
-"""Jobs run one at a time and in order, and can be cancelled, killed and resumed; the processes are small shells."""
+"""Jobs run one at a time and in order, and can be canceled, killed and resumed; the processes are small shells."""
 
 import fcntl
 import os
@@ -115,7 +115,7 @@ def test_a_jobs_state_changes_in_memory_if_the_disk_is_full(people, ana, monkeyp
   assert jobs.cancel(job.name).state == CANCELLED and not jobs.queue() and "not saved" in caplog.text
 
 
-def test_a_job_that_started_after_it_was_listed_can_be_cancelled(work, people, ana, tmp_path):
+def test_a_job_that_started_after_it_was_listed_can_be_canceled(work, people, ana, tmp_path):
   jobs, worker = work(f"sleep 60; touch {tmp_path}/never")
   waiting = jobs.add(ana, "a", "train")  # the state that a browser saw
   worker.wake()
@@ -139,7 +139,7 @@ def test_a_lock_without_a_plausible_process_id_ends_nothing(people, ana, content
   assert not ended
 
 
-def test_running_and_waiting_jobs_can_be_cancelled(work, ana, tmp_path):
+def test_running_and_waiting_jobs_can_be_canceled(work, ana, tmp_path):
   jobs, worker = work(f"echo $$ > {tmp_path}/pid; exec sleep 600", "touch never")
   runs, waits = jobs.add(ana, "a", "train"), jobs.add(ana, "a", "video")
   worker.wake()
