@@ -54,7 +54,7 @@ def test_an_interrupted_upload_leaves_no_files(intake, folder):
       batch.begin("a.mp4").write(b"x")
       batch.begin("b.mp4").write(b"x")
       raise KeyboardInterrupt
-  assert not files(folder) and not intake._bytes and not intake._coming
+  assert not files(folder) and not intake._bytes and not intake._in_progress
 
 
 def test_a_file_is_cut_off_as_soon_as_it_is_too_large(intake, folder):
