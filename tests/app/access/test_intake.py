@@ -67,8 +67,8 @@ def test_a_file_is_cut_off_as_soon_as_it_is_too_large(intake, folder):
 
 
 def test_visitors_have_shares_of_the_room_and_there_is_a_total(intake, monkeypatch):
-  monkeypatch.setattr(module, "_SHARE", 1)
-  monkeypatch.setattr(module, "_EVERYONE", 2)
+  monkeypatch.setattr(module, "_VISITOR_SHARE", 1)
+  monkeypatch.setattr(module, "_TOTAL_SHARES", 2)
   large = b"x" * 600_000
   first = send(intake, "a", "a.mp4", large)
   with pytest.raises(UserError, match="too many of your uploads"):
