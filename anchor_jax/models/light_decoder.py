@@ -53,7 +53,7 @@ class LightDecoder(nn.Module):
     widths = config.block_out_channels[::-1]
     self.conv_in = Conv(widths[0], dtype=dtype)
     self.up_blocks = [
-      LightDecoderLevel(width, layers, level > 0, dtype)
+      LightDecoderLevel(width, layers=layers, upsamples=level > 0, dtype=dtype)
       for level, (width, layers) in enumerate(zip(widths, config.layers_per_block[::-1], strict=True))
     ]
     # Starts as mid-gray: large initial errors of both signs could silence all units for good.

@@ -25,9 +25,9 @@ class AutoencoderLevel(nn.Module):
     groups = self.config.norm_num_groups
     self.resnets = [ResBlock(self.features, groups, epsilon=_EPSILON, dtype=self.dtype) for _ in range(self.layers)]
     if self.resample == "down":
-      self.downsamplers = [Downsample(self.features, (0, 1), self.dtype)]
+      self.downsamplers = [Downsample(self.features, padding=(0, 1), dtype=self.dtype)]
     elif self.resample == "up":
-      self.upsamplers = [Upsample(self.features, self.dtype)]
+      self.upsamplers = [Upsample(self.features, dtype=self.dtype)]
 
   def __call__(self, x: Float[Array, "B 1 H W C"]) -> Float[Array, "B 1 h w {self.features}"]:
     for block in self.resnets:
@@ -67,7 +67,13 @@ class AutoencoderEncoder(nn.Module):
     last = len(config.block_out_channels) - 1
     self.conv_in = Conv(config.block_out_channels[0], dtype=dtype)
     self.down_blocks = [
-      AutoencoderLevel(config, width, config.layers_per_block, "down" if level < last else "", dtype)
+      AutoencoderLevel(
+        config,
+        features=width,
+        layers=config.layers_per_block,
+        resample="down" if level < last else "",
+        dtype=dtype,
+      )
       for level, width in enumerate(config.block_out_channels)
     ]
     self.mid_block = AutoencoderMiddle(config, dtype)
@@ -93,7 +99,13 @@ class AutoencoderDecoder(nn.Module):
     self.conv_in = Conv(widths[0], dtype=dtype)
     self.mid_block = AutoencoderMiddle(config, dtype)
     self.up_blocks = [
-      AutoencoderLevel(config, width, config.layers_per_block + 1, "up" if level < len(widths) - 1 else "", dtype)
+      AutoencoderLevel(
+        config,
+        features=width,
+        layers=config.layers_per_block + 1,
+        resample="up" if level < len(widths) - 1 else "",
+        dtype=dtype,
+      )
       for level, width in enumerate(widths)
     ]
     self.conv_norm_out = GroupNorm(config.norm_num_groups, _EPSILON, dtype=dtype)
