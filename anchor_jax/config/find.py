@@ -88,16 +88,16 @@ def with_found_config(arguments: Sequence[str]) -> list[str]:
 
   As in Abseil, --config=FILE.py and --config FILE.py are equivalent, as are one dash and two.
   """
-  found = list(arguments)
-  for place, argument in enumerate(found):
+  result = list(arguments)
+  for place, argument in enumerate(result):
     flag, equals, value = argument.partition("=")
     if argument == "--":
       break
     if flag in ("--config", "-config") and equals:
-      found[place] = f"{flag}={_with_found_file(value)}"
-    elif flag in ("--config", "-config") and place + 1 < len(found):
-      found[place + 1] = _with_found_file(found[place + 1])
-  return found
+      result[place] = f"{flag}={_with_found_file(value)}"
+    elif flag in ("--config", "-config") and place + 1 < len(result):
+      result[place + 1] = _with_found_file(result[place + 1])
+  return result
 
 
 def _with_found_file(name: str) -> str:

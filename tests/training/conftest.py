@@ -41,7 +41,7 @@ def tiny_runs(prepared):
 
 
 @pytest.fixture(scope="session")
-def begun_runs(tiny_runs, tmp_path_factory):
+def initialized_runs(tiny_runs, tmp_path_factory):
   """tiny_runs that start from a folder of weights, which saves compiling a program to draw them."""
   folders = {}
 

@@ -21,8 +21,8 @@ from anchor_jax.training.precompute import cache_key, encode_records, encoded_na
 
 
 @pytest.fixture(scope="module")
-def initial(begun_runs):
-  return initial_weights(begun_runs("head"))
+def initial(initialized_runs):
+  return initial_weights(initialized_runs("head"))
 
 
 @pytest.fixture

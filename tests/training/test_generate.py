@@ -35,11 +35,11 @@ from anchor_jax.video.write import VideoWriter
 
 
 @pytest.fixture(scope="module")
-def person(tmp_path_factory, begun_runs):
+def person(tmp_path_factory, initialized_runs):
   """A workdir with a body and a head."""
   workdir = tmp_path_factory.mktemp("person")
   for part in ("body", "head"):
-    config = begun_runs(part, steps=1)
+    config = initialized_runs(part, steps=1)
     record = open_prepared(config.data.path).read(0, ("frame",))
     write_untrained(workdir / part, config, read_models(pathlib.Path(config.init), part)[1], record["frame"])
   return workdir

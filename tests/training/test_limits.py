@@ -44,8 +44,8 @@ def test_wrong_settings_are_refused_before_weights_are_read(tiny_run, tmp_path, 
       train(run, workdir, jax.devices()[:1])
 
 
-def test_sizes_that_init_would_override_are_refused(begun_runs):
-  config = begun_runs("body")
+def test_sizes_that_init_would_override_are_refused(initialized_runs):
+  config = initialized_runs("body")
   check_requested_model(config, config.model)
   check_requested_model(dataclasses.replace(config, model=ModelConfig()), config.model)  # defaults request nothing
   wider = dataclasses.replace(config.model.vae, latent_channels=16)

@@ -19,10 +19,10 @@ from anchor_jax.train import train
 
 
 @pytest.fixture(scope="module")
-def lora_run(begun_runs):
+def lora_run(initialized_runs):
   """Starts from weights without zeros: newly initialized networks end in zeros, which block the gradient."""
   adapters = LoRAConfig(rank=2, alpha=4.0, targets=("to_q", "to_v", "conv1"))
-  return dataclasses.replace(begun_runs("body"), lora=adapters, steps=3)
+  return dataclasses.replace(initialized_runs("body"), lora=adapters, steps=3)
 
 
 @pytest.fixture(scope="module")

@@ -45,25 +45,25 @@ def reached(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(begun_runs, tmp_path_factory):
+def trained(initialized_runs, tmp_path_factory):
   """(config, workdir after one step, its weights); tests may damage the folder config.init."""
   folder = tmp_path_factory.mktemp("runs")
-  config = begun_runs("body", init=str(folder / "init"))
+  config = initialized_runs("body", init=str(folder / "init"))
   weights = drawn_weights(Networks(config.model), seed=1)
   write_untrained(folder / "ana" / "body", config, weights, np.zeros((32, 32, 3), np.uint8))
-  shutil.copytree(begun_runs("body").init, config.init)
+  shutil.copytree(initialized_runs("body").init, config.init)
   return config, folder / "ana", weights
 
 
 @pytest.fixture
-def begun(trained, tmp_path):
+def started(trained, tmp_path):
   """As `trained`, with a separate copy of the workdir."""
   return trained[0], shutil.copytree(trained[1], tmp_path / "ana"), trained[2]
 
 
-def test_init_is_not_read_once_there_is_a_checkpoint(begun, reached):
+def test_init_is_not_read_once_there_is_a_checkpoint(started, reached):
   """A changed or missing folder of models must not affect the run."""
-  config, workdir, weights = begun
+  config, workdir, weights = started
   place = loop.Path(config.init) / "scheduler"
   save_schedule(place, dataclasses.replace(load_schedule(place), beta_end=0.5, prediction_type="epsilon"))
   (vae := loop.Path(config.init) / "vae" / "config.json").write_text(vae.read_text().replace("1.0", "7.0"))
@@ -77,8 +77,8 @@ def test_init_is_not_read_once_there_is_a_checkpoint(begun, reached):
     assert jax.tree.map(np.shape, found["unet"]) == jax.tree.map(np.shape, weights["unet"])
 
 
-def test_changed_settings_are_refused_before_anything_is_compiled_or_written(begun, reached):
-  config, workdir, _ = begun
+def test_changed_settings_are_refused_before_anything_is_compiled_or_written(started, reached):
+  config, workdir, _ = started
   settings = workdir / "body" / "config.json"
   before = settings.read_bytes()
   for name, value in {
@@ -97,8 +97,8 @@ def test_changed_settings_are_refused_before_anything_is_compiled_or_written(beg
   assert not reached.compiled and settings.read_bytes() == before
 
 
-def test_a_run_continues_with_more_steps_another_mesh_and_moved_records(begun, reached, tmp_path):
-  config, workdir, _ = begun
+def test_a_run_continues_with_more_steps_another_mesh_and_moved_records(started, reached, tmp_path):
+  config, workdir, _ = started
   films = tmp_path / "old", tmp_path / "new"
   shutil.copytree(config.data.path, films[0])
   original = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(films[0])))
@@ -110,8 +110,8 @@ def test_a_run_continues_with_more_steps_another_mesh_and_moved_records(begun, r
   assert reached(moved, workdir)[0].data.path == str(films[1])
 
 
-def test_another_person_s_film_is_refused(begun, reached, tmp_path, globes):
-  config, workdir, _ = begun
+def test_another_person_s_film_is_refused(started, reached, tmp_path, globes):
+  config, workdir, _ = started
   other = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(globes)))
   with pytest.raises(UserError, match=f"make {config.data.path} a link to it"):  # of an earlier version
     train(other, workdir, jax.devices()[:1])

@@ -17,7 +17,7 @@ from anchor_jax.training.signals import StoppedBySignal, catch_stop_signals
 
 
 @pytest.fixture
-def run(begun_runs, tmp_path, monkeypatch):
+def run(initialized_runs, tmp_path, monkeypatch):
   """run(at, **changes) trains with a step that is not compiled, and calls at(step) after each step."""
   monkeypatch.setattr(loop, "check_step_memory", lambda *_: None)
   monkeypatch.setattr(loop, "step_flops", lambda *_: 0.0)
@@ -30,7 +30,7 @@ def run(begun_runs, tmp_path, monkeypatch):
       return dataclasses.replace(state, step=state.step + 1), {"loss": jax.numpy.float32(1.0)}
 
     monkeypatch.setattr(loop, "start_compiling", lambda *_: types.SimpleNamespace(result=lambda: (step, 0.0)))
-    config = begun_runs("vae", **{"steps": 6, "checkpoint_every": 0, **changes})
+    config = initialized_runs("vae", **{"steps": 6, "checkpoint_every": 0, **changes})
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation=2))
     train(config, tmp_path, jax.devices()[:1])
 

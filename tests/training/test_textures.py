@@ -36,9 +36,9 @@ KINDS = ("coordinates", "atlas", "full")
 
 
 @pytest.fixture(scope="module")
-def make_config(globes, begun_runs):
+def make_config(globes, initialized_runs):
   def make(kind, **changes):
-    config = begun_runs("body", steps=2, condition_dropout=0.1, detail_weight=2.0)
+    config = initialized_runs("body", steps=2, condition_dropout=0.1, detail_weight=2.0)
     data = dataclasses.replace(config.data, path=str(globes), pose_channels=kind, cache=True)
     refiner = RefinerConfig(23, 2, (8, 8), 4) if kind == "full" else None
     model = dataclasses.replace(config.model, refiner=refiner)
@@ -56,11 +56,11 @@ def workdir(tmp_path_factory, make_config):
 
 
 @pytest.fixture(scope="module")
-def with_head(tmp_path_factory, workdir, globes, begun_runs):
+def with_head(tmp_path_factory, workdir, globes, initialized_runs):
   """The same person with a head of the kind "full"."""
   folder = tmp_path_factory.mktemp("runs") / "ana"
   shutil.copytree(workdir, folder)
-  config = begun_runs("head", steps=2, preview_every=2)
+  config = initialized_runs("head", steps=2, preview_every=2)
   data = dataclasses.replace(config.data, path=str(globes), pose_channels="full")
   train(dataclasses.replace(config, data=data), folder, jax.devices()[:1])
   return folder

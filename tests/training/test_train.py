@@ -129,20 +129,20 @@ def test_impossible_settings_are_refused(tmp_path, tiny_run):
       train(dataclasses.replace(config, **changes), tmp_path)
 
 
-def test_the_step_is_compiled_while_records_are_read_if_steps_are_left(tmp_path, begun_runs, monkeypatch):
-  config, begun = begun_runs("body"), []
+def test_the_step_is_compiled_while_records_are_read_if_steps_are_left(tmp_path, initialized_runs, monkeypatch):
+  config, compilations = initialized_runs("body"), []
 
   def read(*_):
-    raise UserError(f"reading, {len(begun)} begun")
+    raise UserError(f"reading, {len(compilations)} compiling")
 
-  monkeypatch.setattr(loop, "start_compiling", lambda *_: begun.append(True))
+  monkeypatch.setattr(loop, "start_compiling", lambda *_: compilations.append(True))
   monkeypatch.setattr(loop, "open_training_data", read)
-  with pytest.raises(UserError, match="reading, 1 begun"):
+  with pytest.raises(UserError, match="reading, 1 compiling"):
     train(config, tmp_path)
   shutil.rmtree(tmp_path / "body")
   write_untrained(tmp_path / "body", config, drawn_weights(Networks(config.model)), np.zeros((32, 32, 3), np.uint8))
   (tmp_path / "body/checkpoints/1").rename(tmp_path / "body/checkpoints" / str(config.steps))
-  with pytest.raises(UserError, match="reading, 1 begun"):
+  with pytest.raises(UserError, match="reading, 1 compiling"):
     train(config, tmp_path)
 
 
@@ -165,10 +165,10 @@ def test_temporal_blocks_learn_from_clips_and_the_frame_network_stays_fixed(tmp_
   assert changed["temporal"] > 5 and changed["frame"] == 0
 
 
-def test_zero_snr_replaces_the_schedule_by_one_that_ends_at_noise(begun_runs):
-  found = initial_weights(begun_runs("head"))[0].model.schedule
+def test_zero_snr_replaces_the_schedule_by_one_that_ends_at_noise(initialized_runs):
+  found = initial_weights(initialized_runs("head"))[0].model.schedule
   assert make_schedule(found).alphas_cumprod[-1] > 0
-  schedule = initial_weights(begun_runs("head", zero_snr=True))[0].model.schedule
+  schedule = initial_weights(initialized_runs("head", zero_snr=True))[0].model.schedule
   noise = dataclasses.replace(found, prediction_type="epsilon", timestep_spacing="leading", set_alpha_to_one=False)
   assert schedule == ends_at_noise(found) == ends_at_noise(noise) and schedule.beta_end == found.beta_end
   tables = make_schedule(schedule)
@@ -177,9 +177,9 @@ def test_zero_snr_replaces_the_schedule_by_one_that_ends_at_noise(begun_runs):
 
 
 @pytest.mark.slow
-def test_a_trained_head_learns_to_sample_in_one_step(tmp_path, begun_runs):
-  train(begun_runs("head", last_step=0.0), tmp_path / "ana")
-  few = begun_runs(
+def test_a_trained_head_learns_to_sample_in_one_step(tmp_path, initialized_runs):
+  train(initialized_runs("head", last_step=0.0), tmp_path / "ana")
+  few = initialized_runs(
     "head",
     init=str(tmp_path / "ana"),
     steps=30,
