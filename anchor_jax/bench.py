@@ -68,12 +68,12 @@ def one_length(mode: str, length: int, record: Path | None = None) -> str:
         np.asarray(finished.frames)
   else:
     starts = jnp.broadcast_to(noise, (length, *noise.shape))
-    whole = jax.jit(
+    sample = jax.jit(
       lambda denoise, plan, features: sampler.clip(denoise, starts, FrameInputs(features), context, plan=plan)
     )
 
     def run(count: int) -> None:
-      np.asarray(whole(denoise, plan_clip(sampler.rule, count), jnp.zeros((length, *cell))))
+      np.asarray(sample(denoise, plan_clip(sampler.rule, count), jnp.zeros((length, *cell))))
 
   run(min(length, 20) if mode == "stream" else length)  # compiles
   return _row(mode, length, run, 3 if length <= 1000 else 1, record)

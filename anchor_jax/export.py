@@ -32,6 +32,7 @@ from anchor_jax.files.outputs import prepare_parent, refuse_overwriting
 from anchor_jax.files.shipped import folder_of
 
 if TYPE_CHECKING:
+  from anchor_jax.inference.motions import OpenMotion
   from anchor_jax.inference.person import Person, Reference
 
 _WEB_ONLY = ("onnxruntime", "landmarks", "motion", "seconds", "decoder")
@@ -99,28 +100,31 @@ def write(args: argparse.Namespace) -> None:
   # On an accelerator the networks would choose kernels that run only there.
   jax.config.update("jax_platforms", "cpu")
   platforms = tuple(name.strip() for name in args.platforms.split(",") if name.strip())
+  motions = []
   # Before the person is read, which takes longer.
   if args.web:
     from anchor_jax.web.folder import check_web
-    from anchor_jax.web.motions import check_motions
+    from anchor_jax.web.motions import open_motions
 
     check_web(args.output, args.onnxruntime, args.landmarks)
-    check_motions(args.motion or ())
+    motions = open_motions(args.motion or ())
   else:
     check_bundle_target(args.output, platforms)
   reference = None if args.appearance is None else read_reference(args.appearance)
   person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=not args.web)
   if args.web:
-    write_page(args, person, reference)
+    write_page(args, person, reference, motions)
     return
   parts = person.export(args.output, platforms, reference)
   say(f"wrote {args.output}: {' and '.join(parts)} for {', '.join(platforms)}")
 
 
-def write_page(args: argparse.Namespace, person: "Person", reference: "Reference | None") -> None:
+def write_page(
+  args: argparse.Namespace, person: "Person", reference: "Reference | None", opened: "list[OpenMotion]"
+) -> None:
   """Writes the web page."""
   from anchor_jax.web.folder import write_web
-  from anchor_jax.web.motions import own_motions, studio_motions
+  from anchor_jax.web.motions import named_motions, studio_motions
 
   try:
     person = person.with_decoder(args.decoder or "light")
@@ -129,8 +133,8 @@ def write_page(args: argparse.Namespace, person: "Person", reference: "Reference
       raise
     say("the light decoder does not fit the autoencoder: using the exact decoder, which is slower")
   measures = person.measures if reference is None or reference.measures is None else reference.measures
-  if args.motion:
-    motions = own_motions(args.motion, person.size, args.seconds, measures)
+  if opened:
+    motions = named_motions(opened, person.size, args.seconds, measures)
   else:
     motions = studio_motions(person.size, args.seconds)
   say("converting the networks, which takes a few minutes", flush=True)

@@ -1,36 +1,36 @@
-"""Makes a video of a trained person that follows a motion, of any length.
+"""Generates a video of a trained person that follows a motion, of any length.
 
 Example:
   python -m anchor_jax.generate --checkpoint=runs/ana --motion=dance.mp4 --output=ana_dances.mp4
 
 The checkpoint is a --workdir of training, a folder of adapters or of diffusers models, or "studio", the shipped weights
 (with --appearance). The motion is a prepared folder, or a video: its poses come from its sidecar or else from the
-landmark model, and its sound is kept. --appearance is a picture of the person, or a prepared folder, and replaces the
-reference kept from training. A prepared folder also gives networks that take it (config.data.pose_channels) texture and
-room: other clothes, or a person straight after `prepare` (--checkpoint=studio). SMPL-X parameters as SHOW and TalkSHOW
-write them (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL.npz (docs/motions.md).
+landmark model, and its sound is copied. --appearance is a picture of the person, or a prepared folder, and replaces the
+reference saved in training. A prepared folder also provides the texture, for networks that use one
+(config.data.pose_channels): other clothes, or a person straight after `prepare` (--checkpoint=studio). SMPL-X
+parameters of SHOW and TalkSHOW (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL.npz
+(docs/motions.md).
 
-The motion of another person's video is mapped onto her own body and her place in the picture: shoulders, arms, hands,
-head. --no-retarget leaves it as it is. Prepared folders and sidecars, as the studio's videos have, are always left as
-they are. Her measures are known where she was prepared from videos without sidecars. Of several people in a video the
-largest is followed, or the one at --person-at=0.3,0.4 (shares of the picture, or pixels) when it begins.
+The motion of another person's video is mapped onto the trained person's body and place in the picture: shoulders, arms,
+hands, head. --no-retarget turns that off. Prepared folders and sidecars, such as those of studio videos, are never
+mapped. The body measures are known if the person was prepared from videos without sidecars. If a video shows several
+people, the largest is followed, or the one at --person-at=0.3,0.4 (fractions of the picture, or pixels) in the first
+frame.
 
---background puts her before a picture, a video or plain green instead of her room; with --background=transparent and
---output=FILE.webm (for browsers) or FILE.mov (for editors) the room is left out, and so is the sound.
+--background puts the person in front of a picture, a video or plain green; with --background=transparent and
+--output=FILE.webm (for browsers) or FILE.mov (for editors) the background is cut out, and the sound is left out.
 
-With --live --motion=camera it follows whoever is before the camera (camera:1 is the second one, camera:FILM a film that
-plays as one), until Ctrl-C, --frames or q in the window of --show; docs/live.md has more.
+With --live --motion=camera the person follows whoever is in front of the camera (camera:1 is the second camera,
+camera:FILM uses a film as one), until Ctrl-C, --frames or q in the window of --show; see docs/live.md.
 
-While it runs, ana_dances.partial.mp4 plays as far as it got. Stopped for whatever reason, the same command with
---resume goes on from there.
+While it runs, ana_dances.partial.mp4 is a playable video of the frames so far. After an interruption, the same command
+with --resume continues it.
 """
 
 import argparse
 import contextlib
-import dataclasses
-import functools
-import importlib.metadata
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,34 +42,49 @@ from anchor_jax.files.shipped import folder_of
 from anchor_jax.inference.flags import parse_flags, sampling_changes
 
 if TYPE_CHECKING:
-  from collections.abc import Callable
-
+  from anchor_jax.inference.live import Timing
   from anchor_jax.inference.person import Person
-  from anchor_jax.inference.reference import Reference
-  from anchor_jax.landmarks.measures import BodyMeasures
+  from anchor_jax.inference.request import Request
   from anchor_jax.motion.frames import Motion
 
 
 def parse() -> argparse.Namespace:
-  """Returns the flags, checked as far as they can be without reading a file."""
+  """Returns the flags, checked as far as possible without reading files."""
   return parse_flags(__doc__)
 
 
 def generate(args: argparse.Namespace) -> int:
   """Writes the video; returns its number of frames."""
-  filmed = args.camera if isinstance(args.camera, Path) else None
-  given = filter(None, [args.appearance, args.smplx_model, filmed])
-  inputs = [
-    *([args.motion] if args.camera is None else []),
-    *(folder_of(args.checkpoint) / part for part in ("body", "head")),
-    *given,
-  ]
+  background = None
   if args.background:
-    from anchor_jax.inference.backgrounds import check_background
+    from anchor_jax.inference.backgrounds import open_background
 
-    check_background(args.background)
-    inputs.append(Path(args.background))
-  changes = sampling_changes(args)
+    background = open_background(args.background)
+  sampling = sampling_changes(args)
+  with claimed_outputs(args):
+    # Everything above is refused without the seconds that importing JAX takes.
+    from anchor_jax.core.runtime import enable_compilation_cache
+    from anchor_jax.inference.request import load_person, open_request
+
+    enable_compilation_cache()
+    request = open_request(args, sampling, background)
+    mesh = sampling_mesh_of(args.mesh)
+    person = load_person(request)
+    return follow_camera(request, person) if request.camera else follow_motion(request, person, mesh)
+
+
+@contextlib.contextmanager
+def claimed_outputs(args: argparse.Namespace) -> Iterator[None]:
+  """Checks that the outputs may be written, and locks the video.
+
+  Raises:
+    UserError: an output is also an input, can't be written, or is a file of another kind.
+  """
+  film = args.camera if isinstance(args.camera, Path) else None
+  motion = args.motion if args.camera is None else None
+  background = Path(args.background) if args.background else None
+  parts = [folder_of(args.checkpoint) / part for part in ("body", "head")]
+  inputs = [path for path in (motion, *parts, args.appearance, args.smplx_model, film, background) if path]
   with contextlib.ExitStack() as stack:
     if args.json is not None:
       refuse_overwriting(args.json, inputs)
@@ -79,155 +94,105 @@ def generate(args: argparse.Namespace) -> int:
       prepare_parent(args.output)
       check_output_file("--output", args.output, (".mp4", ".webm", ".mov"), is_synthetic)
       stack.enter_context(locked(args.output))
-    return _generate(args, changes)
+    yield
 
 
-def _generate(args: argparse.Namespace, changes: dict[str, Any]) -> int:
-  # JAX takes seconds to import: everything before does without it.
+def follow_camera(request: "Request", person: "Person") -> int:
+  """Generates live frames from a camera; returns their number."""
+  from anchor_jax.inference.camera import animate_camera
+
+  count, timing = animate_camera(request, person, lambda frame: watermarked(frame, request.args.watermark))
+  report_timing(timing, request.args.json)
+  return count
+
+
+def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
+  """Generates the video of a motion; returns its number of frames."""
   from tqdm import tqdm
 
-  from anchor_jax.core.runtime import enable_compilation_cache
-  from anchor_jax.inference.motions import check_motion, read_motion
-  from anchor_jax.inference.person import load
-  from anchor_jax.inference.reference import read_reference
-  from anchor_jax.landmarks.mediapipe import require_mediapipe
-  from anchor_jax.store.weights import parts_in
-  from anchor_jax.video.camera import open_camera
-  from anchor_jax.video.resumable import ResumableWriter
-  from anchor_jax.video.transparent import TransparentWriter
+  from anchor_jax.inference.request import body_measures, frame_settings
 
-  enable_compilation_cache()
-  parts_in(args.checkpoint)
-  # a wrong path must not cost the seconds that reading a person takes
-  camera = None
-  if args.camera is None:
-    check_motion(args.motion, args.fps, args.smplx_model, args.person_at)
-  else:
-    require_mediapipe(args.motion)
-    camera = open_camera(args.camera, args.fps)
-  reference = None if args.appearance is None else read_reference(args.appearance)
-  mesh = make_mesh(args.mesh)
-  head, step = not args.no_head, args.checkpoint_step
-  person = load(args.checkpoint, step=step, base=args.base, head=head).with_sampling(**changes)
-  person = person.with_decoder(args.decoder)
-  if args.attended_frames is not None:
-    person = person.with_attended_frames(args.attended_frames)
-  measures = measures_of(person, reference, None if camera else args.motion, not args.no_retarget)
-  tags = {"title": f"synthetic video of {args.checkpoint.resolve().name}", "synthetic": "true"}
-  if camera is not None:
-    from anchor_jax.inference.camera import film
-
-    settings = settings_of(person, args, camera.fps) | settings_of_body(measures, not args.no_retarget)
-    marked = functools.partial(watermarked, text=args.watermark)
-    count, timing = film(args, camera, person, reference, measures, settings, tags, marked)
-    _report(timing.to_json(), args.json)
-    return count
-  options = {"frames": args.frames, "fps": args.fps, "video": args.video, "measures": measures}
-  options |= {"mapped": not args.no_retarget, "smplx_model": args.smplx_model, "person_at": args.person_at}
-  motion = read_motion(args.motion, size=person.size, **options)
-  settings = settings_of(person, args, motion.fps) | settings_of_body(measures, not args.no_retarget)
-  assert args.output is not None, "only a camera goes without"
-  if args.background == "transparent":
-    writer = TransparentWriter(args.output, motion.fps, {**tags, "comment": json.dumps(settings, sort_keys=True)})
-  else:
-    writer = ResumableWriter(args.output, motion.fps, settings, args.resume, args.live)
+  args, opened = request.args, request.motion
+  assert opened is not None, "only a camera goes without a motion"
+  measures = body_measures(request, person)
+  motion = opened.read(person.size, measures, mapped=not args.no_retarget)
+  writer = open_writer(request, motion.fps, frame_settings(request, person, motion.fps, measures))
   if args.preview and not writer.frames:
-    write_preview(person, motion.first(max(1, round(motion.fps))), reference, args)
-  start = min(writer.frames, motion.length or writer.frames)
-  motion, placed = before_background(args, person, reference, motion, start)
-  bar = tqdm(total=motion.length, initial=start, desc="generate", unit="frame")
-  with contextlib.closing(writer), bar:
-    if args.live:
-      from anchor_jax.inference.live import play
+    preview_first_second(request, person, motion)
+  with contextlib.closing(writer):
+    start = min(writer.frames, motion.length or writer.frames)
+    motion, composite = with_background(request, person, motion, start)
+    with tqdm(total=motion.length, initial=start, desc="generate", unit="frame") as bar:
 
-      timing = play(
-        person,
-        motion,
-        lambda frame: (writer.write(watermarked(frame, args.watermark)), bar.update()),
-        reference,
-        args.seed,
-      )
-      _report(timing.to_json(), args.json)
-    elif start != motion.length:
-      for frame in person.animate(motion, reference, args.seed, start, mesh):
-        writer.write(watermarked(placed(frame), args.watermark))
+      def write(frame: Any) -> None:
+        writer.write(watermarked(composite(frame), args.watermark))
         bar.update()
-    silent = args.no_audio or args.motion.is_dir() or args.smplx_model is not None or args.motion.suffix == ".json"
-    writer.finish(tags, None if silent else args.motion)
+
+      if args.live:
+        from anchor_jax.inference.live import play
+
+        report_timing(play(person, motion, write, request.reference, args.seed), args.json)
+      elif start != motion.length:
+        for frame in person.animate(motion, request.reference, args.seed, start, mesh):
+          write(frame)
+      writer.finish(request.tags, opened.path if opened.has_sound and not args.no_audio else None)
   return writer.frames
 
 
-def is_synthetic(path: Path) -> bool:
-  """Whether a video says that it was generated, as those of `generate` do: no other is replaced."""
-  import av
+def open_writer(request: "Request", fps: float, settings: dict[str, Any]) -> Any:
+  """Returns the writer of the video, resumable or transparent; raises UserError if it can't be written or resumed."""
+  from anchor_jax.video.resumable import ResumableWriter
+  from anchor_jax.video.transparent import TransparentWriter
 
-  try:
-    with av.open(str(path)) as opened:
-      return any("synthetic" in text for text in opened.metadata.values())
-  except (av.error.FFmpegError, ValueError):
-    return False
-
-
-def is_timing(path: Path) -> bool:
-  """Whether a file holds what --json writes."""
-  return has_fields(path, "frames_per_second", "latency_median")
+  args = request.args
+  assert args.output is not None, "only a camera goes without an output"
+  if request.background is not None and request.background.transparent:
+    return TransparentWriter(args.output, fps, {**request.tags, "comment": json.dumps(settings, sort_keys=True)})
+  return ResumableWriter(args.output, fps, settings, args.resume, args.live)
 
 
-def _report(figures: dict[str, float], path: Path | None) -> None:
-  """Prints what --live measured, and writes it where --json says."""
-  shown = "{frames_per_second:.1f} frames/s, latency {latency_median:.3f} s (at most {latency_largest:.3f} s)"
-  say(shown.format(**figures), flush=True)
+def with_background(
+  request: "Request", person: "Person", motion: "Motion", start: int = 0
+) -> "tuple[Motion, Callable[[Any], Any]]":
+  """Returns the motion, which can be animated once, and a function that replaces the background of its frames.
+
+  The first frame to replace is number `start`.
+  """
+  if request.background is None:
+    return motion, lambda frame: frame
+  from anchor_jax.inference.backdrop import Backdrop
+
+  texture = None if request.reference is None else request.reference.texture
+  backdrop = Backdrop(request.background, texture or person.body.texture, start)
+  return backdrop.watch(motion), backdrop.behind
+
+
+def preview_first_second(request: "Request", person: "Person", motion: "Motion") -> None:
+  """Writes the motion's first second to FILE.preview.mp4, and prints where."""
+  from anchor_jax.video.write import write_video
+
+  args = request.args
+  path, motion = partial_path(args.output, "preview"), motion.first(max(1, round(motion.fps)))
+  watched, composite = with_background(request, person, motion)
+  pictures = person.animate(watched, request.reference, args.seed)
+  frames = (watermarked(composite(frame), args.watermark) for frame in pictures)
+  metadata = {"comment": "synthetic: a preview"}
+  write_video(path, frames, motion.fps, metadata=metadata, total=motion.length, progress="preview")
+  say(f"the first second is in {path}", flush=True)
+
+
+def report_timing(timing: "Timing", path: Path | None) -> None:
+  """Prints the timing of --live, and writes it to the file of --json."""
+  figures = timing.to_json()
+  text = "{frames_per_second:.1f} frames/s, latency {latency_median:.3f} s (at most {latency_largest:.3f} s)"
+  say(text.format(**figures), flush=True)
   if path is not None:
     with new_file(path) as place:
       place.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def settings_of_body(measures: "BodyMeasures | None", mapped: bool) -> dict[str, Any]:
-  """Returns what of the body decides on the pixels: all measures where the motion is mapped, else the widths alone."""
-  if measures is None:
-    return {}
-  if mapped:
-    return {"retarget": measures.to_json()}
-  return {} if measures.widths is None else {"widths": measures.widths.to_json()}
-
-
-def measures_of(
-  person: "Person", reference: "Reference | None", motion: Path | None, mapped: bool
-) -> "BodyMeasures | None":
-  """Returns the measures of the body that makes a motion; None where it stays as it is, or they are not known.
-
-  Args:
-    person: who makes the motion.
-    reference: another film of her, whose measures are taken first; None for none.
-    motion: the video or the prepared folder; None for a camera.
-    mapped: whether the motion is to be mapped onto her body.
-  """
-  from anchor_jax.landmarks.sidecar import has_sidecar
-  from anchor_jax.motion.keypoints import is_keypoints
-
-  if motion is not None and ((motion.is_dir() and not is_keypoints(motion)) or has_sidecar(motion)):
-    return None
-  measures = person.measures if reference is None or reference.measures is None else reference.measures
-  if measures is None and mapped:
-    say("her body's measures are not known, so the motion keeps its own: prepare her videos again, then train again")
-  return measures
-
-
-def before_background(
-  args: argparse.Namespace, person: "Person", reference: "Reference | None", motion: "Motion", start: int = 0
-) -> "tuple[Motion, Callable[[Any], Any]]":
-  """Returns the motion to animate once, and what puts each of its frames, from `start` on, before --background."""
-  if not args.background:
-    return motion, lambda frame: frame
-  from anchor_jax.inference.backdrop import Backdrop
-
-  texture = None if reference is None else reference.texture
-  backdrop = Backdrop(args.background, texture or person.body.texture, start)
-  return backdrop.watch(motion), backdrop.behind
-
-
-def make_mesh(flag: str) -> Any:
-  """Returns the mesh that --mesh asks for; without the flag all devices share the windows, None where there is one."""
+def sampling_mesh_of(flag: str) -> Any:
+  """Returns the mesh of --mesh; without the flag all devices share the windows. None for a single device."""
   import jax
 
   from anchor_jax.core import sharding
@@ -236,22 +201,8 @@ def make_mesh(flag: str) -> Any:
   return None if shape == (1, 1) else sharding.sampling_mesh(*shape)
 
 
-def write_preview(person: "Person", motion: "Motion", reference: "Reference | None", args: argparse.Namespace) -> None:
-  """Writes a short motion to FILE.preview.mp4, and prints where."""
-  from anchor_jax.video.write import write_video
-
-  assert args.output is not None
-  path = partial_path(args.output, "preview")
-  motion, placed = before_background(args, person, reference, motion)
-  frames = (watermarked(placed(frame), args.watermark) for frame in person.animate(motion, reference, args.seed))
-  write_video(
-    path, frames, motion.fps, metadata={"comment": "synthetic: a preview"}, total=motion.length, progress="preview"
-  )
-  say(f"the first second is in {path}", flush=True)
-
-
 def watermarked(frame: Any, text: str) -> Any:
-  """Returns the frame (uint8 [H W 3]) with a text in its lower left corner, light on a dark bar; "" changes nothing."""
+  """Returns the frame (uint8 [H W 3]) with text on a dark bar in its lower left corner; unchanged if the text is ""."""
   if not text:
     return frame
   import cv2
@@ -264,26 +215,20 @@ def watermarked(frame: Any, text: str) -> Any:
   return frame
 
 
-def settings_of(person: "Person", args: argparse.Namespace, fps: float) -> dict[str, Any]:
-  """Returns everything that the frames depend on, for the metadata of the file and for --resume."""
-  body, head = person.body, person.head
-  return {
-    "synthetic": True,
-    "made_by": f"anchor_jax {importlib.metadata.version('anchor_jax')}",
-    "checkpoint": args.checkpoint.resolve().name,
-    "motion": args.motion.name,
-    **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
-    **({} if args.person_at is None else {"person_at": args.person_at}),
-    "appearance": args.appearance.name if args.appearance else None,
-    "seed": args.seed,
-    "fps": fps,
-    "watermark": args.watermark,
-    **({} if args.decoder == "exact" else {"decoder": Path(args.decoder).name}),
-    **({} if args.attended_frames is None else {"attended_frames": args.attended_frames}),
-    **({"background": Path(args.background).name} if args.background else {}),
-    "body": {"step": body.step, **dataclasses.asdict(body.sample)},
-    "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
-  }
+def is_synthetic(path: Path) -> bool:
+  """Whether a video's metadata says that it was generated; `generate` never overwrites other videos."""
+  import av
+
+  try:
+    with av.open(str(path)) as opened:
+      return any("synthetic" in text for text in opened.metadata.values())
+  except (av.error.FFmpegError, ValueError):
+    return False
+
+
+def is_timing(path: Path) -> bool:
+  """Whether a file holds what --json writes."""
+  return has_fields(path, "frames_per_second", "latency_median")
 
 
 @command

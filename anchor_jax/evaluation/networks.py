@@ -150,7 +150,7 @@ def lpips_measure(file: str | Path) -> PairMeasure:
     "lpips",
     functools.partial(run, params),
     lambda generated, true: compare(params, generated, true),
-    _facts(Path(file)) | {"network": lpips.kind(params)},
+    _facts(Path(file)) | {"network": lpips.network_kind(params)},
   )
 
 

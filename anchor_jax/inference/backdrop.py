@@ -8,7 +8,7 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.inference.backgrounds import TRANSPARENT, backgrounds
+from anchor_jax.inference.backgrounds import Background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_alpha
 from anchor_jax.texture.stored import Texture
@@ -17,11 +17,11 @@ from anchor_jax.texture.stored import Texture
 class Backdrop:
   """Replaces the background behind the person; keeps one bit per pixel for each frame in flight."""
 
-  def __init__(self, name: str, texture: Texture | None, start: int = 0):
+  def __init__(self, background: Background, texture: Texture | None, start: int = 0):
     """Takes the new background.
 
     Args:
-      name: "transparent", or what `backgrounds` takes.
+      background: of `open_background`.
       texture: of the person, with the background plate.
       start: number of the first frame.
 
@@ -33,7 +33,7 @@ class Backdrop:
         "--background needs the background plate of the person's film: give its prepared folder as --appearance, or"
         " train with config.data.pose_channels"
       )
-    self._name, self._number, self._pictures = name, start, None
+    self._background, self._number, self._pictures = background, start, None
     self._plate, self._known = texture.plate, texture.plate_coverage > 0
     self._bodies: collections.deque[tuple[int, NdArray]] = collections.deque()
     self._fps = 0.0
@@ -63,11 +63,11 @@ class Backdrop:
       )
     body = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
     share, own = person_alpha(np.asarray(picture), body, self._plate, self._known)
-    if self._name == TRANSPARENT:
+    if self._background.transparent:
       blended = np.concatenate([own, 255 * share[..., None]], axis=-1)
     else:
       if self._pictures is None:
-        self._pictures = backgrounds(self._name, height, self._fps, number)
+        self._pictures = self._background.frames(height, self._fps, number)
       blended = share[..., None] * own + (1 - share[..., None]) * next(self._pictures)
     self._number = number + 1
     return np.rint(blended).astype(np.uint8)

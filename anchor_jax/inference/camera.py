@@ -1,12 +1,11 @@
 """`generate --live` with a camera: follows its pictures and sends frames to a file or a window until stopped."""
 
-import argparse
 import contextlib
 import functools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -15,34 +14,27 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.live import Timing, follow, warm_up
-from anchor_jax.inference.person import Person, Reference
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.inference.person import Person
+from anchor_jax.inference.request import Request, body_measures, frame_settings
 from anchor_jax.landmarks.mediapipe import LandmarkModel
 from anchor_jax.motion.following import LandmarkFinder, track_live
-from anchor_jax.video.camera import Camera, NewestPicture
+from anchor_jax.video.camera import NewestPicture
 from anchor_jax.video.resumable import ResumableWriter
 
 _WINDOW_SIDE = 512  # pixels: smaller frames are enlarged to about this
 
 
-def film(
-  args: argparse.Namespace,
-  camera: Camera,
+def animate_camera(
+  request: Request,
   person: Person,
-  reference: Reference | None,
-  measures: BodyMeasures | None,
-  settings: Mapping[str, Any],
-  tags: Mapping[str, str],
   marked: Callable[[Any], Any],
   model: contextlib.AbstractContextManager[LandmarkFinder] | None = None,
 ) -> tuple[int, Timing]:
   """Animates a person from a camera until Ctrl-C, the window's q, --frames, or the end of a film used as a camera.
 
   Args:
-    args: the flags of `generate`.
-    camera: the open camera.
-    person, reference, measures: the person to animate; see `generate.generate`.
-    settings, tags: for the file's metadata.
+    request: with an open camera, which is closed in the end.
+    person: with windows of one frame.
     marked: adds the watermark to a frame.
     model: finds landmarks; default the landmark model.
 
@@ -52,11 +44,15 @@ def film(
   Raises:
     UserError: nobody is in view, no window can be opened, or the file can't be written.
   """
+  args, camera, reference = request.args, request.camera, request.reference
+  assert camera is not None, "the request has a camera"
   with contextlib.ExitStack() as stack:
     stack.callback(camera.close)
+    measures = body_measures(request, person)
     show = stack.enter_context(window(f"{args.checkpoint.name}: press q to quit")) if args.show else None
     writer = None
     if args.output is not None:
+      settings = frame_settings(request, person, camera.fps, measures)
       writer = stack.enter_context(contextlib.closing(ResumableWriter(args.output, camera.fps, settings, live=True)))
     finder = stack.enter_context(LandmarkModel("a camera", masks=False) if model is None else model)
     warm_up(person, reference, args.seed)
@@ -67,7 +63,7 @@ def film(
     output = LiveOutput(camera.fps, marked, writer, show, pictures.stop)
     timing = follow(person, poses, camera.fps, output, reference, args.seed, args.frames)
     if writer is not None:
-      writer.finish(tags)
+      writer.finish(request.tags)
   return output.frames, timing
 
 

@@ -1,5 +1,6 @@
-"""The motion in a video, in a prepared folder, or in a file of SMPL-X parameters."""
+"""Opens motions: of a video, a prepared folder, SMPL-X parameters or keypoints."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -15,11 +16,99 @@ from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.film import film_motion
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.motion.keypoints import is_keypoints, open_keypoints
+from anchor_jax.motion.keypoints import FPS, is_keypoints, open_keypoints
 from anchor_jax.smplx.parameters import is_parameters, read_parameters
+from anchor_jax.video.timing import tick_frames
 
-SIZE = 128  # pixels, of a video's pose renders where no size is given; that of `prepare` too
+SIZE = 128  # pixels: default size of a video's pose renders, as in `prepare`
 _LOG = logging.getLogger(__name__)
+
+
+# (size, measures, mapped) -> the motion, at its own frame rate or at the requested one
+_Read = Callable[[int | None, BodyMeasures | None, bool], Motion]
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenMotion:
+  """A motion that was opened and checked; its frames and poses are not read yet.
+
+  Attributes:
+    path: the file or folder.
+    fps: frames per second.
+    length: number of frames, by the file's own account; None for keypoints, whose files are read as needed.
+    has_renders: whether it comes with pose renders, as prepared folders and sidecars do; such a motion can't be mapped
+      onto another body.
+    has_sound: whether the file may have a sound track.
+  """
+
+  path: Path
+  fps: float
+  length: int | None
+  has_renders: bool
+  has_sound: bool
+  _frames: int | None
+  _read: _Read
+
+  def read(self, size: int | None = None, measures: BodyMeasures | None = None, mapped: bool = True) -> Motion:
+    """Returns the motion; its frames are read or rendered when they are iterated.
+
+    Args:
+      size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
+      measures: body measures of the person to animate (`Person.measures`), onto which the motion is mapped and with
+        which it is rendered; see `film_motion`. Ignored if the motion has renders.
+      mapped: False only applies the measures' widths.
+
+    Raises:
+      UserError: the size is out of range or not the folder's, there is no face in any frame, or nobody is at
+        `person_at`.
+    """
+    if size is not None:
+      check_size(size)
+    return self._read(size, measures, mapped).at_fps(self.fps).first(self._frames)
+
+
+def open_motion(
+  path: str | os.PathLike,
+  *,
+  frames: int | None = None,
+  fps: float | int | None = None,
+  video: int | None = None,
+  smplx_model: str | os.PathLike | None = None,
+  person_at: tuple[float, float] | None = None,
+) -> OpenMotion:
+  """Opens and checks a motion; neither pictures nor poses are read yet, and each file is probed once.
+
+  Args:
+    path: a video (with a sidecar, or for the landmark model), a prepared folder, a file of SMPL-X parameters (.npz,
+      .npy, .pkl) as SHOW and TalkSHOW write them, or OpenPose's keypoints (.json, or a folder of such files).
+    frames: only the first `frames` frames (at `fps`); default all.
+    fps: frame rate of the motion; default that of the video or the folder.
+    video: number of the video in a prepared folder, from 0; by default the first, with a warning if there are more.
+    smplx_model: the body model for SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
+    person_at: of several people, follow the one at this point (x, y) in a video's first frame: fractions of the
+      picture's width and height if both are at most 1, else pixels; default the largest person.
+
+  Raises:
+    UserError: there is no such file or folder, it is damaged, a number is out of range, a video needs the landmark
+      model and it is not installed, SMPL-X parameters come without a body model, or `person_at` is given for anything
+      but a video without a sidecar.
+  """
+  if frames is not None and frames < 1:
+    raise UserError(f"frames={frames}: give at least 1")
+  if fps is not None and not 0 < fps <= 240:
+    raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
+  if person_at is not None and (os.path.isdir(path) or is_keypoints(path) or is_parameters(path)):
+    raise UserError(f"{path} is not a film of several people: leave out --person-at")
+  path = Path(path)
+  if is_keypoints(path) and not video and smplx_model is None:
+    return _open_keypoints(path, frames, fps)
+  if os.path.isdir(path):
+    return _open_folder(path, frames, fps, video)
+  if video:
+    raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
+  if (model := _body_model(path, smplx_model)) is not None:
+    return _open_smplx(path, model, frames, fps)
+  return _open_video(path, frames, fps, person_at)
 
 
 def read_motion(
@@ -34,107 +123,91 @@ def read_motion(
   smplx_model: str | os.PathLike | None = None,
   person_at: tuple[float, float] | None = None,
 ) -> Motion:
-  """Returns the motion in a video, that of one video of a prepared folder, or that of SMPL-X parameters.
+  """Returns the motion of a video, of one video of a prepared folder, of SMPL-X parameters or of keypoints.
 
-  Frames are read or rendered when they are iterated; a motion of a video is the same as that of the folder prepared
-  from it at the same size, with the measures that the folder has of her.
+  Frames are read or rendered when they are iterated. The motion of a video equals that of the folder prepared from it
+  at the same size, given that folder's body measures.
 
   Args:
-    path: a video (with a sidecar, or for the landmark model), a prepared folder, a file of SMPL-X parameters (.npz,
-      .npy, .pkl) as SHOW and TalkSHOW write them, or OpenPose's keypoints (.json, or a folder of such files).
-    size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
-    frames: only the first so many frames (at `fps`); default all.
-    fps: frame rate of the motion; default that of the video or the folder.
-    video: number of the video in a prepared folder, from 0; by default the first, and a warning is logged where the
-      folder has others.
-    measures: of the person who is to make the motion (`Person.measures`): that of a video without a sidecar is mapped
-      onto her body and her place in the picture, and rendered with her solids; see `film_motion`. Prepared
-      folders and sidecars hold renders, which stay as they are.
-    mapped: whether the motion is mapped; otherwise only the widths of the solids are hers.
-    smplx_model: the body model that poses SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
-    person_at: a point (x, y) on who makes the motion when a video begins, of several people in it: shares of the
-      picture's width and height if both are at most 1, else pixels; default the largest.
+    path, frames, fps, video, smplx_model, person_at: see `open_motion`.
+    size, measures, mapped: see `OpenMotion.read`.
 
   Raises:
-    UserError: no such file or folder, damaged, of another size, without a face in any frame, a number out of range,
-      nobody at `person_at`, or something else than a video without a sidecar with it.
+    UserError: as `open_motion` and `OpenMotion.read`.
   """
   if size is not None:
     check_size(size)
-  if frames is not None and frames < 1:
-    raise UserError(f"frames={frames}: at least 1")
-  if fps is not None and not 0 < fps <= 240:
-    raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
-  _check_point(path, person_at)
-  if is_keypoints(path) and not video and smplx_model is None:
-    options = {"size": SIZE if size is None else size, "frames": frames, "measures": measures, "mapped": mapped}
-    return open_keypoints(path).motion(fps=fps, **options)
-  if not os.path.isdir(path):
-    if video:
-      raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
-    size = SIZE if size is None else size
-    if (model := _body_model(path, smplx_model)) is not None:
-      from anchor_jax.smplx.motion import smplx_motion  # imports JAX
-
-      options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped}
-      return smplx_motion(read_parameters(path), model, size=size, **options)
-    film = open_film(path, fps=fps, person_at=person_at)
-    return film_motion(film, size=size, frames=frames, fps=fps, measures=measures, mapped=mapped)
-  return _folder_motion(Path(path), size, video).at_fps(fps).first(frames)
+  opened = open_motion(path, frames=frames, fps=fps, video=video, smplx_model=smplx_model, person_at=person_at)
+  return opened.read(size, measures, mapped)
 
 
-def check_motion(
-  path: str | os.PathLike,
-  fps: float | int | None = None,
-  smplx_model: str | os.PathLike | None = None,
-  person_at: tuple[float, float] | None = None,
-) -> None:
-  """Checks, before a person is read, that `read_motion` will find a motion; neither frames nor poses are read.
-
-  Raises:
-    UserError: no such file or folder, a damaged one, a video that needs the landmark model where there is none, or
-      SMPL-X parameters without a model, or a point on a person where there can't be several.
-  """
-  _check_point(path, person_at)
-  if is_keypoints(path) and smplx_model is None:
-    open_keypoints(path)
-  elif os.path.isdir(path):
-    from anchor_jax.data.records import open_prepared
-
-    open_prepared(path)
-  elif _body_model(path, smplx_model) is not None:
-    read_parameters(path)
-  else:
-    open_film(path, fps=fps, person_at=person_at)
+def _opened(
+  path: Path,
+  native_fps: float,
+  count: int | None,
+  frames: int | None,
+  fps: float | int | None,
+  read: _Read,
+  *,
+  has_renders: bool = False,
+  has_sound: bool = False,
+) -> OpenMotion:
+  """An open motion of `count` frames at `native_fps`; only the first `frames` at `fps` are used."""
+  counted = Motion(native_fps, SIZE, count, lambda first: iter(()))
+  length = None if count is None else counted.at_fps(fps).first(frames).length
+  return OpenMotion(path, float(fps or native_fps), length, has_renders, has_sound, frames, read)
 
 
-def _check_point(path: str | os.PathLike, person_at: tuple[float, float] | None) -> None:
-  if person_at is not None and (os.path.isdir(path) or is_keypoints(path) or is_parameters(path)):
-    raise UserError(f"{path} is no film of several people: leave out --person-at")
+def _open_video(
+  path: Path, frames: int | None, fps: float | int | None, person_at: tuple[float, float] | None
+) -> OpenMotion:
+  film = open_film(path, fps=fps, person_at=person_at)
+
+  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+    return film_motion(film, size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
+
+  count = len(tick_frames(film.info) or range(film.info.frames))
+  return _opened(path, film.info.fps, count, frames, fps, read, has_renders=film.posed is not None, has_sound=True)
 
 
-def _body_model(path: str | os.PathLike, given: str | os.PathLike | None) -> Path | None:
-  """The body model for a file of SMPL-X parameters; None where the path is named otherwise."""
+def _open_keypoints(path: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
+  keypoints = open_keypoints(path)
+
+  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+    return keypoints.motion(size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
+
+  return _opened(path, float(fps or FPS), None, frames, fps, read)
+
+
+def _open_smplx(path: Path, model: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
+  parameters = read_parameters(path)
+
+  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+    from anchor_jax.smplx.motion import smplx_motion  # imports JAX
+
+    options = {"size": size or SIZE, "frames": frames, "fps": fps, "measures": measures, "mapped": mapped}
+    return smplx_motion(parameters, model, **options)
+
+  return _opened(path, parameters.fps, len(parameters), frames, fps, read)
+
+
+def _body_model(path: Path, model: str | os.PathLike | None) -> Path | None:
+  """The body model for a file of SMPL-X parameters; None for other files."""
   if not is_parameters(path):
-    if given is not None:
-      raise UserError(f"smplx_model={given}: {path} holds no SMPL-X parameters, leave it out")
+    if model is not None:
+      raise UserError(f"smplx_model={model}: {path} holds no SMPL-X parameters, leave it out")
     return None
-  if given is None:
+  if model is None:
     raise UserError(f"{path} holds SMPL-X parameters: name the body model with --smplx-model=SMPLX_NEUTRAL.npz")
-  if not os.path.isfile(given):
-    raise UserError(f"there is no SMPL-X model {given}")
-  return Path(given)
+  if not os.path.isfile(model):
+    raise UserError(f"there is no SMPL-X model {model}")
+  return Path(model)
 
 
-def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:
+def _open_folder(folder: Path, limit: int | None, fps: float | int | None, video: int | None) -> OpenMotion:
   from anchor_jax.data.records import open_prepared  # imports TFDS, which videos do not need
 
   source = open_prepared(folder)
-  if size is not None and size != source.size:
-    raise UserError(
-      f"{folder} is prepared at {source.size} pixels and the person was trained at {size}: prepare it again with"
-      f" --size={size}"
-    )
   videos = source.meta["videos"]
   if video is None and len(videos) > 1:
     _LOG.warning(
@@ -145,24 +218,35 @@ def _folder_motion(folder: Path, size: int | None, video: int | None) -> Motion:
     raise UserError(f"video={video}: {folder} holds {len(videos)} videos, numbered from 0")
   chosen = videos[video or 0]
   start, count = chosen["first"], chosen["frames"]
-  read = lambda number: source.read(start + number, ("landmarks",))["landmarks"]
-  landmarks = _Landmarks(source.has_landmarks[start : start + count], read)
-  landmarks[0]  # raises where no frame has a face
 
-  def frames(first: int) -> Iterator[MotionFrame]:
-    for number in range(first, count):
-      record = source.read(start + number, ("pose", "face_mask", "surface"))
-      surface = record["surface"] if source.has_surface[start + number] else None
-      yield MotionFrame(record["pose"], record["face_mask"], landmarks[number], surface)
+  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+    if size is not None and size != source.size:
+      raise UserError(
+        f"{folder} is prepared at {source.size} pixels and the person was trained at {size}: prepare it again with"
+        f" --size={size}"
+      )
+    landmarks = _Landmarks(
+      source.has_landmarks[start : start + count],
+      lambda number: source.read(start + number, ("landmarks",))["landmarks"],
+    )
+    landmarks[0]  # raises if no frame has a face
 
-  return Motion(float(chosen["fps"]), source.size, count, frames)
+    def frames(first: int) -> Iterator[MotionFrame]:
+      for number in range(first, count):
+        record = source.read(start + number, ("pose", "face_mask", "surface"))
+        surface = record["surface"] if source.has_surface[start + number] else None
+        yield MotionFrame(record["pose"], record["face_mask"], landmarks[number], surface)
+
+    return Motion(float(chosen["fps"]), source.size, count, frames)
+
+  return _opened(folder, float(chosen["fps"]), count, limit, fps, read, has_renders=True)
 
 
 class _Landmarks:
-  """The landmarks of a video's frames, missing ones interpolated over time, read as they are needed."""
+  """The landmarks of a video's frames, read on demand; missing ones are interpolated over time."""
 
   def __init__(self, known: Bool[NdArray, " T"], read: Callable[[int], Float[NdArray, "5 2"]]):
-    """Takes for each frame whether all its landmarks are known, and what reads those of a frame."""
+    """Takes for each frame whether all its landmarks are known, and a function that reads a frame's landmarks."""
     self._known, self._all, self._read = np.asarray(known), np.flatnonzero(known), read
     self._gap, self._filled = range(0), np.zeros((0, 5, 2), np.float32)
 
@@ -171,7 +255,7 @@ class _Landmarks:
       return self._read(number)
     if number not in self._gap:
       place = int(np.searchsorted(self._all, number))
-      # up to the frames with all landmarks on both sides, where there are any
+      # bounded by the nearest frames with all landmarks, if any
       first = int(self._all[place - 1]) if place else 0
       last = int(self._all[place]) if place < len(self._all) else len(self._known) - 1
       self._gap = range(first, last + 1)

@@ -149,9 +149,11 @@ class Person:
     """
     check_bundle_target(Path(folder), platforms)  # before a film is read, which takes longer
     reference = _reference(appearance)
-    given = {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
+    pictures = (
+      {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
+    )
     parts, pose_channels = dict(self.parts), None
-    for name, picture in given.items():
+    for name, picture in pictures.items():
       if name in parts and picture is not None:
         parts[name] = dataclasses.replace(parts[name], reference_image=square(picture, parts[name].size))
     if self.body.config.data.pose_channels:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from anchor_jax.inference.motions import check_motion, read_motion
+from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.studio import make_identity, make_motion, render_clip
@@ -13,19 +13,18 @@ from anchor_jax.web.folder import NamedMotion
 FPS = 25
 
 
-def check_motions(paths: Sequence[Path]) -> None:
-  """Checks, before a person is read, that there are such motions; raises UserError for one that there is not."""
-  for path in paths:
-    check_motion(path)
+def open_motions(paths: Sequence[Path]) -> list[OpenMotion]:
+  """Opens motions, before a person is loaded; raises UserError if one can't be read."""
+  return [open_motion(path) for path in paths]
 
 
-def own_motions(
-  paths: Sequence[Path], size: int, seconds: float, measures: BodyMeasures | None = None
+def named_motions(
+  opened: Sequence[OpenMotion], size: int, seconds: float, measures: BodyMeasures | None = None
 ) -> list[NamedMotion]:
-  """Returns the motions of files or prepared folders, labeled with their names, at no more than 25 frames per second.
+  """Returns motions labeled with the names of their files, at no more than 25 frames per second.
 
   Args:
-    paths: as `read_motion` takes them.
+    opened: of `open_motions`.
     size: of the person's pictures.
     seconds: maximum length of each.
     measures: the person's body measures, onto which other people's motions are mapped.
@@ -34,10 +33,11 @@ def own_motions(
     UserError: one can't be read.
   """
   named = []
-  for path in paths:
-    motion = read_motion(path, size=size, measures=measures)
+  for source in opened:
+    motion = source.read(size, measures)
     fps = min(motion.fps, FPS)
-    named.append(NamedMotion(path.stem or path.resolve().name, motion.at_fps(fps).first(max(1, round(seconds * fps)))))
+    label = source.path.stem or source.path.resolve().name
+    named.append(NamedMotion(label, motion.at_fps(fps).first(max(1, round(seconds * fps)))))
   return named
 
 

@@ -14,9 +14,10 @@ from parts import make_part
 from people import make_track
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.inference.camera import LiveOutput, ended_by_interrupt, film, ppm, window
+from anchor_jax.inference.camera import LiveOutput, animate_camera, ended_by_interrupt, ppm, window
 from anchor_jax.inference.live import follow
 from anchor_jax.inference.person import Person
+from anchor_jax.inference.request import Request
 from anchor_jax.landmarks.mediapipe import Detection
 from anchor_jax.motion.following import pose_frame, track_live
 from anchor_jax.motion.frames import live_motion
@@ -162,7 +163,19 @@ def test_camera_to_a_file(tmp_path, frames):
   camera = Camera(30.0, read, lambda: closed.append(True))
   model = contextlib.nullcontext(Standing())
   args = argparse.Namespace(
-    checkpoint=tmp_path, output=tmp_path / "a.mp4", show=False, frames=frames, seed=0, no_retarget=False
+    checkpoint=tmp_path,
+    output=tmp_path / "a.mp4",
+    motion=tmp_path,
+    show=False,
+    frames=frames,
+    seed=0,
+    no_retarget=False,
+    appearance=None,
+    smplx_model=None,
+    person_at=None,
+    watermark="",
+    decoder="exact",
+    attended_frames=None,
   )
   marks = []
 
@@ -172,7 +185,7 @@ def test_camera_to_a_file(tmp_path, frames):
       signal.raise_signal(signal.SIGINT)
     return frame
 
-  count, timing = film(args, camera, PERSON, None, None, {}, {"synthetic": "true"}, marked, model)
+  count, timing = animate_camera(Request(args, camera=camera), PERSON, marked, model)
   assert count == len(marks) == (frames or count) and 3 <= count <= 9 and closed == [True]
   figures = timing.to_json()
   assert figures["frames"] == count and 0 < figures["dropped_share"] < 1

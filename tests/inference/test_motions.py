@@ -1,4 +1,4 @@
-"""A motion of a video is that of the folder prepared from it, and is decoded only as far as it is taken."""
+"""A video's motion equals that of the folder prepared from it, and is decoded only as far as it is used."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ STREAMS = ("masks.mkv", "pose.mkv", "surface.mkv")
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory, posed_frames):
-  """A video, wider than high, with a sidecar; in some frames the face is not found."""
+  """A landscape video with a sidecar; some frames have no face."""
   path = tmp_path_factory.mktemp("film") / "clip.mp4"
   frames = (
     frame._replace(surface=frame.pose // 2 + np.uint8(number))
@@ -44,7 +44,7 @@ def film(tmp_path_factory, posed_frames):
 
 @pytest.fixture(scope="module")
 def folder(film):
-  """The same, prepared."""
+  """The same film, prepared."""
   command.prepare([film], film.parent / "prepared", size=32)
   return film.parent / "prepared"
 
@@ -61,7 +61,7 @@ def same(found, expected):
 
 @pytest.fixture
 def decoded(monkeypatch):
-  """How many pictures are decoded, by file name."""
+  """Number of decoded pictures, by file name."""
   counts, read = {}, video_files.read_frames
 
   def counted(path, *arguments):
@@ -74,7 +74,7 @@ def decoded(monkeypatch):
 
 
 @pytest.mark.parametrize("fps", [None, 25, 10, 12.5, 40])
-def test_a_video_moves_as_the_folder_prepared_from_it(film, folder, fps):
+def test_video_has_the_motion_of_the_folder_prepared_from_it(film, folder, fps):
   direct, prepared = read_motion(film, size=32, fps=fps), read_motion(folder, fps=fps)
   assert (direct.fps, direct.size, direct.length) == (prepared.fps, prepared.size, prepared.length)
   same(direct.frames(0), prepared.frames(0))
@@ -82,7 +82,7 @@ def test_a_video_moves_as_the_folder_prepared_from_it(film, folder, fps):
   same(direct.frames(8), itertools.islice(prepared.frames(0), 8, None))
 
 
-def test_a_motion_begins_with_its_first_frames(film, decoded):
+def test_only_the_frames_used_are_decoded(film, decoded):
   motion = read_motion(film, size=32, frames=25)
   assert motion.length == 25 and not decoded
   frames = motion.frames(0)
@@ -93,7 +93,7 @@ def test_a_motion_begins_with_its_first_frames(film, decoded):
   assert len(list(motion.frames(20))) == 5 and decoded == dict.fromkeys(STREAMS, 5)
 
 
-def test_a_folder_is_read_as_far_as_it_is_taken(folder, monkeypatch):
+def test_only_the_records_used_are_read(folder, monkeypatch):
   read, records = PreparedSource.read, []
   monkeypatch.setattr(PreparedSource, "read", lambda self, i, fields: (records.append(i), read(self, i, fields))[1])
   assert len(list(read_motion(folder, frames=5).frames(0))) == 5
@@ -116,7 +116,7 @@ def test_each_file_is_probed_once(film, monkeypatch, tmp_path):
   assert sorted(probed) == ["clip.mp4", *STREAMS]
 
 
-def test_missing_landmarks_are_interpolated_as_over_the_whole_video(tmp_path, posed_frames):
+def test_missing_landmarks_are_interpolated_as_over_the_full_video(tmp_path, posed_frames):
   frames = list(posed_frames(20, missing=(0, 1, 5, 6, 11, 19)))
   partly = frames[12].landmarks.copy()
   partly[3] = np.nan  # one point of a frame is missing
@@ -134,7 +134,7 @@ def test_missing_landmarks_are_interpolated_as_over_the_whole_video(tmp_path, po
     read_motion(tmp_path / "none")
 
 
-def test_the_videos_of_a_folder_are_announced_and_chosen(tmp_path, posed_frames, caplog):
+def test_folder_of_several_videos_warns_and_lets_one_choose(tmp_path, posed_frames, caplog):
   clips = [
     PosedClip(name, "ann", fps, posed_frames(4, seed=n)) for n, (name, fps) in enumerate([("a", 25.0), ("b", 10.0)])
   ]
@@ -154,7 +154,7 @@ def test_the_videos_of_a_folder_are_announced_and_chosen(tmp_path, posed_frames,
       read_motion(tmp_path / "two", video=number)
 
 
-def test_mistakes_take_one_line(film, folder, tmp_path):
+def test_mistakes_give_one_line_errors(film, folder, tmp_path):
   for arguments, message in (
     (dict(path=folder, size=64), "prepared at 32 pixels"),
     (dict(path=film, video=1), "only one video"),
@@ -171,7 +171,7 @@ def test_mistakes_take_one_line(film, folder, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_first_frames_of_a_live_motion_take_no_more_than_they_are(posed_frames):
+def test_first_frames_of_a_live_motion_read_no_further(posed_frames):
   taken = []
   live = live_motion(25.0, 32, (taken.append(i) or i for i in range(10)))
   assert list(live.first(4).frames(1)) == [1, 2, 3] and taken == [0, 1, 2, 3]
@@ -180,7 +180,7 @@ def test_first_frames_of_a_live_motion_take_no_more_than_they_are(posed_frames):
 
 @pytest.fixture
 def model_runs(monkeypatch, standing_track):
-  """Frames of each run of a stand-in for the landmark model; it finds a standing person, 2 pixels lower each second."""
+  """Frames per run of a fake landmark model, which finds a standing person that sinks 2 pixels per second."""
   runs = []
 
   class Model:
@@ -211,7 +211,7 @@ def model_runs(monkeypatch, standing_track):
   solutions = "mediapipe.python.solutions."
   for name in ("mediapipe", "mediapipe.python", solutions[:-1]):
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-  monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are no person's, so any fit does
+  monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are fake, so the fit need not be good
   monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
   monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
   nobody_else = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=None)))
@@ -227,9 +227,9 @@ def bare(film, tmp_path):
   return tmp_path / "clip.mp4"
 
 
-def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_runs):
+def test_landmark_model_runs_only_over_the_frames_needed(bare, tmp_path, model_runs):
   short = read_motion(bare, size=32, frames=2, fps=5)
-  assert model_runs == [4 + 10 + 25] and short.length == 2  # to warm up; 2 of 5 a second; a second more
+  assert model_runs == [4 + 10 + 25] and short.length == 2  # warm-up; 2 of 5 per second; one second more
   command.prepare([bare], tmp_path / "prepared", size=32)
   (own,) = open_prepared(tmp_path / "prepared").measures
   same(
@@ -239,43 +239,43 @@ def test_the_landmark_model_runs_over_the_frames_wanted(bare, tmp_path, model_ru
 
 
 @pytest.mark.slow
-def test_the_motion_of_another_person_is_mapped_onto_a_body(bare, tmp_path, model_runs):
+def test_another_person_s_motion_is_retargeted(bare, tmp_path, model_runs):
   command.prepare([bare], tmp_path / "prepared", size=32)
   (own,) = open_prepared(tmp_path / "prepared").measures
   assert own is not None and own.forearm is not None and own.face is not None
   plain = list(read_motion(bare, size=32, measures=own).frames(0))
-  hers = dataclasses.replace(
+  target = dataclasses.replace(
     own, place=(0.3, 0.6), shoulders=own.shoulders * 0.8, neck=own.neck, face=tuple(0.7 * x for x in own.face)
   )
-  motion = read_motion(bare, size=32, measures=hers)
+  motion = read_motion(bare, size=32, measures=target)
   fitted = list(motion.frames(0))
   assert len(fitted) == motion.length == COUNT
   spread = lambda frame: np.linalg.norm(frame.landmarks[0] - frame.landmarks[1])
   middle = lambda frame: np.argwhere(frame.pose.any(axis=-1)).mean(axis=0)
   for before, after in zip(plain, fitted, strict=True):
     assert spread(after) == pytest.approx(0.7 * spread(before), rel=0.01)
-    assert middle(after)[1] < middle(before)[1] - 4  # columns: she stands to the left
+    assert middle(after)[1] < middle(before)[1] - 4  # columns: the target stands further left
     assert after.surface.shape == after.pose.shape and after.face_mask.any()
-  # her movements in the picture are in proportion to her shoulders
+  # movements in the picture scale with the target's shoulders
   moved = lambda frames: frames[-1].landmarks[0, 1] - frames[0].landmarks[0, 1]
   assert moved(fitted) == pytest.approx(0.8 * moved(plain), rel=0.02) and moved(plain) > 2
-  # no frame depends on where reading begins or ends
+  # no frame depends on where reading starts or ends
   same(motion.frames(17), fitted[17:])
   model_runs.clear()
-  same(read_motion(bare, size=32, frames=3, measures=hers).frames(0), fitted[:3])
-  assert model_runs == [4 + COUNT]  # of the 250 frames of the first ten seconds there are no more
-  # her solids are as wide as they were fitted, mapped or not, and standard where they were not
+  same(read_motion(bare, size=32, frames=3, measures=target).frames(0), fitted[:3])
+  assert model_runs == [4 + COUNT]  # the film is shorter than the 30 seconds that are measured
+  # solids have the fitted widths, mapped or not, and standard widths if none were fitted
   lit = lambda **options: sum((frame.pose > 0).sum() for frame in read_motion(bare, size=32, **options).frames(0))
-  bare_body = dataclasses.replace(hers, widths=None)
+  bare_body = dataclasses.replace(target, widths=None)
   assert own.widths is not None and max(own.widths.torso) > 1.2
-  assert lit(measures=hers) > 1.1 * lit(measures=bare_body)
-  assert lit(measures=hers, mapped=False) == lit(measures=own) > 1.1 * lit()
+  assert lit(measures=target) > 1.1 * lit(measures=bare_body)
+  assert lit(measures=target, mapped=False) == lit(measures=own) > 1.1 * lit()
   assert lit(measures=bare_body, mapped=False) == lit()
-  # renders alone can't be mapped
-  same(read_motion(tmp_path / "prepared", measures=hers).frames(0), plain)
+  # renders can't be retargeted
+  same(read_motion(tmp_path / "prepared", measures=target).frames(0), plain)
 
 
-def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs, monkeypatch):
+def test_one_of_several_people_is_followed(bare, film, tmp_path, model_runs, monkeypatch):
   face = lambda x: types.SimpleNamespace(xmin=x, ymin=0.2, width=0.1, height=0.14)
   two = [types.SimpleNamespace(location_data=types.SimpleNamespace(relative_bounding_box=face(x))) for x in (0.1, 0.7)]
   found = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=two)))
@@ -290,15 +290,32 @@ def test_one_of_several_people_makes_the_motion(bare, film, tmp_path, model_runs
   with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
     read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))
   command.prepare([film], tmp_path / "prepared", size=32)
-  for path, told in ((film, "its sidecar already says"), (tmp_path / "prepared", "no film of several people")):
-    for ask in (read_motion, motions.check_motion):
-      with pytest.raises(UserError, match=told):
+  for path, message in ((film, "its sidecar already says"), (tmp_path / "prepared", "not a film of several people")):
+    for ask in (read_motion, motions.open_motion):
+      with pytest.raises(UserError, match=message):
         ask(path, person_at=(0.2, 0.3))
 
 
-def test_a_sidecar_is_left_as_it_is(film, standing_track):
-  hers = measure(standing_track(), CropSquare(20, 0, 120, 32))
-  same(read_motion(film, size=32, measures=hers).frames(0), read_motion(film, size=32).frames(0))
+def test_sidecar_is_not_retargeted(film, standing_track):
+  target = measure(standing_track(), CropSquare(20, 0, 120, 32))
+  same(read_motion(film, size=32, measures=target).frames(0), read_motion(film, size=32).frames(0))
+
+
+def test_open_motion_knows_its_length_and_opens_each_file_once(film, folder, monkeypatch):
+  probed, real = [], video_files.probe
+  for module in (clips, sidecar):
+    monkeypatch.setattr(module, "probe", lambda path, *more: (probed.append(path.name), real(path, *more))[1])
+  for path, options in (
+    (film, {}),
+    (film, {"fps": 10}),
+    (folder, {"frames": 9}),
+    (folder, {"fps": 12.5, "frames": 40}),
+  ):
+    opened = motions.open_motion(path, **options)
+    motion = opened.read(32)
+    assert (opened.length, opened.fps, opened.has_renders) == (motion.length, motion.fps, True)
+    assert opened.has_sound == (path == film)
+  assert sorted(probed) == sorted(["clip.mp4", *STREAMS] * 2)
 
 
 def test_defaults_are_those_of_prepare(film):

@@ -9,7 +9,7 @@ from people import make_track
 
 from anchor_jax.body.face_points import LANDMARKS_68, mean_face
 from anchor_jax.core.errors import UserError
-from anchor_jax.inference.motions import check_motion, read_motion
+from anchor_jax.inference.motions import open_motion, read_motion
 from anchor_jax.motion import keypoints
 from anchor_jax.motion.keypoints import is_keypoints, open_keypoints
 from tests.helpers.strange import strange_files
@@ -61,13 +61,13 @@ def test_files_are_read_in_the_order_of_their_numbers(frames, tmp_path):
 
 def test_paths_that_are_not_files_are_refused_in_one_line(tmp_path):
   for path, message in strange_files(tmp_path / "odd", ".json").items():
-    for read in (check_motion, open_keypoints):
+    for read in (open_motion, open_keypoints):
       with pytest.raises(UserError, match=message):
         read(path)
   (tmp_path / "frames").mkdir()
   os.mkfifo(tmp_path / "frames" / "0_keypoints.json")
   with pytest.raises(UserError, match="is a pipe"):
-    check_motion(tmp_path / "frames")
+    open_motion(tmp_path / "frames")
 
 
 def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path):
@@ -83,7 +83,7 @@ def test_a_list_with_gaps_and_shares_of_the_picture_is_a_motion(frames, tmp_path
   found = open_keypoints(path).track(25.0)
   assert (found.width, found.height) == (160, 120) and np.isnan(found.body[2, :, :2]).all() and not found.has_face[2]
   np.testing.assert_allclose(found.body[3, 11, :2], track.body[3, 11, :2] + (3, 0), atol=1e-3)
-  check_motion(path)
+  open_motion(path)
   motion = read_motion(path, size=64, fps=10)
   assert (motion.length, motion.fps) == (4, 10)
   frame = next(motion.frames(2))
@@ -102,4 +102,4 @@ def test_files_without_keypoints_are_refused(tmp_path):
                      ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "1 points instead of 25 or 18")):  # fmt: skip
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-      check_motion(path)
+      open_motion(path)

@@ -10,7 +10,7 @@ from people import make_measures
 from anchor_jax.body.charts import chart
 from anchor_jax.body.face_points import LANDMARKS_68, mean_face, mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError
-from anchor_jax.inference.motions import check_motion, read_motion
+from anchor_jax.inference.motions import open_motion, read_motion
 from anchor_jax.landmarks.tracks import five_landmarks
 from anchor_jax.smplx.model import read_model
 from anchor_jax.smplx.parameters import read_parameters
@@ -93,8 +93,8 @@ def test_all_file_types_give_the_same_motion(doll, tmp_path):
 def test_the_motion_is_rendered_with_surface_maps_and_retargeted(doll, tmp_path):
   np.savez(tmp_path / "show.npz", **doll_parameters(6))
   with pytest.raises(UserError, match="--smplx-model"):
-    check_motion(tmp_path / "show.npz")
-  check_motion(tmp_path / "show.npz", smplx_model=doll)
+    open_motion(tmp_path / "show.npz")
+  open_motion(tmp_path / "show.npz", smplx_model=doll)
   motion = read_motion(tmp_path / "show.npz", smplx_model=doll, size=64, frames=2, fps=15)
   assert (motion.length, motion.fps, motion.size) == (2, 15, 64)
   frame = next(motion.frames(1))

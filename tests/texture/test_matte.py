@@ -8,7 +8,7 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.inference.backdrop import Backdrop
-from anchor_jax.inference.backgrounds import backgrounds, check_background
+from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_alpha
 from anchor_jax.texture.stored import Texture
@@ -70,7 +70,7 @@ def backdrop(name, start=0):
     np.zeros((5, 2), np.float32),
   )
   motion = Motion(10.0, SIZE, 6, lambda first: iter([still(n) for n in range(first, 6)]))
-  watching = Backdrop(name, room_of(room), start)
+  watching = Backdrop(open_background(name), room_of(room), start)
   return watching, watching.watch(motion)
 
 
@@ -89,25 +89,23 @@ def test_frames_get_their_own_bodies_also_in_a_resumed_run():
   list(motion.frames(0))
   frame = clear.behind(picture)
   assert frame.shape == (SIZE, SIZE, 4) and frame[2, 2, 3] == 0 and frame[32, 32, 3] == 255
-  with pytest.raises(UserError, match="--background needs to know the room"):
-    Backdrop("green", None)
+  with pytest.raises(UserError, match="--background needs the background plate"):
+    Backdrop(open_background("green"), None)
 
 
 def test_backgrounds_are_cropped_and_videos_loop(tmp_path):
   cv2.imwrite(str(tmp_path / "wide.png"), np.hstack([np.full((40, 20, 3), v, np.uint8) for v in (0, 90, 90, 0)]))
-  still = next(backgrounds(str(tmp_path / "wide.png"), 32, 10))
+  still = next(open_background(str(tmp_path / "wide.png")).frames(32, 10, 0))
   assert still.shape == (32, 32, 3) and (still == 90).all()
   with VideoWriter(tmp_path / "film.mp4", 5) as writer:
     for level in (20, 120, 220):
       writer.write(np.full((32, 48, 3), level, np.uint8))
-  levels = lambda start: [
-    int(frame.mean().round(-1)) for frame in itertools.islice(backgrounds(str(tmp_path / "film.mp4"), 16, 10, start), 9)
-  ]
+  film = open_background(str(tmp_path / "film.mp4"))
+  levels = lambda start: [int(frame.mean().round(-1)) for frame in itertools.islice(film.frames(16, 10, start), 9)]
   assert levels(0) == [20, 20, 120, 120, 220, 220, 20, 20, 120]
   assert levels(4) == [220, 220, 20, 20, 120, 120, 220, 220, 20]
-  check_background("green")
   with pytest.raises(UserError, match=r"--background=nothing\.png: no such file"):
-    check_background("nothing.png")
+    open_background("nothing.png")
 
 
 @pytest.mark.parametrize("suffix,codec", [(".webm", "libvpx-vp9"), (".mov", "prores")])

@@ -24,7 +24,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.formats.folders import read_models
-from anchor_jax.inference.motions import read_motion
+from anchor_jax.inference.motions import open_motion, read_motion
 from anchor_jax.inference.person import load
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.motion.frames import live_motion
@@ -58,9 +58,9 @@ def lively(path, **options):
 
 @pytest.fixture
 def run(monkeypatch, person, prepared):
-  """call(output, *flags) runs generate on one device, in this process."""
-  monkeypatch.setattr(generate, "make_mesh", lambda flag: None)
-  monkeypatch.setattr("anchor_jax.inference.person.load", lively)
+  """Runs generate with these flags, on one device, in this process."""
+  monkeypatch.setattr(generate, "sampling_mesh_of", lambda flag: None)
+  monkeypatch.setattr("anchor_jax.inference.request.load", lively)
 
   def call(output, *flags, motion=prepared):
     argv = ["generate", f"--checkpoint={person}", f"--motion={motion}", f"--output={output}", *flags]
@@ -211,19 +211,21 @@ def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeyp
   write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
   bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
 
-  def read(path, measures, mapped, **options):
+  def read(size, measures, mapped):
     read_measures.append(measures)
     retargeted.append(mapped)
     return read_motion(prepared, frames=2)
 
-  monkeypatch.setattr("anchor_jax.inference.motions.read_motion", read)
-  monkeypatch.setattr(
-    "anchor_jax.inference.motions.check_motion", lambda *_: None
-  )  # it would ask for the landmark model
+  def opened(path, **options):
+    if path == bare:  # opening it would need the landmark model
+      return dataclasses.replace(open_motion(prepared), path=path, has_renders=False, _read=read)
+    return dataclasses.replace(open_motion(path, **options), _read=read)
+
+  monkeypatch.setattr("anchor_jax.inference.request.open_motion", opened)
   measured = tmp_path / "measured"
   build([PosedClip("clip", "ana", 10.0, posed_frames(2), measures=make_measures())], measured, 32)
   run(tmp_path / "out.mp4", motion=bare)
-  assert read_measures.pop() is None and "prepare her videos again" in capsys.readouterr().out
+  assert read_measures.pop() is None and "prepare the person's videos again" in capsys.readouterr().out
   run(tmp_path / "out.mp4", f"--appearance={measured}", motion=bare)
   assert read_measures.pop() == make_measures()
   with av.open(str(tmp_path / "out.mp4")) as file:
@@ -233,7 +235,7 @@ def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeyp
   for flags, motion in (([], tmp_path / "posed.mp4"), ([], prepared)):
     run(tmp_path / "out.mp4", f"--appearance={measured}", *flags, motion=motion)
     assert read_measures.pop() is None
-  assert "prepare her videos again" not in capsys.readouterr().out
+  assert "prepare the person's videos again" not in capsys.readouterr().out
 
 
 def test_a_motion_that_is_still_being_filmed(person, prepared):

@@ -13,7 +13,7 @@ from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.report import film_facts, film_lines
 from anchor_jax.films.stretches import Stretch
 from anchor_jax.films.survey import survey
-from anchor_jax.inference.backgrounds import backgrounds
+from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
@@ -153,7 +153,7 @@ def test_cropped_bars_are_reported(tmp_path):
 
 def test_backgrounds_and_camera_films_are_cropped_too(tmp_path):
   path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), left=32, right=32))
-  assert next(backgrounds(str(path), 32, 25)).min() > 20
+  assert next(open_background(str(path)).frames(32, 25, 0)).min() > 20
   path = film(tmp_path / "wide.mp4", add_bars(pictures(30, (96, 64)), top=16, bottom=16))
   camera = open_camera(path, sleep=lambda _: None)
   image = camera.read()

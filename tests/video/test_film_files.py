@@ -11,7 +11,7 @@ from av.stream import Disposition
 from film_files import pictures, set_matrix, trim, write_film
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.inference.backgrounds import backgrounds
+from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.geometry import orientation, square_pixels
@@ -258,7 +258,7 @@ def test_backgrounds_and_camera_films_follow_time_stamps(tmp_path):
   path = write_film(tmp_path / "film.mkv", frames, stamps=[0, 1, 2, 3, 11])  # the fourth lasts long
   levels = lambda pictures: [round(float(picture.mean()) / 40) for picture in pictures]
   expected = [1, 2, 3, *[4] * 4, *[5] * 5]  # nearest in time
-  assert levels(itertools.islice(backgrounds(str(path), 32, 25), 13)) == [*expected, 1]
+  assert levels(itertools.islice(open_background(str(path)).frames(32, 25, 0), 13)) == [*expected, 1]
   camera = open_camera(path, sleep=lambda _: None)
   played = itertools.takewhile(lambda image: image is not None, (camera.read() for _ in itertools.count()))
   assert levels(played) == expected

@@ -20,14 +20,14 @@ _VGG = tuple(
 _LEAST = {"alex": 31, "vgg": 16}  # pixels: the pools reduce smaller pictures to nothing
 
 
-def kind(params: Params) -> str:
+def network_kind(params: Params) -> str:
   """Returns which network the parameters are for: "alex" or "vgg"."""
   return "vgg" if "net.slice1.2.weight" in params else "alex"
 
 
 def least_side(params: Params) -> int:
   """Returns the smallest height and width of a picture, in pixels."""
-  return _LEAST[kind(params)]
+  return _LEAST[network_kind(params)]
 
 
 def features(params: Params, images: Float[Array, "B H W 3"]) -> Features:
@@ -37,7 +37,7 @@ def features(params: Params, images: Float[Array, "B H W 3"]) -> Features:
     params: the LPIPS module's.
     images: RGB, -1 to 1.
   """
-  network = kind(params)
+  network = network_kind(params)
   x = (images - jnp.asarray(_SHIFT)) / jnp.asarray(_SCALE)
   pool = (3, 3) if network == "alex" else (2, 2)
   layers_out = []
