@@ -157,7 +157,7 @@ def _seen(posed: PosedVideo, fps: float) -> Bool[NdArray, " T"]:
 def _guessed(track: Track | None, stretches: Sequence[Stretch]) -> tuple[int, int] | None:
   if track is None:
     return None
-  sides = [guessed_hands(track.part(s.first, s.last)).sum(axis=0) for s in stretches if s.used]
+  sides = [guessed_hands(track.slice(s.first, s.last)).sum(axis=0) for s in stretches if s.used]
   left, right = np.sum(sides, axis=0).tolist()
   return left, right
 

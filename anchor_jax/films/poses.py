@@ -196,7 +196,7 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
     )
   assert track is not None, "only a sidecar replaces the track"
   try:
-    smoothed = fill_and_smooth(track.part(first, len(track) if last is None else last))
+    smoothed = fill_and_smooth(track.slice(first, len(track) if last is None else last))
   except UserError as error:
     raise UserError(f"{film.path}: {error}") from None
   poses = lambda square, number: pose.pose_renders(smoothed, square, number)

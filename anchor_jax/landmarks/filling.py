@@ -32,7 +32,7 @@ def fill_and_smooth(track: Track) -> Track:
     raise UserError("no person is found in the video: use one that shows the upper body")
   palms = [_palm(track, side) for side in (0, 1)]
   shots = [(first, last) for first, last in track.shots if seen[first:last].any()]
-  parts = [_fill_shot(track.part(first, last), palms) for first, last in shots]
+  parts = [_fill_shot(track.slice(first, last), palms) for first, last in shots]
   joined = lambda name: np.concatenate([getattr(part, name) for part in parts])
   in_shots = np.concatenate([np.arange(first, last) for first, last in shots])
   place = _last_known(in_shots, len(track))

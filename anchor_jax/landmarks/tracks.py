@@ -65,7 +65,7 @@ class Track:
     """Returns a frame's picture with other people's columns painted gray."""
     return picture if self.columns is None else only_columns(picture, *self.columns[frame].tolist())
 
-  def part(self, first: int, last: int) -> "Track":
+  def slice(self, first: int, last: int) -> "Track":
     """Returns the track of frames `first` to `last` (exclusive)."""
     optional = [name for name in ("columns", "has_body", "has_hands") if getattr(self, name) is not None]
     names = ("body", "face", "hands", "masks", "has_face", *optional)

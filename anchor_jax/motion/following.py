@@ -207,7 +207,7 @@ def start_tracking(
   left, right = (
     float(np.median(np.linalg.norm(track.hands[:, side, 9] - track.hands[:, side, 0], axis=-1))) for side in (0, 1)
   )
-  time, last = detections[-1][0], track.part(len(track) - 1, len(track))
+  time, last = detections[-1][0], track.slice(len(track) - 1, len(track))
   at_rest = lambda points: Smoothed(points, np.zeros_like(points), points, time)
   hands = [_in_forearm_frame(last.hands[:, side], last.body, side)[0] for side in (0, 1)]
   nose = last.body[0, NOSE]

@@ -28,7 +28,7 @@ _DIRECTIONS = {400: (300, 100), 20: (10, 10)}
 
 @dataclasses.dataclass(frozen=True)
 class SmplxModel:
-  """The arrays of a model that posing needs, for all vertices or chosen ones (see `part`); lengths are in meters.
+  """The arrays of a model that posing needs, for all vertices or a subset; lengths are in meters.
 
   Attributes:
     template: [N 3] the vertices at rest.
@@ -41,7 +41,7 @@ class SmplxModel:
     shapes: number of shape coefficients; the rest of S are expression coefficients.
     hand_mean: [2 45] the mean pose of the left and the right hand, axis-angle of 15 joints.
     hand_components: [2 45 45] principal components of hand poses, one per row.
-    faces: [K 3] the triangles; empty in a part.
+    faces: [K 3] the triangles; empty in a subset.
     landmarks: three vertices and their shares for each face landmark: [L 3], [L 3]. First the 51 of brows, nose, eyes
       and mouth, then the 17 of the outline seen from the front. None if the file has none.
   """
@@ -58,12 +58,6 @@ class SmplxModel:
   hand_components: Float[NdArray, "2 D D"]
   faces: Int[NdArray, "K 3"]
   landmarks: tuple[Int[NdArray, "L 3"], Float[NdArray, "L 3"]] | None
-
-  def part(self, vertices: Int[NdArray, " M"]) -> "SmplxModel":
-    """Returns the model with these vertices only; it poses them and the joints to the same places, faster."""
-    names = ("template", "shape_dirs", "pose_dirs", "weights")
-    picked = {name: getattr(self, name)[vertices] for name in names}
-    return dataclasses.replace(self, **picked, faces=np.zeros((0, 3), np.int32), landmarks=None)
 
 
 def read_model(path: str | os.PathLike) -> SmplxModel:
@@ -187,7 +181,7 @@ def pose_body(
   """Returns vertices and joints of the posed model in meters, without translation.
 
   Args:
-    model: from `read_model`, or a part of it.
+    model: from `read_model` or `subset`.
     coefficients: of shape, then expression.
     axis_angle: of each joint, relative to its parent.
   """
@@ -260,6 +254,11 @@ def coefficients_of(
 
 
 def subset(model: SmplxModel, vertices: Shaped[NdArray, "..."]) -> tuple[SmplxModel, Int[NdArray, "..."]]:
-  """Returns the model with the given vertices, each once, and the index of each given vertex in it."""
-  unique, places = np.unique(vertices, return_inverse=True)
-  return model.part(unique), places.reshape(vertices.shape).astype(np.int64)
+  """Returns the model with the given vertices only, each once, and the index of each given vertex in it.
+
+  It poses them and the joints to the same places, faster.
+  """
+  unique, index = np.unique(vertices, return_inverse=True)
+  arrays = {name: getattr(model, name)[unique] for name in ("template", "shape_dirs", "pose_dirs", "weights")}
+  small = dataclasses.replace(model, **arrays, faces=np.zeros((0, 3), np.int32), landmarks=None)
+  return small, index.reshape(vertices.shape).astype(np.int64)

@@ -50,7 +50,7 @@ def test_points_outside_the_picture_do_not_count(standing_track):
   nobody = dataclasses.replace(true, body=np.full_like(body, np.nan))
   assert compare_tracks(nobody, true)["body"] == {"found": 0}
   with pytest.raises(ValueError, match="3 and 2 frames"):
-    compare_tracks(true, true.part(0, 2))
+    compare_tracks(true, true.slice(0, 2))
 
 
 @pytest.mark.landmarks

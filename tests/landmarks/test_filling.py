@@ -58,7 +58,7 @@ def test_nothing_is_smoothed_or_filled_across_cuts(standing_track):
   for name in ("body", "face"):
     np.testing.assert_allclose(getattr(filled, name)[..., 0], getattr(track, name)[..., 0] + step, atol=1e-3)
   assert filled.has_body.tolist() == [False] * 8 + [True] * 22 + [False] * 2 + [True] * 8
-  assert filled.part(4, 30).cuts == (4, 20) and filled.part(8, 24).cuts == ()
+  assert filled.slice(4, 30).cuts == (4, 20) and filled.slice(8, 24).cuts == ()
   blurred = filling.fill_and_smooth(film).body[22:26, 11, 0] - track.body[22:26, 11, 0]
   assert np.abs(blurred - [0, 0, 60, 60]).max() > 3  # without the cuts, both scenes are blurred into each other
 

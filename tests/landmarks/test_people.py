@@ -86,7 +86,7 @@ def test_columns_of_other_people_are_gray_in_pictures():
   track = Track(9, 4, 10.0, body, empty, hands, np.zeros((0, 3), int), masks, np.zeros(2, bool), columns)
   picture = np.full((4, 9, 3), 7, np.uint8)
   assert [np.unique(track.only_person(0, picture)[:, at]).tolist() for at in (1, 2, 4, 5)] == [[128], [7], [7], [128]]
-  np.testing.assert_array_equal(track.part(1, 2).only_person(0, picture), picture)
+  np.testing.assert_array_equal(track.slice(1, 2).only_person(0, picture), picture)
 
 
 @pytest.fixture(scope="module")
