@@ -1,1 +1,1 @@
-"""Prepared folders: the records that models train on, their builder, and the loader; no JAX."""
+"""Prepared folders: their records, builder and loader; no JAX."""

@@ -1,9 +1,9 @@
 """One prepared folder from thousands of films, as an Apache Beam pipeline: each film becomes one shard of records.
 
-Every step takes one film and files that all workers see: `look` finds landmarks and keeps them, `write_shard` writes
-its records, and `join` puts the shards together once all are written. The numbers of a film's people and clips
-depend on the films before it, so that all looks end before the first shard is begun. A step that is run again writes
-the same bytes. A film that can't be used is left out, and told.
+Each step handles one film, through files that all workers share: `find_landmarks` saves a film's landmarks,
+`write_shard` writes its records, and `join` combines the shards. A film's numbers of people and clips depend on the
+films before it, so all landmarks are found before the first shard is written. A repeated step writes the same bytes. A
+film that can't be used is skipped and reported.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from anchor_jax.films.poses import open_film
 from anchor_jax.films.report import film_facts
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures
 
-NAME = "prepared_frames"  # of the datasets' library, as `records.build` has it
+NAME = "prepared_frames"  # tensorflow-datasets' name of the builder class that `records.build` uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class FilmTask:
 
   Attributes:
     path: the file.
-    person: name of who is in it.
-    output: the prepared folder; what is kept until all is done lies beside it.
-    options: `size`, `fps`, `landmarks`, `cut_off` and `person_at`, as of `prepare`.
+    person: name of the person in it.
+    output: the prepared folder; intermediate files are written beside it.
+    options: `size`, `fps`, `landmarks`, `cut_off` and `person_at`, as `prepare` takes them.
   """
 
   path: str
@@ -50,17 +50,18 @@ class FilmTask:
 
   @property
   def work(self) -> Path:
-    """The folder with what is kept."""
+    """The folder of intermediate files."""
     return partial_path(self.output, "looks")
 
 
 @dataclasses.dataclass(frozen=True)
-class Looked:
-  """What is known of a film after its look.
+class FilmClips:
+  """A film whose landmarks are found.
 
   Attributes:
-    clips: how many it becomes.
-    error: why it can't be used; "" where it can.
+    task: the film.
+    clips: number of clips that it yields.
+    error: why the film can't be used, else "".
   """
 
   task: FilmTask
@@ -71,9 +72,9 @@ class Looked:
 def tasks_of(
   videos: Sequence[str | os.PathLike], output: str | os.PathLike, person: str | None, **options: Any
 ) -> list[FilmTask]:
-  """Returns the tasks for films in the order of their paths, each once.
+  """Tasks for films, sorted by path, without duplicates.
 
-  Without `person` each film shows somebody else, who is named as its file is (and its folder, where two are named so).
+  Without `person` each film shows a different person, named after the file, and its folder if two files have one name.
   """
   paths = sorted({str(Path(video).absolute()) for video in videos})
   stems = [Path(path).stem for path in paths]
@@ -82,13 +83,13 @@ def tasks_of(
   return [FilmTask(path, person or name, str(Path(output).absolute()), options) for path, name in zip(paths, names)]
 
 
-def look(task: FilmTask) -> Looked:
-  """Finds the landmarks of a film, unless an earlier run kept them, and returns how many clips it becomes."""
+def find_landmarks(task: FilmTask) -> FilmClips:
+  """Finds and saves the landmarks of a film, unless an earlier run did, and counts its clips."""
   try:
     film = _opened(task)
-    return Looked(task, sum(stretch.used for stretch in stretches_of(film, examine_once(film, task.work))))
+    return FilmClips(task, sum(stretch.used for stretch in stretches_of(film, examine_once(film, task.work))))
   except UserError as error:
-    return Looked(task, 0, str(error))
+    return FilmClips(task, 0, str(error))
 
 
 def _opened(task: FilmTask) -> Any:
@@ -96,27 +97,27 @@ def _opened(task: FilmTask) -> Any:
   return open_film(task.path, **options)
 
 
-def _numbers(looked: Sequence[Looked]) -> tuple[list[Looked], list[str]]:
-  """The films that can be used, in order, and their people, in order."""
-  used = sorted((one for one in looked if not one.error), key=lambda one: one.task.path)
-  return used, list(dict.fromkeys(one.task.person for one in used))
+def _numbers(films: Sequence[FilmClips]) -> tuple[list[FilmClips], list[str]]:
+  """The usable films and their people, in the order of their numbers."""
+  used = sorted((film for film in films if not film.error), key=lambda film: film.task.path)
+  return used, list(dict.fromkeys(film.task.person for film in used))
 
 
-def write_shard(one: Looked, all_looked: Sequence[Looked]) -> dict[str, Any] | None:
-  """Writes the records of a film as one shard, and returns what meta.json needs of it; None of one that is left out."""
-  if one.error:
+def write_shard(film: FilmClips, all_films: Sequence[FilmClips]) -> dict[str, Any] | None:
+  """Writes a film's records as one shard, and returns its part of meta.json; None for a film that is skipped."""
+  if film.error:
     return None
   import tensorflow_datasets as tfds
 
   from anchor_jax.data.builder import features_of, same_bytes
 
-  task = one.task
-  used, people = _numbers(all_looked)
+  task = film.task
+  used, people = _numbers(all_films)
   number = [other.task.path for other in used].index(task.path)
   before = sum(other.clips for other in used[:number])
-  film = _opened(task)
+  opened = _opened(task)
   options = {"size": task.options["size"], "person": task.person, "fps": task.options["fps"]}
-  films = read_films([film], [examine_once(film, task.work)], **options)
+  films = read_films([opened], [examine_once(opened, task.work)], **options)
   recorder = Recorder(films[0].clips, options["size"], tqdm(disable=True))
   place = people.index(task.person)
   with new_file(task.work / _shard_name(number, len(used)), f"partial-{os.getpid()}") as path, same_bytes():
@@ -144,9 +145,9 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def join(
-  tasks: Sequence[FilmTask], written: Sequence[dict[str, Any] | None], looked: Sequence[Looked]
+  tasks: Sequence[FilmTask], written: Sequence[dict[str, Any] | None], all_films: Sequence[FilmClips]
 ) -> dict[str, Any]:
-  """Puts all shards together into the prepared folder, and returns what its meta.json holds.
+  """Combines all shards into the prepared folder, and returns the contents of its meta.json.
 
   Raises:
     UserError: no film can be used, or the folder can't be written.
@@ -156,7 +157,8 @@ def join(
   from anchor_jax.data.builder import VERSION, features_of
 
   shards = sorted((shard for shard in written if shard is not None), key=lambda shard: shard["number"])
-  left_out = {one.task.path: one.error for one in sorted(looked, key=lambda one: one.task.path) if one.error}
+  by_path = sorted(all_films, key=lambda film: film.task.path)
+  left_out = {film.task.path: film.error for film in by_path if film.error}
   if not shards:
     raise UserError(f"none of the films can be used: {next(iter(left_out.values()), 'there is none')}")
   output, work, size = Path(tasks[0].output), tasks[0].work, tasks[0].options["size"]
@@ -207,12 +209,12 @@ def join(
 def prepare_with_beam(
   videos: Sequence[str | os.PathLike], output: str | os.PathLike, flags: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
-  """Prepares many films in a Beam pipeline; returns what the folder's meta.json holds.
+  """Prepares many films in a Beam pipeline, and returns the contents of the folder's meta.json.
 
   Args:
-    videos: the files, at paths that all workers see.
-    output: the folder, likewise.
-    flags: Beam's own, such as --runner; by default it runs in this process.
+    videos: the files, at paths that all workers can read.
+    output: the folder, at a path that all workers can write.
+    flags: Beam's own, such as --runner; the default runs in this process.
     **options: of `tasks_of` and `FilmTask`.
 
   Raises:
@@ -225,11 +227,11 @@ def prepare_with_beam(
     raise UserError("Apache Beam is not installed: pip install 'anchor-jax[beam]'") from None
   check_prepared_target(output)
   tasks = tasks_of(videos, output, **options)
-  # The output itself is locked by the process that joins the shards.
+  # The process that joins the shards locks the output itself.
   with locked(partial_path(output, "looks")), beam.Pipeline(options=settings.PipelineOptions(list(flags))) as pipeline:
-    looked = pipeline | "films" >> beam.Create(tasks) | beam.Reshuffle() | "look" >> beam.Map(look)
-    every = beam.pvalue.AsList(looked)
-    written = looked | "spread" >> beam.Reshuffle() | "write" >> beam.Map(write_shard, every)
-    joined = pipeline | "once" >> beam.Create([tasks]) | "join" >> beam.Map(join, beam.pvalue.AsList(written), every)
+    found = pipeline | "films" >> beam.Create(tasks) | beam.Reshuffle() | "landmarks" >> beam.Map(find_landmarks)
+    films = beam.pvalue.AsList(found)
+    written = found | "spread" >> beam.Reshuffle() | "write" >> beam.Map(write_shard, films)
+    joined = pipeline | "once" >> beam.Create([tasks]) | "join" >> beam.Map(join, beam.pvalue.AsList(written), films)
     del joined  # its result is the folder
   return json.loads((Path(output) / "meta.json").read_text())

@@ -14,7 +14,7 @@ VERSION = tfds.core.Version("1.0.0")
 
 
 def features_of(size: int) -> tfds.features.FeaturesDict:
-  """Returns what a record holds, for frames of `size` x `size` pixels."""
+  """The features of a record with frames of `size` x `size` pixels."""
   images = {
     name: tfds.features.Image(shape=(size, size, channels), encoding_format="png") for name, channels in IMAGES.items()
   }
@@ -31,10 +31,10 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
   """The builder of a prepared folder; `records.build` runs it."""
 
   VERSION = VERSION
-  code_path = None  # nothing is downloaded, so no list of checksums is to be looked for beside this file
+  code_path = None  # nothing is downloaded: do not look for a list of checksums beside this file
 
   def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
-    """Takes the encoded records, which are read once, in order."""
+    """Takes an iterable of encoded records, which is consumed once."""
     self._records, self._size = records, size
     super().__init__(file_format="array_record", **kwargs)
 
@@ -52,16 +52,16 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
 
 @contextlib.contextmanager
 def same_bytes() -> Iterator[None]:
-  """Within the block equal records are equal bytes in every process.
+  """Context in which equal records are written as equal bytes, in every process.
 
-  A record is a protobuf map, whose order is another one in each process unless it is asked to be sorted; the writer of
-  the datasets' library does not ask, and takes no serializer of ours.
+  A record is a protobuf map, whose order differs between processes unless serialization is deterministic. The writer of
+  tensorflow-datasets has no option for that, so its serializer is replaced.
   """
-  theirs = ExampleSerializer.serialize_example
+  original = ExampleSerializer.serialize_example
   ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
     deterministic=True
   )
   try:
     yield
   finally:
-    ExampleSerializer.serialize_example = theirs
+    ExampleSerializer.serialize_example = original

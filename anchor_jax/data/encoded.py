@@ -1,9 +1,9 @@
-"""Encoded records on disk: arrays with one entry per record, in blocks of `BLOCK` records.
+"""Encoded records on disk: arrays with one row per record, in blocks of `BLOCK` records.
 
-    FOLDER/latent-00000.npy   entries of the first BLOCK records, memory-mapped by every process that reads them
-    FOLDER/00000.json         written after the arrays of the block: their names, shapes, types and checksums
+    FOLDER/latent-00000.npy   rows of the first BLOCK records, memory-mapped by every reader
+    FOLDER/00000.json         names, shapes, types and checksums of the block's arrays; written after them
 
-Blocks are written one by one, so that processes can share the work and an interrupted one continues.
+Blocks are independent files, so that processes can share the work and an interrupted run can continue.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ Block = dict[str, Shaped[NdArray, "N ..."]]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Facts:
-  """What is kept of an array of a block."""
+class _ArrayHeader:
+  """The JSON entry of one array of a block."""
 
   shape: tuple[int, ...]
   dtype: str
@@ -37,7 +37,7 @@ class _Facts:
 
 
 def block_count(records: int) -> int:
-  """Number of blocks for so many records."""
+  """Number of blocks that hold `records` records."""
   return -(-records // BLOCK)
 
 
@@ -47,55 +47,59 @@ def block_records(block: int, records: int) -> range:
 
 
 def write_block(folder: Path, block: int, arrays: Mapping[str, Shaped[NdArray, "N ..."]]) -> None:
-  """Writes the arrays of a block. Raises UserError if the folder cannot be written or the disk is full."""
+  """Writes the arrays of a block.
+
+  Raises:
+    UserError: the folder cannot be written, or the disk is full.
+  """
   word = f"partial-{uuid.uuid4().hex}"  # another process may be writing the same block
-  facts = {}
+  headers = {}
   for name, array in arrays.items():
     with new_file(_array_path(folder, block, name), word) as path, path.open("wb") as file:
       np.save(file, array)
-    facts[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _checksum(array)}
-  with new_file(_facts_path(folder, block), word) as path:
-    path.write_text(json.dumps(facts) + "\n")
+    headers[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _checksum(array)}
+  with new_file(_headers_path(folder, block), word) as path:
+    path.write_text(json.dumps(headers) + "\n")
 
 
 def read_block(folder: Path, block: int, names: Sequence[str], count: int, checksums: bool = False) -> Block | None:
   """Memory maps of the named arrays of a block; None if one of them is missing or damaged.
 
   Args:
-    folder: where `write_block` wrote it.
+    folder: where `write_block` wrote the block.
     block: number of the block.
     names: arrays to open.
     count: number of records that the block must hold.
-    checksums: also read all of the data and compare its checksum.
+    checksums: also verify the checksums, which reads all of the data.
   """
   try:
-    facts = read_json(_facts_path(folder, block))
+    headers = read_json(_headers_path(folder, block))
     arrays = {}
     for name in names:
-      wanted = fields_of(_Facts, facts[name], name)
-      # mapped, so that no more is read than there is, whatever the header claims
+      header = fields_of(_ArrayHeader, headers[name], name)
+      # A memory map is never larger than the file, whatever the file's own header claims.
       array = np.load(regular_file(_array_path(folder, block, name)), mmap_mode="r", allow_pickle=False)
-      if (array.shape, array.dtype.str, len(array)) != (wanted.shape, wanted.dtype, count):
+      if (array.shape, array.dtype.str, len(array)) != (header.shape, header.dtype, count):
         return None
-      if checksums and _checksum(array) != wanted.crc32:
+      if checksums and _checksum(array) != header.crc32:
         return None
       arrays[name] = array
     return arrays
-  except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):  # missing, or not what write_block writes
+  except (UserError, OSError, ValueError, KeyError, TypeError, EOFError):  # missing, or not from write_block
     return None
 
 
 class EncodedSource:
-  """A source with additional fields, which are read from the blocks in a folder.
+  """A source with additional fields from a folder of blocks.
 
-  Pickling one (as happens for reader processes) copies no array: each process maps the files itself.
+  Pickling one for reader processes copies no array: each process maps the files itself.
 
   Attributes:
-    people, videos, has_landmarks: as of a `Source`.
+    people, videos, has_landmarks: as in `Source`.
   """
 
   def __init__(self, source: Source, folder: Path, names: Sequence[str]):
-    """Adds the arrays of these names, of which `folder` has all blocks, to the fields of `source`."""
+    """Adds the arrays `names`, of which `folder` has all blocks, to the fields of `source`."""
     self._source, self._folder, self._names = source, folder, tuple(names)
     self.people, self.videos, self.has_landmarks = source.people, source.videos, source.has_landmarks
     self._open: dict[int, Block] = {}
@@ -106,11 +110,11 @@ class EncodedSource:
   def __len__(self) -> int:
     return len(self.people)
 
-  def __repr__(self) -> str:  # grain logs it
+  def __repr__(self) -> str:  # logged by grain
     return f"EncodedSource({self._source!r}, {self._names})"
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """Some fields of a record."""
+    """The named fields of a record."""
     stored = [name for name in fields if name not in self._names]
     record = dict(self._source.read(index, stored)) if stored else {}
     encoded = [name for name in fields if name in self._names]
@@ -132,7 +136,7 @@ def _array_path(folder: Path, block: int, name: str) -> Path:
   return folder / f"{name}-{block:05d}.npy"
 
 
-def _facts_path(folder: Path, block: int) -> Path:
+def _headers_path(folder: Path, block: int) -> Path:
   return folder / f"{block:05d}.json"
 
 

@@ -1,4 +1,4 @@
-"""The face crops of a prepared folder, which the head trains on."""
+"""The face crops of a prepared folder: the head's training data."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,11 @@ from anchor_jax.data.sources import Record, Source
 
 
 def records_with_faces(source: Source) -> Int[NdArray, " N"]:
-  """Returns the numbers of the records whose landmarks are known. Raises UserError where there are none."""
+  """Numbers of the records with known landmarks.
+
+  Raises:
+    UserError: there are none.
+  """
   records = np.flatnonzero(source.has_landmarks)
   if not len(records):
     raise UserError("no face is found in any frame: the head needs a video that shows the person's face")
@@ -19,13 +23,13 @@ def records_with_faces(source: Source) -> Int[NdArray, " N"]:
 
 
 class CropSource:
-  """The face crops of records whose landmarks are known, made as they are read; see `head_source`.
+  """The face crops of records with known landmarks, cropped on reading; see `head_source`.
 
   Attributes:
-    source: the whole frames.
-    size: height and width S of the crops, in pixels.
+    source: the full frames.
+    size: height and width S of the crops in pixels.
     records: numbers of the records in `source`.
-    people, videos, has_landmarks: as of a `Source`.
+    people, videos, has_landmarks: as in `Source`.
   """
 
   def __init__(self, source: Source, size: int, records: Int[NdArray, " N"]):
@@ -41,26 +45,26 @@ class CropSource:
     return f"CropSource({self.source}, {self.size} pixels, {len(self)} records)"
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """Some fields of a record."""
+    """The named fields of a record."""
     number, size = int(self.records[index]), self.size
-    if unknown := set(fields) - set(_NEEDED):
+    if unknown := set(fields) - set(_INPUTS):
       raise KeyError(f"face crops have no {', '.join(sorted(unknown))}")
-    needed = sorted({name for field in fields for name in _NEEDED[field]})
-    whole = self.source.read(number, needed) if needed else {}
-    to_crop = face_transform(whole["landmarks"], size) if needed else np.eye(2, 3)
-    made: Record = {}
+    inputs = sorted({name for field in fields for name in _INPUTS[field]})
+    record = self.source.read(number, inputs) if inputs else {}
+    to_crop = face_transform(record["landmarks"], size) if inputs else np.eye(2, 3)
+    crop: Record = {}
     for field in fields:
       if field == "record":
-        made[field] = np.asarray(number, np.int32)
+        crop[field] = np.asarray(number, np.int32)
       elif field == "keep_mask":
-        made[field] = keep_mask(whole["face_mask"], to_crop, size)
-      else:  # only a frame goes on beyond its border
-        made[field] = crop_image(whole[field], to_crop, size, extend=field == "frame")
-    return made
+        crop[field] = keep_mask(record["face_mask"], to_crop, size)
+      else:  # photographs are mirrored at their border, pose renders continue in black
+        crop[field] = crop_image(record[field], to_crop, size, extend=field == "frame")
+    return crop
 
 
-# The fields of the whole frame that each field of a crop is made of.
-_NEEDED = {
+# The fields of the full frame that each field of a crop is computed from.
+_INPUTS = {
   "frame": ("frame", "landmarks"),
   "pose": ("pose", "landmarks"),
   "keep_mask": ("face_mask", "landmarks"),
@@ -69,11 +73,11 @@ _NEEDED = {
 
 
 def head_source(source: Source, size: int) -> CropSource:
-  """Returns the face crops of all records whose landmarks are known, read as they are needed, for training the head.
+  """The face crops of all records with known landmarks, read lazily.
 
   Args:
     source: prepared frames with their poses.
-    size: height and width S of the crops, in pixels.
+    size: height and width S of the crops in pixels.
 
   Returns:
     A source with the fields frame and pose (u8 [S S 3]), keep_mask (u8 [S S 1], 0 where the head repaints, else 255)

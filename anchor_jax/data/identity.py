@@ -1,4 +1,4 @@
-"""Which records a prepared folder holds, wherever it lies: known by numbers and by both ends of its large files."""
+"""Identity of a prepared folder's records: a hash of their counts and of both ends of the large files."""
 
 import hashlib
 import json
@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-_SAMPLE = 2**20  # bytes at both ends of a file of records that are hashed
+_SAMPLE = 2**20  # bytes at each end of a file of records that are hashed
 
 
 def records_identity(folder: Path, meta: dict[str, Any]) -> str:
-  """Returns a name for the records of a prepared folder: another one for other pictures, poses, videos or sizes.
+  """A hash of a prepared folder's records, which changes with their pictures, poses, videos or size.
 
-  A folder that was moved or copied keeps it, and so does one whose people or videos were given other names.
+  It does not change when the folder is moved or copied, or when people or videos are renamed.
 
   Args:
     folder: the prepared folder.
-    meta: what its meta.json holds.
+    meta: the contents of its meta.json.
   """
   videos = [(video["frames"], video["person"]) for video in meta["videos"]]
   facts = {"size": meta["size"], "videos": videos, "files": sorted(meta["files"].values())}
@@ -26,7 +26,7 @@ def records_identity(folder: Path, meta: dict[str, Any]) -> str:
 
 
 def hash_files(digest: Any, folder: Path, meta: dict[str, Any]) -> None:
-  """Adds both ends of the files of records to a hash."""
+  """Updates a hash with both ends of the files of records."""
   for name in sorted(meta["files"]):
     with (folder / name).open("rb") as file:
       digest.update(file.read(_SAMPLE))

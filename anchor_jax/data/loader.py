@@ -1,7 +1,7 @@
 """Endless, shuffled, restorable batches of records, with grain.
 
-The records of a batch and the order of its rows depend on (seed, step) alone, not on the number of processes that share
-a batch or on the number of reader processes. The state is one integer.
+The rows of a batch depend on seed and step only, not on the number of processes that share the batch or on the number
+of reader processes. The state is one integer.
 """
 
 import dataclasses
@@ -19,38 +19,38 @@ from anchor_jax.data.sources import Source
 
 @dataclasses.dataclass(frozen=True)
 class _Pair:
-  """Draws a random other record of the same person as the reference of a target record."""
+  """Pairs a target record with a random other record of the same person as its reference."""
 
-  by_person: tuple[NdArray, ...]  # possible references of each person
-  position: NdArray  # index of each record among its person's references; past the end if it is not one of them
+  by_person: tuple[NdArray, ...]  # candidate references of each person
+  position: NdArray  # index of each record among its person's candidates; past the end if it is not one of them
   people: NdArray
 
   def __call__(self, index: int, rng: np.random.Generator) -> tuple[int, int]:
-    mine, position = self.by_person[self.people[index]], int(self.position[index])
-    others = len(mine) - (position < len(mine))
-    if not others:
+    candidates, position = self.by_person[self.people[index]], int(self.position[index])
+    count = len(candidates) - (position < len(candidates))
+    if not count:
       return index, index
-    # a uniform draw among the others: skip over the record's own position
-    other = int(rng.integers(others))
-    return index, int(mine[other + (other >= position)])
+    # Uniform over the candidates without the record itself.
+    draw = int(rng.integers(count))
+    return index, int(candidates[draw + (draw >= position)])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-  """Reads the example of a pair of record numbers."""
+  """Reads the example for a pair of record numbers."""
 
   source: Source
   target_fields: tuple[str, ...]
   reference_fields: tuple[str, ...]
   clip: int
-  last: NdArray  # for each record, the number of the last record that a clip starting there may hold
+  last: NdArray  # for each record, the last record that a clip starting there may contain
 
   def __call__(self, pair: tuple[int, int]) -> dict[str, Any]:
     index, reference = pair
     if self.clip == 1:
       target = self._fields(index, self.target_fields)
     else:
-      numbers = np.minimum(index + np.arange(self.clip), self.last[index])  # the last frame is repeated
+      numbers = np.minimum(index + np.arange(self.clip), self.last[index])  # repeats the last frame
       frames = [self._fields(int(number), self.target_fields) for number in numbers]
       target = {name: np.stack([frame[name] for frame in frames]) for name in self.target_fields}
     return {"record": np.int32(index), "target": target, "reference": self._fields(reference, self.reference_fields)}
@@ -62,7 +62,7 @@ class _Read:
 class _Contiguous(grain.MapDataset):
   """Reorders rows so that process p of P reads rows [p B / P, (p + 1) B / P) of each global batch of B.
 
-  grain's elastic iterator gives process p the rows p, p + P, p + 2 P, ...; this permutation undoes it, so that the
+  grain's elastic iterator deals rows p, p + P, p + 2 P, ... to process p. This permutation inverts that, so that the
   concatenation over processes does not depend on P.
   """
 
@@ -87,13 +87,13 @@ class _Contiguous(grain.MapDataset):
 def _pairing(people: Int[NdArray, " N"], references: Int[NdArray, " M"]) -> _Pair:
   by_person = tuple(references[people[references] == person] for person in range(int(people.max()) + 1))
   position = np.full(len(people), len(people), np.int64)
-  for mine in by_person:
-    position[mine] = np.arange(len(mine))
+  for candidates in by_person:
+    position[candidates] = np.arange(len(candidates))
   return _Pair(by_person, position, people)
 
 
 def _last_of_run(videos: Int[NdArray, " N"], usable: Int[NdArray, " M"]) -> Int[NdArray, " N"]:
-  """For each record the number of the last record before its video ends or a record is not usable."""
+  """For each record, the last record before its video ends or a record is unusable."""
   known = np.isin(np.arange(len(videos)), usable)
   ends = np.append(np.flatnonzero(np.diff(videos).astype(bool) | ~known[1:]), len(videos) - 1)
   return ends[np.searchsorted(ends, np.arange(len(videos)))]
@@ -114,33 +114,33 @@ def make_loader(
   workers: int = 0,
   threads: int = 2,
 ) -> grain.DatasetIterator:
-  """Endless batches of target records, each with a random other record of the same person as reference.
+  """Endless batches of target records, each with a random other record of the same person as its reference.
 
-  Every record is a target once per epoch, in a new order each time; batches run across the end of an epoch. `next(it)`
-  returns {"target": {field: array}, "reference": {field: array}, "record": the number of each target, int32}, with
-  arrays of shape [batch_size / process_count, ...]. `it.get_state()` is a small dictionary for a checkpoint;
-  `it.set_state(...)` resumes from there, also with other numbers of processes and workers.
+  Every record is a target once per epoch, in a new order each time; batches may span two epochs. `next(it)` returns
+  {"target": {field: array}, "reference": {field: array}, "record": int32 numbers of the targets}, with arrays of shape
+  [batch_size / process_count, ...]. `it.get_state()` is a small dictionary for a checkpoint, from which
+  `it.set_state(...)` resumes, also with another number of processes or workers.
 
   Args:
-    source: the records, such as `open_prepared(folder)`, `load(...)` for speed, or several in a `JoinedSource`.
+    source: the records: `open_prepared(folder)`, `load(...)` for speed, or several in a `JoinedSource`.
     batch_size: rows of the global batch, a multiple of `process_count`.
-    seed: seed of the order and of the choice of references.
-    target, reference: fields to read of target and reference; without reference fields no reference is read.
+    seed: of the order and of the choice of references.
+    target, reference: fields to read of target and reference; without reference fields, no reference is read.
     records: numbers of the records to use, default all; the head needs those with landmarks.
-    references: numbers of the records that references are drawn from, default `records`.
+    references: numbers of the records to draw references from, default `records`.
     clip: frames per target; above 1, target fields are [batch, clip, ...] of consecutive frames of a video.
-    process_index, process_count: which part of each batch to read.
+    process_index, process_count: which shard of each batch to read.
     workers: reader processes; 0 reads in threads of this process, which is best for records in memory.
     threads: reader threads.
 
   Raises:
-    UserError: no record, or the processes cannot share a batch evenly.
+    UserError: there is no record, or the batch is not divisible by the number of processes.
   """
   usable = np.arange(len(source)) if records is None else np.asarray(records)
   if not len(usable):
     raise UserError("there is no record to train on: prepare a video in which the person's face can be seen")
   if batch_size < 1 or batch_size % process_count:
-    raise UserError(f"a batch of {batch_size} cannot be shared by {process_count} processes: make it a multiple")
+    raise UserError(f"a batch of {batch_size} cannot be sharded over {process_count} processes: make it a multiple")
   dataset = (
     grain.MapDataset.source(usable.tolist())
     .seed(seed)
@@ -153,7 +153,7 @@ def make_loader(
   reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * batch_size // process_count, threads))
   processes = grain.MultiprocessingOptions(num_workers=workers) if workers else None
   if workers and not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain reads its flags when it starts processes; not every program parses flags
+    flags.FLAGS.mark_as_parsed()  # grain reads absl flags when it starts processes, parsed or not
   shard = grain.sharding.ShardOptions(shard_index=process_index, shard_count=process_count)
   return iter(
     grain.experimental.ElasticIterator(

@@ -1,4 +1,4 @@
-"""What meta.json of a prepared folder holds, every field checked once."""
+"""The contents of a prepared folder's meta.json, with all checks."""
 
 import dataclasses
 import os
@@ -14,16 +14,22 @@ from anchor_jax.landmarks.measures import BodyMeasures
 
 META = "meta.json"
 _REMEDY = "prepare the folder again"
-_LEAST = 64  # bytes of a record: four small PNG files are longer
+_MIN_BYTES = 64  # of a record; four small PNG files are longer
 
 Number = Annotated[int, Within(0, 2**40)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """A video of the folder: its name, the number of its person, its first record and how many it has.
+  """A video of the folder.
 
-  `square` is the crop's left, top and side in the film's picture; None where it was made from no film.
+  Attributes:
+    name: for people.
+    person: number of its person.
+    fps: frames per second.
+    first: number of its first record.
+    frames: number of records.
+    square: left, top and side of the crop square in the film's picture; None if it does not come from a film.
   """
 
   name: str
@@ -36,17 +42,18 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-  """The fields that are read; folders of earlier versions lack those with a default.
+  """The fields that are used; folders of earlier versions lack those with a default.
 
   Attributes:
-    size: height and width of the frames, pixels.
-    fps: of the first video.
+    format: version of the folder's format.
+    size: height and width of the frames in pixels.
+    fps: frames per second of the first video.
     frames: number of records.
     people: names.
-    videos: in order.
-    without_landmarks, without_surface: numbers of records.
-    files: bytes of each file of records.
-    measures: of each person, as of `BodyMeasures.from_json`; None where not known.
+    videos: in the order of their records.
+    without_landmarks, without_surface: numbers of the records that lack them.
+    files: size in bytes of each file of records.
+    measures: body measures of each person as JSON (`BodyMeasures.from_json`); None where unknown.
   """
 
   format: int
@@ -61,42 +68,43 @@ class Meta:
   measures: tuple[Any, ...] | None = None
 
   def __post_init__(self):
-    """Checks that the fields fit each other."""
+    """Checks that the fields are consistent."""
     first = 0
     for video in self.videos:
       if video.first != first or video.person >= len(self.people):
-        raise SettingError("videos", f"are not in order: {one_line(video, 80)}")
+        raise SettingError("videos", f"are out of order: {one_line(video, 80)}")
       first += video.frames
     if first != self.frames or not self.videos:
       raise SettingError("frames", f"is {self.frames}, and the videos have {first}")
     for name in ("without_landmarks", "without_surface"):
       if max(getattr(self, name) or (0,)) >= self.frames:
-        raise SettingError(name, f"names a record beyond the {self.frames} that there are")
+        raise SettingError(name, f"names a record beyond the last of {self.frames}")
     if any(os.path.basename(name) != name for name in self.files):
       raise SettingError("files", "are in other folders")
-    if self.frames * _LEAST > sum(self.files.values()):
+    if self.frames * _MIN_BYTES > sum(self.files.values()):
       raise SettingError("frames", f"is {self.frames}, in files of {sum(self.files.values())} bytes")
     if self.measures is not None and len(self.measures) != len(self.people):
-      raise SettingError("measures", f"are those of {len(self.measures)} people")
+      raise SettingError("measures", f"are for {len(self.measures)} people instead of {len(self.people)}")
 
-  def bodies(self) -> list[BodyMeasures | None]:
-    """Measures of each person's body; None where they are not known.
+  def body_measures(self) -> list[BodyMeasures | None]:
+    """Body measures of each person; None where unknown.
 
     Raises:
-      UserError: they are none.
+      UserError: they are malformed.
     """
     stored = self.measures or [None] * len(self.people)
     try:
       return [None if values is None else BodyMeasures.from_json(values) for values in stored]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-      raise UserError(f"measures of a body: {one_line(error)}") from None
+      raise UserError(f"body measures: {one_line(error)}") from None
 
 
 def read_meta(folder: Path) -> tuple[dict[str, Any], Meta]:
-  """Returns what meta.json of a prepared folder holds, and its fields, which fit the files beside it.
+  """The contents of a prepared folder's meta.json, as they are and as checked fields that match the folder's files.
 
   Raises:
-    UserError: a field is missing, of another type or out of bounds, of another format, or a file is not as it was.
+    UserError: a field is missing, of the wrong type or out of bounds, the format is another one, or the size of a file
+      has changed.
   """
   path = folder / META
   values = read_json(path, "description of a prepared folder", _REMEDY, nan=True)
@@ -105,9 +113,9 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], Meta]:
     raise UserError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
   meta = fields_of(Meta, values, path, _REMEDY)
   for name, size in meta.files.items():
-    there = regular_file(folder / name, "file of records").stat().st_size
-    if there != size:
+    found = regular_file(folder / name, "file of records").stat().st_size
+    if found != size:
       raise UserError(
-        f"the prepared folder {folder} is damaged ({name} has {there} bytes instead of {size}): {_REMEDY}"
+        f"the prepared folder {folder} is damaged ({name} has {found} bytes instead of {size}): {_REMEDY}"
       )
   return values, meta

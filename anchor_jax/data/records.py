@@ -1,13 +1,12 @@
-"""Prepared folders: the records a model trains on, as a tensorflow-datasets builder with array_record files.
+"""Prepared folders: a model's training records, in array_record files of tensorflow-datasets.
 
-  *.array_record, dataset_info.json, features.json   the records, read by random access
-  meta.json      size, fps, people, their bodies' measures (null where not known; not in folders of earlier versions),
-                 and the videos in order with their first record and number of frames
-  preview.png    a contact sheet to look at before training
-  report.html    what was found in the films, used, left out and why (films/report.py); also in meta.json, as
-                 "films"; not in folders of earlier versions
-  appearance*.safetensors, appearance.png   what the film shows of each person's look, see data/textures.py; may be
-                 missing
+  *.array_record, dataset_info.json, features.json   the records, with random access
+  meta.json      size, fps, people, their body measures (null where unknown; not in folders of earlier versions), and
+                 the videos in order, each with its first record and number of frames
+  preview.png    a contact sheet for inspection before training
+  report.html    what was found in the films, used, left out, and why (films/report.py); in meta.json as "films"; not in
+                 folders of earlier versions
+  appearance*.safetensors, appearance.png   the people's textures and their contact sheet (data/textures.py); optional
 
 A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and
 y in pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
@@ -54,12 +53,12 @@ def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
 
 
 class Recorder:
-  """Iterates over the encoded records of clips, and collects what meta.json lists."""
+  """Iterates over the encoded records of clips, and collects the contents of meta.json on the way."""
 
   def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
     self._clips, self._size, self._progress = clips, size, progress
     self.people: list[str] = []
-    self.measured: list[list[tuple[BodyMeasures, int]]] = []  # of each person: measures and frames of her videos
+    self.measured: list[list[tuple[BodyMeasures, int]]] = []  # for each person: measures and frames of each video
     self.videos: list[dict[str, Any]] = []
     self.without_landmarks: list[int] = []
     self.without_surface: list[int] = []
@@ -69,7 +68,7 @@ class Recorder:
   def __iter__(self) -> Iterator[dict[str, Any]]:
     try:
       yield from self._records()
-    except Exception as error:  # the builder may wrap what its generator raises; `build` wants the original
+    except Exception as error:  # tensorflow-datasets may wrap it; `build` raises the original
       self.error = error
       raise
 
@@ -124,22 +123,22 @@ def build(
   facts: Mapping[str, Any] | None = None,
   finish: Callable[["PreparedSource"], None] | None = None,
 ) -> dict[str, Any]:
-  """Writes a prepared folder; it appears, or replaces an earlier one, only when it is complete.
+  """Writes a prepared folder atomically; it may replace an earlier one.
 
   Args:
     clips: the videos, read one frame at a time.
     output: the folder.
-    size: height and width of every frame, in pixels.
-    total: number of frames to come, for the progress bar.
-    progress: what the progress bar says; None for no bar.
-    facts: more to keep in meta.json.
-    finish: called with the folder before it appears, to write further files into it.
+    size: height and width of the frames in pixels.
+    total: number of frames, for the progress bar.
+    progress: label of the progress bar; None for no bar.
+    facts: additional entries of meta.json.
+    finish: called before the folder is renamed to its final name, to add files to it.
 
   Returns:
-    What meta.json holds.
+    The contents of meta.json.
 
   Raises:
-    UserError: no clip, a clip without frames, or the folder cannot be written.
+    UserError: there is no clip, a clip has no frames, or the folder cannot be written.
   """
   check_prepared_target(output)
   with new_folder(output, PREPARED) as folder:
@@ -168,17 +167,17 @@ def build(
 
 
 def check_prepared_target(output: str | os.PathLike) -> None:
-  """Checks, before any long work, that a prepared folder can be written here, and replaces at most an earlier one.
+  """Checks ahead of long work that a prepared folder can be written here; it may only replace a prepared folder.
 
   Raises:
-    UserError: it cannot be written, or holds something else than a prepared folder.
+    UserError: the folder cannot be written, or contains something else.
   """
   check_folder(output, PREPARED)
   prepare_parent(output)
 
 
 def _earlier(folder: Path) -> set[str]:
-  """Names of the files in a prepared folder of an earlier version, which left no list but names the records' files."""
+  """Names of the files in a prepared folder of an earlier version, which has no list of files besides meta.json's."""
   try:
     meta = read_json(folder / "meta.json")
     records = {name for name, size in meta["files"].items() if (folder / name).stat().st_size == size}
@@ -186,34 +185,34 @@ def _earlier(folder: Path) -> set[str]:
       return set()
   except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError):
     return set()
-  looks = {path.name for path in folder.glob("appearance*.safetensors") if re.fullmatch(_APPEARANCE, path.name)}
-  return records | looks | _FILES
+  textures = {path.name for path in folder.glob("appearance*.safetensors") if re.fullmatch(_TEXTURE, path.name)}
+  return records | textures | _FILES
 
 
 _FILES = {"meta.json", "dataset_info.json", "features.json", "preview.png", "report.html", "appearance.png"}
-_APPEARANCE = r"appearance(_[0-9]+)?\.safetensors"
-# What a prepared folder is replaced with; training keeps encoded records in it (training/precompute.py).
+_TEXTURE = r"appearance(_[0-9]+)?\.safetensors"
+# May be replaced together with the encoded records that training adds (training/precompute.py).
 PREPARED = FolderKind(
   "prepared", _earlier, r"(cache|conditions)-[0-9a-f]{16}/([a-z_]+-)?[0-9]{5}(\.partial-[0-9a-f]+)?\.(npy|json)"
 )
 
 
 def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
-  """Writes the records into `folder`; `output` is the name for messages."""
-  import tensorflow_datasets as tfds  # takes a while to import, and only reading and writing records needs it
+  """Writes the records into `folder`; messages name `output`."""
+  import tensorflow_datasets as tfds  # slow to import, and only needed to read and write records
 
   from anchor_jax.data.builder import PreparedFrames, same_bytes
 
   work = folder / "work"
-  tfds.disable_progress_bar()  # ours counts the frames
+  tfds.disable_progress_bar()  # this package shows its own
   try:
-    with contextlib.redirect_stdout(io.StringIO()), same_bytes():  # the builder talks of downloads; there are none
+    with contextlib.redirect_stdout(io.StringIO()), same_bytes():  # hides messages about downloads
       builder = PreparedFrames(recorder, size, data_dir=str(work))
       builder.download_and_prepare()
   except Exception as error:
     if recorder.error is not None:
       raise recorder.error from None
-    # The writer of the records reports what the system refuses as RuntimeError, with the system's words.
+    # The array_record writer raises RuntimeError with the operating system's message, such as for a full disk.
     refused = next((code for code in FULL if os.strerror(code) in str(error)), None)
     if refused is None:
       raise
@@ -224,17 +223,17 @@ def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.P
 
 
 class PreparedSource:
-  """Random access to the records of a prepared folder; open it with `open_prepared`.
+  """Random access to the records of a prepared folder; `open_prepared` opens it.
 
   Attributes:
-    folder: where it is.
-    meta: what its meta.json holds.
-    size: height and width of the frames, in pixels.
+    folder: its path.
+    meta: the contents of its meta.json.
+    size: height and width of the frames in pixels.
     fps: frames per second of its first video.
-    people, videos: for each record, the number of its person and of its video.
-    has_landmarks: for each record, whether its five landmarks are known.
-    has_surface: for each record, whether its surface map is known; where it is not, the map is 0.
-    measures: of each person's body; None where they are not known, as in folders of earlier versions.
+    people, videos: number of each record's person and video.
+    has_landmarks: mask of the records whose five landmarks are known.
+    has_surface: mask of the records whose surface maps are known; other maps are 0.
+    measures: body measures of each person; None where unknown, as in folders of earlier versions.
   """
 
   def __init__(self, folder: str | os.PathLike):
@@ -247,12 +246,12 @@ class PreparedSource:
     self.people = np.repeat(np.array([video.person for video in fields.videos], np.int32), counts)
     self.videos = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     try:
-      self.measures = fields.bodies()
+      self.measures = fields.body_measures()
     except UserError as error:
       raise _damaged(self.folder, error) from None
     self.has_landmarks = np.ones(len(self.people), bool)
     self.has_landmarks[np.asarray(fields.without_landmarks, np.int64)] = False
-    # folders of earlier versions have no surface maps, and do not say so
+    # Folders of earlier versions have no surface maps and no entry about them.
     self.has_surface = np.full(len(self.people), fields.without_surface is not None)
     self.has_surface[np.asarray(fields.without_surface or (), np.int64)] = False
     self._open()
@@ -277,23 +276,23 @@ class PreparedSource:
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__dict__.update(state)
-    self._open()  # worker processes open the files anew
+    self._open()  # in a worker process
 
   def __len__(self) -> int:
     return len(self.people)
 
-  def __repr__(self) -> str:  # grain logs it
+  def __repr__(self) -> str:  # logged by grain
     return f"PreparedSource({str(self.folder)!r}, {len(self)} records)"
 
   def __getitem__(self, index: int) -> dict[str, Shaped[NdArray, "..."]]:
     return self.read(index, FIELDS)
 
   def read(self, index: int, fields: Sequence[str]) -> dict[str, Shaped[NdArray, "..."]]:
-    """Reads and decodes some fields of a record.
+    """The named fields of a record, decoded.
 
     Args:
       index: of the record, 0 to len - 1.
-      fields: some of `FIELDS`.
+      fields: names from `FIELDS`.
 
     Raises:
       UserError: the record cannot be read.
@@ -322,14 +321,16 @@ def _check_folder(folder: Path) -> None:
   check_name(folder)
   if not os.path.exists(folder):
     raise UserError(
-      f"there is no prepared folder {folder}: make it with python -m anchor_jax.prepare VIDEO --output={folder}"
+      f"there is no prepared folder {folder}: create it with python -m anchor_jax.prepare VIDEO --output={folder}"
     )
   if not is_prepared(folder):
-    raise UserError(f"{folder} is not a prepared folder: make one with python -m anchor_jax.prepare VIDEO --output=DIR")
+    raise UserError(
+      f"{folder} is not a prepared folder: create one with python -m anchor_jax.prepare VIDEO --output=DIR"
+    )
 
 
 def is_prepared(path: str | os.PathLike) -> bool:
-  """Whether a path looks like a prepared folder (rather than a video)."""
+  """Whether a path is a prepared folder, judging by its meta.json, rather than a video."""
   return os.path.isfile(os.path.join(path, META))
 
 
@@ -337,19 +338,22 @@ def open_prepared(folder: str | os.PathLike) -> PreparedSource:
   """Opens a prepared folder for random access.
 
   Raises:
-    UserError: no such folder, not a prepared one, damaged, or of another format.
+    UserError: the folder is missing, not a prepared one, damaged, or of another format.
   """
   return PreparedSource(folder)
 
 
 def write_preview(source: PreparedSource) -> None:
-  """Writes the contact sheet of a folder into it."""
+  """Writes the contact sheet of a prepared folder into it."""
   sheet = cv2.imencode(".png", record_sheet(source)[..., ::-1])[1]
   (source.folder / "preview.png").write_bytes(sheet.tobytes())
 
 
 def record_sheet(source: PreparedSource, rows: int = 6) -> UInt8[NdArray, "h w 3"]:
-  """A contact sheet, some records down: frame, pose, person and face (the rest dimmed), landmarks on the last."""
+  """A contact sheet with a row per sampled record: frame, pose, and person and face with the rest dimmed.
+
+  Landmarks are drawn on the last picture of a row.
+  """
   sheet = []
   for index in np.unique(np.linspace(0, len(source) - 1, rows).round().astype(int)):
     record = source[int(index)]

@@ -1,4 +1,4 @@
-"""Random access to records: the protocol of a source, sources in memory, and several sources as one."""
+"""Random access to records: the `Source` protocol, sources in memory, and concatenated sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +16,11 @@ Record = dict[str, Shaped[NdArray, "..."]]
 
 @runtime_checkable
 class Source(Protocol):
-  """Records by number, as data/loader.py reads them.
+  """Records by number, as the loader reads them.
 
   Attributes:
-    people, videos: number of the person and of the video of each record.
-    has_landmarks: whether the five face landmarks of each record are known.
+    people, videos: number of each record's person and video.
+    has_landmarks: mask of the records whose five face landmarks are known.
   """
 
   people: Int[NdArray, " N"]
@@ -39,7 +39,7 @@ class ArraySource:
 
   Attributes:
     arrays: field name to [N ...] array.
-    people, videos, has_landmarks: as of a `Source`.
+    people, videos, has_landmarks: as in `Source`.
   """
 
   def __init__(
@@ -49,7 +49,7 @@ class ArraySource:
     videos: Int[NdArray, " N"] | None = None,
     has_landmarks: Bool[NdArray, " N"] | None = None,
   ):
-    """Takes arrays of equal length; by default each person has one video, and all landmarks are known."""
+    """Takes arrays of equal length. By default each person has one video, and all landmarks are known."""
     self.arrays = dict(arrays)
     self.people = np.asarray(people, np.int32)
     self.videos = self.people if videos is None else np.asarray(videos, np.int32)
@@ -68,16 +68,16 @@ class ArraySource:
     return self.read(index, tuple(self.arrays))
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """Some fields of a record, as views of the arrays."""
+    """The named fields of a record, as views of the arrays."""
     return {name: np.asarray(self.arrays[name][index]) for name in fields}
 
 
 class JoinedSource:
-  """Several sources, one after the other; no two of them have a person in common.
+  """The concatenation of sources that have no person in common.
 
   Attributes:
-    sources: the sources that are joined.
-    people, videos, has_landmarks: as of a `Source`.
+    sources: the sources, in order.
+    people, videos, has_landmarks: as in `Source`.
   """
 
   def __init__(self, sources: Sequence[Source]):
@@ -95,7 +95,7 @@ class JoinedSource:
     return f"JoinedSource({self.sources})"
 
   def read(self, index: int, fields: Sequence[str]) -> Record:
-    """Some fields of a record."""
+    """The named fields of a record."""
     if not 0 <= index < len(self):
       raise IndexError(index)
     part = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -111,7 +111,7 @@ def _renumbered(numbers: Sequence[NdArray]) -> Int[NdArray, " N"]:
 
 
 def load(source: Source, fields: Sequence[str], *, progress: str | None = None) -> ArraySource:
-  """Decodes fields of all records into memory: with all fields, 0.13 MB per record at 128 px and 2.1 MB at 512 px.
+  """Decodes fields of all records into memory. All fields take 0.13 MB per record at 128 px, 2.1 MB at 512 px.
 
   Args:
     source: the records.
@@ -130,7 +130,7 @@ def load(source: Source, fields: Sequence[str], *, progress: str | None = None) 
 def read_all(
   source: Source, records: Iterable[int], fields: Sequence[str], *, progress: str | None = None
 ) -> Iterator[Record]:
-  """Reads records in order, decoding ahead of the consumer in threads (OpenCV releases the interpreter's lock)."""
+  """Yields records in order, decoded ahead of the consumer in threads (OpenCV releases the GIL)."""
   numbers = [int(record) for record in records]
   with ThreadPoolExecutor() as pool, tqdm(total=len(numbers), desc=progress, disable=not progress, unit="frame") as bar:
     for start in range(0, len(numbers), _AHEAD):

@@ -1,4 +1,4 @@
-"""The texture of a person in a prepared folder: gathered from its records, or read from the file beside them."""
+"""Textures of the people in a prepared folder: gathered from its records, or read from its texture files."""
 
 import dataclasses
 import logging
@@ -23,16 +23,16 @@ from anchor_jax.texture.stored import Texture, read_texture, write_texture
 log = logging.getLogger(__name__)
 
 PICTURE = "appearance.png"
-MOST_STORED = 4  # people; a megabyte and some seconds each
+MAX_STORED = 4  # people; each takes a megabyte and some seconds
 _FIELDS = ("frame", "surface", "person_mask", "landmarks")
 
 
 class GatheredPerson(NamedTuple):
-  """What a prepared folder tells of one person.
+  """A person's gathered film.
 
   Attributes:
-    gathered: her texture, for a new motion (`appearance()`) and for training on one of its blocks.
-    records: the records it was gathered from, in order; record `records[i]` is in block `gathered.blocks.of_frame[i]`.
+    gathered: returns the texture for a new motion, or for training on one block of the film.
+    records: numbers of the records that were gathered; record `records[i]` is in block `gathered.blocks.of_frame[i]`.
   """
 
   gathered: Gathered
@@ -42,26 +42,26 @@ class GatheredPerson(NamedTuple):
 def gather_person(
   source: PreparedSource, person: int = 0, key_frames: int = KEY_FRAMES, progress: str | None = None
 ) -> GatheredPerson:
-  """Gathers the texture of one person from all her records that have a surface map, in a few seconds a minute.
+  """Gathers one person's texture from all records with a surface map; takes a few seconds per minute of film.
 
   Args:
     source: a prepared folder.
-    person: her number in it.
-    key_frames: how many to keep for each block.
-    progress: what the progress bar says; None for no bar.
+    person: number of the person.
+    key_frames: number of key frames for each block.
+    progress: label of the progress bar; None for no bar.
 
   Raises:
-    UserError: no record of hers has a surface map, or a map names parts of the body that this version does not know.
+    UserError: the person's records have no surface maps, or maps with charts that this version does not know.
   """
   records = _records_of(source, person)
   if not len(records):
-    raise UserError(f"{source.folder} does not say where on the body its pixels lie: prepare the videos again")
+    raise UserError(f"{source.folder} has no surface maps: prepare the videos again")
   bar = tqdm(desc=progress, total=len(records), disable=progress is None, unit="frame")
 
   def read(number: int) -> FilmFrame:
     record = source.read(int(records[number]), _FIELDS)
     if record["surface"][..., 0].max() >= len(CHARTS):
-      raise UserError(f"{source.folder} divides the body as another version does: prepare the videos again")
+      raise UserError(f"{source.folder} has the surface charts of another version: prepare the videos again")
     if number == bar.n:  # key frames are read a second time
       bar.update()
     return FilmFrame(record["frame"], record["surface"], record["person_mask"][..., 0], record["landmarks"])
@@ -72,7 +72,7 @@ def gather_person(
 
 
 def texture_of_prepared(source: PreparedSource, person: int = 0) -> Texture:
-  """The texture of one person for a motion that is not of this film: read from its file, or else gathered.
+  """One person's texture from the entire film: read from its file if possible, else gathered.
 
   Raises:
     UserError: as `gather_person`.
@@ -82,9 +82,9 @@ def texture_of_prepared(source: PreparedSource, person: int = 0) -> Texture:
 
 
 def stored_texture(source: PreparedSource, person: int = 0) -> Texture | None:
-  """The texture that `prepare` stored in the folder; None where there is none that fits the folder and this version.
+  """The texture that `prepare` stored in the folder; None if there is none, or none that fits folder and version.
 
-  Folders of earlier versions have none, and those of many people.
+  Folders of earlier versions and of many people have none.
   """
   path = _stored_path(source.folder, person)
   if not path.is_file():
@@ -92,29 +92,29 @@ def stored_texture(source: PreparedSource, person: int = 0) -> Texture | None:
   try:
     texture = read_texture(path, CHARTS)
   except UserError as error:
-    log.warning("%s; until then it is gathered from the records", error)
+    log.warning("%s; gathering the texture from the records", error)
     return None
   texture = dataclasses.replace(texture, measures=source.measures[person])
-  # A field that this version added is None in files of earlier ones: the records tell it.
+  # Files of earlier versions lack some fields, which the records have.
   complete = all(value is not None for name, value in vars(texture).items() if name != "measures")
   return texture if complete and texture.plate.shape[0] == source.size else None
 
 
 def store_textures(source: PreparedSource, progress: str | None = "texture") -> None:
-  """Writes the texture of each person of a folder into it, and a picture of all of them, appearance.png.
+  """Writes each person's texture into the folder, and a contact sheet of all of them, appearance.png.
 
-  Writes nothing where no record has a surface map, or for more than `MOST_STORED` people, whose textures would be
-  large and are gathered when they are needed.
+  Writes nothing if no record has a surface map. More than `MAX_STORED` textures would be large, so they are not written
+  either, but gathered on demand.
 
   Args:
     source: a prepared folder.
-    progress: what the progress bar says; None for no bar.
+    progress: label of the progress bar; None for no bar.
 
   Raises:
     UserError: a file can't be written.
   """
   people = len(source.meta["people"])
-  if people > MOST_STORED:
+  if people > MAX_STORED:
     return
   sheets = []
   for person in range(people):
@@ -122,7 +122,7 @@ def store_textures(source: PreparedSource, progress: str | None = "texture") -> 
       continue
     try:
       gathered = gather_person(source, person, progress=progress).gathered
-    except UserError as error:  # maps of another version are no reason to lose a prepared film
+    except UserError as error:  # surface maps of another version must not fail the preparation
       log.warning("%s", error)
       continue
     texture = gathered.texture()
@@ -136,7 +136,7 @@ def store_textures(source: PreparedSource, progress: str | None = "texture") -> 
 
 
 def unseen_room(texture: Texture) -> float:
-  """Share of the picture on which the film never shows the room, 0 to 1: the person or her shadow is always there."""
+  """Fraction of the picture, 0 to 1, where the film never shows the room behind the person."""
   return float((texture.plate_coverage == 0).mean())
 
 

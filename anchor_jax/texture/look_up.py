@@ -20,7 +20,7 @@ import numpy as np
 
 from anchor_jax.body.face_crop import PLACE_STEPS
 from anchor_jax.core.shapes import Array, Bool, Float, Int, UInt8
-from anchor_jax.texture.bilinear import TEXEL_PARTS, neighbors, sample, texel_corners
+from anchor_jax.texture.bilinear import TEXEL_UNIT, neighbors, sample, texel_corners
 from anchor_jax.texture.extrapolate import NearestSkin, extrapolate, nearest_skin, reach_inside
 from anchor_jax.texture.inverse import inverse_table
 from anchor_jax.texture.outline import outline_table
@@ -210,7 +210,7 @@ def _from_atlas(
   share = weight * covers
   coverage = _over_corners(share)
   color = [_over_corners(share * channel) / (255 * jnp.maximum(coverage, 1)) for channel in colors]
-  return jnp.stack([*color, coverage / (255 * TEXEL_PARTS**2)], axis=-1)
+  return jnp.stack([*color, coverage / (255 * TEXEL_UNIT**2)], axis=-1)
 
 
 def _from_key_frame(
@@ -239,7 +239,7 @@ def _from_key_frame(
   share = jnp.where(near, share, 0)
   total = jnp.maximum(_over_corners(share), 1)
   at = jnp.stack([_divided(_over_corners(share * place), total) for place in (x, y)], axis=-1)
-  quality = jnp.minimum(_over_corners(share * pixels) * area / (_PIXEL_PARTS * TEXEL_PARTS**2), 1)
+  quality = jnp.minimum(_over_corners(share * pixels) * area / (_PIXEL_PARTS * TEXEL_UNIT**2), 1)
   quality = jnp.where(quality >= _MIN_QUALITY, quality, 0)
   at, quality = extrapolate(skin, outline, at, quality, _STEPS)
   quality = quality[..., None]

@@ -1,4 +1,4 @@
-"""Many films become one folder of shards, the same whether Beam runs the steps or nobody does."""
+"""The Beam pipeline over many films, and its steps called one by one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from films import FPS, disc_shot
 
 from anchor_jax import prepare as command
 from anchor_jax.core.errors import UserError
-from anchor_jax.data.beam import join, look, prepare_with_beam, tasks_of, write_shard
+from anchor_jax.data.beam import find_landmarks, join, prepare_with_beam, tasks_of, write_shard
 from anchor_jax.data.record_fields import FIELDS
 from anchor_jax.data.records import open_prepared
 from anchor_jax.landmarks.sidecar import write_posed_video
@@ -25,17 +25,17 @@ def films(tmp_path_factory):
 
 
 def step_by_step(films, output, **options):
-  """The pipeline's steps in another order than Beam's."""
+  """Runs the pipeline's steps without Beam, in another order."""
   tasks = tasks_of(films, output, **{"person": None, **OPTIONS, **options})
-  looked = [look(task) for task in tasks[::-1]]
-  return join(tasks, [write_shard(one, looked) for one in looked], looked)
+  found = [find_landmarks(task) for task in tasks[::-1]]
+  return join(tasks, [write_shard(film, found) for film in found], found)
 
 
 def content(folder):
   return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_records_are_those_of_prepare(films, tmp_path):
+def test_records_are_equal_to_those_of_prepare(films, tmp_path):
   meta = step_by_step(films[3:6], tmp_path / "many", person="Ana")
   command.prepare(films[3:6], tmp_path / "one", size=32, person="Ana")
   many, one = open_prepared(tmp_path / "many"), open_prepared(tmp_path / "one")
@@ -47,7 +47,7 @@ def test_the_records_are_those_of_prepare(films, tmp_path):
       np.testing.assert_array_equal(many[number][name], one[number][name])
 
 
-def test_each_film_is_a_person_and_one_that_is_broken_is_left_out(films, tmp_path):
+def test_each_film_is_a_person_and_broken_films_are_reported(films, tmp_path):
   broken = tmp_path / "3" / "1.mp4"
   broken.parent.mkdir()
   broken.write_bytes(b"no film")

@@ -1,4 +1,4 @@
-"""Encoded records on disk: what is read is what was written, damage is noticed, readers map files themselves."""
+"""Encoded records on disk: round trip, detection of damage, and reader processes."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
   return tmp_path
 
 
-def test_a_source_has_the_encoded_fields_beside_its_own(folder):
+def test_an_encoded_source_adds_fields_to_a_source(folder):
   source = EncodedSource(ArraySource({"frame": np.arange(COUNT)}, np.zeros(COUNT, int)), folder, ("latent", "mask"))
   assert len(source) == COUNT
   for index in (0, 3, 4, 9):
@@ -43,7 +43,7 @@ def test_pickling_a_source_copies_no_array(tmp_path):
   large = np.zeros((4, 2**20), np.float32)
   write_block(tmp_path, 0, {"latent": large})
   source = EncodedSource(ArraySource({"frame": np.arange(4)}, np.zeros(4, int)), tmp_path, ("latent",))
-  source.read(2, ("latent",))  # has opened the file
+  source.read(2, ("latent",))  # opens the file
   text = pickle.dumps(source)
   assert len(text) < 10_000 < large.nbytes
   np.testing.assert_array_equal(pickle.loads(text).read(2, ("latent",))["latent"], large[2])
@@ -63,10 +63,10 @@ def test_reader_processes_read_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "damage", ["shorter", "changed", "foreign", "gone", "no facts", "odd facts", "text", "pipe", "other count"]
+  "damage", ["shorter", "changed", "foreign", "gone", "no headers", "odd headers", "text", "pipe", "other count"]
 )
-def test_a_damaged_block_is_noticed(folder, damage):
-  path, facts = folder / "latent-00001.npy", folder / "00001.json"
+def test_a_damaged_block_is_detected(folder, damage):
+  path, headers = folder / "latent-00001.npy", folder / "00001.json"
   assert read_block(folder, 1, ("latent", "mask"), 4, checksums=True) is not None
   data = bytearray(path.read_bytes())
   if damage == "shorter":
@@ -78,12 +78,12 @@ def test_a_damaged_block_is_noticed(folder, damage):
     path.write_bytes(b"something else")
   elif damage == "gone":
     path.unlink()
-  elif damage == "no facts":
-    facts.unlink()
-  elif damage == "odd facts":
-    facts.write_text("[]")
+  elif damage == "no headers":
+    headers.unlink()
+  elif damage == "odd headers":
+    headers.write_text("[]")
   elif damage == "text":
-    facts.write_text(facts.read_text().replace('"shape": [', '"shape": ["4", '))
+    headers.write_text(headers.read_text().replace('"shape": [', '"shape": ["4", '))
   elif damage == "pipe":
     path.unlink()
     os.mkfifo(path)
@@ -96,7 +96,7 @@ def test_an_object_array_is_not_unpickled(folder):
   assert read_block(folder, 1, ("latent",), 4) is None
 
 
-def test_files_that_disappear_while_reading_end_in_one_line(folder):
+def test_missing_files_are_reported_in_one_line(folder):
   source = EncodedSource(ArraySource({"frame": np.arange(COUNT)}, np.zeros(COUNT, int)), folder, ("latent",))
   (folder / "latent-00002.npy").unlink()
   with pytest.raises(UserError, match="gone or damaged: start the training again"):

@@ -67,7 +67,7 @@ def test_surface_maps_come_back_where_they_are_known(tmp_path, posed_frames):
 
 def test_a_folder_of_an_earlier_version_has_no_surface_maps(clips, tmp_path, monkeypatch):
   before = dict(IMAGES)
-  with monkeypatch.context() as patch:  # as it was written then: without the feature, and without the list
+  with monkeypatch.context() as patch:  # as earlier versions wrote it: without the feature and without the list
     patch.delitem(IMAGES, "surface")
     meta = build(clips(), tmp_path / "old", 32)
   assert before == IMAGES
@@ -80,24 +80,24 @@ def test_a_folder_of_an_earlier_version_has_no_surface_maps(clips, tmp_path, mon
   assert next(read_motion(tmp_path / "old", video=0).frames(0)).surface is None
 
 
-def test_preview_and_memory_and_pickle(folder):
+def test_a_folder_has_a_preview_and_is_loaded_and_pickled(folder):
   sheet = cv2.imread(str(folder / "preview.png"))
   assert sheet is not None and sheet.shape == (6 * 256, 4 * 256, 3)
   source = open_prepared(folder)
-  held = load(source, ("frame", "person"))
-  np.testing.assert_array_equal(held.arrays["frame"][7], source[7]["frame"])
-  assert held.arrays["person"].tolist() == source.people.tolist()
+  loaded = load(source, ("frame", "person"))
+  np.testing.assert_array_equal(loaded.arrays["frame"][7], source[7]["frame"])
+  assert loaded.arrays["person"].tolist() == source.people.tolist()
   copy = pickle.loads(pickle.dumps(source))
   np.testing.assert_array_equal(copy[3]["pose"], source[3]["pose"])
 
 
-def test_joined_people_stay_apart(folder):
+def test_people_of_joined_sources_are_distinct(folder):
   joined = JoinedSource([open_prepared(folder), open_prepared(folder)])
   assert len(joined) == 24 and joined.people.max() == 3 and joined.videos.max() == 5
   np.testing.assert_array_equal(joined.read(15, ("frame",))["frame"], joined.read(3, ("frame",))["frame"])
 
 
-def test_replaced_only_on_success(clips, posed_frames, tmp_path):
+def test_a_folder_is_replaced_only_on_success(clips, posed_frames, tmp_path):
   path = tmp_path / "prepared"
   build(clips(), path, 32)
 
@@ -120,24 +120,24 @@ def test_replaced_only_on_success(clips, posed_frames, tmp_path):
     build(clips(), tmp_path / "mine", 32)
 
 
-def test_replaced_with_what_training_keeps_in_it_and_with_nothing_of_a_user(clips, posed_frames, tmp_path):
-  path, again = tmp_path / "prepared", lambda: build([PosedClip("x", "x", 25.0, posed_frames(2))], path, 32)
+def test_replacing_removes_files_of_training_but_none_of_a_user(clips, posed_frames, tmp_path):
+  path, rebuild = tmp_path / "prepared", lambda: build([PosedClip("x", "x", 25.0, posed_frames(2))], path, 32)
   build(clips(), path, 32)
-  for kept in ("cache", "conditions"):
-    (path / f"{kept}-{'0f' * 8}").mkdir()
-    write_block(path / f"{kept}-{'0f' * 8}", 0, {kept: np.zeros((12, 1))})
-  again()
-  (path / LIST).unlink()  # as an earlier version leaves it
-  again()
+  for name in ("cache", "conditions"):
+    (path / f"{name}-{'0f' * 8}").mkdir()
+    write_block(path / f"{name}-{'0f' * 8}", 0, {name: np.zeros((12, 1))})
+  rebuild()
+  (path / LIST).unlink()  # as in folders of earlier versions
+  rebuild()
   for name in ("notes.txt", "meta.json", f"cache-{'0f' * 8}/notes.txt"):
     (path / name).parent.mkdir(exist_ok=True)
     (path / name).write_text("{}")
     with pytest.raises(UserError, match=rf"holds {name}, which was"):
-      again()
+      rebuild()
     (path / name).unlink()
 
 
-def test_what_is_not_a_prepared_folder(folder, clips, tmp_path):
+def test_missing_foreign_and_damaged_folders_are_refused(folder, clips, tmp_path):
   assert is_prepared(folder) and not is_prepared(tmp_path)
   with pytest.raises(UserError, match="there is no prepared folder"):
     open_prepared(tmp_path / "nothing")
@@ -167,39 +167,39 @@ def _many(values):
   values["videos"][-1]["frames"], values["frames"] = 10**11, 8 + 10**11
 
 
-HOSTILE = {
+MALFORMED = {
   "size -4": (lambda values: values.update(size=-4), "meta.json.size is -4: it must be 1"),
   "size text": (lambda values: values.update(size="32"), "size is '32': expected int"),
   "fps nan": (lambda values: values.update(fps=float("nan")), "fps is nan: it must be"),
   "no people": (lambda values: values.pop("people"), "people is missing"),
   "people number": (lambda values: values.update(people=[3, 4]), "people is 3: expected str"),
-  "unknown person": (lambda values: values["videos"][0].update(person=7), "videos are not in order"),
-  "order": (lambda values: values["videos"].reverse(), "videos are not in order"),
+  "unknown person": (lambda values: values["videos"][0].update(person=7), "videos are out of order"),
+  "order": (lambda values: values["videos"].reverse(), "videos are out of order"),
   "many frames": (_many, "frames is 100000000008, in files of"),
   "no video": (lambda values: values.update(videos=[]), "frames is 12, and the videos have 0"),
   "square": (lambda values: values["videos"][0].update(square=[0, 0, -1]), "square is -1: it must be"),
   "negative record": (lambda values: values.update(without_landmarks=[-1]), "without_landmarks is -1"),
   "far record": (lambda values: values.update(without_surface=[10**6]), "without_surface names a record beyond"),
   "files": (lambda values: values["files"].update({"../meta.json": 3}), "files are in other folders"),
-  "measures": (lambda values: values.update(measures=[{"place": 3}, None]), "damaged .measures of a body"),
-  "one measure": (lambda values: values.update(measures=[None]), "measures are those of 1 people"),
+  "measures": (lambda values: values.update(measures=[{"place": 3}, None]), "damaged .body measures"),
+  "one measure": (lambda values: values.update(measures=[None]), "measures are for 1 people"),
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", MALFORMED)
 def test_every_field_of_meta_json_is_checked(folder, tmp_path, name):
-  change, said = HOSTILE[name]
+  change, message = MALFORMED[name]
   path = tmp_path / "prepared"
   shutil.copytree(folder, path)
   values = json.loads((path / "meta.json").read_text())
   change(values)
   (path / "meta.json").write_text(json.dumps(values))
-  with pytest.raises(UserError, match=said) as error:
+  with pytest.raises(UserError, match=message) as error:
     open_prepared(path)
   assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
-def test_pipes_in_a_prepared_folder_are_not_waited_for(folder, tmp_path):
+def test_pipes_in_a_prepared_folder_are_refused_without_waiting(folder, tmp_path):
   for name in ("meta.json", "dataset_info.json", "features.json", next(iter(open_prepared(folder).meta["files"]))):
     path = tmp_path / name
     shutil.copytree(folder, path)
@@ -209,7 +209,7 @@ def test_pipes_in_a_prepared_folder_are_not_waited_for(folder, tmp_path):
       open_prepared(path)
 
 
-def test_a_damaged_record_names_itself_and_its_cause(folder, monkeypatch):
+def test_the_error_of_a_damaged_record_has_its_number_and_cause(folder, monkeypatch):
   source = open_prepared(folder)
   monkeypatch.setattr(source, "_records", {3: {"frame": b"no picture"}})
   with pytest.raises(UserError, match=r"damaged \(record 3: .*not a picture") as error:
@@ -218,7 +218,7 @@ def test_a_damaged_record_names_itself_and_its_cause(folder, monkeypatch):
 
 
 def test_records_are_the_same_bytes_in_every_process():
-  """Their fields are in the order of their names; without being asked, each process has an order of its own."""
+  """Fields are sorted by name; by default, each process has an order of its own."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
@@ -226,8 +226,8 @@ def test_records_are_the_same_bytes_in_every_process():
 
   names = [f"field_{letter}" for letter in "hgfedcba"]
   features = tfds.features.FeaturesDict({name: tfds.features.Scalar(np.int32) for name in names})
-  serializer, theirs = ExampleSerializer(features.get_serialized_info()), ExampleSerializer.serialize_example
+  serializer, original = ExampleSerializer(features.get_serialized_info()), ExampleSerializer.serialize_example
   with same_bytes():
     data = serializer.serialize_example(features.encode_example(dict.fromkeys(names, 1)))
   assert sorted(names, key=lambda name: data.index(name.encode())) == sorted(names)
-  assert ExampleSerializer.serialize_example is theirs
+  assert ExampleSerializer.serialize_example is original

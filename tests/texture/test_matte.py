@@ -77,9 +77,9 @@ def backdrop(name, start=0):
 def test_frames_get_their_own_bodies_also_in_a_resumed_run():
   picture, _, _, _, _ = scene()
   moved = [np.roll(picture, n, axis=1) for n in range(6)]
-  whole, motion = backdrop("green")
+  green, motion = backdrop("green")
   list(motion.frames(0))
-  frames = [whole.behind(frame) for frame in moved]
+  frames = [green.behind(frame) for frame in moved]
   assert frames[0].shape == (SIZE, SIZE, 3) and (frames[0][2, 2] == (0, 177, 64)).all()
   later, motion = backdrop("green", start=4)
   list(motion.frames(2))  # a resumed stream starts with frames that it does not output
