@@ -1,7 +1,7 @@
-"""The studio's camera: from meters to pixels, and local frames under it.
+"""The studio's camera, and local coordinate frames in the picture.
 
-World: meters, x to the picture's right, y up, z to the viewer, origin between the shoulders of an unmoved body. The
-camera is weakly perspective: every solid is scaled by its own distance, then drawn orthographically.
+World: meters, x to the picture's right, y up, z to the viewer, origin between the shoulders of a body at rest. The
+camera has weak perspective: each solid is scaled by its distance, then drawn orthographically.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 from anchor_jax.core.shapes import Float, NdArray
 
 FRAME_METERS = 0.93  # picture height in the plane of the shoulders
-SHOULDER_ROW = 0.478  # where the shoulder line sits, share of the picture's height
+SHOULDER_ROW = 0.478  # of the shoulder line, as a fraction of the picture's height
 DISTANCE = 2.3  # camera to shoulders, meters
 FLIP = np.diag([1.0, -1.0, 1.0])  # world directions to picture directions
 
 
 def turn(yaw: float, pitch: float, roll: float) -> Float[NdArray, "3 3"]:
-  """Rotation: yaw to the picture's right, pitch down, roll to the picture's right; radians."""
+  """Rotation matrix: yaw to the picture's right, pitch down, roll to the picture's right; radians."""
   (cy, cp, cr), (sy, sp, sr) = np.cos((yaw, pitch, roll)), np.sin((yaw, pitch, roll))
   about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
   about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -26,14 +26,19 @@ def turn(yaw: float, pitch: float, roll: float) -> Float[NdArray, "3 3"]:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
-  """Meters to pixels of a square picture of `size` pixels."""
+class StudioCamera:
+  """Projects meters to the pixels of a square picture.
+
+  Attributes:
+    size: height and width of the picture in pixels.
+    scale: factor on the size of the person.
+  """
 
   size: int
-  scale: float  # of the person
+  scale: float
 
   def project(self, points: Float[NdArray, "N 3"]) -> tuple[Float[NdArray, "N 3"], Float[NdArray, " N"]]:
-    """Pixels (x, y, z) of world points, and pixels a meter at each."""
+    """Pixels (x, y, z) of world points, and the pixels per meter at each point."""
     factor = (self.size / FRAME_METERS * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
     x = 0.5 * self.size + points[:, 0] * factor
     y = SHOULDER_ROW * self.size - points[:, 1] * factor
@@ -41,23 +46,25 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-  """A local frame under the camera: `own(x, y, depth)` takes pixels back to it.
+class LocalFrame:
+  """A local coordinate frame, such as the head's, placed in the picture.
 
   Attributes:
-    origin: pixels; axes: [3, 3] own axes as columns, picture coordinates; unit: pixels a unit of own length.
+    origin: in pixels.
+    axes: local axes as columns, in picture coordinates.
+    unit: pixels per local unit of length.
   """
 
   origin: Float[NdArray, "3"]
   axes: Float[NdArray, "3 3"]
   unit: float
 
-  def own(self, x: NdArray, y: NdArray, depth: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Own coordinates of picture points."""
+  def to_local(self, x: NdArray, y: NdArray, depth: NdArray) -> tuple[NdArray, NdArray, NdArray]:
+    """Local coordinates of points in pixels."""
     a = (self.axes / self.unit).astype(np.float32)
     dx, dy, dz = (v - np.float32(o) for v, o in zip((x, y, depth), self.origin, strict=True))
     return tuple(dx * a[0, i] + dy * a[1, i] + dz * a[2, i] for i in range(3))
 
-  def picture(self, points: Float[NdArray, "N 3"]) -> Float[NdArray, "N 3"]:
-    """Pixels of own points."""
+  def to_picture(self, points: Float[NdArray, "N 3"]) -> Float[NdArray, "N 3"]:
+    """Pixels of points in local coordinates."""
     return points @ (self.axes.T * self.unit) + self.origin

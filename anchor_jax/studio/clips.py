@@ -1,4 +1,4 @@
-"""Renders many frames in several processes: a clip of one person, or clips of many people."""
+"""Renders clips of one person or of many people in several processes."""
 
 import collections
 import multiprocessing
@@ -13,7 +13,7 @@ from anchor_jax.studio.identity import Identity, make_identity
 from anchor_jax.studio.motion import Performance, make_motion
 from anchor_jax.studio.renderer import StudioFrame, render
 
-CHUNK = 8  # frames of a clip in one task
+CHUNK = 8  # frames per task
 
 _Task = tuple[Identity, Performance, list[float], int]
 
@@ -27,7 +27,7 @@ def render_clip(
     identity, motion: from `make_identity` and `make_motion`.
     times: seconds.
     size: height and width in pixels.
-    workers: number of processes; None for one per core; 1 renders in this process. Processes are spawned, so a script
+    workers: number of processes; None for one per core, 1 to render in this process. Processes are spawned, so a script
       needs `if __name__ == "__main__"` around the call.
   """
   instants = [float(time) for time in times]
@@ -42,10 +42,10 @@ def render_people(
   """Yields, for each seed in order, the frames at `times` of that seed's identity and motion.
 
   Args:
-    seeds: each names an identity and a motion.
+    seeds: each of an identity and a motion.
     times: seconds, the same for every person.
     size: height and width in pixels.
-    workers: as `render_clip`'s.
+    workers: as for `render_clip`.
   """
   instants = [float(time) for time in times]
   return _render_tasks([(make_identity(seed), make_motion(seed), instants, size) for seed in seeds], workers)
@@ -56,13 +56,13 @@ def _render_tasks(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[
   if workers <= 1:
     yield from map(_render_task, tasks)
     return
-  # One process per core: OpenCV's own threads would compete with them.
+  # OpenCV's own threads would compete with the one process per core.
   spawn = multiprocessing.get_context("spawn")
   with ProcessPoolExecutor(workers, mp_context=spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
     waiting = collections.deque()
     for task in tasks:
       waiting.append(pool.submit(_render_task, task))
-      if len(waiting) > 2 * workers:  # bounds the finished frames that wait in memory
+      if len(waiting) > 2 * workers:  # bounds the frames in memory
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()

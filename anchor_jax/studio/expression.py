@@ -1,6 +1,6 @@
-"""Curves of mouth and eyes at one instant: where lips, lids and irises are on the head.
+"""Curves of mouth and eyes at one instant: lips, lids and irises on the head.
 
-Points are (u, v) of the head's frame: right and up, in half head heights.
+Points are (u, v) in the head's frame: right and up, in half head heights.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MOUTH_ROW = -0.575
 
 @dataclass(frozen=True, slots=True)
 class Mouth:
-  """The mouth's curves at one instant, in half head heights."""
+  """Curves of the mouth at one instant, in half head heights."""
 
   half_width: float
   row: float
@@ -27,13 +27,13 @@ class Mouth:
   lower_lip: float
 
   def edges(self, x: NdArray) -> tuple[NdArray, NdArray]:
-    """Rows of the upper and the lower lip's inner edge at x = u / half_width."""
+    """Rows of the inner edges of upper and lower lip at x = u / half_width."""
     hill = np.maximum(1 - x * x, 0)
     middle = self.row + np.float32(0.012 + 0.062 * self.smile) * (x * x)
     return middle + np.float32(0.035 * self.opening) * hill, middle - np.float32(0.205 * self.opening) * hill
 
   def lips(self, x: NdArray) -> tuple[NdArray, NdArray]:
-    """Heights of the upper and the lower lip at x = u / half_width."""
+    """Heights of upper and lower lip at x = u / half_width."""
     hill = np.maximum(1 - x * x, 0)
     bow = 1 - np.float32(0.26) * np.exp(-((x / np.float32(0.14)) ** 2))
     up = np.float32(self.upper_lip) * hill ** np.float32(0.65) * bow + np.float32(1e-4)
@@ -50,14 +50,17 @@ def mouth_of(identity: Identity, state: MotionState) -> Mouth:
 
 @dataclass(frozen=True, slots=True)
 class Eye:
-  """The curves of one eye at one instant, in half head heights.
+  """Curves of one eye at one instant, in half head heights.
 
   Attributes:
     sign: -1 for the eye on the picture's left, 1 for the other.
-    gap: from the middle of the face to the eye's middle; size: half its width; tilt: rise towards the outer corner.
-    height: of the open upper lid's edge in the eye's middle.
-    closed: 0 open to 1 closed. look: -1 down to 1 up.
-    iris: u and v of the iris from the eye's middle, u growing outwards.
+    gap: from the middle of the face to the middle of the eye.
+    size: half of its width.
+    tilt: slope towards the outer corner.
+    height: of the open upper lid's edge in the middle of the eye.
+    closed: 0 open to 1 closed.
+    look: -1 down to 1 up.
+    iris: u (outwards) and v of the iris from the middle of the eye.
   """
 
   sign: float
@@ -69,13 +72,13 @@ class Eye:
   look: float
   iris: tuple[float, float]
 
-  def own(self, u: NdArray, v: NdArray) -> tuple[NdArray, NdArray]:
-    """Coordinates in the eye: x from -1 at the inner corner to 1 at the outer one, y up in half head heights."""
+  def to_local(self, u: NdArray, v: NdArray) -> tuple[NdArray, NdArray]:
+    """Coordinates in the eye: x from -1 at the inner to 1 at the outer corner, y up in half head heights."""
     x = (u * np.float32(self.sign) - np.float32(self.gap)) / np.float32(self.size)
     return x, v - np.float32(EYE_ROW) - np.float32(self.tilt * self.size) * x
 
   def lids(self, x: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Rows y of the lower lid's edge, of the upper lid's edge, and of the crease above the upper lid."""
+    """Rows y of the edges of lower and upper lid, and of the crease above the upper lid."""
     arch = np.maximum(1 - x * x, 0) ** np.float32(0.75)
     lower = np.float32(-0.60 * self.height) * arch
     upper = np.float32(1.0 * self.height * (1 + 0.12 * self.look)) * arch * np.float32(1 - self.closed) + (
@@ -84,7 +87,7 @@ class Eye:
     return lower, upper, np.float32(1.28 * self.height) * arch + np.float32(0.02)
 
   def ball(self, x: NdArray, y: NdArray) -> tuple[NdArray, NdArray]:
-    """Coordinates on the eyeball, (0, 0) in the middle of the iris; half head heights, outwards and up."""
+    """Coordinates on the eyeball from the middle of the iris: outwards and up, in half head heights."""
     return x * np.float32(self.size) - np.float32(self.iris[0]), y - np.float32(self.iris[1])
 
 

@@ -1,7 +1,7 @@
-"""Identities: a seed determines body, face, hair, clothes and room, all as plain numbers.
+"""Identities: a seed determines body, face, hair, clothes and room, as plain numbers.
 
-Lengths are in meters, colors RGB in [0, 1]. The numbers are drawn from one generator in a fixed order, so that an
-identity is the same on every machine. Do not change the order: the shipped weights are trained on these people.
+Lengths are in meters, colors RGB in [0, 1]. All numbers come from one generator in a fixed order, so an identity is the
+same on every machine. Do not change the order: the shipped weights are trained on these people.
 """
 
 from dataclasses import dataclass
@@ -73,15 +73,15 @@ BEARDS = ("none", "stubble", "moustache", "full", "goatee")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-  """The numbers that describe one person and her room; see `make_identity`.
+  """The numbers that describe one person and the room; see `make_identity`.
 
-  Lengths are in meters unless a comment says otherwise, colors RGB in [0, 1]; the rest has no unit.
+  Lengths are in meters unless a comment says otherwise, colors RGB in [0, 1]; everything else has no unit.
   """
 
   seed: int
   # body
   scale: float
-  shoulder: float  # half the width
+  shoulder: float  # half of the width
   chest: float
   waist: float
   neck: float
@@ -90,7 +90,7 @@ class Identity:
   hand: float  # size, about 1
   # head
   head_height: float
-  head_width: float  # half width over half height
+  head_width: float  # width over height
   jaw: float  # 0 narrow .. 1 broad
   square: float
   cheek: float
@@ -123,11 +123,11 @@ class Identity:
   hair_volume: float
   parting: float
   beard: str
-  glasses: float  # 0 none, else the size of the frames
+  glasses: float  # size of the frames; 0 for none
   glasses_color: Color
   earrings: bool
   outfit: str
-  sleeve: float  # share of the arm covered: 0.35 short, 2 long
+  sleeve: float  # bones of the arm that are covered: below 1 part of the upper arm, 2 all of the arm
   cloth: Color
   cloth_two: Color
   shirt: Color
@@ -139,7 +139,7 @@ class Identity:
   room: str
   wall: Color
   wall_two: Color
-  key_side: float  # where the key light stands, -1 left .. 1 right
+  key_side: float  # side of the key light, -1 left .. 1 right
   warmth: float
 
 
@@ -165,7 +165,7 @@ def make_identity(seed: int) -> Identity:
     share = None if weights is None else np.asarray(weights) / np.sum(weights)
     return options[int(g.choice(len(options), p=share))]
 
-  soft = real(0, 1)  # 0 for a broad, angular body, 1 for a slight one; hair, beard and make-up correlate with it
+  soft = real(0, 1)  # 0 for a broad, angular body, 1 for a slight one; hair, beard and makeup correlate with it
   tone = int(g.integers(len(SKINS)))
   skin = _vary(g, SKINS[tone], 0.05)
   age = float(real(0, 1) ** 1.6)

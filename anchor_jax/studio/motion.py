@@ -1,8 +1,8 @@
 """Motions: a seed determines a presenter's gestures, speech and gaze as smooth, aperiodic functions of time.
 
-Value noise and key poses are looked up by a hash of (seed, channel, time slot), so that `Performance.at(t)` has no
-state and can be called for any t in any order. Lengths of the arms are in arm lengths, so that a motion fits every
-identity. Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
+Value noise and key poses are chosen by a hash of (seed, channel, time slot). So `Performance.at(t)` is stateless, and
+may be called for any t in any order. Positions of the wrists are in arm lengths, so that a motion fits every identity.
+Directions are mirrored for the two arms: "outwards" is away from the middle of the body.
 """
 
 import math
@@ -18,7 +18,7 @@ from anchor_jax.core.shapes import Float, NdArray
 _MASK = (1 << 64) - 1
 
 # Gestures: wrist (outwards, up, forward; from the middle of the shoulders, in arm lengths), direction of the fingers
-# and normal of the palm (outwards, up, forward), curl of thumb..little finger (0 straight, 1 closed), spread, weight.
+# and normal of the palm (outwards, up, forward), curl of thumb to little finger (0 straight, 1 closed), spread, weight.
 _GESTURES = (
   ((0.20, -0.70, 0.50), (-0.75, 0.35, 0.30), (-0.25, 0.15, -1.0), (0.25, 0.35, 0.40, 0.45, 0.50), 0.10, 2.0),  # rest
   ((0.62, -0.42, 0.48), (0.45, 0.55, 0.55), (-0.35, 0.55, 0.70), (0.10, 0.12, 0.18, 0.24, 0.28), 0.55, 2.0),  # offer
@@ -49,7 +49,7 @@ _WEIGHTS = np.cumsum([gesture[5] for gesture in _GESTURES])
 
 @dataclass(frozen=True, slots=True)
 class MotionState:
-  """Pose and facial expression at one instant. Index 0 of a pair is the arm, eye or brow on the picture's left.
+  """Pose and facial expression at one instant; index 0 of a pair is the arm, eye or brow on the picture's left.
 
   Attributes:
     torso, head: yaw (to the picture's right), pitch (down), roll (to the picture's right), radians.
@@ -59,7 +59,7 @@ class MotionState:
     palms: unit normals of the palms (outwards, up, forward).
     curls: of thumb to little finger, 0 straight to 1 closed.
     spread: of the fingers, 0 together to about 1.
-    elbows: how far the elbows are lifted outwards, about 0..0.7.
+    elbows: lift of the elbows outwards, about 0..0.7.
     mouth: opening 0..1, width -1 (round) to 1 (wide), smile 0..1.
     blink: 0 open to 1 closed.
     gaze: (right, up), -1..1.
@@ -93,7 +93,7 @@ def _bump(x: float) -> float:
 
 
 def _frame(fingers: np.ndarray, palm: np.ndarray) -> np.ndarray:
-  """Rotation whose columns are the fingers' direction, the palm's normal made square to it, and their cross product."""
+  """Rotation with columns: direction of the fingers, normal of the palm made orthogonal to it, their cross product."""
   fingers = fingers / np.linalg.norm(fingers)
   palm = palm - fingers * (fingers @ palm)
   palm = palm / max(float(np.linalg.norm(palm)), 1e-6)
@@ -103,7 +103,7 @@ def _frame(fingers: np.ndarray, palm: np.ndarray) -> np.ndarray:
 def _turn(
   fingers: np.ndarray, palm: np.ndarray, fingers_to: np.ndarray, palm_to: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Interpolates the orientation of a hand along a geodesic; linear interpolation of the vectors could pass zero."""
+  """Interpolates a hand's orientation along a geodesic, since linearly interpolated vectors could pass through zero."""
   start = _frame(fingers, palm)
   vector, _ = cv2.Rodrigues(start.T @ _frame(fingers_to, palm_to))
   turned = start @ cv2.Rodrigues(vector * share)[0]
@@ -116,10 +116,10 @@ class Performance:
 
   Attributes:
     seed: of `make_motion`.
-    key: hash key of all random choices.
+    key: of the hash behind all random choices.
     tempo: factor on the speed of gestures, about 1.
     energy: factor on the size of movements, about 1.
-    talkative: share of the time that is speech, 0..1.
+    talkative: fraction of the time that is speech, 0..1.
   """
 
   seed: int
@@ -146,7 +146,7 @@ class Performance:
     return total
 
   def _slot(self, channel: int, time: float, length: float) -> tuple[int, float, float]:
-    """(number, seconds since its start, length) of the slot that contains `time`; slots have irregular lengths."""
+    """(number, seconds since its start, length) of the irregular time slot that contains `time`."""
     i = math.floor(time / length)
     starts = [(j + 0.5 * self._random(channel, j)) * length for j in (i - 1, i, i + 1, i + 2)]
     k = max(j for j in range(3) if starts[j] <= time or j == 0)
@@ -154,7 +154,7 @@ class Performance:
 
   def _gesture(self, side: int, slot: int) -> list[np.ndarray]:
     """The key pose [wrist, fingers, palm, curls, (spread, elbow)] of one arm in a slot."""
-    mode = self._random(100, slot)  # same gesture for both arms, one arm at rest, or independent
+    mode = self._random(100, slot)  # same gesture for both arms, one arm at rest, or independent gestures
     pick = 110 + side
     if mode < 0.36:
       pick = 109
@@ -170,7 +170,7 @@ class Performance:
 
   def _arm(self, side: int, time: float) -> list[np.ndarray]:
     slot, since, length = self._slot(99, time, 1.5 / self.tempo)
-    since -= 0.07 * self._random(130 + side, slot)  # the two hands start at slightly different times
+    since -= 0.07 * self._random(130 + side, slot)  # so that the two hands start at slightly different times
     share = _smooth(since / (length * (0.58 + 0.24 * self._random(132, slot))))
     before, after = self._gesture(side, slot - 1), self._gesture(side, slot)
     pose = [a + (b - a) * share for a, b in zip(before, after, strict=True)]
@@ -178,7 +178,7 @@ class Performance:
     arc = 4 * share * (1 - share)
     pose[0] = pose[0] + np.array([0.04, 0.02, 0.05]) * arc * float(np.linalg.norm(after[0] - before[0]) > 0.2)
     beat = [self._noise(200 + 10 * side + n, time, 2.6 if n == 1 else 1.3) for n in range(6)]
-    pose[0] = pose[0] + np.array((0.0, 0.03, 0.08)) * side  # keeps the hands from intersecting where they meet
+    pose[0] = pose[0] + np.array((0.0, 0.03, 0.08)) * side  # keeps the hands from intersecting
     pose[0] = pose[0] + np.array(beat[:3]) * (0.030, 0.045, 0.025) * self.energy
     pose[1] = pose[1] + np.array(beat[3:]) * 0.14
     pose[2] = pose[2] - pose[1] * float(pose[2] @ pose[1]) / float(pose[1] @ pose[1])
@@ -209,7 +209,7 @@ class Performance:
     return ends[0] + (ends[1] - ends[0]) * share
 
   def at(self, time: Real) -> MotionState:
-    """The state at `time` seconds, any real number."""
+    """Pose and expression at `time` seconds, any real number."""
     noise, energy, time = self._noise, self.energy, float(time)
     arms = [self._arm(side, time) for side in (0, 1)]
     unit = [[arm[i] / max(float(np.linalg.norm(arm[i])), 1e-6) for arm in arms] for i in (1, 2)]

@@ -1,4 +1,4 @@
-"""Renders one instant of a person: frame, pose render, masks, landmarks and surface map, all from one scene."""
+"""Renders one instant of a person: frame, pose render, masks, landmarks and surface map from one scene."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from anchor_jax.studio.drawing.shading import shade_person
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import Performance
 
-SUPERSAMPLE = 2  # sub-pixels per pixel, in x and in y
+SUPERSAMPLE = 2  # sub-pixels per pixel, each way
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class StudioFrame:
 
   Attributes:
     frame: RGB, 0..255.
-    pose: RGB, 0..255: the body, as wide as her clothes, without hair and accessories, shaded in one color on black.
+    pose: pose render, RGB, 0..255: the body, as wide as its clothes, without hair and jewelry, in one color on black.
     person_mask: 255 where the person covers the background of `frame`, else 0.
     face_mask: 255 on the skin of the face in `pose`, else 0.
     landmarks: (x, y) in pixels, float32, of left eye, right eye, tip of the nose, left and right corner of the mouth.
-    surface: per pixel of `pose`, the part of the body and the place on it: (chart, u, v) of body/charts.py.
+    surface: surface map of `pose`: (chart, u, v) as in body/charts.py.
   """
 
   frame: UInt8[NdArray, "H W 3"]
@@ -44,7 +44,7 @@ class StudioFrame:
 
 
 def render(identity: Identity, motion: Performance, time_s: Real, size: int) -> StudioFrame:
-  """The frame and its annotations at one instant.
+  """The frame at one instant, with its annotations.
 
   Args:
     identity, motion: from `make_identity` and `make_motion`.
@@ -68,14 +68,14 @@ def render(identity: Identity, motion: Performance, time_s: Real, size: int) -> 
   seen = VisiblePoints(nude, core_parts + [part for _, part in scene.nude])
 
   face = seen.where(FACE, NOSE, CRANIUM)
-  u, v, w = scene.head.own(seen.x[face], seen.y[face], seen.z[face])
+  u, v, w = scene.head.to_local(seen.x[face], seen.y[face], seen.z[face])
   front = w > 0
   face, u, v, w = face[front], u[front], v[front], w[front]
   paint = paint_face(identity, state, u, v, 1 / (SUPERSAMPLE * scene.head.unit))
   relief = face_normals(scene, seen.normal[:, face], paint)
 
   trunk = seen.where(TORSO)
-  x, y, _ = scene.torso.own(seen.x[trunk], seen.y[trunk], seen.z[trunk])
+  x, y, _ = scene.torso.to_local(seen.x[trunk], seen.y[trunk], seen.z[trunk])
   slope = body_relief(x, y)
   bare = tilt_normals(seen.normal[:, trunk], scene.torso.axes, slope[0], slope[1])
   pose_normal, pose_shade = nude.normal.reshape(3, -1), np.ones(nude.depth.size, np.float32)
@@ -87,7 +87,7 @@ def render(identity: Identity, motion: Performance, time_s: Real, size: int) -> 
   inside = (v < HAIRLINE) & (w > np.float32(0.30)) & (np.abs(u) < half_width * np.float32(0.97)) & (v > -0.99)
   face_mask = np.zeros(nude.depth.size, np.uint8)
   face_mask[seen.place[face[inside]]] = 255
-  landmarks = scene.head.picture(face_points(identity, state))[:, :2]
+  landmarks = scene.head.to_picture(face_points(identity, state))[:, :2]
 
   frame, person = shade_person(
     identity,

@@ -20,15 +20,15 @@ def write_studio_video(
   workers: int | None = None,
   progress: str | None = "studio video",
 ) -> int:
-  """Renders a studio person in motion into an .mp4 with its sidecar folder beside it; returns the number of frames.
+  """Renders a studio person in motion into an .mp4 with its sidecar folder, and returns the number of frames.
 
   Args:
     path: the .mp4 file.
-    identity_seed, motion_seed: seeds of the person and of the motion, 0 or more, independent of each other.
+    identity_seed, motion_seed: of the person and of the motion, 0 or more, independent of each other.
     seconds: length of the video.
     size: height and width in pixels.
     fps: frames per second; the video has round(seconds * fps) frames, at least one.
-    start: time in the motion of the first frame, in seconds.
+    start: time of the first frame in the motion, in seconds.
     workers: number of processes, as for `clips.render_clip`.
     progress: label of the progress bar; None for no bar.
   """

@@ -28,11 +28,11 @@ def digest(pictures):
 
 @pytest.fixture(scope="module")
 def people():
-  """Twelve people at one instant each: seeds, StudioFrame."""
+  """Twelve people at one instant each, as (seed, StudioFrame)."""
   return [(k, studio.render(studio.make_identity(k), studio.make_motion(k + 50), 1.7 * k, SIZE)) for k in range(12)]
 
 
-def test_record_format(people):
+def test_frames_have_the_documented_shapes_and_types(people):
   for _, picture in people:
     for name, shape in (
       ("frame", (SIZE, SIZE, 3)),
@@ -46,7 +46,7 @@ def test_record_format(people):
     assert set(np.unique(picture.person_mask)) == {0, 255} == set(np.unique(picture.face_mask))
 
 
-def test_same_seeds_same_pixels_in_another_process(people):
+def test_equal_seeds_give_equal_pixels_in_another_process(people):
   code = (
     "import sys; sys.path.insert(0, sys.argv[1]); import hashlib, dataclasses, numpy as np\n"
     "from anchor_jax import studio as s\n"
@@ -62,22 +62,24 @@ def test_same_seeds_same_pixels_in_another_process(people):
 def test_identity_and_motion_are_independent():
   motion = studio.make_motion(5)
   one, other = studio.make_identity(1), studio.make_identity(2)
-  a, b = (studio.render(who, motion, 2.0, SIZE) for who in (one, other))
-  assert np.abs(a.frame.astype(int) - b.frame).mean() > 10  # other people look different
+  a, b = (studio.render(person, motion, 2.0, SIZE) for person in (one, other))
+  assert np.abs(a.frame.astype(int) - b.frame).mean() > 10  # they look different
   overlap = (a.pose.any(-1) & b.pose.any(-1)).sum() / (a.pose.any(-1) | b.pose.any(-1)).sum()
-  assert overlap > 0.7  # and move alike
+  assert overlap > 0.7  # and move the same way
   assert studio.make_identity(1) == one and studio.make_motion(5) == motion
 
 
 def test_people_differ():
   identities = [studio.make_identity(k) for k in range(60)]
-  assert {who.hair_style for who in identities} == set(HAIR_STYLES)
-  assert len({(who.outfit, who.pattern, who.room, who.hair_style, who.skin) for who in identities}) == 60
+  assert {person.hair_style for person in identities} == set(HAIR_STYLES)
+  assert (
+    len({(person.outfit, person.pattern, person.room, person.hair_style, person.skin) for person in identities}) == 60
+  )
 
 
 def test_landmarks_and_masks_agree(people):
   for _, picture in people:
-    # Fingers before the face may hide a point: the hull of what is seen counts.
+    # Fingers in front of the face may hide a point, so small gaps are closed.
     grown = cv2.morphologyEx(picture.face_mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     column, row = np.floor(picture.landmarks).astype(int).T
     assert grown[row, column].all()
@@ -87,12 +89,12 @@ def test_landmarks_and_masks_agree(people):
     person, face = picture.person_mask > 0, picture.face_mask > 0
     assert not (face & ~person).any() and not (face & ~picture.pose.any(-1)).any()
     assert 0.005 < face.mean() < 0.12 and 0.15 < person.mean() < 0.6
-    # Clothes and hair only add to the body, up to the edge's half pixels.
+    # Clothes and hair only add to the body, up to half a pixel at the edge.
     body = cv2.erode(picture.pose.any(-1).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     assert (body & ~person).mean() < 0.002
 
 
-def test_pose_shows_the_body_alone(people):
+def test_the_pose_render_does_not_depend_on_skin_color_or_hair(people):
   for _, picture in people:
     red, _, blue = picture.pose.reshape(-1, 3).astype(int).T
     lit = red > 60
@@ -107,22 +109,21 @@ def test_pose_shows_the_body_alone(people):
   np.testing.assert_array_equal(studio.render(bald, motion, 0, SIZE).pose, studio.render(pale, motion, 0, SIZE).pose)
 
 
-def test_the_pose_tells_of_mouth_and_blink():
-
-  who, base = studio.make_identity(1), studio.make_motion(1).at(0.0)
+def test_the_pose_render_shows_an_open_mouth_and_a_blink():
+  person, base = studio.make_identity(1), studio.make_motion(1).at(0.0)
   calm = dataclasses.replace(base, mouth=np.array([0.0, 0.0, 0.3]), blink=0.0)
   u, v = (
     grid.ravel().astype(np.float32) for grid in np.meshgrid(np.linspace(-0.7, 0.7, 80), np.linspace(-0.95, 0.6, 90))
   )
   shades = []
   for state in (calm, dataclasses.replace(calm, mouth=np.array([0.9, 0.0, 0.3])), dataclasses.replace(calm, blink=1.0)):
-    paint = paint_face(who, state, u, v, 0.02)
+    paint = paint_face(person, state, u, v, 0.02)
     assert np.isfinite(paint.color).all() and np.isfinite(paint.slope).all()
     assert paint.pose_shade.min() >= 0 and paint.pose_shade.max() <= 1
     shades.append((paint.pose_shade, paint.eye))
-  assert (shades[1][0] < 0.3).sum() > (shades[0][0] < 0.3).sum() + 50  # the mouth's dark inside
+  assert (shades[1][0] < 0.3).sum() > (shades[0][0] < 0.3).sum() + 50  # the dark inside of the mouth
   assert shades[0][1].sum() > 20 and shades[2][1].sum() < 0.1 * shades[0][1].sum()  # the eyeballs are covered
-  assert build_scene(who, calm, 64).core
+  assert build_scene(person, calm, 64).core
 
 
 def test_motion_is_smooth_and_stateless():
@@ -145,18 +146,17 @@ def test_motion_is_smooth_and_stateless():
   ):
     values = np.array([np.atleast_1d(getattr(state, name)) for state in states])
     assert np.abs(np.diff(values, axis=0)).max() / step < speed, name
-  again = motion.at(times[400])
-  np.testing.assert_array_equal(again.wrists, states[400].wrists)
+  np.testing.assert_array_equal(motion.at(times[400]).wrists, states[400].wrists)
   for name in ("fingers", "palms"):
     np.testing.assert_allclose(np.linalg.norm([getattr(state, name) for state in states], axis=-1), 1, atol=1e-6)
 
 
-def test_motion_has_no_period_and_does_many_things():
+def test_motion_is_aperiodic_and_varied():
   motion = studio.make_motion(4)
   wrists = np.array([motion.at(t).wrists.ravel() for t in np.arange(0, 200, 0.5)])
   wrists -= wrists.mean(0)
   energy = (wrists**2).sum(1).mean()
-  for lag in range(4, 320, 3):  # from two seconds on nothing comes back
+  for lag in range(4, 320, 3):  # two seconds and more
     assert (wrists[lag:] * wrists[:-lag]).sum(1).mean() < 0.5 * energy
   states = [motion.at(t) for t in np.arange(0, 80, 0.2)]
   assert 0.02 < np.mean([state.blink > 0.5 for state in states]) < 0.2
@@ -166,23 +166,22 @@ def test_motion_has_no_period_and_does_many_things():
 
 
 def test_hands_stay_in_the_picture_and_out_of_the_body():
-
   inside, hidden = [], []
   for seed in range(3):
-    who, motion = studio.make_identity(seed), studio.make_motion(seed)
+    person, motion = studio.make_identity(seed), studio.make_motion(seed)
     for t in np.arange(0, 40, 0.5):
-      scene = build_scene(who, motion.at(t), 100)
+      scene = build_scene(person, motion.at(t), 100)
       tips = np.array([solid.end for solid, part in scene.core if part == HAND and isinstance(solid, RoundCone)])
       inside.append(((tips[:, :2] > 0) & (tips[:, :2] < 100)).all(1).mean())
-      x, y, z = scene.torso.own(*tips.T)
+      x, y, z = scene.torso.to_local(*tips.T)
       hidden.append(((np.abs(x) < 0.12) & (y < -0.02) & (z < 0.10)).mean())
-      u, v, w = scene.head.own(*tips.T)
+      u, v, w = scene.head.to_local(*tips.T)
       hidden.append(((u / 0.7) ** 2 + v**2 + (w / 0.85) ** 2 < 1).mean())
   assert np.mean(inside) > 0.9 and np.mean(hidden) < 0.01
 
 
 @pytest.mark.parametrize("size", [8, 37, 96])
-def test_any_size(size):
+def test_frames_of_other_sizes_show_the_same(size):
   picture = studio.render(studio.make_identity(6), studio.make_motion(6), 3.0, size)
   assert picture.frame.shape == (size, size, 3)
   large = studio.render(studio.make_identity(6), studio.make_motion(6), 3.0, 4 * size)
@@ -192,26 +191,26 @@ def test_any_size(size):
     assert np.abs(small.astype(int) - picture.frame).mean() < 4
 
 
-def test_render_clip_is_in_order_with_any_number_of_processes():
-  who, motion, times = studio.make_identity(2), studio.make_motion(3), np.arange(20) / 10
-  alone = list(studio.render_clip(who, motion, times, 16, workers=1))
-  shared = list(studio.render_clip(who, motion, times, 16, workers=2))
+def test_render_clip_yields_in_order_with_any_number_of_processes():
+  person, motion, times = studio.make_identity(2), studio.make_motion(3), np.arange(20) / 10
+  alone = list(studio.render_clip(person, motion, times, 16, workers=1))
+  shared = list(studio.render_clip(person, motion, times, 16, workers=2))
   assert len(alone) == len(shared) == 20
   assert digest(alone) == digest(shared)
-  assert digest(alone[7:8]) == digest([studio.render(who, motion, 0.7, 16)])
-  assert not list(studio.render_clip(who, motion, [], 16))
+  assert digest(alone[7:8]) == digest([studio.render(person, motion, 0.7, 16)])
+  assert not list(studio.render_clip(person, motion, [], 16))
 
 
-def test_speed_is_sane():
-  who, motion = studio.make_identity(2), studio.make_motion(3)
-  studio.render(who, motion, 0, 128)
-  start = time.process_time()  # of this process alone: other programs do not make it longer
+def test_rendering_takes_less_than_half_a_second():
+  person, motion = studio.make_identity(2), studio.make_motion(3)
+  studio.render(person, motion, 0, 128)
+  start = time.process_time()  # not affected by other programs
   for k in range(5):
-    studio.render(who, motion, k, 128)
+    studio.render(person, motion, k, 128)
   assert (time.process_time() - start) / 5 < 0.5  # about 0.02
 
 
-def test_user_mistakes():
+def test_bad_seeds_and_sizes_are_refused():
   with pytest.raises(UserError, match="seed"):
     studio.make_identity(-1)
   with pytest.raises(UserError, match="seed"):

@@ -9,12 +9,12 @@ from anchor_jax.body.solids import Real
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.identity import Identity
 
-_SHIFT = 4  # sub-pixel bits of OpenCV's drawing
+_SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
 
 @lru_cache(maxsize=8)
 def paint_background(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
-  """The background of an identity's room as RGB, float32 0..255, H = W = `size` pixels. Cached: do not write to it."""
+  """The background of an identity's frames, RGB, float32, 0..255; cached, so do not modify it."""
   generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([identity.seed, 0x726F6F6D])))
   n = 256  # always drawn at this size, then resized
   wall, second = np.asarray(identity.wall, np.float32), np.asarray(identity.wall_two, np.float32)

@@ -1,4 +1,4 @@
-"""From an identity and a motion's instant to joints and solids, under the studio's camera (studio/camera.py)."""
+"""Joints and solids of an identity at one instant of a motion, in the studio camera's picture."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,17 +9,17 @@ import numpy as np
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, finger_skins, hand_skin, torso_skin
 from anchor_jax.body.solids import Ellipsoid, Loft, Point, Real, RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
-from anchor_jax.studio.camera import FLIP, Camera, Frame, turn
+from anchor_jax.studio.camera import FLIP, LocalFrame, StudioCamera, turn
 from anchor_jax.studio.drawing.skin import OWN, cranium_skin, ear_skin, face_skin, neck_skin, nose_skin
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
 
 # Parts: what a solid belongs to. The face's parts come first.
 FACE, NOSE, CRANIUM, EAR, NECK, TORSO, ARM, HAND, CLOTH, SLEEVE, COLLAR, HAIR, JEWEL = range(13)
-# Groups of solids that melt together.
+# Groups of solids that are blended smoothly.
 _BODY, _LEFT, _RIGHT, _HAIR, _SLEEVE_LEFT, _SLEEVE_RIGHT = range(6)
 
-_KNUCKLES = ((0.029, 0.088), (0.010, 0.093), (-0.010, 0.088), (-0.028, 0.078))  # across, along the palm
+_KNUCKLES = ((0.029, 0.088), (0.010, 0.093), (-0.010, 0.088), (-0.028, 0.078))  # across and along the palm
 _PHALANGES = ((0.041, 0.026, 0.020), (0.045, 0.029, 0.022), (0.041, 0.027, 0.021), (0.033, 0.021, 0.018))
 
 
@@ -27,7 +27,7 @@ class _Cone(NamedTuple):
   """A round cone of the body in world meters; see `RoundCone`.
 
   Attributes:
-    part: what it belongs to.
+    part: the body part that it belongs to.
     layer: 0 for core, 1 for nude, 2 for dressed solids, as in `Scene`.
   """
 
@@ -44,7 +44,7 @@ class _Cone(NamedTuple):
 
 @dataclass(slots=True)
 class Scene:
-  """Solids of one instant, with the part each belongs to, in drawing order.
+  """Solids of one instant in drawing order, each with its body part.
 
   Attributes:
     core: head, neck and hands, seen in the frame and in the pose render alike.
@@ -56,8 +56,8 @@ class Scene:
   core: list[tuple[Solid, int]]
   nude: list[tuple[Solid, int]]
   dressed: list[tuple[Solid, int]]
-  head: Frame
-  torso: Frame
+  head: LocalFrame
+  torso: LocalFrame
 
 
 @lru_cache(maxsize=64)
@@ -82,7 +82,7 @@ def head_profile(identity: Identity) -> tuple[NdArray, NdArray, NdArray]:
 
 @lru_cache(maxsize=64)
 def torso_profile(identity: Identity, extra: float) -> tuple[NdArray, NdArray, NdArray]:
-  """Half width, half depth and middle of the torso's sections from y = -0.62 to 0.075 m, `extra` m thicker."""
+  """Half width, half depth and middle of the torso's sections from y = -0.62 to 0.075 m, thickened by `extra` m."""
   y = np.linspace(-0.62, 0.075, 2049)
   s, c, w = identity.shoulder, identity.chest, identity.waist
   width = np.interp(
@@ -119,7 +119,7 @@ def _unit(v: NdArray) -> NdArray:
 def _hand(
   side: int, arm: "_Arm", curls: NdArray, spread: Real, size: Real, skin: Any
 ) -> list[tuple[NdArray, NdArray, Real, Real, Any]]:
-  """Cones (start, end, radius, radius, skin) of one hand; `skin` is that of palm and back."""
+  """Cones (start, end, radius, radius, skin) of one hand; `skin` is for palm and back."""
   cones = []
   wrist, along, palm, across = arm.wrist, arm.along, arm.palm, arm.across
 
@@ -156,12 +156,12 @@ def _hand(
 
 
 class _Arm(NamedTuple):
-  """One arm and its hand's axes, world meters.
+  """Joints of one arm and axes of its hand, in world coordinates.
 
   Attributes:
-    shoulder, elbow, wrist: joints.
-    along, palm, across: unit vectors of the hand: to the fingers, out of the palm, to the thumb's side.
-    hinge: axis of the elbow, to the body's middle when the forearm points forwards.
+    shoulder, elbow, wrist: joints, meters.
+    along, palm, across: unit vectors of the hand: towards the fingers, out of the palm, towards the thumb.
+    hinge: axis of the elbow, towards the middle of the body when the forearm points forward.
   """
 
   shoulder: NdArray
@@ -192,14 +192,14 @@ def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, midd
   forearm = _unit(wrist - elbow)
   fingers, palm = (torso @ (mirror * v[side]) for v in (state.fingers, state.palms))
   bend = fingers @ forearm
-  fingers = _unit(fingers + forearm * max(0.45 - bend, 0.0) * 1.3)  # a wrist bends so far and no farther
+  fingers = _unit(fingers + forearm * max(0.45 - bend, 0.0) * 1.3)  # limits the bend of the wrist
   palm = _unit(palm - fingers * (palm @ fingers))
   return _Arm(shoulder, elbow, wrist, fingers, palm, -sign * np.cross(fingers, palm), -sign * np.cross(direction, pole))
 
 
 def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
-  """Poses the body and lays out all solids of an instant, in pixels of a picture of `size`."""
-  camera = Camera(size, identity.scale)
+  """The posed body and all solids of an instant, in pixels of a picture of `size`."""
+  camera = StudioCamera(size, identity.scale)
   torso = turn(*state.torso)
   pivot = np.array([0.0, -0.55, 0.0])
   middle = pivot + np.array([state.shift[0], state.shift[1], 0.0]) + torso @ -pivot
@@ -212,8 +212,8 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   joint = root + torso @ np.array([0.0, 0.045, 0.012])
   center = joint + rotation @ np.array([0.0, half * 0.86, 0.012])
   origin, factor = camera.project(np.stack([center, middle]))
-  head = Frame(origin[0], FLIP @ rotation, float(factor[0] * half))
-  trunk = Frame(origin[1], FLIP @ torso, float(factor[1]))
+  head = LocalFrame(origin[0], FLIP @ rotation, float(factor[0] * half))
+  trunk = LocalFrame(origin[1], FLIP @ torso, float(factor[1]))
 
   cones: list[_Cone] = []
   bare = torso_skin(trunk.origin, trunk.axes, identity.shoulder * trunk.unit, trunk.unit)
@@ -244,7 +244,7 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
       share = min(covered, 1.0) if covered else 1.0
       thick = 0.050 * limb, 0.037 * limb, 0.0235 * limb
       if nude == 1:
-        # Under a sleeve the pose's arm is as wide as the sleeve, so that both show the same place of the surface.
+        # The pose's arm is as wide as the sleeve over it, so that pixels of both show the same point of the surface.
         thick = thick[0], thick[1] + extra * (identity.sleeve >= 1), thick[2] + 0.9 * extra * (identity.sleeve >= 1.9)
       cuff = shoulder + (elbow - shoulder) * share
       loose = 0.0 if nude == 1 else extra * (1.3 if covered < 1 else 1.0)
@@ -353,13 +353,13 @@ def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
   return scene
 
 
-def _head_solids(identity: Identity, state: MotionState, head: Frame, scene: Scene) -> None:
-  """Face, cranium, ears and nose, in half head heights of the head's frame."""
+def _head_solids(identity: Identity, state: MotionState, head: LocalFrame, scene: Scene) -> None:
+  """Adds face, cranium, ears and nose to the scene; lengths are in half head heights."""
   unit = head.unit
   width, depth, middle = head_profile(identity)
 
   def ball(center: Point, radii: Point, part: int, blend: Real, skin: Any):
-    place = head.picture(np.array([center]))[0]
+    place = head.to_picture(np.array([center]))[0]
     return Ellipsoid(place, np.array(radii) * unit, head.axes, _BODY, blend * unit, None, skin), part
 
   skin = face_skin(identity, state, head)
@@ -377,7 +377,7 @@ def _head_solids(identity: Identity, state: MotionState, head: Frame, scene: Sce
   front = lambda y: float(np.interp(y, np.linspace(-1, 1, len(depth)), depth + middle))
   tip = -identity.nose_length + 0.02
   out, nose = identity.nose_out, identity.nose_width
-  points = head.picture(
+  points = head.to_picture(
     np.array(
       [(0, 0.06, front(0.06) - 0.118), (0, tip + 0.05, front(tip) + 0.055 * out), (0, tip, front(tip) + 0.085 * out)]
     )

@@ -1,23 +1,23 @@
-"""Clothes: color and relief of torso and sleeves as functions of the place on the body, and collars as solids.
+"""Clothes: color and relief of torso and sleeves as functions of the position on the body, and collars as solids.
 
-Points of the torso are (x, y) of its frame, in meters: right and up from the middle of the shoulder line.
+Points of the torso are (x, y) in its frame, in meters: right and up from the middle of the shoulder line.
 """
 
 import numpy as np
 
 from anchor_jax.body.solids import RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
-from anchor_jax.studio.camera import Frame
+from anchor_jax.studio.camera import LocalFrame
 from anchor_jax.studio.drawing.body import COLLAR
 from anchor_jax.studio.identity import Identity
 
-_SLEEVE_RADIUS = np.float32(0.05)  # meters of fabric a radian around the arm
+_SLEEVE_RADIUS = np.float32(0.05)  # meters of fabric per radian around the arm
 
 
-def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple[Solid, int]]:
-  """Solids of a turtleneck's or hoodie's collar, in pixels; `neck` is the neck's upper end, picture coordinates."""
+def collar_solids(identity: Identity, torso: LocalFrame, neck: NdArray) -> list[tuple[Solid, int]]:
+  """Solids of the collar of a turtleneck or hoodie, in pixels; `neck` is the upper end of the neck in the picture."""
   unit = torso.unit
-  points = torso.picture(
+  points = torso.to_picture(
     np.array(
       [
         (0, 0.035, -0.004),
@@ -42,7 +42,7 @@ def collar_solids(identity: Identity, torso: Frame, neck: NdArray) -> list[tuple
 
 
 def _pattern(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
-  """Share of the second color, 0..1, at points (x, y) of the fabric, meters."""
+  """Fraction of the second color, 0..1, at points (x, y) of the fabric, meters."""
   scale = identity.pattern_scale
   if identity.pattern == "stripes":  # thin, level
     return np.clip((np.abs((y / np.float32(0.036 * scale)) % 1 - 0.5) - np.float32(0.32)) * 12, 0, 1)
@@ -82,7 +82,7 @@ def _print(identity: Identity, x: NdArray, y: NdArray) -> NdArray:
 
 
 def paint_torso(identity: Identity, x: NdArray, y: NdArray, skin: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-  """Color [3, n], share of bare skin [n], and relief slope [2, n] along x and y, at n points of the dressed torso."""
+  """Color [3, n], fraction of bare skin [n] and relief slope [2, n] along x and y, at n points of the dressed torso."""
   base, other, shirt = (
     np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two, identity.shirt)
   )
@@ -215,7 +215,7 @@ def paint_sleeve(identity: Identity, along: NdArray, around: NdArray) -> tuple[N
   Args:
     identity: outfit, colors and pattern.
     along: [n] distance from the shoulder along the arm, meters.
-    around: [n] angle around the arm, which turns with it.
+    around: [n] angle around the arm, relative to the arm's own rotation.
   """
   base, other = (np.asarray(c, np.float32)[:, None] for c in (identity.cloth, identity.cloth_two))
   share = (

@@ -1,7 +1,7 @@
 """The face: relief, colors, eyes and mouth as functions of points in the head's frame.
 
-Points are (u, v, w): right in the picture, up, out of the face, in half head heights; the eyes lie at v = EYE_ROW.
-The relief is a height field h(u, v) given by its gradient, which tilts the normals; eyes replace them by an eyeball's.
+Points are (u, v, w): right in the picture, up, out of the face, in half head heights; the eyes are at v = EYE_ROW. The
+relief is a height field h(u, v), given by its gradient, which tilts the normals. In the eyes, normals are an eyeball's.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class FacePaint:
     slope: [2, n] gradient of the relief along u and v.
     shade: [n] factor on the light, 0..1, for folds and creases in the frame.
     gloss: [n] strength of highlights.
-    eye: [n] coverage of the eyeballs, 0..1.
+    eye: [n] coverage by the eyeballs, 0..1.
     ball: [2, n] u and v of the eyeball's normal, times that coverage.
     glint: [n] strength of the light's reflection in the eyes.
-    pose_shade: [n] as `shade`, in the pose render.
+    pose_shade: [n] the same as `shade`, for the pose render.
   """
 
   color: NdArray
@@ -86,7 +86,7 @@ class _Relief:
     self.slope = np.zeros((2, len(u)), np.float32)
 
   def hill(self, u0: Real, v0: Real, su: Real, sv: Real, height: Real) -> NdArray:
-    """Adds a hill of the given center, widths and height; returns exp(-r^2) [n], the hill at unit height."""
+    """Adds a hill with the given center, widths and height, and returns the hill at unit height, exp(-r^2) [n]."""
     du, dv = self.u - np.float32(u0), self.v - np.float32(v0)
     du *= np.float32(1 / su)
     dv *= np.float32(1 / sv)
@@ -103,7 +103,7 @@ def paint_face(identity: Identity, state: MotionState, u: NdArray, v: NdArray, p
     identity: the person.
     state: the expression.
     u, v: [n] float32, head frame, half head heights.
-    pixel: size of a sub-pixel in half head heights, over which edges are softened.
+    pixel: size of a sub-pixel in half head heights, for anti-aliasing.
   """
   n = len(u)
   color = np.repeat(np.asarray(identity.skin, np.float32)[:, None], n, axis=1)
@@ -143,7 +143,7 @@ def _skin(identity: Identity, mouth: Mouth, relief: _Relief, paint: FacePaint) -
   for sign in (-1.0, 1.0):
     apple = relief.hill(sign * 0.42, -0.24 + 0.03 * mouth.smile, 0.20, 0.17, 0.030 + 0.016 * mouth.smile)
     _mix(color, red, apple * np.float32(0.25 + 0.5 * identity.blush))
-    # The fold from the nose to the mouth's corner.
+    # The fold from the nose to the corner of the mouth.
     a, b = (
       np.array([sign * identity.nose_width * 1.15, tip - 0.01]),
       np.array([sign * mouth.half_width * 1.22, mouth.row - 0.02]),
@@ -234,7 +234,7 @@ def _eye(
   if not len(near):
     return
   eye = eye_of(identity, state, side)
-  x, y = eye.own(u[near], v[near])
+  x, y = eye.to_local(u[near], v[near])
   lower, upper, crease = eye.lids(x)
   color = paint.color[:, near]
   corner = np.clip((np.float32(1.02) - np.abs(x)) * 12, 0, 1)

@@ -1,10 +1,10 @@
-"""Hair and earrings as solids around the head, where hair grows on the scalp, and the color of its strands."""
+"""Hair and earrings as solids around the head, the hairline, and the color of strands."""
 
 import numpy as np
 
 from anchor_jax.body.solids import Ellipsoid, Point, Real, RoundCone, Solid
 from anchor_jax.core.shapes import NdArray
-from anchor_jax.studio.camera import Frame
+from anchor_jax.studio.camera import LocalFrame
 from anchor_jax.studio.drawing.body import HAIR, JEWEL
 from anchor_jax.studio.identity import Identity
 
@@ -13,7 +13,7 @@ _STREAKS = np.random.Generator(np.random.PCG64(7)).uniform(-1, 1, 1024).astype(n
 
 
 def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
-  """Whether hair grows at head-frame points (u, v, w): bool, above the hairline and behind the ears."""
+  """Mask of the head-frame points (u, v, w) where hair grows: above the hairline and behind the ears."""
   style = identity.hair_style
   if style == "bald":
     return np.zeros(np.broadcast_shapes(u.shape, v.shape, w.shape), bool)
@@ -37,33 +37,33 @@ def on_scalp(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> NdArray:
   return (v > edge) | ((w < np.float32(-0.12)) & (v > nape))
 
 
-def _cap(identity: Identity, head: Frame, radii: Point, center: Point) -> Ellipsoid:
+def _cap(identity: Identity, head: LocalFrame, radii: Point, center: Point) -> Ellipsoid:
   """The hair on the skull: an ellipsoid, clipped at the hairline."""
 
   def keep(x: NdArray, y: NdArray, z: NdArray) -> NdArray:
     own = (a * np.float32(r) + np.float32(c) for a, r, c in zip((x, y, z), radii, center, strict=True))
     return on_scalp(identity, *own)
 
-  place = head.picture(np.array([center]))[0]
+  place = head.to_picture(np.array([center]))[0]
   return Ellipsoid(place, np.array(radii) * head.unit, head.axes, _GROUP, 0.10 * head.unit, keep)
 
 
-def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
-  """Solids of hair and earrings, in pixels, each with its part (HAIR or JEWEL)."""
+def hair_solids(identity: Identity, head: LocalFrame) -> list[tuple[Solid, int]]:
+  """Solids of hair and earrings in pixels, each with its part (HAIR or JEWEL)."""
   unit, wide, volume, part = head.unit, identity.head_width, identity.hair_volume, identity.parting
   style = identity.hair_style
   solids: list[tuple[Solid, int]] = []
 
   def ball(center: Point, radii: Point, blend: Real = 0.12, kind: int = HAIR) -> None:
-    place = head.picture(np.array([center]))[0]
+    place = head.to_picture(np.array([center]))[0]
     solids.append((Ellipsoid(place, np.array(radii) * unit, head.axes, _GROUP, blend * unit), kind))
 
   def lock(start: Point, fall: Point, r0: Real, r1: Real, hang: Real = 0.6) -> None:
     """Adds a lock of hair from head-frame point `start` along `fall`, which is (right, up, out) in half head heights.
 
-    `hang` 0 takes `fall` in the head's frame, 1 in the picture's, so that the lock hangs down however the head turns.
+    `fall` is in the head's frame for `hang` 0 and in the picture's for 1, so that the lock hangs down in any head pose.
     """
-    begin = head.picture(np.array([start]))[0]
+    begin = head.to_picture(np.array([start]))[0]
     own = head.axes @ np.array(fall) * unit
     upright = np.array([fall[0], -fall[1], fall[2]]) * unit
     solids.append(
@@ -122,7 +122,7 @@ def hair_solids(identity: Identity, head: Frame) -> list[tuple[Solid, int]]:
 
 
 def paint_hair(identity: Identity, u: NdArray, v: NdArray, w: NdArray) -> tuple[NdArray, NdArray]:
-  """Color [3, n], and brightness of the strand [n] in -1..1, of hair at n head-frame points."""
+  """Color [3, n] and strand brightness [n], -1..1, of hair at n head-frame points."""
   angle = np.arctan2(u - np.float32(0.3 * identity.parting) * np.clip(v, 0, 1), w + np.float32(0.55)) * np.float32(30)
   if identity.hair_style == "curly":
     angle = angle + np.sin(v * 17 + angle * np.float32(0.35)) * 2

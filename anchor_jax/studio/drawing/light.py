@@ -1,4 +1,4 @@
-"""The light model: soft key light with cast shadows, cool fill, rim, sky and ground, evaluated at arrays of points."""
+"""The light model: soft key light with cast shadows, cool fill light, rim, sky and ground, at arrays of points."""
 
 import cv2
 import numpy as np
@@ -16,11 +16,11 @@ def key_direction(identity: Identity) -> Float[NdArray, "3"]:
 
 
 def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) -> Float[NdArray, "h w"]:
-  """Share of the key light that is blocked at each sub-pixel, 0..1, by marching the depth buffer towards the light.
+  """Fraction of the key light that is blocked at each sub-pixel, 0..1, by marching the depth buffer towards the light.
 
   Args:
     surface: the drawn solids; [h w] is its supersampled size.
-    direction: of `key_direction`.
+    direction: from `key_direction`.
     unit: pixels per meter.
   """
   factor = surface.supersample
@@ -32,11 +32,11 @@ def cast_shadow(surface: Surface, direction: Float[NdArray, "3"], unit: Real) ->
     dx, dy = round(float(direction[0]) * length), round(float(direction[1]) * length)
     if not dx and not dy:
       continue
-    here = (slice(max(-dy, 0), height - max(dy, 0)), slice(max(-dx, 0), width - max(dx, 0)))
-    there = (slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0)))
-    above = depth[there] - depth[here] - np.float32(direction[2] * length)
+    point = (slice(max(-dy, 0), height - max(dy, 0)), slice(max(-dx, 0), width - max(dx, 0)))
+    occluder = (slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0)))
+    above = depth[occluder] - depth[point] - np.float32(direction[2] * length)
     hit = np.clip(above / np.float32(0.02 * unit), 0, 1) * (above < np.float32(0.28 * unit))
-    np.maximum(blocked[here], hit, out=blocked[here])
+    np.maximum(blocked[point], hit, out=blocked[point])
   side = max(int(0.034 * unit) | 1, 3)
   blocked = cv2.blur(blocked, (side, side))
   return cv2.resize(blocked, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR)
@@ -52,17 +52,17 @@ def shade(
   gloss: NdArray,
   sharp: NdArray,
 ) -> Float[NdArray, "3 n"]:
-  """Reflected light at n points, RGB, nominally 0..1, [3 n]; highlights may exceed 1.
+  """Reflected light at n points, RGB, nominally 0..1; highlights may exceed 1.
 
   Args:
     identity: side and warmth of the key light.
     normal: [3, n] unit normals, picture coordinates.
     color: [3, n] RGB reflectance, 0..1.
-    open_share: [n] share of the ambient light that is not occluded, 0..1.
-    lit: [n] share of the key light that is not blocked, 0..1.
-    soft: [n] strength of wrapped diffuse light, as by subsurface scattering: 1 for skin, 0 for cloth.
+    open_share: [n] fraction of the ambient light that is not occluded, 0..1.
+    lit: [n] fraction of the key light that is not blocked, 0..1.
+    soft: [n] strength of wrapped diffuse light, as from subsurface scattering: 1 for skin, 0 for cloth.
     gloss: [n] strength of the highlights.
-    sharp: [n] their width, 0 broad to 1 narrow.
+    sharp: [n] sharpness of the highlights, 0 broad to 1 narrow.
   """
   nx, ny, nz = normal
   key = key_direction(identity)

@@ -1,4 +1,4 @@
-"""The visible points of a drawn surface as flat arrays, and their normals under a relief."""
+"""The visible points of a drawn surface as flat arrays, and their normals on a relief."""
 
 import numpy as np
 
@@ -9,12 +9,13 @@ from anchor_jax.studio.drawing.face import FacePaint
 
 
 class VisiblePoints:
-  """The pixels of a drawn surface that a solid covers, as flat arrays of n points.
+  """The pixels of a drawn surface that are covered by a solid, as flat arrays of n points.
 
   Attributes:
     index: [pixels of the surface] number of the visible solid, -1 for none.
-    place: [n] position of each point in the flattened surface.
-    solid: [n] number of its solid; part: [n] the solid's part, of body.py.
+    place: [n] index of each point into the flattened surface.
+    solid: [n] number of its solid.
+    part: [n] body part of its solid, as numbered in body.py.
     x, y, z: [n] picture coordinates in pixels, z towards the viewer.
     normal: [3, n] unit normals, picture coordinates (y down).
   """
@@ -31,22 +32,22 @@ class VisiblePoints:
     self.normal = surface.normal.reshape(3, -1)[:, self.place]
 
   def where(self, *parts: int) -> NdArray:
-    """Indices, among the n points, of those that belong to one of `parts`."""
+    """Indices of the points that belong to one of `parts`."""
     if len(parts) == 1:
       return np.flatnonzero(self.part == parts[0])
-    wanted = np.zeros(16, bool)
-    wanted[list(parts)] = True
-    return np.flatnonzero(wanted[self.part])
+    included = np.zeros(16, bool)
+    included[list(parts)] = True
+    return np.flatnonzero(included[self.part])
 
 
 def tilt_normals(
   normal: NdArray, axes: NdArray, slope_u: NdArray, slope_v: NdArray, limit: NdArray | float = 1.0
 ) -> NdArray:
-  """Unit normals [3, n] of a surface with a relief on it.
+  """Unit normals [3, n] of a surface that carries a relief.
 
   Args:
     normal: [3, n] unit normals without the relief.
-    axes: its first two columns are the directions u and v of the slopes.
+    axes: the first two columns are the directions u and v of the slopes.
     slope_u, slope_v: [n] gradient of the relief's height along u and v.
     limit: factor on both slopes.
   """

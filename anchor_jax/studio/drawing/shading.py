@@ -1,4 +1,4 @@
-"""The RGB frame: colors and shades the visible points of the dressed person, and blends her over the background."""
+"""The RGB frame: colors and shades the visible points of the dressed person, over the background."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def shade_person(
   relief: NdArray,
   size: int,
 ):
-  """(frame, person_mask): the person over the background, uint8 [H W 3], and 255 where she covers it, uint8 [H W].
+  """(frame, person_mask): the person over the background, uint8 [H W 3], and 255 on the person, uint8 [H W].
 
   Args:
     identity: colors of skin, hair, clothes, light and background.
@@ -70,24 +70,24 @@ def shade_person(
   lit = 1 - np.float32(0.80) * shadow.ravel()[points.place]
   extra = np.zeros(n, np.float32)
 
-  # The face was painted at the points of the pose render; hair and hands hide some of them in the frame.
+  # The face is painted at the points of the pose render, some of which hair and hands hide in the frame.
   back = np.full(surface.depth.size, -1, np.int32)
   back[seen.place[face]] = np.arange(len(face), dtype=np.int32)
   scalp = points.where(FACE, CRANIUM)
-  grown = on_scalp(identity, *scene.head.own(points.x[scalp], points.y[scalp], points.z[scalp]))
-  points.part[scalp[grown]] = HAIR  # scalp that shows between the hair's solids
-  mine = points.where(FACE, NOSE, CRANIUM)
-  source = back[points.place[mine]]
-  mine, source = mine[source >= 0], source[source >= 0]
-  color[:, mine] = paint.color[:, source]
-  points.normal[:, mine] = relief[:, source]
-  open_share[mine] *= paint.shade[source]
-  lit[mine] *= np.float32(0.35) + np.float32(0.65) * paint.shade[source]
-  gloss[mine] = paint.gloss[source]
-  extra[mine] = paint.glint[source]
+  grown = on_scalp(identity, *scene.head.to_local(points.x[scalp], points.y[scalp], points.z[scalp]))
+  points.part[scalp[grown]] = HAIR  # scalp between the solids of the hair
+  skull = points.where(FACE, NOSE, CRANIUM)
+  source = back[points.place[skull]]
+  skull, source = skull[source >= 0], source[source >= 0]
+  color[:, skull] = paint.color[:, source]
+  points.normal[:, skull] = relief[:, source]
+  open_share[skull] *= paint.shade[source]
+  lit[skull] *= np.float32(0.35) + np.float32(0.65) * paint.shade[source]
+  gloss[skull] = paint.gloss[source]
+  extra[skull] = paint.glint[source]
   eye = paint.eye[source]
-  sharp[mine] = eye
-  soft[mine] *= 1 - np.float32(0.6) * eye
+  sharp[skull] = eye
+  soft[skull] *= 1 - np.float32(0.6) * eye
 
   ears = points.where(EAR)
   color[:, ears] *= np.array([[1.02], [0.88], [0.86]], np.float32)
@@ -95,7 +95,7 @@ def shade_person(
   color[:, hands] *= np.array([[1.0], [0.93], [0.92]], np.float32)
 
   cloth = points.where(CLOTH)
-  x, y, _ = scene.torso.own(points.x[cloth], points.y[cloth], points.z[cloth])
+  x, y, _ = scene.torso.to_local(points.x[cloth], points.y[cloth], points.z[cloth])
   color[:, cloth], bare, slope = paint_torso(identity, x, y, skin)
   points.normal[:, cloth] = tilt_normals(points.normal[:, cloth], scene.torso.axes, slope[0], slope[1])
   soft[cloth], gloss[cloth] = bare, np.float32(0.05) + np.float32(0.10) * bare
@@ -113,7 +113,7 @@ def shade_person(
 
   hair = points.where(HAIR)
   if len(hair):
-    u, v, w = scene.head.own(points.x[hair], points.y[hair], points.z[hair])
+    u, v, w = scene.head.to_local(points.x[hair], points.y[hair], points.z[hair])
     color[:, hair], strand = paint_hair(identity, u, v, w)
     soft[hair], gloss[hair] = 0.1, 0
     normal = points.normal[:, hair]
@@ -169,7 +169,7 @@ def _sleeves(
   first: int,
   color: NdArray,
 ) -> None:
-  """Sets the colors and normals of the sleeves' points, in place; `first` is the number of the first dressed solid."""
+  """Sets colors and normals of the sleeves' points in place; `first` is the number of the first dressed solid."""
   along = surface.along.ravel()[points.place[sleeves]]
   number = points.solid[sleeves]
   for k in np.unique(number):
@@ -181,7 +181,7 @@ def _sleeves(
     )
     place = (before + along[number == k] * np.float32(share * length)) * np.float32(identity.arm)
     start, run = np.asarray(solid.start), np.asarray(solid.end) - np.asarray(solid.start)
-    bone = dataclasses.replace(solid, end=start + run / share)  # the skin's twist is spread over the whole bone
+    bone = dataclasses.replace(solid, end=start + run / share)  # the skin twists over the full length of the bone
     around = angles_around(bone, points.x[mine], points.y[mine], points.z[mine])
     run = (run / max(float(np.sqrt(run @ run)), 1e-6)).astype(np.float32)
     side = np.array([-run[1], run[0], 0], np.float32)
@@ -191,7 +191,7 @@ def _sleeves(
 
 
 def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], planes: NdArray) -> None:
-  """Draws the frames of the glasses, where visible, into `planes` [4 h w] (RGB 0..255, coverage), in place."""
+  """Draws the visible frames of the glasses into `planes` [4 h w] (RGB 0..255, coverage), in place."""
   head, size = scene.head, identity.glasses
   angle = np.linspace(0, 2 * np.pi, 28)
   lines = []
@@ -208,7 +208,7 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int
     lines.append(ring)
     outer = identity.eye_gap * 1.02 + wide
     temple = np.linspace((sign * outer, 0.0, 0.92 - 0.5 * outer**2), (sign * (identity.head_width + 0.02), 0.0, 0.1), 7)
-    places = head.picture(temple)
+    places = head.to_picture(temple)
     at = np.clip((places[:, :2] * surface.supersample).astype(int), 0, surface.depth.shape[0] - 1)
     seen = places[:, 2] > surface.depth[at[:, 1], at[:, 0]] - 0.10 * head.unit
     lines += [temple[i : i + 2] for i in range(6) if seen[i : i + 2].all()]
@@ -218,7 +218,7 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int
   bits = 4
   thick = max(round(0.040 * head.unit * surface.supersample), 1)
   for line in lines:
-    pixels = head.picture(line)[:, :2] * surface.supersample - 0.5
+    pixels = head.to_picture(line)[:, :2] * surface.supersample - 0.5
     cv2.polylines(layer, [np.round(pixels * 2**bits).astype(np.int32)], False, 255, thick, cv2.LINE_AA, bits)
   under = np.isin(np.append(np.asarray(parts, np.int8), -1)[surface.index], (FACE, NOSE, CRANIUM, EAR, NECK, -1))
   visible = (layer > 0) & under

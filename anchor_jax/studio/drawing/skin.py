@@ -1,6 +1,6 @@
-"""Where the solids of a studio person's head lie on its surface.
+"""Charts and coordinates (u, v) of the solids of a studio person's head.
 
-The person's left is on the picture's right: side 0 of a motion is her right.
+The person's left is on the picture's right: side 0 of a motion is the person's right.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from anchor_jax.body.charts import chart
 from anchor_jax.body.skins import Ball, Sheet, Tube
 from anchor_jax.body.solids import Point
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.studio.camera import Frame
+from anchor_jax.studio.camera import LocalFrame
 from anchor_jax.studio.expression import EYE_ROW, Eye, Mouth, eye_of, mouth_of
 from anchor_jax.studio.identity import Identity
 from anchor_jax.studio.motion import MotionState
@@ -21,51 +21,54 @@ _MIDDLE, _DEEP = 0.24, 0.62  # middle and half depth of the head's sections
 _BALL = np.array([(0.0, 0.17, -0.10)])  # middle of the cranium
 
 
-def _inverse(frame: Frame, scales: Point) -> Float[NdArray, "3 3"]:
-  """From picture directions to own coordinates in units of `scales`."""
+def _inverse(frame: LocalFrame, scales: Point) -> Float[NdArray, "3 3"]:
+  """Matrix from picture directions to local coordinates in units of `scales`."""
   return (frame.axes / (frame.unit * np.asarray(scales, np.float64))).T
 
 
-def _ball(frame: Frame, center: Float[NdArray, "1 3"], radii: Point, number: int) -> Ball:
-  return Ball(frame.picture(center)[0], _inverse(frame, radii), number)
+def _ball(frame: LocalFrame, center: Float[NdArray, "1 3"], radii: Point, number: int) -> Ball:
+  return Ball(frame.to_picture(center)[0], _inverse(frame, radii), number)
 
 
-def neck_skin(torso: Frame, head: Frame) -> Tube:
-  """The neck, which turns with the torso below and with the head above."""
+def neck_skin(torso: LocalFrame, head: LocalFrame) -> Tube:
+  """Skin of the neck, which turns with the torso at the bottom and with the head at the top."""
   return Tube(chart("neck"), torso.axes[:, 0], 1.0, head.axes[:, 0])
 
 
-def nose_skin(identity: Identity, head: Frame) -> Sheet:
-  """The nose as seen from the front."""
+def nose_skin(identity: Identity, head: LocalFrame) -> Sheet:
+  """Skin of the nose, projected from the front."""
   low = -identity.nose_length + 0.02 - 0.12
   inverse = _inverse(head, (1.3 * identity.nose_width + 0.02, 0.26 - low, 1.0))
   inverse[2] = 0  # no back
-  return Sheet(head.picture(np.array([(0.0, low, 0.0)]))[0], inverse, (chart("nose"),), (chart("nose"),), 0.0)
+  return Sheet(head.to_picture(np.array([(0.0, low, 0.0)]))[0], inverse, (chart("nose"),), (chart("nose"),), 0.0)
 
 
-def cranium_skin(identity: Identity, head: Frame) -> Ball:
-  """The skull outside the face."""
+def cranium_skin(identity: Identity, head: LocalFrame) -> Ball:
+  """Skin of the skull outside of the face."""
   return _ball(head, _BALL, (identity.head_width, 0.82, 0.88), chart("cranium"))
 
 
-def ear_skin(head: Frame, center: Point, radii: Point) -> Ball:
-  """An ear, around its own middle."""
+def ear_skin(head: LocalFrame, center: Point, radii: Point) -> Ball:
+  """Skin of an ear, around the ear's center."""
   side = OWN[1 if center[0] > 0 else 0]
   return _ball(head, np.array([center], np.float64), radii, chart("ear", side))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceSkin:
-  """Skin of the face's solid: lips, mouth, lids and eyeballs on charts of their own, the rest on one.
+  """Skin of the face's solid, with separate charts for lips, mouth, lids and eyeballs.
 
   Attributes:
-    head: the head's frame; width: half of its width, in half head heights.
-    sheet: the face; ball: what lies behind it.
+    head: the head's frame.
+    width: half of the head's width, in half head heights.
+    sheet: the face.
+    ball: the skull behind it.
     mouth, eyes: their curves at this instant.
-    brow_row: of brows at rest; brows: how far each is raised, in half head heights.
+    brow_row: row of the brows at rest.
+    brows: how far each is raised, in half head heights.
   """
 
-  head: Frame
+  head: LocalFrame
   width: float
   sheet: Sheet
   ball: Ball
@@ -75,8 +78,8 @@ class FaceSkin:
   brows: tuple[float, float]
 
   def place(self, x: NdArray, y: NdArray, z: NdArray, along: NdArray) -> tuple[NdArray, NdArray, NdArray]:
-    """Chart, u and v of points of the picture."""
-    u, v, w = self.head.own(x, y, z)
+    """Chart, u and v of points in the picture."""
+    u, v, w = self.head.to_local(x, y, z)
     depth = (w - np.float32(_MIDDLE)) * np.float32(1 / _DEEP)
     result = self.sheet.unfold(u * np.float32(1 / self.width), self._at_rest(u, v) * np.float32(0.5) + 0.5, depth)
     behind = np.flatnonzero(depth <= 0)
@@ -90,7 +93,7 @@ class FaceSkin:
     return result
 
   def _at_rest(self, u: NdArray, v: NdArray) -> NdArray:
-    """Rows with the brows put back where they are at rest, and the skin around them with them."""
+    """Rows with brows at rest: undoes their raising, and that of the skin around them."""
     weight = np.maximum(1 - np.abs(v - np.float32(self.brow_row)) * np.float32(1 / 0.16), 0)
     left, right = self.brows
     raised = np.where(u < 0, np.float32(left), np.float32(right)) * np.clip(np.abs(u) * 8, 0, 1)
@@ -106,7 +109,7 @@ class FaceSkin:
     seam = (upper + lower) * np.float32(0.5)
     inside = (y < upper) & (y > lower) if mouth.opening > 0.05 else np.zeros(len(near), bool)
     across = x * np.float32(0.5) + np.float32(0.5)
-    # upper teeth do not move when the mouth opens: inside, rows are counted from the upper lip
+    # Upper teeth do not move when the mouth opens, so rows in the mouth count from the upper lip.
     for name, where, rows in (
       ("upper_lip", (y >= seam) & (y < upper + up) & ~inside, (y - upper) / up),
       ("lower_lip", (y < seam) & (y > lower - down) & ~inside, (lower - y) / down),
@@ -118,7 +121,7 @@ class FaceSkin:
     eye, own = self.eyes[side], OWN[side]
     near = np.flatnonzero((np.abs(u * np.float32(eye.sign) - np.float32(eye.gap)) < eye.size) & (depth > 0))
     near = near[np.abs(v[near] - np.float32(EYE_ROW)) < 0.34]
-    x, y = eye.own(u[near], v[near])
+    x, y = eye.to_local(u[near], v[near])
     lower, upper, crease = eye.lids(x)
     across = x * np.float32(0.5) + np.float32(0.5)
     below = -np.float32(0.8) * lower + np.float32(0.02)  # height of the lower lid
@@ -140,8 +143,8 @@ def _put(
   result[2][places] = v[where]
 
 
-def face_skin(identity: Identity, state: MotionState, head: Frame) -> FaceSkin:
-  """The skin of the face's solid at an instant."""
+def face_skin(identity: Identity, state: MotionState, head: LocalFrame) -> FaceSkin:
+  """Skin of the face's solid at an instant."""
   width = 1.05 * identity.head_width
   sheet = Sheet(head.origin, _inverse(head, (width, 2.0, _DEEP)), (chart("face"),), (chart("face"),))
   eyes = eye_of(identity, state, 0), eye_of(identity, state, 1)
