@@ -122,7 +122,7 @@ def make_loader(
   `it.set_state(...)` resumes, also with another number of processes or workers.
 
   Args:
-    source: the records: `open_prepared(folder)`, `load(...)` for speed, or several in a `JoinedSource`.
+    source: the records: `open_prepared(folder)`, `load_records(...)` for speed, or several in a `JoinedSource`.
     batch_size: rows of the global batch, a multiple of `process_count`.
     seed: of the order and of the choice of references.
     target, reference: fields to read of target and reference; without reference fields, no reference is read.

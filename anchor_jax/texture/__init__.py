@@ -1,1 +1,1 @@
-"""What a film shows of a person (atlas, key frames, background plate), and its look-up for a wanted pose."""
+"""Textures: what a film shows of a person (atlas, key frames, background plate), and the look-up for target poses."""

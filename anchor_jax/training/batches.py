@@ -21,7 +21,7 @@ from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import PreparedSource
-from anchor_jax.data.sources import ArraySource, Source, load
+from anchor_jax.data.sources import ArraySource, Source, load_records
 from anchor_jax.files.shipped import folder_of
 from anchor_jax.formats.diffusers import load_network_config
 from anchor_jax.formats.folders import find_place
@@ -168,7 +168,7 @@ def open_training_data(
     place = encode_records(pictures, networks, weights, folders, key, with_context, processes, mesh)
   source = pictures
   if config.data.in_memory and not isinstance(pictures, ArraySource):
-    source = load(pictures, sorted({*target, *reference} - {*encoded, LOOKED_UP}), progress="read")
+    source = load_records(pictures, sorted({*target, *reference} - {*encoded, LOOKED_UP}), progress="read")
   if place is not None:
     source = EncodedSource(source, place, encoded)
   kind = config.data.pose_channels

@@ -11,7 +11,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.data.encoded import write_block
 from anchor_jax.data.record_fields import FIELDS, IMAGES
 from anchor_jax.data.records import PosedClip, build, is_prepared, open_prepared
-from anchor_jax.data.sources import JoinedSource, load
+from anchor_jax.data.sources import JoinedSource, load_records
 from anchor_jax.files.manifest import LIST
 from anchor_jax.inference.motions import read_motion
 
@@ -84,7 +84,7 @@ def test_a_folder_has_a_preview_and_is_loaded_and_pickled(folder):
   sheet = cv2.imread(str(folder / "preview.png"))
   assert sheet is not None and sheet.shape == (6 * 256, 4 * 256, 3)
   source = open_prepared(folder)
-  loaded = load(source, ("frame", "person"))
+  loaded = load_records(source, ("frame", "person"))
   np.testing.assert_array_equal(loaded.arrays["frame"][7], source[7]["frame"])
   assert loaded.arrays["person"].tolist() == source.people.tolist()
   copy = pickle.loads(pickle.dumps(source))

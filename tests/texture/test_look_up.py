@@ -192,5 +192,5 @@ def test_quotients_are_rounded_like_exact_fractions():
   sums = rng.integers(0, 2048 * by)
   sums[:5000] = by[:5000] * rng.integers(0, 2048, 5000) + by[:5000] // 2  # many are ties
   expected = np.array([round(Fraction(int(a), int(b))) for a, b in zip(sums, by, strict=True)])
-  given = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
-  np.testing.assert_array_equal(jax.jit(look_up_module._divided)(*given)[0], expected)
+  inputs = (jnp.asarray(values, jnp.float32)[None] for values in (sums, by))
+  np.testing.assert_array_equal(jax.jit(look_up_module._divided)(*inputs)[0], expected)

@@ -70,8 +70,8 @@ def test_a_flipped_bit_is_detected(tmp_path, texture):
 
 
 def test_paths_that_are_no_files_are_reported_in_one_line(tmp_path):
-  for path, said in strange_files(tmp_path / "odd", ".safetensors").items():
-    with pytest.raises(UserError, match=said):
+  for path, message in strange_files(tmp_path / "odd", ".safetensors").items():
+    with pytest.raises(UserError, match=message):
       stored.read_texture(path, CHARTS)
 
 

@@ -182,12 +182,12 @@ def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, midd
   wrist = middle + torso @ (mirror * state.wrists[side] * length)
   reach = wrist - shoulder
   distance = float(np.sqrt(reach @ reach))
-  kept = float(np.clip(distance, 0.45 * length, 0.97 * length))
+  clamped = float(np.clip(distance, 0.45 * length, 0.97 * length))
   direction = reach / max(distance, 1e-6)
-  wrist = shoulder + direction * kept
+  wrist = shoulder + direction * clamped
   pole = torso @ (mirror * (0.40 + 0.5 * state.elbows[side], -1.0, -0.18))
   pole = _unit(pole - direction * (pole @ direction))
-  along = (upper**2 - fore**2 + kept**2) / (2 * kept)
+  along = (upper**2 - fore**2 + clamped**2) / (2 * clamped)
   elbow = shoulder + direction * along + pole * np.sqrt(max(upper**2 - along**2, 0.0))
   forearm = _unit(wrist - elbow)
   fingers, palm = (torso @ (mirror * v[side]) for v in (state.fingers, state.palms))

@@ -174,7 +174,7 @@ def _sleeves(
   number = points.solid[sleeves]
   for k in np.unique(number):
     solid = dressed[int(k) - first]
-    mine = sleeves[number == k]
+    of_solid = sleeves[number == k]
     lower = solid.group > 2
     before, length, share = (
       (1.0, 0.9, min(identity.sleeve - 1, 0.97)) if lower else (0.0, 1.0, min(identity.sleeve, 1.0))
@@ -182,12 +182,12 @@ def _sleeves(
     place = (before + along[number == k] * np.float32(share * length)) * np.float32(identity.arm)
     start, run = np.asarray(solid.start), np.asarray(solid.end) - np.asarray(solid.start)
     bone = dataclasses.replace(solid, end=start + run / share)  # the skin twists over the full length of the bone
-    around = angles_around(bone, points.x[mine], points.y[mine], points.z[mine])
+    around = angles_around(bone, points.x[of_solid], points.y[of_solid], points.z[of_solid])
     run = (run / max(float(np.sqrt(run @ run)), 1e-6)).astype(np.float32)
     side = np.array([-run[1], run[0], 0], np.float32)
-    normal = points.normal[:, mine]
-    color[:, mine], slope = paint_sleeve(identity, place, around)
-    points.normal[:, mine] = tilt_normals(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
+    normal = points.normal[:, of_solid]
+    color[:, of_solid], slope = paint_sleeve(identity, place, around)
+    points.normal[:, of_solid] = tilt_normals(normal, np.stack([run, side], axis=1), slope, np.zeros_like(slope))
 
 
 def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int], planes: NdArray) -> None:
