@@ -82,8 +82,8 @@ def sampling_mesh(windows: int, frames: int) -> Mesh:
   """
   if windows < 1 or frames < 1 or windows * frames > jax.device_count():
     raise UserError(
-      f"a mesh of {windows} x {frames} doesn't fit {jax.device_count()} devices: give sizes of 1 or more, with a"
-      " product no larger"
+      f"a mesh of {windows} x {frames} doesn't fit {jax.device_count()} devices: use sizes of at least 1 whose product"
+      " is at most the number of devices"
     )
   return make_mesh((windows, 1, 1, frames), jax.devices()[: windows * frames])
 
@@ -176,8 +176,8 @@ def process_shard(mesh: Mesh) -> tuple[int, int]:
   shards = sorted({tuple(sorted(own)) for own in rows.values()})
   if [row for shard in shards for row in shard] != list(range(batch_divisor(mesh))):
     raise UserError(
-      f"config.mesh {dict(mesh.shape)} gives the processes shards of a batch that overlap: let tensor and frames be"
-      " multiples or divisors of a process's devices"
+      f"config.mesh {dict(mesh.shape)}: the processes' shards of a batch overlap; make tensor and frames multiples or"
+      " divisors of the number of devices of a process"
     )
   return shards.index(tuple(sorted(rows[jax.process_index()]))), len(shards)
 

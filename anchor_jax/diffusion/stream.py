@@ -363,7 +363,7 @@ def run_blocks(
       if ended:
         known = taken if known is None else known
         if known != taken:
-          raise UserError(f"the motion has {taken} frames instead of the {known} that it announced: prepare it again")
+          raise UserError(f"the motion has {taken} frames instead of the expected {known}: prepare it again")
       if items:
         inputs = [item.inputs for item in items]
         block = prepare(_stack(inputs, max(0, -layout.first_frame(arriving)), layout.block))

@@ -35,18 +35,18 @@ def to_bytes(
   return jnp.round(pictures * 255).astype(jnp.uint8), finite
 
 
-def require_finite(finite: Bool[NdArray, "B"], what: str, first: int = 0) -> None:
+def require_finite(finite: Bool[NdArray, "B"], name: str, first: int = 0) -> None:
   """Raises UserError unless all pictures are finite.
 
   Args:
     finite: which pictures are, from `to_bytes`.
-    what: the word for a picture in the message, such as "frame".
+    name: the word for a picture in the message, such as "frame".
     first: number of the first picture.
   """
   if not finite.all():
     number = first + int(np.argmin(finite))
     raise UserError(
-      f"{what} {number} has values that are not finite: the weights are damaged, or the guidance scale, the"
+      f"{name} {number} has values that are not finite: the weights are damaged, or the guidance scale, the"
       " conditioning scale or the learning rate of training is too large"
     )
 

@@ -225,5 +225,5 @@ def test_loops_unknown_lengths_and_empty_motions_are_refused():
   small = sampler_of(WindowRule(4, 1), 1, 3, "dpm++2m", 1.0)
   with pytest.raises(UserError, match="no frame"):
     next(small.stream(toy, [], prepare, *CONTEXTS))
-  with pytest.raises(UserError, match="7 frames instead of the 9"):
+  with pytest.raises(UserError, match="7 frames instead of the expected 9"):
     list(small.stream(toy, frames(0, 7), prepare, *CONTEXTS, length=9))
