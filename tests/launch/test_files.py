@@ -13,9 +13,9 @@ NAMING = [*sorted((ROOT / "launch").iterdir()), ROOT / "Makefile", *sorted(ROOT.
 def test_named_files_and_modules_exist(path):
   text = path.read_text(encoding="utf-8") if path.is_file() else ""
   named = re.findall(r"(?<![\w/.-])((?:configs|launch|requirements)/[\w-]+\.(?:py|sh|txt|yaml|sbatch))", text)
-  commands = re.findall(r"-m (?:#?\s*)anchor_jax\.(\w+)", text)
-  packages = {name for name in commands if (ROOT / "anchor_jax" / name / "__main__.py").exists()}
-  named += [f"anchor_jax/{name}.py" for name in commands if name not in packages]
+  modules = [name.replace(".", "/") for name in re.findall(r"-m (?:#?\s*)(anchor_jax(?:\.\w+)+)", text)]
+  packages = {name for name in modules if (ROOT / name / "__main__.py").exists()}
+  named += [f"{name}.py" for name in modules if name not in packages]
   assert not [name for name in named if not (ROOT / name).exists()]
 
 
