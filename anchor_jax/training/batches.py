@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from anchor_jax.config.json_file import Config
 from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config.run import ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
@@ -247,7 +248,7 @@ def check_requested_model(config: RunConfig, found: ModelConfig) -> None:
     return
   for name in ("unet", "controlnet", "vae", "image_encoder", "refiner", *("schedule",) * (not config.zero_snr)):
     requested, actual = getattr(config.model, name), getattr(found, name)
-    if type(requested) is not type(actual):
+    if not isinstance(requested, Config) or type(requested) is not type(actual):  # the refiner may be None or "init"
       continue
     for field in dataclasses.fields(requested):
       value, other = getattr(requested, field.name), getattr(actual, field.name)

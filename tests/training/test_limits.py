@@ -48,6 +48,8 @@ def test_sizes_that_init_would_override_are_refused(initialized_runs):
   config = initialized_runs("body")
   check_requested_model(config, config.model)
   check_requested_model(dataclasses.replace(config, model=ModelConfig()), config.model)  # defaults request nothing
+  for refiner in (None, "init"):
+    check_requested_model(config, dataclasses.replace(config.model, refiner=refiner))
   wider = dataclasses.replace(config.model.vae, latent_channels=16)
   requested = dataclasses.replace(config, model=dataclasses.replace(config.model, vae=wider))
   message = (
