@@ -119,7 +119,7 @@ def with_own_fields(model: Model, run_as: Config) -> Model:
     UserError: the temporal layers of `run_as` have another size than the model's.
   """
   config = model.config.with_own_fields(run_as)
-  params = flatten_dict(model.params)
+  params: dict[names.Path, Any] = {**flatten_dict(model.params)}
   for path, shape in parameter_shapes(config).items():
     if path not in params and is_temporal(path):
       params[path] = initial_temporal_parameter(path, shape)
