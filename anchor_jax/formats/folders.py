@@ -28,7 +28,7 @@ from anchor_jax.formats.diffusers import (
 )
 from anchor_jax.formats.roles import (
   LORA_FILE,
-  NETWORKS,
+  NETWORK_ROLES,
   PERSON_PARTS,
   ROLES,
   SHARED,
@@ -115,8 +115,8 @@ def open_folder(folder: Path) -> ModelFolder:
   # A network's folder without a config.json is reported as a mistake.
   places = [place for place in all_places() if place.exists(folder) or place.path(folder).is_dir()]
   opened = ModelFolder(_open(folder, places))
-  if not any(place.role in NETWORKS for place in opened.models):
-    raise UserError(f"{folder} holds no model: neither config.json nor a subfolder {', '.join(NETWORKS)}")
+  if not any(place.role in NETWORK_ROLES for place in opened.models):
+    raise UserError(f"{folder} holds no model: neither config.json nor a subfolder {', '.join(NETWORK_ROLES)}")
   used = {str(place) for place in places} | {"body", "head"}
   subfolders = (
     path.relative_to(folder).as_posix() for part in ("", *PERSON_PARTS) for path in (folder / part).glob("*/")
@@ -138,7 +138,7 @@ def read_models(folder: Path, part: str) -> tuple[dict[str, Any], PyTree]:
     raise UserError(f"no folder {folder}: --config.init takes studio, a folder of diffusers models, or a workdir")
   roles = (name for name, role in ROLES.items() if role.setting or role.storage is Storage.ARRAY)
   places = [place for role in roles if (place := find_place(folder, part, role))]
-  if not any(place.role in NETWORKS for place in places):
+  if not any(place.role in NETWORK_ROLES for place in places):
     raise UserError(f"{folder} holds no models (no unet/, vae/, ... with a config.json)")
   sizes, weights = {}, {}
   for place, model in _open(folder, places).items():

@@ -73,7 +73,7 @@ ROLES: dict[str, Role] = {
   "scheduler": Role(Storage.SCHEDULE, ScheduleConfig, "schedule"),
   "null_context": Role(Storage.ARRAY, None),
 }
-NETWORKS = tuple(name for name, role in ROLES.items() if role.storage is Storage.NETWORK)
+NETWORK_ROLES = tuple(name for name, role in ROLES.items() if role.storage is Storage.NETWORK)
 
 
 class ModelPlace(NamedTuple):
