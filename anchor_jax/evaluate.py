@@ -89,7 +89,12 @@ def evaluate(
       motion.add(images["generated"], record["frame"])
     for measure in measures:
       measure.add(images, record)
-  report: dict = {"frames": number + 1, "training_frames": len(training)}
+  return {"frames": number + 1, "training_frames": len(training), **_report(figures, motion, measures)}
+
+
+def _report(figures: Figures, motion: MotionComparison | None, measures: Sequence[Measure]) -> dict:
+  """The report of what was measured, without the numbers of frames."""
+  report: dict = {}
   if motion is not None:
     report["motion"] = {
       part: {name: round(value, 4) for name, value in of_part.items()} for part, of_part in motion.figures().items()
