@@ -129,5 +129,5 @@ def test_a_transparent_video_has_an_alpha_channel(tmp_path, suffix, codec):
   decoded = pictures[1].to_ndarray(format="rgba")
   assert decoded[:6, :6, 3].max() < 12 and decoded[10:22, 10:22, 3].min() > 243
   assert np.abs(decoded[12:20, 12:20, :3].astype(int) - (200, 60, 50)).max() < 25
-  with pytest.raises(UserError, match=r"ends in \.webm or \.mov"):
+  with pytest.raises(UserError, match=r"end in \.webm or \.mov"):
     TransparentWriter(tmp_path / "out.mp4", 10, {})
