@@ -84,7 +84,7 @@ def test_unwritable_outputs_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9])
 def test_cut_off_files_are_refused(tmp_path, suffix, share):
-  data = write(tmp_path / f"whole.{suffix}", pictures(40)).read_bytes()
+  data = write(tmp_path / f"complete.{suffix}", pictures(40)).read_bytes()
   cut = tmp_path / f"cut.{suffix}"
   cut.write_bytes(data[: int(len(data) * share)])
   for read in (probe, lambda path: list(read_frames(path))):

@@ -192,6 +192,6 @@ def test_sound_without_a_decoder_is_dropped_and_reported(tmp_path, caplog, monke
 
 def test_a_silent_film_yields_no_packets(tmp_path):
   film = write_film(tmp_path / "film.mp4", pictures(3))
-  with av.open(str(tmp_path / "out.mp4"), "w") as whole, sound_of(film, whole, 1.0) as packets:
-    assert list(packets) == [] and not whole.streams
-    whole.add_stream("libx264", rate=25)
+  with av.open(str(tmp_path / "out.mp4"), "w") as output, sound_of(film, output, 1.0) as packets:
+    assert list(packets) == [] and not output.streams
+    output.add_stream("libx264", rate=25)
