@@ -70,10 +70,16 @@ def like_flax(monkeypatch):
   return switch
 
 
+VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out_0"}
+
+
 def converted(module, params, folder):
   """The configuration and parameters of a Flax module as a model of this package."""
   module.save_config(folder)
-  paths = {re.sub(r"/(\d+)(?=/)", r"_\1", "/".join(path)): leaf for path, leaf in flatten_dict(params).items()}
+  paths = {}
+  for path, leaf in flatten_dict(params).items():
+    name = re.sub(r"/(\d+)(?=/)", r"_\1", "/".join(VAE_ATTENTION.get(key, key) for key in path))
+    paths[name] = leaf
   config = load_network_config(folder)
   assert {path: leaf.shape for path, leaf in paths.items()} == {
     "/".join(path): shape for path, shape in parameter_shapes(config).items()
