@@ -9,6 +9,7 @@ autoencoder. The denoising error itself is in diffusion/loss.py.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -64,6 +65,10 @@ class Painted:
 
   def error(self) -> Float[Array, "B H W 3"]:
     """Weighted difference of the pictures from the true ones."""
+    return self._error
+
+  @functools.cached_property
+  def _error(self) -> Float[Array, "B H W 3"]:  # one array for all terms, so that gradients add up in it
     error = self.pictures - self.truth
     return error if self.weights is None else error * self.weights[..., None]
 
@@ -128,15 +133,16 @@ class Divergence:
     return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
 
 
-# (settings) -> the term, or None to leave it out; terms are summed in this order.
+# (settings) -> the term, or None to leave it out. Terms are computed and summed in this order: another one changes the
+# last bits of gradients.
 PICTURE_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
-  "absolute": lambda config: AbsoluteError(),
   "edges": lambda config: EdgeError(),
+  "absolute": lambda config: AbsoluteError(),
   "contrast": lambda config: ContrastError(config.sharpness) if config.sharpness else None,
 }
 AUTOENCODER_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
-  "absolute": lambda config: AbsoluteError(),
   "edges": lambda config: EdgeError(),
+  "absolute": lambda config: AbsoluteError(),
   "kl": lambda config: Divergence(),
 }
 
