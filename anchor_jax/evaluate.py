@@ -32,7 +32,7 @@ from anchor_jax.evaluation.fidelity import MotionComparison
 from anchor_jax.evaluation.measure import NETWORKS, Measure, open_measures
 from anchor_jax.evaluation.metrics import Flow, FlowFinder, VideoFigures, ssim_map
 from anchor_jax.evaluation.page import ComparisonPage, is_page
-from anchor_jax.evaluation.results import append_results, in_checkout, record_flag, report_figures
+from anchor_jax.evaluation.results import append_results, in_checkout, record_flag, report_figures, row_of
 from anchor_jax.evaluation.tables import REGIONS, comparison, head_advice, is_report, read_reports, save_report, summary
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
@@ -241,7 +241,7 @@ def main() -> None:
         place.write_text(page.text(report))
     save_report(report, args.output)
     if args.record is not None:
-      append_results(report_figures(report, f"evaluate/{args.generated.stem}"), args.record or None)
+      append_results(report_figures(report, f"evaluate/{row_of(args.generated)}"), args.record or None)
   say(summary(report))
 
 

@@ -12,7 +12,7 @@ import sys
 import types
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile many programs and run each a few times, so LLVM's optimiser costs more than it saves.
+# Tests compile many programs and run each a few times, so LLVM's optimizer costs more than it saves.
 os.environ["XLA_FLAGS"] = (
   f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 ).strip()

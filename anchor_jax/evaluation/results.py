@@ -95,6 +95,12 @@ def record_flag(parser: Parser, always: bool = True) -> None:
     parser.add_argument("--record", nargs="?", const="", metavar="FILE.jsonl", help=text)
 
 
+def row_of(path: str | os.PathLike) -> str:
+  """Returns a row's name for a file: its name without suffix, after that of its folder."""
+  path = Path(os.path.abspath(path))
+  return re.sub(r"[^a-zA-Z0-9_.,:+-]+", "-", f"{path.parent.name}-{path.stem}").lstrip("-") or "-"
+
+
 def report_figures(report: Mapping[str, Any], row: str, contenders: tuple[str, ...] = ("generated",)) -> dict:
   """Returns the figures of a report of `evaluate` by `what`: ROW/REGION_FIGURE, and ROW-CONTENDER/... of a baseline."""
   units = {"psnr": "dB", "flicker": "levels", "flow_error": "levels", "flow_error_of_truth": "levels"}

@@ -10,7 +10,15 @@ import pytest
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation import results
-from anchor_jax.evaluation.results import FIELDS, MAX_LINES, append_results, read_results, render, report_figures
+from anchor_jax.evaluation.results import (
+  FIELDS,
+  MAX_LINES,
+  append_results,
+  read_results,
+  render,
+  report_figures,
+  row_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +93,10 @@ def test_figures_of_a_report_have_a_row_for_each_contender():
     "demo/128/person_ssim": (0.5, ""),
     "demo/128-texture-alone/person_psnr": (10.0, "dB"),
   }
+
+
+def test_a_row_is_named_after_its_file_and_folder(tmp_path):
+  assert row_of("runs/ana/held_out.mp4") == "ana-held_out"
+  name = row_of(tmp_path / "a b/ç.mp4")
+  append_results({f"evaluate/{name}/person_psnr": (1.0, "dB")}, tmp_path / "a.jsonl")
+  assert name.startswith("a-b-")

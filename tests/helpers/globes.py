@@ -23,7 +23,7 @@ def wall(size):
 
 
 def globe(turn, size=48, shift=0.0):
-  """One frame; `turn` and `shift` of the globe's centre in turns and pixels."""
+  """One frame; `turn` and `shift` of the globe's center in turns and pixels."""
   y, x = np.mgrid[:size, :size] + 0.5
   radius = size * 0.32
   x, y = (x - size / 2 - shift) / radius, (y - size * 0.42) / radius

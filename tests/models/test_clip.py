@@ -38,8 +38,8 @@ def test_preprocessing_matches_transformers_within_a_gray_level(name):
   with np.load(Path(__file__).parents[1] / "golden" / "clip_preprocess.npz") as golden:
     image, expected = golden[f"{name}_image"], golden[f"{name}_grey"]
   got = preprocess(jnp.asarray(image, jnp.float32)[None] / 255, expected.shape[0])[0]
-  grey = np.asarray(got) * DEVIATION + np.asarray(MEAN)
-  assert np.abs(grey * 255 - expected).max() < 1.01
+  gray = np.asarray(got) * DEVIATION + np.asarray(MEAN)
+  assert np.abs(gray * 255 - expected).max() < 1.01
 
 
 def test_preprocessing_crops_the_center():

@@ -178,7 +178,7 @@ def test_streaming_and_the_whole_clip_agree(tmp_path, run, monkeypatch):
   run(tmp_path / "out.mp4", "--no-head")
   run(tmp_path / "out.mp4", "--no-head", "--whole-clip")
   assert np.std(frames[:10], axis=0).max() > 1  # they move
-  assert np.abs(np.subtract(frames[:10], frames[10:], dtype=float)).max() <= 1  # grey levels
+  assert np.abs(np.subtract(frames[:10], frames[10:], dtype=float)).max() <= 1  # gray levels
 
 
 @pytest.mark.parametrize("frames", [1, 3])
