@@ -59,6 +59,24 @@ def test_files_are_read_in_the_order_of_their_numbers(frames, tmp_path):
   np.testing.assert_allclose(found, np.arange(4), atol=1e-3)
 
 
+def test_each_file_is_read_once_and_only_when_needed(frames, tmp_path, monkeypatch):
+  written, _, _ = frames
+  for number, frame in enumerate(written):
+    (tmp_path / f"{number}_keypoints.json").write_text(json.dumps(frame))
+  files, read_json = [], keypoints.read_json
+
+  def recorded(file, *arguments, **options):
+    files.append(file.name)
+    return read_json(file, *arguments, **options)
+
+  monkeypatch.setattr(keypoints, "read_json", recorded)
+  monkeypatch.setattr(keypoints, "_CHECKED", 2)
+  opened = open_keypoints(tmp_path)
+  assert files == ["0_keypoints.json", "1_keypoints.json"]
+  assert (len(opened.track(25.0, 3)), len(opened.track(25.0)), len(opened.track(25.0, 1))) == (3, 4, 1)
+  assert files == [f"{number}_keypoints.json" for number in range(4)]
+
+
 def test_paths_that_are_not_files_are_refused_in_one_line(tmp_path):
   for path, message in strange_files(tmp_path / "odd", ".json").items():
     for read in (open_motion, open_keypoints):
