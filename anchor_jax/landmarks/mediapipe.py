@@ -43,7 +43,7 @@ def require_mediapipe(path: str | os.PathLike) -> Any:
       )
   except ImportError:
     raise UserError(
-      f"{path} has no sidecar with poses, and the landmark model that finds them is not installed: run `make landmarks`"
+      f"{path} comes without poses, and the landmark model that finds them is not installed: run `make landmarks`"
       " (Python 3.11 or 3.12), or `uv pip install 'anchor-jax[landmarks]'` with the overrides of pyproject.toml"
     ) from None
   except (AttributeError, TypeError) as error:  # its generated code does not fit an unpinned protobuf
