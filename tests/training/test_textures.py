@@ -200,7 +200,7 @@ def models(workdir, tmp_path_factory):
 def test_weights_without_a_person_can_animate_a_prepared_folder(models, workdir, globes, tmp_path, caplog):
   anyone, motion = lively(load(models)), read_motion(globes, size=SIZE, frames=6)
   own = load(workdir).body
-  anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=own.sample))
+  anyone = anyone.with_sampling(**dataclasses.asdict(own.sample))
   assert anyone.body.config.data.pose_channels == "full" and anyone.body.texture is None
   reference = read_reference(globes)
   np.testing.assert_array_equal(reference.texture.atlas, own.texture.atlas)
@@ -220,7 +220,7 @@ def test_weights_without_a_person_can_animate_a_prepared_folder(models, workdir,
   )
   plain = dataclasses.replace(
     anyone.body,
-    config=RunConfig(),
+    config=RunConfig(sample=own.sample),
     networks=Networks(model),
     weights={**anyone.body.weights, "controlnet": branch},
   )
@@ -317,8 +317,7 @@ def test_a_bundle_gives_the_frames_of_the_person(workdir, globes, tmp_path):
 @pytest.mark.slow
 def test_a_bundle_without_a_person_needs_no_surface_maps(models, workdir, globes, tmp_path):
   sample, motion = load(workdir).body.sample, read_motion(globes, size=SIZE, frames=5)
-  anyone = lively(load(models))
-  anyone = dataclasses.replace(anyone, body=dataclasses.replace(anyone.body, sample=sample, size=SIZE))
+  anyone = lively(load(models)).with_sampling(**dataclasses.asdict(sample))
   picture = load(workdir).body.reference_image
   expected = np.stack(list(anyone.with_sampling(whole_clip=True).animate(motion, picture, seed=3)))
   pose = np.stack([frame.pose for frame in motion.frames(0)])
