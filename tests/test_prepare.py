@@ -219,7 +219,7 @@ def test_a_full_disk_is_a_one_line_error(tmp_path, posed_frames):
     (lambda meta: meta["videos"][0].update(frames=2.5), "frames is 2.5: expected int"),
     (lambda meta: meta["videos"][0].update(frames=10**15), "frames is 10+: it must be"),
     (lambda meta: meta.update(measures=[{"neck": 0.2}]), "body measures"),
-    (lambda meta: meta.update(measures=[None, None]), "those of 2 people"),
+    (lambda meta: meta.update(measures=[None, None]), "for 2 people"),
     (lambda meta: meta.update(videos=[]), "the videos have 0"),
     (lambda meta: meta.update(without_landmarks=["x"]), "is 'x': expected int"),
     (lambda meta: meta.update(without_landmarks=[99]), "names a record beyond"),

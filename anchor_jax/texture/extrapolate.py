@@ -26,12 +26,12 @@ class NearestSkin(NamedTuple):
   """The nearest pixel with surface, for every pixel of a target frame.
 
   Attributes:
-    index: into the flattened picture; the pixel's own where no surface is within reach.
+    pixel: index into the flattened picture; the pixel's own where no surface is within reach.
     offset: x and y from the first pixel beside the pose to this one, in `steps` of a pixel.
     weight: half the quality of an extrapolation: falls with the distance from the pose, 0 on it and out of reach.
   """
 
-  index: Int[Array, "H W"]
+  pixel: Int[Array, "H W"]
   offset: Int[Array, "H W 2"]
   weight: Float[Array, "H W"]
 
@@ -95,8 +95,8 @@ def extrapolate(
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     return flat[jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)], inside
 
-  skin_at = at.reshape(-1, 2)[skin.index]
-  skin_quality = quality.reshape(-1)[skin.index]
+  skin_at = at.reshape(-1, 2)[skin.pixel]
+  skin_quality = quality.reshape(-1)[skin.pixel]
   to_outline, skin_inside = outline_at(skin_at)
   place = skin_at + steps * to_outline[..., :2] + skin.offset
   source, source_inside = outline_at(place)

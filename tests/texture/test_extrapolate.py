@@ -75,7 +75,7 @@ def test_nearest_skin_matches_brute_force():
   skin = extrapolate.nearest_skin(jnp.asarray(surface), 16)
   y, x = np.mgrid[:32, :48]
   away = np.hypot(y[..., None] - np.nonzero(covered)[0], x[..., None] - np.nonzero(covered)[1])
-  nearest, index = away.min(axis=-1), np.asarray(skin.index)
+  nearest, index = away.min(axis=-1), np.asarray(skin.pixel)
   within = nearest <= 2  # 1/16 of the height
   assert within.mean() > 0.2 and not within.all()
   assert covered[index // 48, index % 48][within].all()
