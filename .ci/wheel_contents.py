@@ -13,7 +13,7 @@ def expected_files() -> set[str]:
     path
     for kind in (
       "*.py",
-      "body/*.npz",
+      "landmarks/*.npz",
       "web/page/*",
       "weights/**/*.safetensors",
       "weights/**/*.json",

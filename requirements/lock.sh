@@ -26,7 +26,6 @@ pin dev --extra dev --constraint requirements/cpu.txt
 pin tpu --extra tpu --constraint requirements/cpu.txt
 pin cuda --extra cuda --constraint requirements/cpu.txt
 pin identity --extra identity --constraint requirements/cpu.txt
-pin landmarks --extra landmarks --constraint requirements/cpu.txt
 # Torch names the libraries of its CUDA build itself, and its CPU build needs none: they stay out of the file.
 cuda_libraries=()
 for package in $(resolve --extra parity | sed -nE 's/^((nvidia|cuda)-[a-z0-9-]+|triton)==.*/\1/p'); do

@@ -162,7 +162,7 @@ def test_generate_never_replaces_the_motion_video(link, tmp_path, capsys):
 
 
 def test_a_camera_s_missing_landmark_model_is_reported_first(tmp_path, capsys, monkeypatch):
-  monkeypatch.setitem(sys.modules, "mediapipe", None)
+  monkeypatch.setenv("ANCHOR_JAX_LANDMARKS", str(tmp_path / "none"))
   monkeypatch.setattr(runtime, "enable_compilation_cache", lambda: None)
   (tmp_path / "body").mkdir()
   flags = [f"--checkpoint={tmp_path}", "--live", "--motion=camera:96", f"--output={tmp_path / 'a.mp4'}"]

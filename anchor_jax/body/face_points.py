@@ -1,17 +1,16 @@
 """The landmark model's face mesh from 68 face landmarks in the numbering of dlib, OpenPose and SMPL-X.
 
-The mean face (mean_face.npz) is the mean of the meshes that the landmark model finds on 40 studio people at rest,
-symmetrized; on average they differ from it by 1.2 % of the face's width. An affine map fits it to the 68 points, and a
+An affine map fits it to the 68 points, and a
 thin-plate spline spreads the residuals over the mesh. Both are linear in the landmarks and combine to one matrix.
 """
 
 import functools
-from pathlib import Path
 
 import numpy as np
 
 from anchor_jax.body.face_mesh import EYES, FaceMap, flatten
-from anchor_jax.core.shapes import Float, Int, NdArray
+from anchor_jax.core.shapes import Float, NdArray
+from anchor_jax.landmarks.mean_face import mean_face
 
 # The mesh points of the 68 landmarks: outline from the right temple (the person's) over the chin to the left one; right
 # and left brow; ridge and base of the nose; right and left eye; outer and inner edge of the lips.
@@ -24,16 +23,6 @@ LANDMARKS_68 = (
   78, 81, 13, 311, 308, 402, 14, 178,
 )  # fmt: skip
 IRISES = (range(468, 473), range(473, 478))  # the person's right and left iris, middle first
-
-
-@functools.cache
-def mean_face() -> tuple[Float[NdArray, "N 3"], Int[NdArray, "K 3"]]:
-  """Returns the mean face's 478 points and the triangles of its mesh.
-
-  Half the face's width is 1: the person's right side is at (-1, 0, 0), the left at (1, 0, 0). y down, z to the viewer.
-  """
-  with np.load(Path(__file__).with_name("mean_face.npz")) as file:
-    return file["points"].astype(np.float64), file["triangles"].astype(np.int32)
 
 
 @functools.cache

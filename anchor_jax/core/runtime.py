@@ -11,6 +11,7 @@ import filelock
 import jax
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.files.cache import cache_home
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def enable_compilation_cache() -> Path | None:
   if not jax.config.jax_enable_compilation_cache:
     return None
   try:
-    folder = _cache_home() / "anchor_jax" / "programs" / _cpu()
+    folder = cache_home() / "anchor_jax" / "programs" / _cpu()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_own(folder)
     _remove_incomplete(folder)
@@ -106,11 +107,6 @@ def enable_compilation_cache() -> Path | None:
   set_default("jax_compilation_cache_max_size", _MAX_BYTES)
   jax.config.update("jax_compilation_cache_dir", str(folder))
   return folder
-
-
-def _cache_home() -> Path:
-  home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-  return home if home.is_absolute() else Path.home() / ".cache"
 
 
 def _cpu() -> str:

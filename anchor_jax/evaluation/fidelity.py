@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
-from anchor_jax.landmarks.mediapipe import require_mediapipe, track_video
+from anchor_jax.landmarks.model import track_video
+from anchor_jax.landmarks.model_files import require_landmarks
 from anchor_jax.landmarks.tracks import ELBOWS, NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.video.read import probe
 from anchor_jax.video.write import VideoWriter
@@ -30,7 +31,7 @@ class MotionComparison:
     Raises:
       UserError: the landmark model is not installed.
     """
-    require_mediapipe("frames")
+    require_landmarks("frames")
     self._fps = fps
 
   def __enter__(self) -> "MotionComparison":

@@ -16,7 +16,8 @@ from anchor_jax.films.survey import film_cuts
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.landmarks.mediapipe import find_faces, require_mediapipe, track_video
+from anchor_jax.landmarks.model import find_faces, track_video
+from anchor_jax.landmarks.model_files import require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
@@ -121,7 +122,7 @@ def open_film(
       )
     info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps, unit=None)
   if posed is None:
-    require_mediapipe(path)
+    require_landmarks(path)
   elif person_at is not None:
     raise UserError(f"{path}: its sidecar already says which person to use: leave out --person-at")
   return OpenedFilm(path, info, posed, person_at)

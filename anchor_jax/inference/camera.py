@@ -16,7 +16,7 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.live import Timing, follow, warm_up
 from anchor_jax.inference.person import Person
 from anchor_jax.inference.request import Request, body_measures, frame_settings
-from anchor_jax.landmarks.mediapipe import LandmarkModel
+from anchor_jax.landmarks.model import LandmarkModel
 from anchor_jax.motion.following import LandmarkFinder, track_live
 from anchor_jax.video.camera import NewestPicture
 from anchor_jax.video.resumable import ResumableWriter

@@ -13,7 +13,7 @@ from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.inference.person import Person, load
 from anchor_jax.inference.reference import Reference, read_reference
 from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.landmarks.mediapipe import require_mediapipe
+from anchor_jax.landmarks.model_files import require_landmarks
 from anchor_jax.store.weights import parts_in
 from anchor_jax.video.camera import Camera, open_camera
 
@@ -63,7 +63,7 @@ def open_request(
     options = {name: getattr(args, name) for name in ("frames", "fps", "video", "smplx_model", "person_at")}
     motion = open_motion(args.motion, **options)
   else:
-    require_mediapipe(args.motion)
+    require_landmarks(args.motion)
     camera = open_camera(args.camera, args.fps)
   reference = None if args.appearance is None else read_reference(args.appearance)
   return Request(args, sampling or {}, motion, camera, reference, background)

@@ -18,8 +18,8 @@ from anchor_jax.films.survey import CutWatch
 from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
+from anchor_jax.landmarks.holistic import Detection
 from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.mediapipe import Detection
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.tracks import NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.motion.frames import MotionFrame
@@ -33,7 +33,7 @@ _ABSENT = 5.0  # seconds without a person before a warning is reported
 
 @runtime_checkable
 class LandmarkFinder(Protocol):
-  """Finds a person in pictures: `mediapipe.LandmarkModel`, or a stand-in."""
+  """Finds a person in pictures: `landmarks.model.LandmarkModel`, or a stand-in."""
 
   triangles: Int[NdArray, "K 3"]
 

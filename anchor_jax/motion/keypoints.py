@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_jax.body.face_points import mean_face, mesh_of_landmarks, with_depth
+from anchor_jax.body.face_points import mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.files.inputs import read_json, sorted_by_number
+from anchor_jax.landmarks.mean_face import mean_face
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import track_motion

@@ -8,9 +8,10 @@ outermost vertices of the last joints, pupils the foremost vertices of the eyeba
 import jax.numpy as jnp
 import numpy as np
 
-from anchor_jax.body.face_points import mean_face, mesh_of_landmarks
+from anchor_jax.body.face_points import mesh_of_landmarks
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, Int, NdArray
+from anchor_jax.landmarks.mean_face import mean_face
 from anchor_jax.landmarks.tracks import SHOULDERS, Track
 from anchor_jax.smplx.model import SmplxModel, coefficients_of, full_pose, hand_pose, pose_body, subset
 from anchor_jax.smplx.parameters import SmplxCamera, SmplxParameters

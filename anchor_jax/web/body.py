@@ -4,7 +4,8 @@ from typing import Any
 
 from anchor_jax.body.charts import CHARTS, FINGER_JOINTS, THUMB_JOINTS
 from anchor_jax.body.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
-from anchor_jax.body.face_points import IRISES, mean_face
+from anchor_jax.body.face_points import IRISES
+from anchor_jax.landmarks.mean_face import mean_face
 from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
 
 

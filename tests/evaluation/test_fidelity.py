@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from landmark_files import needs_landmarks
 
 from anchor_jax.evaluation.fidelity import MotionComparison, compare_tracks
 from anchor_jax.studio import write_studio_video
@@ -53,7 +54,7 @@ def test_points_outside_the_picture_do_not_count(standing_track):
     compare_tracks(true, true.slice(0, 2))
 
 
-@pytest.mark.landmarks
+@needs_landmarks
 def test_a_copy_scores_perfectly_and_a_still_picture_does_not(tmp_path):
   write_studio_video(tmp_path / "film.mp4", identity_seed=1_000_003, motion_seed=2, seconds=1, size=192, fps=10)
   frames = list(read_frames(tmp_path / "film.mp4"))

@@ -1,12 +1,11 @@
-import sys
-
 import numpy as np
 import pytest
+from landmark_files import needs_landmarks
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.films import clips as clips_module
 from anchor_jax.films import poses
-from anchor_jax.landmarks import mediapipe
+from anchor_jax.landmarks import model
 from anchor_jax.landmarks.framing import CropSquare
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.video.read import probe
@@ -49,7 +48,7 @@ def test_clips_of_films_with_sidecars(tmp_path, posed_frames):
 def test_a_missing_landmark_model_is_a_one_line_error(tmp_path, monkeypatch):
   with VideoWriter(tmp_path / "real.mp4", 25) as writer:
     writer.write(np.zeros((16, 16, 3), np.uint8))
-  monkeypatch.setitem(sys.modules, "mediapipe", None)
+  monkeypatch.setenv("ANCHOR_JAX_LANDMARKS", str(tmp_path / "none"))
   with pytest.raises(UserError, match="make landmarks") as error:
     poses.open_film(tmp_path / "real.mp4")
   assert "\n" not in str(error.value)
@@ -57,13 +56,7 @@ def test_a_missing_landmark_model_is_a_one_line_error(tmp_path, monkeypatch):
     poses.open_film(tmp_path / "real.mp4", "magic")
 
 
-def test_triangles_of_mesh_edges():
-  # a square with one diagonal and a tail: two triangles
-  edges = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (3, 4)]
-  assert mediapipe.mesh_triangles(edges).tolist() == [[0, 1, 2], [0, 2, 3]]
-
-
-@pytest.mark.landmarks
+@needs_landmarks
 def test_the_landmark_model_finds_a_studio_person(tmp_path):
   from anchor_jax import studio
   from anchor_jax.landmarks import sidecar, tracks
@@ -72,14 +65,14 @@ def test_the_landmark_model_finds_a_studio_person(tmp_path):
   frames = list(studio.render_clip(studio.make_identity(1), studio.make_motion(5), times, 256, workers=1))
   path = tmp_path / "person.mp4"
   sidecar.write_posed_video(path, frames, 10, metadata={})
-  track = mediapipe.track_video(path, probe(path))
+  track = model.track_video(path, probe(path))
   assert track.has_face.all() and np.isfinite(track.body).all() and len(track.triangles) > 800
   error = np.linalg.norm(tracks.five_landmarks(track.face) - np.stack([f.landmarks for f in frames]), axis=-1)
   assert error.mean() < 3  # of 256 pixels
   for number, frame in enumerate(frames):
     mask = track.mask(number)
     assert (mask & frame.person_mask).astype(bool).sum() > 0.85 * (mask | frame.person_mask).astype(bool).sum()
-  rerun = mediapipe.track_video(path, probe(path))
+  rerun = model.track_video(path, probe(path))
   np.testing.assert_array_equal(track.face, rerun.face)
   sidecar.sidecar_path(path).rename(tmp_path / "away")
   clip = read_clips([poses.open_film(path)], size=64, person="ann")[0]

@@ -1,10 +1,8 @@
 """A video's motion equals that of the folder prepared from it, and is decoded only as far as it is used."""
 
-import contextlib
 import dataclasses
 import itertools
 import logging
-import sys
 import types
 
 import numpy as np
@@ -18,9 +16,11 @@ from anchor_jax.films import poses as clips
 from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.inference import motions
 from anchor_jax.inference.motions import read_motion
-from anchor_jax.landmarks import sidecar
+from anchor_jax.landmarks import model, sidecar
+from anchor_jax.landmarks.detectors import Find
 from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.holistic import Detection
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.motion.film import film_motion
 from anchor_jax.motion.frames import live_motion
@@ -184,39 +184,32 @@ def model_runs(monkeypatch, standing_track):
   runs = []
 
   class Model:
-    def __init__(self, **options):
+    def __init__(self, files, masks):
       runs.append(0)
 
-    def __enter__(self):
-      return self
+    def find(self, frame):
+      return self.finish(frame, self.start(frame))
 
-    def __exit__(self, *error):
+    def start(self, frame):
+      runs[-1] += 1
+      return np.array([0, max(0, runs[-1] - 5) * 2 / 25, 0], np.float32)
+
+    def finish(self, frame, lower):
+      person = standing_track(1, (80, 48))
+      hands = np.stack([person.hands[0, 0] + lower, np.full((21, 3), np.nan, np.float32)])
+      share = np.full(frame.shape[:2], 255, np.uint8)
+      return Detection(person.body[0] + lower, person.face[0] + lower, hands, share)
+
+    def close(self):
       pass
 
-    def process(self, frame):
-      runs[-1] += 1
-      person, lower = standing_track(1, (80, 48)), max(0, runs[-1] - 5) * 2 / 25
-      at = lambda points: types.SimpleNamespace(
-        landmark=[types.SimpleNamespace(x=x / 80, y=(y + lower) / 48, z=-z / 80) for x, y, z in points]
-      )
-      return types.SimpleNamespace(
-        pose_landmarks=at(person.body[0]),
-        face_landmarks=at(person.face[0]),
-        left_hand_landmarks=at(person.hands[0, 0]),
-        right_hand_landmarks=None,
-        segmentation_mask=np.ones(frame.shape[:2], np.float32),
-      )
-
-  connections = types.SimpleNamespace(FACEMESH_TESSELATION=[(10, 234), (234, 454), (454, 10)])
-  solutions = "mediapipe.python.solutions."
-  for name in ("mediapipe", "mediapipe.python", solutions[:-1]):
-    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
   monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are fake, so the fit need not be good
-  monkeypatch.setitem(sys.modules, solutions + "holistic", types.SimpleNamespace(Holistic=Model))
-  monkeypatch.setitem(sys.modules, solutions + "face_mesh_connections", connections)
-  nobody_else = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=None)))
-  detection = types.SimpleNamespace(FaceDetection=lambda **options: nobody_else)
-  monkeypatch.setitem(sys.modules, solutions + "face_detection", detection)
+  for module in (clips, model):
+    monkeypatch.setattr(module, "require_landmarks", lambda _: None)
+  monkeypatch.setattr(model, "read_models", lambda: {"face_detection_full_range": b""})
+  monkeypatch.setattr(model, "LiteNetwork", lambda content: None)
+  monkeypatch.setattr(model, "Holistic", Model)
+  monkeypatch.setattr(model, "Detector", lambda *_: types.SimpleNamespace(find=lambda *_: []))
   return runs
 
 
@@ -276,16 +269,18 @@ def test_another_person_s_motion_is_retargeted(bare, tmp_path, model_runs):
 
 
 def test_one_of_several_people_is_followed(bare, film, tmp_path, model_runs, monkeypatch):
-  face = lambda x: types.SimpleNamespace(xmin=x, ymin=0.2, width=0.1, height=0.14)
-  two = [types.SimpleNamespace(location_data=types.SimpleNamespace(relative_bounding_box=face(x))) for x in (0.1, 0.7)]
-  found = contextlib.nullcontext(types.SimpleNamespace(process=lambda _: types.SimpleNamespace(detections=two)))
-  monkeypatch.setattr(sys.modules["mediapipe.python.solutions.face_detection"], "FaceDetection", lambda **_: found)
+  width, height = video_files.probe(bare).width, video_files.probe(bare).height
+  face = lambda x: Find(
+    0.9, np.array([x, 0.2, x + 0.1, 0.34], np.float32) * np.float32([width, height] * 2), np.zeros((6, 2))
+  )
+  two = types.SimpleNamespace(find=lambda *_: [face(0.1), face(0.7)])
+  monkeypatch.setattr(model, "Detector", lambda *_: two)
   seen, track_video = [], clips.track_video
   kept = lambda *given, columns, **options: seen.append(columns) or track_video(*given, columns=columns, **options)
   monkeypatch.setattr(clips, "track_video", kept)
   for at in ((0.17, 0.9), (0.78, 0.9)):
     assert next(read_motion(bare, size=32, frames=2, person_at=at).frames(0)).pose.any()
-  (left, right), width = [columns[0].tolist() for columns in seen], video_files.probe(bare).width
+  left, right = [columns[0].tolist() for columns in seen]
   assert left[0] == 0 and right[1] == width and abs(left[1] - right[0]) <= 1
   with pytest.raises(UserError, match=r"nobody is there .* faces are at 0.15,0.27, 0.75,0.27"):
     read_motion(bare, size=32, frames=2, person_at=(0.45, 0.2))

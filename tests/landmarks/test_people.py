@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from landmark_files import needs_landmarks
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
@@ -106,7 +107,7 @@ def pair(tmp_path_factory):
   return path
 
 
-@pytest.mark.landmarks
+@needs_landmarks
 @pytest.mark.parametrize("at,side", [("0.25,0.9", "left"), (None, "right")])
 def test_two_studio_people_side_by_side(pair, tmp_path, at, side):
   meta = prepare(pair, tmp_path / "one", size=128, person_at=at and parse_point(at))

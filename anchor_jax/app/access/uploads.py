@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +13,12 @@ from anchor_jax.app.access.intake import Upload
 from anchor_jax.app.access.people import FILMS
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.files.outputs import SIDECAR
+from anchor_jax.landmarks.model_files import landmarks_installed
 from anchor_jax.landmarks.sidecar import open_posed_video
 from anchor_jax.video.read import VideoInfo, probe
 
 SIDECAR_FILES = ("pose.mkv", "masks.mkv", "surface.mkv", "landmarks.npz", "sidecar.json")
 MAX_FILMS = 8
-_LANDMARKS = "mediapipe"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Limits:
 
 def has_landmark_model() -> bool:
   """Returns whether the landmark model, which films without a sidecar need, is installed."""
-  return find_spec(_LANDMARKS) is not None
+  return landmarks_installed()
 
 
 def without_paths(text: str, folder: Path | None = None) -> str:

@@ -72,14 +72,14 @@ def test_films_that_are_too_long_or_large_or_need_the_missing_model_are_refused(
     write_video(tmp_path / "a.mp4", np.zeros((20, 32, 48, 3), np.uint8), 10)
     take_films(uploaded(tmp_path / "a.mp4"), tmp_path / "out", "film", limits)
 
-  monkeypatch.setattr(uploads, "_LANDMARKS", "no_such_model")
+  monkeypatch.setattr(uploads, "landmarks_installed", lambda: False)
   with pytest.raises(UserError, match="2 s is too long"):
     upload(Limits(seconds=1))
   with pytest.raises(UserError, match="48 x 32 is too large"):
     upload(Limits(side=40))
   with pytest.raises(UserError, match="make landmarks"):
     upload(Limits())
-  monkeypatch.setattr(uploads, "_LANDMARKS", "numpy")
+  monkeypatch.setattr(uploads, "landmarks_installed", lambda: True)
   upload(Limits())
 
 

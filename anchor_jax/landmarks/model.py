@@ -1,0 +1,159 @@
+"""The landmark model over films and pictures: body, face, hands, and the person's share of each pixel."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
+from anchor_jax.landmarks.crops import whole
+from anchor_jax.landmarks.detectors import FACE_FAR, Detector
+from anchor_jax.landmarks.holistic import Detection, Holistic
+from anchor_jax.landmarks.litert import LiteNetwork
+from anchor_jax.landmarks.mean_face import mean_face
+from anchor_jax.landmarks.model_files import read_models, require_landmarks
+from anchor_jax.landmarks.tracks import Track, only_columns
+from anchor_jax.video.read import VideoInfo, read_frames
+
+_WARM_UP = 4
+# The detector of all faces: rate, least confidence.
+_FACES_A_SECOND, _LEAST_FACE = 10, 0.6
+
+
+class LandmarkModel:
+  """The landmark model as a context manager; it searches near the person's place in the picture before.
+
+  Attributes:
+    triangles: the face mesh, as in `Track`.
+  """
+
+  def __init__(self, path: str | os.PathLike, masks: bool = True):
+    """Prepares the model.
+
+    Args:
+      path: the source of the pictures, for the error message.
+      masks: whether to find the person's share of each pixel, too.
+
+    Raises:
+      UserError: the networks or their runtime are not installed.
+    """
+    require_landmarks(path)
+    self.triangles: Int[NdArray, "K 3"] = mean_face()[1]
+    self._model = Holistic(read_models(), masks)
+
+  def __enter__(self) -> "LandmarkModel":
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    self._model.close()
+
+  def start_shot(self, frame: UInt8[NdArray, "H W 3"], reset: bool = False) -> None:
+    """Settles on the first picture of a shot; `reset` forgets the shot before."""
+    if reset:
+      self._model.reset()
+    for _ in range(_WARM_UP):
+      self._model.find(frame)
+
+  def find(self, frame: UInt8[NdArray, "H W 3"]) -> Detection:
+    """Finds a person in the next picture."""
+    return self._model.find(frame)
+
+  def find_all(self, frames: Iterable[UInt8[NdArray, "H W 3"]], cuts: Iterable[int] = ()) -> Iterator[Detection]:
+    """Yields what `find` finds in a film's frames, faster: bodies are found one frame ahead of faces and hands.
+
+    Args:
+      frames: of the film.
+      cuts: numbers of the frames that start a new shot; the first always does.
+    """
+    starts, waiting = {0, *cuts}, None
+    for number, frame in enumerate(frames):
+      if number in starts:
+        if waiting is not None:
+          yield self._model.finish(*waiting)
+          waiting = None
+        self.start_shot(frame, reset=number > 0)
+      body = self._model.start(frame)
+      if waiting is not None:
+        yield self._model.finish(*waiting)
+      waiting = frame, body
+    if waiting is not None:
+      yield self._model.finish(*waiting)
+
+
+def track_video(
+  path: str | os.PathLike,
+  info: VideoInfo,
+  *,
+  frames: int | None = None,
+  cuts: Sequence[int] = (),
+  columns: Int[NdArray, "T 2"] | None = None,
+  progress: str | None = None,
+) -> Track:
+  """Returns body, face, hands and person mask in the frames of a video, with gaps and not smoothed.
+
+  Deterministic to the bit on one machine.
+
+  Args:
+    path: the video.
+    info: from `probe`.
+    frames: number of frames to track from the start; default all.
+    cuts: numbers of the frames that start a new shot, where the model is reset.
+    columns: the person's columns of the picture; see `Track`. All others are hidden from the model.
+    progress: label of the progress bar; None for no bar.
+
+  Raises:
+    UserError: the video cannot be read, or the model is not installed.
+  """
+  path = Path(path)
+  count = info.frames if frames is None else min(frames, info.frames)
+  seen, masks = [], []
+  bar = tqdm(desc=progress, total=count, disable=progress is None, unit="frame", leave=False)
+  with bar, LandmarkModel(path) as model:
+    pictures = read_frames(path, info=info)
+    pictures = pictures if count == info.frames else itertools.islice(pictures, count)
+    if columns is not None:
+      pictures = (only_columns(frame, *columns[number].tolist()) for number, frame in enumerate(pictures))
+    for number, found in enumerate(model.find_all(pictures, cuts)):
+      seen.append(found[:3])
+      mask = found.share
+      assert mask is not None
+      if columns is not None:
+        mask = only_columns(mask, *columns[number].tolist(), value=0)
+      masks.append(cv2.imencode(".png", mask)[1].tobytes())
+      bar.update()
+  body, face, hands = (np.stack(points) for points in zip(*seen))
+  return Track(
+    info.width, info.height, info.fps, body, face, hands, model.triangles, tuple(masks),
+    np.isfinite(face[:, 0, 0]), None if columns is None else columns[: len(body)],
+  )  # fmt: skip
+
+
+def find_faces(
+  path: str | os.PathLike, info: VideoInfo, *, frames: int | None = None
+) -> list[tuple[int, Float[NdArray, "_ 4"]]]:
+  """Returns all faces in a video, ten times a second: (number of the frame, [left, top, width, height] in pixels).
+
+  People who look away are not found.
+
+  Args:
+    path: the video.
+    info: from `probe`.
+    frames: number of frames to search from the start; default all.
+
+  Raises:
+    UserError: the video cannot be read, or the model is not installed.
+  """
+  require_landmarks(path)
+  detector = Detector(LiteNetwork(read_models()["face_detection_full_range"]), FACE_FAR, _LEAST_FACE)
+  every = max(1, round(info.fps / _FACES_A_SECOND))
+  found: list[tuple[int, Float[NdArray, "_ 4"]]] = []
+  for number, frame in enumerate(itertools.islice(read_frames(path, info=info), frames)):
+    if number % every == 0:
+      corners = np.array([face.box for face in detector.find(frame, whole(frame))], np.float32).reshape(-1, 2, 2)
+      found.append((number, np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)))
+  return found

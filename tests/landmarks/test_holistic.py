@@ -1,0 +1,109 @@
+"""The landmark model finds what MediaPipe Holistic finds: golden points of a studio person (golden/landmarks)."""
+
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from landmark_files import needs_landmarks
+
+from anchor_jax.landmarks.crops import whole
+from anchor_jax.landmarks.detectors import FACE_NEAR, Detector
+from anchor_jax.landmarks.litert import _Region
+from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
+from anchor_jax.video.read import probe, read_frames
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "landmarks"
+FILM = GOLDEN / "person.mp4"
+
+
+@pytest.fixture(scope="module")
+def track():
+  return track_video(FILM, probe(FILM))
+
+
+@needs_landmarks
+@pytest.mark.parametrize("part,mean,most", [("body", 1.0, 8.0), ("face", 0.1, 1.0), ("hands", 1.5, 8.0)])
+def test_points_are_mediapipe_s(track, part, mean, most):
+  found, true = getattr(track, part), np.load(GOLDEN / "mediapipe.npz")[part]
+  assert found.shape == true.shape and (np.isfinite(found) == np.isfinite(true)).all()
+  error = np.linalg.norm(found[..., :2] - true[..., :2], axis=-1)
+  # below the picture the network guesses, and its guesses are sensitive to the last bit of its crop
+  inside = ((true[..., :2] >= 0) & (true[..., :2] <= 384)).all(axis=-1)
+  assert error[inside].mean() < mean and error[inside].max() < most
+
+
+@needs_landmarks
+def test_a_film_and_its_pictures_give_the_same(track):
+  frames = list(read_frames(FILM, info=probe(FILM)))
+  with LandmarkModel(FILM, masks=False) as model:
+    model.start_shot(frames[0])
+    found = [model.find(frame) for frame in frames]
+  for part in ("body", "face", "hands"):
+    np.testing.assert_array_equal(np.stack([getattr(one, part) for one in found]), getattr(track, part))
+  assert found[0].share is None
+
+
+@needs_landmarks
+def test_a_cut_forgets_the_shot_before():
+  frames = list(read_frames(FILM, info=probe(FILM)))[:2]
+  with LandmarkModel(FILM) as model:
+    mirrored = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
+    after = list(model.find_all([*mirrored, *frames], cuts=[2]))[2:]
+  with LandmarkModel(FILM) as model:
+    alone = list(model.find_all(frames))
+  for one, other in zip(after, alone, strict=True):
+    for part in ("body", "face", "hands", "share"):
+      np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+
+
+@needs_landmarks
+def test_nobody_is_found_in_an_empty_room():
+  with LandmarkModel(FILM) as model:
+    found = model.find(np.full((90, 120, 3), 128, np.uint8))
+  assert all(np.isnan(points).all() for points in found[:3]) and not found.share.any()
+
+
+@needs_landmarks
+def test_the_face_is_found_where_its_mesh_is(track):
+  (number, boxes), *_ = find_faces(FILM, probe(FILM))
+  assert number == 0 and len(boxes) == 1
+  left, top, width, height = boxes[0]
+  nose = track.face[0, 1]
+  assert left < nose[0] < left + width and top < nose[1] < top + height
+
+
+def test_finds_of_one_thing_are_averaged():
+  """Three anchors see one face, a fourth another; the surest comes first."""
+  cells = FACE_NEAR.size // 8
+  boxes, logits = np.zeros((1, 896, 16), np.float32), np.full((1, 896, 1), -9, np.float32)
+  anchor = lambda row, column: (row * cells + column) * 2
+  for row, column, score in ((4, 4, 2.0), (4, 5, 1.0), (12, 12, 3.0)):
+    boxes[0, anchor(row, column), 2:4] = 40
+    logits[0, anchor(row, column)] = score
+  picture = np.zeros((128, 128, 3), np.uint8)
+  found = Detector(lambda _: (boxes, logits), FACE_NEAR, 0.5).find(picture, whole(picture))
+  assert [round(face.score, 3) for face in found] == [round(1 / (1 + math.exp(-x)), 3) for x in (3, 2)]
+  np.testing.assert_allclose(found[0].box, [80, 80, 120, 120], atol=1e-3)
+  weights = [1 / (1 + math.exp(-x)) for x in (2, 1)]
+  shift = 8 * weights[1] / sum(weights)
+  np.testing.assert_allclose(found[1].box, [16 + shift, 16, 56 + shift, 56], atol=1e-3)
+  assert found[1].points.shape == (6, 2)
+  assert not Detector(lambda _: (boxes, logits - 9), FACE_NEAR, 0.5).find(picture, whole(picture))
+
+
+def test_a_region_is_cropped_level_around_its_points():
+  mesh = np.zeros((468, 3), np.float32)
+  mesh[:4, :2] = [[10, 10], [20, 20], [12, 16], [18, 14]]  # a line that falls to the right by 45 degrees
+  region = _Region(np.arange(4), 0, 1, 8, 8, 1.5, 1.5)
+  matrix = region.transform(mesh)
+  place = lambda x, y: matrix[0, :2, :2] @ (x, y) + matrix[0, :2, 3]
+  along = place(8, 4) - place(0, 4)
+  np.testing.assert_allclose(along / np.linalg.norm(along), [math.sqrt(0.5)] * 2, atol=1e-5)
+  assert np.linalg.norm(along) == pytest.approx(1.5 * math.hypot(10, 10), rel=1e-5)
+  np.testing.assert_allclose(place(4, 4), [15, 15], atol=1e-4)
+  ramp = np.broadcast_to(np.arange(32, dtype=np.float32)[None, None, :, None], (1, 32, 32, 1))
+  made = region.crop(np.ascontiguousarray(ramp), matrix)[0, :, :, 0]
+  inside = made > 0
+  x = np.array([[place(column + 0.5, row + 0.5)[0] - 0.5 for column in range(8)] for row in range(8)])
+  np.testing.assert_allclose(made[inside], x[inside], atol=1e-3)
