@@ -72,7 +72,7 @@ def require_landmarks(what: str | os.PathLike) -> None:
   """Raises UserError, with what to do, unless the landmark networks can run; `what` needs them, e.g. a video."""
   missing = _missing()
   if missing is not None:
-    raise UserError(f"{what} has no sidecar with poses, and the landmark model that finds them can't run: {missing}")
+    raise UserError(f"{what} comes without poses, and the landmark model that finds them can't run: {missing}")
 
 
 def _missing() -> str | None:

@@ -64,6 +64,6 @@ def test_what_is_no_wheel_takes_one_line(wheel, tmp_path):
 
 
 def test_what_is_missing_is_said_with_what_to_do(wheel):
-  with pytest.raises(UserError, match=r"film\.mp4 has no sidecar .*python -m anchor_jax\.landmarks") as error:
+  with pytest.raises(UserError, match=r"film\.mp4 comes without poses, .*python -m anchor_jax\.landmarks") as error:
     model_files.require_landmarks("film.mp4")
   assert "\n" not in str(error.value)
