@@ -1,4 +1,4 @@
-"""Crops for the landmark networks: turned squares in a picture, and the way of points between crop and picture."""
+"""Crops for the landmark networks: rotated rectangles in a picture, and the mapping of points back to it."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from anchor_jax.core.shapes import Float, NdArray, UInt8
 
 
 class Crop(NamedTuple):
-  """A turned rectangle in a picture.
+  """A rotated rectangle in a picture.
 
   Attributes:
     x, y: its center, in pixels.
@@ -47,8 +47,8 @@ class Crop(NamedTuple):
     """The crop as a network takes it: `size` pixels wide and high, from `low` to 1."""
     matrix = self.matrix() / (size, size, 1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    made = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)
-    return (made.astype(np.float32) * ((1 - low) / 255) + low)[None]
+    crop = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)
+    return (crop.astype(np.float32) * ((1 - low) / 255) + low)[None]
 
   def place(self, points: Float[NdArray, "N D"]) -> Float[NdArray, "N D"]:
     """Points in the picture, in pixels, from places in the crop, 0 to 1; depth, where there is one, in pixels too."""
@@ -59,7 +59,7 @@ class Crop(NamedTuple):
     return placed
 
   def contains(self, points: Float[NdArray, "N D"], margin: float) -> bool:
-    """Whether all points are inside the crop made larger by `margin` of its sides."""
+    """Whether all points are inside the crop, enlarged by `margin` of its sides."""
     local = self._turned(points[:, :2] - (self.x, self.y))
     return bool((np.abs(local) < np.array([self.width, self.height]) * (1 + margin) / 2).all())
 
@@ -76,8 +76,8 @@ class Crop(NamedTuple):
     return offsets @ np.array([[cos, -sin], [sin, cos]])
 
 
-def whole(picture: UInt8[NdArray, "H W 3"]) -> Crop:
-  """The square that holds all of a picture, in its middle."""
+def full_square(picture: UInt8[NdArray, "H W 3"]) -> Crop:
+  """Returns the smallest square around a picture, centered on it."""
   height, width = picture.shape[:2]
   side = float(max(height, width))
   return Crop(width / 2, height / 2, side, side)

@@ -1,8 +1,7 @@
-"""Body, face and hands of a person, picture by picture: each network looks at a crop that the one before it gave.
+"""Body, face and hands of a person, picture by picture: each network reads a crop from the network before it.
 
-The networks are those of MediaPipe Holistic, and so are the crops, the thresholds and the rules by which a crop is kept
-from one picture to the next (Grishchenko and Bazarevsky 2020; the numbers are in its published graphs). Points are not
-smoothed here.
+The networks, crops, thresholds and rules for reusing a crop in the next picture are those of MediaPipe Holistic
+(Grishchenko and Bazarevsky 2020; the numbers are in its published graphs). Points are not smoothed here.
 """
 
 import math
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
-from anchor_jax.landmarks.crops import Crop, box_around, circle_through, turn_of, whole
+from anchor_jax.landmarks.crops import Crop, box_around, circle_through, full_square, turn_of
 from anchor_jax.landmarks.detectors import FACE_NEAR, POSE, Detector
 from anchor_jax.landmarks.litert import AttentionFaceNetwork, LiteNetwork
 
@@ -113,7 +112,7 @@ class Holistic:
     crop = self._person
     if crop is None:
       self._ends = None
-      people = self._people.find(picture, whole(picture))
+      people = self._people.find(picture, full_square(picture))
       if not people:
         self._share = None
         return None, np.zeros(BODY, np.float32), None

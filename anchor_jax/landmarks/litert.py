@@ -79,8 +79,8 @@ class _Region(NamedTuple):
       + features[0, side[..., 1], high[..., 0]] * share[..., :1]
       for side in (low, high)
     ]
-    made = rows[0] * (1 - share[..., 1:]) + rows[1] * share[..., 1:]
-    return (made * inside).astype(np.float32)[None]
+    crop = rows[0] * (1 - share[..., 1:]) + rows[1] * share[..., 1:]
+    return (crop * inside).astype(np.float32)[None]
 
 
 class AttentionFaceNetwork:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
-from anchor_jax.landmarks.crops import whole
+from anchor_jax.landmarks.crops import full_square
 from anchor_jax.landmarks.detectors import FACE_FAR, Detector
 from anchor_jax.landmarks.holistic import Detection, Holistic
 from anchor_jax.landmarks.litert import LiteNetwork
@@ -154,6 +154,6 @@ def find_faces(
   found: list[tuple[int, Float[NdArray, "_ 4"]]] = []
   for number, frame in enumerate(itertools.islice(read_frames(path, info=info), frames)):
     if number % every == 0:
-      corners = np.array([face.box for face in detector.find(frame, whole(frame))], np.float32).reshape(-1, 2, 2)
+      corners = np.array([face.box for face in detector.find(frame, full_square(frame))], np.float32).reshape(-1, 2, 2)
       found.append((number, np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)))
   return found

