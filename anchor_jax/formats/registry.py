@@ -1,8 +1,8 @@
 """Maps class names of diffusers and transformers to configurations, and configurations to networks."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,38 +19,66 @@ from anchor_jax.models.refiner import Refiner
 from anchor_jax.models.unet import UNet
 from anchor_jax.models.vae import AutoencoderKL
 
-_CONFIGS: dict[str, type[Config]] = {
-  "UNet2DConditionModel": UNetConfig,
-  "FlaxUNet2DConditionModel": UNetConfig,
-  "ControlNetModel": ControlNetConfig,
-  "FlaxControlNetModel": ControlNetConfig,
-  "AutoencoderKL": VAEConfig,
-  "AnchorRefiner": RefinerConfig,
-  "AnchorLightDecoder": LightDecoderConfig,
-  "FlaxAutoencoderKL": VAEConfig,
-  "CLIPVisionModel": CLIPVisionConfig,
-  "CLIPVisionModelWithProjection": CLIPVisionConfig,
-  "FlaxCLIPVisionModel": CLIPVisionConfig,
-  "CLIPTextModel": CLIPTextConfig,
-  "CLIPTextModelWithProjection": CLIPTextConfig,
-  "FlaxCLIPTextModel": CLIPTextConfig,
-}
+
+class Network(NamedTuple):
+  """How a network is read, built and initialized.
+
+  Attributes:
+    config: its configuration.
+    module: the Linen module, constructed with a configuration and the compute type.
+    inputs: function from a configuration to the smallest inputs that initialize the network.
+    other_names: class names in a config.json besides `config.class_name`.
+  """
+
+  config: type[Config]
+  module: Any
+  inputs: Callable[[Any], tuple[Any, ...]]
+  other_names: tuple[str, ...] = ()
+
+
+def _unet_inputs(config: UNetConfig | ControlNetConfig) -> tuple[Any, ...]:
+  side = 2 ** (len(config.block_out_channels) - 1)
+  latents = jnp.zeros((1, 1, side, side, config.in_channels))
+  return latents, jnp.zeros(1, jnp.int32), jnp.zeros((1, 1, config.cross_attention_dim))
+
+
+def _controlnet_inputs(config: ControlNetConfig) -> tuple[Any, ...]:
+  latents, *others = _unet_inputs(config)
+  return latents, *others, jnp.zeros((*latents.shape[:-1], config.block_out_channels[0]))
+
+
+def _refiner_inputs(config: RefinerConfig) -> tuple[Any, ...]:
+  return tuple(jnp.zeros((1, config.stride, config.stride, c)) for c in (3, config.conditioning_channels))
+
+
+# To add a network, add its line.
+NETWORKS: list[Network] = [
+  Network(UNetConfig, UNet, _unet_inputs, ("FlaxUNet2DConditionModel",)),
+  Network(ControlNetConfig, ControlNet, _controlnet_inputs, ("FlaxControlNetModel",)),
+  Network(
+    VAEConfig, AutoencoderKL, lambda c: (jnp.zeros((1, c.stride, c.stride, c.in_channels)),), ("FlaxAutoencoderKL",)
+  ),
+  Network(RefinerConfig, Refiner, _refiner_inputs),
+  Network(LightDecoderConfig, LightDecoder, lambda c: (jnp.zeros((1, 1, 1, c.latent_channels)),)),
+  Network(
+    CLIPVisionConfig,
+    CLIPVision,
+    lambda c: (jnp.zeros((1, c.image_size, c.image_size, c.num_channels)),),
+    ("CLIPVisionModelWithProjection", "FlaxCLIPVisionModel"),
+  ),
+  Network(
+    CLIPTextConfig,
+    CLIPText,
+    lambda c: (jnp.zeros((1, 1), jnp.int32),),
+    ("CLIPTextModelWithProjection", "FlaxCLIPTextModel"),
+  ),
+]
 
 # For files without a class name.
 _MODEL_TYPES = {
   "clip": "CLIPModel",
   CLIPVisionConfig.model_type: CLIPVisionConfig.class_name,
   CLIPTextConfig.model_type: CLIPTextConfig.class_name,
-}
-
-_MODULES: dict[type[Config], Any] = {
-  UNetConfig: UNet,
-  ControlNetConfig: ControlNet,
-  VAEConfig: AutoencoderKL,
-  RefinerConfig: Refiner,
-  LightDecoderConfig: LightDecoder,
-  CLIPVisionConfig: CLIPVision,
-  CLIPTextConfig: CLIPText,
 }
 
 
@@ -75,39 +103,27 @@ def parse_network_config(fields: Mapping[str, Any], role: str = "") -> Config:
     if not all(isinstance(part, Mapping) for part in sizes):
       raise UserError(f"config.json holds no sizes of CLIP in {tower}; fetch it again")
     return config.from_json({**sizes[0], **sizes[1]})
-  if kind not in _CONFIGS:
-    raise UserError(f"config.json names the class {kind!r}; known are {', '.join(sorted(_CONFIGS))}")
-  return _CONFIGS[kind].from_json(fields)
+  configs = {name: network.config for network in NETWORKS for name in (network.config.class_name, *network.other_names)}
+  if kind not in configs:
+    raise UserError(f"config.json names the class {kind!r}; known are {', '.join(sorted(configs))}")
+  return configs[kind].from_json(fields)
 
 
 def make_module(config: Config, dtype: Any = jnp.float32) -> Any:
   """Returns the network of a configuration with compute type `dtype`."""
-  if type(config) not in _MODULES:
-    raise TypeError(f"{type(config).__name__} describes no network")
-  return _MODULES[type(config)](config, dtype)
+  return _network(config).module(config, dtype)
 
 
 def example_inputs(config: Config) -> tuple[Any, ...]:
   """Returns the smallest inputs with which a network can be initialized."""
-  if isinstance(config, (UNetConfig, ControlNetConfig)):
-    side = 2 ** (len(config.block_out_channels) - 1)
-    inputs = (
-      jnp.zeros((1, 1, side, side, config.in_channels)),
-      jnp.zeros(1, jnp.int32),
-      jnp.zeros((1, 1, config.cross_attention_dim)),
-    )
-    if isinstance(config, UNetConfig):
-      return inputs
-    return (*inputs, jnp.zeros((1, 1, side, side, config.block_out_channels[0])))
-  if isinstance(config, VAEConfig):
-    return (jnp.zeros((1, config.stride, config.stride, config.in_channels)),)
-  if isinstance(config, RefinerConfig):
-    return tuple(jnp.zeros((1, config.stride, config.stride, c)) for c in (3, config.conditioning_channels))
-  if isinstance(config, LightDecoderConfig):
-    return (jnp.zeros((1, 1, 1, config.latent_channels)),)
-  if isinstance(config, CLIPVisionConfig):
-    return (jnp.zeros((1, config.image_size, config.image_size, config.num_channels)),)
-  return (jnp.zeros((1, 1), jnp.int32),)
+  return _network(config).inputs(config)
+
+
+def _network(config: Config) -> Network:
+  for network in NETWORKS:
+    if network.config is type(config):
+      return network
+  raise TypeError(f"{type(config).__name__} describes no network")
 
 
 @functools.lru_cache(maxsize=32)

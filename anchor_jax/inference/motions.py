@@ -14,7 +14,8 @@ from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.motion.film import film_motion
+from anchor_jax.landmarks.tracks import Track
+from anchor_jax.motion.film import film_motion, track_motion
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.motion.keypoints import FPS, is_keypoints, open_keypoints
 from anchor_jax.smplx.parameters import is_parameters, read_parameters
@@ -22,6 +23,9 @@ from anchor_jax.video.timing import tick_frames
 
 SIZE = 128  # pixels: default size of a video's pose renders, as in `prepare`
 _LOG = logging.getLogger(__name__)
+
+# By suffix, functions that read the landmarks in a file, neither filled nor smoothed; see docs/extending.md.
+TRACK_FILES: dict[str, Callable[[Path], Track]] = {}
 
 
 # (size, measures, mapped) -> the motion, at its own frame rate or at the requested one
@@ -106,6 +110,8 @@ def open_motion(
     return _open_folder(path, frames, fps, video)
   if video:
     raise UserError(f"video={video}: {path} is not a prepared folder, it has only one video")
+  if path.suffix.lower() in TRACK_FILES:
+    return _open_track(path, frames, fps)
   if (model := _body_model(path, smplx_model)) is not None:
     return _open_smplx(path, model, frames, fps)
   return _open_video(path, frames, fps, person_at)
@@ -177,6 +183,12 @@ def _open_keypoints(path: Path, frames: int | None, fps: float | int | None) -> 
     return keypoints.motion(size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
 
   return _opened(path, float(fps or FPS), None, frames, fps, read)
+
+
+def _open_track(path: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
+  track = TRACK_FILES[path.suffix.lower()](path)
+  read = lambda size, measures, mapped: track_motion(track, size or SIZE, measures, mapped)
+  return _opened(path, track.fps, len(track), frames, fps, read)
 
 
 def _open_smplx(path: Path, model: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
