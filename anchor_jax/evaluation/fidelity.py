@@ -8,7 +8,7 @@ import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.landmarks.model import track_video
-from anchor_jax.landmarks.model_files import require_landmarks
+from anchor_jax.landmarks.networks.files import require_landmarks
 from anchor_jax.landmarks.tracks import ELBOWS, NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.video.read import probe
 from anchor_jax.video.write import VideoWriter

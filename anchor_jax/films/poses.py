@@ -17,7 +17,7 @@ from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
-from anchor_jax.landmarks.model_files import require_landmarks
+from anchor_jax.landmarks.networks.files import require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks

@@ -11,7 +11,7 @@ ANCHOR_JAX_LANDMARKS names another folder to keep them in.
 from pathlib import Path
 
 from anchor_jax.core.cli import Parser, command, say
-from anchor_jax.landmarks.model_files import install
+from anchor_jax.landmarks.networks.files import install
 
 
 @command

@@ -11,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
-from anchor_jax.landmarks.crops import full_square
-from anchor_jax.landmarks.detectors import FACE_FAR, Detector
-from anchor_jax.landmarks.holistic import Detection, Holistic
-from anchor_jax.landmarks.litert import LiteNetwork
 from anchor_jax.landmarks.mean_face import mean_face
-from anchor_jax.landmarks.model_files import read_models, require_landmarks
+from anchor_jax.landmarks.networks.crops import full_square
+from anchor_jax.landmarks.networks.detectors import FACE_FAR, Detector
+from anchor_jax.landmarks.networks.files import read_models, require_landmarks
+from anchor_jax.landmarks.networks.holistic import Detection, Holistic
+from anchor_jax.landmarks.networks.litert import LiteNetwork
 from anchor_jax.landmarks.tracks import Track, only_columns
 from anchor_jax.video.read import VideoInfo, read_frames
 

@@ -18,8 +18,8 @@ from anchor_jax.films.survey import CutWatch
 from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
-from anchor_jax.landmarks.holistic import Detection
 from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.networks.holistic import Detection
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.tracks import NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.motion.frames import MotionFrame

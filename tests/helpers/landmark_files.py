@@ -2,6 +2,6 @@
 
 import pytest
 
-from anchor_jax.landmarks.model_files import landmarks_installed
+from anchor_jax.landmarks.networks.files import landmarks_installed
 
 needs_landmarks = pytest.mark.skipif(not landmarks_installed(), reason="no landmark networks: run `make landmarks`")

@@ -18,7 +18,7 @@ from anchor_jax.inference.camera import LiveOutput, animate_camera, ended_by_int
 from anchor_jax.inference.live import follow
 from anchor_jax.inference.person import Person
 from anchor_jax.inference.request import Request
-from anchor_jax.landmarks.holistic import Detection
+from anchor_jax.landmarks.networks.holistic import Detection
 from anchor_jax.motion.following import pose_frame, track_live
 from anchor_jax.motion.frames import live_motion
 from anchor_jax.video.camera import Camera, Picture

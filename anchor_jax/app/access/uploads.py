@@ -13,7 +13,7 @@ from anchor_jax.app.access.intake import Upload
 from anchor_jax.app.access.people import FILMS
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.files.outputs import SIDECAR
-from anchor_jax.landmarks.model_files import landmarks_installed
+from anchor_jax.landmarks.networks.files import landmarks_installed
 from anchor_jax.landmarks.sidecar import open_posed_video
 from anchor_jax.video.read import VideoInfo, probe
 

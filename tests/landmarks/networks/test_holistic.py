@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from landmark_files import needs_landmarks
 
-from anchor_jax.landmarks.crops import full_square
-from anchor_jax.landmarks.detectors import FACE_NEAR, Detector
-from anchor_jax.landmarks.litert import _Region
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
+from anchor_jax.landmarks.networks.crops import full_square
+from anchor_jax.landmarks.networks.detectors import FACE_NEAR, Detector
+from anchor_jax.landmarks.networks.litert import _Region
 from anchor_jax.video.read import probe, read_frames
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "landmarks"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "landmarks"
 FILM = GOLDEN / "person.mp4"
 
 

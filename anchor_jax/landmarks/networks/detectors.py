@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
-from anchor_jax.landmarks.crops import Crop
+from anchor_jax.landmarks.networks.crops import Crop
 
 _SAME = 0.3  # intersection over union from which two finds are of one
 

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.landmarks import model_files
+from anchor_jax.landmarks.networks import files as model_files
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
-from anchor_jax.landmarks.crops import Crop, box_around, circle_through, full_square, turn_of
-from anchor_jax.landmarks.detectors import FACE_NEAR, POSE, Detector
-from anchor_jax.landmarks.litert import AttentionFaceNetwork, LiteNetwork
+from anchor_jax.landmarks.networks.crops import Crop, box_around, circle_through, full_square, turn_of
+from anchor_jax.landmarks.networks.detectors import FACE_NEAR, POSE, Detector
+from anchor_jax.landmarks.networks.litert import AttentionFaceNetwork, LiteNetwork
 
 BODY, FACE, HAND = 33, 478, 21
 _LEAST = 0.5  # score of a person, a face or a hand, from which it counts
@@ -57,7 +57,7 @@ class Holistic:
     """Prepares the networks.
 
     Args:
-      files: of model_files.py, by name.
+      files: of files.py, by name.
       masks: whether to find the person's share of each pixel, too.
     """
     self._pose = LiteNetwork(files["pose_landmark_full"])

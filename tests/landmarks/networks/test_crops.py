@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.crops import Crop, box_around, circle_through, full_square, turn_of
+from anchor_jax.landmarks.networks.crops import Crop, box_around, circle_through, full_square, turn_of
 
 TURNED = Crop(40.0, 30.0, 20.0, 20.0, 0.5)
 
