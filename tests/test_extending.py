@@ -108,8 +108,8 @@ def test_a_network_is_a_module_and_a_row(monkeypatch, tmp_path):
   params = network.init(jax.random.key(0), *registry.example_inputs(config))["params"]
   save_model(tmp_path, config, jax.tree.map(np.asarray, params))
   read = load_model(tmp_path, module.SharpenerConfig, np.float32)
-  pictures = np.random.default_rng(0).uniform(size=(1, 6, 6, 3)).astype(np.float32)
+  pictures = jax.random.uniform(jax.random.key(1), (1, 6, 6, 3))
   np.testing.assert_array_equal(
-    network.apply({"params": params}, pictures), network.apply({"params": read.params}, pictures)
+    network.apply({"params": params}, pictures), network.apply({"params": jax.device_put(read.params)}, pictures)
   )
   assert read.config == config
