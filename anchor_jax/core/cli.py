@@ -104,6 +104,8 @@ def _silence_full_disks() -> None:
 
   threading.excepthook = lambda event: None if is_reported(event.exc_value) else hooks[0](event)
   sys.unraisablehook = lambda event: None if is_reported(event.exc_value) else hooks[1](event)
+  # orbax logs what its threads raise, through absl, before it passes it on
+  logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and is_reported(record.exc_info[1])))
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:

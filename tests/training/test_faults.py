@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, tiny_run, 
 @pytest.mark.slow
 def test_persistent_non_finite_losses_end_the_run_and_name_the_last_good_checkpoint(tmp_path, tiny_run):
   train(tiny_run("vae", steps=2), tmp_path, jax.devices()[:1])
-  bad = OptimizerConfig(learning_rate=1e30, warmup_steps=1, ema=0.5)
+  bad = OptimizerConfig(learning_rate=1e6, warmup_steps=1, ema=0.5)
   with pytest.raises(UserError, match=r"lower config\.optimizer\.learning_rate; the last good checkpoint is .* step 2"):
     train(tiny_run("vae", steps=40, max_skipped=3, checkpoint_every=0, optimizer=bad), tmp_path, jax.devices()[:1])
 

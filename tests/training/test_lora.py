@@ -95,14 +95,18 @@ def test_a_trained_person_is_never_replaced(workdir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_continues_from_its_own_base_models(workdir, lora_run, tmp_path):
+def test_a_run_continues_from_its_own_base_models(lora_run, tmp_path):
   """Even if config.init has other weights by then."""
-  shutil.copytree(workdir / "body", tmp_path / "ana/body")
+  shutil.copytree(lora_run.init, tmp_path / "init")
+  run = dataclasses.replace(lora_run, init=str(tmp_path / "init"))
+  train(dataclasses.replace(run, steps=2), tmp_path / "ana", jax.devices()[:1])
   before = read_models(tmp_path / "ana/body/base", "body")[1]
+  train(run, tmp_path / "same", jax.devices()[:1])
   other = initial_weights(dataclasses.replace(lora_run, init="", seed=7))
   write_folder(tmp_path / "other", *other, ("unet", "controlnet", "vae", "image_encoder", "null_context"), "float32")
-  train(dataclasses.replace(lora_run, init=str(tmp_path / "other"), steps=4), tmp_path / "ana", jax.devices()[:1])
-  train(dataclasses.replace(lora_run, steps=4), tmp_path / "same", jax.devices()[:1])
+  shutil.rmtree(tmp_path / "init")
+  (tmp_path / "other").rename(tmp_path / "init")
+  train(run, tmp_path / "ana", jax.devices()[:1])
   assert_equal(read_models(tmp_path / "ana/body/base", "body")[1], before)
   assert_equal(
     read_part(tmp_path / "ana", "body").weights["unet"], read_part(tmp_path / "same", "body").weights["unet"]
