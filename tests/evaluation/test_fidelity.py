@@ -54,6 +54,7 @@ def test_points_outside_the_picture_do_not_count(standing_track):
     compare_tracks(true, true.slice(0, 2))
 
 
+@pytest.mark.slow
 @needs_landmarks
 def test_a_copy_scores_perfectly_and_a_still_picture_does_not(tmp_path):
   write_studio_video(tmp_path / "film.mp4", identity_seed=1_000_003, motion_seed=2, seconds=1, size=192, fps=10)

@@ -56,6 +56,7 @@ def test_a_missing_landmark_model_is_a_one_line_error(tmp_path, monkeypatch):
     poses.open_film(tmp_path / "real.mp4", "magic")
 
 
+@pytest.mark.slow
 @needs_landmarks
 def test_the_landmark_model_finds_a_studio_person(tmp_path):
   from anchor_jax import studio

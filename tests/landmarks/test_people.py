@@ -107,6 +107,7 @@ def pair(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 @needs_landmarks
 @pytest.mark.parametrize("at,side", [("0.25,0.9", "left"), (None, "right")])
 def test_two_studio_people_side_by_side(pair, tmp_path, at, side):
