@@ -22,6 +22,7 @@ _LEAST = 0.5  # score of a person, a face or a hand, from which it counts
 _LEAST_WRIST = 0.1  # visibility of a wrist, from which its hand is looked for
 _REFINED = 4  # cells of a heat map on each side of a point
 _HANDS = ((15, 17, 19), (16, 18, 20))  # wrist, little finger, index finger of the body's points: left, right
+_SECOND_CROPS = (0.55, 0.7)  # sides of the crops where a hand is looked for again, as shares of the first, wide one
 _PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 _UNSURE = (5.68842, -0.748699, -57.8051, 291.309, -624.717)  # polynomial: how unsure a pixel of the mask is
 _MASK_SIDE = 640  # largest side at which the mask is computed, in pixels
@@ -199,12 +200,23 @@ class Holistic:
       before = _hand_crop(last)
       if before.near(crop, 40, 0.2, 0.4) and crop.contains(last, -0.1):
         crop = before
-    if not crop.finite:
-      return None
-    raw, score, *_ = network(crop.cut(picture, 224))
-    if score.ravel()[0] < _LEAST:
-      return None
-    return crop.place(raw.reshape(HAND, 3) / (224, 224, 224 * 0.4))
+    found = _points_of_hand(network, picture, crop)
+    if found is None:  # beyond MediaPipe: blurred and overlapping hands are often found without the recrop
+      tries = (_points_of_hand(network, picture, wide.square(scale)) for scale in _SECOND_CROPS)
+      found = max(filter(None, tries), key=lambda one: one[0], default=None)
+    return None if found is None else found[1]
+
+
+def _points_of_hand(
+  network: LiteNetwork, picture: UInt8[NdArray, "H W 3"], crop: Crop
+) -> tuple[float, Float[NdArray, "21 3"]] | None:
+  """The score and the points of a hand in a crop; None where the network sees none."""
+  if not crop.finite:
+    return None
+  raw, score, *_ = network(crop.cut(picture, 224))
+  if score.ravel()[0] < _LEAST:
+    return None
+  return float(score.ravel()[0]), crop.place(raw.reshape(HAND, 3) / (224, 224, 224 * 0.4))
 
 
 def _pass(cutoff: float | Float[NdArray, "2 2"]) -> float | Float[NdArray, "2 2"]:

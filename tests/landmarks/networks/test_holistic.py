@@ -8,8 +8,10 @@ import pytest
 from landmark_files import needs_landmarks
 
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
+from anchor_jax.landmarks.networks import holistic
 from anchor_jax.landmarks.networks.crops import full_square
 from anchor_jax.landmarks.networks.detectors import FACE_NEAR, Detector
+from anchor_jax.landmarks.networks.files import read_models
 from anchor_jax.landmarks.networks.litert import _Region
 from anchor_jax.video.read import probe, read_frames
 
@@ -62,6 +64,26 @@ def test_nobody_is_found_in_an_empty_room():
   with LandmarkModel(FILM) as model:
     found = model.find(np.full((90, 120, 3), 128, np.uint8))
   assert all(np.isnan(points).all() for points in found[:3]) and not found.share.any()
+
+
+@needs_landmarks
+def test_a_hand_that_the_first_crop_misses_is_looked_for_again(monkeypatch):
+  """In two crops around the wrist; the surer one counts, and where neither shows a hand there is none."""
+  frame = next(read_frames(FILM, info=probe(FILM)))
+  tried, scores = [], [None, (0.6, np.full((21, 3), 1, np.float32)), (0.9, np.full((21, 3), 2, np.float32))]
+
+  def points(network, picture, crop):
+    tried.append(crop.width)
+    return scores[(len(tried) - 1) % 3]
+
+  monkeypatch.setattr(holistic, "_points_of_hand", points)
+  model = holistic.Holistic(read_models(), masks=False)
+  body, visible, _ = model.start(frame).result()
+  assert body is not None and model._find_hand(frame, body, visible, 0)[0, 0] == 2
+  assert len(tried) == 3 and tried[1] / tried[2] == pytest.approx(0.55 / 0.7)
+  scores[1:] = None, None
+  assert model._find_hand(frame, body, visible, 0) is None
+  model.close()
 
 
 @needs_landmarks
