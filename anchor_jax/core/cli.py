@@ -100,12 +100,13 @@ def _silence_full_disks() -> None:
 
   def is_reported(error: BaseException | None) -> bool:
     full.extend([True] if _is_full(error) else [])
-    return bool(full) and isinstance(error, OSError | ValueError)
+    return bool(full) and isinstance(error, OSError | ValueError | RuntimeError)
 
   threading.excepthook = lambda event: None if is_reported(event.exc_value) else hooks[0](event)
   sys.unraisablehook = lambda event: None if is_reported(event.exc_value) else hooks[1](event)
-  # orbax logs what its threads raise, through absl, before it passes it on
-  logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and is_reported(record.exc_info[1])))
+  # orbax logs what its threads raise before it passes it on, and event loops log callbacks that come after they closed
+  for name in ("absl", "asyncio", "concurrent.futures"):
+    logging.getLogger(name).addFilter(lambda record: not (record.exc_info and is_reported(record.exc_info[1])))
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
