@@ -96,14 +96,23 @@ def _silence_full_disks() -> None:
   Libraries write checkpoints and logs in threads and close them at exit. Once one has failed, I/O errors that follow
   are consequences.
   """
-  hooks, full = (threading.excepthook, sys.unraisablehook), []
+  hooks, full = (threading.excepthook, sys.unraisablehook, sys.excepthook), []
 
   def is_reported(error: BaseException | None) -> bool:
     full.extend([True] if _is_full(error) else [])
-    return bool(full) and isinstance(error, OSError | ValueError | RuntimeError)
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+      return True  # a write that ends after the checkpoint failed: whoever waited for it has reported why
+    return bool(full) and isinstance(error, OSError | ValueError)
 
   threading.excepthook = lambda event: None if is_reported(event.exc_value) else hooks[0](event)
   sys.unraisablehook = lambda event: None if is_reported(event.exc_value) else hooks[1](event)
+
+  def print_uncaught(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Also prints what callbacks raise in tensorstore's threads."""
+    if threading.current_thread() is threading.main_thread() or not is_reported(error):
+      hooks[2](kind, error, trace)
+
+  sys.excepthook = print_uncaught
   # orbax logs what its threads raise before it passes it on, and event loops log callbacks that come after they closed
   for name in ("absl", "asyncio", "concurrent.futures"):
     logging.getLogger(name).addFilter(lambda record: not (record.exc_info and is_reported(record.exc_info[1])))
