@@ -29,10 +29,10 @@ demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pix
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
-test: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests, on the CPU (at most 8 minutes on 2 cores)
+test: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests, on the CPU (about 10 minutes on 2 cores)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
-test-slow: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the tests that are too long for `make test` (about half an hour on 2 quiet cores)
+test-slow: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the tests that are too long for `make test` (about an hour on 2 quiet cores)
 	$(RUN) -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-tpu-compiler: $(STAMPS)/dev $(STAMPS)/libtpu ## the tests that ask the TPU compiler (fetches it: 0.5 GB)

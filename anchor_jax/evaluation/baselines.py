@@ -54,8 +54,8 @@ def make_texture_painter(
 
   from anchor_jax.core.shapes import Array
   from anchor_jax.data.textures import texture_of_prepared
+  from anchor_jax.evaluation.composite import composite
   from anchor_jax.texture.channels import PoseChannels, make_pose_channels
-  from anchor_jax.texture.composite import composite
 
   person = int(training.people[np.flatnonzero(training.has_surface)[0]])
   pose_channels = make_pose_channels("full", texture_of_prepared(training, person))

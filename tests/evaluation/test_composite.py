@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from anchor_jax.texture.composite import composite
+from anchor_jax.evaluation.composite import composite
 
 
 def test_key_frames_are_weighted_by_the_square_of_their_quality():
