@@ -21,7 +21,7 @@ _MAX_BYTES = 2 * 10**9  # of compiled programs on disk
 
 
 def initialize_distributed(
-  coordinator: str | None = None, count: int | None = None, index: int | None = None, heartbeat: int = 30
+  coordinator: str | None = None, count: int | None = None, index: int | None = None, heartbeat: int = 50
 ) -> None:
   """Connects this process to the other processes of the run; call it before any use of JAX's devices.
 
