@@ -65,13 +65,18 @@ def main() -> None:
   from ml_collections import ConfigDict, config_flags
   from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-  from anchor_jax.config.find import with_found_config
+  from anchor_jax.config.find import failed_config, with_found_config
   from anchor_jax.config.renamed import renamed_flags, with_current_names
   from anchor_jax.config.run import run_config
 
   class ConfigFile(ConfigFileFlagParser):
     def parse(self, path):
-      values = super().parse(path)
+      try:
+        values = super().parse(path)
+      except UserError:
+        raise
+      except Exception as error:
+        raise failed_config(str(path).split(":", 1)[0], error) from error
       current = with_current_names(values)
       return values if current is values else ConfigDict(current).lock()
 
@@ -92,7 +97,11 @@ def main() -> None:
     rest = flags.FLAGS(with_found_config(arguments))[1:]
     config = run_config(config_file.value) if config_file.value else None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
-    message = " ".join(str(error).replace("\\n", " ").split()).strip("'\"")
+    message = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
+    if message[:1] in ("'", '"') and message[-1:] == message[:1]:  # a KeyError's text is in quotes
+      message = message[1:-1]
+    if message.isidentifier():  # the name alone is all that some of these errors contain
+      message = f'unknown setting "{message}"'
     raise UserError(f"{message[-300:]} (see python -m anchor_jax.train --help)") from error
   if rest or config is None or not (workdir.value or topology.value):
     raise UserError("give --config=FILE.py[:ARGUMENT] and --workdir=DIR (see python -m anchor_jax.train --help)")

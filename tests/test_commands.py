@@ -137,12 +137,17 @@ def test_a_mistake_is_one_line(command, arguments, message, tmp_path, capsys):
     (["--config=OUT/old.py", "--workdir=OUT", "--config.data.appearance=x"], "pose_channels is 'x'"),
     (["--config=OUT/old.py", "--workdir=OUT", "--config.data.pose_channels=x"], "pose_channels is 'x'"),
     (["--config=OUT/old.py", "--workdir=OUT"], "pose_channels is 'y'"),
+    (["--config=OUT/config.json", "--workdir=OUT"], "Python files"),
+    (["--config=CONFIGS/studio_finetune.py:body", "--workdir=OUT", "--config.data.stps=1"], 'setting "stps"'),
+    (["--config=OUT/fails.py", "--workdir=OUT"], "fails.py, line 2: NameError"),
   ],
 )
 def test_a_mistake_in_training_is_one_line(arguments, message, tmp_path, capfd, fresh_flags):
   (tmp_path / "old.py").write_text(
     "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'data': {'appearance': 'y'}})\n"
   )
+  (tmp_path / "config.json").write_text("{}")
+  (tmp_path / "fails.py").write_text("def get_config():\n  return undefined\n")
   configs = pathlib.Path(__file__).resolve().parents[1] / "configs"
   filled = [argument.replace("OUT", str(tmp_path)).replace("CONFIGS", str(configs)) for argument in arguments]
   assert run("train", *filled) == 2

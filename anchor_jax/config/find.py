@@ -8,6 +8,7 @@ anchor_jax/configs/ of an installed wheel.
 import dataclasses
 import os
 import runpy
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,12 @@ def find_config(name: str | Path) -> Path:
       "configs/".
 
   Raises:
-    UserError: neither exists; the message lists the shipped files.
+    UserError: neither exists; the message lists the shipped files. Or it is not a Python file.
   """
   path = Path(name)
   if os.path.isfile(path):  # unlike Path.is_file, also False for paths that the system rejects
+    if path.suffix != ".py":
+      raise UserError(f"config file {path}: settings are read from Python files, FILE.py, such as those in configs/")
     return path
   shipped = shipped_configs()
   if str(path.parent) in (".", "configs") and path.name in shipped:
@@ -65,8 +68,15 @@ def load_config(name: str | Path, changes: Mapping[str, Any] | None = None) -> R
   except UserError:
     raise
   except Exception as error:
-    raise UserError(f"config file {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    raise failed_config(path, error) from error
   return changed_config(run_config(values), changes or {})
+
+
+def failed_config(path: str | Path, error: Exception) -> UserError:
+  """Returns the error of a config file that failed while it ran, with the place in it."""
+  lines = [entry.lineno for entry in traceback.extract_tb(error.__traceback__) if Path(entry.filename) == Path(path)]
+  place = f", line {lines[-1]}" if lines and lines[-1] else ""
+  return UserError(f"config file {path}{place}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
