@@ -98,7 +98,7 @@ def main() -> None:
     config = run_config(config_file.value) if config_file.value else None
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
     message = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
-    if message[:1] in ("'", '"') and message[-1:] == message[:1]:  # a KeyError's text is in quotes
+    while message[:1] in ("'", '"') and message[-1:] == message[:1]:  # a KeyError's text is in quotes, maybe twice
       message = message[1:-1]
     if message.isidentifier():  # the name alone is all that some of these errors contain
       message = f'unknown setting "{message}"'
