@@ -42,6 +42,7 @@ from anchor_jax.films.findings import FINDINGS_FILES, examine_all
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.framing import CropSquare, check_size
+from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.video.timing import tick_count
 
@@ -68,7 +69,8 @@ def prepare(
     person: name of the person; default the folder's name.
     fps: frames per second; default each video's own. Also overrides the rate of a video that claims an implausible one.
     landmarks: the landmark model for videos without a sidecar.
-    like: an earlier prepared folder from the same camera, whose crop square is reused.
+    like: an earlier prepared folder of the same person from the same camera: its crop square is reused, and so are its
+      body measures and widths, so that both folders show the same body.
     cut_off: accept videos with a missing end.
     person_at: a point (x, y) on the person when each film begins, if there are several: shares of the picture's width
       and height if both are at most 1, else pixels; default the largest person.
@@ -93,12 +95,12 @@ def prepare(
     infos = [film.info for film in opened]
     total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
     name = person or Path(output).absolute().name
-    square = None if like is None else _square_of(like, size)
+    square, body = (None, None) if like is None else _square_and_body(like, size)
     if len(opened) == 1:
       findings = [examine(opened[0], progress=True)]
     else:
       findings = examine_all(opened, findings_folder, workers)
-    films = read_films(opened, findings, size=size, person=name, fps=fps, square=square)
+    films = read_films(opened, findings, size=size, person=name, fps=fps, square=square, body=body)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -180,13 +182,14 @@ def background_lines(folder: str | os.PathLike) -> list[str]:
   return lines
 
 
-def _square_of(folder: str | os.PathLike, size: int) -> CropSquare:
-  """The crop square of the first video in a prepared folder."""
-  square = open_prepared(folder).meta["videos"][0]["square"]
+def _square_and_body(folder: str | os.PathLike, size: int) -> tuple[CropSquare, BodyMeasures | None]:
+  """The crop square of the first video in a prepared folder, and the body measures of its person, if known."""
+  source = open_prepared(folder)
+  square = source.meta["videos"][0]["square"]
   if square is None:
     raise UserError(f"{folder} was not prepared from a video: leave out --like")
   left, top, side = square
-  return CropSquare(left, top, side, size)
+  return CropSquare(left, top, side, size), source.measures[int(source.people[0])]
 
 
 def _check_numbers(size: int, fps: float | int | None) -> None:
@@ -223,7 +226,7 @@ def main() -> None:
     metavar="MODEL",
     help=f"for videos without a sidecar: {', '.join(LANDMARK_MODELS)}",
   )
-  parser.add_argument("--like", type=Path, metavar="DIR", help="reuse the crop square of an earlier folder")
+  parser.add_argument("--like", type=Path, metavar="DIR", help="reuse crop square and body of an earlier folder")
   parser.add_argument("--cut-off", action="store_true", help="accept videos with a missing end")
   parser.add_argument(
     "--person-at", metavar="X,Y", help="a point on the person when the film begins, if several appear"

@@ -12,9 +12,10 @@ from anchor_jax.core.shapes import Bool, NdArray
 from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, find_track, poses_of, square_of
 from anchor_jax.films.stretches import GONE, GONE_FOR, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
+from anchor_jax.landmarks.alignment import align, join_measures
 from anchor_jax.landmarks.filling import guessed_hands
 from anchor_jax.landmarks.framing import CropSquare, center_of
-from anchor_jax.landmarks.measures import measure
+from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track
@@ -85,13 +86,14 @@ def read_films(
   person: str,
   fps: float | int | None = None,
   square: CropSquare | None = None,
+  body: BodyMeasures | None = None,
 ) -> list[Film]:
   """Returns films of one person, with clips for `records.build`.
 
   Frames are resized crops of the largest square around the person. Films of equal picture size share a square, so that
   the background stays in place from clip to clip; a stretch whose person is more than a quarter of its side away gets
-  another one. For landmark-model poses, body widths are fitted to the person masks of all films together
-  (body/fit.py).
+  another one. For landmark-model poses, all films show one body: its proportions are joined over the films and its
+  widths fitted to the person masks of all of them (body/fit.py), unless `body` has both.
 
   Args:
     opened: from `open_film`.
@@ -100,6 +102,7 @@ def read_films(
     person: name of the person.
     fps: frame rate of the clips; default that of each film.
     square: crop square to use instead, such as an earlier folder's; requires films opened with `bars`.
+    body: body measures of the person to use, such as an earlier folder's; the films give only scale and place.
 
   Raises:
     UserError: a film has no usable stretch, or `square` does not fit into it.
@@ -110,10 +113,13 @@ def read_films(
   squares = _squares([film for film, _, _ in used], poses, size, square)
   measured = [None if p.track is None else measure(p.track, crop) for p, crop in zip(poses, squares)]
   tracked = [(p.track, s, m) for p, s, m in zip(poses, squares, measured) if p.track is not None and m is not None]
-  widths = fit_widths(tracked)
+  if tracked and body is None:
+    body = join_measures([measures for _, _, measures in tracked], [len(track) for track, _, _ in tracked])
+    aligned = [(track, crop, align(body, measures)) for track, crop, measures in tracked]
+    body = dataclasses.replace(body, widths=fit_widths(aligned))
   clips: dict[int, list[PosedClip]] = {id(film): [] for film in opened}
-  for (film, _, stretch), posed, crop, body in zip(used, poses, squares, measured):
-    info, measures = film.info, None if body is None else dataclasses.replace(body, widths=widths)
+  for (film, _, stretch), posed, crop, own in zip(used, poses, squares, measured):
+    info, measures = film.info, None if own is None or body is None else align(body, own)
     frames = _at_rate(posed.frames(crop, measures), info, stretch, fps)
     full_square = (crop.left + info.geometry.bars[0], crop.top + info.geometry.bars[1], crop.side)
     clips[id(film)].append(PosedClip(film.path.stem, person, float(fps or info.fps), frames, full_square, measures))

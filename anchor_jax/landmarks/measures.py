@@ -193,13 +193,14 @@ def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> 
     if values[0] is None:
       joined[field.name] = None
     elif isinstance(values[0], tuple):
-      joined[field.name] = tuple(_weighted_median(column, counts) for column in zip(*values))
+      joined[field.name] = tuple(weighted_median(column, counts) for column in zip(*values))
     else:
-      joined[field.name] = _weighted_median(values, counts)
+      joined[field.name] = weighted_median(values, counts)
   return BodyMeasures(**joined)
 
 
-def _weighted_median(values: Sequence[float], weights: Sequence[int]) -> float:
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+  """Returns the value at half of the weight."""
   order = np.argsort(values)
   reached = np.cumsum(np.asarray(weights)[order])
   # the mean of two values where half of the weight ends between them

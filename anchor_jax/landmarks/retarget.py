@@ -21,7 +21,7 @@ _SPREAD = {"neck": 0.06, "upper_arm": 0.06, "forearm": 0.12, "palm": 0.12}
 _FACE_SPREAD = 0.045
 _SAME_BUILD = 0.54
 # Largest differences with the same camera: relative in scale, and in sides of the square across and down.
-_SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
+SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
 _LARGEST_RATIO = 2.0  # largest factor of a bone relative to that of the shoulders; its inverse is the smallest
 
 _HEAD = tuple(range(11))  # body points of the head
@@ -58,7 +58,7 @@ def scales(driver: BodyMeasures, target: BodyMeasures) -> Scales | None:
   shoulders = target.shoulders / driver.shoulders
   if _same_build(driver, target):
     moved = np.abs(np.subtract(driver.place, target.place))
-    if abs(shoulders - 1) < _SAME_SCALE and (moved < _SAME_PLACE).all():
+    if abs(shoulders - 1) < SAME_SCALE and (moved < _SAME_PLACE).all():
       return None
     return Scales(*[shoulders] * 7, face=(shoulders, shoulders))
 

@@ -9,6 +9,7 @@ import numpy as np
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import OpenedFilm, find_poses, square_of
+from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
@@ -118,7 +119,8 @@ def retarget_track(
   driver = measure(track, square)
   retargeted = retarget(track, square, driver, target) if mapped else None
   if retargeted is None:
-    return track, square, dataclasses.replace(driver, widths=target.widths)
+    own = align(target, driver) if mapped else dataclasses.replace(driver, widths=target.widths)
+    return track, square, own
   return *retargeted, target
 
 

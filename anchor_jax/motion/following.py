@@ -15,6 +15,7 @@ from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
+from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
 from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
@@ -202,8 +203,10 @@ def start_tracking(
   if retargeted is not None:
     renderer = PoseRenderer(*retargeted, measures)
   else:
-    with_widths = driver if measures is None else dataclasses.replace(driver, widths=measures.widths)
-    renderer = PoseRenderer(track, square, with_widths)
+    own = driver
+    if measures is not None:
+      own = align(measures, driver) if mapped else dataclasses.replace(driver, widths=measures.widths)
+    renderer = PoseRenderer(track, square, own)
   left, right = (
     float(np.median(np.linalg.norm(track.hands[:, side, 9] - track.hands[:, side, 0], axis=-1))) for side in (0, 1)
   )
