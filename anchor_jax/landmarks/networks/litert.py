@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_jax.core.shapes import Float, Int, NdArray
+from anchor_jax.landmarks.networks.graphs import Graph
 
 
 class LiteNetwork:
@@ -98,48 +99,32 @@ class AttentionFaceNetwork:
       ImportError: ai-edge-litert is not installed.
       ValueError: the file is damaged, or is another network.
     """
-    from ai_edge_litert import schema_py_generated as schema
-    from flatbuffers import Builder, flexbuffers
+    from flatbuffers import flexbuffers
 
-    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    graph = model.subgraphs[0]
-    names = [model.operatorCodes[operator.opcodeIndex].customCode or b"" for operator in graph.operators]
-    of_kind = lambda kind: [operator for operator, name in zip(graph.operators, names, strict=True) if name == kind]
-    matrices = of_kind(b"Landmarks2TransformMatrix")
-    crops, placed = of_kind(b"TransformTensorBilinear"), of_kind(b"TransformLandmarks")
+    graph = Graph(content)
+    of_kind = lambda kind: [operator for operator in graph.operators if operator.custom == kind]
+    matrices = of_kind("Landmarks2TransformMatrix")
+    crops, placed = of_kind("TransformTensorBilinear"), of_kind("TransformLandmarks")
     if (len(matrices), len(crops), len(placed), len(graph.outputs)) != (3, 3, 5, 7):
       raise ValueError("this is not the face network with attention")
     self._regions = []
     for operator in matrices:
-      options: Any = flexbuffers.Loads(bytes(operator.customOptions))
+      options: Any = flexbuffers.Loads(operator.options)
       self._regions.append(
         _Region(
           np.array(options["subset_idxs"]), options["left_rotation_idx"], options["right_rotation_idx"],
           options["output_width"], options["output_height"], options["scale_x"], options["scale_y"],
         )
       )  # fmt: skip
-    operators = list(graph.operators)
-
-    def graph_of(chosen: list[Any], inputs: list[int], outputs: list[int]) -> LiteNetwork:
-      graph.operators, graph.inputs, graph.outputs = chosen, inputs, outputs
-      model.signatureDefs = None
-      builder = Builder(len(content))
-      builder.Finish(model.Pack(builder), b"TFL3")
-      return LiteNetwork(bytes(builder.Output()))
-
-    plain = lambda chosen: [op for op in chosen if not model.operatorCodes[op.opcodeIndex].customCode]
-    produced = {int(t): operator for operator in operators for t in operator.outputs}
-    mesh, flag = int(graph.outputs[0]), int(graph.outputs[6])
-    needed = lambda outputs, stops: _needed(produced, outputs, stops, operators)
-    features, image = int(crops[0].inputs[0]), [int(t) for t in graph.inputs]
-    trunk = [mesh, flag, features, *(int(operator.inputs[0]) for operator in matrices)]
-    self._trunk = graph_of(plain(needed(trunk, set(image))), image, trunk)
-    stops = [int(operator.outputs[0]) for operator in (*matrices, *crops)]
+    mesh, flag, features = graph.outputs[0], graph.outputs[6], crops[0].inputs[0]
+    trunk = [mesh, flag, features, *(operator.inputs[0] for operator in matrices)]
+    self._trunk = LiteNetwork(graph.part(graph.inputs, trunk))
+    stops = [operator.outputs[0] for operator in (*matrices, *crops)]
     # of each of lips, left eye, left iris, right eye, right iris: its points in the crop, and the matrix from there
-    ends = [int(t) for operator in placed for t in operator.inputs]
+    ends = [tensor for operator in placed for tensor in operator.inputs]
     unique = sorted(set(ends))
-    self._ends = [unique.index(t) for t in ends]
-    self._heads = graph_of(plain(needed(unique, set(stops))), stops, unique)
+    self._ends = [unique.index(tensor) for tensor in ends]
+    self._heads = LiteNetwork(graph.part(stops, unique))
 
   def __call__(self, picture: Float[NdArray, "1 192 192 3"]) -> tuple[Float[NdArray, "478 3"], float]:
     """Returns the points in pixels of the crop, and the logit of a face being there; `picture` is RGB in [0, 1]."""
@@ -159,15 +144,3 @@ class AttentionFaceNetwork:
       points[first : first + 5, :2] = local
       points[first : first + 5, 2] = points[region.points[:16], 2].mean()
     return points, float(flag.ravel()[0])
-
-
-def _needed(produced: dict[int, Any], outputs: list[int], stops: set[int], operators: list[Any]) -> list[Any]:
-  """The operators, in their order, that compute `outputs` from `stops` and constants."""
-  found, todo = set(), list(outputs)
-  while todo:
-    tensor = todo.pop()
-    if tensor in stops or tensor not in produced or id(produced[tensor]) in found:
-      continue
-    found.add(id(produced[tensor]))
-    todo += [int(t) for t in produced[tensor].inputs]
-  return [operator for operator in operators if id(operator) in found]

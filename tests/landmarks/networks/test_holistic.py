@@ -2,17 +2,21 @@
 
 import math
 import pathlib
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from landmark_files import needs_landmarks
 
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
-from anchor_jax.landmarks.networks import holistic
-from anchor_jax.landmarks.networks.crops import full_square
+from anchor_jax.landmarks.networks.bodies import Body, BodyFinder, refine
+from anchor_jax.landmarks.networks.crops import Crop, full_square
 from anchor_jax.landmarks.networks.detectors import FACE_NEAR, Detector
 from anchor_jax.landmarks.networks.files import read_models
-from anchor_jax.landmarks.networks.litert import _Region
+from anchor_jax.landmarks.networks.graphs import Graph
+from anchor_jax.landmarks.networks.hands import HandFinder
+from anchor_jax.landmarks.networks.litert import LiteNetwork, _Region
+from anchor_jax.landmarks.networks.outlines import OutlineFinder
 from anchor_jax.video.read import probe, read_frames
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "landmarks"
@@ -47,6 +51,20 @@ def test_a_film_and_its_pictures_give_the_same(track):
 
 
 @needs_landmarks
+def test_a_part_of_a_network_computes_what_the_network_does():
+  content, picture = read_models()["hand_recrop"], np.random.default_rng(0).random((1, 256, 256, 3), np.float32)
+  graph = Graph(content)
+  (points,) = LiteNetwork(content)(picture)
+  half = graph.operators[len(graph.operators) // 2 :]
+  between = sorted({t for op in half for t in op.inputs} & {t for op in graph.operators for t in op.outputs})
+  between = [t for t in between if all(t not in op.outputs for op in half)]
+  first, second = graph.part(graph.inputs, between), graph.part(between, graph.outputs)
+  assert Graph(first).outputs == between and len(Graph(first).operators) < len(graph.operators)
+  assert Graph(second).inputs == between and Graph(second).operators == [one._replace(place=ANY) for one in half]
+  np.testing.assert_allclose(LiteNetwork(second)(*LiteNetwork(first)(picture))[0], points, rtol=1e-4, atol=1e-3)
+
+
+@needs_landmarks
 def test_a_cut_forgets_the_shot_before():
   frames = list(read_frames(FILM, info=probe(FILM)))[:2]
   with LandmarkModel(FILM) as model:
@@ -72,18 +90,18 @@ def test_a_hand_that_the_first_crop_misses_is_looked_for_again(monkeypatch):
   frame = next(read_frames(FILM, info=probe(FILM)))
   tried, scores = [], [None, (0.6, np.full((21, 3), 1, np.float32)), (0.9, np.full((21, 3), 2, np.float32))]
 
-  def points(network, picture, crop):
+  def points(finder, picture, crop):
     tried.append(crop.width)
     return scores[(len(tried) - 1) % 3]
 
-  monkeypatch.setattr(holistic, "_points_of_hand", points)
-  model = holistic.Holistic(read_models(), masks=False)
-  body, visible, _ = model.start(frame).result()
-  assert body is not None and model._find_hand(frame, body, visible, 0)[0, 0] == 2
+  monkeypatch.setattr(HandFinder, "_in_crop", points)
+  files = read_models()
+  body, finder = BodyFinder(files, "pose_landmark_full", masks=False).find(frame), HandFinder(files, 0)
+  found = finder.find(frame, body)
+  assert body is not None and body.mask is None and found is not None and found[0, 0] == 2
   assert len(tried) == 3 and tried[1] / tried[2] == pytest.approx(0.55 / 0.7)
   scores[1:] = None, None
-  assert model._find_hand(frame, body, visible, 0) is None
-  model.close()
+  assert finder.find(frame, body) is None and finder.find(frame, None) is None
 
 
 @needs_landmarks
@@ -129,3 +147,23 @@ def test_a_region_is_cropped_level_around_its_points():
   inside = made > 0
   x = np.array([[place(column + 0.5, row + 0.5)[0] - 0.5 for column in range(8)] for row in range(8)])
   np.testing.assert_allclose(made[inside], x[inside], atol=1e-3)
+
+
+def test_a_point_moves_to_the_middle_of_its_heat():
+  heat = np.full((64, 64, 3), -20, np.float32)
+  heat[20:23, 30:33] = 5  # its middle is at (31, 21)
+  points = np.array([[33.2, 19.5, 0.1], [10, 50, 0.2], [-3, 20, 0.3]], np.float32) / (64, 64, 1)
+  near, cold, outside = refine(points, heat)
+  np.testing.assert_allclose(near, [31 / 64, 21 / 64, 0.1], atol=1e-4)
+  np.testing.assert_array_equal([cold, outside], points[1:])
+
+
+def test_a_mask_keeps_what_it_was_where_it_is_unsure():
+  picture, points = np.zeros((300, 200, 3), np.uint8), np.zeros((33, 3), np.float32)
+  body = lambda logit: Body(points, points[:, 0], Crop(100, 150, 300, 300), np.full((256, 256), logit, np.float32))
+  finder = OutlineFinder()
+  assert (finder.find(picture, body(9.0))[10:-10] >= 254).all()  # sure of the person
+  unsure = finder.find(picture, body(0.0))[10:-10]
+  assert (unsure == unsure[0, 0]).all() and unsure[0, 0] == pytest.approx(255 * (0.5 + 0.7 * 0.5), abs=1)
+  assert (finder.find(picture, body(-9.0))[10:-10] <= 1).all()  # sure of the room
+  assert not finder.find(picture, None).any()

@@ -1,0 +1,117 @@
+"""The body of one person, picture by picture: points, how visible they are, and the logits of the person's mask."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from anchor_jax.core.shapes import Float, NdArray, UInt8
+from anchor_jax.landmarks.networks.crops import Crop, circle_through, full_square
+from anchor_jax.landmarks.networks.detectors import POSE, Detector
+from anchor_jax.landmarks.networks.graphs import Graph
+from anchor_jax.landmarks.networks.litert import LiteNetwork
+
+BODY = 33
+_LEAST = 0.5  # score of a person, and of a point's heat, from which it counts
+_REFINED = 4  # cells of a heat map on each side of a point
+
+# The one-euro filter (Casiez et al. 2012) of the points that place the next crop: cutoffs in Hz, speed in crops per
+# second.
+_RATE, _SPEED_CUTOFF, _LEAST_CUTOFF, _CUTOFF_BY_SPEED = 30.0, 1.0, 0.01, 10.0
+
+
+class Body(NamedTuple):
+  """A person's body in a picture.
+
+  Attributes:
+    points: in pixels; depth grows away from the viewer.
+    visible: how likely each point is seen.
+    crop: where the networks looked.
+    mask: logits of the person's share of each cell of the crop; None where masks are not requested.
+  """
+
+  points: Float[NdArray, "33 3"]
+  visible: Float[NdArray, " 33"]
+  crop: Crop
+  mask: Float[NdArray, "256 256"] | None
+
+
+class BodyFinder:
+  """Finds the body near its place in the picture before, else with the detector of people."""
+
+  def __init__(self, files: Mapping[str, bytes], pose: str, masks: bool):
+    """Prepares the networks.
+
+    Args:
+      files: by name.
+      pose: name of the pose network among them.
+      masks: whether to compute masks, too, which takes the network half as long again.
+    """
+    graph = Graph(files[pose])
+    points, score, mask, heat, _ = graph.outputs
+    self._pose = LiteNetwork(graph.part(graph.inputs, [points, score, heat, *([mask] if masks else [])]))
+    self._people = Detector(LiteNetwork(files["pose_detection"]), POSE, _LEAST)
+    self.reset()
+
+  def reset(self) -> None:
+    """Forgets the pictures before."""
+    self._person: Crop | None = None
+    self._ends: tuple[Float[NdArray, "2 2"], Float[NdArray, "2 2"], Float[NdArray, "2 2"]] | None = None
+
+  def find(self, picture: UInt8[NdArray, "H W 3"]) -> Body | None:
+    """Finds the body in the next picture."""
+    crop = self._person
+    if crop is None:
+      self._ends = None
+      people = self._people.find(picture, full_square(picture))
+      if not people:
+        return None
+      hips, edge = people[0].points[:2]
+      crop = circle_through(hips, edge, 90).square(1.25)
+    self._person = None
+    outputs = self._pose(crop.cut(picture, 256)) if crop.finite else None
+    if outputs is None or outputs[1].ravel()[0] < _LEAST:
+      return None
+    raw, heat, masks = outputs[0].reshape(39, 5), outputs[2][0], outputs[3:]
+    points = crop.place(refine(raw[:, :3] / 256, heat))
+    ends = self._steady(points[BODY : BODY + 2, :2])
+    self._person = circle_through(ends[0], ends[1], 90).square(1.25)
+    visible = 1 / (1 + np.exp(-raw[:BODY, 3]))
+    return Body(points[:BODY], visible, crop, masks[0][0, :, :, 0] if masks else None)
+
+  def _steady(self, ends: Float[NdArray, "2 2"]) -> Float[NdArray, "2 2"]:
+    """The points that place the next crop, smoothed unless they move: a crop that jitters makes the points jitter."""
+    if self._ends is None:
+      self._ends = (ends, ends, np.zeros_like(ends))
+      return ends
+    raw, smooth, speed = self._ends
+    side = max(2 * float(np.hypot(*(ends[1] - ends[0]))), 1.0)
+    speed = speed + _pass(_SPEED_CUTOFF) * ((ends - raw) / side * _RATE - speed)
+    smooth = smooth + _pass(_LEAST_CUTOFF + _CUTOFF_BY_SPEED * np.abs(speed)) * (ends - smooth)
+    self._ends = (ends, smooth, speed)
+    return smooth
+
+
+def _pass(cutoff: float | Float[NdArray, "2 2"]) -> float | Float[NdArray, "2 2"]:
+  """The share of a new value in a low-pass filter with this cutoff, in Hz."""
+  return 1 / (1 + _RATE / (2 * math.pi * cutoff))
+
+
+def refine(points: Float[NdArray, "N 3"], heat: Float[NdArray, "H W N"]) -> Float[NdArray, "N 3"]:
+  """Returns points moved to the middle of the heat around them, where there is enough of it; places are 0 to 1."""
+  height, width, count = heat.shape
+  x, y = points[:, 0] * width, points[:, 1] * height
+  inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+  near = np.arange(-_REFINED, _REFINED + 1)
+  columns = np.where(inside, x, 0).astype(int)[:, None, None] + near
+  rows = np.where(inside, y, 0).astype(int)[:, None, None] + near[:, None]
+  there = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+  logits = heat[rows.clip(0, height - 1), columns.clip(0, width - 1), np.arange(count)[:, None, None]]
+  sure = np.where(there, 1 / (1 + np.exp(-logits)), 0)
+  moved = inside & (sure.max(axis=(1, 2)) >= _LEAST)
+  total = np.where(moved, sure.sum(axis=(1, 2)), 1)
+  refined = points.copy()
+  refined[moved, 0] = ((columns * sure).sum(axis=(1, 2)) / total / width)[moved]
+  refined[moved, 1] = ((rows * sure).sum(axis=(1, 2)) / total / height)[moved]
+  return refined
