@@ -33,6 +33,7 @@ from typing import Any
 
 from anchor_jax.core.cli import Parser, command, make_callable, say
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import PreparedSource, build, check_prepared_target, open_prepared
 from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
 from anchor_jax.files.locks import locked
@@ -41,7 +42,7 @@ from anchor_jax.films.clips import examine, read_films
 from anchor_jax.films.findings import FINDINGS_FILES, examine_all
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
-from anchor_jax.landmarks.framing import CropSquare, check_size
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.video.timing import tick_count
@@ -51,7 +52,7 @@ def prepare(
   videos: str | os.PathLike | Sequence[str | os.PathLike],
   output: str | os.PathLike,
   *,
-  size: int = 128,
+  size: int | FrameSize = 128,
   person: str | None = None,
   fps: float | int | None = None,
   landmarks: str = "mediapipe",
@@ -65,12 +66,12 @@ def prepare(
   Args:
     videos: a file, or several.
     output: the folder, replaced only on success.
-    size: height and width of the frames, in pixels.
+    size: width and height of the frames in pixels, or the side of squares.
     person: name of the person; default the folder's name.
     fps: frames per second; default each video's own. Also overrides the rate of a video that claims an implausible one.
     landmarks: the landmark model for videos without a sidecar.
-    like: an earlier prepared folder of the same person from the same camera: its crop square is reused, and so are its
-      body measures and widths, so that both folders show the same body.
+    like: an earlier prepared folder of the same person from the same camera: its crop rectangle is reused, and so are
+      its body measures and widths, so that both folders show the same body.
     cut_off: accept videos with a missing end.
     person_at: a point (x, y) on the person when each film begins, if there are several: shares of the picture's width
       and height if both are at most 1, else pixels; default the largest person.
@@ -83,24 +84,24 @@ def prepare(
       written; nobody is at `person_at`; or it is given for a video with a sidecar.
   """
   videos = [videos] if isinstance(videos, str | os.PathLike) else videos
-  _check_numbers(size, fps)
+  size = _checked(size, fps)
   if workers < 1:
     raise UserError(f"--workers={workers}: at least 1")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_prepared_target(output)
   findings_folder = partial_path(output, "looks")
   with locked(output), locked(findings_folder):
-    # An earlier folder's square refers to the full picture, including black bars.
+    # An earlier folder's crop refers to the full picture, including black bars.
     opened = [open_film(video, landmarks, fps, cut_off, like is not None, person_at) for video in videos]
     infos = [film.info for film in opened]
     total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
     name = person or Path(output).absolute().name
-    square, body = (None, None) if like is None else _square_and_body(like, size)
+    crop, body = (None, None) if like is None else _crop_and_body(like, size)
     if len(opened) == 1:
       findings = [examine(opened[0], progress=True)]
     else:
       findings = examine_all(opened, findings_folder, workers)
-    films = read_films(opened, findings, size=size, person=name, fps=fps, square=square, body=body)
+    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -115,7 +116,7 @@ def prepare(
 
 
 def prepare_studio(
-  people: int, frames: int, output: str | os.PathLike, *, size: int = 128, fps: float | int | None = None
+  people: int, frames: int, output: str | os.PathLike, *, size: int | FrameSize = 128, fps: float | int | None = None
 ) -> dict[str, Any]:
   """Prepares procedural people with seeds 0 to people - 1, each with the motion of the same seed.
 
@@ -123,17 +124,19 @@ def prepare_studio(
     people: number of people.
     frames: number of frames per person.
     output: the folder.
-    size: height and width of the frames, in pixels.
+    size: width and height of the frames in pixels, or the side of squares.
     fps: frames per second; default 5, so that a few frames cover much of a motion.
   """
   from anchor_jax.studio import render_people
 
-  _check_numbers(size, fps)
+  size = _checked(size, fps)
+  if not size.is_square:
+    raise UserError(f"--size={size}: procedural people are filmed in squares, give one number")
   if people < 1 or frames < 1:
     raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
   check_prepared_target(output)
   rate = float(fps or 5)
-  filmed = render_people(range(people), [number / rate for number in range(frames)], size)
+  filmed = render_people(range(people), [number / rate for number in range(frames)], size.width)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
   return build(clips, output, size, total=people * frames, progress="studio people", finish=store_textures)
 
@@ -142,7 +145,7 @@ def prepare_reference(
   path: str | os.PathLike,
   output: str | os.PathLike,
   *,
-  size: int = 128,
+  size: int | FrameSize = 128,
   person: str | None = None,
   fps: float | int | None = None,
 ) -> dict[str, Any]:
@@ -151,7 +154,7 @@ def prepare_reference(
   Args:
     path: body_train.json or head_train.json.
     output: the folder.
-    size: height and width of the frames, in pixels.
+    size: width and height of the frames in pixels, or the side of squares.
     person: name of the person, unless the list has one; default the folder's name.
     fps: frame rate of the videos that the images come from; default 30.
 
@@ -160,7 +163,7 @@ def prepare_reference(
   """
   from anchor_jax.films.reference_lists import FPS, read_reference_list
 
-  _check_numbers(size, fps)
+  size = _checked(size, fps)
   refuse_overwriting(output, [path])
   check_prepared_target(output)
   clips, total = read_reference_list(path, size, person or Path(output).absolute().name, fps or FPS)
@@ -182,20 +185,25 @@ def background_lines(folder: str | os.PathLike) -> list[str]:
   return lines
 
 
-def _square_and_body(folder: str | os.PathLike, size: int) -> tuple[CropSquare, BodyMeasures | None]:
-  """The crop square of the first video in a prepared folder, and the body measures of its person, if known."""
+def _crop_and_body(folder: str | os.PathLike, size: FrameSize) -> tuple[CropRect, BodyMeasures | None]:
+  """The crop rectangle of the first video in a prepared folder, and the body measures of its person, if known."""
   source = open_prepared(folder)
-  square = source.meta["videos"][0]["square"]
-  if square is None:
+  stored = source.meta["videos"][0]["square"]
+  if stored is None:
     raise UserError(f"{folder} was not prepared from a video: leave out --like")
-  left, top, side = square
-  return CropSquare(left, top, side, size), source.measures[int(source.people[0])]
+  if size.width * source.size.height != size.height * source.size.width:
+    raise UserError(
+      f"--size={size}: {folder} has frames of {source.size}, in other proportions: leave out --like, or give"
+      f" --size={source.size}"
+    )
+  return CropRect.from_json(stored, size), source.measures[int(source.people[0])]
 
 
-def _check_numbers(size: int, fps: float | int | None) -> None:
-  check_size(size)
+def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:
+  """The size of the frames, if frames can have it and the frame rate is plausible."""
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
+  return FrameSize.of(size).check()
 
 
 def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +211,7 @@ def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict
 
   if options.pop("like") is not None or options.pop("workers") != 1:
     raise UserError("--like and --workers do not work with --beam: leave them out (Beam's flags set the workers)")
-  _check_numbers(options["size"], options["fps"])
+  options["size"] = _checked(options["size"], options["fps"])
   refuse_overwriting(output, videos)
   meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
   for path, error in meta["left_out"].items():
@@ -217,7 +225,7 @@ def main() -> None:
   parser = Parser("anchor_jax.prepare", __doc__)
   parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="mp4, mkv, mov, webm")
   parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-  parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default 128)")
+  parser.add_argument("--size", default="128", help="a square's side in pixels, or WIDTHxHEIGHT (default 128)")
   parser.add_argument("--person", metavar="NAME", help="name of the person in the videos (default: the folder's name)")
   parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
   parser.add_argument(
@@ -226,7 +234,7 @@ def main() -> None:
     metavar="MODEL",
     help=f"for videos without a sidecar: {', '.join(LANDMARK_MODELS)}",
   )
-  parser.add_argument("--like", type=Path, metavar="DIR", help="reuse crop square and body of an earlier folder")
+  parser.add_argument("--like", type=Path, metavar="DIR", help="reuse crop rectangle and body of an earlier folder")
   parser.add_argument("--cut-off", action="store_true", help="accept videos with a missing end")
   parser.add_argument(
     "--person-at", metavar="X,Y", help="a point on the person when the film begins, if several appear"
@@ -244,11 +252,12 @@ def main() -> None:
   if args.frames is not None and args.studio is None:
     raise UserError("--frames works only with --studio: all frames of a video are prepared")
   started = time.monotonic()
+  size = FrameSize.parse(args.size)
   if args.reference is not None:
-    meta = prepare_reference(args.reference, args.output, size=args.size, person=args.person, fps=args.fps)
+    meta = prepare_reference(args.reference, args.output, size=size, person=args.person, fps=args.fps)
   elif args.studio is None:
     options = {
-      "size": args.size,
+      "size": size,
       "person": args.person,
       "fps": args.fps,
       "landmarks": args.landmarks,
@@ -262,7 +271,7 @@ def main() -> None:
     else:
       meta = _prepare_many(args.videos, args.output, args.beam, options)
   else:
-    meta = prepare_studio(args.studio, args.frames or 48, args.output, size=args.size, fps=args.fps)
+    meta = prepare_studio(args.studio, args.frames or 48, args.output, size=size, fps=args.fps)
   faces = meta["frames"] - len(meta["without_landmarks"])
   say(
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"

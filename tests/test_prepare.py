@@ -91,7 +91,7 @@ def run(*arguments):
     (["OUT/film.mp4", "--output=OUT/x"], "frames"),
     (["FILM/film.mp4", "--output=OUT/empty.mp4/x"], "cannot write"),
     (["FILM/film.mp4", "--output=OUT"], "which was not written by this command"),
-    (["FILM/film.mp4", "--output=OUT/x", "--size=33"], "multiple of 8"),
+    (["FILM/film.mp4", "--output=OUT/x", "--size=33"], "multiples of 8"),
     (["FILM/film.mp4", "--output=OUT/x", "--fps=0"], "--fps=0"),
     (["FILM/film.mp4", "--output=OUT/x", "--like=FILM"], "not a prepared folder"),
     (["FILM/film.mp4"], "--output"),

@@ -14,14 +14,15 @@ import numpy as np
 from anchor_jax.body.face_mesh import FaceMesh
 from anchor_jax.body.pose import HAND, PoseRenderer
 from anchor_jax.body.solids import EMPTY, Solid
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, NdArray
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, Widths
 
 FRAMES = 20  # number of frames that are compared
-SIZE = 96  # height and width at which outlines are compared, pixels
+HEIGHT = 96  # at which outlines are compared, pixels
 _STEPS = (1.2, 1.08, 1.03)
 _SWEEPS = 2  # over all factors with each step
 # Penalty for leaving 1, in pixels per frame and squared doubling, so that factors of hidden parts stay at 1.
@@ -38,11 +39,11 @@ _MOVES = {  # the body parts that each factor moves
 }  # fmt: skip
 
 
-def fit_widths(films: Sequence[tuple[Track, CropSquare, BodyMeasures]]) -> Widths | None:
+def fit_widths(films: Sequence[tuple[Track, CropRect, BodyMeasures]]) -> Widths | None:
   """Returns the widths with which a person's solids fit the person masks best; None if all masks are empty.
 
   Args:
-    films: films of one person in the same clothes: filled track, crop square, and measures in it.
+    films: films of one person in the same clothes: filled track, crop rectangle, and measures in it.
   """
   outlines = _Outlines(films, FRAMES)
   if not outlines.count:
@@ -114,19 +115,24 @@ def _improve(
   return best, cost
 
 
+def _small(size: FrameSize) -> FrameSize:
+  """The size at which outlines are compared, of the proportions of the frames."""
+  return FrameSize(max(1, round(HEIGHT * size.width / size.height)), HEIGHT)
+
+
 class _Outlines:
   """Person masks of chosen frames, and the outlines of torso, head, arms and hands in them."""
 
-  def __init__(self, films: Sequence[tuple[Track, CropSquare, BodyMeasures]], count: int):
+  def __init__(self, films: Sequence[tuple[Track, CropRect, BodyMeasures]], count: int):
     total = sum(len(track) for track, _, _ in films)
     chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
     self._frames: list[tuple[int, int]] = []
     self._renderers: list[PoseRenderer] = []
-    self._masks: list[Bool[NdArray, "S S"]] = []
-    self._faces: dict[int, Bool[NdArray, "S S"]] = {}
+    self._masks: list[Bool[NdArray, "H W"]] = []
+    self._faces: dict[int, Bool[NdArray, "H W"]] = {}
     start = 0
-    for track, square, measures in films:
-      small = dataclasses.replace(square, size=SIZE)
+    for track, crop, measures in films:
+      small = dataclasses.replace(crop, size=_small(crop.size))
       self._renderers.append(PoseRenderer(track, small, measures))
       for number in range(len(track)) if track.masks else ():
         if start + number in chosen:
@@ -136,7 +142,7 @@ class _Outlines:
             self._masks.append(mask)
       start += len(track)
     self.count, self.area = len(self._frames), int(sum(mask.sum() for mask in self._masks))
-    self._accepted = [[np.zeros((SIZE, SIZE), bool)] * len(_PARTS) for _ in self._frames]
+    self._accepted = [[np.zeros_like(mask)] * len(_PARTS) for mask in self._masks]
     self._latest = self._accepted
 
   def cost(self, widths: Widths, parts: Sequence[int]) -> float:
@@ -153,32 +159,32 @@ class _Outlines:
     uneven = np.square(np.diff(np.log2(widths.torso))).sum()
     return cost + self.count * float(_HOLD * np.square(np.log2(factors)).sum() + _SMOOTH * uneven)
 
-  def _outline(self, frame: int, part: int, widths: Widths) -> Bool[NdArray, "S S"]:
-    film, number = self._frames[frame]
+  def _outline(self, frame: int, part: int, widths: Widths) -> Bool[NdArray, "H W"]:
+    (film, number), shape = self._frames[frame], self._masks[frame].shape
     renderer = self._renderers[film]
     renderer.widths = widths
     if part == _TORSO:
-      return outline([solid for solid, _ in renderer.torso(number)], SIZE)
+      return outline([solid for solid, _ in renderer.torso(number)], shape)
     if part == _HEAD:
       solids = [solid for solid, _ in renderer.head(number)]
       if frame not in self._faces:  # the mesh is the slowest solid, and no factor moves it
-        self._faces[frame] = outline([solid for solid in solids if isinstance(solid, FaceMesh)], SIZE)
-      return self._faces[frame] | outline([solid for solid in solids if not isinstance(solid, FaceMesh)], SIZE)
+        self._faces[frame] = outline([solid for solid in solids if isinstance(solid, FaceMesh)], shape)
+      return self._faces[frame] | outline([solid for solid in solids if not isinstance(solid, FaceMesh)], shape)
     solids = [solid for solid, kind in renderer.arms(number) if (kind == HAND) == (part == _HANDS)]
-    return outline(solids, SIZE)
+    return outline(solids, shape)
 
   def accept(self) -> None:
     """Makes the outlines of the latest `cost` the base for further ones."""
     self._accepted = self._latest
 
 
-def outline(solids: Sequence[Solid], size: int) -> Bool[NdArray, "S S"]:
-  """Returns True at the pixels whose centers any of the solids covers."""
-  drawn = np.zeros((size, size), bool)
+def outline(solids: Sequence[Solid], shape: tuple[int, ...]) -> Bool[NdArray, "H W"]:
+  """Returns True at the pixels whose centers any of the solids covers, in a picture of this height and width."""
+  drawn = np.zeros(shape, bool)
   for solid in solids:
     left, top, right, bottom = solid.bounds()
-    x0, x1 = max(int(np.floor(left)), 0), min(int(np.ceil(right)) + 1, size)
-    y0, y1 = max(int(np.floor(top)), 0), min(int(np.ceil(bottom)) + 1, size)
+    x0, x1 = max(int(np.floor(left)), 0), min(int(np.ceil(right)) + 1, shape[1])
+    y0, y1 = max(int(np.floor(top)), 0), min(int(np.ceil(bottom)) + 1, shape[0])
     if x0 < x1 and y0 < y1:
       x, y = (np.arange(a, b, dtype=np.float32) + np.float32(0.5) for a, b in ((x0, x1), (y0, y1)))
       drawn[y0:y1, x0:x1] |= solid.hit(x[None], y[:, None]).depth > EMPTY

@@ -21,7 +21,7 @@ from anchor_jax.body.shading import downsample, shade_pose
 from anchor_jax.body.skins import Ball, Tube, surface_map
 from anchor_jax.body.solids import Ellipsoid, Loft, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
@@ -41,7 +41,7 @@ _FINGER_RADII = (0.0106, 0.0108, 0.0104, 0.0092)  # meters, at the fingers' root
 def posed_frames(
   path: str | os.PathLike,
   track: Track,
-  square: CropSquare,
+  crop: CropRect,
   measures: BodyMeasures | None = None,
   first: int = 0,
   info: VideoInfo | None = None,
@@ -51,61 +51,61 @@ def posed_frames(
   Args:
     path: the video.
     track: filled and smoothed.
-    square: the crop square.
-    measures: in the square; see `PoseRenderer`.
+    crop: the crop rectangle.
+    measures: in the crop; see `PoseRenderer`.
     first: number of the video's frame at which the track starts.
     info: of the video; see `read_frames`.
 
   Raises:
     UserError: the video cannot be read.
   """
-  body = PoseRenderer(track, square, measures)
+  body = PoseRenderer(track, crop, measures)
   points = seen_landmarks(track)  # renders show a face in every frame; training uses only faces that were found
   for number, frame in enumerate(itertools.islice(read_frames(path, first, info), len(track))):
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
-      square.image(track.only_person(number, frame)),
-      *(pose, square.mask(track.mask(number)), face_mask, square.points(points[number]), surface),
+      crop.image(track.only_person(number, frame)),
+      *(pose, crop.mask(track.mask(number)), face_mask, crop.points(points[number]), surface),
     )
 
 
 def pose_renders(
-  track: Track, square: CropSquare, first: int = 0, measures: BodyMeasures | None = None
+  track: Track, crop: CropRect, first: int = 0, measures: BodyMeasures | None = None
 ) -> Iterator[PoseRender]:
   """Yields the pose renders of a filled track from frame `first` on; see `PoseRenderer`."""
-  renderer = PoseRenderer(track, square, measures)
+  renderer = PoseRenderer(track, crop, measures)
   return (renderer.render(number) for number in range(first, len(track)))
 
 
 class PoseRenderer:
-  """Renders the frames of a filled track in the crop square of its video.
+  """Renders the frames of a filled track in the crop rectangle of its video.
 
   Attributes:
-    unit: pixels of the square per meter.
+    unit: pixels of the frame per meter.
     widths: of the solids; may be changed between renders.
   """
 
-  def __init__(self, track: Track, square: CropSquare, measures: BodyMeasures | None = None):
+  def __init__(self, track: Track, crop: CropRect, measures: BodyMeasures | None = None):
     """Prepares the sizes that are constant over a video.
 
     Args:
       track: filled and smoothed.
-      square: the crop square of the track's video.
-      measures: in the square: shoulders, palms, hips, and widths of the solids if they were fitted; by default those
+      crop: the crop rectangle of the track's video.
+      measures: in the crop: shoulders, palms, hips, and widths of the solids if they were fitted; by default those
         of the track, with standard widths.
     """
-    self._track, self._square = track, square
-    measures = measure(track, square) if measures is None else measures
+    self._track, self._crop = track, crop
+    measures = measure(track, crop) if measures is None else measures
     self.widths = Widths() if measures.widths is None else measures.widths
-    self._shoulders, self._hips = measures.shoulders * square.size, measures.hips * square.size
+    self._shoulders, self._hips = measures.shoulders * crop.size.height, measures.hips * crop.size.height
     self.unit = self._shoulders / SHOULDER_METERS
     # scale of the landmark model's hands; a real palm is about 0.09 m from wrist to middle knuckle
-    self._hand = float(np.clip(measures.palm * square.size / 0.09, 0.8 * self.unit, 1.4 * self.unit))
+    self._hand = float(np.clip(measures.palm * crop.size.height / 0.09, 0.8 * self.unit, 1.4 * self.unit))
     self._has_face = bool(np.isfinite(track.face[:, 0, 0]).all())
     self._face_map = FaceMap(track.triangles, track.face.shape[1])
 
   def with_track(self, track: Track) -> "PoseRenderer":
-    """Returns a renderer of the same body in another track, in the same square of the same camera."""
+    """Returns a renderer of the same body in another track, in the same crop of the same camera."""
     renderer = copy.copy(self)
     renderer._track = track
     return renderer
@@ -114,12 +114,12 @@ class PoseRenderer:
     """Returns a frame's pose render, face mask (0 or 255, without hands in front of the face) and surface map."""
     solids = self.torso(number) + self.head(number) + self.arms(number)
     drawn, kinds = [solid for solid, _ in solids], np.array([part for _, part in solids])
-    surface = rasterize(drawn, self._square.size, SUPERSAMPLE)
+    surface = rasterize(drawn, self._crop.size.shape, SUPERSAMPLE)
     parts = np.append(kinds, -1)[surface.index]
     light = np.ones(surface.depth.shape, np.float32)
     mask = np.zeros(surface.depth.shape, np.uint8)
     if self._has_face:
-      face = self._square.points(self._track.face[number])
+      face = self._crop.points(self._track.face[number])
       light = np.where(np.isin(parts, (_FACE, _HEAD)), self._face_lines(face, surface), light)
       mask = self._polygon(face, OVAL, surface, 255) * np.isin(parts, (_FACE, _HEAD))
     length = np.linalg.norm(surface.normal, axis=0, keepdims=True)
@@ -179,12 +179,12 @@ class PoseRenderer:
     return self._arm(number, 0, body) + self._arm(number, 1, body)
 
   def _body(self, number: int) -> Float[NdArray, "33 3"]:
-    return self._square.points(self._track.body[number])
+    return self._crop.points(self._track.body[number])
 
   def _arm(self, number: int, side: int, body: Float[NdArray, "33 3"]) -> list[tuple[Solid, int]]:
     """Upper arm, forearm, palm and fingers of one side."""
     u, group, widths = self.unit, _LEFT + side, self.widths
-    hand = self._square.points(self._track.hands[number, side])
+    hand = self._crop.points(self._track.hands[number, side])
     shoulder, elbow = _flat(body[SHOULDERS[side]], body), body[ELBOWS[side]].astype(np.float64)
     rest = (body[SHOULDERS[0], 2] + body[SHOULDERS[1], 2]) / 2
     elbow[2] = np.clip(0.6 * (elbow[2] - rest), -0.10 * u, 0.20 * u)
@@ -248,7 +248,7 @@ class PoseRenderer:
       thick = 0.060 * widths.neck * u, 0.055 * widths.neck * u
       neck = RoundCone(base, middle, *thick, _BODY, 0.02 * u, Tube(chart("neck"), torso[:, 0], 1.0))
       return [(Ellipsoid(middle, radii, group=_BODY, skin=skin), _HEAD), (neck, _HEAD)]
-    face = self._square.points(self._track.face[number]).astype(np.float64)
+    face = self._crop.points(self._track.face[number]).astype(np.float64)
     right, left, top, chin = face[[234, 454, 10, 152]]
     across, up = left - right, top - chin
     half, tall = np.linalg.norm(across) / 2, np.linalg.norm(up)

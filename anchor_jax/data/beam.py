@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.record_fields import FORMAT, SPLIT
 from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_prepared_target, write_preview
 from anchor_jax.data.textures import store_textures
@@ -116,13 +117,14 @@ def write_shard(film: FilmClips, all_films: Sequence[FilmClips]) -> dict[str, An
   number = [other.task.path for other in used].index(task.path)
   before = sum(other.clips for other in used[:number])
   opened = _opened(task)
-  options = {"size": task.options["size"], "person": task.person, "fps": task.options["fps"]}
+  size = FrameSize.of(task.options["size"])
+  options = {"size": size, "person": task.person, "fps": task.options["fps"]}
   films = read_films([opened], [examine_once(opened, task.work)], **options)
-  recorder = Recorder(films[0].clips, options["size"], tqdm(disable=True))
+  recorder = Recorder(films[0].clips, size, tqdm(disable=True))
   place = people.index(task.person)
   with new_file(task.work / _shard_name(number, len(used)), f"partial-{os.getpid()}") as path, same_bytes():
-    serializer = tfds.core.example_serializer.ExampleSerializer(features_of(options["size"]).get_serialized_info())
-    encode = features_of(options["size"]).encode_example
+    serializer = tfds.core.example_serializer.ExampleSerializer(features_of(size).get_serialized_info())
+    encode = features_of(size).encode_example
     numbered = ({**record, "person": place, "video": before + record["video"]} for record in recorder)
     examples = ((key, serializer.serialize_example(encode(record))) for key, record in enumerate(numbered))
     tfds.core.file_adapters.ArrayRecordFileAdapter.write_examples(path, examples)
@@ -161,7 +163,7 @@ def join(
   left_out = {film.task.path: film.error for film in by_path if film.error}
   if not shards:
     raise UserError(f"none of the films can be used: {next(iter(left_out.values()), 'there is none')}")
-  output, work, size = Path(tasks[0].output), tasks[0].work, tasks[0].options["size"]
+  output, work, size = Path(tasks[0].output), tasks[0].work, FrameSize.of(tasks[0].options["size"])
   people = list(dict.fromkeys(shard["person"] for shard in shards))
   meta: dict[str, Any] = {name: [] for name in ("videos", "without_landmarks", "without_surface", "films")}
   measured: list[list[tuple[BodyMeasures, int]]] = [[] for _ in people]
@@ -189,7 +191,7 @@ def join(
     )
     facts = {
       "format": FORMAT,
-      "size": size,
+      "size": size.to_json(),
       "fps": meta["videos"][0]["fps"],
       "frames": first,
       "people": people,

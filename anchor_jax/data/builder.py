@@ -8,15 +8,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.record_fields import IMAGES, SPLIT
 
 VERSION = tfds.core.Version("1.0.0")
 
 
-def features_of(size: int) -> tfds.features.FeaturesDict:
-  """The features of a record with frames of `size` x `size` pixels."""
+def features_of(size: FrameSize) -> tfds.features.FeaturesDict:
+  """The features of a record with frames of this size."""
   images = {
-    name: tfds.features.Image(shape=(size, size, channels), encoding_format="png") for name, channels in IMAGES.items()
+    name: tfds.features.Image(shape=(*size.shape, channels), encoding_format="png") for name, channels in IMAGES.items()
   }
   return tfds.features.FeaturesDict(
     {
@@ -33,7 +34,7 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
   VERSION = VERSION
   code_path = None  # nothing is downloaded: do not look for a list of checksums beside this file
 
-  def __init__(self, records: Iterable[Mapping[str, Any]], size: int, **kwargs):
+  def __init__(self, records: Iterable[Mapping[str, Any]], size: FrameSize, **kwargs):
     """Takes an iterable of encoded records, which is consumed once."""
     self._records, self._size = records, size
     super().__init__(file_format="array_record", **kwargs)

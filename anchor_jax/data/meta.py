@@ -16,6 +16,7 @@ META = "meta.json"
 _REMEDY = "prepare the folder again"
 _MIN_BYTES = 64  # of a record; four small PNG files are longer
 
+Side = Annotated[int, Within(1, 2**14)]
 Number = Annotated[int, Within(0, 2**40)]
 
 
@@ -29,7 +30,8 @@ class Clip:
     fps: frames per second.
     first: number of its first record.
     frames: number of records.
-    square: left, top and side of the crop square in the film's picture; None if it does not come from a film.
+    square: the crop rectangle in the film's picture, left, top and side, or left, top, width and height; None if it
+      does not come from a film.
   """
 
   name: str
@@ -37,7 +39,12 @@ class Clip:
   fps: Annotated[float, Within(1e-3, 1000.0)]
   first: Number
   frames: Annotated[int, Within(1, 2**40)]
-  square: tuple[Number, Number, Number] | None = None
+  square: tuple[Number, ...] | None = None
+
+  def __post_init__(self):
+    """Checks the length of the crop rectangle."""
+    if self.square is not None and len(self.square) not in (3, 4):
+      raise SettingError("square", f"has {len(self.square)} numbers instead of 3 or 4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Meta:
 
   Attributes:
     format: version of the folder's format.
-    size: height and width of the frames in pixels.
+    size: width and height of the frames in pixels; files have one number for squares.
     fps: frames per second of the first video.
     frames: number of records.
     people: names.
@@ -57,7 +64,7 @@ class Meta:
   """
 
   format: int
-  size: Annotated[int, Within(1, 2**14)]
+  size: tuple[Side, Side]
   fps: Annotated[float, Within(1e-3, 1000.0)]
   frames: Annotated[int, Within(1, 2**40)]
   people: tuple[str, ...]
@@ -111,7 +118,10 @@ def read_meta(folder: Path) -> tuple[dict[str, Any], Meta]:
   if isinstance(values, dict) and values.get("format", FORMAT) != FORMAT:
     version = one_line(values["format"], 40)
     raise UserError(f"{folder} has format {version}, this version reads {FORMAT}: prepare it again")
-  meta = fields_of(Meta, values, path, _REMEDY)
+  if isinstance(values, dict) and not isinstance(side := values.get("size", []), list):
+    meta = fields_of(Meta, values | {"size": [side, side]}, path, _REMEDY)
+  else:
+    meta = fields_of(Meta, values, path, _REMEDY)
   for name, size in meta.files.items():
     found = regular_file(folder / name, "file of records").stat().st_size
     if found != size:

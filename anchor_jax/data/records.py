@@ -1,8 +1,9 @@
 """Prepared folders: a model's training records, in array_record files of tensorflow-datasets.
 
   *.array_record, dataset_info.json, features.json   the records, with random access
-  meta.json      size, fps, people, their body measures (null where unknown; not in folders of earlier versions), and
-                 the videos in order, each with its first record and number of frames
+  meta.json      size (a square's side, or width and height), fps, people, their body measures (null where unknown;
+                 not in folders of earlier versions), and the videos in order, each with its first record and number of
+                 frames
   preview.png    a contact sheet for inspection before training
   report.html    what was found in the films, used, left out, and why (films/report.py); in meta.json as "films"; not in
                  folders of earlier versions
@@ -27,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, Shaped, UInt8
 from anchor_jax.data.meta import META, read_meta
 from anchor_jax.data.record_fields import FIELDS, FORMAT, IMAGES, SPLIT
@@ -55,7 +57,7 @@ def _decode(data: bytes, channels: int) -> UInt8[NdArray, "H W C"]:
 class Recorder:
   """Iterates over the encoded records of clips, and collects the contents of meta.json on the way."""
 
-  def __init__(self, clips: Iterable[PosedClip], size: int, progress: tqdm):
+  def __init__(self, clips: Iterable[PosedClip], size: FrameSize, progress: tqdm):
     self._clips, self._size, self._progress = clips, size, progress
     self.people: list[str] = []
     self.measured: list[list[tuple[BodyMeasures, int]]] = []  # for each person: measures and frames of each video
@@ -83,11 +85,11 @@ class Recorder:
         person=person,
         fps=float(clip.fps),
         first=self.count,
-        square=clip.square and list(clip.square),
+        square=clip.crop and list(clip.crop),
       )
       frames = 0
       for item in clip.frames:
-        if item.frame.shape != (self._size, self._size, 3):
+        if item.frame.shape != (*self._size.shape, 3):
           raise ValueError(f"{clip.name}: frame of shape {item.frame.shape} in a prepared folder of size {self._size}")
         if not np.isfinite(item.landmarks).all():
           self.without_landmarks.append(self.count)
@@ -116,7 +118,7 @@ class Recorder:
 def build(
   clips: Iterable[PosedClip],
   output: str | os.PathLike,
-  size: int,
+  size: int | FrameSize,
   *,
   total: int | None = None,
   progress: str | None = None,
@@ -128,7 +130,7 @@ def build(
   Args:
     clips: the videos, read one frame at a time.
     output: the folder.
-    size: height and width of the frames in pixels.
+    size: width and height of the frames in pixels, or the side of squares.
     total: number of frames, for the progress bar.
     progress: label of the progress bar; None for no bar.
     facts: additional entries of meta.json.
@@ -141,13 +143,14 @@ def build(
     UserError: there is no clip, a clip has no frames, or the folder cannot be written.
   """
   check_prepared_target(output)
+  size = FrameSize.of(size)
   with new_folder(output, PREPARED) as folder:
     with tqdm(desc=progress, total=total, disable=progress is None, unit="frame") as bar:
       recorder = Recorder(clips, size, bar)
       _run_builder(recorder, size, folder, output)
     meta = dict(
       format=FORMAT,
-      size=size,
+      size=size.to_json(),
       fps=recorder.videos[0]["fps"],
       frames=recorder.count,
       people=recorder.people,
@@ -197,7 +200,7 @@ PREPARED = FolderKind(
 )
 
 
-def _run_builder(recorder: Recorder, size: int, folder: Path, output: str | os.PathLike) -> None:
+def _run_builder(recorder: Recorder, size: FrameSize, folder: Path, output: str | os.PathLike) -> None:
   """Writes the records into `folder`; messages name `output`."""
   import tensorflow_datasets as tfds  # slow to import, and only needed to read and write records
 
@@ -228,7 +231,7 @@ class PreparedSource:
   Attributes:
     folder: its path.
     meta: the contents of its meta.json.
-    size: height and width of the frames in pixels.
+    size: width and height of the frames in pixels; `size.shape` is (height, width), as in the shape of arrays.
     fps: frames per second of its first video.
     people, videos: number of each record's person and video.
     has_landmarks: mask of the records whose five landmarks are known.
@@ -241,7 +244,7 @@ class PreparedSource:
     self.folder = Path(folder)
     _check_folder(self.folder)
     self.meta, fields = read_meta(self.folder)
-    self.size, self.fps = fields.size, fields.fps
+    self.size, self.fps = FrameSize.of(fields.size), fields.fps
     counts = [video.frames for video in fields.videos]
     self.people = np.repeat(np.array([video.person for video in fields.videos], np.int32), counts)
     self.videos = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -309,7 +312,7 @@ class PreparedSource:
 
   def _field(self, record: Mapping[str, Any], index: int, name: str) -> NdArray:
     if name == "surface" and not self.has_surface[index]:
-      return np.zeros((self.size, self.size, 3), np.uint8)
+      return np.zeros((*self.size.shape, 3), np.uint8)
     return _decode(record[name], IMAGES[name]) if name in IMAGES else np.asarray(record[name], _DTYPES.get(name))
 
 
@@ -357,7 +360,7 @@ def record_sheet(source: PreparedSource, rows: int = 6) -> UInt8[NdArray, "h w 3
   sheet = []
   for index in np.unique(np.linspace(0, len(source) - 1, rows).round().astype(int)):
     record = source[int(index)]
-    frame, scale = record["frame"], max(1, round(256 / source.size))
+    frame, scale = record["frame"], max(1, round(256 / max(source.size)))
     dimmed = [np.where(record[name] > 127, frame, frame // 4) for name in ("person_mask", "face_mask")]
     tiles = [
       cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)

@@ -97,7 +97,7 @@ def stored_texture(source: PreparedSource, person: int = 0) -> Texture | None:
   texture = dataclasses.replace(texture, measures=source.measures[person])
   # Files of earlier versions lack some fields, which the records have.
   complete = all(value is not None for name, value in vars(texture).items() if name != "measures")
-  return texture if complete and texture.plate.shape[0] == source.size else None
+  return texture if complete and texture.plate.shape[:2] == source.size.shape else None
 
 
 def store_textures(source: PreparedSource, progress: str | None = "texture") -> None:

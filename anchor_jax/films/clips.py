@@ -1,4 +1,4 @@
-"""Turns films into clips: their usable stretches, cropped to squares of one size, at a constant frame rate."""
+"""Turns films into clips: their usable stretches, cropped to frames of one size, at a constant frame rate."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,13 +8,14 @@ import numpy as np
 
 from anchor_jax.body.fit import fit_widths
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, NdArray
-from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, find_track, poses_of, square_of
+from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, crop_of, find_track, poses_of
 from anchor_jax.films.stretches import GONE, GONE_FOR, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
 from anchor_jax.landmarks.alignment import align, join_measures
 from anchor_jax.landmarks.filling import guessed_hands
-from anchor_jax.landmarks.framing import CropSquare, center_of
+from anchor_jax.landmarks.framing import CropRect, center_of
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
@@ -22,7 +23,7 @@ from anchor_jax.landmarks.tracks import Track
 from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
 
-_MOVED = 0.25  # of a square's side; a stretch whose person moved further gets its own square
+_MOVED = 0.25  # of the picture's shorter side; a stretch whose person moved further gets its own crop
 
 
 class Findings(NamedTuple):
@@ -82,47 +83,47 @@ def read_films(
   opened: Sequence[OpenedFilm],
   findings: Sequence[Findings],
   *,
-  size: int,
+  size: int | FrameSize,
   person: str,
   fps: float | int | None = None,
-  square: CropSquare | None = None,
+  crop: CropRect | None = None,
   body: BodyMeasures | None = None,
 ) -> list[Film]:
   """Returns films of one person, with clips for `records.build`.
 
-  Frames are resized crops of the largest square around the person. Films of equal picture size share a square, so that
-  the background stays in place from clip to clip; a stretch whose person is more than a quarter of its side away gets
-  another one. For landmark-model poses, all films show one body: its proportions are joined over the films and its
-  widths fitted to the person masks of all of them (body/fit.py), unless `body` has both.
+  Frames are resized crops around the person. Films of equal picture size share a crop, so that the background stays in
+  place from clip to clip; a stretch whose person is more than a quarter of the picture's shorter side away gets another
+  one. For landmark-model poses, all films show one body: its proportions are joined over the films and its widths
+  fitted to the person masks of all of them (body/fit.py), unless `body` has both.
 
   Args:
     opened: from `open_film`.
     findings: `examine` of each.
-    size: height and width of the clips' frames in pixels.
+    size: width and height of the clips' frames in pixels, or the side of squares.
     person: name of the person.
     fps: frame rate of the clips; default that of each film.
-    square: crop square to use instead, such as an earlier folder's; requires films opened with `bars`.
+    crop: crop rectangle to use instead, such as an earlier folder's; requires films opened with `bars`.
     body: body measures of the person to use, such as an earlier folder's; the films give only scale and place.
 
   Raises:
-    UserError: a film has no usable stretch, or `square` does not fit into it.
+    UserError: a film has no usable stretch, or `crop` does not fit into it.
   """
   divided = [stretches_of(film, found) for film, found in zip(opened, findings)]
   used = [(film, found, s) for film, found, all_of in zip(opened, findings, divided) for s in all_of if s.used]
   poses = [poses_of(film, found.track, stretch.first, stretch.last) for film, found, stretch in used]
-  squares = _squares([film for film, _, _ in used], poses, size, square)
-  measured = [None if p.track is None else measure(p.track, crop) for p, crop in zip(poses, squares)]
-  tracked = [(p.track, s, m) for p, s, m in zip(poses, squares, measured) if p.track is not None and m is not None]
+  crops = _crops([film for film, _, _ in used], poses, FrameSize.of(size), crop)
+  measured = [None if p.track is None else measure(p.track, part) for p, part in zip(poses, crops)]
+  tracked = [(p.track, part, m) for p, part, m in zip(poses, crops, measured) if p.track is not None and m is not None]
   if tracked and body is None:
     body = join_measures([measures for _, _, measures in tracked], [len(track) for track, _, _ in tracked])
-    aligned = [(track, crop, align(body, measures)) for track, crop, measures in tracked]
+    aligned = [(track, part, align(body, measures)) for track, part, measures in tracked]
     body = dataclasses.replace(body, widths=fit_widths(aligned))
   clips: dict[int, list[PosedClip]] = {id(film): [] for film in opened}
-  for (film, _, stretch), posed, crop, own in zip(used, poses, squares, measured):
+  for (film, _, stretch), posed, part, own in zip(used, poses, crops, measured):
     info, measures = film.info, None if own is None or body is None else align(body, own)
-    frames = _at_rate(posed.frames(crop, measures), info, stretch, fps)
-    full_square = (crop.left + info.geometry.bars[0], crop.top + info.geometry.bars[1], crop.side)
-    clips[id(film)].append(PosedClip(film.path.stem, person, float(fps or info.fps), frames, full_square, measures))
+    frames = _at_rate(posed.frames(part, measures), info, stretch, fps)
+    in_full = part.shifted(*info.geometry.bars[:2]).to_json()
+    clips[id(film)].append(PosedClip(film.path.stem, person, float(fps or info.fps), frames, in_full, measures))
   films = []
   for film, found, stretches in zip(opened, findings, divided):
     own = clips[id(film)]
@@ -168,17 +169,17 @@ def _guessed(track: Track | None, stretches: Sequence[Stretch]) -> tuple[int, in
   return left, right
 
 
-def _squares(
-  films: Sequence[OpenedFilm], poses: Sequence[FoundPoses], size: int, fixed: CropSquare | None
-) -> list[CropSquare]:
-  """The crop square of each stretch, given the film and the poses of each."""
+def _crops(
+  films: Sequence[OpenedFilm], poses: Sequence[FoundPoses], size: FrameSize, fixed: CropRect | None
+) -> list[CropRect]:
+  """The crop rectangle of each stretch, given the film and the poses of each."""
   if fixed is not None:
     for film in films:
-      if fixed.left + fixed.side > film.info.width or fixed.top + fixed.side > film.info.height:
+      if fixed.right > film.info.width or fixed.bottom > film.info.height:
         raise UserError(
-          f"{film.path} is {film.info.width}x{film.info.height}: the square of the other folder does not fit into it"
+          f"{film.path} is {film.info.width}x{film.info.height}: the crop of the other folder does not fit into it"
         )
-    return [CropSquare(fixed.left, fixed.top, fixed.side, size)] * len(films)
+    return [dataclasses.replace(fixed, size=size)] * len(films)
   groups: list[list[int]] = []
   for number, film in enumerate(films):
     shape = film.info.width, film.info.height
@@ -192,11 +193,11 @@ def _squares(
           break
     else:
       groups.append([number])
-  squares: dict[int, CropSquare] = {}
+  crops: dict[int, CropRect] = {}
   for group in groups:
-    shared = square_of([poses[number] for number in group], films[group[0]].info, size)
-    squares |= dict.fromkeys(group, shared)
-  return [squares[number] for number in range(len(films))]
+    shared = crop_of([poses[number] for number in group], films[group[0]].info, size)
+    crops |= dict.fromkeys(group, shared)
+  return [crops[number] for number in range(len(films))]
 
 
 def _at_rate(frames: Iterator[Any], info: VideoInfo, stretch: Stretch, fps: float | int | None) -> Iterator[Any]:

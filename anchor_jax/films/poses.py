@@ -11,10 +11,11 @@ import numpy as np
 
 from anchor_jax.body import pose
 from anchor_jax.core.errors import UserError, printable
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.survey import film_cuts
 from anchor_jax.landmarks.filling import fill_and_smooth
-from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
+from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
 from anchor_jax.landmarks.networks.files import require_landmarks
@@ -25,7 +26,7 @@ from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
 LANDMARK_MODELS = ("mediapipe",)
-_MIN_COLUMNS = 1.6  # shoulder widths; a square this wide shows the person from head to waist
+_MIN_COLUMNS = 1.6  # shoulder widths; a crop this wide shows the person from head to waist
 
 
 FRAME_RATES = (1, 240)  # plausible frames per second of a camera
@@ -39,16 +40,16 @@ class PosedClip(NamedTuple):
     person: name of the person; clips with equal names show the same person.
     fps: frames per second.
     frames: frames with their poses, all of the prepared folder's size.
-    square: left, top and side of the crop square in pixels of the film's picture including black bars; stored in
-      meta.json.
-    measures: body measures of the person in that square; None if unknown.
+    crop: the crop rectangle in pixels of the film's picture including black bars, as in meta.json
+      (`CropRect.to_json`); None if there is none.
+    measures: body measures of the person in that crop; None if unknown.
   """
 
   name: str
   person: str
   fps: float
   frames: Iterable[Posed]
-  square: tuple[int, int, int] | None = None
+  crop: tuple[int, ...] | None = None
   measures: BodyMeasures | None = None
 
 
@@ -69,21 +70,21 @@ class OpenedFilm(NamedTuple):
 
 
 class FoundPoses(NamedTuple):
-  """The poses of a film or of a stretch of it, in pixels of the film; rendered on demand for a given square.
+  """The poses of a film or of a stretch of it, in pixels of the film; rendered on demand for a given crop.
 
   Attributes:
     anchors: points that locate the person, NaN where missing.
     landmarks: five face landmarks, NaN where the face was not found.
-    frames: (square, body measures or None) -> iterator over frames with their poses.
-    poses: (square, first) -> iterator over pose renders from index `first` of the stretch on, without decoding the
+    frames: (crop, body measures or None) -> iterator over frames with their poses.
+    poses: (crop, first) -> iterator over pose renders from index `first` of the stretch on, without decoding the
       film itself.
     track: the person's track, with gaps filled and smoothed; None if the poses come from a sidecar.
   """
 
   anchors: Float[NdArray, "T N 2"]
   landmarks: Float[NdArray, "T 5 2"]
-  frames: Callable[[CropSquare, BodyMeasures | None], Iterator[PosedFrame]]
-  poses: Callable[[CropSquare, int], Iterator[PoseRender]]
+  frames: Callable[[CropRect, BodyMeasures | None], Iterator[PosedFrame]]
+  poses: Callable[[CropRect, int], Iterator[PoseRender]]
   track: Track | None = None
 
 
@@ -189,9 +190,9 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
     return FoundPoses(
       landmarks,
       landmarks,
-      lambda square, _: (_in_square(item, square) for item in itertools.islice(posed.frames(first), end - first)),
-      lambda square, number: (
-        PoseRender(square.image(item.pose), square.mask(item.face_mask), square.surface(item.surface))
+      lambda crop, _: (_in_crop(item, crop) for item in itertools.islice(posed.frames(first), end - first)),
+      lambda crop, number: (
+        PoseRender(crop.image(item.pose), crop.mask(item.face_mask), crop.surface(item.surface))
         for item in itertools.islice(posed.poses(first + number), max(0, end - first - number))
       ),
     )
@@ -200,20 +201,20 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
     smoothed = fill_and_smooth(track.slice(first, len(track) if last is None else last))
   except UserError as error:
     raise UserError(f"{film.path}: {error}") from None
-  poses = lambda square, number: pose.pose_renders(smoothed, square, number)
-  frames_in = lambda square, measures: pose.posed_frames(film.path, smoothed, square, measures, first, film.info)
+  poses = lambda crop, number: pose.pose_renders(smoothed, crop, number)
+  frames_in = lambda crop, measures: pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
   assert smoothed.has_body is not None, "always set by fill_and_smooth"
   anchors = np.where(smoothed.has_body[:, None, None], smoothed.body[:, SHOULDERS, :2], np.float32(np.nan))
   return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, smoothed)
 
 
-def square_of(found: Sequence[FoundPoses], info: VideoInfo, size: int) -> CropSquare:
-  """Returns the crop square around the person in one or several films of the same picture size."""
+def crop_of(found: Sequence[FoundPoses], info: VideoInfo, size: FrameSize) -> CropRect:
+  """Returns the crop rectangle around the person in one or several films of the same picture size."""
   anchors = np.concatenate([poses.anchors for poses in found])
   center = center_of(anchors, info.width, info.height)
   left, right = _common_columns([poses.track for poses in found if poses.track is not None], info.width)
-  square = square_around(right - left, info.height, (center[0] - left, center[1]), size)
-  return dataclasses.replace(square, left=left + square.left)
+  crop = rect_around(right - left, info.height, (center[0] - left, center[1]), size)
+  return crop.shifted(left, 0)
 
 
 def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
@@ -229,12 +230,12 @@ def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
   return (left, right) if inside and wide_enough else (0, width)
 
 
-def _in_square(item: PosedFrame, square: CropSquare) -> PosedFrame:
+def _in_crop(item: PosedFrame, crop: CropRect) -> PosedFrame:
   return PosedFrame(
-    square.image(item.frame),
-    square.image(item.pose),
-    square.mask(item.person_mask),
-    square.mask(item.face_mask),
-    square.points(item.landmarks),
-    square.surface(item.surface),
+    crop.image(item.frame),
+    crop.image(item.pose),
+    crop.mask(item.person_mask),
+    crop.mask(item.face_mask),
+    crop.points(item.landmarks),
+    crop.surface(item.surface),
   )

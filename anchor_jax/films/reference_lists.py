@@ -15,9 +15,10 @@ import numpy as np
 
 from anchor_jax.body.face_crop import face_template
 from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.inputs import natural, read_bytes, strict_json
 from anchor_jax.films.poses import PosedClip
-from anchor_jax.landmarks.framing import square_around
+from anchor_jax.landmarks.framing import rect_around
 from anchor_jax.landmarks.sidecar import PosedFrame
 from anchor_jax.video.picture import read_picture
 
@@ -26,7 +27,7 @@ _DRAWN = 8  # gray levels; a render is black outside the mesh, or nearly so in a
 
 
 def read_reference_list(
-  path: str | os.PathLike, size: int, person: str, fps: float | int = FPS
+  path: str | os.PathLike, size: int | FrameSize, person: str, fps: float | int = FPS
 ) -> tuple[list[PosedClip], int]:
   """Returns the clips of a list and their total number of frames; frames are read during iteration.
 
@@ -36,17 +37,21 @@ def read_reference_list(
   Args:
     path: the list. Its paths may be absolute or relative to it. If folders were moved, the last parts of each path are
       tried below the list's folder.
-    size: height and width of the frames in pixels; images that are not square are center-cropped.
+    size: width and height of the frames in pixels, or the side of squares; images of other proportions are cropped
+      around their middle.
     person: name of the person, unless the lines have one ("person").
     fps: frames per second.
 
   Raises:
-    UserError: no such list, a malformed line, or a missing image.
+    UserError: no such list, a malformed line, a missing image, or head crops that are not to be square.
   """
   path = Path(path)
+  size = FrameSize.of(size)
   videos: dict[tuple[str, Path], dict[Path, tuple[Path, Path | None]]] = {}
   for number, entry in _entries(path):
     files = {name: _find(path, entry[name], number) for name in ("target", "source", "mask") if name in entry}
+    if "mask" in files and not size.is_square:
+      raise UserError(f"{path} lists crops of heads, which are squares: give --size={min(size)}")
     name = str(entry.get("person", person))
     videos.setdefault((name, files["target"].parent), {})[files["target"]] = files["source"], files.get("mask")
   clips, total = [], 0
@@ -85,17 +90,17 @@ def _find(path: Path, name: str, number: int) -> Path:
   raise UserError(f"{path}, line {number}: there is no picture {name}, nor one below {path.parent}")
 
 
-def _frames(pictures: list[tuple[Path, tuple[Path, Path | None]]], size: int) -> Iterator[PosedFrame]:
+def _frames(pictures: list[tuple[Path, tuple[Path, Path | None]]], size: FrameSize) -> Iterator[PosedFrame]:
   for target, (source, mask) in pictures:
     frame, pose = (read_picture(path) for path in (target, source))
     pose = cv2.resize(pose, frame.shape[1::-1], interpolation=cv2.INTER_AREA)
     center = frame.shape[1] / 2, frame.shape[0] / 2
-    square = square_around(frame.shape[1], frame.shape[0], center, size)
-    frame, pose = np.ascontiguousarray(square.image(frame)), np.ascontiguousarray(square.image(pose))
+    crop = rect_around(frame.shape[1], frame.shape[0], center, size)
+    frame, pose = np.ascontiguousarray(crop.image(frame)), np.ascontiguousarray(crop.image(pose))
     person = np.where(pose.max(axis=-1) > _DRAWN, 255, 0).astype(np.uint8)
     if mask is None:
       yield PosedFrame(frame, pose, person, np.zeros_like(person), np.full((5, 2), np.nan, np.float32))
       continue
-    keep = cv2.resize(read_picture(mask)[..., 0], (size, size), interpolation=cv2.INTER_AREA)
+    keep = cv2.resize(read_picture(mask)[..., 0], size, interpolation=cv2.INTER_AREA)
     face = np.where(keep > 127, 0, 255).astype(np.uint8)
-    yield PosedFrame(frame, pose, np.maximum(person, face), face, face_template(size).astype(np.float32))
+    yield PosedFrame(frame, pose, np.maximum(person, face), face, face_template(size.width).astype(np.float32))

@@ -87,7 +87,7 @@ def animate_parts(
   # Both streams start at a block boundary of a run from 0; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
-  painter = _Painter(body, mesh, motion.size, body_key, reference)
+  painter = _Painter(body, mesh, motion.size.width, body_key, reference)
   head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, reference)
   unknown = any(each is not None and each.pose_channels.nothing_known for each in (painter, head_painter))
   if unknown and (reference is None or reference.gather is None):
@@ -127,7 +127,7 @@ def _paint_body(
   if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
     items = (StreamFrame({"pose": frame.pose, "surface": surface(frame)}, frame) for frame in frames)
-  return painter.pictures(_body_block, items, square(picture, motion.size), motion.length, start)
+  return painter.pictures(_body_block, items, square(picture, motion.size.width), motion.length, start)
 
 
 def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UInt8[NdArray, "H W 3"]]:
@@ -136,7 +136,7 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
   Raises:
     UserError: the texture and the motion differ in size; or, from the function, a frame has no map.
   """
-  pose_channels, size = painter.pose_channels, motion.size
+  pose_channels, size = painter.pose_channels, motion.size.width
   known = size if pose_channels.tables is None else pose_channels.tables.plate.shape[0]
   if known != size:
     raise UserError(
@@ -183,7 +183,7 @@ def _paint_heads(
       if surface is not None:
         item |= {
           "surface": surface(motion_frame),
-          "places": face_crop.crop_places(to_crop, size, (motion.size, motion.size)),
+          "places": face_crop.crop_places(to_crop, size, motion.size.shape),
         }
       yield StreamFrame(item, (frame, to_crop, keep))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import regular_file
-from anchor_jax.landmarks.framing import square_around
+from anchor_jax.landmarks.framing import rect_around
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.picture import read_picture
 from anchor_jax.video.read import VideoInfo, read_frames
@@ -66,7 +67,7 @@ def open_background(name: str) -> Background:
 
 def _central_square(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S 3"]:
   height, width = picture.shape[:2]
-  return square_around(width, height, (width / 2, height / 2), size).image(picture)
+  return rect_around(width, height, (width / 2, height / 2), FrameSize.of(size)).image(picture)
 
 
 def _film(path: Path, info: VideoInfo, size: int, fps: float | int, start: int) -> Iterator[UInt8[NdArray, "S S 3"]]:

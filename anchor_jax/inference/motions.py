@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.filling import fill_missing
-from anchor_jax.landmarks.framing import check_size
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import film_motion, track_motion
@@ -21,7 +21,7 @@ from anchor_jax.motion.keypoints import FPS, is_keypoints, open_keypoints
 from anchor_jax.smplx.parameters import is_parameters, read_parameters
 from anchor_jax.video.timing import tick_frames
 
-SIZE = 128  # pixels: default size of a video's pose renders, as in `prepare`
+SIZE = FrameSize.of(128)  # default size of a video's pose renders, as in `prepare`
 _LOG = logging.getLogger(__name__)
 
 # By suffix, functions that read the landmarks in a file, neither filled nor smoothed; see docs/extending.md.
@@ -29,7 +29,7 @@ TRACK_FILES: dict[str, Callable[[Path], Track]] = {}
 
 
 # (size, measures, mapped) -> the motion, at its own frame rate or at the requested one
-_Read = Callable[[int | None, BodyMeasures | None, bool], Motion]
+_Read = Callable[[FrameSize | None, BodyMeasures | None, bool], Motion]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,13 @@ class OpenMotion:
   _frames: int | None
   _read: _Read
 
-  def read(self, size: int | None = None, measures: BodyMeasures | None = None, mapped: bool = True) -> Motion:
+  def read(
+    self, size: int | FrameSize | None = None, measures: BodyMeasures | None = None, mapped: bool = True
+  ) -> Motion:
     """Returns the motion; its frames are read or rendered when they are iterated.
 
     Args:
-      size: height and width of the pose renders in pixels, as the person was trained; default the folder's, or 128.
+      size: width and height of the pose renders in pixels, or the side of squares; default the folder's, or 128.
       measures: body measures of the person to animate (`Person.measures`), onto which the motion is mapped and with
         which it is rendered; see `film_motion`. Ignored if the motion has renders.
       mapped: False only applies the measures' widths.
@@ -66,9 +68,8 @@ class OpenMotion:
       UserError: the size is out of range or not the folder's, there is no face in any frame, or nobody is at
         `person_at`.
     """
-    if size is not None:
-      check_size(size)
-    return self._read(size, measures, mapped).at_fps(self.fps).first(self._frames)
+    checked = None if size is None else FrameSize.of(size).check()
+    return self._read(checked, measures, mapped).at_fps(self.fps).first(self._frames)
 
 
 def open_motion(
@@ -120,7 +121,7 @@ def open_motion(
 def read_motion(
   path: str | os.PathLike,
   *,
-  size: int | None = None,
+  size: int | FrameSize | None = None,
   frames: int | None = None,
   fps: float | int | None = None,
   video: int | None = None,
@@ -142,7 +143,7 @@ def read_motion(
     UserError: as `open_motion` and `OpenMotion.read`.
   """
   if size is not None:
-    check_size(size)
+    FrameSize.of(size).check()
   opened = open_motion(path, frames=frames, fps=fps, video=video, smplx_model=smplx_model, person_at=person_at)
   return opened.read(size, measures, mapped)
 
@@ -169,7 +170,7 @@ def _open_video(
 ) -> OpenMotion:
   film = open_film(path, fps=fps, person_at=person_at)
 
-  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
     return film_motion(film, size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
 
   count = len(tick_frames(film.info) or range(film.info.frames))
@@ -179,7 +180,7 @@ def _open_video(
 def _open_keypoints(path: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
   keypoints = open_keypoints(path)
 
-  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
     return keypoints.motion(size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
 
   return _opened(path, float(fps or FPS), None, frames, fps, read)
@@ -194,7 +195,7 @@ def _open_track(path: Path, frames: int | None, fps: float | int | None) -> Open
 def _open_smplx(path: Path, model: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
   parameters = read_parameters(path)
 
-  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
     from anchor_jax.smplx.motion import smplx_motion  # imports JAX
 
     options = {"size": size or SIZE, "frames": frames, "fps": fps, "measures": measures, "mapped": mapped}
@@ -231,7 +232,7 @@ def _open_folder(folder: Path, limit: int | None, fps: float | int | None, video
   chosen = videos[video or 0]
   start, count = chosen["first"], chosen["frames"]
 
-  def read(size: int | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
     if size is not None and size != source.size:
       raise UserError(
         f"{folder} is prepared at {source.size} pixels and the person was trained at {size}: prepare it again with"

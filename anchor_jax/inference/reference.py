@@ -71,7 +71,8 @@ def read_reference(path: str | Path) -> Reference:
     raise UserError(f"no frame of {path} shows a face: give another prepared folder, or a picture")
   first = int(with_face[0])
   record, person = source.read(first, ("frame", "landmarks")), int(source.people[first])
-  to_crop = face_transform(record["landmarks"], source.size)
+  side = min(source.size)
+  to_crop = face_transform(record["landmarks"], side)
 
   def gather() -> Texture | None:
     if not source.has_surface[source.people == person].any():
@@ -79,7 +80,7 @@ def read_reference(path: str | Path) -> Reference:
       return None
     return texture_of_prepared(source, person)
 
-  crop = crop_image(record["frame"], to_crop, source.size, extend=True)
+  crop = crop_image(record["frame"], to_crop, side, extend=True)
   return Reference(record["frame"], crop, gather, source.measures[person])
 
 

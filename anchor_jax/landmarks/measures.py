@@ -1,6 +1,6 @@
 """Body measures: lengths of a person's body and its place in the picture, robust over a video.
 
-Lengths are shares of the side of the crop square (`framing.CropSquare`), so they do not depend on the size of the
+Lengths are shares of the height of the crop rectangle (`framing.CropRect`), so they do not depend on the size of the
 frames. The landmark model's depth is unreliable, so limbs are measured in the picture: as the 95th percentile of their
 lengths, since a limb that points at the camera looks short.
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 from anchor_jax.landmarks.widths import Widths
 
@@ -27,12 +27,12 @@ _LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of
 # Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
 # camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
-_LARGEST = 10.0  # sides of the square; a larger stored measure is damaged
+_LARGEST = 10.0  # frame heights; a larger stored measure is damaged
 
 
 @dataclasses.dataclass(frozen=True)
 class BodyMeasures:
-  """Measures of one body; lengths in sides of the crop square.
+  """Measures of one body; lengths in heights of the crop rectangle, which becomes the frame.
 
   Attributes:
     place: x and y of the middle between the shoulders, the median over the video.
@@ -61,7 +61,7 @@ class BodyMeasures:
   widths: Widths | None = None
 
   def to_json(self) -> dict[str, Any]:
-    """Returns the measures by name, rounded to a millionth of the side."""
+    """Returns the measures by name, rounded to a millionth of the height."""
     rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)
     named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "widths"}
     numbers = {name: rounded(value) for name, value in named.items()}
@@ -93,19 +93,19 @@ class BodyMeasures:
     return cls(**read)
 
 
-def measure(track: Track, square: CropSquare) -> BodyMeasures:
+def measure(track: Track, crop: CropRect) -> BodyMeasures:
   """Returns the measures of the person in a track, over all frames in which the person was found.
 
   Args:
     track: filled and smoothed.
-    square: the crop square of its video.
+    crop: the crop rectangle of its video.
   """
   found = np.ones(len(track), bool) if track.has_body is None else track.has_body
   body, unit = track.body[found], _units(track, found)
   middle = body[:, SHOULDERS, :2].mean(axis=1)
-  x, y = (np.median(middle, axis=0) - (square.left, square.top)) / square.side
+  x, y = (np.median(middle, axis=0) - (crop.left, crop.top)) / crop.height
   width = np.linalg.norm(body[:, SHOULDERS[0], :2] - body[:, SHOULDERS[1], :2], axis=-1)
-  shoulders = _positive(float(np.percentile(width, 80)) / square.side)
+  shoulders = _positive(float(np.percentile(width, 80)) / crop.height)
   in_units = lambda vectors: np.linalg.norm(vectors, axis=-1) / unit
   median = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
   upper_arm, forearm = (
@@ -163,7 +163,7 @@ def _face(
 
 
 def _positive(length: float) -> float:
-  """The length, at least a thousandth of the side, so that it is a safe divisor."""
+  """The length, at least a thousandth of the height, so that it is a safe divisor."""
   return max(length, 1e-3)
 
 

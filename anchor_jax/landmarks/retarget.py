@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect, full_crop
 from anchor_jax.landmarks.measures import EARS, BodyMeasures
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 
@@ -20,7 +20,7 @@ from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 _SPREAD = {"neck": 0.06, "upper_arm": 0.06, "forearm": 0.12, "palm": 0.12}
 _FACE_SPREAD = 0.045
 _SAME_BUILD = 0.54
-# Largest differences with the same camera: relative in scale, and in sides of the square across and down.
+# Largest differences with the same camera: relative in scale, and in frame heights across and down.
 SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
 _LARGEST_RATIO = 2.0  # largest factor of a bone relative to that of the shoulders; its inverse is the smallest
 
@@ -31,7 +31,7 @@ _LEGS = ((25, 27, 29, 31), (26, 28, 30, 32))
 
 @dataclasses.dataclass(frozen=True)
 class Scales:
-  """Factors from the driver's lengths to the target's, both in sides of their crop squares.
+  """Factors from the driver's lengths to the target's, both in heights of their crop rectangles.
 
   Attributes:
     shoulders: for the shoulders, and for movements of the body through the picture.
@@ -88,16 +88,14 @@ def _same_build(driver: BodyMeasures, target: BodyMeasures) -> bool:
   return float(np.sqrt(np.mean(np.square(differences)))) < _SAME_BUILD
 
 
-def retarget(
-  track: Track, square: CropSquare, driver: BodyMeasures, target: BodyMeasures
-) -> tuple[Track, CropSquare] | None:
-  """Returns a track retargeted to another body, and the square to render it in; None if nothing needs to change.
+def retarget(track: Track, crop: CropRect, driver: BodyMeasures, target: BodyMeasures) -> tuple[Track, CropRect] | None:
+  """Returns a track retargeted to another body, and the crop to render it in; None if nothing needs to change.
 
   Args:
     track: of the driver, filled and smoothed.
-    square: the crop square of the driving video, of the size of the renders.
-    driver: measures of the track in that square.
-    target: measures of the person who is to make the motion, in the crop square of the target's own film.
+    crop: the crop rectangle of the driving video, of the size of the renders.
+    driver: measures of the track in that crop.
+    target: measures of the person who is to make the motion, in the crop rectangle of the target's own film.
 
   Returns:
     A track in pixels of the renders, without the video's masks, which show the driver. None if driver and target are
@@ -106,12 +104,12 @@ def retarget(
   factors = scales(driver, target)
   if factors is None:
     return None
-  size = square.size
-  old, face, hands = (square.points(points).astype(np.float64) for points in (track.body, track.face, track.hands))
+  height = crop.size.height
+  old, face, hands = (crop.points(points).astype(np.float64) for points in (track.body, track.face, track.hands))
   new = np.empty_like(old)
   middle = old[:, SHOULDERS].mean(axis=1, keepdims=True)
-  rest = np.array([*np.multiply(driver.place, size), 0.0])
-  moved = np.array([*np.multiply(target.place, size), 0.0]) + factors.shoulders * (middle - rest)
+  rest = np.array([*np.multiply(driver.place, height), 0.0])
+  moved = np.array([*np.multiply(target.place, height), 0.0]) + factors.shoulders * (middle - rest)
   new[:, SHOULDERS] = moved + factors.shoulders * (old[:, SHOULDERS] - middle)
 
   hips = old[:, HIPS].mean(axis=1, keepdims=True)
@@ -137,14 +135,14 @@ def retarget(
   new_face = _scaled_face(face, ears, moved_ears, factors.face)
   retargeted = dataclasses.replace(
     track,
-    width=size,
-    height=size,
+    width=crop.size.width,
+    height=crop.size.height,
     body=new.astype(np.float32),
     face=new_face.astype(np.float32),
     hands=new_hands.astype(np.float32),
     masks=(),
   )
-  return retargeted, CropSquare(0, 0, size, size)
+  return retargeted, full_crop(crop.size)
 
 
 def _scaled_face(

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from anchor_jax.body.pose import pose_renders
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.films.poses import OpenedFilm, find_poses, square_of
+from anchor_jax.films.poses import OpenedFilm, crop_of, find_poses
 from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
-from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
+from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.sidecar import PoseRender
@@ -26,7 +27,7 @@ _MEASURED = 30.0  # seconds over which a driver is measured at least
 def film_motion(
   film: OpenedFilm,
   *,
-  size: int,
+  size: int | FrameSize,
   frames: int | None = None,
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
@@ -46,7 +47,7 @@ def film_motion(
 
   Args:
     film: from `open_film`, with a point on the driver if there are several people.
-    size: height and width of the pose renders, in pixels.
+    size: width and height of the pose renders in pixels, or the side of squares.
     frames: number of frames from the start (at `fps`); default all.
     fps: frame rate of the motion; default the video's.
     measures: of the person who is to make the motion, with the widths of the solids; None leaves the motion as it is,
@@ -56,6 +57,7 @@ def film_motion(
   Raises:
     UserError: see `find_poses`; or no face in any frame.
   """
+  size = FrameSize.of(size)
   native, ticks = film.info.fps, tick_frames(film.info)
   needed = None if frames is None else math.ceil((frames * native / (fps or native)) + _MARGIN * native)
   if needed is not None and measures is not None and mapped and film.posed is None:
@@ -64,14 +66,14 @@ def film_motion(
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
   poses = find_poses(film, frames=needed, progress=True)
-  square = square_of([poses], film.info, size)
+  crop = crop_of([poses], film.info, size)
   if measures is not None and poses.track is not None:
-    track, square, measures = retarget_track(poses.track, square, measures, mapped)
-    renders = lambda square, first: pose_renders(track, square, first, measures)
+    track, crop, measures = retarget_track(poses.track, crop, measures, mapped)
+    renders = lambda crop, first: pose_renders(track, crop, first, measures)
     poses = poses._replace(landmarks=seen_landmarks(track), poses=renders, track=track)
   cuts = () if poses.track is None else poses.track.cuts
-  landmarks = fill_missing(square.points(poses.landmarks), cuts)
-  frames_from = lambda first: _motion_frames(poses.poses(square, first), landmarks, first)
+  landmarks = fill_missing(crop.points(poses.landmarks), cuts)
+  frames_from = lambda first: _motion_frames(poses.poses(crop, first), landmarks, first)
   if ticks is None:
     motion = Motion(native, size, len(landmarks), frames_from)
   else:
@@ -85,7 +87,7 @@ def film_motion(
   return motion.at_fps(fps).first(frames)
 
 
-def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped: bool) -> Motion:
+def track_motion(track: Track, size: int | FrameSize, measures: BodyMeasures | None, mapped: bool) -> Motion:
   """Returns the motion of a track without a video, as `film_motion` does for a video.
 
   Args:
@@ -95,32 +97,32 @@ def track_motion(track: Track, size: int, measures: BodyMeasures | None, mapped:
   Raises:
     UserError: no person or no face in any frame.
   """
-  track = fill_and_smooth(track)
+  track, size = fill_and_smooth(track), FrameSize.of(size)
   center = center_of(track.body[:, SHOULDERS, :2], track.width, track.height)
-  square = square_around(track.width, track.height, center, size)
+  crop = rect_around(track.width, track.height, center, size)
   if measures is not None:
-    track, square, measures = retarget_track(track, square, measures, mapped)
-  landmarks = fill_missing(square.points(seen_landmarks(track)), track.cuts)
-  frames = lambda first: _motion_frames(pose_renders(track, square, first, measures), landmarks, first)
+    track, crop, measures = retarget_track(track, crop, measures, mapped)
+  landmarks = fill_missing(crop.points(seen_landmarks(track)), track.cuts)
+  frames = lambda first: _motion_frames(pose_renders(track, crop, first, measures), landmarks, first)
   return Motion(track.fps, size, len(track), frames)
 
 
 def retarget_track(
-  track: Track, square: CropSquare, target: BodyMeasures, mapped: bool
-) -> tuple[Track, CropSquare, BodyMeasures]:
-  """Returns a filled track as the target makes the motion, its crop square, and the measures to render it with.
+  track: Track, crop: CropRect, target: BodyMeasures, mapped: bool
+) -> tuple[Track, CropRect, BodyMeasures]:
+  """Returns a filled track as the target makes the motion, its crop rectangle, and the measures to render it with.
 
   Args:
     track: of the driver.
-    square: the crop square of the driving video, of the size of the renders.
+    crop: the crop rectangle of the driving video, of the size of the renders.
     target: measures of the person who is to make the motion.
     mapped: whether to retarget; otherwise only the widths of the solids are the target's.
   """
-  driver = measure(track, square)
-  retargeted = retarget(track, square, driver, target) if mapped else None
+  driver = measure(track, crop)
+  retargeted = retarget(track, crop, driver, target) if mapped else None
   if retargeted is None:
     own = align(target, driver) if mapped else dataclasses.replace(driver, widths=target.widths)
-    return track, square, own
+    return track, crop, own
   return *retargeted, target
 
 

@@ -2,7 +2,7 @@
 
 `filling.fill_and_smooth` looks both ways in time, over a complete film. Here missing points are held, and points are
 smoothed with an exponential mean whose time constant shrinks as they move faster (the one-euro filter; Casiez, Roussel
-and Vogel 2012). The crop square and the body measures come from the first seconds and then stay fixed.
+and Vogel 2012). The crop rectangle and the body measures come from the first seconds and then stay fixed.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ import numpy as np
 
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
 from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
-from anchor_jax.landmarks.framing import CropSquare, center_of, square_around
+from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.networks.holistic import Detection
@@ -83,15 +84,15 @@ class Driver:
 
   Attributes:
     track: those seconds, filled and smoothed.
-    square: the crop square of the pictures.
-    measures: the person's body measures in that square.
+    crop: the crop rectangle of the pictures.
+    measures: the person's body measures in that crop.
     palms: length of the left and the right palm, wrist to middle knuckle, in pixels.
     target: measures of the person whom the motion is retargeted to; None leaves the motion as it is.
     renderer: renders the poses.
   """
 
   track: Track
-  square: CropSquare
+  crop: CropRect
   measures: BodyMeasures
   palms: tuple[float, float]
   target: BodyMeasures | None
@@ -119,7 +120,7 @@ def track_live(
   take: Callable[[], Picture | None],
   finder: LandmarkFinder,
   *,
-  size: int,
+  size: int | FrameSize,
   measures: BodyMeasures | None,
   mapped: bool,
   clock: Callable[[], float],
@@ -131,7 +132,7 @@ def track_live(
   Args:
     take: waits for the next picture and returns it, as `camera.NewestPicture` does; None at the end.
     finder: finds the landmarks.
-    size: height and width of the pose renders, in pixels.
+    size: width and height of the pose renders in pixels, or the side of squares.
     measures, mapped: of the trained person; see `film.film_motion`.
     clock: returns the time in seconds; pictures are stamped by the same clock.
     report: takes lines for the user.
@@ -181,7 +182,7 @@ def start_tracking(
   picture_size: tuple[int, int],
   triangles: Int[NdArray, "K 3"],
   *,
-  size: int,
+  size: int | FrameSize,
   measures: BodyMeasures | None,
   mapped: bool,
 ) -> tuple[Driver, TrackState]:
@@ -197,16 +198,16 @@ def start_tracking(
   count = len(detections)
   fps = (count - 1) / max(detections[-1][0] - detections[0][0], 1e-3) if count > 1 else 1.0
   track = fill_and_smooth(Track(*picture_size, fps, body, face, hands, triangles, (), np.ones(count, bool)))
-  square = square_around(*picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size), size)
-  driver = measure(track, square)
-  retargeted = retarget(track, square, driver, measures) if mapped and measures is not None else None
+  crop = rect_around(*picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size), FrameSize.of(size))
+  driver = measure(track, crop)
+  retargeted = retarget(track, crop, driver, measures) if mapped and measures is not None else None
   if retargeted is not None:
     renderer = PoseRenderer(*retargeted, measures)
   else:
     own = driver
     if measures is not None:
       own = align(measures, driver) if mapped else dataclasses.replace(driver, widths=measures.widths)
-    renderer = PoseRenderer(track, square, own)
+    renderer = PoseRenderer(track, crop, own)
   left, right = (
     float(np.median(np.linalg.norm(track.hands[:, side, 9] - track.hands[:, side, 0], axis=-1))) for side in (0, 1)
   )
@@ -218,7 +219,7 @@ def start_tracking(
     at_rest(last.body[0]), at_rest(last.face[0]), last.face[0] - nose, (at_rest(hands[0]), at_rest(hands[1]))
   )
   target = None if retargeted is None else measures
-  return Driver(track, square, driver, (left, right), target, renderer), state
+  return Driver(track, crop, driver, (left, right), target, renderer), state
 
 
 def restart_after_cut(state: TrackState, found: Detection, time: float, unit: float) -> TrackState:
@@ -303,13 +304,13 @@ def one_euro_step(before: Smoothed, points: Float[NdArray, "N 3"], time: float, 
 
 def pose_frame(driver: Driver, track: Track) -> MotionFrame:
   """Returns the pose render of a track of one frame, retargeted if the driver has a target."""
-  square = driver.square
+  crop = driver.crop
   if driver.target is not None:
-    retargeted = retarget(track, square, driver.measures, driver.target)
+    retargeted = retarget(track, crop, driver.measures, driver.target)
     assert retargeted is not None, "these measures needed retargeting when tracking started"
-    track, square = retargeted
+    track, crop = retargeted
   render = driver.renderer.with_track(track).render(0)
-  landmarks = square.points(five_landmarks(track.face))[0]
+  landmarks = crop.points(five_landmarks(track.face))[0]
   return MotionFrame(np.ascontiguousarray(render.pose), render.face_mask[..., None], landmarks, render.surface)
 
 

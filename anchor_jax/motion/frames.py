@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 
 
@@ -31,15 +32,18 @@ class Motion:
 
   Attributes:
     fps: frames per second.
-    size: height and width of its pictures, in pixels.
+    size: width and height of its pictures in pixels; an integer is the side of squares.
     length: number of frames; None if unknown in advance.
     frames: function from a frame number to an iterator over the frames from that number on.
   """
 
   fps: float
-  size: int
+  size: FrameSize
   length: int | None
   frames: Callable[[int], Iterator[MotionFrame]]
+
+  def __post_init__(self):
+    object.__setattr__(self, "size", FrameSize.of(self.size))
 
   def first(self, count: int | None) -> "Motion":
     """Returns the motion's first `count` frames, or all if it has fewer or `count` is None."""
@@ -71,6 +75,6 @@ class Motion:
     return Motion(float(fps), self.size, length, frames)
 
 
-def live_motion(fps: float, size: int, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:
+def live_motion(fps: float, size: int | FrameSize, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:
   """Returns a motion of frames that may still be recorded; it can be iterated once."""
-  return Motion(fps, size, length, lambda first: itertools.islice(frames, first, None))
+  return Motion(fps, FrameSize.of(size), length, lambda first: itertools.islice(frames, first, None))

@@ -18,6 +18,7 @@ import numpy as np
 
 from anchor_jax.body.face_points import mesh_of_landmarks, with_depth
 from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.files.inputs import read_json, sorted_by_number
 from anchor_jax.landmarks.mean_face import mean_face
@@ -92,7 +93,7 @@ class Keypoints:
   def motion(
     self,
     *,
-    size: int,
+    size: int | FrameSize,
     frames: int | None = None,
     fps: float | int | None = None,
     measures: BodyMeasures | None = None,
@@ -101,7 +102,7 @@ class Keypoints:
     """Returns the motion, rendered like that of a video without a sidecar.
 
     Args:
-      size: height and width of the pose renders, in pixels.
+      size: width and height of the pose renders in pixels, or the side of squares.
       frames: number of frames from the start; default all.
       fps: frame rate of the files; default 25.
       measures, mapped: see `film_motion`.

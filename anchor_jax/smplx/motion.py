@@ -3,6 +3,7 @@
 import math
 import os
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.film import track_motion
 from anchor_jax.motion.frames import Motion
@@ -17,7 +18,7 @@ def smplx_motion(
   parameters: SmplxParameters,
   model: str | os.PathLike,
   *,
-  size: int,
+  size: int | FrameSize,
   frames: int | None = None,
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
@@ -28,7 +29,7 @@ def smplx_motion(
   Args:
     parameters: from `read_parameters`.
     model: the body model, SMPLX_NEUTRAL.npz or another.
-    size: height and width of the pose renders, in pixels.
+    size: width and height of the pose renders in pixels, or the side of squares.
     frames: number of frames from the start (at `fps`); default all.
     fps: frame rate of the motion; default the file's, 30.
     measures, mapped: see `film_motion`.

@@ -64,24 +64,24 @@ def train_part(
   check_surface(config.data.pose_channels, records)
   if config.part == "head":
     records_with_faces(records)  # raises UserError without any
-  check_batch_memory(config, records.size, share[1])
+  check_batch_memory(config, records.size.width, share[1])
   if previous is None:
     model = initial_model(config)
-    check_sizes(dataclasses.replace(config, model=model), records.size)
+    check_sizes(dataclasses.replace(config, model=model), records.size.width)
     check_requested_model(config, model)
   else:
-    check_sizes(config, records.size)
+    check_sizes(config, records.size.width)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
   networks, weights = initial_weights(config) if previous is None else resumed_weights(folder, config)
   if previous is None:
     check_requested_model(config, networks.model)
   config = dataclasses.replace(config, model=networks.model)
-  check_sizes(config, records.size)
+  check_sizes(config, records.size.width)
   step: Any = None
   compiling = None
   if newest_step(folder) < config.steps:
-    compiling = start_compiling(config, networks, weights, records.size, mesh)
+    compiling = start_compiling(config, networks, weights, records.size.width, mesh)
   data = open_training_data(config, records, networks, weights, folder, share, sharding.own_devices(mesh))
   batches, preview_batch = data.training_batches(), data.preview_batch()
 
@@ -128,7 +128,7 @@ def train_part(
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
     if start < config.steps:
-      compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size, mesh)
+      compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size.width, mesh)
       step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
       report.compiled(seconds, step_flops(step, config), chip_of(mesh.devices.flat[0]))

@@ -298,7 +298,7 @@ def _read(
   if crop is None:
     return np.stack([record["surface"] for record in read_all(records, numbers, ("surface",))]), None
   fields = list(read_all(records, numbers, ("surface", "landmarks")))
-  frame_size = records.size, records.size
+  frame_size = records.size.shape
   places = [crop_places(face_transform(record["landmarks"], crop), crop, frame_size) for record in fields]
   return np.stack([record["surface"] for record in fields]), np.stack(places)
 

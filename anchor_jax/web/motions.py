@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -53,4 +54,4 @@ def studio_motions(size: int, seconds: float, names: Sequence[str] = tuple(MOTIO
     return frames
 
   chosen = [MOTIONS[name] for name in names]
-  return [NamedMotion(one.label, Motion(FPS, size, len(times), frames_of(one.seed))) for one in chosen]
+  return [NamedMotion(one.label, Motion(FPS, FrameSize.of(size), len(times), frames_of(one.seed))) for one in chosen]

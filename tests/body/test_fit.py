@@ -10,29 +10,29 @@ from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.fit import fit_widths, outline
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.landmarks.filling import fill_and_smooth
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
 from anchor_jax.landmarks.widths import Widths
 
-SQUARE = CropSquare(0, 0, 240, 64)
+SQUARE = CropRect.square(0, 0, 240, 64)
 TRUE = Widths(
   torso=(1.25, 1.25, 1.2, 1.15, 1.1, 1.0, 1.0), shoulder=1.2, elbow=1.3, wrist=1.4, neck=1.2, skull=(1.3, 1.2)
 )
 
 
-def outline_of(renderer, number, size):
+def outline_of(renderer, number, shape):
   solids = renderer.torso(number) + renderer.head(number) + renderer.arms(number)
-  return outline([solid for solid, _ in solids], size)
+  return outline([solid for solid, _ in solids], shape)
 
 
 def masks_of(track, widths):
   """The track with masks drawn from solids of these widths, in pixels of the video."""
-  square = CropSquare(0, 0, track.height, track.height)
+  square = CropRect.square(0, 0, track.height, track.height)
   renderer = PoseRenderer(track, square, dataclasses.replace(measure(track, square), widths=widths))
   masks = []
   for number in range(len(track)):
     mask = np.zeros((track.height, track.width), np.uint8)
-    mask[:, : track.height] = np.where(outline_of(renderer, number, track.height), 255, 0)
+    mask[:, : track.height] = np.where(outline_of(renderer, number, (track.height, track.height)), 255, 0)
     masks.append(cv2.imencode(".png", mask)[1].tobytes())
   return dataclasses.replace(track, masks=tuple(masks))
 
@@ -60,7 +60,7 @@ def fit(track):
 def cover(track, widths):
   """The shares of the masks' area that solids of these widths cover and spill over."""
   renderer = PoseRenderer(track, SQUARE, dataclasses.replace(measure(track, SQUARE), widths=widths))
-  drawn = np.stack([outline_of(renderer, number, SQUARE.size) for number in range(len(track))])
+  drawn = np.stack([outline_of(renderer, number, SQUARE.size.shape) for number in range(len(track))])
   masks = np.stack([SQUARE.mask(track.mask(number)) > 0 for number in range(len(track))])
   return (masks & drawn).sum() / masks.sum(), (drawn & ~masks).sum() / masks.sum()
 

@@ -7,10 +7,10 @@ import numpy as np
 from anchor_jax.body.charts import chart, face_mask, hands_mask
 from anchor_jax.body.pose import PoseRenderer, posed_frames
 from anchor_jax.landmarks.filling import fill_and_smooth
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.video.write import VideoWriter
 
-SQUARE = CropSquare(20, 0, 120, 64)
+SQUARE = CropRect.square(20, 0, 120, 64)
 
 
 def test_a_lit_body_is_rendered_on_black(standing_track):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.encoded import write_block
 from anchor_jax.data.record_fields import FIELDS, IMAGES
 from anchor_jax.data.records import PosedClip, build, is_prepared, open_prepared
@@ -35,7 +36,7 @@ def folder(tmp_path_factory, clips):
 def test_records_come_back_in_order(folder, clips):
   source = open_prepared(folder)
   true = [frame for clip in clips() for frame in clip.frames]
-  assert len(source) == 12 and source.size == 32 and source.fps == 25
+  assert len(source) == 12 and source.size == FrameSize.of(32) and source.fps == 25
   for i, frame in enumerate(true):
     record = source[i]
     assert set(record) == set(FIELDS)

@@ -6,7 +6,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.films import clips as clips_module
 from anchor_jax.films import poses
 from anchor_jax.landmarks import model
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.video.read import probe
 from anchor_jax.video.write import VideoWriter
@@ -34,15 +34,15 @@ def test_clips_of_films_with_sidecars(tmp_path, posed_frames):
     [poses.open_film(tmp_path / name) for name in ("a.mp4", "b.mp4")], size=24, person="ann", fps=15
   )
   assert (first.name, first.person, first.fps) == ("a", "ann", 15.0)
-  assert first.square == second.square == (16, 0, 48)  # centered on the person; one square for both
+  assert first.crop == second.crop == (16, 0, 48)  # centered on the person; one square for both
   frames, truth = list(first.frames), list(posed_frames(4, (48, 80), missing=(2,)))
   assert len(frames) == 2 and np.isnan(frames[1].landmarks).all()
   np.testing.assert_allclose(frames[0].landmarks, (truth[0].landmarks - [16, 0]) / 2, atol=1e-4)
   assert frames[0].pose.shape == (24, 24, 3) and set(np.unique(frames[0].face_mask)) == {0, 255}
-  fixed = read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(0, 8, 40, 99))
-  assert fixed[0].square == (0, 8, 40) and next(iter(fixed[0].frames)).frame.shape == (24, 24, 3)
+  fixed = read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", crop=CropRect.square(0, 8, 40, 99))
+  assert fixed[0].crop == (0, 8, 40) and next(iter(fixed[0].frames)).frame.shape == (24, 24, 3)
   with pytest.raises(UserError, match="does not fit"):
-    read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", square=CropSquare(40, 0, 48, 24))
+    read_clips([poses.open_film(tmp_path / "a.mp4")], size=24, person="ann", crop=CropRect.square(40, 0, 48, 24))
 
 
 def test_a_missing_landmark_model_is_a_one_line_error(tmp_path, monkeypatch):

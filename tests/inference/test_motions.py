@@ -11,6 +11,7 @@ import pytest
 from anchor_jax import prepare as command
 from anchor_jax.body import fit
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import PreparedSource, build, open_prepared
 from anchor_jax.films import poses as clips
 from anchor_jax.films.poses import PosedClip, open_film
@@ -18,7 +19,7 @@ from anchor_jax.inference import motions
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks import model, sidecar
 from anchor_jax.landmarks.filling import fill_missing
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.networks.detectors import Find
 from anchor_jax.landmarks.networks.holistic import Detection
@@ -159,8 +160,8 @@ def test_mistakes_give_one_line_errors(film, folder, tmp_path):
     (dict(path=folder, size=64), "prepared at 32 pixels"),
     (dict(path=film, video=1), "only one video"),
     (dict(path=film, frames=0), "at least 1"),
-    (dict(path=film, size=0), "multiple of 8"),
-    (dict(path=film, size=100_000), "multiple of 8"),
+    (dict(path=film, size=0), "multiples of 8"),
+    (dict(path=film, size=100_000), "multiples of 8"),
     (dict(path=film, fps=float("nan")), "above 0"),
     (dict(path=tmp_path), "not a prepared folder"),
     (dict(path=tmp_path / "nothing.mp4"), "there is no video"),
@@ -292,7 +293,7 @@ def test_one_of_several_people_is_followed(bare, film, tmp_path, model_runs, mon
 
 
 def test_sidecar_is_not_retargeted(film, standing_track):
-  target = measure(standing_track(), CropSquare(20, 0, 120, 32))
+  target = measure(standing_track(), CropRect.square(20, 0, 120, 32))
   same(read_motion(film, size=32, measures=target).frames(0), read_motion(film, size=32).frames(0))
 
 
@@ -314,5 +315,5 @@ def test_open_motion_knows_its_length_and_opens_each_file_once(film, folder, mon
 
 
 def test_defaults_are_those_of_prepare(film):
-  assert read_motion(film).size == motions.SIZE == 128
-  assert film_motion(open_film(film), size=64).size == 64
+  assert read_motion(film).size == motions.SIZE == FrameSize.of(128)
+  assert film_motion(open_film(film), size=64).size == FrameSize(64, 64)

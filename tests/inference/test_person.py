@@ -16,6 +16,7 @@ from anchor_jax.body.face_crop import crop_image, face_transform
 from anchor_jax.config.pixels import LightDecoderConfig
 from anchor_jax.core import sharding as parallel
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import build
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.live import play
@@ -26,7 +27,7 @@ from anchor_jax.store.light import StoredLightDecoder, autoencoder_hash, write_l
 
 POSED = list(make_posed_frames(12))
 MOTION_FRAMES = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in POSED]
-MOTION = Motion(10.0, 32, len(MOTION_FRAMES), lambda first: iter(MOTION_FRAMES[first:]))
+MOTION = Motion(10.0, FrameSize.of(32), len(MOTION_FRAMES), lambda first: iter(MOTION_FRAMES[first:]))
 
 
 @pytest.fixture(scope="module")

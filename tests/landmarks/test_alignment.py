@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.landmarks.alignment import align, join_measures, scale_of
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.widths import Widths
 
@@ -47,7 +47,7 @@ def test_unknown_lengths_do_not_count():
 
 def test_one_film_alone_is_measured_as_it_is(standing_track):
   track = standing_track(frames=8)
-  own = measure(track, CropSquare(20, 0, 120, 64))
+  own = measure(track, CropRect.square(20, 0, 120, 64))
   assert join_measures([own], [8]).to_json() == own.to_json()
 
 

@@ -6,7 +6,7 @@ from landmark_files import needs_landmarks
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.people import find_person, link, parse_point
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.prepare import prepare
@@ -119,7 +119,7 @@ def test_two_studio_people_side_by_side(pair, tmp_path, at, side):
   # They are closer than two face widths in the last 6 frames.
   assert film["left_out"].keys() == {"crowded"} and abs(film["left_out"]["crowded"] - 6) <= 1
   assert film["used"] + film["left_out"]["crowded"] == 20
-  square = CropSquare(*meta["videos"][0]["square"], 128)
+  square = CropRect.square(*meta["videos"][0]["square"], 128)
   source, frames = open_prepared(tmp_path / "one"), list(read_frames(pair))
   place = (np.arange(128) + 0.5) / square.scale + square.left  # column of the film
   person, other = (place < 235, place > 275) if side == "left" else (place > 275, place < 235)

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
 from anchor_jax.landmarks.retarget import retarget, scales
 from anchor_jax.landmarks.tracks import ELBOWS, SHOULDERS, WRISTS
 
 SIZE = 64
-SQUARE = CropSquare(20, 0, 120, SIZE)  # of a track's video of 160 x 120
+SQUARE = CropRect.square(20, 0, 120, SIZE)  # of a track's video of 160 x 120
 
 
 def moving(track, seed=0):
@@ -114,7 +114,7 @@ def test_the_result_has_the_lengths_and_place_of_the_target(driver):
   own = measure(driver, SQUARE)
   target = scaled(own, place=(0.4, 0.5), **FACTORS)
   track, square = retarget(driver, SQUARE, own, target)
-  assert (track.width, track.height, square) == (SIZE, SIZE, CropSquare(0, 0, SIZE, SIZE))
+  assert (track.width, track.height, square) == (SIZE, SIZE, CropRect.square(0, 0, SIZE, SIZE))
   found = measure(track, square)
   for name in ("shoulders", "neck", "torso", "hips", "palm", "upper_arm", "forearm"):
     assert getattr(found, name) == pytest.approx(getattr(target, name), rel=0.03), name

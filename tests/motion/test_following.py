@@ -73,7 +73,7 @@ def test_the_first_seconds_measure_and_each_later_picture_gives_a_pose():
   assert [item.number for item in items] == [8, 9, 10] and items[0].time == 0.8
   assert "measuring" in lines[0] and lines[1:] == ["following"]
   offline = fill_and_smooth(make_track(6))
-  assert items[0].driver.measures == measure(offline, items[0].driver.square)
+  assert items[0].driver.measures == measure(offline, items[0].driver.crop)
   np.testing.assert_allclose(items[-1].track.body[0], offline.body[0], atol=0.01)
   frame = pose_frame(items[0].driver, items[0].track)
   assert (

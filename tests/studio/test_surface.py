@@ -12,7 +12,7 @@ from anchor_jax.body.face_crop import crop_places, face_transform
 from anchor_jax.body.rasterize import draw, empty_surface
 from anchor_jax.body.skins import surface_map, surface_points
 from anchor_jax.body.solids import Loft
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.studio.camera import FLIP, turn
 from anchor_jax.studio.drawing import body
 from anchor_jax.texture.look_up import crop_surface
@@ -219,9 +219,9 @@ def test_crops_and_sizes_never_mix_charts():
   values = {tuple(value) for value in picture.surface.reshape(-1, 3)}
   places = crop_places(face_transform(picture.landmarks, 64), 64, (96, 96))
   head = np.asarray(crop_surface(jnp.asarray(picture.surface), jnp.asarray(places)))
-  for other in (head, *(CropSquare(10, 5, 80, size).surface(picture.surface) for size in (32, 80, 113))):
+  for other in (head, *(CropRect.square(10, 5, 80, size).surface(picture.surface) for size in (32, 80, 113))):
     assert other.dtype == np.uint8 and {tuple(value) for value in other.reshape(-1, 3)} <= values | {(0, 0, 0)}
-  np.testing.assert_array_equal(CropSquare(10, 5, 80, 80).surface(picture.surface), picture.surface[5:85, 10:90])
+  np.testing.assert_array_equal(CropRect.square(10, 5, 80, 80).surface(picture.surface), picture.surface[5:85, 10:90])
   assert face_mask(head)[32, 32] == 255  # the center of the crop
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -69,7 +70,7 @@ def backdrop(name, start=0):
     np.zeros((SIZE, SIZE, 1), np.uint8),
     np.zeros((5, 2), np.float32),
   )
-  motion = Motion(10.0, SIZE, 6, lambda first: iter([still(n) for n in range(first, 6)]))
+  motion = Motion(10.0, FrameSize.of(SIZE), 6, lambda first: iter([still(n) for n in range(first, 6)]))
   watching = Backdrop(open_background(name), room_of(room), start)
   return watching, watching.watch(motion)
 

@@ -14,7 +14,7 @@ from anchor_jax.films.report import film_facts, film_lines
 from anchor_jax.films.stretches import Stretch
 from anchor_jax.films.survey import survey
 from anchor_jax.inference.backgrounds import open_background
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.video.bars import bars_of, borders_of, find_bars, probe_film
 from anchor_jax.video.camera import open_camera
 from anchor_jax.video.read import probe, read_frames
@@ -111,19 +111,19 @@ def test_dark_pictures_are_not_judged():
   assert borders_of(np.zeros((40, 60, 3), np.uint8)) is None and borders_of(np.full((40, 60, 3), 25, np.uint8)) is None
 
 
-def test_crop_squares_are_saved_relative_to_the_full_picture(tmp_path, monkeypatch, standing_track):
+def test_crops_are_saved_relative_to_the_full_picture(tmp_path, monkeypatch, standing_track):
   """So --like means the same part of the picture for folders from before and after bar cropping."""
   monkeypatch.setattr(clips_module, "fit_widths", lambda films: None)  # slow
   path = film(tmp_path / "film.mp4", add_bars(pictures(30, (64, 64)), left=32, right=32))
   clips = {}
-  for info, square in ((probe_film(path), None), (probe(path), CropSquare(32, 0, 64, 32))):
+  for info, crop in ((probe_film(path), None), (probe(path), CropRect.square(32, 0, 64, 32))):
     findings = Findings(survey(read_frames(path, info=info), 25), standing_track(30, (info.width, info.height)))
-    (found,) = read_films([OpenedFilm(path, info, None)], [findings], size=32, person="ann", square=square)
-    clips[square] = found.clips[0]
-    if square is None:
+    (found,) = read_films([OpenedFilm(path, info, None)], [findings], size=32, person="ann", crop=crop)
+    clips[crop] = found.clips[0]
+    if crop is None:
       assert info.width == 64
   first, second = clips.values()
-  assert first.square == second.square == (32, 0, 64)
+  assert first.crop == second.crop == (32, 0, 64)
   for one, other in zip(first.frames, second.frames, strict=True):
     np.testing.assert_array_equal(one.frame, other.frame)
 

@@ -31,7 +31,7 @@ from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load, read_reference
-from anchor_jax.landmarks.framing import CropSquare
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget
 from anchor_jax.landmarks.widths import Widths
@@ -232,8 +232,10 @@ def test_exported_person_in_chromium(browser, tmp_path, monkeypatch, capsys):
 def test_poses_are_rendered_as_in_python(drawn):
   """A standing body that turns its head, with a real face; another library draws the face's lines."""
   size, track, page = drawn
-  measures = dataclasses.replace(measure(track, CropSquare(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3)))
-  renderer = PoseRenderer(track, CropSquare(0, 0, size, size), measures)
+  measures = dataclasses.replace(
+    measure(track, CropRect.square(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3))
+  )
+  renderer = PoseRenderer(track, CropRect.square(0, 0, size, size), measures)
   for number in range(len(track)):
     expected = renderer.render(number)
     landmarks = {name: getattr(track, name)[number].tolist() for name in ("body", "face", "hands")}
@@ -250,7 +252,7 @@ def test_poses_are_rendered_as_in_python(drawn):
 def test_camera_tracking_agrees_with_python(drawn):
   """Measures and retargeting are those of landmarks/; smoothing is not, since it looks ahead in Python."""
   size, track, page = drawn
-  square = CropSquare(0, 0, size, size)
+  square = CropRect.square(0, 0, size, size)
   driver = measure(track, square)
   target = dataclasses.replace(driver, place=(0.45, 0.5), shoulders=0.8 * driver.shoulders, neck=1.3 * driver.neck)
   fitted = retarget(track, square, driver, target)
