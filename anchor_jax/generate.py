@@ -17,6 +17,9 @@ mapped. The body measures are known if the person was prepared from videos witho
 people, the largest is followed, or the one at --person-at=0.3,0.4 (fractions of the picture, or pixels) in the first
 frame.
 
+While nobody is seen in the video (title cards, cut-aways, the person leaves), the person rests; --skip-empty leaves
+those frames out. Arms that it does not show rest, too (docs/films.md).
+
 --background puts the person in front of a picture, a video or plain green; with --background=transparent and
 --output=FILE.webm (for browsers) or FILE.mov (for editors) the background is cut out, and the sound is left out.
 
@@ -110,12 +113,15 @@ def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
   """Generates the video of a motion; returns its number of frames."""
   from tqdm import tqdm
 
-  from anchor_jax.inference.request import body_measures, frame_settings
+  from anchor_jax.inference.request import absence_line, body_measures, frame_settings
 
   args, opened = request.args, request.motion
   assert opened is not None, "only a camera goes without a motion"
   measures = body_measures(request, person)
   motion = opened.read(person.size, measures, mapped=not args.no_retarget)
+  if absence := absence_line(motion, args.skip_empty):
+    say(absence, flush=True)
+  motion = motion.without_absent() if args.skip_empty else motion
   writer = open_writer(request, motion.fps, frame_settings(request, person, motion.fps, measures))
   if args.preview and not writer.frames:
     preview_first_second(request, person, motion)

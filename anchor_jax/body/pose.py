@@ -23,6 +23,7 @@ from anchor_jax.body.solids import Ellipsoid, Loft, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.placing import place_unseen
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
 from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
@@ -92,10 +93,11 @@ class PoseRenderer:
       track: filled and smoothed.
       crop: the crop rectangle of the track's video.
       measures: in the crop: shoulders, palms, hips, and widths of the solids if they were fitted; by default those
-        of the track, with standard widths.
+        of the track, with standard widths. Arms that the film does not show are at rest.
     """
-    self._track, self._crop = track, crop
-    measures = measure(track, crop) if measures is None else measures
+    self._crop = crop
+    self._measures = measures = measure(track, crop) if measures is None else measures
+    self._track = self._placed(track)
     self.widths = Widths() if measures.widths is None else measures.widths
     self._shoulders, self._hips = measures.shoulders * crop.size.height, measures.hips * crop.size.height
     self.unit = self._shoulders / SHOULDER_METERS
@@ -107,8 +109,13 @@ class PoseRenderer:
   def with_track(self, track: Track) -> "PoseRenderer":
     """Returns a renderer of the same body in another track, in the same crop of the same camera."""
     renderer = copy.copy(self)
-    renderer._track = track
+    renderer._track = self._placed(track)
     return renderer
+
+  def _placed(self, track: Track) -> Track:
+    """The track with arms at rest as far as its film does not show them."""
+    height, measures = self._crop.height, self._measures
+    return place_unseen(track, measures.rest_pose, measures.shoulders * height, measures.palm * height)
 
   def render(self, number: int) -> PoseRender:
     """Returns a frame's pose render, face mask (0 or 255, without hands in front of the face) and surface map."""

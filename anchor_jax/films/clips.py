@@ -16,7 +16,7 @@ from anchor_jax.films.survey import Survey, survey
 from anchor_jax.landmarks.alignment import align, join_measures
 from anchor_jax.landmarks.filling import guessed_hands
 from anchor_jax.landmarks.framing import CropRect, center_of
-from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.measures import BodyMeasures, measure, shared_rest
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track
@@ -116,6 +116,7 @@ def read_films(
   tracked = [(p.track, part, m) for p, part, m in zip(poses, crops, measured) if p.track is not None and m is not None]
   if tracked and body is None:
     body = join_measures([measures for _, _, measures in tracked], [len(track) for track, _, _ in tracked])
+    body = dataclasses.replace(body, rest=shared_rest(tracked))
     aligned = [(track, part, align(body, measures)) for track, part, measures in tracked]
     body = dataclasses.replace(body, widths=fit_widths(aligned))
   clips: dict[int, list[PosedClip]] = {id(film): [] for film in opened}

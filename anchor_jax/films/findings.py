@@ -1,6 +1,7 @@
 """Examines many films in several processes; each result is saved to a file, so that an interrupted run can resume."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -8,7 +9,6 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from anchor_jax.films.survey import Survey
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.tracks import Track
 
-_VERSION = 1  # of the findings and their file format; files of other versions are ignored
+_VERSION = 2  # of the findings and their file format; files of other versions are ignored
 _TRACK = ("body", "face", "hands", "triangles", "has_face")
 _SURVEY = ("tiny", "light", "detail", "cuts")
 FINDINGS_FILES = r"[0-9a-f]{24}(\.partial-[0-9]+)?\.npz"  # pattern of the file names
@@ -77,7 +77,7 @@ def _examine_to_file(item: tuple[Path, OpenedFilm], progress: bool) -> None:
 def _key(film: OpenedFilm) -> str:
   """A file name that changes with anything the findings depend on."""
   file = film.path.stat()
-  facts = [_VERSION, str(film.path.absolute()), file.st_size, file.st_mtime_ns, asdict(film.info)]
+  facts = [_VERSION, str(film.path.absolute()), file.st_size, file.st_mtime_ns, dataclasses.asdict(film.info)]
   text = json.dumps([*facts, film.posed is None, film.person_at], default=str, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -96,6 +96,8 @@ def write_findings(path: Path, findings: Findings) -> None:
     arrays["track/size"] = np.array([track.width, track.height, track.fps], np.float64)
     if track.columns is not None:
       arrays["track/columns"] = track.columns
+    if track.visible is not None:
+      arrays["track/visible"] = track.visible
   if chosen is not None:
     arrays["people/columns"], arrays["people/crowded"] = chosen.columns, chosen.crowded
     arrays["people/facts"] = np.array([chosen.count, *chosen.place], np.float64)
@@ -121,6 +123,7 @@ def _findings_of(arrays: dict[str, Any]) -> Findings:
     body, face, hands, triangles, has_face = (arrays[f"track/{name}"] for name in _TRACK)
     masks, columns = tuple(_split(arrays, "track/masks")), arrays.get("track/columns")
     track = Track(int(width), int(height), fps, body, face, hands, triangles, masks, has_face, columns)
+    track = dataclasses.replace(track, visible=arrays.get("track/visible"))
   if "people/facts" in arrays:
     count, *place = arrays["people/facts"].tolist()
     chosen = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])

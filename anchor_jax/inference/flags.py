@@ -48,6 +48,9 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
     help="new background: a picture, a video, green, or transparent (.webm, .mov; no sound)",
   )
   parser.add_argument("--no-audio", action="store_true", help="leave out the motion video's sound")
+  parser.add_argument(
+    "--skip-empty", action="store_true", help="leave out frames in which nobody is seen (without sound); else they rest"
+  )
   parser.add_argument("--no-retarget", action="store_true", help="do not map the motion onto the person's body")
   parser.add_argument("--no-head", action="store_true", help="keep the faces that the body model paints")
   parser.add_argument("--seed", type=int, default=0, help="noise seed (default 0)")
@@ -142,8 +145,8 @@ def _check_camera(args: argparse.Namespace) -> None:
   """Raises UserError for flags that a camera excludes."""
   if not args.live:
     raise UserError(f"--motion={args.motion} needs --live: a camera is followed in real time")
-  for flag in ("person_at", "video", "smplx_model"):
-    if getattr(args, flag) is not None:
+  for flag in ("person_at", "video", "smplx_model", "skip_empty"):
+    if getattr(args, flag) not in (None, False):
       raise UserError(f"--{flag.replace('_', '-')} can't be combined with a camera: leave one of them out")
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from anchor_jax.core.cli import say
+from anchor_jax.core.errors import UserError
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.inference.person import Person, load
 from anchor_jax.inference.reference import Reference, read_reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.networks.files import require_landmarks
+from anchor_jax.motion.frames import Motion
 from anchor_jax.store.weights import parts_in
 from anchor_jax.video.camera import Camera, open_camera
+from anchor_jax.video.container import has_sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,10 @@ def open_request(
   if args.camera is None:
     options = {name: getattr(args, name) for name in ("frames", "fps", "video", "smplx_model", "person_at")}
     motion = open_motion(args.motion, **options)
+    if args.skip_empty and not args.no_audio and motion.has_sound and has_sound(motion.path):
+      raise UserError(
+        f"--skip-empty leaves out parts of {motion.path}, and its sound would no longer fit: add --no-audio"
+      )
   else:
     require_landmarks(args.motion)
     camera = open_camera(args.camera, args.fps)
@@ -98,6 +105,14 @@ def body_measures(request: Request, person: Person) -> BodyMeasures | None:
   return measures
 
 
+def absence_line(motion: Motion, skipped: bool) -> str:
+  """Returns the sentence that says in which frames of a motion nobody is seen; "" if there are none."""
+  stretches = [f"{first} to {last}" for first, last in motion.absent_stretches()]
+  if not stretches:
+    return ""
+  return f"nobody is seen in frames {', '.join(stretches)}: " + ("left out" if skipped else "the person rests there")
+
+
 def frame_settings(request: Request, person: Person, fps: float, measures: BodyMeasures | None) -> dict[str, Any]:
   """Returns everything that the frames depend on, for the metadata of the file and for --resume."""
   args, body, head, background = request.args, person.body, person.head, request.background
@@ -106,6 +121,7 @@ def frame_settings(request: Request, person: Person, fps: float, measures: BodyM
     "made_by": f"anchor_jax {importlib.metadata.version('anchor_jax')}",
     "checkpoint": args.checkpoint.resolve().name,
     "motion": args.motion.name,
+    **({"skip_empty": True} if args.skip_empty else {}),
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     **({} if args.person_at is None else {"person_at": args.person_at}),
     "appearance": args.appearance.name if args.appearance else None,

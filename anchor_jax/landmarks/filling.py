@@ -7,12 +7,16 @@ import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray
-from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
-from anchor_jax.landmarks.tracks import NOSE, WRISTS, Track
+from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate, without_doubles
+from anchor_jax.landmarks.shown import ARMS, faint_shoulders, shown_joints, steady, weights
+from anchor_jax.landmarks.tracks import EARS, NOSE, SHOULDERS, WRISTS, Track
 
-SHORT_GAP = 0.4  # seconds; a hand is interpolated over shorter gaps, its fingers are unknown in longer ones
+SHORT_GAP = 0.4  # seconds; people, joints and hands are interpolated over shorter gaps
 SLOW, FAST = 0.075, 0.022  # standard deviations of the smoothing in seconds, at rest and in motion
 _DEFAULT_PALM = 0.27  # shoulder widths, for a hand that is never found
+HEAD_TO_SHOULDERS = 0.4  # seconds; standard deviation of the head's motion that shoulders below the picture follow
+# Of a standard person, in heights of the face: shoulder width, and from the ears down and back to the shoulders.
+_SHOULDERS, _NECK, _SHOULDER_DEPTH = 1.9, 1.08, 0.7
 BRISK = 0.8  # shoulder widths a second; faster points get the smoothing in motion
 
 
@@ -23,6 +27,9 @@ def fill_and_smooth(track: Track) -> Track:
   wrist and the coarse knuckles among the body points. The smoothing is symmetric in time, so nothing lags. Shots are
   independent of each other. In a shot that shows nobody, such as a title card, the person stands as at the end of the
   shot before, or at the start of the shot after.
+
+  Arms that the film does not show stay where they were last seen, and `Track.shown` of the result says how far they are
+  to be replaced by those of the person's rest pose (landmarks/placing.py). Shoulders below the picture follow the head.
 
   Raises:
     UserError: no person in any frame.
@@ -48,6 +55,7 @@ def fill_and_smooth(track: Track) -> Track:
     hands=joined("hands")[place],
     has_body=seen,
     has_hands=joined("has_hands")[place] & seen[:, None],
+    shown=joined("shown")[place],
   )
 
 
@@ -66,8 +74,12 @@ def _palm(track: Track, side: int) -> float:
 
 def _fill_shot(track: Track, palms: list[float]) -> Track:
   """A shot that shows the person, filled and smoothed; `palms` in shoulder widths."""
+  track = dataclasses.replace(track, body=_with_shoulders(track), hands=without_doubles(track))
   unit = track.shoulder_width
-  body = smooth(interpolate(track.body), track.fps, unit)
+  shown, body = _shown(track, unit), interpolate(track.body)
+  if track.shown is None:
+    body = _with_held_arms(body, shown == 1, unit)
+  body = smooth(body, track.fps, unit)
   face = track.face
   if np.isfinite(face[:, 0, 0]).any():
     # across gaps the face keeps its shape and follows the body's nose
@@ -75,8 +87,71 @@ def _fill_shot(track: Track, palms: list[float]) -> Track:
     face = smooth(interpolate(face - nose) + nose, track.fps, unit)
   hands, known = zip(*(_fill_hand(track, body, side, unit, palms[side] * unit) for side in (0, 1)))
   return dataclasses.replace(
-    track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1)
+    track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1), shown=shown
   )
+
+
+def _with_shoulders(track: Track) -> Float[NdArray, "T 33 3"]:
+  """The body with shoulders that lie below the picture placed under the head, as those of a standard person."""
+  tall = face_height(track)
+  faint = np.zeros(1) if track.shown is not None or tall is None else faint_shoulders(track, tall)
+  if tall is None or not (faint > 0).any():
+    return track.body
+  faint = gaussian_smooth(faint[:, None, None], SHORT_GAP / 2 * track.fps)[:, 0, 0]
+  ears = interpolate(track.body[:, EARS].mean(axis=1, keepdims=True))
+  return under_head(track.body, gaussian_smooth(ears, HEAD_TO_SHOULDERS * track.fps)[:, 0], tall, faint)
+
+
+def face_height(track: Track) -> float | None:
+  """Returns the median height of the face in pixels; None if it is in no frame."""
+  tall = np.linalg.norm(track.face[:, 10] - track.face[:, 152], axis=-1)
+  return float(np.nanmedian(tall)) if np.isfinite(tall).any() else None
+
+
+def under_head(
+  body: Float[NdArray, "T 33 3"], ears: Float[NdArray, "T 3"], tall: float, share: Float[NdArray, " T"]
+) -> Float[NdArray, "T 33 3"]:
+  """Returns a body with its shoulders moved, by a share of the way, to where a standard person's would be.
+
+  Args:
+    body: of which frames without a person are NaN.
+    ears: the place between the ears.
+    tall: height of the face in pixels.
+    share: 0 to 1.
+  """
+  moved = body.copy()
+  for side, sign in zip(SHOULDERS, (1, -1), strict=True):
+    under = ears + tall * np.array([sign * _SHOULDERS / 2, _NECK, -_SHOULDER_DEPTH])
+    moved[:, side] += (share[:, None] * (under - moved[:, side])).astype(np.float32)
+  return moved
+
+
+def _shown(track: Track, unit: float) -> Float[NdArray, "T 33"]:
+  """How far each body point comes from the film, see `Track.shown`; an arm is shown at least as far as its hand."""
+  if track.shown is not None:
+    return track.shown
+  shown = shown_joints(track, unit)
+  result = np.ones(shown.shape, np.float32)
+  for _, elbow, wrist, knuckles in ARMS:
+    hand = steady(shown[:, wrist], track.fps, SHORT_GAP)
+    result[:, [wrist, *knuckles]] = weights(hand, track.fps)[:, None]
+    result[:, elbow] = weights(hand | steady(shown[:, elbow], track.fps, SHORT_GAP), track.fps)
+  return result
+
+
+def _with_held_arms(
+  body: Float[NdArray, "T 33 3"], shown: Bool[NdArray, "T 33"], unit: float
+) -> Float[NdArray, "T 33 3"]:
+  """The body with arms interpolated, relative to the shoulders, where they are not shown."""
+  held = body.copy()
+  for shoulder, elbow, wrist, knuckles in ARMS:
+    for points, base in ((elbow, shoulder), (wrist, shoulder), (knuckles, wrist)):
+      numbers = np.atleast_1d(points)
+      seen = shown[:, numbers[:1], None]
+      if seen.any() and not seen.all():
+        local = np.where(seen, body[:, numbers] - body[:, base, None], np.float32(np.nan))
+        held[:, numbers] = np.where(seen, body[:, numbers], interpolate(local) + held[:, base, None])
+  return held
 
 
 def guessed_hands(track: Track) -> Bool[NdArray, "T 2"]:

@@ -3,7 +3,9 @@
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, PINKIES, WRISTS
+from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, PINKIES, WRISTS, Track
+
+_DOUBLE = 0.9  # palms between two hands that are one
 
 
 def plausible_hand(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"], unit: float) -> Bool[NdArray, " T"]:
@@ -12,6 +14,26 @@ def plausible_hand(hand: Float[NdArray, "T 21 3"], wrist: Float[NdArray, "T 3"],
   palm = np.linalg.norm(hand[:, 9] - hand[:, 0], axis=-1)
   with np.errstate(invalid="ignore"):
     return np.isfinite(palm) & (distance < 0.35 * unit) & (palm > 0.10 * unit) & (palm < 0.6 * unit)
+
+
+def without_doubles(track: Track) -> Float[NdArray, "T 2 21 3"]:
+  """Returns the hands of a track with gaps, without those that are the other one, found from both wrists.
+
+  Of the two, the hand on the wrist of which the model is surer stays, or else on the nearer one.
+  """
+  hands = track.hands
+  palm = np.linalg.norm(hands[:, :, 9] - hands[:, :, 0], axis=-1).mean(axis=1)
+  apart = np.linalg.norm(hands[:, 0, :, :2] - hands[:, 1, :, :2], axis=-1).mean(axis=1)
+  double = np.flatnonzero(apart < _DOUBLE * palm)
+  if not len(double):
+    return hands
+  kept = hands.copy()
+  if track.visible is not None:
+    better = track.visible[double][:, WRISTS]
+  else:
+    better = -np.linalg.norm(hands[double, :, 0, :2] - track.body[double][:, WRISTS, :2], axis=-1)
+  kept[double, better.argmin(axis=1)] = np.nan
+  return kept
 
 
 def forearm_turn(body: Float[NdArray, "T 33 3"], side: int) -> Float[NdArray, " T"]:

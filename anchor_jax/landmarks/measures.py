@@ -17,16 +17,17 @@ import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
+from anchor_jax.landmarks.rest import RestPose, gather_rest, standard_rest
+from anchor_jax.landmarks.tracks import EARS, ELBOWS, HIPS, SHOULDERS, WRISTS, Track
 from anchor_jax.landmarks.widths import Widths
 
-EARS = (7, 8)  # among the body points
 _LIMB_PERCENTILE = 95
 _LEAST_FRAMES = 5  # a shot with fewer uses the shoulder width of all shots
 _LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of the frames is not measured
 # Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
 # camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
+_PARTS: dict[str, Any] = {"widths": Widths, "rest": RestPose}  # fields that have parts of their own
 _LARGEST = 10.0  # frame heights; a larger stored measure is damaged
 
 
@@ -47,6 +48,8 @@ class BodyMeasures:
     face: width and height of the face mesh in three dimensions, median; None if no face was found.
     widths: of the body's solids, clothes and hair included (body/fit.py); None for a standard body, as in files of
       earlier versions.
+    rest: how the person holds what a film does not show; None for standard hanging arms, as in files of earlier
+      versions.
   """
 
   place: tuple[float, float]
@@ -59,13 +62,21 @@ class BodyMeasures:
   forearm: float | None
   face: tuple[float, float] | None
   widths: Widths | None = None
+  rest: RestPose | None = None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the measures by name, rounded to a millionth of the height."""
     rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)
-    named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "widths"}
-    numbers = {name: rounded(value) for name, value in named.items()}
-    return numbers if self.widths is None else numbers | {"widths": self.widths.to_json()}
+    named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    numbers = {name: rounded(value) for name, value in named.items() if name not in _PARTS}
+    return numbers | {name: named[name].to_json() for name in _PARTS if named[name] is not None}
+
+  @property
+  def rest_pose(self) -> RestPose:
+    """The person's rest pose, or hanging arms of the person's lengths."""
+    if self.rest is not None:
+      return self.rest
+    return standard_rest(*(long and long / self.shoulders for long in (self.upper_arm, self.forearm)))
 
   @classmethod
   def from_json(cls, values: Any) -> "BodyMeasures":
@@ -76,9 +87,9 @@ class BodyMeasures:
     """
     read: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-      if field.name == "widths":
-        stored = values.get("widths")
-        read["widths"] = None if stored is None else Widths.from_json(stored)
+      if field.name in _PARTS:
+        stored = values.get(field.name)
+        read[field.name] = None if stored is None else _PARTS[field.name].from_json(stored)
         continue
       if values[field.name] is None and field.name in ("upper_arm", "forearm", "face"):
         read[field.name] = None
@@ -109,10 +120,12 @@ def measure(track: Track, crop: CropRect) -> BodyMeasures:
   in_units = lambda vectors: np.linalg.norm(vectors, axis=-1) / unit
   median = lambda lengths: _positive(float(np.median(lengths)) * shoulders)
   upper_arm, forearm = (
-    _limb(track, body[:, start, :2], body[:, end, :2], unit) for start, end in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS))
+    _limb(track, body[:, start, :2], body[:, end, :2], unit, _shown(track, found, end))
+    for start, end in ((SHOULDERS, ELBOWS), (ELBOWS, WRISTS))
   )
   if forearm is not None and forearm < _SHORTEST_FOREARM * (upper_arm or 0.0):
     forearm = None
+  rest = gather_rest([(track, max(float(np.percentile(width, 80)), 1e-6))], upper_arm, forearm)
   return BodyMeasures(
     place=(float(x), float(y)),
     shoulders=shoulders,
@@ -123,7 +136,17 @@ def measure(track: Track, crop: CropRect) -> BodyMeasures:
     upper_arm=None if upper_arm is None else _positive(upper_arm * shoulders),
     forearm=None if forearm is None else _positive(forearm * shoulders),
     face=_face(track, found, unit, median),
+    rest=rest,
   )
+
+
+def shared_rest(films: Sequence[tuple[Track, CropRect, BodyMeasures]]) -> RestPose | None:
+  """Returns the rest pose of one person over all of several films: filled track, crop rectangle, and measures in it."""
+  if not films:
+    return None
+  joined = median_measures([body for _, _, body in films], [len(track) for track, _, _ in films])
+  upper_arm, forearm = (long and long / joined.shoulders for long in (joined.upper_arm, joined.forearm))
+  return gather_rest([(track, body.shoulders * crop.height) for track, crop, body in films], upper_arm, forearm)
 
 
 def _units(track: Track, found: Bool[NdArray, " T"]) -> Float[NdArray, " F"]:
@@ -167,12 +190,22 @@ def _positive(length: float) -> float:
   return max(length, 1e-3)
 
 
+def _shown(track: Track, found: Bool[NdArray, " T"], joints: tuple[int, int]) -> Bool[NdArray, "F 2"]:
+  """In which frames with the person the film shows these joints."""
+  return np.ones((int(found.sum()), 2), bool) if track.shown is None else track.shown[found][:, joints] == 1
+
+
 def _limb(
-  track: Track, start: Float[NdArray, "F 2 2"], end: Float[NdArray, "F 2 2"], unit: Float[NdArray, " F"]
+  track: Track,
+  start: Float[NdArray, "F 2 2"],
+  end: Float[NdArray, "F 2 2"],
+  unit: Float[NdArray, " F"],
+  shown: Bool[NdArray, "F 2"],
 ) -> float | None:
   """Length of a limb of both sides in shoulder widths; landmarks outside the picture are guesses and do not count."""
   picture = np.array([track.width, track.height])
   seen = np.all([(points >= 0).all(axis=-1) & (points < picture).all(axis=-1) for points in (start, end)], axis=0)
+  seen &= shown
   if seen.sum() < max(1, _LEAST_VISIBLE * len(start)):
     return None
   lengths = (np.linalg.norm(end - start, axis=-1) / unit[:, None])[seen]
@@ -184,9 +217,10 @@ def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> 
   """Returns the measures of one person over several videos: medians, weighted by the videos' frames."""
   joined: dict[str, Any] = {}
   for field in dataclasses.fields(BodyMeasures):
-    if field.name == "widths":  # usually fitted to all videos at once; if not, those of the longest video
-      fitted = [(count, one.widths) for one, count in zip(measures, frames, strict=True) if one.widths is not None]
-      joined["widths"] = max(fitted, key=lambda pair: pair[0])[1] if fitted else None
+    if field.name in _PARTS:  # usually of all videos at once; if not, those of the longest video
+      parts = [(count, getattr(one, field.name)) for one, count in zip(measures, frames, strict=True)]
+      known = [pair for pair in parts if pair[1] is not None]
+      joined[field.name] = max(known, key=lambda pair: pair[0])[1] if known else None
       continue
     known = [(getattr(one, field.name), count) for one, count in zip(measures, frames, strict=True)]
     values, counts = zip(*[(value, count) for value, count in known if value is not None] or [(None, 0)])

@@ -109,7 +109,7 @@ def track_video(
   """
   path = Path(path)
   count = info.frames if frames is None else min(frames, info.frames)
-  seen, masks = [], []
+  seen, sure, masks = [], [], []
   bar = tqdm(desc=progress, total=count, disable=progress is None, unit="frame", leave=False)
   with bar, LandmarkModel(path) as model:
     pictures = read_frames(path, info=info)
@@ -120,6 +120,7 @@ def track_video(
       seen.append(found[:3])
       mask = found.share
       assert mask is not None
+      sure += [] if found.visible is None else [found.visible]
       if columns is not None:
         mask = only_columns(mask, *columns[number].tolist(), value=0)
       masks.append(cv2.imencode(".png", mask)[1].tobytes())
@@ -128,6 +129,7 @@ def track_video(
   return Track(
     info.width, info.height, info.fps, body, face, hands, model.triangles, tuple(masks),
     np.isfinite(face[:, 0, 0]), None if columns is None else columns[: len(body)],
+    visible=np.stack(sure) if len(sure) == len(body) else None,
   )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.landmarks.framing import CropRect, full_crop
-from anchor_jax.landmarks.measures import EARS, BodyMeasures
-from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track
+from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.tracks import EARS, ELBOWS, HIPS, SHOULDERS, WRISTS, Track, joined
 
 # Relative spread of the measured proportions of one person between videos. 13 clips of three signers differ from the
 # medians of their own person by at most 0.48 of these (root mean square), and from other people's by at least 0.60.
@@ -22,6 +22,7 @@ _FACE_SPREAD = 0.045
 _SAME_BUILD = 0.54
 # Largest differences with the same camera: relative in scale, and in frame heights across and down.
 SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
+_MEASURED = 0.5  # seconds of the driver that a shot needs to be measured alone
 _LARGEST_RATIO = 2.0  # largest factor of a bone relative to that of the shoulders; its inverse is the smallest
 
 _HEAD = tuple(range(11))  # body points of the head
@@ -143,6 +144,47 @@ def retarget(track: Track, crop: CropRect, driver: BodyMeasures, target: BodyMea
     masks=(),
   )
   return retargeted, full_crop(crop.size)
+
+
+def retarget_shots(track: Track, crop: CropRect, target: BodyMeasures) -> tuple[Track, CropRect] | None:
+  """Returns a track retargeted to another body, each shot by its own measures; None if nothing needs to change.
+
+  So the person keeps their size and place when the film cuts to another framing. Shots that show the driver for less
+  than half a second are measured together with all others.
+
+  Args:
+    track, crop, target: see `retarget`.
+  """
+  driver = measure(track, crop)
+  least = _MEASURED * track.fps
+  parts, changed = [], False
+  for first, last in _measured_parts(track):
+    part = track.slice(first, last)
+    found = len(part) if part.has_body is None else int(part.has_body.sum())
+    together = len(part) == len(track) or found < least
+    retargeted = retarget(part, crop, driver if together else measure(part, crop), target)
+    changed |= retargeted is not None
+    parts.append(in_crop(part, crop) if retargeted is None else retargeted[0])
+  return (joined(parts, track.cuts), full_crop(crop.size)) if changed else None
+
+
+def _measured_parts(track: Track) -> list[tuple[int, int]]:
+  """First and last (exclusive) frame of each shot; shots that show nobody belong to the one before, or after."""
+  parts: list[tuple[int, int]] = []
+  for first, last in track.shots:
+    empty = track.has_body is not None and not track.has_body[first:last].any()
+    start_empty = bool(parts) and track.has_body is not None and not track.has_body[slice(*parts[-1])].any()
+    if parts and (empty or start_empty):
+      parts[-1] = parts[-1][0], last
+    else:
+      parts.append((first, last))
+  return parts
+
+
+def in_crop(track: Track, crop: CropRect) -> Track:
+  """Returns a track in pixels of its crop rectangle's renders, without masks."""
+  points = {name: crop.points(getattr(track, name)) for name in ("body", "face", "hands")}
+  return dataclasses.replace(track, width=crop.size.width, height=crop.size.height, masks=(), **points)
 
 
 def _scaled_face(

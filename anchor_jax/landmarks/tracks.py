@@ -7,14 +7,17 @@ points, 21 points a hand. Left and right are the person's own; hand 0 is the lef
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 
-NOSE, SHOULDERS, ELBOWS, WRISTS, HIPS = 0, (11, 12), (13, 14), (15, 16), (23, 24)
+NOSE, EARS, SHOULDERS, ELBOWS, WRISTS, HIPS = 0, (7, 8), (11, 12), (13, 14), (15, 16), (23, 24)
 PINKIES, INDEXES, THUMBS = (17, 18), (19, 20), (21, 22)  # the coarse knuckles among the body points
+POINTS = ("body", "face", "hands", "has_face")  # arrays of a track by frame
+OPTIONAL = ("columns", "has_body", "has_hands", "visible", "shown")  # those that may be None
 # Corners of both eyes (the person's right eye, on the picture's left, first), tip of the nose, corners of the mouth.
 _EYE_CORNERS, _NOSE_TIP, _MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
 
@@ -36,6 +39,9 @@ class Track:
     cuts: numbers of the frames that start a new shot; nothing is filled or smoothed across them.
     has_body: [T] whether the person was found in a frame, in a filled track; None if unknown.
     has_hands: [T 2] whether a plausible hand was found, in a filled track; None if unknown.
+    visible: [T 33] how sure it is that a picture shows a body point, 0 to 1; None if the points' source does not say.
+    shown: [T 33] how far a body point comes from the film, 0 to 1, in a filled track; the rest is the person's rest
+      pose (landmarks/placing.py). Given before, it stays: 1 for points that are known outside the picture, too.
   """
 
   width: int
@@ -51,6 +57,8 @@ class Track:
   cuts: tuple[int, ...] = ()
   has_body: Bool[NdArray, " T"] | None = None
   has_hands: Bool[NdArray, "T 2"] | None = None
+  visible: Float[NdArray, "T 33"] | None = None
+  shown: Float[NdArray, "T 33"] | None = None
 
   def __len__(self) -> int:
     return len(self.body)
@@ -67,8 +75,7 @@ class Track:
 
   def slice(self, first: int, last: int) -> "Track":
     """Returns the track of frames `first` to `last` (exclusive)."""
-    optional = [name for name in ("columns", "has_body", "has_hands") if getattr(self, name) is not None]
-    names = ("body", "face", "hands", "masks", "has_face", *optional)
+    names = (*POINTS, "masks", *(name for name in OPTIONAL if getattr(self, name) is not None))
     cuts = tuple(cut - first for cut in self.cuts if first < cut < last)
     return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in names}, cuts=cuts)
 
@@ -83,6 +90,15 @@ class Track:
     """The distance between the shoulders in pixels: the 80th percentile, since a turned body looks narrower."""
     left, right = (self.body[:, side, :2] for side in SHOULDERS)
     return float(np.nanpercentile(np.linalg.norm(left - right, axis=-1), 80))
+
+
+def joined(tracks: Sequence[Track], cuts: tuple[int, ...]) -> Track:
+  """Returns tracks of one person one after the other, as one track with these cuts."""
+  first = tracks[0]
+  optional = [name for name in OPTIONAL if getattr(first, name) is not None]
+  arrays = {name: np.concatenate([getattr(track, name) for track in tracks]) for name in (*POINTS, *optional)}
+  masks = tuple(itertools.chain.from_iterable(track.masks for track in tracks))
+  return dataclasses.replace(first, **arrays, masks=masks, cuts=cuts)
 
 
 def only_columns(picture: UInt8[NdArray, "H W *C"], first: int, end: int, value: int = 128) -> NdArray:

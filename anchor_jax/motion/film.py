@@ -10,11 +10,12 @@ from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import OpenedFilm, crop_of, find_poses
+from anchor_jax.landmarks.absence import absent_frames, rest_while_absent
 from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
 from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
 from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.retarget import retarget
+from anchor_jax.landmarks.retarget import retarget_shots
 from anchor_jax.landmarks.sidecar import PoseRender
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -67,15 +68,19 @@ def film_motion(
     needed = ticks[-1] + 1
   poses = find_poses(film, frames=needed, progress=True)
   crop = crop_of([poses], film.info, size)
-  if measures is not None and poses.track is not None:
-    track, crop, measures = retarget_track(poses.track, crop, measures, mapped)
+  if poses.track is not None:
+    track = poses.track
+    if measures is not None:
+      track, crop, measures = retarget_track(track, crop, measures, mapped)
+    track = rest_while_absent(track)
     renders = lambda crop, first: pose_renders(track, crop, first, measures)
     poses = poses._replace(landmarks=seen_landmarks(track), poses=renders, track=track)
   cuts = () if poses.track is None else poses.track.cuts
+  absent = None if poses.track is None else absent_frames(poses.track)
   landmarks = fill_missing(crop.points(poses.landmarks), cuts)
   frames_from = lambda first: _motion_frames(poses.poses(crop, first), landmarks, first)
   if ticks is None:
-    motion = Motion(native, size, len(landmarks), frames_from)
+    motion = Motion(native, size, len(landmarks), frames_from, absent)
   else:
     numbers = ticks
 
@@ -83,7 +88,7 @@ def film_motion(
       rest = numbers[first:]
       return pick(frames_from(rest[0]), rest, rest[0]) if rest else iter(())
 
-    motion = Motion(native, size, len(numbers), at_ticks)
+    motion = Motion(native, size, len(numbers), at_ticks, None if absent is None else absent[numbers])
   return motion.at_fps(fps).first(frames)
 
 
@@ -102,9 +107,10 @@ def track_motion(track: Track, size: int | FrameSize, measures: BodyMeasures | N
   crop = rect_around(track.width, track.height, center, size)
   if measures is not None:
     track, crop, measures = retarget_track(track, crop, measures, mapped)
+  track = rest_while_absent(track)
   landmarks = fill_missing(crop.points(seen_landmarks(track)), track.cuts)
   frames = lambda first: _motion_frames(pose_renders(track, crop, first, measures), landmarks, first)
-  return Motion(track.fps, size, len(track), frames)
+  return Motion(track.fps, size, len(track), frames, absent_frames(track))
 
 
 def retarget_track(
@@ -118,11 +124,11 @@ def retarget_track(
     target: measures of the person who is to make the motion.
     mapped: whether to retarget; otherwise only the widths of the solids are the target's.
   """
-  driver = measure(track, crop)
-  retargeted = retarget(track, crop, driver, target) if mapped else None
+  retargeted = retarget_shots(track, crop, target) if mapped else None
   if retargeted is None:
-    own = align(target, driver) if mapped else dataclasses.replace(driver, widths=target.widths)
-    return track, crop, own
+    driver = measure(track, crop)
+    unmapped = dataclasses.replace(driver, widths=target.widths, rest=target.rest or driver.rest)
+    return track, crop, align(target, driver) if mapped else unmapped
   return *retargeted, target
 
 

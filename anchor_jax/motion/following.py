@@ -14,17 +14,29 @@ import numpy as np
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
+from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
+from anchor_jax.landmarks.absence import calmest_frame
 from anchor_jax.landmarks.alignment import align
-from anchor_jax.landmarks.filling import BRISK, FAST, SHORT_GAP, SLOW, fill_and_smooth
+from anchor_jax.landmarks.filling import (
+  BRISK,
+  FAST,
+  HEAD_TO_SHOULDERS,
+  SHORT_GAP,
+  SLOW,
+  face_height,
+  fill_and_smooth,
+  under_head,
+)
 from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
-from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate
+from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate, without_doubles
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.networks.holistic import Detection
 from anchor_jax.landmarks.retarget import retarget
-from anchor_jax.landmarks.tracks import NOSE, SHOULDERS, WRISTS, Track, five_landmarks
+from anchor_jax.landmarks.shown import ARMS, faint_shoulders, shown_joints
+from anchor_jax.landmarks.tracks import EARS, NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.motion.frames import MotionFrame
+from anchor_jax.motion.presence import Presence, starting
 from anchor_jax.video.camera import Picture
 
 MEASURED = 3.0  # seconds for which the person must be seen before the first pose
@@ -70,12 +82,16 @@ class TrackState(NamedTuple):
     body, face: smoothed.
     face_from_nose: the latest face points that were found, relative to the nose of the body.
     hands: left and right, in the frame of the forearm; their times are those of the latest detection.
+    ears: the place between the ears, which shoulders below the picture follow slowly.
+    presence: what the pictures show.
   """
 
   body: Smoothed
   face: Smoothed
   face_from_nose: Float[NdArray, "N 3"]
   hands: tuple[Smoothed, Smoothed]
+  ears: Float[NdArray, "3"]
+  presence: Presence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +105,7 @@ class Driver:
     palms: length of the left and the right palm, wrist to middle knuckle, in pixels.
     target: measures of the person whom the motion is retargeted to; None leaves the motion as it is.
     renderer: renders the poses.
+    calm: number of the frame of the track in which the person rests.
   """
 
   track: Track
@@ -97,6 +114,7 @@ class Driver:
   palms: tuple[float, float]
   target: BodyMeasures | None
   renderer: PoseRenderer
+  calm: int
 
 
 class LivePose(NamedTuple):
@@ -172,7 +190,7 @@ def track_live(
       restart = True
     found = finder.find(picture.image)
     if restart and np.isfinite(found.body[0, 0]):
-      state, restart = restart_after_cut(state, found, picture.time, driver.track.shoulder_width), False
+      state, restart = restart_after_cut(driver, state, found, picture.time), False
     state, track = track_picture(driver, state, found, picture.time)
     yield LivePose(picture.number, picture.time, driver, track, clock() - start)
 
@@ -197,7 +215,9 @@ def start_tracking(
   body, face, hands = (np.stack(points) for points in zip(*(found[:3] for _, found in detections)))
   count = len(detections)
   fps = (count - 1) / max(detections[-1][0] - detections[0][0], 1e-3) if count > 1 else 1.0
-  track = fill_and_smooth(Track(*picture_size, fps, body, face, hands, triangles, (), np.ones(count, bool)))
+  sure = [found.visible for _, found in detections if found.visible is not None]
+  raw = Track(*picture_size, fps, body, face, hands, triangles, (), np.ones(count, bool))
+  track = fill_and_smooth(dataclasses.replace(raw, visible=np.stack(sure) if len(sure) == count else None))
   crop = rect_around(*picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size), FrameSize.of(size))
   driver = measure(track, crop)
   retargeted = retarget(track, crop, driver, measures) if mapped and measures is not None else None
@@ -216,38 +236,83 @@ def start_tracking(
   hands = [_in_forearm_frame(last.hands[:, side], last.body, side)[0] for side in (0, 1)]
   nose = last.body[0, NOSE]
   state = TrackState(
-    at_rest(last.body[0]), at_rest(last.face[0]), last.face[0] - nose, (at_rest(hands[0]), at_rest(hands[1]))
+    at_rest(last.body[0]),
+    at_rest(last.face[0]),
+    last.face[0] - nose,
+    (at_rest(hands[0]), at_rest(hands[1])),
+    last.body[0, EARS].mean(axis=0),
+    starting(_shown(last), time),
   )
   target = None if retargeted is None else measures
-  return Driver(track, crop, driver, (left, right), target, renderer), state
+  return Driver(track, crop, driver, (left, right), target, renderer, calmest_frame(track, np.arange(count))), state
 
 
-def restart_after_cut(state: TrackState, found: Detection, time: float, unit: float) -> TrackState:
+def _shown(track: Track) -> Bool[NdArray, " 33"]:
+  """Which points the first frame of a filled track shows."""
+  return np.ones(33, bool) if track.shown is None else track.shown[0] == 1
+
+
+def restart_after_cut(driver: Driver, state: TrackState, found: Detection, time: float) -> TrackState:
   """Returns the state at the start of a new shot, so that nothing is smoothed across the cut.
 
   Args:
+    driver: from `start_tracking`.
     state: after the picture before.
     found: the detection in this picture, with a body at least; a face or hand that is not found keeps its shape.
     time: of this picture, in seconds.
-    unit: a shoulder's width in pixels.
   """
+  raw, unit = _raw(driver, found), driver.track.shoulder_width
   at_rest = lambda points: Smoothed(points, np.zeros_like(points), points, time - _MOMENT)
-  body, nose = found.body[None], found.body[NOSE]
+  body, nose = raw.body, found.body[NOSE]
   from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else state.face_from_nose
   hands = []
   for side in (0, 1):
     wrist = body[:, WRISTS[side]]
-    points = found.hands[None, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)
+    points = raw.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)
     known = plausible_hand(points, wrist, unit)[0]
     hands.append(at_rest(_in_forearm_frame(points, body, side)[0]) if known else state.hands[side])
-  return TrackState(at_rest(found.body), at_rest(from_nose + nose), from_nose, (hands[0], hands[1]))
+  shown = shown_joints(raw, unit)[0]
+  ears, presence = found.body[list(EARS)].mean(axis=0), starting(shown, time - _MOMENT)
+  return TrackState(at_rest(found.body), at_rest(from_nose + nose), from_nose, (hands[0], hands[1]), ears, presence)
+
+
+def _raw(driver: Driver, found: Detection) -> Track:
+  """A detection as a track of one frame, with gaps; of a hand that is found twice, once."""
+  face = np.array([np.isfinite(found.face[0, 0])])
+  visible = None if found.visible is None else found.visible[None]
+  track = dataclasses.replace(
+    driver.track,
+    **dict(body=found.body[None], face=found.face[None], hands=found.hands[None], has_face=face, visible=visible),
+    **dict(masks=(), columns=None, cuts=(), has_body=None, has_hands=None, shown=None),
+  )
+  return dataclasses.replace(track, hands=without_doubles(track))
+
+
+def _held_arms(
+  state: TrackState, body: Float[NdArray, "33 3"], shown: Bool[NdArray, " 33"]
+) -> tuple[Smoothed, Float[NdArray, "33 3"]]:
+  """The body's filter, restarted for joints that appear, and a body whose hidden arms stay where they were."""
+  old, held = state.body.last, body.copy()
+  filtered = state.body
+  for (shoulder, elbow, wrist, knuckles), (of_elbow, of_wrist) in zip(ARMS, state.presence.share, strict=True):
+    hand = [wrist, *knuckles]
+    for points, is_shown, share in (([elbow], shown[elbow] or shown[wrist], of_elbow), (hand, shown[wrist], of_wrist)):
+      if not is_shown:
+        held[points] = old[points] + body[shoulder] - old[shoulder]
+      elif share == 0:
+        value, velocity, last = filtered.value.copy(), filtered.velocity.copy(), filtered.last.copy()
+        value[points] = last[points] = body[points]
+        velocity[points] = 0
+        filtered = filtered._replace(value=value, velocity=velocity, last=last)
+  return filtered, held
 
 
 def track_picture(driver: Driver, state: TrackState, found: Detection, time: float) -> tuple[TrackState, Track]:
   """Returns the state after a picture, and the person's points in it as a track of one frame without gaps.
 
-  A body that is not found stays in place. A face that is not found keeps its shape and moves with the nose, a hand with
-  the forearm; after 0.4 s the hand turns into a relaxed one.
+  A body that is not found stays in place, and comes to rest after 0.4 s. A face that is not found keeps its shape and
+  moves with the nose, a hand with the forearm; after 0.4 s the hand turns into a relaxed one. Arms that the pictures do
+  not show turn into those of the rest pose, as `Track.shown` of the result says.
 
   Args:
     driver: from `start_tracking`.
@@ -256,15 +321,24 @@ def track_picture(driver: Driver, state: TrackState, found: Detection, time: flo
     time: of this picture, in seconds.
   """
   unit = driver.track.shoulder_width
-  known = bool(np.isfinite(found.body[0, 0]))
-  body_state = one_euro_step(state.body, found.body if known else state.body.last, time, unit)
+  known, raw = bool(np.isfinite(found.body[0, 0])), _raw(driver, found)
+  shown = shown_joints(raw, unit)[0]
+  presence, before, points, ears = state.presence.after(shown, known, time), state.body, state.body.last, state.ears
+  if known:
+    passed = max(time - state.presence.time, 0.0)
+    ears = ears + passed / (HEAD_TO_SHOULDERS + passed) * (found.body[list(EARS)].mean(axis=0) - ears)
+    tall = face_height(driver.track)
+    assert tall is not None, "the face was seen in the first seconds"
+    standing = under_head(raw.body, ears[None], tall, faint_shoulders(raw, tall))[0]
+    before, points = _held_arms(state, standing, shown)
+  body_state = one_euro_step(before, points, time, unit)
   body, nose = body_state.value[None], body_state.value[NOSE]
   from_nose = found.face - nose if np.isfinite(found.face[0, 0]) else state.face_from_nose
   face = one_euro_step(state.face, from_nose + nose, time, unit)
   hands, placed = [], []
   for side in (0, 1):
     wrist, old = body[:, WRISTS[side]], state.hands[side]
-    points = found.hands[None, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
+    points = raw.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
     relaxed = _in_forearm_frame(relaxed_hand(body, side, driver.palms[side]), body, side)[0]
     if plausible_hand(points, wrist, unit)[0]:
       hand = one_euro_step(old, _in_forearm_frame(points, body, side)[0], time, unit)
@@ -283,8 +357,26 @@ def track_picture(driver: Driver, state: TrackState, found: Detection, time: flo
     has_face=np.ones(1, bool),
     has_body=None,
     has_hands=None,
+    visible=None,
+    shown=presence.weights()[None],
   )
-  return TrackState(body_state, face, from_nose, (hands[0], hands[1])), track
+  state = TrackState(body_state, face, from_nose, (hands[0], hands[1]), ears, presence)
+  return state, _resting(driver, track, presence.resting)
+
+
+def _resting(driver: Driver, track: Track, share: float) -> Track:
+  """A track of one frame, moved to the frame in which the driver rests by a share of the way; arms keep their shape."""
+  if not share:
+    return track
+  calm = driver.track.slice(driver.calm, driver.calm + 1)
+  body = track.body + share * (calm.body - track.body)
+  hands = track.hands.copy()
+  for side, (shoulder, elbow, wrist, knuckles) in enumerate(ARMS):
+    step, points = body[:, shoulder] - track.body[:, shoulder], [elbow, wrist, *knuckles]
+    body[:, points] = track.body[:, points] + step[:, None]
+    hands[:, side] += step[:, None]
+  face = track.face + share * (calm.face - track.face)
+  return dataclasses.replace(track, body=body, face=face, hands=hands)
 
 
 def one_euro_step(before: Smoothed, points: Float[NdArray, "N 3"], time: float, unit: float) -> Smoothed:

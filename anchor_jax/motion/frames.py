@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.core.shapes import Float, NdArray, UInt8
+from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
+from anchor_jax.video.timing import pick
 
 
 class MotionFrame(NamedTuple):
@@ -35,12 +38,14 @@ class Motion:
     size: width and height of its pictures in pixels; an integer is the side of squares.
     length: number of frames; None if unknown in advance.
     frames: function from a frame number to an iterator over the frames from that number on.
+    absent: for each frame whether nobody is seen in it; None if the person is in all of them, or it is unknown.
   """
 
   fps: float
   size: FrameSize
   length: int | None
   frames: Callable[[int], Iterator[MotionFrame]]
+  absent: Bool[NdArray, " T"] | None = None
 
   def __post_init__(self):
     object.__setattr__(self, "size", FrameSize.of(self.size))
@@ -50,7 +55,8 @@ class Motion:
     if count is None or (self.length is not None and self.length <= count):
       return self
     frames = lambda first: itertools.islice(self.frames(first), max(0, count - first))
-    return dataclasses.replace(self, length=count, frames=frames)
+    absent = None if self.absent is None else self.absent[:count]
+    return dataclasses.replace(self, length=count, frames=frames, absent=absent)
 
   def at_fps(self, fps: float | int | None) -> "Motion":
     """Returns the motion at `fps` frames per second (None: unchanged); each frame is the nearest one in time."""
@@ -72,7 +78,29 @@ class Motion:
           return
         yield frame
 
-    return Motion(float(fps), self.size, length, frames)
+    absent = None
+    if self.absent is not None and length is not None:
+      absent = self.absent[[int(nearest(number)) for number in range(length)]]
+    return Motion(float(fps), self.size, length, frames, absent)
+
+  def without_absent(self) -> "Motion":
+    """Returns the motion without the frames in which nobody is seen."""
+    if self.absent is None or not self.absent.any():
+      return self
+    kept = np.flatnonzero(~self.absent).tolist()
+
+    def frames(first: int) -> Iterator[MotionFrame]:
+      rest = kept[first:]
+      return pick(self.frames(rest[0]), rest, rest[0]) if rest else iter(())
+
+    return dataclasses.replace(self, length=len(kept), frames=frames, absent=None)
+
+  def absent_stretches(self) -> list[tuple[int, int]]:
+    """Returns the first and the last frame of each stretch in which nobody is seen."""
+    if self.absent is None:
+      return []
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], self.absent, [False]]).astype(np.int8)))
+    return [(first, end - 1) for first, end in edges.reshape(-1, 2).tolist()]
 
 
 def live_motion(fps: float, size: int | FrameSize, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:

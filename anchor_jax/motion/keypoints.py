@@ -88,7 +88,9 @@ class Keypoints:
     flat = lambda points: np.concatenate([points, 0 * points[..., :1]], axis=-1).astype(np.float32)
     face = mesh_of_landmarks(with_depth(marks[:, :68].astype(np.float32)), flat(marks[:, 68:]))
     has_face = np.isfinite(face[:, 0, 0])
-    return Track(width, height, fps, flat(_filled(body)), face, flat(hands), mean_face()[1], (), has_face)
+    visible = np.isfinite(body[..., 0]).astype(np.float32)
+    points = flat(_filled(body)), face, flat(hands)
+    return Track(width, height, fps, *points, mean_face()[1], (), has_face, visible=visible)
 
   def motion(
     self,

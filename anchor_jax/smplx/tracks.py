@@ -69,7 +69,8 @@ def posed_track(model: SmplxModel, parameters: SmplxParameters, frames: int | No
   face[..., 2:] -= ears[..., 2:].mean(axis=1, keepdims=True)
   hands = np.stack([_hand(on_picture, tips, side) for side in (0, 1)], axis=1)
   has_face = np.ones(len(joints), bool)
-  return Track(*camera.size, parameters.fps, body, face, hands, mean_face()[1], (), has_face)
+  known = np.ones(body.shape[:2], np.float32)  # also outside the camera's picture
+  return Track(*camera.size, parameters.fps, body, face, hands, mean_face()[1], (), has_face, shown=known)
 
 
 def _posed(

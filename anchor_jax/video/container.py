@@ -1,9 +1,11 @@
 """Facts from an open film file: which streams are the film, its frame rate, and the length its header claims."""
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 from av.stream import Disposition
 
@@ -34,6 +36,12 @@ def film_stream(container: Any) -> Any | None:
 def sound_stream(container: Any) -> Any | None:
   """Returns the audio stream of an open file: the default one, else the first; None if there is none."""
   return max(container.streams.audio, key=_rank, default=None)
+
+
+def has_sound(path: str | os.PathLike) -> bool:
+  """Returns whether a film has an audio stream."""
+  with av.open(str(path)) as container:
+    return sound_stream(container) is not None
 
 
 def _rank(stream: Any) -> tuple[bool, bool]:

@@ -139,3 +139,35 @@ def test_pictures_without_a_person_are_reported():
   with pytest.raises(UserError, match="ended before a person and their face were seen"):
     track_script([moved(body=False)] * 70, lines)
   assert sum("nobody is seen" in line for line in lines) == 1
+
+
+def test_hidden_arms_rest_and_an_absent_person_does_too():
+  """An arm leaves the picture, then the person does; both come back."""
+  away = PLAIN.body.copy()
+  away[[13, 15, 17, 19, 21], 1] += 200  # the left arm
+  only_right = np.stack([MISSING[2][0], PLAIN.hands[1]])
+  hidden = Detection(away, PLAIN.face, only_right, None)
+  gone = moved(body=False, face=False, hands=False)
+  items = track_script([*FIRST, *[moved()] * 2, *[hidden] * 12, *[moved()] * 10, *[gone] * 14, *[moved()] * 12])
+  shown = np.stack([item.track.shown[0] for item in items])
+  assert (shown[:2] == 1).all() and (shown[:, 12] == 1).all()
+  assert (shown[10:14, [13, 15]] == 0).all() and (shown[10:14, [14, 16]] == 1).all()
+  assert (np.diff(shown[2:11, 15]) <= 0).all() and (shown[22:24] == 1).all()
+  assert (shown[35:38, 13:23] == 0).all() and (shown[-1] == 1).all()
+  assert (
+    np.abs(np.diff(shown, axis=0)).max() < 0.6
+  )  # no arm jumps from one picture to the next, a tenth of a second later
+  resting = items[37].track
+  assert resting.shown[0, 15] == 0 and np.isfinite(resting.body).all() and np.isfinite(resting.face).all()
+
+
+def test_an_arm_that_appears_is_not_dragged_from_where_it_was_last_seen():
+  far = PLAIN.body.copy()
+  far[[13, 15, 17, 19, 21], 1] += 200
+  hidden = Detection(far, PLAIN.face, np.stack([MISSING[2][0], PLAIN.hands[1]]), None)
+  there = PLAIN.body.copy()
+  there[[13, 15, 17, 19, 21], 0] -= 25
+  back = Detection(there, PLAIN.face, PLAIN.hands - np.float32([[[25, 0, 0]], [[0, 0, 0]]]), None)
+  items = track_script([*FIRST, *[hidden] * 12, *[back] * 8])
+  np.testing.assert_allclose(items[12].track.body[0, 15], there[15], atol=0.1)
+  assert items[-1].track.shown[0, 15] == 1

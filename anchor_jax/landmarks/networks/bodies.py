@@ -27,12 +27,14 @@ class Body(NamedTuple):
   Attributes:
     points: in pixels; depth grows away from the viewer.
     visible: how likely each point is seen.
+    present: how likely each point is in the picture.
     crop: where the networks looked.
     mask: logits of the person's share of each cell of the crop; None where masks are not requested.
   """
 
   points: Float[NdArray, "33 3"]
   visible: Float[NdArray, " 33"]
+  present: Float[NdArray, " 33"]
   crop: Crop
   mask: Float[NdArray, "256 256"] | None
 
@@ -77,8 +79,8 @@ class BodyFinder:
     points = crop.place(refine(raw[:, :3] / 256, heat))
     ends = self._steady(points[BODY : BODY + 2, :2])
     self._person = circle_through(ends[0], ends[1], 90).square(1.25)
-    visible = 1 / (1 + np.exp(-raw[:BODY, 3]))
-    return Body(points[:BODY], visible, crop, masks[0][0, :, :, 0] if masks else None)
+    visible, present = (1 / (1 + np.exp(-raw[:BODY, column])) for column in (3, 4))
+    return Body(points[:BODY], visible, present, crop, masks[0][0, :, :, 0] if masks else None)
 
   def _steady(self, ends: Float[NdArray, "2 2"]) -> Float[NdArray, "2 2"]:
     """The points that place the next crop, smoothed unless they move: a crop that jitters makes the points jitter."""

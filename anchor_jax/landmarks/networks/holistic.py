@@ -23,12 +23,14 @@ class Detection(NamedTuple):
   Attributes:
     body, face, hands: the points.
     share: the person's share of each pixel, 0 to 255; None where it was not requested.
+    visible: for each body point how sure it is that the picture shows it, 0 to 1; None if unknown.
   """
 
   body: Float[NdArray, "33 3"]
   face: Float[NdArray, "478 3"]
   hands: Float[NdArray, "2 21 3"]
   share: UInt8[NdArray, "H W"] | None
+  visible: Float[NdArray, " 33"] | None = None
 
 
 class Holistic:
@@ -77,6 +79,7 @@ class Holistic:
       return Detection(
         _toward(None if found is None else found.points, BODY), _toward(face, FACE),
         np.stack([_toward(left, HAND), _toward(right, HAND)]), share[0] if share else None,
+        np.zeros(BODY, np.float32) if found is None else np.minimum(found.visible, found.present),
       )  # fmt: skip
 
     return result

@@ -160,7 +160,8 @@ def test_a_point_moves_to_the_middle_of_its_heat():
 
 def test_a_mask_keeps_what_it_was_where_it_is_unsure():
   picture, points = np.zeros((300, 200, 3), np.uint8), np.zeros((33, 3), np.float32)
-  body = lambda logit: Body(points, points[:, 0], Crop(100, 150, 300, 300), np.full((256, 256), logit, np.float32))
+  crop, logits = Crop(100, 150, 300, 300), lambda logit: np.full((256, 256), logit, np.float32)
+  body = lambda logit: Body(points, points[:, 0], points[:, 0], crop, logits(logit))
   finder = OutlineFinder()
   assert (finder.find(picture, body(9.0))[10:-10] >= 254).all()  # sure of the person
   unsure = finder.find(picture, body(0.0))[10:-10]
