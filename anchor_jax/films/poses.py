@@ -20,6 +20,7 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
 from anchor_jax.landmarks.networks.files import require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
+from anchor_jax.landmarks.shown import without_guesses
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.video.bars import probe_film
@@ -168,7 +169,7 @@ def find_track(
   bar = f"landmarks of {printable(path.name)}" if progress else None
   columns = None if chosen is None else chosen.columns
   track = track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar)
-  return dataclasses.replace(track, cuts=tuple(int(cut) for cut in cuts)), chosen
+  return dataclasses.replace(without_guesses(track), cuts=tuple(int(cut) for cut in cuts)), chosen
 
 
 def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | None = None) -> FoundPoses:

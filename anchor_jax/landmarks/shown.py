@@ -4,13 +4,16 @@ The landmark model places all joints of a person in every picture, also those th
 picture are guesses, and so are joints of which the model says that they are hidden.
 """
 
+import dataclasses
+
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.landmarks.hands import plausible_hand
-from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, PINKIES, SHOULDERS, THUMBS, WRISTS, Track
+from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, NOSE, PINKIES, SHOULDERS, THUMBS, WRISTS, Track
 
 LEAST_VISIBLE = 0.3  # visibility of a joint, from which it counts as shown
+_LEAST_PERSON = 0.5  # visibility of the nose or a shoulder, from which a body without a face counts
 FADE = 0.4  # seconds in which a joint comes from its rest before it is shown, and goes there afterwards
 _INSIDE = 0.02  # of the picture's height; a wrist nearer to an edge is unsure, unless its hand is found
 _BELOW = (0.0, 0.15)  # heights of the face below the picture at which shoulders begin to be, and are, guesses
@@ -20,6 +23,18 @@ _LEAST_HAND = 0.5  # share of a hand's points inside the picture
 BLINK = 0.2  # seconds; joints that are shown for less than that are false detections
 
 ARMS = tuple((SHOULDERS[s], ELBOWS[s], WRISTS[s], (PINKIES[s], INDEXES[s], THUMBS[s])) for s in (0, 1))
+
+
+def without_guesses(track: Track) -> Track:
+  """Returns a track with gaps, also where the model found a body of which it is sure of nothing, such as a drawing."""
+  if track.visible is None:
+    return track
+  sure = track.visible[:, [NOSE, *SHOULDERS]].max(axis=1) >= _LEAST_PERSON
+  keep = sure | track.has_face
+  if keep.all():
+    return track
+  known = lambda points: np.where(keep.reshape(-1, *[1] * (points.ndim - 1)), points, np.float32(np.nan))
+  return dataclasses.replace(track, body=known(track.body), hands=known(track.hands))
 
 
 def shown_joints(track: Track, unit: float) -> Bool[NdArray, "T 33"]:

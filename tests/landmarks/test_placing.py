@@ -12,7 +12,7 @@ from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.placing import place_unseen
 from anchor_jax.landmarks.rest import RestPose, gather_rest, standard_rest
 from anchor_jax.landmarks.retarget import retarget_shots
-from anchor_jax.landmarks.shown import steady, weights
+from anchor_jax.landmarks.shown import steady, weights, without_guesses
 from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, SHOULDERS, WRISTS
 
 ARM = (14, 16, 18, 20, 22)  # the right one, in front of the chest in `standing_track`
@@ -62,6 +62,17 @@ def test_a_joint_that_is_unsure_counts_as_hidden(standing_track):
   hands[:, 1] = np.nan
   filled = fill_and_smooth(dataclasses.replace(hidden, hands=hands))
   assert (filled.shown[:, WRISTS[1]] == 0).all() and (filled.shown[:, WRISTS[0]] == 1).all()
+
+
+def test_a_body_of_which_nothing_is_sure_is_nobody(standing_track):
+  track = standing_track(frames=4)
+  visible = np.full((4, 33), 0.2, np.float32)
+  visible[2, 12] = 0.9
+  face = track.face.copy()
+  face[:3] = np.nan
+  found = without_guesses(dataclasses.replace(track, face=face, has_face=np.arange(4) == 3, visible=visible))
+  assert np.isfinite(found.body[:, 0, 0]).tolist() == [False, False, True, True]
+  assert without_guesses(track) is track
 
 
 def test_one_hand_found_from_both_wrists_is_drawn_once(standing_track):
