@@ -23,6 +23,7 @@ _SAME_BUILD = 0.54
 # Largest differences with the same camera: relative in scale, and in frame heights across and down.
 SAME_SCALE, _SAME_PLACE = 0.04, (0.06, 0.03)
 _MEASURED = 0.5  # seconds of the driver that a shot needs to be measured alone
+_NARROWEST = 1.4  # largest factor of the shoulders relative to that of the face's height
 _LARGEST_RATIO = 2.0  # largest factor of a bone relative to that of the shoulders; its inverse is the smallest
 
 _HEAD = tuple(range(11))  # body points of the head
@@ -62,6 +63,8 @@ def scales(driver: BodyMeasures, target: BodyMeasures) -> Scales | None:
     if abs(shoulders - 1) < SAME_SCALE and (moved < _SAME_PLACE).all():
       return None
     return Scales(*[shoulders] * 7, face=(shoulders, shoulders))
+  if driver.face is not None and target.face is not None:  # the shoulders of a driver seen from the side look narrow
+    shoulders = min(shoulders, _NARROWEST * target.face[1] / driver.face[1])
 
   def factor(of_target: float | None, of_driver: float | None) -> float:
     if of_target is None or of_driver is None:

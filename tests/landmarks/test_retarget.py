@@ -189,6 +189,14 @@ def test_unknown_limbs_get_the_factor_of_the_shoulders(driver, standing_track):
   np.testing.assert_allclose(measure(standing_track(frames=1), SQUARE).shoulders, own.shoulders, rtol=1e-3)
 
 
+def test_a_driver_seen_from_the_side_does_not_make_the_person_larger(driver):
+  own = measure(driver, SQUARE)
+  narrow = scaled(own, shoulders=0.4)
+  factors = scales(narrow, scaled(own, neck=1.2))
+  assert factors.shoulders == pytest.approx(1.4) and factors.face[1] == pytest.approx(1.0)
+  assert scales(scaled(own, shoulders=0.8), scaled(own, neck=1.2)).shoulders == pytest.approx(1.25)
+
+
 def test_measures_round_trip_through_json_and_are_averaged_over_videos(driver):
   own = measure(driver, SQUARE)
   stored = own.to_json()
