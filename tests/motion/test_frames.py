@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.request import absence_line
 from anchor_jax.motion.film import track_motion
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -14,7 +15,7 @@ def numbered(count, absent):
   frames = lambda first: (
     MotionFrame(picture + number, picture[..., :1], np.zeros((5, 2), np.float32)) for number in range(first, count)
   )
-  return Motion(25.0, 8, count, frames, np.isin(np.arange(count), absent))
+  return Motion(25.0, FrameSize(8, 8), count, frames, np.isin(np.arange(count), absent))
 
 
 def numbers(motion, first=0):
