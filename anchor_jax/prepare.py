@@ -31,20 +31,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anchor_jax.core.cli import Parser, command, make_callable, say
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import PreparedSource, build, check_prepared_target, open_prepared
-from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, texture_of_prepared, unseen_room
+from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
 from anchor_jax.films.clips import examine, read_films
 from anchor_jax.films.findings import FINDINGS_FILES, examine_all
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
+from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.people import parse_point
@@ -62,6 +60,7 @@ def prepare(
   like: str | os.PathLike | None = None,
   cut_off: bool = False,
   person_at: tuple[float, float] | None = None,
+  part: tuple[float, float] = (0.0, 1.0),
   workers: int = 1,
 ) -> dict[str, Any]:
   """Prepares videos of one person; returns the content of the folder's meta.json.
@@ -78,6 +77,7 @@ def prepare(
     cut_off: accept videos with a missing end.
     person_at: a point (x, y) on the person when each film begins, if there are several: shares of the picture's width
       and height if both are at most 1, else pixels; default the largest person.
+    part: the part of each video that is used, as shares of its length, such as (0.8, 1) for the last fifth.
     workers: number of processes that find landmarks, each in one video at a time. With several videos, the findings of
       each are saved next to the output until all are done (OUTPUT.looks), so an interrupted call resumes and writes
       the same bytes.
@@ -90,6 +90,8 @@ def prepare(
   size = _checked(size, fps)
   if workers < 1:
     raise UserError(f"--workers={workers}: at least 1")
+  if not 0 <= part[0] < part[1] <= 1:
+    raise UserError(f"--part={part[0]:g}:{part[1]:g}: give two shares of the video's length such as 0:0.8")
   refuse_overwriting(output, [*videos, *([] if like is None else [like])])
   check_prepared_target(output)
   findings_folder = partial_path(output, "looks")
@@ -97,15 +99,14 @@ def prepare(
     # An earlier folder's crop refers to the full picture, including black bars.
     opened = [open_film(video, landmarks, fps, cut_off, like is not None, person_at) for video in videos]
     infos = [film.info for film in opened]
-    total = sum(round(tick_count(info) * (fps or info.fps) / info.fps) for info in infos)
+    total = round(sum(tick_count(info) * (fps or info.fps) / info.fps for info in infos) * (part[1] - part[0]))
     name = person or Path(output).absolute().name
     crop, body = (None, None) if like is None else _crop_and_body(like, size)
     if len(opened) == 1:
       findings = [examine(opened[0], progress=True)]
     else:
       findings = examine_all(opened, findings_folder, workers)
-    room = None if like is None else _room_of(like, any(found.cameras is not None for found in findings))
-    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body, room=room)
+    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body, part=part)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -189,6 +190,15 @@ def background_lines(folder: str | os.PathLike) -> list[str]:
   return lines
 
 
+def body_lines(folder: str | os.PathLike) -> list[str]:
+  """Returns a line per person with parts of the body that the films hardly show: their widths are a standard body's."""
+  source, lines = open_prepared(folder), []
+  for name, body in zip(source.meta["people"], source.measures):
+    if body is not None and body.evidence is not None and (parts := standard_parts(body.evidence)):
+      lines.append(f"{name}: the films hardly show {', '.join(parts)}: their widths are those of a standard body")
+  return lines
+
+
 def _crop_and_body(folder: str | os.PathLike, size: FrameSize) -> tuple[CropRect, BodyMeasures | None]:
   """The crop rectangle of the first video in a prepared folder, and the body measures of its person, if known."""
   source = open_prepared(folder)
@@ -203,15 +213,6 @@ def _crop_and_body(folder: str | os.PathLike, size: FrameSize) -> tuple[CropRect
   return CropRect.from_json(stored, size), source.measures[int(source.people[0])]
 
 
-def _room_of(folder: str | os.PathLike, moves: bool) -> UInt8[NdArray, "H W 4"] | None:
-  """RGB and coverage of a prepared folder's background plate; None if neither its camera nor the films' moves."""
-  source = open_prepared(folder)
-  if (source.cameras is None and not moves) or not source.has_surface.any():
-    return None
-  texture = texture_of_prepared(source, int(source.people[0]))
-  return np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
-
-
 def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:
   """The size of the frames, if frames can have it and the frame rate is plausible."""
   if fps is not None and not 0 < fps <= 240:
@@ -219,11 +220,22 @@ def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:
   return FrameSize.of(size).check()
 
 
+def parse_part(text: str) -> tuple[float, float]:
+  """Returns the two shares in a flag such as `0:0.8`. Raises UserError for other texts."""
+  try:
+    first, last = (float(share) for share in text.split(":"))
+  except ValueError:
+    raise UserError(f"--part={printable(text)}: give two shares of the video's length such as 0:0.8") from None
+  return first, last
+
+
 def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict[str, Any]) -> dict[str, Any]:
   from anchor_jax.data.beam import prepare_with_beam
 
-  if options.pop("like") is not None or options.pop("workers") != 1:
-    raise UserError("--like and --workers do not work with --beam: leave them out (Beam's flags set the workers)")
+  if options.pop("like") is not None or options.pop("workers") != 1 or options.pop("part") != (0.0, 1.0):
+    raise UserError(
+      "--like, --part and --workers do not work with --beam: leave them out (Beam's flags set the workers)"
+    )
   options["size"] = _checked(options["size"], options["fps"])
   refuse_overwriting(output, videos)
   meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
@@ -252,6 +264,9 @@ def main() -> None:
   parser.add_argument(
     "--person-at", metavar="X,Y", help="a point on the person when the film begins, if several appear"
   )
+  parser.add_argument(
+    "--part", default="0:1", metavar="FROM:TO", help="use only this part of each video, such as 0:0.8"
+  )
   parser.add_argument("--workers", type=int, default=1, help="processes, each with one video at a time (default 1)")
   parser.add_argument("--beam", metavar="FLAGS", help="prepare thousands of films with Apache Beam, given Beam's flags")
   parser.add_argument("--studio", type=int, metavar="PEOPLE", help="number of procedural people instead of videos")
@@ -276,6 +291,7 @@ def main() -> None:
       "landmarks": args.landmarks,
       "like": args.like,
       "cut_off": args.cut_off,
+      "part": parse_part(args.part),
       "workers": args.workers,
       "person_at": None if args.person_at is None else parse_point(args.person_at),
     }
@@ -290,7 +306,7 @@ def main() -> None:
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"
     f" ({faces} with a face) in {time.monotonic() - started:.0f} s; look at {args.output / 'preview.png'}"
   )
-  for line in [*film_lines(meta.get("films", ())), *background_lines(args.output)]:
+  for line in [*film_lines(meta.get("films", ())), *body_lines(args.output), *background_lines(args.output)]:
     say(line)
 
 

@@ -7,6 +7,7 @@ that a factor moves are redrawn, so a fit takes seconds.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,18 +17,22 @@ from anchor_jax.body.pose import HAND, PoseRenderer
 from anchor_jax.body.solids import EMPTY, Solid
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, NdArray
+from anchor_jax.landmarks.evidence import Evidence
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
-from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, Widths
+from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, TORSO_LIMITS, Widths
 
 FRAMES = 20  # number of frames that are compared
 HEIGHT = 96  # at which outlines are compared, pixels
+_PROBE = 1.1  # a factor is changed by this much to see what depends on it
 _STEPS = (1.2, 1.08, 1.03)
 _SWEEPS = 2  # over all factors with each step
-# Penalty for leaving 1, in pixels per frame and squared doubling, so that factors of hidden parts stay at 1.
-_HOLD = 2.0
-_SMOOTH = 12.0  # the same for the ratio of neighboring heights of the torso
+# Penalty for leaving a standard body, in squared shoulder widths per frame and squared doubling. A factor that little
+# of the picture decides, such as the width of a torso behind arms, stays near 1.
+_HOLD = 0.012
+_SMOOTH = 0.03  # the same for the ratio of neighboring heights of the torso
+_USUAL_HAIR = (1.4, 0.9)
 _HAIR = tuple((across, down) for across in (1.15, 1.4, 1.7) for down in (0.3, 0.6, 0.9))
 _WIDEST_NECK = 1.3  # with a collar; anything wider is hair
 _HAIR_GAIN = 0.002  # least gain of hair, as a share of the masks' area
@@ -54,6 +59,33 @@ def fit_widths(films: Sequence[tuple[Track, CropRect, BodyMeasures]]) -> Widths 
     covered, with_hair = _descend(outlines, Widths(hair=hair))
     best = covered if with_hair < cost - _HAIR_GAIN * outlines.area else best
   return Widths.from_json(best.to_json())  # rounded as in files
+
+
+def fit_body(body: BodyMeasures, films: Sequence[tuple[Track, CropRect, BodyMeasures]]) -> BodyMeasures:
+  """Returns a person's measures with the widths that fit the films, and what they rest on; see `fit_widths`."""
+  widths = fit_widths(films)
+  if widths is None or body.evidence is None:
+    return dataclasses.replace(body, widths=widths)
+  evidence = dataclasses.replace(body.evidence, widths=_decided(_Outlines(films, FRAMES), widths))
+  return dataclasses.replace(body, widths=widths, evidence=Evidence.from_json(evidence.to_json()))
+
+
+def _decided(outlines: "_Outlines", widths: Widths) -> dict[str, float | tuple[float, ...]]:
+  """How far the films decide each factor: the pixels that it moves, against the penalty for half a doubling."""
+  outlines.cost(widths, _PARTS)
+  outlines.accept()
+  shares: dict[str, list[float]] = {}
+  for name, place in _factors():
+    value = getattr(widths, name)
+    if value is None:
+      continue
+    sides = []
+    for ratio in (_PROBE, 1 / _PROBE):
+      changed = value * ratio if place is None else (*value[:place], value[place] * ratio, *value[place + 1 :])
+      sides.append(outlines.union(dataclasses.replace(widths, **{name: changed}), _MOVES[name]))
+    moved = sum(int((wide ^ narrow).sum()) for wide, narrow in zip(*sides)) / (2 * math.log2(_PROBE))
+    shares.setdefault(name, []).append(moved / (moved + outlines.scale * _HOLD))
+  return {name: share[0] if len(share) == 1 else tuple(share) for name, share in shares.items()}
 
 
 def _descend(outlines: "_Outlines", best: Widths) -> tuple[Widths, float]:
@@ -100,7 +132,7 @@ def _improve(
       old = value if place is None else value[place]
       new = old * ratio
       if name != "hair":
-        new = float(np.clip(new, LIMITS[0], _WIDEST_NECK if name == "neck" else LIMITS[1]))
+        new = float(np.clip(new, LIMITS[0], _widest(name, place)))
       if new == old or not 0.1 < new < 4:
         break
       changed = new if place is None else (*value[:place], new, *value[place + 1 :])
@@ -118,6 +150,13 @@ def _improve(
 def _small(size: FrameSize) -> FrameSize:
   """The size at which outlines are compared, of the proportions of the frames."""
   return FrameSize(max(1, round(HEIGHT * size.width / size.height)), HEIGHT)
+
+
+def _widest(name: str, place: int | None) -> float:
+  """The upper limit of a factor."""
+  if name == "torso" and place is not None:
+    return TORSO_LIMITS[place]
+  return _WIDEST_NECK if name == "neck" else LIMITS[1]
 
 
 class _Outlines:
@@ -141,6 +180,8 @@ class _Outlines:
             self._frames.append((len(self._renderers) - 1, number))
             self._masks.append(mask)
       start += len(track)
+    shoulders = [films[film][2].shoulders * HEIGHT for film, _ in self._frames]
+    self.scale = float(np.square(shoulders).sum())
     self.count, self.area = len(self._frames), int(sum(mask.sum() for mask in self._masks))
     self._accepted = [[np.zeros_like(mask)] * len(_PARTS) for mask in self._masks]
     self._latest = self._accepted
@@ -157,7 +198,9 @@ class _Outlines:
     factors = [*widths.torso, *widths.skull, widths.slope, widths.shoulder, widths.elbow, widths.wrist]
     factors += [widths.fingers, widths.neck, widths.jaw]
     uneven = np.square(np.diff(np.log2(widths.torso))).sum()
-    return cost + self.count * float(_HOLD * np.square(np.log2(factors)).sum() + _SMOOTH * uneven)
+    if widths.hair is not None:
+      factors += np.divide(widths.hair, _USUAL_HAIR).tolist()
+    return cost + self.scale * float(_HOLD * np.square(np.log2(factors)).sum() + _SMOOTH * uneven)
 
   def _outline(self, frame: int, part: int, widths: Widths) -> Bool[NdArray, "H W"]:
     (film, number), shape = self._frames[frame], self._masks[frame].shape
@@ -172,6 +215,11 @@ class _Outlines:
       return self._faces[frame] | outline([solid for solid in solids if not isinstance(solid, FaceMesh)], shape)
     solids = [solid for solid, kind in renderer.arms(number) if (kind == HAND) == (part == _HANDS)]
     return outline(solids, shape)
+
+  def union(self, widths: Widths, parts: Sequence[int]) -> list[Bool[NdArray, "H W"]]:
+    """Returns the outline of the body in each frame; `parts` are drawn with other widths, the rest is as accepted."""
+    self.cost(widths, parts)
+    return [functools.reduce(np.logical_or, drawn) for drawn in self._latest]
 
   def accept(self) -> None:
     """Makes the outlines of the latest `cost` the base for further ones."""

@@ -9,20 +9,24 @@ import numpy as np
 
 from anchor_jax.core.html import key, page, picture
 from anchor_jax.films.clips import Film
-from anchor_jax.films.stretches import BLURRED, CROWDED, DARK, GONE, SHORT, USED, Stretch, count_skipped
+from anchor_jax.films.stretches import BLURRED, CROWDED, DARK, GONE, OUTSIDE, SHORT, USED, Stretch, count_skipped
 from anchor_jax.landmarks.tracks import only_columns
 from anchor_jax.video.timing import tick_frames
 
 REPORT = "report.html"
 _MOVES = 0.005  # of the picture's width; a camera that moves less counts as fixed
 _MAX_ROWS = 200  # per film in the page; meta.json has all stretches
-_COLORS = {USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", CROWDED: "#b5485d", BLURRED: "#8a63b8", SHORT: "#9aa3af"}
+_COLORS = {
+  USED: "#3a8f5c", DARK: "#444a57", GONE: "#c98a2b", CROWDED: "#b5485d", BLURRED: "#8a63b8", SHORT: "#9aa3af",
+  OUTSIDE: "#d9dde3",
+}  # fmt: skip
 _RULES = {
   USED: "becomes a clip; every cut starts a new one",
   DARK: "the brightest 5 % of pixels are below 40 of 255, for 0.2 s or more",
   GONE: "no person is found for 0.4 s or more",
   CROWDED: "another person is so close that no column of the picture separates the two",
   BLURRED: "less than 30 % of the shot's median detail, for 0.2 s or more",
+  OUTSIDE: "outside the part that --part names",
   SHORT: "less than half a second between cuts or other skipped stretches",
 }
 _STYLE = """
@@ -67,7 +71,6 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
         else {"seen": film.chosen.count, "place": [round(part, 3) for part in film.chosen.place]},
         "guessed_hands": film.guessed and list(film.guessed),
         "camera": round(max(film.survey.camera(s.first, s.last) for s in film.stretches if s.used), 4),
-        "camera_followed": any(clip.cameras is not None for clip in film.clips),
         "stretches": stretches,
       }
     )
@@ -124,11 +127,8 @@ def _notes(film: Mapping[str, Any]) -> list[str]:
       " pose shows relaxed hands there"
     )
   if film["camera"] >= _MOVES:
-    moves = f"the camera moves by {100 * film['camera']:.1f} % of the picture's width"
     notes.append(
-      f"{moves}; the room is followed and stands still in new videos"
-      if film["camera_followed"]
-      else f"{moves}, and the room can't be followed: use a tripod for a sharp background"
+      f"the camera moves by {100 * film['camera']:.1f} % of the picture's width: use a tripod for a sharp background"
     )
   return notes
 

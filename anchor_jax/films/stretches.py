@@ -10,6 +10,7 @@ from anchor_jax.core.shapes import Bool, Int, NdArray, Shaped
 from anchor_jax.films.survey import WINDOW, Survey
 
 USED, DARK, GONE, CROWDED, BLURRED, SHORT = "", "dark", "no person", "crowded", "blurred", "short"
+OUTSIDE = "outside the part"
 GONE_FOR = 0.4  # seconds; shorter gaps in detection are interpolated (landmarks/tracks.py)
 _MIN_CLIP = 0.5  # seconds
 
@@ -21,7 +22,7 @@ class Stretch:
   Attributes:
     first, last: frame indices.
     shot: index of the shot.
-    reason: why it is skipped, one of `DARK`, `GONE`, `CROWDED`, `BLURRED`, `SHORT`; "" if it is used.
+    reason: why it is skipped, one of `DARK`, `GONE`, `CROWDED`, `BLURRED`, `SHORT`, `OUTSIDE`; "" if it is used.
   """
 
   first: int
@@ -39,7 +40,11 @@ class Stretch:
 
 
 def divide(
-  film: Survey, seen: Bool[NdArray, " T"], fps: float | int, crowded: Bool[NdArray, " T"] | None = None
+  film: Survey,
+  seen: Bool[NdArray, " T"],
+  fps: float | int,
+  crowded: Bool[NdArray, " T"] | None = None,
+  part: tuple[float, float] = (0.0, 1.0),
 ) -> list[Stretch]:
   """Returns the stretches that together cover all frames of a film, in order.
 
@@ -52,6 +57,7 @@ def divide(
     seen: whether the person was found, for each frame.
     fps: frames per second.
     crowded: whether another person is too close, for each frame; default never.
+    part: the part of the film that is used, as shares of its length; all else is skipped.
   """
   shots, reasons = film.shots, np.full(len(film), USED, dtype="U16")
   for reason, affected, min_seconds in (
@@ -63,6 +69,8 @@ def divide(
     for first, last in runs(affected, shots):
       if last - first >= min_seconds * fps and affected[first]:
         reasons[first:last] = reason
+  begin, end = (round(share * len(film)) for share in part)
+  reasons[:begin] = reasons[end:] = OUTSIDE
   stretches = [Stretch(first, last, int(shots[first]), str(reasons[first])) for first, last in runs(reasons, shots)]
   longest = max((len(stretch) for stretch in stretches if stretch.used), default=0)
   min_frames = min(longest, _MIN_CLIP * fps)

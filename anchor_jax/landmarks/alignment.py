@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anchor_jax.landmarks.evidence import join_evidence
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures, weighted_median
 from anchor_jax.landmarks.retarget import SAME_SCALE
 
@@ -23,7 +24,8 @@ _WEIGHTS = {
 def scale_of(film: BodyMeasures, person: BodyMeasures) -> float:
   """Returns a film's scale: its lengths over the person's, as a median that no single length decides.
 
-  1 if the difference is no larger than between films from the same camera.
+  Lengths that a film does not show count little. The scale is 1 if the difference is no larger than between films from
+  the same camera.
   """
   ratios: list[float] = []
   weights: list[float] = []
@@ -31,7 +33,7 @@ def scale_of(film: BodyMeasures, person: BodyMeasures) -> float:
     known = zip(_numbers(getattr(film, name)), _numbers(getattr(person, name)))
     more = [math.log(of_film / of_person) for of_film, of_person in known]
     ratios += more
-    weights += [weight] * len(more)
+    weights += [weight * min(film.seen(name), person.seen(name))] * len(more)
   scale = math.exp(weighted_median(ratios, weights))
   return 1.0 if abs(scale - 1) < SAME_SCALE else scale
 
@@ -55,6 +57,8 @@ def join_measures(films: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyM
   """
   longest = films[int(np.argmax(frames))]
   joined = median_measures([_scaled(film, 1 / scale_of(film, longest)) for film in films], frames)
+  known = [film.evidence for film in films if film.evidence is not None]
+  joined = dataclasses.replace(joined, evidence=join_evidence(known) if known else None)
   return BodyMeasures.from_json(joined.to_json())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
+from anchor_jax.landmarks.evidence import Evidence, evidence_of
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.rest import RestPose, gather_rest, standard_rest
 from anchor_jax.landmarks.tracks import EARS, ELBOWS, HIPS, SHOULDERS, WRISTS, Track
@@ -27,7 +28,8 @@ _LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of
 # Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
 # camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
-_PARTS: dict[str, Any] = {"widths": Widths, "rest": RestPose}  # fields that have parts of their own
+_PARTS: dict[str, Any] = {"widths": Widths, "rest": RestPose, "evidence": Evidence}  # fields with parts of their own
+_LEAST_SEEN = 0.05  # weight of a length that a film never shows
 _LARGEST = 10.0  # frame heights; a larger stored measure is damaged
 
 
@@ -50,6 +52,7 @@ class BodyMeasures:
       earlier versions.
     rest: how the person holds what a film does not show; None for standard hanging arms, as in files of earlier
       versions.
+    evidence: how much of all this the films show; None in files of earlier versions.
   """
 
   place: tuple[float, float]
@@ -63,6 +66,7 @@ class BodyMeasures:
   face: tuple[float, float] | None
   widths: Widths | None = None
   rest: RestPose | None = None
+  evidence: Evidence | None = None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the measures by name, rounded to a millionth of the height."""
@@ -77,6 +81,10 @@ class BodyMeasures:
     if self.rest is not None:
       return self.rest
     return standard_rest(*(long and long / self.shoulders for long in (self.upper_arm, self.forearm)))
+
+  def seen(self, name: str) -> float:
+    """Returns how much the films show of a length, as a weight; 1 if that is unknown."""
+    return 1.0 if self.evidence is None else max(self.evidence.lengths.get(name, 1.0), _LEAST_SEEN)
 
   @classmethod
   def from_json(cls, values: Any) -> "BodyMeasures":
@@ -137,6 +145,7 @@ def measure(track: Track, crop: CropRect) -> BodyMeasures:
     forearm=None if forearm is None else _positive(forearm * shoulders),
     face=_face(track, found, unit, median),
     rest=rest,
+    evidence=evidence_of(track, found),
   )
 
 
@@ -214,7 +223,7 @@ def _limb(
 
 
 def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> BodyMeasures:
-  """Returns the measures of one person over several videos: medians, weighted by the videos' frames."""
+  """Returns the measures of one person over several videos: medians, weighted by the frames that show each length."""
   joined: dict[str, Any] = {}
   for field in dataclasses.fields(BodyMeasures):
     if field.name in _PARTS:  # usually of all videos at once; if not, those of the longest video
@@ -222,7 +231,9 @@ def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> 
       known = [pair for pair in parts if pair[1] is not None]
       joined[field.name] = max(known, key=lambda pair: pair[0])[1] if known else None
       continue
-    known = [(getattr(one, field.name), count) for one, count in zip(measures, frames, strict=True)]
+    known = [
+      (getattr(one, field.name), count * one.seen(field.name)) for one, count in zip(measures, frames, strict=True)
+    ]
     values, counts = zip(*[(value, count) for value, count in known if value is not None] or [(None, 0)])
     if values[0] is None:
       joined[field.name] = None

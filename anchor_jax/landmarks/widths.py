@@ -7,6 +7,8 @@ from typing import Any
 # Heights of the torso factors above the root of the neck, meters of an average body: from the hips to the collar.
 TORSO_HEIGHTS = (-0.55, -0.40, -0.26, -0.14, -0.05, 0.012, 0.075)
 LIMITS = (0.7, 1.7)  # of fitted factors
+# Of those of the torso: beside the arms it ends at the outer edge of the shoulders.
+TORSO_LIMITS = (1.7, 1.7, 1.6, 1.45, 1.35, 1.5, 1.5)
 _STORED = (0.1, 10.0)  # a stored factor outside this range is damaged
 _TORSO = len(TORSO_HEIGHTS)
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from anchor_jax.body.charts import SIDES, chart
-from anchor_jax.body.fit import fit_widths, outline
+from anchor_jax.body.fit import fit_body, fit_widths, outline
 from anchor_jax.body.pose import PoseRenderer
+from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
@@ -93,6 +95,24 @@ def test_without_masks_there_is_no_fit(film):
   empty = cv2.imencode(".png", np.zeros((240, 320), np.uint8))[1].tobytes()
   assert fit(dataclasses.replace(film, masks=(empty,) * len(film))) is None
   assert fit(dataclasses.replace(film, masks=())) is None and fit_widths([]) is None
+
+
+def test_what_the_picture_does_not_show_is_a_standard_bodys(film):
+  crop = CropRect(60, 10, 120, 120, FrameSize(64, 64))  # head and shoulders
+  coat = masks_of(film.slice(0, 1), Widths(torso=(1.6,) * 7, wrist=1.7, fingers=1.7, shoulder=1.3))
+  own = measure(coat, crop)
+  body = fit_body(own, [(coat, crop, own)])
+  assert body.widths is not None and body.evidence is not None
+  np.testing.assert_allclose([*body.widths.torso[:3], body.widths.wrist, body.widths.fingers], 1, atol=0.1)
+  decided = body.evidence.widths
+  assert max(*decided["torso"][:3], decided["wrist"], decided["fingers"]) < 0.1
+  assert min(decided["shoulder"], *decided["skull"]) > 0.5
+  assert {"hips", "waist", "hands"} <= set(standard_parts(body.evidence))
+  stored = BodyMeasures.from_json(body.to_json())
+  assert stored.evidence == body.evidence and stored.widths == body.widths
+  for damage in ({"frames": "many"}, {"lengths": 3}, {"widths": {"neck": 2.0}}):
+    with pytest.raises((ValueError, TypeError)):
+      BodyMeasures.from_json(body.to_json() | {"evidence": body.evidence.to_json() | damage})
 
 
 def test_other_widths_keep_the_coordinates_on_the_body(film):

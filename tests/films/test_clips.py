@@ -37,6 +37,19 @@ def test_a_messy_film_is_divided_by_the_rules(tmp_path, shot):
       np.testing.assert_allclose(item.landmarks, truth_item.landmarks / 2, atol=1e-4)
 
 
+def test_a_part_of_a_film_is_used(tmp_path):
+  frames = disc_shot(1, 30)
+  write_posed_video(tmp_path / "film.mp4", frames, FPS)
+  (first,), (last,) = (films_of(tmp_path / "film.mp4", part=part) for part in ((0.0, 0.8), (0.8, 1.0)))
+  assert [(len(s), s.reason) for s in first.stretches] == [(24, ""), (6, "outside the part")]
+  assert [(len(s), s.reason) for s in last.stretches] == [(24, "outside the part"), (6, "")]
+  np.testing.assert_allclose(next(iter(last.clips[0].frames)).landmarks, frames[24].landmarks / 2, atol=1e-4)
+  night = [*map(dark, frames[:24]), *frames[24:]]
+  write_posed_video(tmp_path / "night.mp4", night, FPS)
+  with pytest.raises(UserError, match=r"24 of its frames are dark, 6 of its frames are outside the part"):
+    films_of(tmp_path / "night.mp4", part=(0.0, 0.8))
+
+
 def test_a_film_without_a_usable_stretch_is_an_error(tmp_path):
   write_posed_video(tmp_path / "night.mp4", map(dark, disc_shot(1, 8)), FPS)
   with pytest.raises(UserError, match=r"8 of its frames are dark.*film it again"):
@@ -95,7 +108,7 @@ def test_camera_motion_is_measured():
 
 
 def test_frames_with_missing_hands_are_counted(tmp_path, monkeypatch, standing_track):
-  monkeypatch.setattr(clips_module, "fit_widths", lambda films: None)  # slow
+  monkeypatch.setattr(clips_module, "fit_body", lambda body, films: body)  # slow
   write_posed_video(tmp_path / "film.mp4", disc_shot(1, 30), FPS)
   (tmp_path / "film.anchor").rename(tmp_path / "away")
   track = standing_track(30, (64, 64))

@@ -53,10 +53,10 @@ def surface_of(half, number, **options):
 
 def test_the_second_half_with_the_body_of_the_first_has_the_same_surface_map(halves, monkeypatch):
   wide = Widths(torso=(1.5,) * 5 + (1.2, 1.0), shoulder=1.4, neck=1.2)
-  monkeypatch.setattr(clips_module, "fit_widths", lambda films: wide)
+  monkeypatch.setattr(clips_module, "fit_body", lambda body, films: dataclasses.replace(body, widths=wide))
   first, body = surface_of(halves[0], SHARED)
   assert body.upper_arm is not None
-  monkeypatch.setattr(clips_module, "fit_widths", lambda films: Widths())
+  monkeypatch.setattr(clips_module, "fit_body", lambda body, films: dataclasses.replace(body, widths=Widths()))
   second, same = surface_of(halves[1], SHARED - SECOND, body=body)
   assert same.to_json() | {"place": 0} == body.to_json() | {"place": 0}
   assert (first[..., 0] == second[..., 0]).mean() > 0.998

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.landmarks.alignment import align, join_measures, scale_of
+from anchor_jax.landmarks.evidence import Evidence
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.widths import Widths
@@ -45,10 +46,22 @@ def test_unknown_lengths_do_not_count():
   assert align(unknown, seen_at(1.5)).forearm is None
 
 
+def test_lengths_that_are_not_shown_hardly_count():
+  hidden = Evidence(100, {"face": 1.0} | dict.fromkeys(LENGTHS, 0.0))
+  wrong = {name: 0.7 * getattr(PERSON, name) for name in LENGTHS}
+  close_up = seen_at(1.4, evidence=hidden, **wrong)
+  assert scale_of(close_up, PERSON) == pytest.approx(1.4)
+  shown = dataclasses.replace(close_up, evidence=None)
+  assert scale_of(shown, PERSON) == pytest.approx(0.7)
+  joined = join_measures([close_up, seen_at(1.0)], [100, 30])
+  assert joined.upper_arm / joined.face[0] == pytest.approx(PERSON.upper_arm / PERSON.face[0])
+  assert joined.evidence is not None and joined.evidence.frames == 100
+
+
 def test_one_film_alone_is_measured_as_it_is(standing_track):
   track = standing_track(frames=8)
   own = measure(track, CropRect.square(20, 0, 120, 64))
-  assert join_measures([own], [8]).to_json() == own.to_json()
+  assert join_measures([own], [8]).to_json() == own.to_json() and own.evidence is not None and own.evidence.frames == 8
 
 
 def test_several_films_are_joined_at_the_scale_of_the_longest():

@@ -37,7 +37,7 @@ export class Tracker {
     if (found.body) this.measure(inSquare, body, width, height);
     const driver = this.measures(), by = this.target && scales(driver, this.target);
     const result = by ? retarget(inSquare, driver, this.target, by, this.size) : inSquare;
-    return { ...result, measures: by ? this.target : { ...driver, widths: this.target?.widths ?? null } };
+    return { ...result, measures: this.target ?? driver }; // with the lengths and widths of one person
   }
 
   update(found, seconds) {
