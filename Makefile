@@ -14,7 +14,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # Two pips must not run in one environment at the same time, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-identity app \
+.PHONY: help demo demo-256 real smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
@@ -25,6 +25,11 @@ demo: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## film a studio person, t
 
 demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
+
+real: $(STAMPS)/package $(STAMPS)/landmarks ## learn a person from FILM=x.mp4 (SIZE=128), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
+	@test -n "$(FILM)" || { echo "error: name a film of one person: make real FILM=x.mp4 [SIZE=256]" >&2; exit 2; }
+	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) $(if $(RECORD),--record=$(RECORD)) \
+	  --output="$(or $(OUTPUT),runs/$(basename $(notdir $(FILM))))"
 
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke

@@ -5,11 +5,15 @@ Example:
 
 Writes anchor.mp4, side_by_side.mp4 (pose, generated, truth), contact_sheet.png, report.html and report.json to the
 output folder. Neither the person nor the motions are in the training set of the shipped weights.
+
+--film=FILM.mp4 takes a film of a real person instead: it learns from the first four fifths, generates the motion of the
+last fifth, which it does not learn from, and compares the result with the film (`make real FILM=FILM.mp4`).
 """
 
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,14 +23,16 @@ from tqdm import tqdm
 from anchor_jax.config.find import load_config
 from anchor_jax.config.run import RunConfig
 from anchor_jax.core.cli import Parser, command, run, say
+from anchor_jax.core.errors import UserError, printable
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.evaluate import evaluate
 from anchor_jax.evaluation.page import ComparisonPage, is_page
-from anchor_jax.evaluation.results import append_results, record_flag, report_figures
+from anchor_jax.evaluation.results import append_results, record_flag, report_figures, row_of
 from anchor_jax.evaluation.tables import is_report, save_report, summary
 from anchor_jax.files.locks import locked
-from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent
+from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
 from anchor_jax.generate import is_synthetic
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.prepare import prepare
@@ -39,6 +45,7 @@ IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
 CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by video size
 _WITH_HEAD = (128,)  # sizes that have a shipped head
+_LARGE = 192  # pixels; films with a longer shorter side are learned with the settings for 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +67,17 @@ class Size:
   head_steps: int | None = 0
 
 
+LEARNED = 0.8  # of a real film; the rest is held out
+
 SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
 
 
 def demo(output: Path, size: Size, config_file: str) -> dict:
   """Runs every stage and returns the report."""
-  clock = time.monotonic()
   demo_config(config_file, "body", output / "film", None)  # refuse a bad config before filming for a minute
   check_demo(output)
   prepare_parent(output / "report.json")
-  stages: dict[str, float] = {}
-
-  def done(stage: str) -> None:
-    stages[stage] = round(time.monotonic() - clock - sum(stages.values()), 1)
-
+  stages, done = stage_clock()
   say(f"1/5 filming {size.seconds:g} s of studio person {IDENTITY}, and an unseen motion", flush=True)
   film, unseen = output / "film.mp4", output / "unseen.mp4"
   common = {"identity_seed": IDENTITY, "size": size.pixels, "fps": FPS}
@@ -85,7 +89,39 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   prepare([film], output / "film", size=size.pixels, fps=FPS / 2)  # adjacent frames add little
   prepare([unseen], output / "unseen", size=size.pixels)
   done("prepare")
+  train_parts(output, size, config_file, done)
+  return finish(output, compare(output, size, FPS, done), stages)
 
+
+def film_demo(film: Path, output: Path, size: Size, pixels: FrameSize | str, config_file: str) -> dict:
+  """Learns from the first part of a real film, generates the motion of the rest, and returns the report.
+
+  If the rest has several clips, the first one is generated.
+
+  Args:
+    film: of one person.
+    output: the folder for everything.
+    size: how much is trained.
+    pixels: size of the frames, as `prepare` takes it.
+    config_file: fine-tuning settings.
+  """
+  check_demo(output)
+  prepare_parent(output / "report.json")
+  stages, done = stage_clock()
+  say(f"1/5 preparing the first {100 * LEARNED:.0f} % of {printable(film)}", flush=True)
+  prepare([film], output / "film", size=pixels, part=(0.0, LEARNED))
+  say("2/5 preparing the rest, to compare with", flush=True)
+  frames = FrameSize.from_json(open_prepared(output / "film").meta["size"])
+  prepare([film], output / "unseen", size=frames, part=(LEARNED, 1.0), like=output / "film")
+  done("prepare")
+  train_parts(output, size, config_file, done)
+  truth = open_prepared(output / "unseen")
+  size = dataclasses.replace(size, frames=truth.meta["videos"][0]["frames"])
+  return finish(output, compare(output, size, truth.fps, done), stages)
+
+
+def train_parts(output: Path, size: Size, config_file: str, done: Callable[[str], None]) -> None:
+  """Trains body and head on the folder's film."""
   for number, (part, steps) in enumerate((("body", size.body_steps), ("head", size.head_steps)), start=3):
     if steps == 0:
       say(f"{number}/5 no {part} is trained", flush=True)
@@ -95,6 +131,9 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
     train(config, output / "person")
     done(f"train_{part}")
 
+
+def compare(output: Path, size: Size, fps: float, done: Callable[[str], None]) -> dict:
+  """Generates the unseen motion, compares it with the truth, writes videos and page, and returns the report."""
   from anchor_jax.inference.person import load  # imports JAX
 
   say("5/5 generating the unseen motion", flush=True)
@@ -105,14 +144,29 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   frames, without_head = (np.stack(side) for side in zip(*pairs, strict=True))
   done("generate")
 
-  write_video(output / "anchor.mp4", frames, FPS, metadata={"comment": "synthetic: the anchor_jax demo"})
+  write_video(output / "anchor.mp4", frames, fps, metadata={"comment": "synthetic: the anchor_jax demo"})
   with new_file(output / "contact_sheet.png") as path:
     cv2.imwrite(str(path), contact_sheet(truth, frames)[..., ::-1])
-  with ComparisonPage(FPS, output / "side_by_side.mp4") as page, new_file(output / "report.html") as path:
+  with ComparisonPage(fps, output / "side_by_side.mp4") as page, new_file(output / "report.html") as path:
     report = evaluate(frames, truth, training, without_head if size.head_steps != 0 else None, page)
     path.write_text(page.text(report))
   done("report")
-  report["seconds"] = {**stages, "total": round(time.monotonic() - clock, 1)}
+  return report
+
+
+def stage_clock() -> tuple[dict[str, float], Callable[[str], None]]:
+  """Returns the seconds of each stage, and a function that is called at the end of each with its name."""
+  start, stages = time.monotonic(), {}
+
+  def done(stage: str) -> None:
+    stages[stage] = round(time.monotonic() - start - sum(stages.values()), 1)
+
+  return stages, done
+
+
+def finish(output: Path, report: dict, stages: dict[str, float]) -> dict:
+  """Adds the seconds of the stages to a report, and saves it."""
+  report["seconds"] = {**stages, "total": round(sum(stages.values()), 1)}
   save_report(report, output / "report.json")
   return report
 
@@ -157,7 +211,10 @@ def main() -> None:
   parser = Parser("anchor_jax.demo", __doc__)
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
   parser.add_argument("--smoke", action="store_true", help="runs every stage briefly (the result is not pretty)")
-  parser.add_argument("--size", type=int, choices=sorted(CONFIGS), default=Size.pixels, help="video size in pixels")
+  parser.add_argument("--film", type=Path, metavar="VIDEO", help="learn a real person from this film instead")
+  sizes = " or ".join(map(str, CONFIGS))
+  parser.add_argument("--size", default="128", help=f"video size in pixels: {sizes}; with --film as for prepare")
+  parser.add_argument("--steps", type=int, help="with --film: steps of each part (default: the config's)")
   parser.add_argument(
     "--config",
     metavar="FILE.py",
@@ -165,21 +222,36 @@ def main() -> None:
   )
   record_flag(parser)
   args = parser.parse_args()
+  pixels = FrameSize.parse(args.size)
+  if args.film is None:
+    if args.steps is not None:
+      raise UserError("--steps works only with --film: --smoke makes the demo brief")
+    if pixels not in map(FrameSize.of, CONFIGS):
+      raise UserError(f"--size={pixels}: the demo has {sizes}; other sizes need --film=VIDEO")
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
-  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=args.size)
-  if args.size not in _WITH_HEAD:
+  large = min(pixels) > _LARGE
+  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=256 if large else 128)
+  if args.film is not None:
+    steps = SMOKE.body_steps if args.smoke else args.steps
+    size = dataclasses.replace(size, body_steps=steps, head_steps=steps)
+  if size.pixels not in _WITH_HEAD:
     size = dataclasses.replace(size, head_steps=0)
-  config = args.config or CONFIGS[args.size]
+  config = args.config or CONFIGS[size.pixels]
   parts = ("body", "head") if size.head_steps else ("body",)
   runs = [demo_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
   prepare_parent(args.output)
   with locked(args.output):
-    report = demo(args.output, size, config)
-    if not args.smoke or args.record:
-      record_demo(report, f"{'smoke-' * args.smoke}{args.size}-pixels", args.record)
+    if args.film is None:
+      report = demo(args.output, size, config)
+    else:
+      refuse_overwriting(args.output, [args.film])
+      report = film_demo(args.film, args.output, size, pixels, config)
+    if args.record or not (args.smoke or args.film):
+      row = f"{'smoke-' * args.smoke}{pixels}-pixels"
+      record_demo(report, row if args.film is None else f"{row_of(args.film)}-{row}", args.record)
   say(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   say(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   say(f"At a glance:            {args.output / 'contact_sheet.png'}")

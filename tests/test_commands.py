@@ -111,6 +111,11 @@ def test_help_imports_no_slow_package(command):
     ("app", ["--folder=OUT/x", "--seconds=0"], "at least 1"),
     ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),
     ("demo", ["--smok"], "--smok"),
+    ("demo", ["--output=OUT/x", "--size=96"], "need --film"),
+    ("demo", ["--output=OUT/x", "--steps=3"], "only with --film"),
+    ("demo", ["--output=OUT/x", "--film=OUT/none.mp4"], "none.mp4"),
+    ("prepare", ["OUT/a.mp4", "--output=OUT/x", "--part=first"], "two shares"),
+    ("prepare", ["OUT/a.mp4", "--output=OUT/x", "--part=0.8:0.2"], "two shares"),
   ],
 )
 def test_a_mistake_is_one_line(command, arguments, message, tmp_path, capsys):
