@@ -25,7 +25,7 @@ from anchor_jax.body.charts import hands_mask
 from anchor_jax.core.cli import Parser, command, make_callable, say
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.data.records import open_prepared
+from anchor_jax.data.records import PreparedSource, open_prepared
 from anchor_jax.data.sources import Source
 from anchor_jax.evaluation.baselines import Baselines, has_surface
 from anchor_jax.evaluation.fidelity import MotionComparison
@@ -132,7 +132,8 @@ def _read_truth(truth: Source, number: int) -> dict[str, NdArray]:
   # The pose's solids may be wider than the person's hands.
   hands = hands_mask(record["surface"])[..., None] if known else np.zeros_like(record["person_mask"])
   masks = {"hands_mask": np.minimum(hands, record["person_mask"]), "whole_mask": np.full_like(hands, 255)}
-  return {**record, **masks}
+  cameras = truth.cameras if isinstance(truth, PreparedSource) else None
+  return {**record, **masks, **({} if cameras is None else {"camera": cameras[number]})}
 
 
 def _check_sizes(images: dict[str, NdArray], frame: NdArray) -> None:

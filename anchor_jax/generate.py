@@ -20,6 +20,9 @@ frame.
 While nobody is seen in the video (title cards, cut-aways, the person leaves), the person rests; --skip-empty leaves
 those frames out. Arms that it does not show rest, too (docs/films.md).
 
+Of a motion whose camera moves, the movement is taken out and the room stands still; --camera=film keeps it, and shows
+the room as that camera does. That is also how a generated video compares with a held-out part of a film from the hand.
+
 --background puts the person in front of a picture, a video or plain green; with --background=transparent and
 --output=FILE.webm (for browsers) or FILE.mov (for editors) the background is cut out, and the sound is left out.
 
@@ -118,7 +121,7 @@ def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
   args, opened = request.args, request.motion
   assert opened is not None, "only a camera goes without a motion"
   measures = body_measures(request, person)
-  motion = opened.read(person.size, measures, mapped=not args.no_retarget)
+  motion = opened.read(person.size, measures, mapped=not args.no_retarget, camera=args.seen_by)
   if absence := absence_line(motion, args.skip_empty):
     say(absence, flush=True)
   motion = motion.without_absent() if args.skip_empty else motion

@@ -31,11 +31,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anchor_jax.core.cli import Parser, command, make_callable, say
 from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.data.records import PreparedSource, build, check_prepared_target, open_prepared
-from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, unseen_room
+from anchor_jax.data.textures import PICTURE, store_textures, stored_texture, texture_of_prepared, unseen_room
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
 from anchor_jax.films.clips import examine, read_films
@@ -106,7 +109,9 @@ def prepare(
       findings = [examine(opened[0], progress=True)]
     else:
       findings = examine_all(opened, findings_folder, workers)
-    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body, part=part)
+    room = None if like is None else _room_of(like, any(found.cameras is not None for found in findings))
+    options = {"crop": crop, "body": body, "section": part, "room": room}
+    films = read_films(opened, findings, size=size, person=name, fps=fps, **options)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -211,6 +216,15 @@ def _crop_and_body(folder: str | os.PathLike, size: FrameSize) -> tuple[CropRect
       f" --size={source.size}"
     )
   return CropRect.from_json(stored, size), source.measures[int(source.people[0])]
+
+
+def _room_of(folder: str | os.PathLike, moves: bool) -> UInt8[NdArray, "H W 4"] | None:
+  """RGB and coverage of a prepared folder's background plate; None if neither its camera nor the films' moves."""
+  source = open_prepared(folder)
+  if (source.cameras is None and not moves) or not source.has_surface.any():
+    return None
+  texture = texture_of_prepared(source, int(source.people[0]))
+  return np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
 
 
 def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:

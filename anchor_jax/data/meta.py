@@ -18,6 +18,8 @@ _MIN_BYTES = 64  # of a record; four small PNG files are longer
 
 Side = Annotated[int, Within(1, 2**14)]
 Number = Annotated[int, Within(0, 2**40)]
+Share = Annotated[float, Within(-100.0, 100.0)]
+_LEAST_ZOOM = 0.01  # of a camera that moves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Clip:
     frames: number of records.
     square: the crop rectangle in the film's picture, left, top and side, or left, top, width and height; None if it
       does not come from a film.
+    cameras: the camera path (texture/camera_path.py), one camera for each frame; None if the camera is still.
   """
 
   name: str
@@ -40,11 +43,16 @@ class Clip:
   first: Number
   frames: Annotated[int, Within(1, 2**40)]
   square: tuple[Number, ...] | None = None
+  cameras: tuple[tuple[Share, Share, Share, Share], ...] | None = None
 
   def __post_init__(self):
-    """Checks the length of the crop rectangle."""
+    """Checks the length of the crop rectangle, and that the camera path fits the frames."""
     if self.square is not None and len(self.square) not in (3, 4):
       raise SettingError("square", f"has {len(self.square)} numbers instead of 3 or 4")
+    if self.cameras is not None and len(self.cameras) != self.frames:
+      raise SettingError("cameras", f"are {len(self.cameras)} for {self.frames} frames")
+    if any(abs(complex(*camera[:2])) < _LEAST_ZOOM for camera in self.cameras or ()):
+      raise SettingError("cameras", "show nothing")
 
 
 @dataclasses.dataclass(frozen=True)

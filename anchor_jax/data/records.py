@@ -2,8 +2,8 @@
 
   *.array_record, dataset_info.json, features.json   the records, with random access
   meta.json      size (a square's side, or width and height), fps, people, their body measures (null where unknown;
-                 not in folders of earlier versions), and the videos in order, each with its first record and number of
-                 frames
+                 not in folders of earlier versions), and the videos in order, each with its first record, number of
+                 frames and, if its camera moves, camera path
   preview.png    a contact sheet for inspection before training
   report.html    what was found in the films, used, left out, and why (films/report.py); in meta.json as "films"; not in
                  folders of earlier versions
@@ -37,6 +37,7 @@ from anchor_jax.files.manifest import FolderKind
 from anchor_jax.files.outputs import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures
+from anchor_jax.texture.camera_path import STILL, to_json
 
 _DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -80,13 +81,15 @@ class Recorder:
         self.people.append(clip.person)
         self.measured.append([])
       person = self.people.index(clip.person)
-      entry = dict(
+      entry: dict[str, Any] = dict(
         name=clip.name,
         person=person,
         fps=float(clip.fps),
         first=self.count,
         square=clip.crop and list(clip.crop),
       )
+      if clip.cameras is not None:
+        entry["cameras"] = to_json(clip.cameras)
       frames = 0
       for item in clip.frames:
         if item.frame.shape != (*self._size.shape, 3):
@@ -237,6 +240,7 @@ class PreparedSource:
     has_landmarks: mask of the records whose five landmarks are known.
     has_surface: mask of the records whose surface maps are known; other maps are 0.
     measures: body measures of each person; None where unknown, as in folders of earlier versions.
+    cameras: the camera of each record (texture/camera_path.py); None if every video's camera is still.
   """
 
   def __init__(self, folder: str | os.PathLike):
@@ -248,6 +252,10 @@ class PreparedSource:
     counts = [video.frames for video in fields.videos]
     self.people = np.repeat(np.array([video.person for video in fields.videos], np.int32), counts)
     self.videos = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    self.cameras = None
+    if any(video.cameras is not None for video in fields.videos):
+      paths = [video.cameras or (STILL,) * video.frames for video in fields.videos]
+      self.cameras = np.concatenate([np.array(path, np.float64) for path in paths])
     try:
       self.measures = fields.body_measures()
     except UserError as error:

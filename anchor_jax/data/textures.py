@@ -67,7 +67,8 @@ def gather_person(
     return FilmFrame(record["frame"], record["surface"], record["person_mask"][..., 0], record["landmarks"])
 
   with bar:
-    gathered = gather(read, plan_blocks(source.videos[records], source.fps), CHARTS, key_frames)
+    cameras = None if source.cameras is None else source.cameras[records]
+    gathered = gather(read, plan_blocks(source.videos[records], source.fps), CHARTS, key_frames, cameras)
   return GatheredPerson(dataclasses.replace(gathered, measures=source.measures[person]), records)
 
 
@@ -96,7 +97,7 @@ def stored_texture(source: PreparedSource, person: int = 0) -> Texture | None:
     return None
   texture = dataclasses.replace(texture, measures=source.measures[person])
   # Files of earlier versions lack some fields, which the records have.
-  complete = all(value is not None for name, value in vars(texture).items() if name != "measures")
+  complete = all(value is not None for name, value in vars(texture).items() if name not in ("measures", "room"))
   return texture if complete and texture.plate.shape[:2] == source.size.shape else None
 
 

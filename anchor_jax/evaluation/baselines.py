@@ -25,19 +25,26 @@ class Baselines:
     self._paint = make_texture_painter(truth, training, self._mean)
 
   def next(self, record: Mapping[str, NdArray]) -> dict[str, UInt8[NdArray, "H W 3"]]:
-    """Returns the pictures for the next true frame by name; `record` includes its "surface" if known."""
+    """Returns the pictures for the next true frame by name.
+
+    `record` includes its "surface" if known, and its "camera" (texture/camera_path.py) if that moves.
+    """
     nearest = int(next(self._nearest))
     pictures = {
       "mean_training_frame": self._mean,
       "nearest_pose_training_frame": self._training.read(nearest, ("frame",))["frame"],
     }
-    return pictures if self._paint is None else pictures | {"texture_alone": self._paint(record["surface"])}
+    if self._paint is None:
+      return pictures
+    return pictures | {"texture_alone": self._paint(record["surface"], record.get("camera"))}
 
 
 def make_texture_painter(
   truth: Source, training: Source, unknown: UInt8[NdArray, "H W 3"]
-) -> Callable[[UInt8[NdArray, "H W 3"]], UInt8[NdArray, "H W 3"]] | None:
+) -> Callable[[UInt8[NdArray, "H W 3"], Float[NdArray, "4"] | None], UInt8[NdArray, "H W 3"]] | None:
   """Returns a function that paints a surface map from the atlas, key frames and background plate of the training film.
+
+  The function also takes the camera that shows the plate; None is the steady camera.
 
   None if either folder has no surface maps, or if their frames differ in size.
 
@@ -56,16 +63,18 @@ def make_texture_painter(
   from anchor_jax.data.textures import texture_of_prepared
   from anchor_jax.evaluation.composite import composite
   from anchor_jax.texture.channels import PoseChannels, make_pose_channels
+  from anchor_jax.texture.plate import ShownPlate
 
   person = int(training.people[np.flatnonzero(training.has_surface)[0]])
-  pose_channels = make_pose_channels("full", texture_of_prepared(training, person))
+  texture = texture_of_prepared(training, person)
+  pose_channels, shown = make_pose_channels("full", texture), ShownPlate(texture)
 
   @jax.jit
-  def painted(pose_channels: PoseChannels, surface: Array) -> Array:
-    return composite(pose_channels(surface[None]))[0]
+  def painted(pose_channels: PoseChannels, surface: Array, plates: Array | None) -> Array:
+    return composite(pose_channels(surface[None], None, plates))[0]
 
-  def paint(surface: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W 3"]:
-    picture = np.asarray(painted(pose_channels, surface))
+  def paint(surface: UInt8[NdArray, "H W 3"], camera: Float[NdArray, "4"] | None) -> UInt8[NdArray, "H W 3"]:
+    picture = np.asarray(painted(pose_channels, surface, None if camera is None else shown.through(camera)[None]))
     return np.where(picture[..., 3:] > 0, np.round(255 * picture[..., :3]).astype(np.uint8), unknown)
 
   return paint

@@ -9,8 +9,10 @@ import numpy as np
 from anchor_jax.body.fit import fit_body
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.core.shapes import Bool, NdArray
+from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, crop_of, find_track, poses_of
+from anchor_jax.films.room import STILL_SHARE, film_cameras
+from anchor_jax.films.same_room import PICTURES, camera_in_room, room_of_clip
 from anchor_jax.films.stretches import GONE, GONE_FOR, OUTSIDE, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
 from anchor_jax.landmarks.alignment import align, join_measures
@@ -20,6 +22,7 @@ from anchor_jax.landmarks.measures import BodyMeasures, measure, shared_rest
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track
+from anchor_jax.texture.camera_path import STILL, in_crop, joined, movement
 from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
 
@@ -33,11 +36,13 @@ class Findings(NamedTuple):
     survey: measurements of its pictures.
     track: raw output of the landmark model; None if a sidecar has the poses.
     chosen: the person among several people; None if the film shows one person, or a sidecar has the poses.
+    cameras: the camera path of the full picture; None if the camera is still.
   """
 
   survey: Survey
   track: Track | None
   chosen: ChosenPerson | None = None
+  cameras: Float[NdArray, "T 4"] | None = None
 
 
 class Film(NamedTuple):
@@ -75,8 +80,9 @@ def examine(film: OpenedFilm, *, progress: bool = False) -> Findings:
   """
   measured = survey(read_frames(film.path, info=film.info), film.info.fps)
   if film.posed is not None:
-    return Findings(measured, None)
-  return Findings(measured, *find_track(film, cuts=measured.cuts.tolist(), progress=progress))
+    return Findings(measured, None, None, film_cameras(film, None, measured.cuts.tolist()))
+  track, chosen = find_track(film, cuts=measured.cuts.tolist(), progress=progress)
+  return Findings(measured, track, chosen, film_cameras(film, track))
 
 
 def read_films(
@@ -88,7 +94,8 @@ def read_films(
   fps: float | int | None = None,
   crop: CropRect | None = None,
   body: BodyMeasures | None = None,
-  part: tuple[float, float] = (0.0, 1.0),
+  section: tuple[float, float] = (0.0, 1.0),
+  room: UInt8[NdArray, "H W 4"] | None = None,
 ) -> list[Film]:
   """Returns films of one person, with clips for `records.build`.
 
@@ -105,12 +112,13 @@ def read_films(
     fps: frame rate of the clips; default that of each film.
     crop: crop rectangle to use instead, such as an earlier folder's; requires films opened with `bars`.
     body: body measures of the person to use, such as an earlier folder's; the films give only scale and place.
-    part: the part of each film that is used, as shares of its length.
+    section: the part of each film that is used, as shares of its length.
+    room: RGB and coverage of an earlier folder's background plate; camera paths are then relative to its steady camera.
 
   Raises:
     UserError: a film has no usable stretch, or `crop` does not fit into it.
   """
-  divided = [stretches_of(film, found, part) for film, found in zip(opened, findings)]
+  divided = [stretches_of(film, found, section) for film, found in zip(opened, findings)]
   used = [(film, found, s) for film, found, all_of in zip(opened, findings, divided) for s in all_of if s.used]
   poses = [poses_of(film, found.track, stretch.first, stretch.last) for film, found, stretch in used]
   crops = _crops([film for film, _, _ in used], poses, FrameSize.of(size), crop)
@@ -122,11 +130,14 @@ def read_films(
     aligned = [(track, part, align(body, measures)) for track, part, measures in tracked]
     body = fit_body(body, aligned)
   clips: dict[int, list[PosedClip]] = {id(film): [] for film in opened}
-  for (film, _, stretch), posed, part, own in zip(used, poses, crops, measured):
+  paths = _CameraPaths(room, any(found.cameras is not None for found in findings))
+  for (film, found, stretch), posed, part, own in zip(used, poses, crops, measured):
     info, measures = film.info, None if own is None or body is None else align(body, own)
     frames = _at_rate(posed.frames(part, measures), info, stretch, fps)
     in_full = part.shifted(*info.geometry.bars[:2]).to_json()
-    clips[id(film)].append(PosedClip(film.path.stem, person, float(fps or info.fps), frames, in_full, measures))
+    cameras, rate = paths.of_clip(film, found, stretch, part), float(fps or info.fps)
+    cameras = None if cameras is None else np.stack(list(_at_rate(iter(cameras), info, stretch, fps)))
+    clips[id(film)].append(PosedClip(film.path.stem, person, rate, frames, in_full, measures, cameras))
   films = []
   for film, found, stretches in zip(opened, findings, divided):
     own = clips[id(film)]
@@ -201,6 +212,39 @@ def _crops(
     shared = crop_of([poses[number] for number in group], films[group[0]].info, size)
     crops |= dict.fromkeys(group, shared)
   return [crops[number] for number in range(len(films))]
+
+
+class _CameraPaths:
+  """The camera paths of clips, relative to one steady camera for each crop."""
+
+  def __init__(self, room: UInt8[NdArray, "H W 4"] | None, moves: bool):
+    """Takes the room of another folder (see `read_films`), and whether any film's camera moves."""
+    self._room, self._moves = room, moves
+    self._rooms: dict[CropRect, tuple[tuple[OpenedFilm, int], UInt8[NdArray, "H W 4"]]] = {}  # with their first shot
+
+  def of_clip(
+    self, film: OpenedFilm, found: Findings, stretch: Stretch, crop: CropRect
+  ) -> Float[NdArray, "N 4"] | None:
+    """The path of a stretch in its crop, one camera for each frame of the film; None for a still camera."""
+    if self._room is None and not self._moves:
+      return None
+    still = np.tile(STILL, (len(stretch), 1))
+    own = still if found.cameras is None else found.cameras[stretch.first : stretch.last]
+    own = in_crop(own, (film.info.height, film.info.width), (crop.left, crop.top, crop.width, crop.height))
+    shot, room = (film, stretch.shot), self._room
+    if room is None and crop in self._rooms:
+      first, room = self._rooms[crop]
+      room = None if first[0] is film and first[1] == stretch.shot else room
+    elif room is None:
+      self._rooms[crop] = shot, room_of_clip(film, found.track, stretch.first, crop, own)
+    if room is not None:
+      small = dataclasses.replace(crop, size=FrameSize(room.shape[1], room.shape[0]))
+      numbers = np.unique(np.linspace(0, len(stretch) - 1, PICTURES).astype(int)).tolist()
+      picture = lambda number: next(read_frames(film.path, stretch.first + number, film.info))
+      place = camera_in_room(room, ((small.image(picture(number)), own[number]) for number in numbers))
+      if place is not None and (movement(place[None], room.shape)[0] > STILL_SHARE or (own != still).any()):
+        own = joined(own, place)
+    return None if (own == still).all() else own
 
 
 def _at_rate(frames: Iterator[Any], info: VideoInfo, stretch: Stretch, fps: float | int | None) -> Iterator[Any]:

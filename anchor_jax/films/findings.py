@@ -84,7 +84,7 @@ def _key(film: OpenedFilm) -> str:
 
 def write_findings(path: Path, findings: Findings) -> None:
   """Writes findings to an .npz file, which appears when it is complete."""
-  survey, track, chosen = findings
+  survey, track, chosen, cameras = findings
   arrays = {f"survey/{name}": getattr(survey, name) for name in _SURVEY}
   places = [(number, *place) for number, place in survey.places.items()]
   arrays["survey/places"] = np.array(places, np.float64).reshape(-1, 4)
@@ -98,6 +98,8 @@ def write_findings(path: Path, findings: Findings) -> None:
       arrays["track/columns"] = track.columns
     if track.visible is not None:
       arrays["track/visible"] = track.visible
+  if cameras is not None:
+    arrays["cameras"] = cameras
   if chosen is not None:
     arrays["people/columns"], arrays["people/crowded"] = chosen.columns, chosen.crowded
     arrays["people/facts"] = np.array([chosen.count, *chosen.place], np.float64)
@@ -127,7 +129,7 @@ def _findings_of(arrays: dict[str, Any]) -> Findings:
   if "people/facts" in arrays:
     count, *place = arrays["people/facts"].tolist()
     chosen = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
-  return Findings(survey, track, chosen)
+  return Findings(survey, track, chosen, arrays.get("cameras"))
 
 
 def _joined(name: str, files: Sequence[bytes]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class PosedClip(NamedTuple):
     crop: the crop rectangle in pixels of the film's picture including black bars, as in meta.json
       (`CropRect.to_json`); None if there is none.
     measures: body measures of the person in that crop; None if unknown.
+    cameras: the camera path in that crop (texture/camera_path.py); None if the camera is still.
   """
 
   name: str
@@ -52,6 +53,7 @@ class PosedClip(NamedTuple):
   frames: Iterable[Posed]
   crop: tuple[int, ...] | None = None
   measures: BodyMeasures | None = None
+  cameras: Float[NdArray, "T 4"] | None = None
 
 
 class OpenedFilm(NamedTuple):

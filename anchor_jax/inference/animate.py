@@ -31,7 +31,10 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.models.pictures import require_finite, to_bytes, to_signed
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
+from anchor_jax.texture.camera_path import STILL
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit
+from anchor_jax.texture.plate import ShownPlate
+from anchor_jax.texture.stored import Texture
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,13 @@ def animate_parts(
   yield from _paint_heads(head_painter, enumerate(bodies, start=head_start), motion, reference, start)
 
 
+def _texture_of(part: Part, reference: Reference | None) -> Texture | None:
+  """The texture that a part looks up: of the film of a reference, else its own; None if it needs none."""
+  if not needs_texture(part.config.data.pose_channels):
+    return None
+  return part.texture if reference is None or reference.gather is None else reference.texture
+
+
 def placed_pose_channels(part: Part, reference: Reference | None, mesh: Any = None) -> PoseChannels:
   """The look-up of a part's pose channels, replicated on a mesh: from the film of a reference, else the part's own."""
   kind = part.config.data.pose_channels
@@ -126,7 +136,8 @@ def _paint_body(
   items = (StreamFrame({"pose": frame.pose}, frame) for frame in frames)
   if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
-    items = (StreamFrame({"pose": frame.pose, "surface": surface(frame)}, frame) for frame in frames)
+    plate = _plates(painter, motion)
+    items = (StreamFrame({"pose": frame.pose, "surface": surface(frame), **plate(frame)}, frame) for frame in frames)
   return painter.pictures(_body_block, items, square(picture, motion.size.width), motion.length, start)
 
 
@@ -155,6 +166,15 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
   return surface
 
 
+def _plates(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], dict[str, UInt8[NdArray, "H W 4"]]]:
+  """Returns a function from a motion frame to the background plate that its camera shows; {} for a still camera."""
+  texture = painter.texture
+  if texture is None or not motion.moving:
+    return lambda frame: {}
+  shown = ShownPlate(texture)
+  return lambda frame: {"plate": shown.through(np.array(STILL) if frame.camera is None else frame.camera)}
+
+
 def _paint_heads(
   painter: "_Painter",
   pairs: Iterable[tuple[int, tuple[Picture, MotionFrame]]],
@@ -171,6 +191,7 @@ def _paint_heads(
   if picture is None:
     raise UserError("the head has no reference image: give a prepared folder as appearance, or turn the head off")
   surface = _surfaces(painter, motion) if painter.pose_channels.kind else None
+  plate = _plates(painter, motion)
 
   def crops():
     for number, (frame, motion_frame) in pairs:
@@ -184,6 +205,7 @@ def _paint_heads(
         item |= {
           "surface": surface(motion_frame),
           "places": face_crop.crop_places(to_crop, size, motion.size.shape),
+          **plate(motion_frame),
         }
       yield StreamFrame(item, (frame, to_crop, keep))
 
@@ -212,7 +234,9 @@ def _body_block(
   networks: Networks, weights: PyTree, pose_channels: PoseChannels, noise: Float[Array, "h w C"], block: PyTree
 ) -> PreparedBlock:
   pose = block["pose"]
-  looked_up = pose_channels(block["surface"], block.get("places")) if "surface" in block else None
+  looked_up = None
+  if "surface" in block:
+    looked_up = pose_channels(block["surface"], block.get("places"), block.get("plate"))
   features = networks.embed_pose(weights, pose[None], None if looked_up is None else to_unit(looked_up)[None])[0]
   for_refiner = () if networks.refiner is None else (pose, looked_up)
   return PreparedBlock(jnp.broadcast_to(noise, (len(pose), *noise.shape)), FrameInputs(features), for_refiner)
@@ -275,6 +299,7 @@ class _Painter:
   ):
     self.part, self.networks, self.sampler = part, part.networks, part.sampler(mesh)
     self.weights, self.pose_channels = part.placed_weights(mesh), placed_pose_channels(part, reference, mesh)
+    self.texture = _texture_of(part, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference implementation, so that static content stays static.
     side = size // self.networks.model.stride

@@ -11,6 +11,7 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_alpha
+from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import Texture
 
 
@@ -34,8 +35,8 @@ class Backdrop:
         " train with config.data.pose_channels"
       )
     self._background, self._number, self._pictures = background, start, None
-    self._plate, self._known = texture.plate, texture.plate_coverage > 0
-    self._bodies: collections.deque[tuple[int, NdArray]] = collections.deque()
+    self._plate, self._known, self._shown = texture.plate, texture.plate_coverage > 0, ShownPlate(texture)
+    self._bodies: collections.deque[tuple[int, NdArray, NdArray | None]] = collections.deque()
     self._fps = 0.0
 
   def watch(self, motion: Motion) -> Motion:
@@ -45,16 +46,16 @@ class Backdrop:
     def frames(first: int) -> Iterator[MotionFrame]:
       for number, frame in enumerate(motion.frames(first), start=first):
         body = frame.pose.max(axis=-1) > 0 if frame.surface is None else frame.surface[..., 0] > 0
-        self._bodies.append((number, np.packbits(body)))
+        self._bodies.append((number, np.packbits(body), frame.camera))
         yield frame
 
     return dataclasses.replace(motion, frames=frames)
 
   def behind(self, picture: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "H W C"]:
     """Returns the next frame in front of the background, or as RGBA (straight alpha) if transparent."""
-    number, packed = self._bodies.popleft()
+    number, packed, camera = self._bodies.popleft()
     while number < self._number:  # a resumed stream first takes frames that are already written
-      number, packed = self._bodies.popleft()
+      number, packed, camera = self._bodies.popleft()
     height, width = picture.shape[:2]
     if self._plate.shape[:2] != (height, width):
       raise UserError(
@@ -62,7 +63,11 @@ class Backdrop:
         f" film again with --size={height}"
       )
     body = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
-    share, own = person_alpha(np.asarray(picture), body, self._plate, self._known)
+    plate, known = self._plate, self._known
+    if camera is not None:
+      shown = self._shown.through(camera)
+      plate, known = shown[..., :3], shown[..., 3] > 0
+    share, own = person_alpha(np.asarray(picture), body, plate, known)
     if self._background.transparent:
       blended = np.concatenate([own, 255 * share[..., None]], axis=-1)
     else:

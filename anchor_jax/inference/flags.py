@@ -9,6 +9,7 @@ from anchor_jax.config.run import SOLVERS, TAILS, SampleConfig, check_seed
 from anchor_jax.core.cli import Parser, mesh_shape, person_flags
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.shipped import folder_of
+from anchor_jax.motion.frames import CAMERAS
 
 _SAMPLING = tuple("steps solver window overlap tail guidance guidance_interval whole_clip".split())
 
@@ -34,6 +35,13 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   )
   parser.add_argument(
     "--person-at", metavar="X,Y", help="of several people, follow the one at this point in the first frame"
+  )
+  parser.add_argument(
+    "--camera",
+    dest="seen_by",
+    choices=CAMERAS,
+    default="still",
+    help="a still room, or one that moves as in the motion's film (default: still)",
   )
   parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
   parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="required unless --show is given")

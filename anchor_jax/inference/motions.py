@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anchor_jax.core.errors import UserError
+from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
@@ -16,8 +16,9 @@ from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import film_motion, track_motion
-from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.motion.frames import CAMERAS, Motion, MotionFrame
 from anchor_jax.motion.keypoints import FPS, is_keypoints, open_keypoints
+from anchor_jax.motion.steady import through_camera
 from anchor_jax.smplx.parameters import is_parameters, read_parameters
 from anchor_jax.video.timing import tick_frames
 
@@ -28,8 +29,8 @@ _LOG = logging.getLogger(__name__)
 TRACK_FILES: dict[str, Callable[[Path], Track]] = {}
 
 
-# (size, measures, mapped) -> the motion, at its own frame rate or at the requested one
-_Read = Callable[[FrameSize | None, BodyMeasures | None, bool], Motion]
+# (size, measures, mapped, camera) -> the motion, at its own frame rate or at the requested one
+_Read = Callable[[FrameSize | None, BodyMeasures | None, bool, str], Motion]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,11 @@ class OpenMotion:
   _read: _Read
 
   def read(
-    self, size: int | FrameSize | None = None, measures: BodyMeasures | None = None, mapped: bool = True
+    self,
+    size: int | FrameSize | None = None,
+    measures: BodyMeasures | None = None,
+    mapped: bool = True,
+    camera: str = "still",
   ) -> Motion:
     """Returns the motion; its frames are read or rendered when they are iterated.
 
@@ -63,13 +68,17 @@ class OpenMotion:
       measures: body measures of the person to animate (`Person.measures`), onto which the motion is mapped and with
         which it is rendered; see `film_motion`. Ignored if the motion has renders.
       mapped: False only applies the measures' widths.
+      camera: if the film's camera moves, "still" takes that out of the motion, so that the room of the video stands
+        still; "film" keeps it.
 
     Raises:
       UserError: the size is out of range or not the folder's, there is no face in any frame, or nobody is at
         `person_at`.
     """
     checked = None if size is None else FrameSize.of(size).check()
-    return self._read(checked, measures, mapped).at_fps(self.fps).first(self._frames)
+    if camera not in CAMERAS:
+      raise UserError(f'camera="{one_line(camera, 40)}": use {" or ".join(CAMERAS)}')
+    return self._read(checked, measures, mapped, camera).at_fps(self.fps).first(self._frames)
 
 
 def open_motion(
@@ -127,6 +136,7 @@ def read_motion(
   video: int | None = None,
   measures: BodyMeasures | None = None,
   mapped: bool = True,
+  camera: str = "still",
   smplx_model: str | os.PathLike | None = None,
   person_at: tuple[float, float] | None = None,
 ) -> Motion:
@@ -137,7 +147,7 @@ def read_motion(
 
   Args:
     path, frames, fps, video, smplx_model, person_at: see `open_motion`.
-    size, measures, mapped: see `OpenMotion.read`.
+    size, measures, mapped, camera: see `OpenMotion.read`.
 
   Raises:
     UserError: as `open_motion` and `OpenMotion.read`.
@@ -145,7 +155,7 @@ def read_motion(
   if size is not None:
     FrameSize.of(size).check()
   opened = open_motion(path, frames=frames, fps=fps, video=video, smplx_model=smplx_model, person_at=person_at)
-  return opened.read(size, measures, mapped)
+  return opened.read(size, measures, mapped, camera)
 
 
 def _opened(
@@ -170,8 +180,9 @@ def _open_video(
 ) -> OpenMotion:
   film = open_film(path, fps=fps, person_at=person_at)
 
-  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
-    return film_motion(film, size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
+    options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped, "camera": camera}
+    return film_motion(film, size=size or SIZE, **options)
 
   count = len(tick_frames(film.info) or range(film.info.frames))
   return _opened(path, film.info.fps, count, frames, fps, read, has_renders=film.posed is not None, has_sound=True)
@@ -180,7 +191,7 @@ def _open_video(
 def _open_keypoints(path: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
   keypoints = open_keypoints(path)
 
-  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
     return keypoints.motion(size=size or SIZE, frames=frames, fps=fps, measures=measures, mapped=mapped)
 
   return _opened(path, float(fps or FPS), None, frames, fps, read)
@@ -188,14 +199,14 @@ def _open_keypoints(path: Path, frames: int | None, fps: float | int | None) -> 
 
 def _open_track(path: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
   track = TRACK_FILES[path.suffix.lower()](path)
-  read = lambda size, measures, mapped: track_motion(track, size or SIZE, measures, mapped)
+  read = lambda size, measures, mapped, _: track_motion(track, size or SIZE, measures, mapped)
   return _opened(path, track.fps, len(track), frames, fps, read)
 
 
 def _open_smplx(path: Path, model: Path, frames: int | None, fps: float | int | None) -> OpenMotion:
   parameters = read_parameters(path)
 
-  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
     from anchor_jax.smplx.motion import smplx_motion  # imports JAX
 
     options = {"size": size or SIZE, "frames": frames, "fps": fps, "measures": measures, "mapped": mapped}
@@ -232,7 +243,7 @@ def _open_folder(folder: Path, limit: int | None, fps: float | int | None, video
   chosen = videos[video or 0]
   start, count = chosen["first"], chosen["frames"]
 
-  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool) -> Motion:
+  def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
     if size is not None and size != source.size:
       raise UserError(
         f"{folder} is prepared at {source.size} pixels and the person was trained at {size}: prepare it again with"
@@ -250,7 +261,9 @@ def _open_folder(folder: Path, limit: int | None, fps: float | int | None, video
         surface = record["surface"] if source.has_surface[start + number] else None
         yield MotionFrame(record["pose"], record["face_mask"], landmarks[number], surface)
 
-    return Motion(float(chosen["fps"]), source.size, count, frames)
+    motion = Motion(float(chosen["fps"]), source.size, count, frames)
+    cameras = None if source.cameras is None else source.cameras[start : start + count]
+    return through_camera(motion, None if chosen.get("cameras") is None else cameras, camera)
 
   return _opened(folder, float(chosen["fps"]), count, limit, fps, read, has_renders=True)
 

@@ -124,6 +124,7 @@ def frame_settings(request: Request, person: Person, fps: float, measures: BodyM
     **({"skip_empty": True} if args.skip_empty else {}),
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     **({} if args.person_at is None else {"person_at": args.person_at}),
+    **({} if args.seen_by == "still" else {"camera": args.seen_by}),
     "appearance": args.appearance.name if args.appearance else None,
     "seed": args.seed,
     "fps": fps,

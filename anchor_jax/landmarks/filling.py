@@ -8,7 +8,7 @@ import numpy as np
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate, without_doubles
-from anchor_jax.landmarks.shown import ARMS, faint_shoulders, shown_joints, steady, weights
+from anchor_jax.landmarks.shown import ARMS, faint_shoulders, inside, lost_hands, shown_joints, steady, weights
 from anchor_jax.landmarks.tracks import EARS, NOSE, SHOULDERS, WRISTS, Track
 
 SHORT_GAP = 0.4  # seconds; people, joints and hands are interpolated over shorter gaps
@@ -76,16 +76,18 @@ def _fill_shot(track: Track, palms: list[float]) -> Track:
   """A shot that shows the person, filled and smoothed; `palms` in shoulder widths."""
   track = dataclasses.replace(track, body=_with_shoulders(track), hands=without_doubles(track))
   unit = track.shoulder_width
-  shown, body = _shown(track, unit), interpolate(track.body)
+  seen = shown_joints(track, unit)
+  lost = lost_hands(track, seen, unit)
+  shown, body = _shown(track, seen, lost), interpolate(track.body)
   if track.shown is None:
-    body = _with_held_arms(body, shown == 1, unit)
+    body = _with_held_arms(track, body, seen, lost)
   body = smooth(body, track.fps, unit)
   face = track.face
   if np.isfinite(face[:, 0, 0]).any():
     # across gaps the face keeps its shape and follows the body's nose
     nose = body[:, NOSE : NOSE + 1]
     face = smooth(interpolate(face - nose) + nose, track.fps, unit)
-  hands, known = zip(*(_fill_hand(track, body, side, unit, palms[side] * unit) for side in (0, 1)))
+  hands, known = zip(*(_fill_hand(track, body, side, unit, palms[side] * unit, lost[:, side]) for side in (0, 1)))
   return dataclasses.replace(
     track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1), shown=shown
   )
@@ -126,28 +128,35 @@ def under_head(
   return moved
 
 
-def _shown(track: Track, unit: float) -> Float[NdArray, "T 33"]:
+def _shown(track: Track, seen: Bool[NdArray, "T 33"], lost: Bool[NdArray, "T 2"]) -> Float[NdArray, "T 33"]:
   """How far each body point comes from the film, see `Track.shown`; an arm is shown at least as far as its hand."""
   if track.shown is not None:
     return track.shown
-  shown = shown_joints(track, unit)
-  result = np.ones(shown.shape, np.float32)
-  for _, elbow, wrist, knuckles in ARMS:
-    hand = steady(shown[:, wrist], track.fps, SHORT_GAP)
+  result = np.ones(seen.shape, np.float32)
+  for side, (_, elbow, wrist, knuckles) in enumerate(ARMS):
+    hand = steady(seen[:, wrist] | lost[:, side], track.fps, SHORT_GAP)
     result[:, [wrist, *knuckles]] = weights(hand, track.fps)[:, None]
-    result[:, elbow] = weights(hand | steady(shown[:, elbow], track.fps, SHORT_GAP), track.fps)
+    result[:, elbow] = weights(hand | steady(seen[:, elbow], track.fps, SHORT_GAP), track.fps)
   return result
 
 
 def _with_held_arms(
-  body: Float[NdArray, "T 33 3"], shown: Bool[NdArray, "T 33"], unit: float
+  track: Track, body: Float[NdArray, "T 33 3"], shown: Bool[NdArray, "T 33"], lost: Bool[NdArray, "T 2"]
 ) -> Float[NdArray, "T 33 3"]:
-  """The body with arms interpolated, relative to the shoulders, where they are not shown."""
+  """The body with arms interpolated, relative to the shoulders, where they are not shown.
+
+  In short gaps the model's points are better than interpolated ones, if they are in the picture.
+  """
   held = body.copy()
-  for shoulder, elbow, wrist, knuckles in ARMS:
-    for points, base in ((elbow, shoulder), (wrist, shoulder), (knuckles, wrist)):
-      numbers = np.atleast_1d(points)
-      seen = shown[:, numbers[:1], None]
+  for side, (shoulder, elbow, wrist, knuckles) in enumerate(ARMS):
+    short = short_gaps(shown[:, wrist], SHORT_GAP * track.fps) & ~lost[:, side]
+    hand = shown[:, wrist] | (short & inside(body[:, wrist], track))
+    for points, base, seen in (
+      (elbow, shoulder, hand | shown[:, elbow]),
+      (wrist, shoulder, hand),
+      (knuckles, wrist, hand),
+    ):
+      numbers, seen = np.atleast_1d(points), seen[:, None, None]
       if seen.any() and not seen.all():
         local = np.where(seen, body[:, numbers] - body[:, base, None], np.float32(np.nan))
         held[:, numbers] = np.where(seen, body[:, numbers], interpolate(local) + held[:, base, None])
@@ -219,7 +228,12 @@ def gaussian_smooth(points: Float[NdArray, "T N D"], sigma: float) -> Float[NdAr
 
 
 def _fill_hand(
-  track: Track, body: Float[NdArray, "T 33 3"], side: int, unit: float, default_palm: float
+  track: Track,
+  body: Float[NdArray, "T 33 3"],
+  side: int,
+  unit: float,
+  default_palm: float,
+  lost: Bool[NdArray, " T"],
 ) -> tuple[Float[NdArray, "T 21 3"], Bool[NdArray, " T"]]:
   """One hand's points (found, interpolated or relaxed), and the frames in which it was found."""
   wrist = body[:, WRISTS[side]]
@@ -231,7 +245,7 @@ def _fill_hand(
   local = rotate(hand - wrist[:, None], -turn)
   local[~known] = np.nan
   relaxed = rotate(relaxed_hand(body, side, palm) - wrist[:, None], -turn)
-  fill = known | short_gaps(known, SHORT_GAP * track.fps)
+  fill = known | lost | short_gaps(known, SHORT_GAP * track.fps)
   if known.any():
     interpolated = interpolate(local)
     # a hand fades into the relaxed one over a few frames instead of snapping

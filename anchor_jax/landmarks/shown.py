@@ -5,6 +5,7 @@ picture are guesses, and so are joints of which the model says that they are hid
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -19,6 +20,8 @@ _INSIDE = 0.02  # of the picture's height; a wrist nearer to an edge is unsure, 
 _BELOW = (0.0, 0.15)  # heights of the face below the picture at which shoulders begin to be, and are, guesses
 _AT_EDGE = (-0.2, 0.0)  # the same for unsure shoulders
 _SURE = (0.7, 0.3)  # visibility at which shoulders begin to be, and are, unsure
+_WELL_INSIDE = 0.1  # of the picture's height; a hand this far from its edges can't leave it unseen
+_LOST, _NEAR = 1.5, 0.6  # seconds that such a hand may be lost; shoulder widths from there to where it is found again
 _LEAST_HAND = 0.5  # share of a hand's points inside the picture
 BLINK = 0.2  # seconds; joints that are shown for less than that are false detections
 
@@ -83,6 +86,30 @@ def inside(points: Float[NdArray, "*N D"], track: Track, margin: float = 0.0) ->
   """Returns which points lie in the picture, at least `margin` pixels from its edges; NaN does not."""
   x, y = points[..., 0], points[..., 1]
   return (x >= margin) & (y >= margin) & (x < track.width - margin) & (y < track.height - margin)
+
+
+def lost_hands(track: Track, shown: Bool[NdArray, "T 33"], unit: float) -> Bool[NdArray, "T 2"]:
+  """Returns in which frames a hand must be in the picture, although it is not found.
+
+  A hand that is lost well inside the picture, and found again near that place within 1.5 s, can't have left it.
+
+  Args:
+    track: as the landmark model found it, with gaps.
+    shown: of `shown_joints`.
+    unit: a shoulder's width in pixels.
+  """
+  lost = np.zeros((len(track), 2), bool)
+  shoulders = track.body[:, SHOULDERS, :2].mean(axis=1)
+  for side, wrist in enumerate(WRISTS):
+    hand = track.hands[:, side, :, :2].mean(axis=1)
+    middle = np.where(np.isfinite(hand), hand, track.body[:, wrist, :2])
+    within, place = inside(middle, track, _WELL_INSIDE * track.height), (middle - shoulders) / unit
+    frames = np.flatnonzero(shown[:, wrist])
+    for before, after in itertools.pairwise(frames.tolist()):
+      near = np.linalg.norm(place[after] - place[before]) < _NEAR
+      if 1 < after - before <= _LOST * track.fps and within[before] and within[after] and near:
+        lost[before + 1 : after, side] = True
+  return lost
 
 
 def steady(shown: Bool[NdArray, " T"], fps: float, gap: float) -> Bool[NdArray, " T"]:

@@ -188,6 +188,10 @@ class PosedVideo:
       frame = np.ascontiguousarray(frame[:height, :width])
       yield PosedFrame(frame, pose, masks[..., 0].copy(), masks[..., 1].copy(), points, surface)
 
+  def person_mask(self, number: int) -> UInt8[NdArray, "H W"]:
+    """Returns the person's mask of a frame, 0 or 255."""
+    return next(read_frames(sidecar_path(self.path) / _MASKS, number, self.mask_info))[..., 0]
+
   def shows_person(self, first: int, last: int) -> Bool[NdArray, " T"]:
     """Returns for frames `first` to `last` (exclusive) whether the person covers a thousandth of the picture."""
     masks = itertools.islice(read_frames(sidecar_path(self.path) / _MASKS, first, self.mask_info), last - first)

@@ -10,6 +10,7 @@ from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import OpenedFilm, crop_of, find_poses
+from anchor_jax.films.room import film_cameras
 from anchor_jax.landmarks.absence import absent_frames, rest_while_absent
 from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
@@ -19,6 +20,8 @@ from anchor_jax.landmarks.retarget import retarget_shots
 from anchor_jax.landmarks.sidecar import PoseRender
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.motion.steady import shaken_track, steady_track, through_camera
+from anchor_jax.texture.camera_path import in_crop
 from anchor_jax.video.timing import pick, tick_frames
 
 _MARGIN = 1.0  # seconds that are tracked beyond the last frame of the motion, since filling and smoothing look ahead
@@ -33,6 +36,7 @@ def film_motion(
   fps: float | int | None = None,
   measures: BodyMeasures | None = None,
   mapped: bool = True,
+  camera: str = "still",
 ) -> Motion:
   """Returns the motion of a video, identical to that of a folder prepared from it alone at the same size.
 
@@ -54,6 +58,8 @@ def film_motion(
     measures: of the person who is to make the motion, with the widths of the solids; None leaves the motion as it is,
       with solids of standard widths.
     mapped: whether to retarget the motion; otherwise only the widths of the solids come from `measures`.
+    camera: if the film's camera moves, "still" takes that out of the motion, "film" keeps it. A film with a sidecar is
+      not decoded, so its camera counts as still.
 
   Raises:
     UserError: see `find_poses`; or no face in any frame.
@@ -68,11 +74,18 @@ def film_motion(
     needed = ticks[-1] + 1
   poses = find_poses(film, frames=needed, progress=True)
   crop = crop_of([poses], film.info, size)
-  if poses.track is not None:
-    track = poses.track
+  track, in_frame = poses.track, None
+  if track is not None:
+    cameras = film_cameras(film, track)
+    if cameras is not None:
+      place = (crop.left, crop.top, crop.width, crop.height)
+      in_frame = in_crop(cameras, (film.info.height, film.info.width), place)
+      track = steady_track(track, cameras)
     if measures is not None:
       track, crop, measures = retarget_track(track, crop, measures, mapped)
     track = rest_while_absent(track)
+    if in_frame is not None and camera == "film":
+      track = shaken_track(track, in_frame, crop)
     renders = lambda crop, first: pose_renders(track, crop, first, measures)
     poses = poses._replace(landmarks=seen_landmarks(track), poses=renders, track=track)
   cuts = () if poses.track is None else poses.track.cuts
@@ -89,6 +102,8 @@ def film_motion(
       return pick(frames_from(rest[0]), rest, rest[0]) if rest else iter(())
 
     motion = Motion(native, size, len(numbers), at_ticks, None if absent is None else absent[numbers])
+  if in_frame is not None and camera == "film":
+    motion = through_camera(motion, in_frame if ticks is None else in_frame[ticks], camera)
   return motion.at_fps(fps).first(frames)
 
 

@@ -12,6 +12,8 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.video.timing import pick
 
+CAMERAS = ("still", "film")  # how a motion is seen: by a steady camera, or by one that moves as its film's
+
 
 class MotionFrame(NamedTuple):
   """One frame of a motion.
@@ -21,12 +23,14 @@ class MotionFrame(NamedTuple):
     face_mask: 255 where the face is repainted, from the pose render.
     landmarks: five face landmarks in pixels, none missing.
     surface: the surface map (body/charts.py); None if unknown.
+    camera: the camera that shows the room (texture/camera_path.py), if the motion's camera moves.
   """
 
   pose: UInt8[NdArray, "H W 3"]
   face_mask: UInt8[NdArray, "H W 1"]
   landmarks: Float[NdArray, "5 2"]
   surface: UInt8[NdArray, "H W 3"] | None = None
+  camera: Float[NdArray, "4"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Motion:
     length: number of frames; None if unknown in advance.
     frames: function from a frame number to an iterator over the frames from that number on.
     absent: for each frame whether nobody is seen in it; None if the person is in all of them, or it is unknown.
+    moving: whether the camera moves; then each frame has its own.
   """
 
   fps: float
@@ -46,6 +51,7 @@ class Motion:
   length: int | None
   frames: Callable[[int], Iterator[MotionFrame]]
   absent: Bool[NdArray, " T"] | None = None
+  moving: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, "size", FrameSize.of(self.size))
@@ -81,7 +87,7 @@ class Motion:
     absent = None
     if self.absent is not None and length is not None:
       absent = self.absent[[int(nearest(number)) for number in range(length)]]
-    return Motion(float(fps), self.size, length, frames, absent)
+    return dataclasses.replace(self, fps=float(fps), length=length, frames=frames, absent=absent)
 
   def without_absent(self) -> "Motion":
     """Returns the motion without the frames in which nobody is seen."""

@@ -88,7 +88,10 @@ class PoseChannels:
     return needs_texture(self.kind) and self.tables is None
 
   def __call__(
-    self, surface: UInt8[Array, "T H W 3"], places: Int[Array, "T S S 2"] | None = None
+    self,
+    surface: UInt8[Array, "T H W 3"],
+    places: Int[Array, "T S S 2"] | None = None,
+    plates: UInt8[Array, "T H W 4"] | None = None,
   ) -> UInt8[Array, "T h w C"]:
     """The channels of each frame or face crop, 0 to 255; a frame's depend on its own surface map only.
 
@@ -97,6 +100,7 @@ class PoseChannels:
     Args:
       surface: surface maps, of the same size as the pictures that the texture was gathered from.
       places: from `body.face_crop.crop_places`, for face crops; None for full frames.
+      plates: the background plate as each frame's camera shows it (`plate.ShownPlate`); None for a still camera.
 
     Raises:
       ValueError: the kind has no channels, or the maps have another size.
@@ -108,7 +112,7 @@ class PoseChannels:
     elif self.tables is None:
       return jnp.zeros((*(surface if places is None else places).shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
     else:
-      values = look_up(self.tables, surface)[..., : sum(_GROUPS[self.kind])]
+      values = look_up(self.tables, surface, plates)[..., : sum(_GROUPS[self.kind])]
     channels = jnp.rint(values * 255).astype(jnp.uint8)
     return channels if places is None or self.kind == "coordinates" else jax.vmap(crop_looked_up)(channels, places)
 

@@ -12,6 +12,7 @@ from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.blocks import Blocks
 from anchor_jax.texture.key_frames import Candidate, choose, is_candidate, judge
+from anchor_jax.texture.plate import RoomSums
 from anchor_jax.texture.robust import BlockSums, Colors
 from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
@@ -60,10 +61,11 @@ class Gathered:
   blocks: Blocks
   charts: tuple[tuple[str, bool], ...]
   _atlas: BlockSums
-  _plate: BlockSums
+  _room: RoomSums
   _size: tuple[int, int]
   _key_frames: dict[int | None, tuple[int, ...]]
   _pictures: dict[int, tuple[NdArray, NdArray, NdArray]]
+  _cameras: Float[NdArray, "T 4"] | None = None
   measures: BodyMeasures | None = None
 
   def key_frames(self, block: int | None = None) -> tuple[int, ...]:
@@ -79,7 +81,9 @@ class Gathered:
     seen = self.blocks.seen_by(block)
     texels = self._atlas.colors(seen, _MIN_WEIGHT)
     atlas, coverage = _fill(texels, len(self.charts))
-    plate = self._plate.colors(seen)
+    plate, room = self._room.plate_and_room(seen)
+    if room is not None and self._cameras is not None:
+      room = dataclasses.replace(room, key_cameras=self._cameras[list(self._key_frames[block])])
     height, width = self._size
     pictures = [self._pictures[index] for index in self._key_frames[block]]
     empty = [np.zeros((0, height, width, *last), np.uint8) for last in ((3,), (3,), ())]
@@ -90,12 +94,13 @@ class Gathered:
       atlas=atlas,
       coverage=coverage,
       spread=_to_bytes(texels.spread).reshape(shape),
-      plate=_to_bytes(plate.color).reshape(height, width, 3),
-      plate_coverage=np.where(plate.weight > 0, 255, 0).astype(np.uint8).reshape(height, width),
+      plate=np.ascontiguousarray(plate[..., :3]),
+      plate_coverage=np.ascontiguousarray(plate[..., 3]),
       key_frames=key_frames,
       key_surfaces=surfaces,
       key_masks=masks,
       measures=self.measures,
+      room=room,
     )
 
 
@@ -104,8 +109,9 @@ def gather(
   blocks: Blocks,
   charts: Sequence[tuple[str, bool]] = CHARTS,
   key_frames: int = KEY_FRAMES,
+  cameras: Float[NdArray, "T 4"] | None = None,
 ) -> Gathered:
-  """Gathers the texture of the only person in a film with a static camera.
+  """Gathers the texture of the only person in a film.
 
   Memory does not grow with the length of the film. A minute at 12.5 frames per second and 128 pixels takes 3 s.
 
@@ -114,6 +120,7 @@ def gather(
     blocks: of the film, with one number for each frame.
     charts: name and whether u is periodic, for each chart that surface maps may name.
     key_frames: number of key frames for each block.
+    cameras: the camera path (texture/camera_path.py); None for a still camera.
 
   Raises:
     ValueError: no frame, frames of several sizes, or a surface map with an unknown chart.
@@ -122,15 +129,15 @@ def gather(
   is_face = np.array([name in _FACE or name.partition("_")[2] in _FACE for name, _ in charts])
   count = len(blocks.of_frame)
   atlas = BlockSums(blocks.count, len(charts) * CHART_TEXELS)
-  plate: BlockSums | None = None
+  rooms: RoomSums | None = None
   size = (0, 0)
   candidates: list[Candidate] = []
   buffer, block = _Buffer(atlas), 0
   for index in range(count):
     record = read(index)
-    if plate is None:
+    if rooms is None:
       size = record.frame.shape[:2]
-      plate = BlockSums(blocks.count, size[0] * size[1])
+      rooms = RoomSums(blocks.count, size, cameras)
     surface = person_surface(record, charts)
     if record.frame.shape[:2] != size or surface[..., 0].max() >= len(charts):
       raise ValueError(f"frame {index}: {record.frame.shape[:2]} pixels, first {size}; chart {surface[..., 0].max()}")
@@ -138,12 +145,11 @@ def gather(
       buffer.flush(block)
       block = int(blocks.of_frame[index])
     buffer.add(block, *_atlas_samples(record.frame, surface, wraps))
-    room = np.flatnonzero(_room(record))
-    plate.add(block, room, record.frame.reshape(-1, 3)[room], np.ones(len(room), np.float32))
+    rooms.add(block, index, record.frame, _room(record))
     if is_candidate(index, count):
       candidates.append(judge(index, block, record.frame, surface, record.landmarks, is_face))
   buffer.flush(block)
-  if plate is None:
+  if rooms is None:
     raise ValueError("a film without frames has no texture")
   chosen: dict[int | None, tuple[int, ...]] = {
     block: choose(candidates, blocks.seen_by(block), key_frames) for block in (None, *range(blocks.count))
@@ -152,7 +158,8 @@ def gather(
   for index in sorted({index for numbers in chosen.values() for index in numbers}):
     record = read(index)
     pictures[index] = record.frame, person_surface(record, charts), record.person_mask
-  return Gathered(blocks, tuple((name, bool(p)) for name, p in charts), atlas, plate, size, chosen, pictures)
+  named = tuple((name, bool(periodic)) for name, periodic in charts)
+  return Gathered(blocks, named, atlas, rooms, size, chosen, pictures, cameras)
 
 
 def person_surface(record: FilmFrame, charts: Sequence[tuple[str, bool]]) -> UInt8[NdArray, "H W 3"]:

@@ -24,6 +24,7 @@ from anchor_jax.texture.bilinear import TEXEL_UNIT, neighbors, sample, texel_cor
 from anchor_jax.texture.extrapolate import NearestSkin, extrapolate, nearest_skin, reach_inside
 from anchor_jax.texture.inverse import inverse_table
 from anchor_jax.texture.outline import outline_table
+from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, LEVELS, TEXELS
 
@@ -75,12 +76,16 @@ def look_up_tables(texture: Texture, key_frames: int) -> LookUpTables:
   places = np.zeros((key_frames, len(wraps) * CHART_TEXELS, 3), np.float32)
   plate = np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
   outlines = np.zeros(pictures.shape, np.int16)
+  plates = [plate] * key_frames
+  if texture.room is not None:
+    shown = ShownPlate(texture)
+    plates = [shown.through(camera) for camera in texture.room.key_cameras]
   tables = [inverse_table(surface, wraps) for surface in texture.key_surfaces[:key_frames]]
   for number, table in enumerate(tables):
     pictures[number] = texture.key_frames[number]
     mask = None if texture.key_masks is None else texture.key_masks[number]
     surface, reach = texture.key_surfaces[number], reach_inside(texture.key_frames.shape[1])
-    outlines[number] = outline_table(surface, pictures[number], mask, plate, reach)
+    outlines[number] = outline_table(surface, pictures[number], mask, plates[number], reach)
     seen = table[..., 2:] > 0
     places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * _STEPS).reshape(-1, 2)
     places[number, :, 2] = np.clip(np.ceil(table[..., 2] * _PIXEL_PARTS), 0, _MAX_PIXELS).reshape(-1)
@@ -88,16 +93,21 @@ def look_up_tables(texture: Texture, key_frames: int) -> LookUpTables:
   return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, outlines, plate)))
 
 
-def look_up(tables: LookUpTables, surface: UInt8[Array, "T H W 3"]) -> Float[Array, "T H W C"]:
+def look_up(
+  tables: LookUpTables, surface: UInt8[Array, "T H W 3"], plates: UInt8[Array, "T H W 4"] | None = None
+) -> Float[Array, "T H W C"]:
   """The channels for target surface maps, in the order that the module describes.
 
   Args:
     tables: from `look_up_tables`; the plate has the size of the surface maps.
     surface: surface maps (chart, u, v) of the target poses.
+    plates: the background plate as each frame's camera shows it (`plate.ShownPlate`); None for a still camera.
   """
   if tables.plate.shape[:2] != surface.shape[1:3]:
     raise ValueError(f"a plate of {tables.plate.shape[:2]} pixels for surface maps of {surface.shape[1:3]}")
-  return jax.vmap(_look_up_frame, (None, 0))(tables, surface)
+  if plates is None:
+    return jax.vmap(_look_up_frame, (None, 0))(tables, surface)
+  return jax.vmap(lambda plate, surface: _look_up_frame(tables._replace(plate=plate), surface))(plates, surface)
 
 
 def crop_looked_up(channels: UInt8[Array, "H W C"], places: Int[Array, "S S 2"]) -> UInt8[Array, "S S C"]:

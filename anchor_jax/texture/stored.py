@@ -1,7 +1,8 @@
 """A person's texture and its file, in the safetensors format.
 
 The metadata holds `format`, `charts` (a JSON list of [name, periodic in u]), the body `measures` as JSON where known,
-and the `crc32` of all contents. Reading checks everything; nothing in the file is executable.
+where the `room` lies if the film's camera moves, and the `crc32` of all contents. Reading checks everything; nothing in
+the file is executable.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.files.inputs import regular_file, strict_json
 from anchor_jax.files.outputs import new_file
 from anchor_jax.landmarks.measures import BodyMeasures
@@ -24,6 +25,21 @@ from anchor_jax.texture.texels import LEVELS, TEXELS
 FORMAT = "1"
 _MAX_SIDE = 4096  # pixels
 _MAX_KEY_FRAMES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+  """What a camera that moves shows of the room, as one picture; see texture/plate.py.
+
+  Attributes:
+    pixels: RGB and coverage, 255 where the room was seen, else 0.
+    corner: column and row of the background plate's first pixel in it; the plate is a part of it.
+    key_cameras: the camera of each key frame (texture/camera_path.py).
+  """
+
+  pixels: UInt8[NdArray, "h w 4"]
+  corner: tuple[int, int]
+  key_cameras: Float[NdArray, "K 4"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +57,7 @@ class Texture:
     key_surfaces: their surface maps; chart 0 away from the person.
     key_masks: 255 on the person, hair and clothes included; None in files of earlier versions.
     measures: body measures in units of the picture's side; None where unknown, as in files of earlier versions.
+    room: if the film's camera moves; None if it is still, then the plate is all there is of the room.
   """
 
   charts: tuple[tuple[str, bool], ...]
@@ -53,11 +70,12 @@ class Texture:
   key_surfaces: UInt8[NdArray, "K H W 3"]
   key_masks: UInt8[NdArray, "K H W"] | None = None
   measures: BodyMeasures | None = None
+  room: Room | None = None
 
 
 _OPTIONAL = ("key_masks",)
 _ARRAYS = tuple(
-  field.name for field in dataclasses.fields(Texture) if field.name not in ("charts", "measures", *_OPTIONAL)
+  field.name for field in dataclasses.fields(Texture) if field.name not in ("charts", "measures", "room", *_OPTIONAL)
 )
 
 
@@ -72,6 +90,9 @@ def write_texture(path: str | os.PathLike, texture: Texture) -> None:
   metadata = {"format": FORMAT, "charts": json.dumps(texture.charts)}
   if texture.measures is not None:
     metadata["measures"] = json.dumps(texture.measures.to_json())
+  if texture.room is not None:
+    arrays["room"] = np.ascontiguousarray(texture.room.pixels)
+    metadata["room"] = json.dumps({"corner": texture.room.corner, "key_cameras": texture.room.key_cameras.tolist()})
   metadata["crc32"] = _checksum(arrays, metadata)
   with new_file(path) as partial:
     partial.write_bytes(_ordered(save(arrays, metadata)))
@@ -79,7 +100,8 @@ def write_texture(path: str | os.PathLike, texture: Texture) -> None:
 
 def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str:
   """CRC-32 of a file's contents; files of earlier versions have none."""
-  checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures")]).encode())
+  room = [metadata["room"]] if "room" in metadata else []
+  checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures"), *room]).encode())
   for name in sorted(arrays):
     checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), checksum))
   return f"{checksum:08x}"
@@ -125,11 +147,26 @@ def read_texture(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | N
       raise ValueError("not as it was written")
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(found):
       raise ValueError("unknown charts")
+    room = _read_room(metadata, arrays)
   except (SafetensorError, OSError, ValueError, KeyError, TypeError, OverflowError):
     raise UserError(f"{path} is not a texture or is damaged: prepare the person's film again") from None
   if charts is not None and found != tuple((str(name), bool(periodic)) for name, periodic in charts):
     raise UserError(f"{path} has the surface charts of another version: prepare the person's film again")
-  return Texture(charts=found, measures=measures, **arrays)
+  return Texture(charts=found, measures=measures, room=room, **arrays)
+
+
+def _read_room(metadata: Mapping[str, str], arrays: dict[str, NdArray]) -> Room | None:
+  """The room of a file, taken out of its arrays; None if it has none."""
+  pixels = arrays.pop("room", None)
+  if pixels is None:
+    return None
+  place = strict_json(metadata["room"])
+  (left, top), cameras = place["corner"], np.asarray(place["key_cameras"], np.float64).reshape(-1, 4)
+  height, width = arrays["plate"].shape[:2]
+  inside = 0 <= left <= pixels.shape[1] - width and 0 <= top <= pixels.shape[0] - height
+  if not inside or len(cameras) != len(arrays["key_frames"]) or not np.isfinite(cameras).all():
+    raise ValueError("a room that does not fit the plate")
+  return Room(pixels, (int(left), int(top)), cameras)
 
 
 def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
@@ -143,7 +180,7 @@ def _read_charts(text: str) -> tuple[tuple[str, bool], ...]:
 
 
 def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
-  if set(shapes) - set(_OPTIONAL) != set(_ARRAYS):
+  if set(shapes) - {*_OPTIONAL, "room"} != set(_ARRAYS):
     return False
   texels = (charts, TEXELS, TEXELS)
   plate, keys = shapes["plate"], shapes["key_frames"]
@@ -158,6 +195,9 @@ def _shapes_fit(shapes: dict[str, tuple[int, ...]], charts: int) -> bool:
     key_frames=(*keys[:3], 3),
     key_surfaces=(*keys[:3], 3),
     key_masks=keys[:3],
+    room=(*shapes.get("room", ())[:2], 4),
   )
+  if max(shapes.get("room", (0,))) > 2 * _MAX_SIDE:
+    return False
   expected = {name: shape for name, shape in expected.items() if name in shapes}
   return shapes == expected and min(plate[:2]) > 0

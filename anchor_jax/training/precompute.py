@@ -41,6 +41,7 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.models.pictures import to_signed
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture
 from anchor_jax.texture.gather import KEY_FRAMES
+from anchor_jax.texture.plate import ShownPlate
 
 log = logging.getLogger(__name__)
 
@@ -264,11 +265,18 @@ def look_up_records(
   chosen = np.arange(len(records)) if crop is None else np.flatnonzero(records.has_landmarks)
 
   @functools.lru_cache(maxsize=1)  # consecutive records belong to one block
-  def pose_channels(person: int, block: int) -> PoseChannels:
-    return make_pose_channels(kind, textures.of_person(person).gathered.texture(block))
+  def seen_by(person: int, block: int) -> tuple[PoseChannels, ShownPlate]:
+    texture = textures.of_person(person).gathered.texture(block)
+    return make_pose_channels(kind, texture), ShownPlate(texture)
 
-  def of_record(record: int) -> PoseChannels:
-    return pose_channels(*textures.block_of(record)) if needs_texture(kind) else make_pose_channels(kind)
+  def looked_up_from(record: int) -> tuple[PoseChannels, ShownPlate | None]:
+    return seen_by(*textures.block_of(record)) if needs_texture(kind) else (make_pose_channels(kind), None)
+
+  def plates(numbers: Sequence[int], shown: ShownPlate | None) -> UInt8[NdArray, "N H W 4"] | None:
+    """The background plate as the camera of each record shows it; None if all cameras are still."""
+    if records.cameras is None or shown is None:
+      return None
+    return np.stack([shown.through(records.cameras[number]) for number in numbers])
 
   def write(folder: Path, blocks: Sequence[int]) -> None:
     for block in tqdm(blocks, "look up", unit="block"):
@@ -277,10 +285,11 @@ def look_up_records(
       keys = [textures.block_of(number) if needs_texture(kind) else 0 for number in numbers]
       starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
       ends = [*starts[1:], len(keys)]
-      looked_up = [
-        _look_up(of_record(numbers[i]), surfaces[i:j], None if places is None else places[i:j])
-        for i, j in zip(starts, ends, strict=True)
-      ]
+      looked_up = []
+      for i, j in zip(starts, ends, strict=True):
+        pose_channels, shown = looked_up_from(numbers[i])
+        own_places = None if places is None else places[i:j]
+        looked_up.append(_look_up(pose_channels, surfaces[i:j], own_places, plates(numbers[i:j], shown)))
       write_block(folder, block, {LOOKED_UP: np.concatenate(looked_up)})
 
   facts: dict[str, Any] = {"format": _LOOK_UP, "kind": kind, "key_frames": KEY_FRAMES, "charts": CHARTS}
@@ -305,19 +314,26 @@ def _read(
 
 @jax.jit
 def _look_up_chunk(
-  pose_channels: PoseChannels, surface: UInt8[Array, "N H W 3"], places: Int[Array, "N S S 2"] | None
+  pose_channels: PoseChannels,
+  surface: UInt8[Array, "N H W 3"],
+  places: Int[Array, "N S S 2"] | None,
+  plates: UInt8[Array, "N H W 4"] | None,
 ) -> UInt8[Array, "N h w C"]:
-  return pose_channels(surface, places)
+  return pose_channels(surface, places, plates)
 
 
 def _look_up(
-  pose_channels: PoseChannels, surfaces: UInt8[NdArray, "N H W 3"], places: Int[NdArray, "N S S 2"] | None
+  pose_channels: PoseChannels,
+  surfaces: UInt8[NdArray, "N H W 3"],
+  places: Int[NdArray, "N S S 2"] | None,
+  plates: UInt8[NdArray, "N H W 4"] | None = None,
 ) -> UInt8[NdArray, "N h w C"]:
   """The channels of records of one block, computed in padded chunks of one shape: a single compilation."""
   chunks = []
   for start in range(0, len(surfaces), _CHUNK):
     count = min(_CHUNK, len(surfaces) - start)
     rows = start + np.minimum(np.arange(_CHUNK), count - 1)
-    chunk = _look_up_chunk(pose_channels, surfaces[rows], None if places is None else places[rows])
+    chosen = (None if each is None else each[rows] for each in (places, plates))
+    chunk = _look_up_chunk(pose_channels, surfaces[rows], *chosen)
     chunks.append(np.asarray(chunk)[:count])
   return np.concatenate(chunks)

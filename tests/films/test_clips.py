@@ -40,14 +40,14 @@ def test_a_messy_film_is_divided_by_the_rules(tmp_path, shot):
 def test_a_part_of_a_film_is_used(tmp_path):
   frames = disc_shot(1, 30)
   write_posed_video(tmp_path / "film.mp4", frames, FPS)
-  (first,), (last,) = (films_of(tmp_path / "film.mp4", part=part) for part in ((0.0, 0.8), (0.8, 1.0)))
+  (first,), (last,) = (films_of(tmp_path / "film.mp4", section=part) for part in ((0.0, 0.8), (0.8, 1.0)))
   assert [(len(s), s.reason) for s in first.stretches] == [(24, ""), (6, "outside the part")]
   assert [(len(s), s.reason) for s in last.stretches] == [(24, "outside the part"), (6, "")]
   np.testing.assert_allclose(next(iter(last.clips[0].frames)).landmarks, frames[24].landmarks / 2, atol=1e-4)
   night = [*map(dark, frames[:24]), *frames[24:]]
   write_posed_video(tmp_path / "night.mp4", night, FPS)
   with pytest.raises(UserError, match=r"24 of its frames are dark, 6 of its frames are outside the part"):
-    films_of(tmp_path / "night.mp4", part=(0.0, 0.8))
+    films_of(tmp_path / "night.mp4", section=(0.0, 0.8))
 
 
 def test_a_film_without_a_usable_stretch_is_an_error(tmp_path):

@@ -30,6 +30,14 @@ def raised(track, first, last, *, below=200.0):
   return dataclasses.replace(track, body=body, hands=hands)
 
 
+def gap(track, first, last):
+  """The track with the right arm guessed below the picture from frame `first` to `last`."""
+  body, hands = track.body.copy(), track.hands.copy()
+  body[first:last, ARM, 1] += 200
+  hands[first:last, 1] = np.nan
+  return dataclasses.replace(track, body=body, hands=hands)
+
+
 def placed(track, rest=None, square=SQUARE):
   body = measure(track, square)
   return place_unseen(track, rest or body.rest_pose, body.shoulders * square.height, body.palm * square.height)
@@ -93,6 +101,21 @@ def test_short_gaps_and_blinks_do_not_count():
   assert steady(shown, 10.0, 0.1).tolist() == [False] * 5 + [True] * 7 + [False] * 2
   fading = weights(np.arange(20) >= 10, 10.0)
   assert (fading[10:] == 1).all() and (fading[:6] == 0).all() and (np.diff(fading[5:11]) > 0.1).all()
+
+
+def test_a_hand_that_is_lost_inside_the_picture_stays(standing_track):
+  """For a second, the model guesses below the picture; a hand that was lost at the edge may have left."""
+  for up, stays in ((0, True), (58, False)):  # pixels of 120 between the hand and where it is in the picture's middle
+    track = standing_track(frames=75)
+    body, hands = track.body.copy(), track.hands.copy()
+    body[:, ARM, 1] += up
+    hands[:, 1, :, 1] += up
+    moved = dataclasses.replace(track, body=body, hands=hands)
+    filled = fill_and_smooth(gap(moved, 25, 50))
+    assert (filled.shown[[*range(25), *range(50, 75)]][:, WRISTS[1]] == 1).all()
+    assert (filled.shown[:, WRISTS[1]] == 1).all() == stays
+    if stays:
+      np.testing.assert_allclose(filled.hands[:, 1, :, :2], moved.hands[:, 1, :, :2], atol=0.5)
 
 
 def test_the_rest_pose_is_gathered_and_kept_as_json(standing_track):

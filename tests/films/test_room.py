@@ -1,0 +1,68 @@
+"""The camera path of a film: still, from the hand, with cuts, and where the room can't be followed."""
+
+import numpy as np
+import pytest
+from hand_held import hand_path, in_sight, seen_by, textured_room
+from people import make_posed_frames
+
+from anchor_jax.films.room import follow_room
+from anchor_jax.texture.camera_path import STILL, inverse, joined, median_camera, movement
+
+SIZE, COUNT = 160, 24
+KEPT = 128  # pixels of the films' sides
+
+
+def film(path, seed=0, room=None):
+  items = make_posed_frames(len(path), SIZE, seed)
+  return list(seen_by(items, path, textured_room(SIZE, seed) if room is None else room))
+
+
+def followed(items, cuts=(), mask=lambda item: item.person_mask):
+  pictures = lambda: (item.frame for item in items)
+  return follow_room(pictures, lambda number: mask(items[number]), len(items), 25, cuts)
+
+
+def error(path, truth):
+  """In pixels: how far a corner of the room is from where a camera of that path sees it, up to one steady camera."""
+  missed = joined(path, inverse(truth))
+  return KEPT * movement(joined(missed, inverse(median_camera(missed))), (KEPT, KEPT))
+
+
+def test_shift_turn_and_zoom_of_a_hand_are_found():
+  truth = in_sight(hand_path(COUNT))
+  found = followed(film(hand_path(COUNT)))
+  assert found is not None and KEPT * movement(truth, (KEPT, KEPT)).max() > 5
+  assert error(found, truth).max() < 0.25 and error(found, truth).mean() < 0.1
+
+
+@pytest.mark.parametrize("room", [None, np.full((SIZE, SIZE, 3), 90, np.uint8)], ids=["textured", "plain wall"])
+def test_a_still_camera_has_no_path(room):
+  assert followed(film(np.tile(STILL, (COUNT, 1)), room=room)) is None
+
+
+def test_a_room_that_cannot_be_seen_is_not_followed():
+  items = film(hand_path(COUNT))
+  assert followed(items, mask=lambda item: np.full_like(item.person_mask, 255)) is None
+
+
+def test_errors_do_not_add_up():
+  slow = hand_path(3 * COUNT, seed=3)
+  found = followed(film(slow))
+  assert found is not None and error(found, in_sight(slow))[-COUNT:].max() < 0.25
+
+
+def test_each_shot_has_its_own_steady_camera():
+  hand = hand_path(COUNT)
+  items = film(hand) + film(np.tile(STILL, (COUNT, 1)), seed=5)
+  found = followed(items, cuts=(COUNT,))
+  assert found is not None
+  np.testing.assert_array_equal(found[COUNT:], np.tile(STILL, (COUNT, 1)))
+  assert error(found[:COUNT], in_sight(hand)).max() < 0.25
+
+
+def test_a_picture_in_which_the_room_is_lost_is_interpolated():
+  hand = hand_path(COUNT)
+  items = film(hand)
+  items[20] = items[20]._replace(frame=np.zeros_like(items[20].frame))
+  found = followed(items)
+  assert found is not None and error(found, in_sight(hand)).max() < 0.5
