@@ -71,7 +71,7 @@ def film_facts(films: Sequence[Film]) -> list[dict[str, Any]]:
         else {"seen": film.chosen.count, "place": [round(part, 3) for part in film.chosen.place]},
         "guessed_hands": film.guessed and list(film.guessed),
         "camera": round(max(film.survey.camera(s.first, s.last) for s in film.stretches if s.used), 4),
-        "camera_followed": any(clip.cameras is not None for clip in film.clips),
+        **({"camera_followed": True} if any(clip.cameras is not None for clip in film.clips) else {}),
         "stretches": stretches,
       }
     )
@@ -131,8 +131,8 @@ def _notes(film: Mapping[str, Any]) -> list[str]:
     moves = f"the camera moves by {100 * film['camera']:.1f} % of the picture's width"
     notes.append(
       f"{moves}; the room is followed and stands still in new videos"
-      if film["camera_followed"]
-      else f"{moves}, and the room can't be followed: use a tripod for a sharp background"
+      if film.get("camera_followed")
+      else f"{moves}: use a tripod for a sharp background"
     )
   return notes
 
