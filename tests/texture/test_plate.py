@@ -55,7 +55,7 @@ def test_without_the_path_the_plate_is_a_smear(hand):
   items, _, texture = hand
   smear = texture_of(items, None)
   room = ((smear.plate_coverage > 0) & (texture.plate_coverage > 0))[None]
-  assert gradient_energy(smear.plate[None], room) < 0.4 * gradient_energy(texture.plate[None], room)
+  assert gradient_energy(smear.plate[None], room) < 0.6 * gradient_energy(texture.plate[None], room)
 
 
 def test_a_path_that_does_not_move_gives_the_plate_of_a_still_camera():
