@@ -20,6 +20,7 @@ from anchor_jax.core.errors import one_line
 
 _FAILED, _READ = "anchor_jax/failed", "anchor_jax/read"
 _POLL_S, _GRACE_S = 0.5, 10.0
+_LONGEST_WAIT_S = 3600.0  # larger than differences in compilation time; a process that fails ends the others at once
 _STORE_S = 5.0  # for which process 0 stays alive: it has the store, without which JAX ends the others silently
 
 
@@ -40,6 +41,19 @@ def end_together() -> Iterator[None]:
     raise
   finally:
     ended.set()
+
+
+def wait_for_processes(place: str) -> None:
+  """Waits until all processes of the run have come to this place.
+
+  On CPUs, processes meet in their first collective within 30 s or fail, and compiling may take one process longer.
+
+  Args:
+    place: its name; another one for each call.
+  """
+  client = _client() if jax.process_count() > 1 else None
+  if client is not None:
+    client.wait_at_barrier(f"anchor_jax/{place}", int(1000 * _LONGEST_WAIT_S))
 
 
 def _client() -> Any:

@@ -14,6 +14,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.config.stored import write_settings
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.process_errors import wait_for_processes
 from anchor_jax.data.faces import records_with_faces
 from anchor_jax.data.identity import records_identity
 from anchor_jax.data.records import open_prepared
@@ -131,6 +132,7 @@ def train_part(
       compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size.width, mesh)
       step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
+      wait_for_processes(f"before step {start + 1} of {config.part}")
       report.compiled(seconds, step_flops(step, config), chip_of(mesh.devices.flat[0]))
     stop = stack.enter_context(catch_stop_signals())  # from here on: before the first step there is nothing to save
     logged: dict[str, float] = {}

@@ -21,7 +21,7 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 from anchor_jax.core import cli, runtime
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.process_errors import end_together
+from anchor_jax.core.process_errors import end_together, wait_for_processes
 
 @cli.command
 def main():
@@ -29,7 +29,7 @@ def main():
   runtime.initialize_distributed(address, 2, int(index))
   import jax
   from jax.experimental import multihost_utils
-  if kind != "devices":
+  if kind not in ("devices", "late"):
     multihost_utils.sync_global_devices("begin")
   print("started", flush=True)
   with end_together():
@@ -41,7 +41,11 @@ def main():
       from anchor_jax.config.run import RunConfig
       from anchor_jax.training.step import training_mesh
       training_mesh(RunConfig())
-    multihost_utils.sync_global_devices("never")
+    if kind == "late":
+      if index == failing:
+        time.sleep(35)
+      wait_for_processes("first collective")
+    multihost_utils.sync_global_devices("never" if kind != "late" else "both")
 
 cli.run(main)
 """
@@ -97,6 +101,13 @@ def test_a_killed_host_ends_the_others_within_a_minute(tmp_path, failing):
   pod[failing].send_signal(signal.SIGKILL)
   ended(pod, 60)
   assert time.monotonic() - start_time < 60 and pod[1 - failing].returncode != 0
+
+
+@pytest.mark.slow
+def test_a_late_process_is_waited_for(tmp_path):
+  pod = start(tmp_path, 1, "late")
+  errors = [error for _, error in ended(pod, 200)]
+  assert [process.returncode for process in pod] == [0, 0], errors
 
 
 @pytest.mark.slow
