@@ -173,6 +173,8 @@ def test_camera_to_a_file(tmp_path, frames):
     appearance=None,
     smplx_model=None,
     person_at=None,
+    skip_empty=False,
+    seen_by="still",
     watermark="",
     decoder="exact",
     attended_frames=None,
