@@ -27,14 +27,15 @@ function blurred(table) {
 
 export class PoseRenderer {
   // body: the content of body.json (charts, torso heights, finger joints, face mesh); measures: the person's body measures,
-  // as fractions of `size`.
+  // as shares of the height of `size`.
   constructor(body, size, measures) {
-    Object.assign(this, { body, size, widths: measures.widths ?? body.widths, surface: new Surface(size) });
-    this.shoulders = measures.shoulders * size;
-    this.hips = measures.hips * size;
+    Object.assign(this, { body, widths: measures.widths ?? body.widths, surface: new Surface(size) });
+    const { height, columns, rows } = this.surface;
+    this.shoulders = measures.shoulders * height;
+    this.hips = measures.hips * height;
     this.unit = this.shoulders / SHOULDER_METERS;
-    this.hand = clip((measures.palm * size) / 0.09, 0.8 * this.unit, 1.4 * this.unit);
-    this.canvas = new OffscreenCanvas(size * SUPERSAMPLE, size * SUPERSAMPLE).getContext("2d", { willReadFrequently: true });
+    this.hand = clip((measures.palm * height) / 0.09, 0.8 * this.unit, 1.4 * this.unit);
+    this.canvas = new OffscreenCanvas(columns, rows).getContext("2d", { willReadFrequently: true });
   }
 
   chart(name, side) {
@@ -225,12 +226,12 @@ export class PoseRenderer {
 
   // Light factors for each sub-pixel that darken eyelids, mouth and brows, which the geometry is too coarse to show.
   faceLines(face, solids) {
-    const { canvas, body } = this, { mesh } = body, side = this.size * SUPERSAMPLE;
+    const { canvas, body } = this, { mesh } = body, { columns, rows } = this.surface;
     const width = Math.hypot(face[454][0] - face[234][0], face[454][1] - face[234][1]) * SUPERSAMPLE;
     const thick = Math.max(1, Math.round(width / 60)), { index } = this.surface;
     canvas.globalCompositeOperation = "source-over";
     canvas.fillStyle = "#000";
-    canvas.fillRect(0, 0, side, side);
+    canvas.fillRect(0, 0, columns, rows);
     canvas.globalCompositeOperation = "lighten";
     canvas.lineCap = canvas.lineJoin = "round";
     const path = (ring, closed, strength, line) => {
@@ -252,18 +253,19 @@ export class PoseRenderer {
     path(mesh.lips, true, 0.14);
     path(mesh.mouth, true, 0.4, thick);
     path(mesh.mouth, true, 0.72);
-    const dark = canvas.getImageData(0, 0, side, side).data, lines = new Float32Array(side * side).fill(1);
+    const dark = canvas.getImageData(0, 0, columns, rows).data, lines = new Float32Array(columns * rows).fill(1);
     const shares = [0.16601, 0.66798, 0.16601]; // a Gaussian of 0.6 sub-pixels
     const xs = face.map((point) => point[0] * SUPERSAMPLE), ys = face.map((point) => point[1] * SUPERSAMPLE);
-    const bound = (value) => clip(Math.round(value), 1, side - 2);
-    const [left, right, top, bottom] = [Math.min(...xs) - 4, Math.max(...xs) + 4, Math.min(...ys) - 4, Math.max(...ys) + 4].map(bound);
+    const bound = (value, count) => clip(Math.round(value), 1, count - 2);
+    const [left, right] = [Math.min(...xs) - 4, Math.max(...xs) + 4].map((x) => bound(x, columns));
+    const [top, bottom] = [Math.min(...ys) - 4, Math.max(...ys) + 4].map((y) => bound(y, rows));
     for (let y = top; y <= bottom; y++) {
       for (let x = left; x <= right; x++) {
-        const place = y * side + x, part = solids[index[place]]?.part;
+        const place = y * columns + x, part = solids[index[place]]?.part;
         if (part !== FACE && part !== HEAD) continue;
         let sum = 0;
         for (let i = 0; i < 3; i++)
-          for (let j = 0; j < 3; j++) sum += shares[i] * shares[j] * dark[4 * (place + (i - 1) * side + j - 1)];
+          for (let j = 0; j < 3; j++) sum += shares[i] * shares[j] * dark[4 * (place + (i - 1) * columns + j - 1)];
         lines[place] = 1 - sum / 255;
       }
     }
@@ -272,11 +274,11 @@ export class PoseRenderer {
 
   // Assigns head pixels just in front of the face to the face, because skull and jaw bulge through it in places.
   uncover(solids) {
-    const { side, index, depth, along, meshes } = this.surface;
+    const { columns, index, depth, along, meshes } = this.surface;
     for (const [number, mesh] of meshes) {
       for (let row = 0; row < mesh.rows; row++) {
         for (let column = 0; column < mesh.columns; column++) {
-          const at = row * mesh.columns + column, place = (mesh.y0 + row) * side + mesh.x0 + column;
+          const at = row * mesh.columns + column, place = (mesh.y0 + row) * columns + mesh.x0 + column;
           if (mesh.seen[at] < 0 || solids[index[place]]?.part !== HEAD) continue;
           if (depth[place] - mesh.depth[at] >= 0.04 * this.unit) continue;
           index[place] = number;

@@ -2,6 +2,7 @@
 //
 // Places and weights are integers, and the few quotients are rounded to float32 like JAX's, so the channels are equal,
 // byte for byte.
+import { sides } from "./solids.js";
 
 const LEVELS = 256, TEXELS = 64, CHART_TEXELS = TEXELS * TEXELS, SHARES = 2 * LEVELS / TEXELS;
 const STEPS = 16; // steps per pixel of places in pictures
@@ -29,12 +30,12 @@ function divided(sum, by) {
 // Returns a function from a surface map (Uint8Array, 3 per pixel) to the channels (Uint8Array, reused by every call).
 //
 // tables: {wraps, atlas, places, pixels, frames, outlines, plate}, described by person.json. Without key frames, the
-// channels are only the atlas's.
+// channels are only the atlas's. `size` is a side, or width and height.
 export function makeLookUp(tables, size, keyFrames, channels) {
-  const count = size * size, result = new Uint8Array(count * channels);
+  const [width, height] = sides(size), count = width * height, result = new Uint8Array(count * channels);
   const index = new Int32Array(4 * count), weight = new Int32Array(4 * count);
   const area = new Float32Array(count), at = new Int32Array(2 * count), quality = new Float32Array(count);
-  const skin = makeNearestSkin(size);
+  const skin = makeNearestSkin(width, height);
   const texels = tables.wraps.length * CHART_TEXELS;
 
   function findCorners(surface) {
@@ -56,16 +57,16 @@ export function makeLookUp(tables, size, keyFrames, channels) {
 
   function findAreas(surface) {
     const du = [0, 0], dv = [0, 0], found = [0, 0];
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        const pixel = y * size + x, chart = surface[3 * pixel];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const pixel = y * width + x, chart = surface[3 * pixel];
         const periodic = tables.wraps[Math.min(chart, tables.wraps.length - 1)];
         for (let axis = 0; axis < 2; axis++) {
           du[axis] = dv[axis] = found[axis] = 0;
           for (let sign = -1; sign <= 1; sign += 2) {
             const place = axis ? y + sign : x + sign;
-            if (place < 0 || place >= size) continue;
-            const other = axis ? pixel + sign * size : pixel + sign;
+            if (place < 0 || place >= (axis ? height : width)) continue;
+            const other = axis ? pixel + sign * width : pixel + sign;
             if (surface[3 * other] !== chart) continue;
             let u = (surface[3 * other + 1] - surface[3 * pixel + 1]) * sign;
             if (periodic) u = modulo(u + LEVELS / 2, LEVELS) - LEVELS / 2;
@@ -160,18 +161,18 @@ export function makeLookUp(tables, size, keyFrames, channels) {
   const spot = { number: 0, inside: false };
   function inPicture(placeX, placeY) {
     const x = Math.floor((placeX + STEPS / 2) / STEPS), y = Math.floor((placeY + STEPS / 2) / STEPS);
-    spot.inside = x >= 0 && x < size && y >= 0 && y < size;
-    spot.number = clip(y, 0, size - 1) * size + clip(x, 0, size - 1);
+    spot.inside = x >= 0 && x < width && y >= 0 && y < height;
+    spot.number = clip(y, 0, height - 1) * width + clip(x, 0, width - 1);
     return { number: spot.number, inside: spot.inside };
   }
 
   function sample(picture, placeX, placeY, to) {
     const left = Math.floor(placeX / STEPS), top = Math.floor(placeY / STEPS);
     const right = placeX - left * STEPS, below = placeY - top * STEPS;
-    const columns = [clip(left, 0, size - 1), clip(left + 1, 0, size - 1)];
-    const rows = [clip(top, 0, size - 1), clip(top + 1, 0, size - 1)];
+    const columns = [clip(left, 0, width - 1), clip(left + 1, 0, width - 1)];
+    const rows = [clip(top, 0, height - 1), clip(top + 1, 0, height - 1)];
     for (let i = 0; i < 3; i++) {
-      const value = (row, column) => tables.frames[picture + 3 * (rows[row] * size + columns[column]) + i];
+      const value = (row, column) => tables.frames[picture + 3 * (rows[row] * width + columns[column]) + i];
       const total = (STEPS - below) * ((STEPS - right) * value(0, 0) + right * value(0, 1)) +
         below * ((STEPS - right) * value(1, 0) + right * value(1, 1));
       result[to + i] = rint(f(f(total * SAMPLE_UNIT) * 255));
@@ -193,14 +194,14 @@ export function makeLookUp(tables, size, keyFrames, channels) {
 }
 
 // Finds the nearest surface pixel for every pixel, up to 1/16 of the height away: `nearest_skin` in texture/extrapolate.py.
-function makeNearestSkin(size) {
-  const reach = Math.max(1, Math.min(rint(size * REACH), MOST)), side = 2 * reach + 1, far = reach + 1;
-  const square = side * side, none = 2 * far * far * square, count = size * size;
+function makeNearestSkin(width, height) {
+  const reach = Math.max(1, Math.min(rint(height * REACH), MOST)), side = 2 * reach + 1, far = reach + 1;
+  const square = side * side, none = 2 * far * far * square, count = width * height;
   const away = new Int32Array(square), beyondOf = new Int32Array(2 * square), shareOf = new Float32Array(square);
   for (let step = 0; step < square; step++) {
     const y = reach - Math.floor(step / side), x = reach - (step % side), distance = Math.hypot(x, y);
     const outside = 1 - 1 / Math.max(distance, 1);
-    away[step] = -y * size - x;
+    away[step] = -y * width - x;
     beyondOf[2 * step] = rint(STEPS * outside * x);
     beyondOf[2 * step + 1] = rint(STEPS * outside * y);
     const share = distance > 0 && distance <= reach ? (reach + 1 - distance) / reach : 0;
@@ -210,28 +211,28 @@ function makeNearestSkin(size) {
   const beyond = new Int32Array(2 * count), share = new Float32Array(count);
 
   function find(surface) {
-    for (let y = 0; y < size; y++) {
+    for (let y = 0; y < height; y++) {
       // The nearest in the row, the left one in a tie: from the last one on the left and the next one on the right.
-      let last = -2 * size;
-      for (let x = 0; x < size; x++) {
-        if (surface[3 * (y * size + x)] > 0) last = x;
-        keys[y * size + x] = x - last <= reach ? last - x : far;
+      let last = -2 * width - far;
+      for (let x = 0; x < width; x++) {
+        if (surface[3 * (y * width + x)] > 0) last = x;
+        keys[y * width + x] = x - last <= reach ? last - x : far;
       }
-      let next = 3 * size;
-      for (let x = size - 1; x >= 0; x--) {
-        const pixel = y * size + x;
+      let next = 3 * width + far;
+      for (let x = width - 1; x >= 0; x--) {
+        const pixel = y * width + x;
         if (surface[3 * pixel] > 0) next = x;
         if (next - x <= reach && next - x < Math.abs(keys[pixel])) keys[pixel] = next - x;
       }
-      for (let pixel = y * size; pixel < (y + 1) * size; pixel++)
+      for (let pixel = y * width; pixel < (y + 1) * width; pixel++)
         keys[pixel] = keys[pixel] === far ? none : keys[pixel] * keys[pixel] * square + keys[pixel] + reach;
     }
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        const pixel = y * size + x;
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const pixel = y * width + x;
         let best = none;
-        for (let down = Math.max(-reach, -y); down <= Math.min(reach, size - 1 - y); down++) {
-          const key = keys[pixel + down * size] + down * down * square + (down + reach) * side;
+        for (let down = Math.max(-reach, -y); down <= Math.min(reach, height - 1 - y); down++) {
+          const key = keys[pixel + down * width] + down * down * square + (down + reach) * side;
           if (key < best) best = key;
         }
         const step = best < (reach * reach + 1) * square ? best % square : (square - 1) / 2;

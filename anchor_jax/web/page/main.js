@@ -1,6 +1,7 @@
 // The page: a choice of motions, the picture, and the frame rate. A worker generates the frames; each is cached.
 import { Camera } from "./camera.js";
 import { Player } from "./player.js";
+import { sides } from "./solids.js";
 
 const element = (name) => document.getElementById(name);
 const worker = new Worker(new URL(`worker.js${location.search}`, import.meta.url), { type: "module" });
@@ -66,7 +67,8 @@ function stopCamera() {
 
 async function start() {
   const person = await ask("load");
-  for (const name of ["picture", "pose"]) element(name).width = element(name).height = person.size;
+  const [width, height] = sides(person.size);
+  for (const name of ["picture", "pose"]) Object.assign(element(name), { width, height });
   const player = new Player(element("picture"), element("pose"), ask);
   player.onspeed = (text) => (element("speed").textContent = text);
   player.onerror = failed;
@@ -84,7 +86,7 @@ async function start() {
     element("play").textContent = player.playing ? "Pause" : "Play";
   });
   const by = Object.entries(person.made_by).map(([name, version]) => `${name} ${version}`).join(", ");
-  element("about").textContent = `${person.size} x ${person.size} pixels, on ${person.device}. Created with ${by}.`;
+  element("about").textContent = `${width} x ${height} pixels, on ${person.device}. Created with ${by}.`;
   loading("", 1);
   choose(0);
   player.run();

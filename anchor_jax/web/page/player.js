@@ -8,7 +8,7 @@ export class Player {
   onerror = () => {};
 
   constructor(picture, pose, ask) {
-    this.size = picture.width;
+    [this.width, this.height] = [picture.width, picture.height];
     this.picture = picture.getContext("2d");
     this.pose = pose.getContext("2d");
     this.ask = ask;
@@ -67,8 +67,8 @@ export class Player {
   }
 
   show({ picture, pose }) {
-    this.picture.putImageData(new ImageData(picture, this.size, this.size), 0, 0);
-    this.pose.putImageData(new ImageData(pose, this.size, this.size), 0, 0);
+    this.picture.putImageData(new ImageData(picture, this.width, this.height), 0, 0);
+    this.pose.putImageData(new ImageData(pose, this.width, this.height), 0, 0);
   }
 
   count(isNew, motion, stored) {

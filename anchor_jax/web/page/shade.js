@@ -5,11 +5,11 @@ const COLOR = [0.8, 0.78, 0.9].map((value) => value * 255);
 
 // Returns the pose render, a Uint8Array of 3 per pixel; `lines` scales the light of each sub-pixel, or is null.
 export function shadePose(surface, lines) {
-  const { side, size, normal, index } = surface, shadow = occlusion(surface, size / 32);
-  const result = new Uint8Array(3 * size * size), sums = new Float32Array(3 * size * size);
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      const place = y * side + x;
+  const { columns, rows, width, height, normal, index } = surface, shadow = occlusion(surface, height / 32);
+  const result = new Uint8Array(3 * width * height), sums = new Float32Array(3 * width * height);
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      const place = y * columns + x;
       if (index[place] < 0) continue;
       let nx = normal[3 * place], ny = normal[3 * place + 1], nz = normal[3 * place + 2];
       const length = Math.max(Math.hypot(nx, ny, nz), 1e-6);
@@ -19,7 +19,7 @@ export function shadePose(surface, lines) {
       let light = 0.16 + 0.62 * Math.max(-0.45 * nx - 0.55 * ny + 0.7 * nz, 0) + 0.22 * nz;
       light += 0.12 * Math.max(0.8 * nx + 0.3 * nz, 0) + 0.1 * (-0.24 * nx - 0.3 * ny + 0.92 * nz) ** 16;
       light *= (1 - 0.62 * shadow[place]) * (lines ? lines[place] : 1);
-      const to = 3 * ((y >> 1) * size + (x >> 1));
+      const to = 3 * ((y >> 1) * width + (x >> 1));
       for (let i = 0; i < 3; i++) sums[to + i] += Math.floor(Math.min(Math.max(light * COLOR[i], 0), 255));
     }
   }
@@ -34,34 +34,35 @@ function roundEven(value) {
 
 // How much of each sub-pixel's surroundings lies in front of it, 0 to 1. Computed per pixel (two sub-pixels each way) and
 // interpolated linearly.
-function occlusion({ side, size, depth, index }, radius) {
-  const mask = new Float32Array(size * size), deep = new Float32Array(size * size);
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      if (index[y * side + x] < 0) continue;
-      const to = (y >> 1) * size + (x >> 1);
+function occlusion({ columns, rows, width, height, depth, index }, radius) {
+  const mask = new Float32Array(width * height), deep = new Float32Array(width * height);
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      if (index[y * columns + x] < 0) continue;
+      const to = (y >> 1) * width + (x >> 1);
       mask[to] += 0.25;
-      deep[to] += depth[y * side + x] / 4;
+      deep[to] += depth[y * columns + x] / 4;
     }
   }
-  let total = new Float32Array(size * size);
+  let total = new Float32Array(width * height);
   for (const share of [1, 0.4]) {
     const wide = Math.max(Math.floor((radius * share * SUPERSAMPLE) / 2) * 2 + 1, 3);
-    const weight = blur(mask, size, wide), mean = blur(deep, size, wide);
+    const weight = blur(mask, width, height, wide), mean = blur(deep, width, height, wide);
     for (let i = 0; i < total.length; i++) {
       const center = deep[i] / Math.max(mask[i], 1e-3);
       const rise = Math.max(mean[i] / Math.max(weight[i], 1e-3) - center, 0) / (radius * share);
       total[i] += (0.5 * weight[i] * rise) / (rise + 0.7);
     }
   }
-  total = blur(total, size, 3);
-  const result = new Float32Array(side * side);
-  const clip = (value) => Math.min(Math.max(value, 0), size - 1);
-  for (let y = 0; y < side; y++) {
-    const top = (y >> 1) - 1 + (y & 1), below = y & 1 ? 0.25 : 0.75, row = clip(top) * size, next = clip(top + 1) * size;
-    for (let x = 0; x < side; x++) {
-      const left = (x >> 1) - 1 + (x & 1), right = x & 1 ? 0.25 : 0.75, a = clip(left), b = clip(left + 1);
-      result[y * side + x] = (1 - below) * ((1 - right) * total[row + a] + right * total[row + b]) +
+  total = blur(total, width, height, 3);
+  const result = new Float32Array(columns * rows);
+  const clip = (value, count) => Math.min(Math.max(value, 0), count - 1);
+  for (let y = 0; y < rows; y++) {
+    const top = (y >> 1) - 1 + (y & 1), below = y & 1 ? 0.25 : 0.75;
+    const row = clip(top, height) * width, next = clip(top + 1, height) * width;
+    for (let x = 0; x < columns; x++) {
+      const left = (x >> 1) - 1 + (x & 1), right = x & 1 ? 0.25 : 0.75, a = clip(left, width), b = clip(left + 1, width);
+      result[y * columns + x] = (1 - below) * ((1 - right) * total[row + a] + right * total[row + b]) +
         below * ((1 - right) * total[next + a] + right * total[next + b]);
     }
   }
@@ -69,21 +70,21 @@ function occlusion({ side, size, depth, index }, radius) {
 }
 
 // The mean over squares of `wide` pixels, mirrored at the edges.
-function blur(values, size, wide) {
+function blur(values, width, height, wide) {
   const half = wide >> 1, across = new Float32Array(values.length), result = new Float32Array(values.length);
-  const mirror = (place) => (place < 0 ? -place : place >= size ? 2 * size - 2 - place : place);
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
+  const mirror = (place, count) => (place < 0 ? -place : place >= count ? 2 * count - 2 - place : place);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
       let sum = 0;
-      for (let step = -half; step <= half; step++) sum += values[y * size + mirror(x + step)];
-      across[y * size + x] = sum / wide;
+      for (let step = -half; step <= half; step++) sum += values[y * width + mirror(x + step, width)];
+      across[y * width + x] = sum / wide;
     }
   }
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
       let sum = 0;
-      for (let step = -half; step <= half; step++) sum += across[mirror(y + step) * size + x];
-      result[y * size + x] = sum / wide;
+      for (let step = -half; step <= half; step++) sum += across[mirror(y + step, height) * width + x];
+      result[y * width + x] = sum / wide;
     }
   }
   return result;

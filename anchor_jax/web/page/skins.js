@@ -84,14 +84,14 @@ export class MeshSkin {
 }
 
 // Returns the surface map of the drawn solids, a Uint8Array of 3 per pixel, sampled at one sub-pixel near each center.
-export function surfaceMap({ size, side, index, depth, along }, solids) {
-  const result = new Uint8Array(3 * size * size), first = SUPERSAMPLE >> 1, middle = (first + 0.5) / SUPERSAMPLE;
+export function surfaceMap({ width, height, columns, index, depth, along }, solids) {
+  const result = new Uint8Array(3 * width * height), first = SUPERSAMPLE >> 1, middle = (first + 0.5) / SUPERSAMPLE;
   for (const solid of solids) solid.skin?.prepare?.(solid);
-  for (let y = 0; y < size; y++) {
-    for (let x = 0; x < size; x++) {
-      const place = (y * SUPERSAMPLE + first) * side + x * SUPERSAMPLE + first, skin = solids[index[place]]?.skin;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const place = (y * SUPERSAMPLE + first) * columns + x * SUPERSAMPLE + first, skin = solids[index[place]]?.skin;
       if (!skin) continue;
-      const [chart, u, v] = skin.place(x + middle, y + middle, depth[place], along[place]), to = 3 * (y * size + x);
+      const [chart, u, v] = skin.place(x + middle, y + middle, depth[place], along[place]), to = 3 * (y * width + x);
       result[to] = chart;
       result[to + 1] = clip(u * 256, 0, 255);
       result[to + 2] = clip(v * 256, 0, 255);

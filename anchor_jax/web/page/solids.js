@@ -206,12 +206,15 @@ export function barycentric(points, triangles, number, x, y, shares) {
   for (let i = 0; i < 3; i++) shares[i] /= sum;
 }
 
+// Width and height of pictures: a square's side in person.json is one number.
+export const sides = (size) => (typeof size === "number" ? [size, size] : size);
+
 // The visible surface, in sub-pixels of a picture of `size` pixels.
 export class Surface {
   constructor(size) {
-    this.size = size;
-    this.side = size * SUPERSAMPLE;
-    const count = this.side ** 2;
+    [this.width, this.height] = sides(size);
+    [this.columns, this.rows] = sides(size).map((side) => side * SUPERSAMPLE);
+    const count = this.columns * this.rows;
     this.depth = new Float32Array(count);
     this.normal = new Float32Array(3 * count);
     this.along = new Float32Array(count);
@@ -240,7 +243,7 @@ export class Surface {
   box([left, top, right, bottom]) {
     return [
       Math.max(Math.floor(left * SUPERSAMPLE), 0), Math.max(Math.floor(top * SUPERSAMPLE), 0),
-      Math.min(Math.ceil(right * SUPERSAMPLE) + 1, this.side), Math.min(Math.ceil(bottom * SUPERSAMPLE) + 1, this.side),
+      Math.min(Math.ceil(right * SUPERSAMPLE) + 1, this.columns), Math.min(Math.ceil(bottom * SUPERSAMPLE) + 1, this.rows),
     ];
   }
 
@@ -251,7 +254,7 @@ export class Surface {
     for (let y = y0; y < y1; y++) {
       for (let x = x0; x < x1; x++) {
         const depth = mesh ? this.hitMesh(solid, mesh, x, y) : solid.hit((x + 0.5) / SUPERSAMPLE, (y + 0.5) / SUPERSAMPLE);
-        const place = y * this.side + x;
+        const place = y * this.columns + x;
         if (depth > Math.max(this.depth[place] - reach, EMPTY))
           this.merge(place, depth, hit.x, hit.y, hit.z, hit.along, number, solid.group, reach);
       }
@@ -294,7 +297,7 @@ export class Surface {
         for (let x = x0; x < x1; x++) {
           const depth = solids[number].hit((x + 0.5) / SUPERSAMPLE, (y + 0.5) / SUPERSAMPLE);
           if (depth === EMPTY) continue;
-          const place = y * this.side + x, key = Math.trunc(depth * 1024);
+          const place = y * this.columns + x, key = Math.trunc(depth * 1024);
           if (near.which[place] === 0) touched.push(place);
           if (near.which[place] === 0 || key > near.key[place]) {
             for (const name of ["depth", "key", "which"]) second[name][place] = near[name][place];
@@ -305,7 +308,7 @@ export class Surface {
     }
     for (const place of touched) {
       const number = near.which[place] - 1, solid = solids[number], other = solids[second.which[place] - 1];
-      const x = ((place % this.side) + 0.5) / SUPERSAMPLE, y = (Math.floor(place / this.side) + 0.5) / SUPERSAMPLE;
+      const x = ((place % this.columns) + 0.5) / SUPERSAMPLE, y = (Math.floor(place / this.columns) + 0.5) / SUPERSAMPLE;
       let depth = near.depth[place], share = 0, gap = 0, ox = 0, oy = 0, oz = 0;
       const blend = solid.group >= 0 ? solid.blend : 0;
       if (other) {

@@ -1,6 +1,7 @@
 // Tracks landmarks and maps them onto the person's body: landmarks/filling.py, hands.py, measures.py and retarget.py for a camera.
 // Causal tracking: uses past and current frames only.
 import { minus, plus, times } from "./skins.js";
+import { sides } from "./solids.js";
 
 const NOSE = 0, EARS = [7, 8], SHOULDERS = [11, 12], ELBOWS = [13, 14], WRISTS = [15, 16], HIPS = [23, 24];
 const KNUCKLES = [[17, 19, 21], [18, 20, 22]], LEGS = [[25, 27, 29, 31], [26, 28, 30, 32]];
@@ -20,9 +21,10 @@ function percentile(values, share) {
 }
 
 export class Tracker {
-  // target: measures of the person who is drawn, or null; size: of that person's pictures.
+  // target: measures of the person who is drawn, or null; size: of that person's pictures, a side or width and height.
   constructor(target, size) {
-    Object.assign(this, { target, size, seen: [], last: null, hands: [null, null] });
+    const [width, height] = sides(size);
+    Object.assign(this, { target, width, height, seen: [], last: null, hands: [null, null] });
   }
 
   // Returns {body, face, hands, measures} in pixels of the person's picture, or null if nobody was seen yet. `found` has
@@ -30,13 +32,12 @@ export class Tracker {
   follow(found, width, height, seconds) {
     if (found.body) this.update(found, seconds);
     if (!this.last?.face) return null;
-    const square = this.square(width, height), { body, face, hands } = this.last;
-    const moved = (points) => points.map(([x, y, z]) =>
-      times([x - square.left, y - square.top, z], this.size / square.side));
-    const inSquare = { body: moved(body), face: moved(face), hands: hands.map(moved) };
-    if (found.body) this.measure(inSquare, body, width, height);
+    const crop = this.cropOf(width, height), { body, face, hands } = this.last;
+    const moved = (points) => points.map(([x, y, z]) => times([x - crop.left, y - crop.top, z], crop.scale));
+    const inCrop = { body: moved(body), face: moved(face), hands: hands.map(moved) };
+    if (found.body) this.measure(inCrop, body, width, height);
     const driver = this.measures(), by = this.target && scales(driver, this.target);
-    const result = by ? retarget(inSquare, driver, this.target, by, this.size) : inSquare;
+    const result = by ? retarget(inCrop, driver, this.target, by, this.height) : inCrop;
     return { ...result, measures: this.target ?? driver }; // with the lengths and widths of one person
   }
 
@@ -79,14 +80,16 @@ export class Tracker {
     });
   }
 
-  // The largest square, centered as closely as possible on the person's first positions.
-  square(width, height) {
+  // The largest part with the shape of the person's pictures, centered as closely as possible on the first positions.
+  cropOf(width, height) {
     this.places ??= [];
     if (this.places.length < 25) {
       this.places.push(middle(this.last.body, SHOULDERS));
-      const side = Math.min(width, height);
-      const corner = (axis, all) => clip(Math.round(percentile(this.places.map((place) => place[axis]), 0.5) - side / 2), 0, all - side);
-      this.crop = { left: corner(0, width), top: corner(1, height), side };
+      const scale = Math.max(this.width / width, this.height / height);
+      const corner = (axis, all, inner) =>
+        clip(Math.round(percentile(this.places.map((place) => place[axis]), 0.5) - inner / 2), 0, Math.max(all - inner, 0));
+      const left = corner(0, width, this.width / scale), top = corner(1, height, this.height / scale);
+      this.crop = { left, top, scale };
     }
     return this.crop;
   }
@@ -106,15 +109,15 @@ export class Tracker {
     this.known = null;
   }
 
-  // In units of the square's side, like `BodyMeasures`.
+  // In heights of the person's pictures, like `BodyMeasures`.
   measures() {
     if (this.known) return this.known;
-    const all = (of) => this.seen.flatMap(of), share = (values, at) => Math.max(percentile(values, at) / this.size, 1e-3);
+    const all = (of) => this.seen.flatMap(of), share = (values, at) => Math.max(percentile(values, at) / this.height, 1e-3);
     const limb = (name) => {
       const values = all((one) => one[name]);
       return values.length ? share(values, 0.95) : null;
     };
-    const pair = (name) => [0, 1].map((i) => percentile(all((one) => one[name][i]), 0.5) / this.size);
+    const pair = (name) => [0, 1].map((i) => percentile(all((one) => one[name][i]), 0.5) / this.height);
     this.known = { place: pair("place"), shoulders: share(all((one) => one.shoulders), 0.8), palm: share(all((one) => one.palm), 0.5),
       upper_arm: limb("upper_arm"), forearm: limb("forearm"), face: pair("face") };
     // The length of an arm that points at the camera in nearly all frames is unknown, see `landmarks/measures.py`.
@@ -164,9 +167,9 @@ export function scales(driver, target) {
 }
 
 // Maps one frame of a motion onto the target's body: each bone keeps its direction and gets the target's length.
-export function retarget({ body, face, hands }, driver, target, by, size) {
+export function retarget({ body, face, hands }, driver, target, by, height) {
   const result = body.map((point) => [...point]), center = middle(body, SHOULDERS);
-  const rest = [driver.place[0] * size, driver.place[1] * size, 0], home = [target.place[0] * size, target.place[1] * size, 0];
+  const rest = [driver.place[0] * height, driver.place[1] * height, 0], home = [target.place[0] * height, target.place[1] * height, 0];
   const moved = plus(home, minus(center, rest), by.shoulders);
   const carry = (from, to, points, factor) => points.forEach((number) => (result[number] = plus(to, minus(body[number], from), factor)));
   carry(center, moved, SHOULDERS, by.shoulders);

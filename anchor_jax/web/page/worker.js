@@ -1,11 +1,12 @@
 // Generates frames in the background: unpacks motions, looks up the person's texture, and runs the network.
 import { PoseRenderer } from "./body.js";
 import { makeLookUp } from "./look_up.js";
+import { sides } from "./solids.js";
 
 const LARGEST_ERROR = 0.03; // of pictures from 0 to 1; a device may round to 16 bits
 const FORMAT = "anchor_jax web 1";
 const TYPES = { uint8: Uint8Array, int8: Int8Array, int16: Int16Array, int32: Int32Array };
-let person, session, ort, lookUp, renderer, body;
+let person, pixels, session, ort, lookUp, renderer, body;
 const motions = new Map();
 
 const say = (progress, share) => postMessage({ progress, share });
@@ -55,7 +56,7 @@ async function onDevice(device, program) {
   ort.env.logLevel = "error";
   session = await ort.InferenceSession.create(program, { executionProviders: [device] });
   const numbers = (count) => Uint8Array.from({ length: count }, (_, i) => (31 * i) % 256);
-  const result = await run(numbers(person.size ** 2 * 3), numbers(person.size ** 2 * person.channels));
+  const result = await run(numbers(pixels * 3), numbers(pixels * person.channels));
   const step = Math.max(1, Math.floor(result.length / 64));
   if (person.check.some((value, i) => !(Math.abs(result[i * step] - value) < LARGEST_ERROR)))
     throw new Error(`this browser's ${device} computes wrong pictures`);
@@ -66,6 +67,7 @@ async function load() {
   say("Loading", 0);
   person = await (await fetched("person.json")).json();
   if (person.format !== FORMAT) throw new Error("person.json has another version: export the person again");
+  pixels = sides(person.size).reduce((width, height) => width * height);
   if (person.tables) {
     const data = await unpacked("tables.bin"), tables = {};
     for (const [name, { type, start, shape }] of Object.entries(person.tables))
@@ -78,8 +80,9 @@ async function load() {
 }
 
 async function run(pose, channels) {
-  const { size } = person, inputs = { pose: new ort.Tensor("uint8", pose, [1, size, size, 3]) };
-  if (person.channels) inputs.channels = new ort.Tensor("uint8", channels, [1, size, size, person.channels]);
+  const shape = (last) => [1, ...sides(person.size).toReversed(), last];
+  const inputs = { pose: new ort.Tensor("uint8", pose, shape(3)) };
+  if (person.channels) inputs.channels = new ort.Tensor("uint8", channels, shape(person.channels));
   return (await session.run(inputs)).picture.data;
 }
 
@@ -93,30 +96,30 @@ async function motion(number) {
   return motions.get(number);
 }
 
-function opaque(pixels, count, scale) {
-  const result = new Uint8ClampedArray(4 * count);
-  for (let pixel = 0; pixel < count; pixel++) {
-    for (let i = 0; i < 3; i++) result[4 * pixel + i] = pixels[3 * pixel + i] * scale; // rounds half to even, like JAX
+function opaque(values, scale) {
+  const result = new Uint8ClampedArray(4 * pixels);
+  for (let pixel = 0; pixel < pixels; pixel++) {
+    for (let i = 0; i < 3; i++) result[4 * pixel + i] = values[3 * pixel + i] * scale; // rounds half to even, like JAX
     result[4 * pixel + 3] = 255;
   }
   return result;
 }
 
 async function frame({ motion: number, frame: index }) {
-  const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
-  const pose = data.slice(index * step, index * step + 3 * count);
-  const surface = data.subarray(index * step + 3 * count, (index + 1) * step);
+  const data = await motion(number), step = data.length / person.motions[number].frames;
+  const pose = data.slice(index * step, index * step + 3 * pixels);
+  const surface = data.subarray(index * step + 3 * pixels, (index + 1) * step);
   return await painted(pose, surface);
 }
 
 // The picture of a pose render and a surface map.
 async function painted(pose, surface) {
-  const count = person.size ** 2, channels = lookUp ? lookUp(surface) : new Uint8Array(count * person.channels);
+  const channels = lookUp ? lookUp(surface) : new Uint8Array(pixels * person.channels);
   const values = await run(pose, channels);
   // Bytes have no NaN; it would turn black.
   if (!values.every(Number.isFinite)) throw new Error(`this picture has values that are not finite: reload the page`);
-  const picture = opaque(values, count, 255);
-  return { picture, pose: opaque(pose, count, 1) };
+  const picture = opaque(values, 255);
+  return { picture, pose: opaque(pose, 1) };
 }
 
 // The picture for landmarks in pixels; `measures` are the body measures for the pose render.
@@ -129,8 +132,8 @@ async function draw({ landmarks: { measures, ...points } }) {
 }
 
 const channelsOf = async ({ motion: number, frame: index }) => {
-  const data = await motion(number), count = person.size ** 2, step = data.length / person.motions[number].frames;
-  return lookUp(data.subarray(index * step + 3 * count, (index + 1) * step)).slice();
+  const data = await motion(number), step = data.length / person.motions[number].frames;
+  return lookUp(data.subarray(index * step + 3 * pixels, (index + 1) * step)).slice();
 };
 
 const actions = { load, frame, draw, channels: channelsOf };
