@@ -43,8 +43,8 @@ from anchor_jax.video.write import write_video
 # Pre-training never uses seeds this large (prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
-CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by video size
-_WITH_HEAD = (128,)  # sizes that have a shipped head
+CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the videos' shorter side, about
+_WITH_HEAD = (128,)  # those that have a shipped head
 _LARGE = 192  # pixels; films with a longer shorter side are learned with the settings for 256
 
 
@@ -53,14 +53,14 @@ class Size:
   """How much the demo films, trains and generates.
 
   Attributes:
-    pixels: height and width of the videos.
+    pixels: of the videos.
     seconds: length of the training film.
     frames: number of frames to generate.
     body_steps, head_steps: fine-tuning steps; None takes the config's, 0 trains no head. The default has no head: the
       body sees the film, so its faces are better than those a head repaints after 200 steps (results/head.jsonl).
   """
 
-  pixels: int = 128
+  pixels: FrameSize = FrameSize(128, 128)
   seconds: float = 60
   frames: int = 125
   body_steps: int | None = None
@@ -212,8 +212,9 @@ def main() -> None:
   parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR")
   parser.add_argument("--smoke", action="store_true", help="runs every stage briefly (the result is not pretty)")
   parser.add_argument("--film", type=Path, metavar="VIDEO", help="learn a real person from this film instead")
-  sizes = " or ".join(map(str, CONFIGS))
-  parser.add_argument("--size", default="128", help=f"video size in pixels: {sizes}; with --film as for prepare")
+  parser.add_argument(
+    "--size", default="128", metavar="WxH", help="video size in pixels, such as 128, 256 or 128x192 (default: 128)"
+  )
   parser.add_argument("--steps", type=int, help="with --film: steps of each part (default: the config's)")
   parser.add_argument(
     "--config",
@@ -226,19 +227,19 @@ def main() -> None:
   if args.film is None:
     if args.steps is not None:
       raise UserError("--steps works only with --film: --smoke makes the demo brief")
-    if pixels not in map(FrameSize.of, CONFIGS):
-      raise UserError(f"--size={pixels}: the demo has {sizes}; other sizes need --film=VIDEO")
+    if min(pixels) < min(CONFIGS):
+      raise UserError(f"--size={pixels}: give sides of at least {min(CONFIGS)}; smaller ones need --film=VIDEO")
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
-  large = min(pixels) > _LARGE
-  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=256 if large else 128)
+  learned_at = 256 if min(pixels) > _LARGE else 128
+  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=pixels)
   if args.film is not None:
     steps = SMOKE.body_steps if args.smoke else args.steps
     size = dataclasses.replace(size, body_steps=steps, head_steps=steps)
-  if size.pixels not in _WITH_HEAD:
+  if learned_at not in _WITH_HEAD:
     size = dataclasses.replace(size, head_steps=0)
-  config = args.config or CONFIGS[size.pixels]
+  config = args.config or CONFIGS[learned_at]
   parts = ("body", "head") if size.head_steps else ("body",)
   runs = [demo_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))

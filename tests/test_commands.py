@@ -112,6 +112,7 @@ def test_help_imports_no_slow_package(command):
     ("demo", ["--output=OUT/x", "--config=OUT/none.py"], "no config"),
     ("demo", ["--smok"], "--smok"),
     ("demo", ["--output=OUT/x", "--size=96"], "need --film"),
+    ("demo", ["--output=OUT/x", "--size=128x200"], "multiples of 64"),
     ("demo", ["--output=OUT/x", "--steps=3"], "only with --film"),
     ("demo", ["--output=OUT/x", "--film=OUT/none.mp4"], "none.mp4"),
     ("prepare", ["OUT/a.mp4", "--output=OUT/x", "--part=first"], "two shares"),

@@ -4,14 +4,16 @@ World: meters, x to the picture's right, y up, z to the viewer, origin between t
 camera has weak perspective: each solid is scaled by its distance, then drawn orthographically.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 
-FRAME_METERS = 0.93  # picture height in the plane of the shoulders
-SHOULDER_ROW = 0.478  # of the shoulder line, as a fraction of the picture's height
+FRAME_METERS = 0.93  # height of a square picture in the plane of the shoulders
+SHOULDER_ROW = 0.478  # of the shoulder line in a square picture, as a fraction of its height
 DISTANCE = 2.3  # camera to shoulders, meters
 FLIP = np.diag([1.0, -1.0, 1.0])  # world directions to picture directions
 
@@ -27,21 +29,29 @@ def turn(yaw: float, pitch: float, roll: float) -> Float[NdArray, "3 3"]:
 
 @dataclass(frozen=True, slots=True)
 class StudioCamera:
-  """Projects meters to the pixels of a square picture.
+  """Projects meters to the pixels of a picture.
+
+  A wide picture shows a square's person with more room on both sides. In a tall one the person is larger than in a
+  square of its width, with more room above; the lower edge cuts the body as in a square.
 
   Attributes:
-    size: height and width of the picture in pixels.
+    size: of the picture.
     scale: factor on the size of the person.
   """
 
-  size: int
+  size: FrameSize
   scale: float
+
+  @property
+  def side(self) -> float:
+    """Side of the square picture with a person of this size, in pixels."""
+    return float(min(self.size.height, math.sqrt(self.size.width * self.size.height)))
 
   def project(self, points: Float[NdArray, "N 3"]) -> tuple[Float[NdArray, "N 3"], Float[NdArray, " N"]]:
     """Pixels (x, y, z) of world points, and the pixels per meter at each point."""
-    factor = (self.size / FRAME_METERS * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
-    x = 0.5 * self.size + points[:, 0] * factor
-    y = SHOULDER_ROW * self.size - points[:, 1] * factor
+    factor = (self.side / FRAME_METERS * self.scale) * DISTANCE / (DISTANCE - points[:, 2])
+    x = 0.5 * self.size.width + points[:, 0] * factor
+    y = (SHOULDER_ROW * self.side + (self.size.height - self.side)) - points[:, 1] * factor
     return np.stack([x, y, points[:, 2] * factor], axis=1), factor
 
 

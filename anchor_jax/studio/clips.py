@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import cv2
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.identity import Identity, make_identity
 from anchor_jax.studio.motion import Performance, make_motion
@@ -15,18 +16,19 @@ from anchor_jax.studio.renderer import StudioFrame, render
 
 CHUNK = 8  # frames per task
 
-_Task = tuple[Identity, Performance, list[float], int]
+_Size = int | tuple[int, int] | FrameSize
+_Task = tuple[Identity, Performance, list[float], _Size]
 
 
 def render_clip(
-  identity: Identity, motion: Performance, times: Sequence[float] | NdArray, size: int, workers: int | None = None
+  identity: Identity, motion: Performance, times: Sequence[float] | NdArray, size: _Size, workers: int | None = None
 ) -> Iterator[StudioFrame]:
   """Yields the frame at each of `times` (seconds), in order.
 
   Args:
     identity, motion: from `make_identity` and `make_motion`.
     times: seconds.
-    size: height and width in pixels.
+    size: a square's side in pixels, or (width, height).
     workers: number of processes; None for one per core, 1 to render in this process. Processes are spawned, so a script
       needs `if __name__ == "__main__"` around the call.
   """
@@ -37,14 +39,14 @@ def render_clip(
 
 
 def render_people(
-  seeds: Sequence[int], times: Sequence[float], size: int, workers: int | None = None
+  seeds: Sequence[int], times: Sequence[float], size: _Size, workers: int | None = None
 ) -> Iterator[list[StudioFrame]]:
   """Yields, for each seed in order, the frames at `times` of that seed's identity and motion.
 
   Args:
     seeds: each of an identity and a motion.
     times: seconds, the same for every person.
-    size: height and width in pixels.
+    size: a square's side in pixels, or (width, height).
     workers: as for `render_clip`.
   """
   instants = [float(time) for time in times]

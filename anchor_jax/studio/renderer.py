@@ -9,6 +9,7 @@ from anchor_jax.body.shading import downsample, shade_pose
 from anchor_jax.body.skins import surface_map
 from anchor_jax.body.solids import Real
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.studio.drawing.body import CRANIUM, FACE, NOSE, TORSO, build_scene
 from anchor_jax.studio.drawing.clothes import body_relief, collar_solids
@@ -43,24 +44,27 @@ class StudioFrame:
   surface: UInt8[NdArray, "H W 3"]
 
 
-def render(identity: Identity, motion: Performance, time_s: Real, size: int) -> StudioFrame:
+def render(
+  identity: Identity, motion: Performance, time_s: Real, size: int | tuple[int, int] | FrameSize
+) -> StudioFrame:
   """The frame at one instant, with its annotations.
 
   Args:
     identity, motion: from `make_identity` and `make_motion`.
     time_s: seconds, any real number.
-    size: H and W in pixels, at least 8.
+    size: a square's side in pixels, or (width, height); sides are at least 8.
 
   Raises:
-    UserError: `size` is below 8.
+    UserError: a side is below 8.
   """
-  if size < 8:
+  size = FrameSize.of(size)
+  if min(size) < 8:
     raise UserError(f"a studio picture of {size} pixels shows nothing: ask for 8 or more (128 looks good)")
   state = motion.at(time_s)
   scene = build_scene(identity, state, size)
   neck = scene.head.origin + scene.head.axes @ np.array([0, -0.75, -0.1]) * scene.head.unit
   dressed = scene.dressed + collar_solids(identity, scene.torso, neck) + hair_solids(identity, scene.head)
-  core = draw(empty_surface(size, SUPERSAMPLE), [solid for solid, _ in scene.core])
+  core = draw(empty_surface(size.shape, SUPERSAMPLE), [solid for solid, _ in scene.core])
   nude = draw(core.copy(), [solid for solid, _ in scene.nude])
   clothed = draw(core, [solid for solid, _ in dressed])
   core_parts = [part for _, part in scene.core]

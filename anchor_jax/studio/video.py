@@ -2,6 +2,7 @@
 
 import os
 
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.studio.clips import render_clip
 from anchor_jax.studio.identity import make_identity
@@ -14,7 +15,7 @@ def write_studio_video(
   identity_seed: int,
   motion_seed: int,
   seconds: float | int,
-  size: int,
+  size: int | tuple[int, int] | FrameSize,
   fps: float | int = 25.0,
   start: float | int = 0.0,
   workers: int | None = None,
@@ -26,7 +27,7 @@ def write_studio_video(
     path: the .mp4 file.
     identity_seed, motion_seed: of the person and of the motion, 0 or more, independent of each other.
     seconds: length of the video.
-    size: height and width in pixels.
+    size: a square's side in pixels, or (width, height).
     fps: frames per second; the video has round(seconds * fps) frames, at least one.
     start: time of the first frame in the motion, in seconds.
     workers: number of processes, as for `clips.render_clip`.

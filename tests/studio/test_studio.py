@@ -46,6 +46,19 @@ def test_frames_have_the_documented_shapes_and_types(people):
     assert set(np.unique(picture.person_mask)) == {0, 255} == set(np.unique(picture.face_mask))
 
 
+def test_pictures_need_not_be_square(people):
+  seed, square = people[3]
+  identity, motion = studio.make_identity(seed), studio.make_motion(seed + 50)
+  wide, tall = (studio.render(identity, motion, 1.7 * seed, size) for size in ((SIZE + 32, SIZE), (SIZE, SIZE + 32)))
+  assert wide.frame.shape == (SIZE, SIZE + 32, 3) and tall.surface.shape == (SIZE + 32, SIZE, 3)
+  # More room on both sides of the same person; places differ in the last bit of a float.
+  assert (wide.person_mask[:, 16:-16] != square.person_mask).mean() < 0.002
+  np.testing.assert_allclose(wide.landmarks, square.landmarks + (16, 0), atol=1e-3)
+  assert (tall.person_mask > 0).mean() < (square.person_mask > 0).mean()  # more room above,
+  eyes = [picture.landmarks[1, 0] - picture.landmarks[0, 0] for picture in (tall, square)]
+  assert eyes[0] > 1.1 * eyes[1] and tall.person_mask[-1].any() and not tall.person_mask[0].any()  # and a larger person
+
+
 def test_equal_seeds_give_equal_pixels_in_another_process(people):
   code = (
     "import sys; sys.path.insert(0, sys.argv[1]); import hashlib, dataclasses, numpy as np\n"

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.body.solids import Real
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.studio.identity import Identity
 
@@ -13,7 +14,7 @@ _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
 
 @lru_cache(maxsize=8)
-def paint_background(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
+def paint_background(identity: Identity, size: FrameSize) -> Float[NdArray, "H W 3"]:
   """The background of an identity's frames, RGB, float32, 0..255; cached, so do not modify it."""
   generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([identity.seed, 0x726F6F6D])))
   n = 256  # always drawn at this size, then resized
@@ -89,5 +90,8 @@ def paint_background(identity: Identity, size: int) -> Float[NdArray, "H W 3"]:
   picture = cv2.GaussianBlur(picture, (0, 0), n * 0.011)
   picture *= light[..., None]
   picture *= np.array([1 + 0.03 * identity.warmth, 1.0, 1 - 0.03 * identity.warmth], np.float32)
-  kind = cv2.INTER_AREA if size < n else cv2.INTER_CUBIC
-  return np.clip(cv2.resize(picture, (size, size), interpolation=kind) * 255, 0, 255).astype(np.float32)
+  longer = max(size)
+  kind = cv2.INTER_AREA if longer < n else cv2.INTER_CUBIC
+  picture = cv2.resize(picture, (longer, longer), interpolation=kind)
+  top, left = (longer - size.height) // 2, (longer - size.width) // 2  # the middle of the square
+  return np.clip(picture[top : top + size.height, left : left + size.width] * 255, 0, 255).astype(np.float32)

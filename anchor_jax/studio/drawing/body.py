@@ -8,6 +8,7 @@ import numpy as np
 
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, finger_skins, hand_skin, torso_skin
 from anchor_jax.body.solids import Ellipsoid, Loft, Point, Real, RoundCone, Solid
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray
 from anchor_jax.studio.camera import FLIP, LocalFrame, StudioCamera, turn
 from anchor_jax.studio.drawing.skin import OWN, cranium_skin, ear_skin, face_skin, neck_skin, nose_skin
@@ -197,9 +198,9 @@ def _arm(identity: Identity, state: MotionState, side: int, torso: NdArray, midd
   return _Arm(shoulder, elbow, wrist, fingers, palm, -sign * np.cross(fingers, palm), -sign * np.cross(direction, pole))
 
 
-def build_scene(identity: Identity, state: MotionState, size: int) -> Scene:
+def build_scene(identity: Identity, state: MotionState, size: int | FrameSize) -> Scene:
   """The posed body and all solids of an instant, in pixels of a picture of `size`."""
-  camera = StudioCamera(size, identity.scale)
+  camera = StudioCamera(FrameSize.of(size), identity.scale)
   torso = turn(*state.torso)
   pivot = np.array([0.0, -0.55, 0.0])
   middle = pivot + np.array([state.shift[0], state.shift[1], 0.0]) + torso @ -pivot

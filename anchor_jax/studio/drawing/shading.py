@@ -8,8 +8,9 @@ import numpy as np
 from anchor_jax.body.rasterize import Surface
 from anchor_jax.body.shading import downsample, occlusion
 from anchor_jax.body.skins import angles_around
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray
-from anchor_jax.studio.camera import FRAME_METERS
+from anchor_jax.studio.camera import FRAME_METERS, StudioCamera
 from anchor_jax.studio.drawing.background import paint_background
 from anchor_jax.studio.drawing.body import (
   CLOTH,
@@ -43,7 +44,7 @@ def shade_person(
   face: NdArray,
   paint: FacePaint,
   relief: NdArray,
-  size: int,
+  size: FrameSize,
 ):
   """(frame, person_mask): the person over the background, uint8 [H W 3], and 255 on the person, uint8 [H W].
 
@@ -57,15 +58,16 @@ def shade_person(
     face: indices of the face's points in `seen`.
     paint: colors and shading of those points.
     relief: their normals [3, n].
-    size: H and W, pixels.
+    size: of the picture.
   """
   points = VisiblePoints(surface, parts)
   n = len(points.place)
   skin = np.asarray(identity.skin, np.float32)
   color = np.repeat(skin[:, None], n, axis=1)
   soft, gloss, sharp = np.ones(n, np.float32), np.full(n, 0.18, np.float32), np.zeros(n, np.float32)
-  unit = size / FRAME_METERS
-  open_share = 1 - np.float32(0.85) * occlusion(surface, size / 24).ravel()[points.place]
+  side = StudioCamera(size, 1.0).side
+  unit = side / FRAME_METERS
+  open_share = 1 - np.float32(0.85) * occlusion(surface, side / 24).ravel()[points.place]
   shadow = cast_shadow(surface, key_direction(identity), unit)
   lit = 1 - np.float32(0.80) * shadow.ravel()[points.place]
   extra = np.zeros(n, np.float32)
@@ -147,14 +149,14 @@ def shade_person(
   canvas = np.stack([downsample(plane, surface.supersample) for plane in planes], axis=-1)
   alpha = canvas[..., 3:]
   room = paint_background(identity, size)
-  offset = -np.sign(identity.key_side) * 0.05 * size
+  offset = -np.sign(identity.key_side) * 0.05 * side
   cast = cv2.warpAffine(
     canvas[..., 3],
-    np.array([[1, 0, offset], [0, 1, 0.02 * size]], np.float32),
-    (size, size),
+    np.array([[1, 0, offset], [0, 1, 0.02 * side]], np.float32),
+    size,
     borderMode=cv2.BORDER_REPLICATE,
   )
-  cast = cv2.GaussianBlur(cast, (0, 0), max(size * 0.045, 0.8))
+  cast = cv2.GaussianBlur(cast, (0, 0), max(side * 0.045, 0.8))
   frame = canvas[..., :3] + room * (1 - np.float32(0.30) * cast[..., None]) * (1 - alpha)
   person = np.where(alpha[..., 0] >= 0.5, 255, 0).astype(np.uint8)
   return np.clip(frame + np.float32(0.5), 0, 255).astype(np.uint8), person
@@ -209,7 +211,7 @@ def _glasses(identity: Identity, scene: Scene, surface: Surface, parts: list[int
     outer = identity.eye_gap * 1.02 + wide
     temple = np.linspace((sign * outer, 0.0, 0.92 - 0.5 * outer**2), (sign * (identity.head_width + 0.02), 0.0, 0.1), 7)
     places = head.to_picture(temple)
-    at = np.clip((places[:, :2] * surface.supersample).astype(int), 0, surface.depth.shape[0] - 1)
+    at = np.clip((places[:, :2] * surface.supersample).astype(int), 0, np.array(surface.depth.shape[::-1]) - 1)
     seen = places[:, 2] > surface.depth[at[:, 1], at[:, 0]] - 0.10 * head.unit
     lines += [temple[i : i + 2] for i in range(6) if seen[i : i + 2].all()]
   gap = identity.eye_gap * 1.02 - 0.235 * size
