@@ -8,7 +8,7 @@ from typing import Any
 
 from anchor_jax.app import views
 from anchor_jax.app.access.owners import Gate
-from anchor_jax.app.access.people import FILMS, SIZES, STUDIO, NotFound, PersonRecord
+from anchor_jax.app.access.people import FILMS, SHAPES, SIZES, STUDIO, NotFound, PersonRecord, picture_size
 from anchor_jax.app.access.uploads import SIDECAR_FILES, has_landmark_model, without_paths
 from anchor_jax.app.jobs.queue import DONE, EXPORT, PREPARE, TRAIN, Job
 from anchor_jax.app.jobs.workshop import SECONDS, Workshop
@@ -22,6 +22,7 @@ _TICK = 1.0  # seconds between updates
 _CONCURRENCY = 4  # simultaneous presses of one button
 _UPLOAD = "upload"
 _SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, 15 minutes of training"}
+_SHAPES = {"square": "Square", "portrait": "Portrait, as a phone films", "landscape": "Landscape"}
 _CONSENT = "This is me, or the person in the film has agreed to be shown in videos that were never filmed."
 _FAST, _BEFORE = ("Fast, slightly softer", "fast"), ("As before training", "before")
 _NO_MODEL = (
@@ -146,12 +147,15 @@ class Page:
     label = gr.Textbox(label="Name", max_length=40, elem_id="name", placeholder="shown only to you")
     files, camera = self._films("Film (and its sidecar's files, if it has one)", "film")
     size = gr.Radio([(text, size) for size, text in _SIZES.items()], value=SIZES[0], label="Size", elem_id="size")
+    shape = gr.Radio(
+      [(text, shape) for shape, text in _SHAPES.items()], value=SHAPES[0], label="Shape", elem_id="shape"
+    )
     consent = gr.Checkbox(label=_CONSENT, elem_id="consent")
     add = gr.Button("Add this person", variant="primary", elem_id="add")
     example = gr.Button("Try a studio film instead", elem_id="example")
     cleared = [label, files, camera, consent, self._who]
-    self._on(add, self._add, [label, files, camera, size, consent], cleared)
-    self._on(example, self._add_example, [label, size], cleared)
+    self._on(add, self._add, [label, files, camera, size, shape, consent], cleared)
+    self._on(example, self._add_example, [label, size, shape], cleared)
 
   def _compare_tab(self) -> None:
     gr = self._gr
@@ -222,11 +226,12 @@ class Page:
   def _train(self, owner: str, who: str) -> None:
     self._shop.train(owner, _text(who))
 
-  def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, consent: bool) -> Any:
-    return self._added(owner, self._shop.add_person(owner, _text(label), _tokens(files, camera), consent is True, size))
+  def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, shape: str, consent: bool) -> Any:
+    pictures, tokens = picture_size(size, shape), _tokens(files, camera)
+    return self._added(owner, self._shop.add_person(owner, _text(label), tokens, consent is True, pictures))
 
-  def _add_example(self, owner: str, label: str, size: int) -> Any:
-    return self._added(owner, self._shop.add_example(owner, _text(label), size))
+  def _add_example(self, owner: str, label: str, size: int, shape: str) -> Any:
+    return self._added(owner, self._shop.add_example(owner, _text(label), picture_size(size, shape)))
 
   def _added(self, owner: str, person: PersonRecord) -> Any:
     self._gr.Info(f"{views.safe(person.label)} was added: see Training")

@@ -31,7 +31,7 @@ span[data-testid="block-info"] { background: none !important; padding: 0 !import
 #aside:not(:has(.note)), #making:not(:has(.job)), #live:not(:has(video)) { display: none; }
 .live { width: 100%; max-width: 420px; }
 #making h4, .video h4 { margin: 0 0 .5rem; font-size: .95rem; font-weight: 600; }
-.live, .video video, .pair video { width: 100%; aspect-ratio: 1; border-radius: 8px; background: #0d1016;
+.live, .video video, .pair video { width: 100%; aspect-ratio: auto 1; border-radius: 8px; background: #0d1016;
   display: block; }
 .video .acts { margin-top: .6rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .7rem; }

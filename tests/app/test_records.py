@@ -45,6 +45,11 @@ def everything(folder):
   return {path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", ".of-the-page")}
 
 
+def test_pictures_may_be_portraits(folder):
+  (folder / f"people/{ANA}/person.json").write_text(json.dumps(ANA_RECORD | {"size": [128, 192]}))
+  assert opened(folder).people.find(ANA).size == (128, 192)
+
+
 def test_a_folder_of_an_earlier_version_is_read_and_its_uploads_stay(folder):
   before = everything(folder)
   shop = opened(folder)
@@ -60,7 +65,7 @@ def test_a_folder_of_an_earlier_version_is_read_and_its_uploads_stay(folder):
     *({"label": label} for label in (3, "", "a\nb", "x" * 41, None)),
     *({"owner": owner} for owner in (None, "", "../x", "A" * 32)),
     *({"kind": kind} for kind in ("studio", "x", 1)),
-    *({"size": size} for size in (127, 128.0, "128", True)),
+    *({"size": size} for size in (127, 128.0, "128", True, [128, 640], [128])),
     *({"films": films} for films in (None, "film_1.mp4", ["../../x.mp4"], ["/dev/zero"], [1])),
     *({"created": created} for created in ("now", 1e300, None)),
     {"consent": "yes"},

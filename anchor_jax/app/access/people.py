@@ -35,7 +35,8 @@ from anchor_jax.files.outputs import new_file, partial_path
 EVERYONE = ""  # owner of the studio person, which all users see
 STUDIO = "studio"  # name of the studio person, created at the page's first start
 KINDS = ("studio", "example", "film")  # the studio person, a person from a studio film, a person from uploaded films
-SIZES = (128, 256)
+SIZES = (128, 256)  # shorter side of the pictures in pixels
+SHAPES = ("square", "portrait", "landscape")
 FILMS = (".mp4", ".mov", ".mkv", ".webm")  # accepted suffixes
 MAX_PEOPLE = 50  # per owner
 MAX_PEOPLE_IN_ALL = 1000  # over all owners
@@ -89,7 +90,7 @@ class PersonRecord:
     label: the owner's name for the person.
     owner: see `owners.py`; `EVERYONE` for the studio person.
     kind: one of `KINDS`.
-    size: side of the pictures in pixels.
+    size: of the pictures: the side of squares in pixels, or width and height; from `picture_size`.
     films: file names in the folder films/.
     created: seconds since 1970.
     consent: when the person's consent was confirmed, in seconds since 1970; None where none is needed.
@@ -99,7 +100,7 @@ class PersonRecord:
   label: str
   owner: str
   kind: str
-  size: int
+  size: int | tuple[int, int]
   films: tuple[str, ...] = ()
   created: Annotated[float, Within(0, LATEST)] = 0.0
   consent: Annotated[float | None, Within(0, LATEST)] = None
@@ -108,6 +109,21 @@ class PersonRecord:
   def real(self) -> bool:
     """Whether the person comes from an uploaded film, and may be a real person."""
     return self.kind == "film"
+
+
+def picture_size(side: int, shape: str = SHAPES[0]) -> int | tuple[int, int]:
+  """Returns the size of pictures with this shorter side; the longer side of a rectangle is half as long again.
+
+  Raises:
+    UserError: the page offers no such pictures.
+  """
+  if type(side) is not int or side not in SIZES or shape not in SHAPES:
+    raise UserError("choose one of the sizes and one of the shapes")
+  longer = 3 * side // 2
+  return {"square": side, "portrait": (side, longer), "landscape": (longer, side)}[shape]
+
+
+_OFFERED = tuple(picture_size(side, shape) for side in SIZES for shape in SHAPES)
 
 
 def clean_label(text: str) -> str:
@@ -185,13 +201,13 @@ class PeopleFolder:
     with self._lock:
       return self._known.get(name)
 
-  def new(self, label: str, owner: str, kind: str, size: int, consent: bool = False) -> PersonRecord:
+  def new(self, label: str, owner: str, kind: str, size: int | tuple[int, int], consent: bool = False) -> PersonRecord:
     """Returns the record of a new person, which `add` (or `begin` and `publish`) saves.
 
     Raises:
       UserError: no name, no consent for a person from an uploaded film, or too many people.
     """
-    if kind not in KINDS or type(size) is not int or size not in SIZES:
+    if kind not in KINDS or isinstance(size, float) or size not in _OFFERED:
       raise UserError("choose one of the sizes")
     if kind == "film" and not consent:
       raise UserError("confirm first that the person in the film agrees to this")
@@ -318,7 +334,7 @@ def _read(folder: Path) -> PersonRecord:
   if not isinstance(values, dict):
     raise UserError(f"{record} is damaged (not a JSON object): {_REMEDY}")
   person: PersonRecord = fields_of(PersonRecord, {**values, "name": folder.name}, record, _REMEDY)
-  if person.kind not in KINDS or person.size not in SIZES:
+  if person.kind not in KINDS or person.size not in _OFFERED:
     raise UserError(f"{record} is damaged (the kind or the size): {_REMEDY}")
   everyone = person.owner == EVERYONE
   if (

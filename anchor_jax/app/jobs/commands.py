@@ -8,11 +8,12 @@ from anchor_jax.app.access.people import PeopleFolder, PersonRecord
 from anchor_jax.app.jobs.queue import EXPORT, PREPARE, TRAIN, VIDEO, Job
 from anchor_jax.app.jobs.studio import motion_path
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 
 PREPARED, TRAINED, BUNDLE = "prepared", "trained", "bundle"
 TRAINED_PART = "body"  # a head gains nothing in this few steps (docs/results.md, study)
 FPS = 25  # of studio motions
-_CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by picture size
+_CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the shorter side of the pictures
 _SMOKE_TRAINING = {
   "steps": 12,
   "log_every": 1,
@@ -72,16 +73,16 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
 
 def _prepare(person: PersonRecord, folder: Path, smoke: bool) -> list[Command]:
   films = [str(folder / "films" / name) for name in person.films]
-  steps = []
+  size, steps = FrameSize.of(person.size), []
   if not person.real:
     seconds = "2" if smoke and person.kind == "example" else "12"
-    arguments = (f"--output={films[0]}", f"--person={person.kind}", f"--size={person.size}", f"--seconds={seconds}")
+    arguments = (f"--output={films[0]}", f"--person={person.kind}", f"--size={size}", f"--seconds={seconds}")
     steps.append(Command("rendering a studio person", _module("app.jobs.studio", *arguments, "--fps=10")))
-  prepared = (f"--output={folder / PREPARED}", f"--size={person.size}", f"--person={person.label}")
+  prepared = (f"--output={folder / PREPARED}", f"--size={size}", f"--person={person.label}")
   return [*steps, Command("preparing the film", _module("prepare", *films, *prepared))]
 
 
-def _motion(path: Path, name: str, size: int, seconds: int) -> Command:
+def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
   arguments = (f"--output={path}", f"--motion={name}", f"--size={size}", f"--seconds={seconds}", f"--fps={FPS}")
   return Command("rendering the motion", _module("app.jobs.studio", *arguments))
 
@@ -89,7 +90,11 @@ def _motion(path: Path, name: str, size: int, seconds: int) -> Command:
 def _training(person: PersonRecord, folder: Path, smoke: bool) -> list[str]:
   changes = {"data.path": folder / PREPARED, **(_SMOKE_TRAINING if smoke else {})}
   settings = [f"--config.{name}={value}" for name, value in changes.items()]
-  return [f"--config={_CONFIGS[person.size]}:{TRAINED_PART}", f"--workdir={folder / TRAINED}", *settings]
+  return [
+    f"--config={_CONFIGS[min(FrameSize.of(person.size))]}:{TRAINED_PART}",
+    f"--workdir={folder / TRAINED}",
+    *settings,
+  ]
 
 
 def _model_flags(folder: Path, trained: bool) -> tuple[str, ...]:
@@ -103,8 +108,9 @@ def _video(job: Job, person: PersonRecord, people: PeopleFolder, motions: Path) 
   kind, _, name = settings["motion"].partition(":")
   sound: tuple[str, ...] = ()
   if kind == "studio":
-    motion = motion_path(motions, name, person.size, settings["seconds"])
-    steps.append(_motion(motion, name, person.size, settings["seconds"]))
+    size = FrameSize.of(person.size)
+    motion = motion_path(motions, name, size, settings["seconds"])
+    steps.append(_motion(motion, name, size, settings["seconds"]))
   elif kind == "upload":
     motion = people.folder_of(person.name) / "motions" / name
   else:

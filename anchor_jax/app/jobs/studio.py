@@ -9,13 +9,14 @@ Writes the film with its sidecar, as a camera and the landmark model would.
 from pathlib import Path
 
 from anchor_jax.core.cli import Parser, command
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.outputs import SIDECAR
 from anchor_jax.studio.performances import DRIVER, MOTIONS
 
 _SEEDS = {"studio": (1_000_003, 2_000_003), "example": (1_000_011, 2_000_005)}  # identity and motion
 
 
-def motion_path(folder: Path, name: str, size: int, seconds: int) -> Path:
+def motion_path(folder: Path, name: str, size: FrameSize, seconds: int) -> Path:
   """Returns the file of a motion; its name has the size because poses are rendered at the person's size."""
   return folder / f"{name}_{size}_{seconds}s.mp4"
 
@@ -28,7 +29,7 @@ def main() -> None:
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument("--person", choices=sorted(_SEEDS), help="a film to train on")
   source.add_argument("--motion", choices=sorted(MOTIONS), help="a motion to follow")
-  parser.add_argument("--size", type=int, required=True)
+  parser.add_argument("--size", type=FrameSize.parse, required=True)
   parser.add_argument("--seconds", type=float, required=True)
   parser.add_argument("--fps", type=float, required=True)
   args = parser.parse_args()

@@ -119,7 +119,7 @@ class Workshop:
   # ---- people --------------------------------------------------------------------------------------------------------
 
   def add_person(
-    self, owner: str, label: str, uploaded: Sequence[str | Path], consent: bool, size: int = SIZES[0]
+    self, owner: str, label: str, uploaded: Sequence[str | Path], consent: bool, size: int | tuple[int, int] = SIZES[0]
   ) -> PersonRecord:
     """Adds a person from uploaded films, and queues preparation of the films.
 
@@ -128,7 +128,7 @@ class Workshop:
       label: the owner's name for the person.
       uploaded: tokens of the uploads, which stay in the intake.
       consent: whether the person's consent is confirmed.
-      size: picture size in pixels.
+      size: of the pictures, from `people.picture_size`.
 
     Raises:
       UserError: no consent, no name, no room, or an unusable upload.
@@ -147,7 +147,7 @@ class Workshop:
     self.intake.mark_used(uploads, person.name)
     return person
 
-  def add_example(self, owner: str, label: str, size: int = SIZES[0]) -> PersonRecord:
+  def add_example(self, owner: str, label: str, size: int | tuple[int, int] = SIZES[0]) -> PersonRecord:
     """Adds a person from a studio film, to try the page without a film."""
     person = self.people.new(label or "Example", owner, "example", size)
     self.jobs.check_room(person.name, owner, PREPARE)

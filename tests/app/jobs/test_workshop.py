@@ -1,5 +1,6 @@
 """The workshop: what an owner may do and see; jobs stay queued, since the worker is not started."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from people import make_posed_frames
 
 from anchor_jax.app.access.marks import MARK
-from anchor_jax.app.access.people import EVERYONE, STUDIO, NotFound, PeopleFolder
+from anchor_jax.app.access.people import EVERYONE, STUDIO, NotFound, PeopleFolder, picture_size
 from anchor_jax.app.jobs import pack, workshop
 from anchor_jax.app.jobs.commands import commands_of, video_path
 from anchor_jax.app.jobs.queue import PREPARE, TRAIN
@@ -66,6 +67,17 @@ def test_an_upload_becomes_a_person_whose_film_is_prepared(shop):
     shop.train("a", person.name)
   shop.remove_person("a", person.name)
   assert [path.name for path in shop.uploads.iterdir()] == [MARK]
+
+
+def test_pictures_of_a_person_may_be_portraits(shop):
+  person = shop.add_person("a", "Ana", upload(shop), True, picture_size(256, "portrait"))
+  assert lines(shop, shop.jobs.queue()[0])[0].endswith("--size=256x384 --person=Ana")
+  assert json.loads((shop.people.folder_of(person.name) / "person.json").read_text())["size"] == [256, 384]
+  for side, shape in ((100, "square"), (128, "round"), (True, "square")):
+    with pytest.raises(UserError, match="choose one of the sizes"):
+      picture_size(side, shape)
+  with pytest.raises(UserError, match="choose one of the sizes"):
+    shop.people.new("Ana", "a", "film", (128, 640), True)
 
 
 def test_without_consent_no_person_is_added(shop, tmp_path):
