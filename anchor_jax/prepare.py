@@ -43,12 +43,14 @@ from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_files
 from anchor_jax.films.clips import examine, read_films
 from anchor_jax.films.findings import FINDINGS_FILES, examine_all
+from anchor_jax.films.full_picture import film_plate
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.people import parse_point
+from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.video.timing import tick_count
 
 
@@ -117,6 +119,8 @@ def prepare(
 
     def finish(source: PreparedSource) -> None:
       store_textures(source)
+      if (film := film_plate(opened[0], findings[0], films[0], source.size)) is not None:
+        write_film_plate(source.folder / FILM_PLATE, film)
       (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
     meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
@@ -140,13 +144,11 @@ def prepare_studio(
   from anchor_jax.studio import render_people
 
   size = _checked(size, fps)
-  if not size.is_square:
-    raise UserError(f"--size={size}: procedural people are filmed in squares, give one number")
   if people < 1 or frames < 1:
     raise UserError(f"--studio={people} --frames={frames}: both must be at least 1")
   check_prepared_target(output)
   rate = float(fps or 5)
-  filmed = render_people(range(people), [number / rate for number in range(frames)], size.width)
+  filmed = render_people(range(people), [number / rate for number in range(frames)], size)
   clips = (PosedClip(f"studio {seed}", f"studio {seed}", rate, film) for seed, film in enumerate(filmed))
   return build(clips, output, size, total=people * frames, progress="studio people", finish=store_textures)
 

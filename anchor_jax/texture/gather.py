@@ -29,7 +29,7 @@ _FILLED_LEVELS = 3  # holes of up to 2^3 texels are filled from their surroundin
 _SLEEVE = 1 / 64  # of the picture's height: how far hands and sleeves may reach beyond their pose
 _IN_FRONT = ("forearm", "palm", "hand_back", *FINGERS)  # left and right; parts that occlude others
 _FACE = ("face", "nose", "mouth", "upper_lip", "lower_lip", "eye", "upper_lid", "lower_lid")
-_PLATE_MARGIN = 1 / 40  # of the picture's height around the person, for outline and shadow
+PLATE_MARGIN = 1 / 40  # of the picture's height around the person, for outline and shadow
 
 
 class FilmFrame(NamedTuple):
@@ -177,7 +177,7 @@ def person_surface(record: FilmFrame, charts: Sequence[tuple[str, bool]]) -> UIn
 
 def _room(record: FilmFrame) -> Bool[NdArray, "H W"]:
   """Mask of the pixels that show the room: away from the person and from the pose."""
-  margin = max(1, round(record.frame.shape[0] * _PLATE_MARGIN))
+  margin = max(1, round(record.frame.shape[0] * PLATE_MARGIN))
   person = np.maximum(record.person_mask, np.where(record.surface[..., 0] > 0, 255, 0).astype(np.uint8))
   kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
   return cv2.dilate(person, kernel) < 128

@@ -53,7 +53,7 @@ class Texture:
     spread: root mean square deviation of the film's colors from `atlas`, gray levels; 0 where nothing was seen.
     plate: the background plate; 0 where `plate_coverage` is 0.
     plate_coverage: 255 where the room was seen, else 0.
-    key_frames: K frames of the film, the most useful first.
+    key_frames: K frames of the film, the most useful first; as large as the plate unless it was reframed.
     key_surfaces: their surface maps; chart 0 away from the person.
     key_masks: 255 on the person, hair and clothes included; None in files of earlier versions.
     measures: body measures in units of the picture's side; None where unknown, as in files of earlier versions.
@@ -66,9 +66,9 @@ class Texture:
   spread: UInt8[NdArray, "charts texels texels"]
   plate: UInt8[NdArray, "H W 3"]
   plate_coverage: UInt8[NdArray, "H W"]
-  key_frames: UInt8[NdArray, "K H W 3"]
-  key_surfaces: UInt8[NdArray, "K H W 3"]
-  key_masks: UInt8[NdArray, "K H W"] | None = None
+  key_frames: UInt8[NdArray, "K h w 3"]
+  key_surfaces: UInt8[NdArray, "K h w 3"]
+  key_masks: UInt8[NdArray, "K h w"] | None = None
   measures: BodyMeasures | None = None
   room: Room | None = None
 
@@ -95,19 +95,24 @@ def write_texture(path: str | os.PathLike, texture: Texture) -> None:
     metadata["room"] = json.dumps({"corner": texture.room.corner, "key_cameras": texture.room.key_cameras.tolist()})
   metadata["crc32"] = _checksum(arrays, metadata)
   with new_file(path) as partial:
-    partial.write_bytes(_ordered(save(arrays, metadata)))
+    partial.write_bytes(ordered(save(arrays, metadata)))
 
 
 def _checksum(arrays: Mapping[str, NdArray], metadata: Mapping[str, str]) -> str:
   """CRC-32 of a file's contents; files of earlier versions have none."""
   room = [metadata["room"]] if "room" in metadata else []
-  checksum = zlib.crc32(json.dumps([metadata.get("charts"), metadata.get("measures"), *room]).encode())
+  return checksum(arrays, [metadata.get("charts"), metadata.get("measures"), *room])
+
+
+def checksum(arrays: Mapping[str, NdArray], texts: Sequence[str | None]) -> str:
+  """CRC-32 of arrays and texts."""
+  value = zlib.crc32(json.dumps(texts).encode())
   for name in sorted(arrays):
-    checksum = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), checksum))
-  return f"{checksum:08x}"
+    value = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), value))
+  return f"{value:08x}"
 
 
-def _ordered(data: bytes) -> bytes:
+def ordered(data: bytes) -> bytes:
   """A safetensors file with its header sorted, so that equal textures give equal bytes.
 
   The library writes metadata in an order that changes from call to call.
@@ -143,7 +148,7 @@ def read_texture(path: str | os.PathLike, charts: Sequence[tuple[str, bool]] | N
       if any(entry.get_dtype() != "U8" for entry in slices.values()) or not _shapes_fit(shapes, len(found)):
         raise ValueError("arrays of the wrong kind or size")
       arrays = {name: opened.get_tensor(name) for name in shapes}
-    if metadata.get("crc32", checksum := _checksum(arrays, metadata)) != checksum:
+    if metadata.get("crc32", found_sum := _checksum(arrays, metadata)) != found_sum:
       raise ValueError("not as it was written")
     if arrays["key_surfaces"][..., 0].max(initial=0) >= len(found):
       raise ValueError("unknown charts")
