@@ -23,6 +23,10 @@ those frames out. Arms that it does not show rest, too (docs/films.md).
 Of a motion whose camera moves, the movement is taken out and the room stands still; --camera=film keeps it, and shows
 the room as that camera does. That is also how a generated video compares with a held-out part of a film from the hand.
 
+--size=WxH makes frames of another size than the person's own: the person is as large, with more of the room around, or
+less. --frame=film puts the frame back into the full picture of the person's film, at the film's resolution, if that was
+larger than the frame. docs/frames.md has what to expect of both.
+
 --background puts the person in front of a picture, a video or plain green; with --background=transparent and
 --output=FILE.webm (for browsers) or FILE.mov (for editors) the background is cut out, and the sound is left out.
 
@@ -70,12 +74,12 @@ def generate(args: argparse.Namespace) -> int:
   with claimed_outputs(args):
     # Everything above is refused without the seconds that importing JAX takes.
     from anchor_jax.core.runtime import enable_compilation_cache
-    from anchor_jax.inference.request import load_person, open_request
+    from anchor_jax.inference.request import in_size, load_person, open_request
 
     enable_compilation_cache()
     request = open_request(args, sampling, background)
     mesh = sampling_mesh_of(args.mesh)
-    person = load_person(request)
+    request, person = in_size(request, load_person(request))
     return follow_camera(request, person) if request.camera else follow_motion(request, person, mesh)
 
 
@@ -163,16 +167,24 @@ def open_writer(request: "Request", fps: float, settings: dict[str, Any]) -> Any
 def with_background(
   request: "Request", person: "Person", motion: "Motion", start: int = 0
 ) -> "tuple[Motion, Callable[[Any], Any]]":
-  """Returns the motion, which can be animated once, and a function that replaces the background of its frames.
+  """Returns the motion, which can be animated once, and a function that puts other things behind or around its frames.
 
   The first frame to replace is number `start`.
   """
-  if request.background is None:
+  if request.background is None and request.args.frame is None:
     return motion, lambda frame: frame
+  reference = request.reference
+  texture = (None if reference is None else reference.texture) or person.body.texture
+  if request.background is None:
+    from anchor_jax.inference.film_frame import FilmFrame
+
+    pictured = reference is None or reference.gather is None  # a picture as reference is no other film
+    film = person.body.film_plate if pictured else reference.film_plate
+    around = FilmFrame(film, texture, person.body.frame_size, start)
+    return around.watch(motion), around.around
   from anchor_jax.inference.backdrop import Backdrop
 
-  texture = None if request.reference is None else request.reference.texture
-  backdrop = Backdrop(request.background, texture or person.body.texture, start)
+  backdrop = Backdrop(request.background, texture, start)
   return backdrop.watch(motion), backdrop.behind
 
 

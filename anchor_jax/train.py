@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from anchor_jax.core.cli import command, make_callable, run, say
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 
 if TYPE_CHECKING:
   from anchor_jax.config.run import RunConfig
@@ -65,7 +66,7 @@ def main() -> None:
   from ml_collections import ConfigDict, config_flags
   from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-  from anchor_jax.config.find import failed_config, with_found_config
+  from anchor_jax.config.find import changed_config, failed_config, with_found_config
   from anchor_jax.config.renamed import renamed_flags, with_current_names
   from anchor_jax.config.run import run_config
 
@@ -80,7 +81,7 @@ def main() -> None:
       current = with_current_names(values)
       return values if current is values else ConfigDict(current).lock()
 
-  arguments = renamed_flags(sys.argv)
+  arguments, size = _without_rectangle(renamed_flags(sys.argv))
   config_file = config_flags.DEFINE_config_file(
     "config", None, "Config file, FILE.py or FILE.py:ARGUMENT.", sys_argv=arguments
   )
@@ -96,6 +97,7 @@ def main() -> None:
   try:
     rest = flags.FLAGS(with_found_config(arguments))[1:]
     config = run_config(config_file.value) if config_file.value else None
+    config = changed_config(config, {"data.size": tuple(size)}) if config and size else config
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
     message = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
     while message[:1] in ("'", '"') and message[-1:] == message[:1]:  # a KeyError's text is in quotes, maybe twice
@@ -110,6 +112,14 @@ def main() -> None:
 
     sys.exit(0 if print_fit(topology.value or "", config) else 1)
   _train_and_report(config, Path(workdir.value), (coordinator.value, processes.value, process.value), profile.value)
+
+
+def _without_rectangle(arguments: Sequence[str]) -> tuple[list[str], FrameSize | None]:
+  """The arguments without --config.data.size=WxH, which is no integer as the config's own value is, and that size."""
+  flag = "config.data.size="
+  given = [one for one in arguments if one.lstrip("-").startswith(flag) and "x" in one.partition("=")[2].lower()]
+  size = FrameSize.parse(given[-1].partition("=")[2]) if given else None
+  return [one for one in arguments if one not in given], size
 
 
 def _train_and_report(

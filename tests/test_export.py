@@ -52,7 +52,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def person(tmp_path_factory):
   """A workdir with a body, with temporal layers, and a head; no weight is zero."""
   workdir, rng = tmp_path_factory.mktemp("person"), np.random.default_rng(0)
-  for part, size in (("body", 32), ("head", 16)):
+  for part, shape in (("body", (32, 64)), ("head", (16, 16))):  # frames need not be square
     model = tiny_model(inpaint=part == "head")
     if part == "body":
       unet = dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True)
@@ -60,7 +60,7 @@ def person(tmp_path_factory):
     config = RunConfig(part, model=model, sample=SAMPLE)
     shapes = jax.eval_shape(Networks(config.model).init, jax.random.key(0))
     weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
-    write_untrained(workdir / part, config, weights, rng.integers(0, 256, (size, size, 3), np.uint8))
+    write_untrained(workdir / part, config, weights, rng.integers(0, 256, (*shape, 3), np.uint8))
   return workdir
 
 
@@ -73,7 +73,7 @@ def bundle(person, tmp_path_factory):
 
 def test_the_script_generates_the_same_clip_as_the_library(tmp_path, person, bundle):
   body = load(person).body
-  networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3), np.uint8)
+  networks, pose = body.networks, np.random.default_rng(1).integers(0, 256, (6, 32, 64, 3), np.uint8)
   np.savez(tmp_path / "in.npz", pose=pose, appearance=body.reference_image)
   np.testing.assert_array_equal(np.load(bundle / "body/appearance.npy"), body.reference_image)
   run = subprocess.run(
@@ -90,11 +90,11 @@ def test_the_script_generates_the_same_clip_as_the_library(tmp_path, person, bun
     context = networks.encode_reference(weights, appearance[None])[0]
     denoise = lambda *arguments: networks.denoise(weights, *arguments, conditioning_scale=SAMPLE.conditioning_scale)
     inputs = FrameInputs(networks.embed_pose(weights, pose[None])[0])
-    noise, null = jnp.broadcast_to(noise, (6, 8, 8, 2)), weights["null_context"]
+    noise, null = jnp.broadcast_to(noise, (6, 8, 16, 2)), weights["null_context"]
     latents = Sampler.of(SAMPLE, networks.model.schedule).clip(denoise, noise, inputs, context, null)
     return latents, networks.decode(weights, latents)
 
-  noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 8, 2))
+  noise = jax.random.normal(jax.random.split(jax.random.key(3))[0], (8, 16, 2))
   latents, frames = library(body.weights, noise, pose, body.reference_image)
   np.testing.assert_allclose(generated["latents"], latents, atol=1e-5, rtol=0)
   assert np.abs(latents - latents[0]).max() > 0.01  # the pose has an effect
@@ -186,21 +186,21 @@ def replace(path, old, new):
     (lambda b: replace(b / "body/weights.safetensors", b"\0\0", b"\0\1"), "weights.safetensors is damaged"),
     (lambda b: (b / "body/decoder.stablehlo").write_bytes(b""), "decoder.stablehlo"),
     (lambda b: shutil.copy(b / "body/encoder.stablehlo", b / "body/decoder.stablehlo"), "decoder.stablehlo is damaged"),
-    (lambda b: None, "pictures must be [32, 32, 3]"),
+    (lambda b: None, "pictures must be [32, 64, 3]"),
     ("noise", "noise must be finite numbers"),
     ("weights", "not finite: use other noise"),
   ],
 )
 def test_damaged_bundles_and_inputs_are_reported_in_one_line(tmp_path, bundle, monkeypatch, capsys, damage, message):
   shutil.copytree(bundle, tmp_path / "copy")
-  side, noise = 8 if callable(damage) else 32, np.zeros((8, 8, 2), np.float32)
+  side, noise = 8 if callable(damage) else 32, np.zeros((8, 16, 2), np.float32)
   if damage == "noise":
     noise[0, 0, 0] = np.nan
   elif damage == "weights":
     monkeypatch.setattr("jax.device_put", lambda tree: {name: leaf * np.float32(np.inf) for name, leaf in tree.items()})
   else:
     damage(tmp_path / "copy")
-  arrays = {"pose": np.zeros((2, side, side, 3), np.uint8), "appearance": np.zeros((32, 32, 3), np.uint8)}
+  arrays = {"pose": np.zeros((2, side, 2 * side, 3), np.uint8), "appearance": np.zeros((32, 64, 3), np.uint8)}
   np.savez(tmp_path / "in.npz", **arrays, noise=noise)
   script = str(tmp_path / "copy" / "generate.py")
   monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")])
@@ -278,7 +278,7 @@ def test_the_appearance_flag_replaces_the_reference_image(tmp_path, person, monk
   monkeypatch.setattr("anchor_jax.inference.person.write_bundle", lambda folder, parts, *_: written.append(parts))
   export.main()
   (parts,) = written
-  assert (parts["body"].reference_image == np.full((32, 32, 3), 7)).all()
+  assert parts["body"].reference_image.shape == (32, 64, 3) and (parts["body"].reference_image == 7).all()
   np.testing.assert_array_equal(parts["head"].reference_image, load(person).head.reference_image)
 
 

@@ -6,6 +6,7 @@ settings checks its own values when it is created: from a file, from the command
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from anchor_jax.config.parts import PARTS
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.config.renamed import accepts_old_names, with_current_names
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.values import SettingError, check, check_choice, check_counts, check_names, from_values
 
 DTYPES = ("float32", "bfloat16")
@@ -69,6 +71,12 @@ class ModelConfig:
     """Side of a latent cell in pixels of the frame."""
     return self.vae.stride * self.scale
 
+  def multiple(self, part: str = "body") -> int:
+    """What the sides of a part's pictures are multiples of: they are halved at every level of the networks."""
+    multiple = self.stride * (1 if part == "vae" else 2 ** (len(self.unet.block_out_channels) - 1))
+    refined = self.own_refiner is not None and part == "body"
+    return math.lcm(multiple, self.own_refiner.stride) if refined else multiple
+
 
 @accepts_old_names(appearance="pose_channels")
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +86,8 @@ class DataConfig:
   Attributes:
     path: prepared folder.
     batch_size: examples per step, over all devices; at least 1.
-    size: height and width of the frames in pixels, for planning without data (`--aot`); a run uses the data's size.
+    size: of the frames, the side of a square or (width, height) in pixels, for planning without data (`--aot`); a run
+      uses the data's size.
     crop: height and width of the face crop in pixels (head only).
     clip_frames: frames per example; above 1 for temporal blocks, which learn nothing from single frames.
     validation: number of records held out of training: the last ones, at most a fifth of all. Their loss is reported
@@ -94,7 +103,7 @@ class DataConfig:
 
   path: str = ""
   batch_size: int = 4
-  size: int = 512
+  size: int | tuple[int, int] = 512
   crop: int = 256
   clip_frames: int = 1
   validation: int = 0
@@ -105,11 +114,22 @@ class DataConfig:
 
   def __post_init__(self) -> None:
     check_counts(self, "batch_size", 1, 2**20)
-    check_counts(self, "size crop", 1, 2**14)
+    check(
+      self,
+      "size",
+      lambda size: all(1 <= side <= 2**14 for side in FrameSize.of(size)),
+      "a side, or (width, height), of 1 to 16384 pixels",
+    )
+    check_counts(self, "crop", 1, 2**14)
     check_counts(self, "clip_frames", 1, 2**12)
     check_counts(self, "validation", 0)
     check_counts(self, "workers", 0, 1024)
     check(self, "pose_channels", lambda name: name in POSE_CHANNELS, 'empty, "coordinates", "atlas" or "full"')
+
+  @property
+  def frame_size(self) -> FrameSize:
+    """The setting `size` as width and height."""
+    return FrameSize.of(self.size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from anchor_jax.body import face_crop
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Array, Bool, Float, Key, NdArray, PyTree, UInt8
 from anchor_jax.diffusion.distributed import all_devices_sharding, round_up
 from anchor_jax.diffusion.sampler import Sampler
@@ -25,7 +26,7 @@ from anchor_jax.diffusion.stream import FinishedBlock, PreparedBlock, StreamFram
 from anchor_jax.diffusion.windows import WindowPlan, capacity, pad_windows, plan_clip
 from anchor_jax.inference.paste import paste_faces
 from anchor_jax.inference.prefetch import dispatch_ahead, in_thread
-from anchor_jax.inference.reference import Reference, square
+from anchor_jax.inference.reference import Reference, fitted, fitted_reference
 from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.pictures import require_finite, to_bytes, to_signed
@@ -33,6 +34,7 @@ from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
 from anchor_jax.texture.camera_path import STILL
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit
+from anchor_jax.texture.look_up import plate_size
 from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import Texture
 
@@ -90,8 +92,8 @@ def animate_parts(
   # Both streams start at a block boundary of a run from 0; the body's frames are the head's input.
   head_start = start if head is None else _first_needed(head, mesh, start)
   begin = _first_needed(body, mesh, head_start)
-  painter = _Painter(body, mesh, motion.size.width, body_key, reference)
-  head_painter = None if head is None else _Painter(head, mesh, head.size, head_key, reference)
+  painter = _Painter(body, mesh, motion.size, body_key, reference)
+  head_painter = None if head is None else _Painter(head, mesh, head.frame_size, head_key, reference)
   unknown = any(each is not None and each.pose_channels.nothing_known for each in (painter, head_painter))
   if unknown and (reference is None or reference.gather is None):
     log.info("the person's texture is unknown: give a prepared folder of the person as appearance to show it")
@@ -130,15 +132,16 @@ def _paint_body(
   painter: "_Painter", frames: Iterable[MotionFrame], motion: Motion, reference: Reference | None, start: int
 ) -> Iterator[tuple[Picture, MotionFrame]]:
   """The body's frames, starting at `start`, each with its motion frame."""
-  picture = painter.part.reference_image if reference is None else reference.picture
-  if picture is None:
-    raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
+  own, shape = painter.part.reference_image, motion.size
+  if own is not None and not (shape.is_square and own.shape[0] == own.shape[1]):
+    shape = FrameSize(own.shape[1], own.shape[0])  # a person's own frames, whatever the shape of the video
+  picture = fitted_reference(reference, own, shape)
   items = (StreamFrame({"pose": frame.pose}, frame) for frame in frames)
   if painter.pose_channels.kind:
     surface = _surfaces(painter, motion)
     plate = _plates(painter, motion)
     items = (StreamFrame({"pose": frame.pose, "surface": surface(frame), **plate(frame)}, frame) for frame in frames)
-  return painter.pictures(_body_block, items, square(picture, motion.size.width), motion.length, start)
+  return painter.pictures(_body_block, items, picture, motion.length, start)
 
 
 def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UInt8[NdArray, "H W 3"]]:
@@ -147,14 +150,14 @@ def _surfaces(painter: "_Painter", motion: Motion) -> Callable[[MotionFrame], UI
   Raises:
     UserError: the texture and the motion differ in size; or, from the function, a frame has no map.
   """
-  pose_channels, size = painter.pose_channels, motion.size.width
-  known = size if pose_channels.tables is None else pose_channels.tables.plate.shape[0]
+  pose_channels, size = painter.pose_channels, motion.size
+  known = size if pose_channels.tables is None else plate_size(pose_channels.tables)
   if known != size:
     raise UserError(
       f"the appearance has {known} pixels and the motion {size}: read the motion with size={known}, or prepare the"
       f" appearance's film again with --size={size}"
     )
-  unseen = np.zeros((size, size, 3), np.uint8)
+  unseen = np.zeros((*size.shape, 3), np.uint8)
 
   def surface(frame: MotionFrame) -> UInt8[NdArray, "H W 3"]:
     if pose_channels.nothing_known:
@@ -183,7 +186,7 @@ def _paint_heads(
   start: int,
 ) -> Iterator[tuple[Picture, Picture]]:
   """Repaints faces: crops by the landmarks, inpaints, blends back; `pairs` are (number, (frame, motion frame))."""
-  size, picture = painter.part.size, painter.part.reference_image
+  size, picture = painter.part.frame_size.width, painter.part.reference_image
   if reference is not None and reference.face is not None:
     picture = reference.face
   elif reference is not None:
@@ -209,7 +212,7 @@ def _paint_heads(
         }
       yield StreamFrame(item, (frame, to_crop, keep))
 
-  repainted = painter.pictures(_head_block, crops(), square(picture, size), motion.length, start)
+  repainted = painter.pictures(_head_block, crops(), fitted(picture, painter.part.frame_size), motion.length, start)
   # On a CPU, OpenCV frame by frame is faster than a JAX batch.
   yield from _pasted(repainted, 1 if sharding.platform() == "cpu" else _CHUNK)
 
@@ -293,7 +296,7 @@ class _Painter:
     self,
     part: Part,
     mesh: Any,
-    size: int,
+    size: FrameSize,
     key: Key[Array, ""],
     reference: Reference | None = None,
   ):
@@ -302,10 +305,10 @@ class _Painter:
     self.texture = _texture_of(part, reference)
     self.denoise = jax.tree_util.Partial(_Denoise(part.networks, part.sample.conditioning_scale), self.weights)
     # All frames start from the same noise, as in the reference implementation, so that static content stays static.
-    side = size // self.networks.model.stride
+    latent = *(side // self.networks.model.stride for side in size.shape), self.networks.model.unet.out_channels
     # Two threads must not launch multi-device programs in different orders.
     self.ahead = in_thread if mesh is None else dispatch_ahead
-    self.noise = self.sampler.replicate(jax.random.normal(key, (side, side, self.networks.model.unet.out_channels)))
+    self.noise = self.sampler.replicate(jax.random.normal(key, latent))
 
   def pictures(
     self, prepare: Prepare, frames: Iterable[StreamFrame], reference: Picture, length: int | None, start: int

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.motion.frames import Motion, MotionFrame
@@ -57,10 +58,11 @@ class Backdrop:
     while number < self._number:  # a resumed stream first takes frames that are already written
       number, packed, camera = self._bodies.popleft()
     height, width = picture.shape[:2]
-    if self._plate.shape[:2] != (height, width):
+    size, known = FrameSize(width, height), FrameSize(*self._plate.shape[1::-1])
+    if known != size:
       raise UserError(
-        f"the background plate has {self._plate.shape[0]} pixels and the frames have {height}: prepare the person's"
-        f" film again with --size={height}"
+        f"the background plate has {known} pixels and the frames have {size}: prepare the person's film again with"
+        f" --size={size}"
       )
     body = np.unpackbits(packed, count=height * width).reshape(height, width).astype(bool)
     plate, known = self._plate, self._known
@@ -72,7 +74,7 @@ class Backdrop:
       blended = np.concatenate([own, 255 * share[..., None]], axis=-1)
     else:
       if self._pictures is None:
-        self._pictures = self._background.frames(height, self._fps, number)
+        self._pictures = self._background.frames(size, self._fps, number)
       blended = share[..., None] * own + (1 - share[..., None]) * next(self._pictures)
     self._number = number + 1
     return np.rint(blended).astype(np.uint8)

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import regular_file
-from anchor_jax.landmarks.framing import rect_around
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.picture import read_picture
 from anchor_jax.video.read import VideoInfo, read_frames
@@ -30,14 +30,14 @@ class Background:
   Attributes:
     name: "green", "transparent", or the file's name.
     path: the file; None if there is none.
-    frames: returns an endless iterator over the background's frames, given their size in pixels, the frames per second,
-      and the number of the first frame; of a video the frame at that time, else always the same one. The central square
-      is used.
+    frames: returns an endless iterator over the background's frames, given their size, the frames per second, and the
+      number of the first frame; of a video the frame at that time, else always the same one. The largest part in the
+      middle that has their shape is used.
   """
 
   name: str
   path: Path | None
-  frames: Callable[[int, float | int, int], Iterator[UInt8[NdArray, "S S 3"]]]
+  frames: Callable[[FrameSize, float | int, int], Iterator[UInt8[NdArray, "H W 3"]]]
 
   @property
   def transparent(self) -> bool:
@@ -52,27 +52,36 @@ def open_background(name: str) -> Background:
     UserError: there is no such file, or it can't be read.
   """
   if name in (GREEN, TRANSPARENT):
-    plain = np.full((1, 1, 3), _GREEN, np.uint8)
-    return Background(name, None, lambda size, fps, start: itertools.repeat(plain.repeat(size, 0).repeat(size, 1)))
+    return Background(
+      name, None, lambda size, fps, start: itertools.repeat(np.full((*size.shape, 3), _GREEN, np.uint8))
+    )
   path = Path(name)
   if not os.path.lexists(path):
     raise UserError(f"--background={path}: no such file; give a picture, a video, {GREEN} or {TRANSPARENT}")
   regular_file(path, "background")
   if path.suffix.lower() in _PICTURES:
     picture = read_picture(path)
-    return Background(path.name, path, lambda size, fps, start: itertools.repeat(_central_square(picture, size)))
+    return Background(path.name, path, lambda size, fps, start: itertools.repeat(_middle(picture, size)))
   info = probe_film(path)
   return Background(path.name, path, lambda size, fps, start: _film(path, info, size, fps, start))
 
 
-def _central_square(picture: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "S S 3"]:
+def _middle(picture: UInt8[NdArray, "H W 3"], size: FrameSize) -> UInt8[NdArray, "h w 3"]:
   height, width = picture.shape[:2]
-  return rect_around(width, height, (width / 2, height / 2), FrameSize.of(size)).image(picture)
+  across, down = (
+    min(width, round(height * size.width / size.height)),
+    min(height, round(width * size.height / size.width)),
+  )
+  left, top = round((width - across) / 2), round((height - down) / 2)
+  smooth = cv2.INTER_AREA if size.height < down else cv2.INTER_CUBIC
+  return cv2.resize(picture[top : top + down, left : left + across], size, interpolation=smooth)
 
 
-def _film(path: Path, info: VideoInfo, size: int, fps: float | int, start: int) -> Iterator[UInt8[NdArray, "S S 3"]]:
+def _film(
+  path: Path, info: VideoInfo, size: FrameSize, fps: float | int, start: int
+) -> Iterator[UInt8[NdArray, "H W 3"]]:
   ticks = tick_frames(info) or range(info.frames)
-  pictures, position, square = iter(()), -1, np.zeros((size, size, 3), np.uint8)
+  pictures, position, shown = iter(()), -1, np.zeros((*size.shape, 3), np.uint8)
   for number in itertools.count(start):
     target = ticks[int(number * info.fps / fps + 1e-6) % len(ticks)]
     if target < position or position < 0:
@@ -80,6 +89,6 @@ def _film(path: Path, info: VideoInfo, size: int, fps: float | int, start: int) 
     if target != position:
       for index, frame in pictures:
         if index >= target:
-          position, square = target, _central_square(frame, size)
+          position, shown = target, _middle(frame, size)
           break
-    yield square
+    yield shown

@@ -8,6 +8,7 @@ from typing import Any
 from anchor_jax.config.run import SOLVERS, TAILS, SampleConfig, check_seed
 from anchor_jax.core.cli import Parser, mesh_shape, person_flags
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.shipped import folder_of
 from anchor_jax.motion.frames import CAMERAS
 
@@ -45,6 +46,9 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   )
   parser.add_argument("--appearance", type=Path, metavar="PATH", help="a picture of the person, or a prepared folder")
   parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="required unless --show is given")
+  parser.add_argument(
+    "--size", metavar="WxH", help="frames of another size: the person at the same scale, more of the room or less"
+  )
   parser.add_argument("--frames", type=int, help="generate only the first FRAMES frames")
   parser.add_argument("--fps", type=float, help="frames per second (default: the motion's)")
   parser.add_argument("--resume", action="store_true", help="continue FILE.partial.mp4 of an interrupted run")
@@ -54,6 +58,11 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
     "--background",
     metavar="PATH",
     help="new background: a picture, a video, green, or transparent (.webm, .mov; no sound)",
+  )
+  parser.add_argument(
+    "--frame",
+    choices=("film",),
+    help="film: put the frame back into the full picture of the person's film, at the film's own resolution",
   )
   parser.add_argument("--no-audio", action="store_true", help="leave out the motion video's sound")
   parser.add_argument(
@@ -107,12 +116,19 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   check_output(args)
   if args.frames is not None and args.frames < 1:
     raise UserError(f"--frames={args.frames}: give at least 1")
+  args.size = None if args.size is None else FrameSize.parse(args.size)
   if args.fps is not None and not 0 < args.fps <= 240:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
   if args.person_at is not None:
     from anchor_jax.landmarks.people import parse_point
 
     args.person_at = parse_point(args.person_at)
+  if args.seen_by == "film" and (args.size or args.frame):
+    raise UserError("--camera=film can't be combined with --size or --frame=film: leave one of them out")
+  if args.frame is not None:
+    for flag in ("size", "background", "live"):
+      if getattr(args, flag):
+        raise UserError(f"--{flag} can't be combined with --frame=film: leave one of them out")
   check_seed(args.seed)
   mesh_shape(args.mesh)
   _fill_in(args)

@@ -116,8 +116,9 @@ def with_prompt_head(person: Person) -> Person:
 
 def warm_up(person: Person, reference: Reference | None = None, seed: int = 0) -> None:
   """Compiles or loads the programs that `follow` runs; arguments as there."""
-  empty = np.zeros((person.size, person.size, 3), np.uint8)
-  blank = MotionFrame(empty, empty[..., :1], face_template(person.size).astype(np.float32), empty)
+  size = person.body.frame_size
+  empty = np.zeros((*size.shape, 3), np.uint8)
+  blank = MotionFrame(empty, empty[..., :1], face_template(min(size)).astype(np.float32), empty)
   frames = iter([blank] * (_WARM_UP * person.body.sample.window))
   for _ in with_prompt_head(person).animate(live_motion(1.0, person.size, frames), reference, seed):
     pass

@@ -56,7 +56,7 @@ class OpenMotion:
 
   def read(
     self,
-    size: int | FrameSize | None = None,
+    size: int | tuple[int, int] | FrameSize | None = None,
     measures: BodyMeasures | None = None,
     mapped: bool = True,
     camera: str = "still",
@@ -130,7 +130,7 @@ def open_motion(
 def read_motion(
   path: str | os.PathLike,
   *,
-  size: int | FrameSize | None = None,
+  size: int | tuple[int, int] | FrameSize | None = None,
   frames: int | None = None,
   fps: float | int | None = None,
   video: int | None = None,

@@ -8,9 +8,10 @@ from typing import Any
 
 from anchor_jax.config.run import check_seed
 from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.animate import animate_parts, placed_pose_channels
-from anchor_jax.inference.reference import Reference, read_reference, square
+from anchor_jax.inference.reference import Reference, fitted, fitted_reference, read_reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
 from anchor_jax.store.bundle import check_bundle_target, write_bundle
@@ -18,6 +19,7 @@ from anchor_jax.store.light import read_light_decoder
 from anchor_jax.store.part import Part
 from anchor_jax.store.saving import write_person
 from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
+from anchor_jax.texture.look_up import plate_size
 
 __all__ = ["Part", "Person", "Reference", "load", "read_reference"]
 
@@ -30,8 +32,8 @@ class Person:
   head: Part | None
 
   @property
-  def size(self) -> int:
-    """Side of the body's frames in pixels."""
+  def size(self) -> int | FrameSize:
+    """Size of the body's frames: the side of squares in pixels, or width and height."""
     return self.body.size
 
   @property
@@ -60,7 +62,7 @@ class Person:
 
     Args:
       motion: the motion to follow.
-      appearance: replaces the reference saved in training: a picture of any size (its central square is used), a
+      appearance: replaces the reference saved in training: a picture of any size (its middle is used), a
         prepared folder, or a `Reference` from `read_reference`. The head uses the reference's face crop; if the face's
         position is unknown, it keeps its own reference. For a person trained with config.data.pose_channels, a prepared
         folder also replaces the texture; with a picture the texture from training stays, or is missing if there is
@@ -119,6 +121,21 @@ class Person:
     """
     return dataclasses.replace(self, body=self.body.with_attended_frames(count))
 
+  def with_size(self, size: int | tuple[int, int] | FrameSize) -> "Person":
+    """Returns the person with frames of another size: at the same scale, with more of the room around, or less.
+
+    See `texture.reframe` for where the person stands. Read a motion with this person's size and measures.
+
+    Args:
+      size: the side of squares in pixels, or (width, height).
+
+    Raises:
+      UserError: frames can't have this size.
+    """
+    size = FrameSize.of(size).check()
+    parts = {name: part.with_frame_size(size) for name, part in self.parts.items()}
+    return dataclasses.replace(self, **parts)
+
   def save(self, folder: str | Path) -> None:
     """Saves the person as a folder of diffusers models, which `load` reads back bit for bit.
 
@@ -149,19 +166,18 @@ class Person:
     """
     check_bundle_target(Path(folder), platforms)  # before a film is read, which takes longer
     reference = _reference(appearance)
-    pictures = (
-      {"body": None, "head": None} if reference is None else {"body": reference.picture, "head": reference.face}
-    )
     parts, pose_channels = dict(self.parts), None
-    for name, picture in pictures.items():
-      if name in parts and picture is not None:
-        parts[name] = dataclasses.replace(parts[name], reference_image=square(picture, parts[name].size))
+    if reference is not None or self.body.reference_image is not None:
+      parts["body"] = dataclasses.replace(
+        self.body, reference_image=fitted_reference(reference, self.body.reference_image, self.body.frame_size)
+      )
+    if self.head is not None and reference is not None and reference.face is not None:
+      parts["head"] = dataclasses.replace(self.head, reference_image=fitted(reference.face, self.head.frame_size))
     if self.body.config.data.pose_channels:
       pose_channels = placed_pose_channels(self.body, reference)
-      if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != self.size:
+      if pose_channels.tables is not None and (known := plate_size(pose_channels.tables)) != self.body.frame_size:
         raise UserError(
-          f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {self.size}: prepare its film"
-          f" again with --size={self.size}"
+          f"the appearance has {known} pixels and the body {self.size}: prepare its film again with --size={self.size}"
         )
     write_bundle(Path(folder), parts, platforms, pose_channels)
     return list(self.parts)

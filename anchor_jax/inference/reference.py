@@ -12,8 +12,11 @@ import numpy as np
 
 from anchor_jax.body.face_crop import crop_image, face_transform
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.texture.film_plate import FilmPlate, film_plate_of
+from anchor_jax.texture.reframe import reframed
 from anchor_jax.texture.stored import Texture
 from anchor_jax.video.picture import read_picture
 
@@ -32,12 +35,14 @@ class Reference:
       minute of film), or None if it is unknown. Without it, a person trained with config.data.pose_channels keeps the
       texture from training.
     measures: for a film, the body measures, if known.
+    film_plate: for a film, the background of its full picture, if known.
   """
 
   picture: UInt8[NdArray, "H W 3"]
   face: UInt8[NdArray, "S S 3"] | None = None
   gather: Callable[[], Texture | None] | None = None
   measures: BodyMeasures | None = None
+  film_plate: FilmPlate | None = None
 
   @functools.cached_property
   def texture(self) -> Texture | None:
@@ -47,6 +52,13 @@ class Reference:
       UserError: a record of the film can't be read.
     """
     return None if self.gather is None else self.gather()
+
+  def with_size(self, size: FrameSize) -> "Reference":
+    """Returns the reference for frames of another size (`texture.reframe`)."""
+    if self.gather is None or (known := self.texture) is None:
+      return self
+    framed = reframed(known, size)
+    return dataclasses.replace(self, gather=lambda: framed, measures=self.measures and framed.measures)
 
 
 def read_reference(path: str | Path) -> Reference:
@@ -71,8 +83,8 @@ def read_reference(path: str | Path) -> Reference:
     raise UserError(f"no frame of {path} shows a face: give another prepared folder, or a picture")
   first = int(with_face[0])
   record, person = source.read(first, ("frame", "landmarks")), int(source.people[first])
-  side = min(source.size)
-  to_crop = face_transform(record["landmarks"], side)
+  face_side = min(source.size)
+  to_crop = face_transform(record["landmarks"], face_side)
 
   def gather() -> Texture | None:
     if not source.has_surface[source.people == person].any():
@@ -80,16 +92,39 @@ def read_reference(path: str | Path) -> Reference:
       return None
     return texture_of_prepared(source, person)
 
-  crop = crop_image(record["frame"], to_crop, side, extend=True)
-  return Reference(record["frame"], crop, gather, source.measures[person])
+  crop = crop_image(record["frame"], to_crop, face_side, extend=True)
+  return Reference(record["frame"], crop, gather, source.measures[person], film_plate_of(path))
 
 
-def square(image: UInt8[NdArray, "H W 3"], size: int) -> UInt8[NdArray, "{size} {size} 3"]:
-  """Returns the central square of a picture, resized to `size` x `size` pixels.
+def fitted(image: UInt8[NdArray, "H W 3"], size: FrameSize, above: float = 0.5) -> UInt8[NdArray, "h w 3"]:
+  """Returns the largest part of a picture with the shape of frames, resized to their size; nothing is stretched.
 
-  CLIP's preprocessing crops the center too, so nothing is stretched; pixels outside the square have no effect.
+  It is the middle across; what a tall picture has too much is cut `above` the part by this share, the rest below it.
   """
   height, width = image.shape[:2]
-  side = min(height, width)
-  top, left = (height - side) // 2, (width - side) // 2
-  return cv2.resize(image[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
+  across, down = (
+    min(width, round(height * size.width / size.height)),
+    min(height, round(width * size.height / size.width)),
+  )
+  top, left = int((height - down) * above), (width - across) // 2
+  return cv2.resize(image[top : top + down, left : left + across], size, interpolation=cv2.INTER_AREA)
+
+
+def fitted_reference(
+  reference: Reference | None, own: UInt8[NdArray, "H W 3"] | None, size: FrameSize
+) -> UInt8[NdArray, "h w 3"]:
+  """Returns the reference image of a video, as large as the frames that the person was trained on.
+
+  Args:
+    reference: replaces the person's own; None keeps it.
+    own: the reference saved by training, if any.
+    size: of the frames.
+
+  Raises:
+    UserError: there is none.
+  """
+  picture = own if reference is None else reference.picture
+  if picture is None:
+    raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
+  filmed = reference is None or reference.gather is not None
+  return fitted(picture, size, above=0.0 if filmed else 0.5)  # the head is at the top of frames; of pictures unknown

@@ -9,6 +9,7 @@ from typing import Any
 
 from anchor_jax.core.cli import say
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.inference.person import Person, load
@@ -88,6 +89,21 @@ def load_person(request: Request) -> Person:
   return person if args.attended_frames is None else person.with_attended_frames(args.attended_frames)
 
 
+def in_size(request: Request, person: Person) -> tuple[Request, Person]:
+  """Returns request and person for frames of the size of --size; without the flag, as they are.
+
+  A film as reference gives its size to weights without a person.
+  """
+  size, reference = request.args.size, request.reference
+  if size is None and person.body.reference_image is None and reference is not None and reference.gather is not None:
+    height, width = reference.picture.shape[:2]
+    size = FrameSize(width, height)
+  if size is None or size == person.body.frame_size:
+    return request, person
+  person = person.with_size(size)
+  return dataclasses.replace(request, reference=reference and reference.with_size(size)), person
+
+
 def body_measures(request: Request, person: Person) -> BodyMeasures | None:
   """Returns the measures of the body that the motion is rendered with; None if it has renders, or they are unknown.
 
@@ -125,6 +141,8 @@ def frame_settings(request: Request, person: Person, fps: float, measures: BodyM
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     **({} if args.person_at is None else {"person_at": args.person_at}),
     **({} if args.seen_by == "still" else {"camera": args.seen_by}),
+    **({} if args.size is None else {"size": args.size.to_json()}),
+    **({} if args.frame is None else {"frame": args.frame}),
     "appearance": args.appearance.name if args.appearance else None,
     "seed": args.seed,
     "fps": fps,

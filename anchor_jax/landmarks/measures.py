@@ -68,6 +68,19 @@ class BodyMeasures:
   rest: RestPose | None = None
   evidence: Evidence | None = None
 
+  def reframed(self, scale: float, shift: tuple[float, float]) -> "BodyMeasures":
+    """Returns the measures of the same person in a frame of another size.
+
+    Args:
+      scale: height of the old frame in heights of the new one.
+      shift: corner of the old frame in the new one, in heights of the new one.
+    """
+    lengths = ("shoulders", "neck", "torso", "hips", "palm", "upper_arm", "forearm")
+    scaled = {name: value and value * scale for name in lengths for value in (getattr(self, name),)}
+    face = self.face and (self.face[0] * scale, self.face[1] * scale)
+    place = self.place[0] * scale + shift[0], self.place[1] * scale + shift[1]
+    return dataclasses.replace(self, place=place, face=face, **scaled)
+
   def to_json(self) -> dict[str, Any]:
     """Returns the measures by name, rounded to a millionth of the height."""
     rounded = lambda value: [round(v, 6) for v in value] if isinstance(value, tuple) else value and round(value, 6)

@@ -131,8 +131,11 @@ class Networks:
     return _apply(self.denoiser, params, latents, timesteps, context, frame_inputs, frame_mask, conditioning_scale)
 
   def encode_reference(self, weights: PyTree, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-    """Image tokens of reference images: CLIP's preprocessing, then the image tower; float32."""
-    pixels = preprocess(images.astype(jnp.float32) / 255, self.model.image_encoder.image_size)
+    """Image tokens of reference images: CLIP's preprocessing, then the image tower; float32.
+
+    Of portrait pictures the upper square counts, where the head is; CLIP's own rule, the central square, may cut it.
+    """
+    pixels = preprocess(images[:, : images.shape[2]].astype(jnp.float32) / 255, self.model.image_encoder.image_size)
     return _apply(self.image_encoder, weights["image_encoder"], pixels)
 
   def encode_moments(

@@ -2,7 +2,7 @@
 
 This is the only place where floats become uint8, which has no NaN.
 
-`RefinerConfig.scale` is the ratio of the frames' side to that of the pictures in the networks. Diffusion at twice the
+`RefinerConfig.scale` is the ratio of the frames' sides to those of the pictures in the networks. Diffusion at twice the
 side costs four times as much (its all-frame attention sixteen times), while the key frames of the film show the details
 at full size anyway, and the refiner paints from them.
 """

@@ -239,13 +239,13 @@ def _clean_coefficients(prediction_type: str, alpha: NdArray, sigma: NdArray) ->
 
 
 def _picture(part: Part) -> tuple[int, int, int]:
-  return (part.size, part.size, 3)
+  return (*part.frame_size.shape, 3)
 
 
 def _latent(part: Part) -> tuple[int, int, int]:
   model = part.networks.model
-  side = part.size // model.stride
-  return (side, side, model.unet.out_channels)
+  height, width = (side // model.stride for side in part.frame_size.shape)
+  return (height, width, model.unet.out_channels)
 
 
 def _versions() -> dict[str, str]:

@@ -10,12 +10,15 @@ import numpy as np
 from anchor_jax.config.run import RunConfig, SampleConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError, suggestion
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, PyTree, UInt8
 from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.formats.roles import LIGHT_DECODER
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.light import StoredLightDecoder
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels
+from anchor_jax.texture.film_plate import FilmPlate
+from anchor_jax.texture.reframe import reframed
 from anchor_jax.texture.stored import Texture
 
 _CAST = ("kernel", "taps")  # parameters that layers multiply by in their compute type
@@ -35,6 +38,7 @@ class Part:
     reference_image: the reference image saved by training, as large as the part's pictures; None if the weights come
       without a person.
     texture: the person's texture, if config.data.pose_channels needs it; None if the weights come without a person.
+    film_plate: the background of the full picture of the person's film, if known.
   """
 
   config: RunConfig
@@ -43,6 +47,8 @@ class Part:
   step: int
   reference_image: UInt8[NdArray, "H W 3"] | None
   texture: Texture | None = None
+  film_plate: FilmPlate | None = None
+  _frames: FrameSize | None = None
   _placed: dict[Any, PyTree] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
   @property
@@ -51,16 +57,24 @@ class Part:
     return self.config.sample
 
   @property
-  def size(self) -> int:
-    """Side of the pictures in pixels; for the head, of the face crops.
+  def size(self) -> int | FrameSize:
+    """Size of the pictures: the side of squares in pixels, or width and height; see `frame_size`."""
+    return self.frame_size.width if self.frame_size.is_square else self.frame_size
+
+  @property
+  def frame_size(self) -> FrameSize:
+    """Width and height of the pictures; for the head, of the face crops, which are square.
 
     Models without a training run have the size of the autoencoder's pictures, and half of it for face crops.
     """
+    if self._frames is not None:
+      return self._frames
     if self.reference_image is not None:
-      return self.reference_image.shape[0]
+      height, width = self.reference_image.shape[:2]
+      return FrameSize(width, height)
     side = self.networks.model.vae.sample_size
     side = side[0] if isinstance(side, tuple) else side or _DEFAULT_SIZE
-    return side // (2 if self.config.part == "head" else 1)
+    return FrameSize.of(side // (2 if self.config.part == "head" else 1))
 
   def placed_weights(self, mesh: Any = None) -> PyTree:
     """The weights on a sampling mesh, or on the default device; placed once per mesh, then reused.
@@ -104,6 +118,21 @@ class Part:
     model = self.networks.model
     model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, attended_frames=count))
     return self._sharing_placed(networks=dataclasses.replace(self.networks, model=model))
+
+  def with_frame_size(self, size: FrameSize) -> "Part":
+    """The part of a person whose frames have another size (`texture.reframe`); the placed weights are shared.
+
+    Raises:
+      UserError: frames of the body can't have this size.
+    """
+    body, multiple = self.config.part == "body", self.networks.model.multiple()
+    if body and any(side % multiple for side in size):
+      raise UserError(f"--size={size}: this person's frames have sides that are multiples of {multiple}")
+    texture = self.texture and reframed(self.texture, size)
+    part = self._sharing_placed(texture=texture, _frames=size if body else None)
+    for key in [key for key in part._placed if isinstance(key, tuple)]:
+      del part._placed[key]  # of the old texture
+    return part
 
   def sampler(self, mesh: Any = None) -> Sampler:
     """Returns the sampler of its settings. Raises UserError if one of them is unknown or out of range."""

@@ -20,6 +20,7 @@ from anchor_jax.store.part import Part
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, read_base
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, read_weights
 from anchor_jax.texture.channels import needs_texture
+from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.texture.stored import write_texture
 
 
@@ -53,6 +54,8 @@ def write_person(folder: Path, parts: Mapping[str, Part]) -> None:
           Image.fromarray(part.reference_image).save(path)
       if part.texture is not None:
         write_texture(new / name / TEXTURE, part.texture)
+      if part.film_plate is not None:
+        write_film_plate(new / name / FILM_PLATE, part.film_plate)
 
 
 def write_adapters(
@@ -80,3 +83,5 @@ def write_adapters(
     if not (workdir / part / name).exists():
       raise UserError(f"{workdir / part / name} is missing: train this part again")
     shutil.copyfile(workdir / part / name, target / part / name)
+  if (workdir / part / FILM_PLATE).exists():
+    shutil.copyfile(workdir / part / FILM_PLATE, target / part / FILM_PLATE)

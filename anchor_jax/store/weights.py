@@ -34,6 +34,7 @@ from anchor_jax.store.part import Part
 from anchor_jax.store.restart import has_checkpoint
 from anchor_jax.store.workdir import read_reference_image, read_weights, texture_of_part
 from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
+from anchor_jax.texture.film_plate import film_plate_of
 
 STEP = "step.json"  # in a part's folder of a saved person
 # The networks of body and head, which are the keys of their weights.
@@ -336,7 +337,7 @@ def _stored_part(
       " workdir"
     )
   check_model(networks.model, config.part)
-  return Part(config, networks, weights, step, reference_image, texture_of_part(folder, kind))
+  return Part(config, networks, weights, step, reference_image, texture_of_part(folder, kind), film_plate_of(folder))
 
 
 def _read_adapted(file: Path, config: RunConfig, base: str) -> tuple[Networks, PyTree, int]:

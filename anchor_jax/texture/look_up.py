@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from anchor_jax.body.face_crop import PLACE_STEPS
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Array, Bool, Float, Int, UInt8
 from anchor_jax.texture.bilinear import TEXEL_UNIT, neighbors, sample, texel_corners
 from anchor_jax.texture.extrapolate import NearestSkin, extrapolate, nearest_skin, reach_inside
@@ -57,6 +58,12 @@ class LookUpTables(NamedTuple):
   key_frames: UInt8[Array, "K h w 3"]
   key_outlines: Int[Array, "K h w 3"]
   plate: UInt8[Array, "H W 4"]
+
+
+def plate_size(tables: LookUpTables) -> FrameSize:
+  """Size of the background plate, and so of the frames that the tables are for."""
+  height, width = tables.plate.shape[:2]
+  return FrameSize(width, height)
 
 
 def texture_channels(key_frames: int) -> int:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from anchor_jax.core.shapes import Int, NdArray, UInt8
+from anchor_jax.core.shapes import Bool, Int, NdArray, UInt8
 
 _GAP = 1 / 64  # of the picture's height; narrower gaps between surfaces are inside the person (see `person_surface`)
 _NOISE = 20  # gray levels; pixels that differ less from the background plate show the room
@@ -13,7 +13,7 @@ def outline_table(
   surface: UInt8[NdArray, "H W 3"],
   frame: UInt8[NdArray, "H W 3"],
   mask: UInt8[NdArray, "H W"] | None,
-  plate: UInt8[NdArray, "H W 4"],
+  plate: UInt8[NdArray, "h w 4"],
   reach: int,
 ) -> Int[NdArray, "H W 3"]:
   """For each pixel (x, y, kind): the offset to the nearest pixel beside the pose, and what the pixel shows.
@@ -33,10 +33,7 @@ def outline_table(
   kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
   padded = cv2.morphologyEx(np.pad(covered, 2 * margin), cv2.MORPH_CLOSE, kernel)
   beside = padded[2 * margin : -2 * margin, 2 * margin : -2 * margin] == 0
-  person = np.ones_like(beside) if mask is None else mask > 127
-  if plate.shape[:2] == frame.shape[:2]:
-    change = np.abs(frame.astype(np.int16) - plate[..., :3]).max(axis=-1)
-    person &= (plate[..., 3] == 0) | (change > _NOISE)
+  person = shows_person(frame, mask, plate)
   table = np.zeros((*covered.shape, 3), np.int16)
   table[..., 2] = np.where(beside, person, -1)
   height, width = covered.shape
@@ -46,3 +43,14 @@ def outline_table(
     reached = ~beside & around[reach + y : reach + y + height, reach + x : reach + x + width]
     table[reached] = (x, y, 0)
   return table
+
+
+def shows_person(
+  frame: UInt8[NdArray, "H W 3"], mask: UInt8[NdArray, "H W"] | None, plate: UInt8[NdArray, "h w 4"]
+) -> Bool[NdArray, "H W"]:
+  """Mask of a key frame's pixels that show the person; arguments as of `outline_table`."""
+  person = np.ones(frame.shape[:2], bool) if mask is None else mask > 127
+  if plate.shape[:2] == frame.shape[:2]:
+    change = np.abs(frame.astype(np.int16) - plate[..., :3]).max(axis=-1)
+    person &= (plate[..., 3] == 0) | (change > _NOISE)
+  return person

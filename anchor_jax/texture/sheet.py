@@ -18,7 +18,7 @@ def texture_sheet(texture: Texture, side: int = 256) -> UInt8[NdArray, "h w 3"]:
 
   Args:
     texture: of one person.
-    side: height and width at which plate and key frames are drawn.
+    side: height at which plate and key frames are drawn.
   """
   plate = np.where(texture.plate_coverage[..., None] > 0, texture.plate, np.array(_UNSEEN, np.uint8))
   pictures = [_resized(picture, side) for picture in (plate, *texture.key_frames)]
@@ -35,8 +35,9 @@ def texture_sheet(texture: Texture, side: int = 256) -> UInt8[NdArray, "h w 3"]:
 
 
 def _resized(picture: UInt8[NdArray, "H W 3"], side: int) -> UInt8[NdArray, "h w 3"]:
-  smooth = cv2.INTER_AREA if side < picture.shape[0] else cv2.INTER_CUBIC
-  return cv2.resize(picture, (side, side), interpolation=smooth)
+  height, width = picture.shape[:2]
+  smooth = cv2.INTER_AREA if side < height else cv2.INTER_CUBIC
+  return cv2.resize(picture, (round(side * width / height), side), interpolation=smooth)
 
 
 def _tile(texels: UInt8[NdArray, "S S 3"], coverage: UInt8[NdArray, "S S"], name: str) -> UInt8[NdArray, "h w 3"]:

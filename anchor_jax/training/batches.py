@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from anchor_jax.config.networks import ControlNetConfig, UNetConfig, VAEConfig
 from anchor_jax.config.run import ModelConfig, RunConfig
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError, one_line
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Int, NdArray, PyTree, UInt8
 from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
@@ -181,27 +181,34 @@ def open_training_data(
   return TrainingData(config, pictures, source, share, textures if needs_texture(kind) else None)
 
 
-def batch_shapes(config: RunConfig, size: int, sharding: Any = None) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+def batch_shapes(
+  config: RunConfig, size: int | FrameSize, sharding: Any = None
+) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
   """Shapes and types of a global batch, with the fields that the loss reads.
 
   Args:
     config: with the networks' sizes.
-    size: height and width of the prepared frames in pixels.
+    size: of the prepared frames.
     sharding: of every array.
   """
   model, count = config.model, config.data.batch_size
-  side = config.data.crop if config.part == "head" else size
-  small = side // model.stride
+  picture = picture_size(config, size).shape
+  small = tuple(side // model.stride for side in picture)
   shapes: dict[str, tuple[tuple[int, ...], Any]]
-  shapes = {name: ((side, side, channels), jnp.uint8) for name, channels in PICTURES.items()}
-  shapes[LOOKED_UP] = ((side, side, branch_channels(config.data.pose_channels) - RENDER_CHANNELS), jnp.uint8)
-  shapes["latent"] = ((small, small, model.unet.out_channels), jnp.float32)
-  shapes["inpaint"] = ((small, small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
+  shapes = {name: ((*picture, channels), jnp.uint8) for name, channels in PICTURES.items()}
+  shapes[LOOKED_UP] = ((*picture, branch_channels(config.data.pose_channels) - RENDER_CHANNELS), jnp.uint8)
+  shapes["latent"] = ((*small, model.unet.out_channels), jnp.float32)
+  shapes["inpaint"] = ((*small, model.unet.in_channels - model.unet.out_channels), jnp.float32)
   shapes["context"] = ((model.image_encoder.tokens, model.unet.cross_attention_dim), jnp.float32)
   clip = (config.data.clip_frames,) if config.data.clip_frames > 1 else ()
   sides = {"target": (batch_fields(config)[0], (count, *clip)), "reference": (batch_fields(config)[1], (count,))}
   shape = lambda name, leading: jax.ShapeDtypeStruct((*leading, *shapes[name][0]), shapes[name][1], sharding=sharding)
   return {side: {name: shape(name, leading) for name in names} for side, (names, leading) in sides.items()}
+
+
+def picture_size(config: RunConfig, size: int | FrameSize) -> FrameSize:
+  """The size of the pictures that a part paints: that of the prepared frames, or for the head that of face crops."""
+  return FrameSize.of(config.data.crop if config.part == "head" else size)
 
 
 def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
@@ -260,20 +267,18 @@ def check_requested_model(config: RunConfig, found: ModelConfig) -> None:
         )
 
 
-def check_sizes(config: RunConfig, size: int) -> None:
+def check_sizes(config: RunConfig, size: int | FrameSize) -> None:
   """Raises UserError if the pictures cannot be halved at every level of the networks.
 
   Args:
     config: with the networks' sizes.
-    size: height and width of the prepared frames in pixels.
+    size: of the prepared frames.
   """
   model = config.model
-  side = config.data.crop if config.part == "head" else size
-  multiple = model.stride * (1 if config.part == "vae" else 2 ** (len(model.unet.block_out_channels) - 1))
-  if model.own_refiner is not None and config.part == "body":
-    multiple = math.lcm(multiple, model.own_refiner.stride)
-  if side % multiple:
-    raise UserError(f"pictures of {side} pixels don't fit these networks: use a multiple of {multiple}")
+  picture = picture_size(config, size)
+  multiple = model.multiple(config.part)
+  if any(side % multiple for side in picture):
+    raise UserError(f"pictures of {picture} pixels don't fit these networks: use a multiple of {multiple}")
   if config.part != "vae" and model.controlnet.stem_stride != model.vae.stride:
     raise UserError(
       f"the pose branch shrinks pictures by {model.controlnet.stem_stride} and the autoencoder by {model.vae.stride}:"

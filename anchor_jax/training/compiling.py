@@ -29,6 +29,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.cli import COMPILING
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import PyTree
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters, with_pose_channels
@@ -40,7 +41,9 @@ log = logging.getLogger(__name__)
 _BATCHES_ON_HOST = 3  # one in use, two read ahead
 
 
-def start_compiling(config: RunConfig, networks: Networks, weights: PyTree, size: int, mesh: Mesh) -> Future:
+def start_compiling(
+  config: RunConfig, networks: Networks, weights: PyTree, size: int | FrameSize, mesh: Mesh
+) -> Future:
   """A future of (compiled step, compile seconds), computed in a thread that starts now.
 
   Python crashes if it exits while a thread is inside the compiler. After an error, the process therefore lives until
@@ -64,14 +67,16 @@ def start_compiling(config: RunConfig, networks: Networks, weights: PyTree, size
   return future
 
 
-def step_shapes(config: RunConfig, networks: Networks, weights: PyTree, size: int, mesh: Mesh) -> tuple[Any, tuple]:
+def step_shapes(
+  config: RunConfig, networks: Networks, weights: PyTree, size: int | FrameSize, mesh: Mesh
+) -> tuple[Any, tuple]:
   """The jitted step of a run, and the shapes and shardings of its arguments.
 
   Args:
     config: settings of the run, with the networks' sizes.
     networks: of the run.
     weights: of all networks, arrays or their shapes.
-    size: height and width of the prepared frames in pixels.
+    size: of the prepared frames.
     mesh: of the run.
   """
   optimizer, step = make_run_step(config, networks)
@@ -228,21 +233,21 @@ def topology_devices(topology: str) -> list[Any]:
 
 
 def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
-  """`step_shapes` of a run on a mesh, without reading files: frames have config.data.size pixels."""
+  """`step_shapes` of a run on a mesh, without reading files: frames have the size config.data.size."""
   networks = Networks(with_pose_channels(config), config.dtype)
   check_model(networks.model, config.part)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
-  return step_shapes(config, networks, weights, config.data.size, mesh)
+  return step_shapes(config, networks, weights, config.data.frame_size, mesh)
 
 
-def check_batch_memory(config: RunConfig, size: int, processes: int = 1) -> None:
+def check_batch_memory(config: RunConfig, size: int | FrameSize, processes: int = 1) -> None:
   """Raises UserError if the pictures of a process's batches alone exceed the host's memory.
 
   Only pixels count, so that the check never refuses a run that would fit.
 
   Args:
     config: settings of the run.
-    size: height and width of the prepared frames in pixels.
+    size: of the prepared frames.
     processes: number of processes that share a batch.
   """
   pictures = [leaf for leaf in jax.tree.leaves(batch_shapes(config, size)) if leaf.dtype == jnp.uint8]

@@ -108,8 +108,8 @@ def _sample(networks, weights, target, references, config):
     features = networks.embed_pose(weights, pose[None, None], pose_channels)[0]
     inpainting = networks.inpainting_channels(weights, image[None], keep[None] > 127) if networks.inpaints else None
     context = networks.encode_reference(weights, reference[None])[0]
-    side = image.shape[0] // networks.model.stride
-    noise = jax.random.normal(jax.random.key(0), (1, side, side, networks.model.unet.out_channels))
+    latent = *(side // networks.model.stride for side in image.shape[:2]), networks.model.unet.out_channels
+    noise = jax.random.normal(jax.random.key(0), (1, *latent))
 
     def denoise(*arguments):
       return networks.denoise(weights, *arguments, conditioning_scale=config.sample.conditioning_scale)

@@ -25,6 +25,7 @@ from anchor_jax.models.pictures import to_signed
 from anchor_jax.store.restart import read_started_run, write_started_run
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
+from anchor_jax.texture.film_plate import FILM_PLATE, film_plate_of, write_film_plate
 from anchor_jax.texture.stored import write_texture
 from anchor_jax.training.batches import check_requested_model, check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints
@@ -65,24 +66,24 @@ def train_part(
   check_surface(config.data.pose_channels, records)
   if config.part == "head":
     records_with_faces(records)  # raises UserError without any
-  check_batch_memory(config, records.size.width, share[1])
+  check_batch_memory(config, records.size, share[1])
   if previous is None:
     model = initial_model(config)
-    check_sizes(dataclasses.replace(config, model=model), records.size.width)
+    check_sizes(dataclasses.replace(config, model=model), records.size)
     check_requested_model(config, model)
   else:
-    check_sizes(config, records.size.width)
+    check_sizes(config, records.size)
 
   # ---- input ---------------------------------------------------------------------------------------------------------
   networks, weights = initial_weights(config) if previous is None else resumed_weights(folder, config)
   if previous is None:
     check_requested_model(config, networks.model)
   config = dataclasses.replace(config, model=networks.model)
-  check_sizes(config, records.size.width)
+  check_sizes(config, records.size)
   step: Any = None
   compiling = None
   if newest_step(folder) < config.steps:
-    compiling = start_compiling(config, networks, weights, records.size.width, mesh)
+    compiling = start_compiling(config, networks, weights, records.size, mesh)
   data = open_training_data(config, records, networks, weights, folder, share, sharding.own_devices(mesh))
   batches, preview_batch = data.training_batches(), data.preview_batch()
 
@@ -121,6 +122,8 @@ def train_part(
         save_reference_image(folder, data.first_reference())
       if missing(TEXTURE) and (texture := data.first_texture()) is not None:
         write_texture(folder / TEXTURE, texture)
+      if config.part == "body" and missing(FILM_PLATE) and (film := film_plate_of(records.folder)) is not None:
+        write_film_plate(folder / FILM_PLATE, film)
     stack.enter_context(sharding.use_mesh(mesh))
     size = config.data.batch_size
     report = stack.enter_context(Report(folder, config.steps, start, size, config.part, active=first_process))
@@ -129,7 +132,7 @@ def train_part(
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
     if start < config.steps:
-      compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size.width, mesh)
+      compiling = compiling or start_compiling(config, networks, frozen | state.weights, records.size, mesh)
       step, seconds = compiling.result()
       check_step_memory(step, config, mesh)
       wait_for_processes(f"before step {start + 1} of {config.part}")

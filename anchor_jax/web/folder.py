@@ -25,17 +25,18 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import read_json
 from anchor_jax.files.manifest import FolderKind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.inference.animate import placed_pose_channels
-from anchor_jax.inference.reference import Reference
+from anchor_jax.inference.reference import Reference, fitted_reference
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, needs_texture
-from anchor_jax.texture.look_up import LookUpTables
+from anchor_jax.texture.look_up import LookUpTables, plate_size
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.npm import LANDMARKS, RUNTIME, is_installed, read_package
@@ -94,17 +95,14 @@ def write_web(
     UserError: something is missing, the page can't show this kind of person, or the folder can't be written.
   """
   check_web(folder, runtime, landmarks)
-  picture = body.reference_image if reference is None else reference.picture
-  if picture is None:
-    raise UserError("these weights have no reference image of the person: give one as appearance (--appearance=IMAGE)")
+  picture = fitted_reference(reference, body.reference_image, body.frame_size)
   kind = body.config.data.pose_channels
   if kind == "coordinates":
     raise UserError('--web does not support persons trained with config.data.pose_channels "coordinates"')
   pose_channels = placed_pose_channels(body, reference)
-  if pose_channels.tables is not None and pose_channels.tables.plate.shape[0] != body.size:
+  if pose_channels.tables is not None and (known := plate_size(pose_channels.tables)) != body.frame_size:
     raise UserError(
-      f"the appearance has {pose_channels.tables.plate.shape[0]} pixels and the body {body.size}: prepare its film"
-      f" again with --size={body.size}"
+      f"the appearance has {known} pixels and the body {body.size}: prepare its film again with --size={body.size}"
     )
   version, files = read_package(runtime, RUNTIME)
   versions, camera = {RUNTIME.name: version}, landmarks is not None or is_installed(LANDMARKS)
@@ -119,13 +117,19 @@ def write_web(
       _write_files(new / "holistic", model)
     (new / "body.json").write_text(json.dumps(body_description()))
     (new / "frame.onnx").write_bytes(program.onnx)
-    about: dict[str, Any] = {"format": FORMAT, "synthetic": True, "size": body.size, "appearance": kind, "seed": seed}
+    about: dict[str, Any] = {
+      "format": FORMAT,
+      "synthetic": True,
+      "size": body.frame_size.to_json(),
+      "appearance": kind,
+      "seed": seed,
+    }
     about["channels"] = input_shapes(body)[1].shape[-1] if kind else 0
     about |= {"camera": camera, "check": program.check, "measures": None if measures is None else measures.to_json()}
     about["tables"] = _write_tables(new / "tables.bin", pose_channels)
     (new / "motions").mkdir()
     about["motions"] = [
-      _write_motion(new, number, named, body.size, bool(kind)) for number, named in enumerate(motions)
+      _write_motion(new, number, named, body.frame_size, bool(kind)) for number, named in enumerate(motions)
     ]
     packages = ("anchor_jax", "jax", "jax2onnx")
     about["made_by"] = {name: importlib.metadata.version(name) for name in packages} | versions
@@ -167,7 +171,7 @@ def web_tables(tables: LookUpTables) -> dict[str, NdArray]:
   }
 
 
-def _write_motion(folder: Path, number: int, named: NamedMotion, size: int, mapped: bool) -> dict[str, Any]:
+def _write_motion(folder: Path, number: int, named: NamedMotion, size: FrameSize, mapped: bool) -> dict[str, Any]:
   """Writes a motion, with surface maps if `mapped`; returns its entry in person.json."""
   file, count = f"motions/{number}.bin", 0
 
@@ -185,17 +189,21 @@ def _write_motion(folder: Path, number: int, named: NamedMotion, size: int, mapp
   return {"label": named.label, "file": file, "frames": count, "fps": named.motion.fps}
 
 
-def pack_frames(frames: Iterable[MotionFrame], size: int, mapped: bool) -> Iterator[UInt8[NdArray, "P H W 3"]]:
+def pack_frames(
+  frames: Iterable[MotionFrame], size: int | FrameSize, mapped: bool
+) -> Iterator[UInt8[NdArray, "P H W 3"]]:
   """Yields each frame's pose render and surface map as differences from the previous frame, modulo 256.
 
   Raises:
     UserError: frames have another size, or lack the surface maps that the person needs.
   """
-  previous = np.zeros((1 + mapped, size, size, 3), np.uint8)
+  size = FrameSize.of(size)
+  previous = np.zeros((1 + mapped, *size.shape, 3), np.uint8)
   for frame in frames:
-    if frame.pose.shape[:2] != (size, size):
+    if frame.pose.shape[:2] != size.shape:
+      height, width = frame.pose.shape[:2]
       raise UserError(
-        f"the motion has poses of {frame.pose.shape[0]} pixels, and the person has {size}: prepare it again"
+        f"the motion has poses of {FrameSize(width, height)} pixels, and the person has {size}: prepare it again"
       )
     if mapped and frame.surface is None:
       raise UserError("the motion has no surface maps, which this person needs: prepare its video again")

@@ -20,7 +20,7 @@ def open_motions(paths: Sequence[Path]) -> list[OpenMotion]:
 
 
 def named_motions(
-  opened: Sequence[OpenMotion], size: int, seconds: float, measures: BodyMeasures | None = None
+  opened: Sequence[OpenMotion], size: int | FrameSize, seconds: float, measures: BodyMeasures | None = None
 ) -> list[NamedMotion]:
   """Returns motions labeled with the names of their files, at no more than 25 frames per second.
 
@@ -42,7 +42,7 @@ def named_motions(
   return named
 
 
-def studio_motions(size: int, seconds: float, names: Sequence[str] = tuple(MOTIONS)) -> list[NamedMotion]:
+def studio_motions(size: int | FrameSize, seconds: float, names: Sequence[str] = tuple(MOTIONS)) -> list[NamedMotion]:
   """Returns motions of the studio; poses are rendered by several processes as they are read."""
   times = [number / FPS for number in range(max(1, round(seconds * FPS)))]
 

@@ -20,7 +20,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Array, Float, NdArray, UInt8
 from anchor_jax.diffusion.guidance import guide, make_branches
 from anchor_jax.diffusion.solvers import advance, make_solver
-from anchor_jax.inference.reference import square
+from anchor_jax.inference.reference import fitted
 from anchor_jax.models.controlnet import RENDER_CHANNELS, FrameInputs
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import branch_channels, to_unit
@@ -42,10 +42,9 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
   """
   check_seed(seed)
   networks, sample, weights = part.networks, part.sample, jax.tree.map(jnp.asarray, part.weights)
-  side = part.size // networks.model.stride
-  latent = (side, side, networks.model.unet.out_channels)
+  latent = *(side // networks.model.stride for side in part.frame_size.shape), networks.model.unet.out_channels
   noise = jax.random.normal(jax.random.split(jax.random.key(seed))[0], latent)
-  context = networks.encode_reference(weights, jnp.asarray(square(picture, part.size))[None])[0]
+  context = networks.encode_reference(weights, jnp.asarray(fitted(picture, part.frame_size))[None])[0]
   branches = make_branches(context, weights["null_context"], sample.guidance, sample.guidance_interval)
   solver = make_solver(sample.solver, networks.model.schedule, sample.steps)
 
@@ -76,7 +75,7 @@ def frame_function(part: Part, picture: UInt8[NdArray, "H W 3"], seed: int = 0) 
 def input_shapes(part: Part) -> list[jax.ShapeDtypeStruct]:
   """Returns the shapes of the function's inputs: the pose render and, if any, the pose channels."""
   more = branch_channels(part.config.data.pose_channels) - RENDER_CHANNELS
-  shape = lambda channels: jax.ShapeDtypeStruct((1, part.size, part.size, channels), jnp.uint8)
+  shape = lambda channels: jax.ShapeDtypeStruct((1, *part.frame_size.shape, channels), jnp.uint8)
   return [shape(RENDER_CHANNELS), *([shape(more)] if more else [])]
 
 

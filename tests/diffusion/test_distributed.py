@@ -20,7 +20,7 @@ CONFIG = ScheduleConfig(prediction_type="v_prediction", timestep_spacing="traili
 SOLVER = make_solver("dpm++2m", CONFIG, 3)
 LENGTH = 75
 KEYS = jax.random.split(jax.random.key(0), 2)
-NOISE, POSE = np.asarray(jax.random.normal(KEYS[0], (2, LENGTH, 4, 4, 2)))
+NOISE, POSE = np.asarray(jax.random.normal(KEYS[0], (2, LENGTH, 2, 8, 2)))  # frames need not be square
 CONTEXTS = jax.random.normal(KEYS[1], (2, 3, 4))
 
 

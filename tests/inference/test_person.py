@@ -122,6 +122,50 @@ def test_reference_image_is_cropped_not_squashed(person):
   np.testing.assert_array_equal(list(body.animate(MOTION, wide)), list(body.animate(MOTION, picture)))
 
 
+def rectangular(motion_size, own_size):
+  """The body of a person, with frames of one size, and a motion of another; width and height."""
+  body = make_part("body")
+  picture = np.random.default_rng(0).integers(0, 256, (*own_size[::-1], 3), np.uint8)
+  posed = list(make_posed_frames(5, motion_size[::-1]))
+  moves = [MotionFrame(frame.pose, frame.face_mask[..., None], frame.landmarks) for frame in posed]
+  motion = Motion(10.0, FrameSize(*motion_size), len(moves), lambda first: iter(moves[first:]))
+  return Person(dataclasses.replace(body, reference_image=picture), make_part("head")), motion
+
+
+def test_a_portrait_s_upper_square_is_what_the_image_tower_sees(person):
+  networks, weights = person.body.networks, person.body.weights
+  tall = np.random.default_rng(0).integers(0, 256, (1, 48, 32, 3), np.uint8)
+  encode = jax.jit(networks.encode_reference)
+  np.testing.assert_allclose(encode(weights, tall), encode(weights, tall[:, :32]), atol=1e-6)
+
+
+@pytest.mark.slow  # compiles the sampler for another shape
+def test_frames_need_not_be_square():
+  wide, motion = rectangular((64, 32), (64, 32))
+  assert wide.size == FrameSize(64, 32)
+  square, _ = rectangular((64, 32), (32, 32))
+  assert square.size == 32 and square.with_size((64, 32)).size == FrameSize(64, 32)
+  videos = [
+    np.stack(list(Person(one.body, None).animate(motion))) for one in (wide, square, square.with_size((64, 32)))
+  ]
+  for video in videos:
+    assert video.shape == (5, 32, 64, 3) and np.std(video, axis=0).max() > 2  # the person moves
+  assert (videos[0] != videos[1]).any()  # each has its own reference image
+  np.testing.assert_array_equal(videos[1], videos[2])
+
+
+@pytest.mark.slow  # compiles body and head for one and for eight devices
+def test_eight_devices_give_the_rectangular_frames_of_one():
+  person, motion = rectangular((32, 64), (32, 64))
+  one, many = (
+    list(zip(*person.animate(motion, mesh=mesh, with_body=True), strict=True))
+    for mesh in (None, parallel.sampling_mesh(4, 2))
+  )
+  assert np.stack(one[0]).shape == (5, 64, 32, 3)
+  assert np.abs(np.stack(one[0]).astype(int) - one[1]).max() > 2  # the head paints
+  assert agree(many[0], one[0]) and agree(many[1], one[1])
+
+
 def test_head_uses_the_face_of_the_given_reference(person, frames, tmp_path, caplog):
   build([PosedClip("clip", "ana", 10.0, POSED[:3])], tmp_path / "ana", 32)
   reference = read_reference(tmp_path / "ana")

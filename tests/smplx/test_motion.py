@@ -82,7 +82,6 @@ def test_all_file_types_give_the_same_motion(doll, tmp_path):
   assert bare.camera is None and bare.hands[0].shape == (4, 45)
   # without a camera, the body is shown from head to waist, in either orientation
   track = posed_track(read_model(doll), bare)
-  assert (track.shown == 1).all()  # joints are known outside the picture, too
   np.testing.assert_allclose(track.body[:, (11, 12), :2].mean(axis=(0, 1)), (512, 460.8), atol=1)
   parameters["global_orient"][:] = 0
   np.save(tmp_path / "d.npy", columns_of(parameters))

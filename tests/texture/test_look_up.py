@@ -48,6 +48,15 @@ def quality(color, frame, where):
   return psnr(to_bytes(color), frame.frame, np.where(where, 255, 0).astype(np.uint8)[..., None])
 
 
+def test_rectangles_see_what_squares_of_their_height_do(tables, targets):
+  """Reaches are shares of the height, so a narrower target has the channels of the same part of the square."""
+  surface, sides = stacked(targets[:1]), slice(8, 40)  # 32 x 48 pixels
+  narrow = look_up(tables._replace(plate=tables.plate[:, sides]), surface[:, :, sides])
+  inside = slice(3, -3)  # beyond it, skin outside of the narrow target is the nearest one
+  np.testing.assert_array_equal(narrow[:, :, inside], look_up(tables, surface)[:, :, sides][:, :, inside])
+  assert look_up_module.plate_size(tables._replace(plate=tables.plate[:, sides])) == (32, 48)
+
+
 def test_unseen_turns_look_like_the_truth(tables, targets):
   found = look_up(tables, stacked(targets))
   assert found.shape == (4, 48, 48, look_up_module.texture_channels(KEY_FRAMES)) and found.dtype == jnp.float32

@@ -125,6 +125,8 @@ def test_another_background_in_place_of_the_room(tmp_path, run, monkeypatch, glo
     ("out.mp4", ["--background=transparent"], r"ends in \.webm or \.mov"),
     ("out.webm", ["--background=transparent", "--resume"], "excludes --resume"),
     ("out.mp4", ["--background=beach.png"], "no such file"),
+    ("out.mp4", ["--frame=film"], "prepare the film again, then train again"),
+    ("out.mp4", ["--frame=film", "--background=green"], "can't be combined with --frame=film"),
   ):
     with pytest.raises(UserError, match=message):
       run(tmp_path / output, "--frames=2", *flags)
@@ -370,7 +372,12 @@ def test_refuses_a_damaged_partial_file(tmp_path):
 
 
 def test_refuses_invalid_flags(tmp_path, run, person):
-  for flag, message in (("--steps=0", "between 1"), ("--fps=0", "above 0"), ("--window=2", "below the window")):
+  for flag, message in (
+    ("--steps=0", "between 1"),
+    ("--fps=0", "above 0"),
+    ("--window=2", "below the window"),
+    ("--size=64x100", "multiples of 64"),
+  ):
     with pytest.raises(UserError, match=message):
       run(tmp_path / "out.mp4", flag, "--overlap=3") if "window" in flag else run(tmp_path / "out.mp4", flag)
   with pytest.raises(UserError, match=r"ends in \.mp4"):

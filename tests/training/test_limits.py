@@ -11,11 +11,14 @@ import pytest
 from anchor_jax.config.run import MeshConfig, ModelConfig
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.shipped import shipped
-from anchor_jax.train import train
+from anchor_jax.models.networks import Networks
+from anchor_jax.train import _without_rectangle, train
 from anchor_jax.training import compiling, loop
-from anchor_jax.training.batches import check_requested_model
+from anchor_jax.training.batches import batch_shapes, check_requested_model, check_sizes
 from anchor_jax.training.compiling import check_step_memory, out_of_memory_as_user_error
+from anchor_jax.training.loss import make_loss
 from anchor_jax.training.report import Trace
 from anchor_jax.training.step import training_mesh
 
@@ -65,6 +68,30 @@ def test_sizes_that_init_would_override_are_refused(initialized_runs):
   check_requested_model(dataclasses.replace(requested, zero_snr=True), config.model)
   remat = dataclasses.replace(config.model.unet, remat=True)  # a run's own choice
   check_requested_model(dataclasses.replace(config, model=dataclasses.replace(config.model, unet=remat)), config.model)
+
+
+def test_frames_need_not_be_square(tiny_runs):
+  for part in ("body", "head"):
+    config = tiny_runs(part)
+    check_sizes(config, FrameSize(64, 32))
+    picture = (32, 64) if part == "body" else (16, 16)  # face crops are square
+    shapes = batch_shapes(config, FrameSize(64, 32))
+    assert shapes["target"]["pose"].shape == (8, *picture, 3)
+    networks = Networks(config.model)
+    weights = jax.eval_shape(networks.init, jax.random.key(0))
+    loss = make_loss(config, networks)
+    draws = jax.eval_shape(loss.draw, shapes, jax.random.key(0))
+    assert draws["noise"].shape == (8, 1, picture[0] // 4, picture[1] // 4, 2)
+    value, _ = jax.eval_shape(lambda *inputs, loss=loss: loss.value(*inputs, 1), weights, weights, shapes, draws)
+    assert value.shape == ()
+  with pytest.raises(UserError, match="pictures of 64x36 pixels don't fit these networks: use a multiple of 8"):
+    check_sizes(tiny_runs("body"), FrameSize(64, 36))
+  assert changed(tiny_runs("body"), size=(640, 384)).data.frame_size == (640, 384)
+  rest, size = _without_rectangle(["train", "--config.data.size=640x384", "--config.steps=1"])
+  assert rest == ["train", "--config.steps=1"] and size == (640, 384)
+  assert _without_rectangle(["train", "--config.data.size=256"]) == (["train", "--config.data.size=256"], None)
+  with pytest.raises(UserError, match="size is \\(640, 0\\)"):
+    changed(tiny_runs("body"), size=(640, 0))
 
 
 def test_accumulation_parts_must_fit_the_mesh(tiny_run):
