@@ -40,12 +40,13 @@ class Presence(NamedTuple):
       time: of the picture, in seconds.
     """
     now, passed = _arms(shown), max(time - self.time, 0.0)
-    since = np.where(now & (time - self.last > SHORT_GAP), time, self.since)
+    gap = max(SHORT_GAP, 1.5 * passed)  # one picture may always be missed, however slowly they come
+    since = np.where(now & (time - self.last > gap), time, self.since)
     last = np.where(now, time, self.last)
-    counts = (time - last <= SHORT_GAP) & (last - since >= BLINK)
+    counts = (time - last <= gap) & (last - since >= BLINK)
     share = np.clip(self.share + np.where(counts, passed, -passed) / FADE, 0, 1)
     person = time if found else self.person
-    away = time - person > SHORT_GAP
+    away = time - person > gap
     absence = float(np.clip(self.absence + (passed / REST if away else -passed / FADE), 0, 1))
     return Presence(time, since, last, share, person, absence)
 

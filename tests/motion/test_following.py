@@ -12,6 +12,7 @@ from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.networks.holistic import Detection
 from anchor_jax.landmarks.tracks import NOSE
 from anchor_jax.motion.following import Smoothed, one_euro_step, pose_frame, track_live
+from anchor_jax.motion.presence import starting
 from anchor_jax.video.camera import Picture
 
 TRACK, FPS = make_track(1), 10.0
@@ -171,3 +172,10 @@ def test_an_arm_that_appears_is_not_dragged_from_where_it_was_last_seen():
   items = track_script([*FIRST, *[hidden] * 12, *[back] * 8])
   np.testing.assert_allclose(items[12].track.body[0, 15], there[15], atol=0.1)
   assert items[-1].track.shown[0, 15] == 1
+
+
+def test_slow_pictures_show_arms_too():
+  presence = starting(np.zeros(33, bool), 0.0)
+  for number in range(1, 5):  # one a second
+    presence = presence.after(np.ones(33, bool), True, float(number))
+  assert (presence.weights() == 1).all()

@@ -42,7 +42,8 @@ export class Camera {
     const points = (landmarks) => landmarks?.map(({ x, y, z }) => [x * width, y * height, -z * width]) ?? null;
     const [body, face] = [points(found.poseLandmarks), points(found.faceLandmarks)];
     const hands = [points(found.leftHandLandmarks), points(found.rightHandLandmarks)];
-    return this.tracker.follow({ body, face, hands }, width, height, performance.now() / 1000);
+    const visible = found.poseLandmarks?.map((point) => point.visibility);
+    return this.tracker.follow({ body, face, hands, visible }, width, height, performance.now() / 1000);
   }
 
   stop() {

@@ -1,5 +1,6 @@
 // Tracks landmarks and maps them onto the person's body: landmarks/filling.py, hands.py, measures.py and retarget.py for a camera.
 // Causal tracking: uses past and current frames only.
+import { Arms } from "./rest.js";
 import { minus, plus, times } from "./skins.js";
 import { sides } from "./solids.js";
 
@@ -24,13 +25,16 @@ export class Tracker {
   // target: measures of the person who is drawn, or null; size: of that person's pictures, a side or width and height.
   constructor(target, size) {
     const [width, height] = sides(size);
-    Object.assign(this, { target, width, height, seen: [], last: null, hands: [null, null] });
+    Object.assign(this, { target, width, height, seen: [], last: null, hands: [null, null], arms: new Arms() });
   }
 
   // Returns {body, face, hands, measures} in pixels of the person's picture, or null if nobody was seen yet. `found` has
-  // body, face and hands in pixels of the camera's picture, z toward the viewer, or null for what was not found.
+  // body, face and hands in pixels of the camera's picture, z toward the viewer, or null for what was not found; and
+  // visible, how sure it is that each body point is shown.
   follow(found, width, height, seconds) {
-    if (found.body) this.update(found, seconds);
+    const held = [0, 1].map((side) => found.body !== null && isHand(found.hands[side], found.body, side));
+    const looked = this.arms.look(found, held, width, height, seconds);
+    if (looked) this.update({ ...found, body: looked }, seconds);
     if (!this.last?.face) return null;
     const crop = this.cropOf(width, height), { body, face, hands } = this.last;
     const moved = (points) => points.map(([x, y, z]) => times([x - crop.left, y - crop.top, z], crop.scale));
@@ -38,7 +42,8 @@ export class Tracker {
     if (found.body) this.measure(inCrop, body, width, height);
     const driver = this.measures(), by = this.target && scales(driver, this.target);
     const result = by ? retarget(inCrop, driver, this.target, by, this.height) : inCrop;
-    return { ...result, measures: this.target ?? driver }; // with the lengths and widths of one person
+    const measures = this.target ?? driver; // with the lengths and widths of one person
+    return { ...this.arms.place(result, measures, this.height, relaxed), measures };
   }
 
   update(found, seconds) {
@@ -66,7 +71,7 @@ export class Tracker {
     const wrist = body[WRISTS[side]], elbow = body[ELBOWS[side]], turn = Math.atan2(wrist[1] - elbow[1], wrist[0] - elbow[0]);
     const state = (this.hands[side] ??= { local: null, away: Infinity });
     const palm = found && length(minus(found[9], found[0]));
-    if (found && distance(found[0], wrist) < 0.35 * unit && palm > 0.1 * unit && palm < 0.6 * unit) {
+    if (isHand(found, body, side, unit)) {
       const local = found.map(([x, y, z]) => rotate([x - wrist[0], y - wrist[1], z], -turn));
       state.local = state.away < HOLD ? this.smooth(state.local, local, step, unit) : local;
       state.palm = palm;
@@ -131,6 +136,12 @@ export class Tracker {
 function rotate([x, y, z], angle) {
   const c = Math.cos(angle), s = Math.sin(angle);
   return [c * x - s * y, s * x + c * y, z];
+}
+
+// Whether a found hand lies on its wrist and has the size of a hand.
+function isHand(found, body, side, unit = Math.max(distance(body[SHOULDERS[0]], body[SHOULDERS[1]]), 1)) {
+  const palm = found && length(minus(found[9], found[0]));
+  return Boolean(found) && distance(found[0], body[WRISTS[side]]) < 0.35 * unit && palm > 0.1 * unit && palm < 0.6 * unit;
 }
 
 // A hand with slightly bent fingers, placed on the body model's coarse knuckles.
