@@ -93,7 +93,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   return finish(output, compare(output, size, FPS, done), stages)
 
 
-def film_demo(film: Path, output: Path, size: Size, pixels: FrameSize | str, config_file: str) -> dict:
+def film_demo(film: Path, output: Path, size: Size, pixels: FrameSize, config_file: str) -> dict:
   """Learns from the first part of a real film, generates the motion of the rest, and returns the report.
 
   If the rest has several clips, the first one is generated.
@@ -229,6 +229,8 @@ def main() -> None:
       raise UserError("--steps works only with --film: --smoke makes the demo brief")
     if min(pixels) < min(CONFIGS):
       raise UserError(f"--size={pixels}: give sides of at least {min(CONFIGS)}; smaller ones need --film=VIDEO")
+  elif args.steps is not None and args.steps < 1:
+    raise UserError(f"--steps={args.steps}: at least 1")
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()

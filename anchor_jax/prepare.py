@@ -112,8 +112,7 @@ def prepare(
     else:
       findings = examine_all(opened, findings_folder, workers)
     room = None if like is None else _room_of(like, any(found.cameras is not None for found in findings))
-    options = {"crop": crop, "body": body, "section": part, "room": room}
-    films = read_films(opened, findings, size=size, person=name, fps=fps, **options)
+    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body, section=part, room=room)
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 

@@ -72,8 +72,8 @@ def evidence_of(track: Track, found: Bool[NdArray, " T"]) -> Evidence:
   count = int(found.sum())
   lengths: dict[str, float] = {}
   for name, ends in _JOINTS.items():
-    sides = np.stack([seen[:, points] for points in ends]).all(axis=0)
-    lengths[name] = float((sides.any(axis=1) if name in _ARMS else sides.all(axis=1)).mean()) if count else 0.0
+    both = seen[:, ends[0]] & seen[:, ends[-1]]
+    lengths[name] = float((both.any(axis=1) if name in _ARMS else both.all(axis=1)).mean()) if count else 0.0
   hands = np.ones((len(track), 2), bool) if track.has_hands is None else track.has_hands
   lengths["palm"] = float(hands[found].any(axis=1).mean()) if count else 0.0
   lengths["face"] = float(track.has_face[found].mean()) if count else 0.0
