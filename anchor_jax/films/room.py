@@ -29,7 +29,7 @@ from anchor_jax.texture.camera_path import (
 )
 from anchor_jax.video.read import read_frames
 
-_SIDE = 480  # pixels: longer side of the pictures that are compared
+_SIDES = (240, 480)  # pixels: shortest and longest longer side of the pictures that are compared
 _AROUND = 21  # pixels: side of the surroundings against which light is evened out
 _EVERY = 0.2  # seconds between the pictures that decide whether the camera moves
 STILL_SHARE = (
@@ -261,10 +261,11 @@ def _median_of_five(values: Float[NdArray, "4 N"]) -> Float[NdArray, "4 N"]:
 def comparable(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w"]:
   """A picture in gray with its light evened out, so that exposure and shadows do not move corners."""
   height, width = frame.shape[:2]
-  scale = _SIDE / max(height, width)
+  scale = float(np.clip(max(height, width), *_SIDES)) / max(height, width)
   gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-  if scale < 1:
-    gray = cv2.resize(gray, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+  if scale != 1:
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    gray = cv2.resize(gray, (round(width * scale), round(height * scale)), interpolation=smooth)
   gray = gray.astype(np.float32)
   around = cv2.blur(gray, (_AROUND, _AROUND))
   contrast = np.sqrt(np.maximum(cv2.blur(gray * gray, (_AROUND, _AROUND)) - around * around, 0))

@@ -55,6 +55,7 @@ def camera_in_room(
   reach = 2 * max(1, round(room.shape[0] * _EDGE)) + 1
   known = cv2.erode((room[..., 3] > 0).astype(np.uint8), np.ones((reach, reach), np.uint8), borderValue=1)
   gray = comparable(np.ascontiguousarray(room[..., :3]))
+  known = cv2.resize(known, gray.shape[::-1], interpolation=cv2.INTER_NEAREST)
   key = KeyPicture(gray, corners_of(gray, known), np.array(STILL))
   found = []
   for picture, camera in seen:

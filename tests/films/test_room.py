@@ -1,5 +1,7 @@
 """The camera path of a film: still, from the hand, with cuts, and where the room can't be followed."""
 
+import functools
+
 import numpy as np
 import pytest
 from hand_held import hand_path, in_sight, seen_by, textured_room
@@ -10,6 +12,11 @@ from anchor_jax.texture.camera_path import STILL, inverse, joined, median_camera
 
 SIZE, COUNT = 160, 24
 KEPT = 128  # pixels of the films' sides
+
+
+@functools.cache
+def hand_film():
+  return film(hand_path(COUNT))
 
 
 def film(path, seed=0, room=None):
@@ -30,7 +37,7 @@ def error(path, truth):
 
 def test_shift_turn_and_zoom_of_a_hand_are_found():
   truth = in_sight(hand_path(COUNT))
-  found = followed(film(hand_path(COUNT)))
+  found = followed(hand_film())
   assert found is not None and KEPT * movement(truth, (KEPT, KEPT)).max() > 5
   assert error(found, truth).max() < 0.25 and error(found, truth).mean() < 0.1
 
@@ -41,19 +48,19 @@ def test_a_still_camera_has_no_path(room):
 
 
 def test_a_room_that_cannot_be_seen_is_not_followed():
-  items = film(hand_path(COUNT))
+  items = hand_film()
   assert followed(items, mask=lambda item: np.full_like(item.person_mask, 255)) is None
 
 
 def test_errors_do_not_add_up():
-  slow = hand_path(3 * COUNT, seed=3)
+  slow = hand_path(2 * COUNT, seed=3, fps=12)
   found = followed(film(slow))
   assert found is not None and error(found, in_sight(slow))[-COUNT:].max() < 0.25
 
 
 def test_each_shot_has_its_own_steady_camera():
   hand = hand_path(COUNT)
-  items = film(hand) + film(np.tile(STILL, (COUNT, 1)), seed=5)
+  items = hand_film() + film(np.tile(STILL, (COUNT, 1)), seed=5)
   found = followed(items, cuts=(COUNT,))
   assert found is not None
   np.testing.assert_array_equal(found[COUNT:], np.tile(STILL, (COUNT, 1)))
@@ -61,8 +68,7 @@ def test_each_shot_has_its_own_steady_camera():
 
 
 def test_a_picture_in_which_the_room_is_lost_is_interpolated():
-  hand = hand_path(COUNT)
-  items = film(hand)
+  hand, items = hand_path(COUNT), list(hand_film())
   items[20] = items[20]._replace(frame=np.zeros_like(items[20].frame))
   found = followed(items)
   assert found is not None and error(found, in_sight(hand)).max() < 0.5
