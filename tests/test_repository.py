@@ -36,7 +36,7 @@ BANNED = (
   *("she", "her", "hers", "herself", "tells", "told", "travels", "cut up", "mend", "mends", "mended"),
   *("colour", "colours", "grey", "neighbour", "neighbours", "centre", "behaviour", "licence"),
   *("normalise", "normalised", "normalisation", "optimiser", "rasterise", "initialise", "recognise"),
-  *("begins so", "there is such", "what is more", "for whom", "nobody misses"),
+  *("begins so", "there is such", "what is more", "for whom", "nobody misses", "the whole"),
 )
 # Files that docs and help texts name as examples.
 EXAMPLES = {

@@ -79,7 +79,7 @@ class StreamLayout:
 
   def __post_init__(self):
     if self.rule.tail == "loop":
-      raise UserError("a closed loop can't be streamed: sample the whole clip at once")
+      raise UserError("a closed loop can't be streamed: sample the full clip at once")
 
   @property
   def block(self) -> int:
