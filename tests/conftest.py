@@ -30,6 +30,10 @@ from jaxtyping import install_import_hook
 # Tracing makes many objects that live on; looking for cycles among them takes a tenth of the time of a test.
 gc.set_threshold(50_000, 20, 20)
 
+# Each worker and each process of a test would compile all modules if the environment kept Python from writing bytecode.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # An int will do where a float is asked for, as it does for the type checker.
 checker = types.ModuleType("run_time_type_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -82,15 +86,15 @@ def standing_track():
 
 # The files that take longest start first, so that no worker is left alone with one of them at the end.
 LONGEST = (
-  "test_look_up",
-  "test_generate",
-  "test_faults",
-  "test_train",
   "test_verify",
+  "test_textures",
+  "test_generate",
   "test_export",
-  "test_aot",
+  "test_attention",
+  "test_person",
+  "test_convert",
   "test_stream",
-  "test_lora",
+  "test_loss",
   "test_unet",
 )
 

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny import drawn_weights, tiny_model
 
 from anchor_jax import convert
-from anchor_jax.config.run import ModelConfig, RunConfig
+from anchor_jax.config.run import RunConfig
 from anchor_jax.config.stored import write_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.manifest import LIST
@@ -176,11 +177,10 @@ def write_workdir(workdir, part, config, trained, frozen, ema=None):
 @pytest.fixture(scope="module")
 def body():
   """(config, trained, frozen) of a body."""
-  roles = ("unet", "controlnet", "vae", "image_encoder")
-  models = {role: load_model(REFERENCE / "body" / role, dtype=np.float32) for role in roles}
-  config = RunConfig(part="body", model=ModelConfig(**{role: read.config for role, read in models.items()}))
-  trained = {role: models[role].params for role in ("unet", "controlnet")} | {"null_context": np.zeros((17, 32), "f4")}
-  return config, trained, {role: models[role].params for role in ("vae", "image_encoder")}
+  config = RunConfig(part="body", model=tiny_model())
+  weights = drawn_weights(Networks(config.model))
+  split = lambda names: {name: weights[name] for name in names}
+  return config, split(("unet", "controlnet", "null_context")), split(("vae", "image_encoder"))
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])
@@ -208,11 +208,11 @@ def test_leaving_out_the_texture_is_reported(body, tmp_path, capsys, monkeypatch
 def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp_path):
   """Bit for bit, to diffusers and back."""
   config, trained, frozen = body
-  unet = load_model(REFERENCE / "head/unet", dtype=np.float32)
-  head_config = dataclasses.replace(config, part="head", model=dataclasses.replace(config.model, unet=unet.config))
-  head_null = trained["null_context"] if same else np.random.default_rng(0).normal(size=(17, 32)).astype(np.float32)
+  model = dataclasses.replace(config.model, unet=tiny_model(inpaint=True).unet)
+  head_config = dataclasses.replace(config, part="head", model=model)
+  head_null = trained["null_context"] if same else trained["null_context"] + 1
   tower = frozen["image_encoder"] if same else jax.tree.map(lambda x: x * 2, frozen["image_encoder"])
-  head = {**trained, "unet": unet.params, "null_context": head_null}
+  head = {**trained, "unet": drawn_weights(Networks(model))["unet"], "null_context": head_null}
   write_workdir(tmp_path / "ana", "body", config, trained, frozen)
   write_workdir(tmp_path / "ana", "head", head_config, head, {**frozen, "image_encoder": tower})
 
@@ -223,7 +223,7 @@ def test_body_and_head_keep_their_null_contexts_and_image_towers(same, body, tmp
       sizes, read = read_models(folder, part)
       np.testing.assert_array_equal(read["null_context"], null)
       jax.tree.map(np.testing.assert_array_equal, read["image_encoder"], image)
-      assert sizes["unet"].in_channels == (9 if part == "head" else 4)
+      assert sizes["unet"].in_channels == (5 if part == "head" else 2)
     places = {str(path.relative_to(folder)) for path in folder.rglob("null_context.safetensors")}
     expected = (
       {"null_context.safetensors"} if same else {f"{part}/null_context.safetensors" for part in ("body", "head")}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from globes import film
-from tiny import tiny_model, write_untrained
+from tiny import tiny_model, weight_shapes, write_untrained
 
 from anchor_jax import export
 from anchor_jax.config.pixels import RefinerConfig
@@ -58,7 +58,7 @@ def person(tmp_path_factory):
       unet = dataclasses.replace(model.unet, temporal_kernel=3, temporal_attention=True)
       model = dataclasses.replace(model, unet=unet)
     config = RunConfig(part, model=model, sample=SAMPLE)
-    shapes = jax.eval_shape(Networks(config.model).init, jax.random.key(0))
+    shapes = weight_shapes(Networks(config.model))
     weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
     write_untrained(workdir / part, config, weights, rng.integers(0, 256, (*shape, 3), np.uint8))
   return workdir
@@ -236,7 +236,7 @@ def test_a_bundle_uses_the_film_that_it_was_exported_with(tmp_path):
     Networks(model),
     RunConfig("body", model=model, sample=SAMPLE, data=DataConfig(pose_channels="full")),
   )
-  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  shapes = weight_shapes(networks)
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
   anyone = Person(Part(config, networks, weights, 1, None), None)
   frames = list(film(9))

@@ -144,11 +144,11 @@ def test_the_first_block_needed_is_far_enough_back_in_every_small_layout(windows
   for (window, overlap), tail, steps in itertools.product(rules, ("ragged", "moved_back"), step_counts):
     for group_size in group_sizes:
       layout = StreamLayout(WindowRule(window, overlap, tail), steps, group_size)
+      first = [layout.first_block_needed(start) for start in range(23)]
       tight = set()  # starts for which a clip of some length needs exactly that block
       for length in range(1, 24):
         wrong = frames_wrong(layout, length)
-        for start in range(length):
-          needed = layout.first_block_needed(start)
+        for start, needed in enumerate(first[:length]):
           assert wrong[needed] <= start, (layout, length, start)
           tight |= {start} if needed + 1 == len(wrong) or wrong[needed + 1] > start else set()
       assert tight == set(range(23)), layout  # and no earlier than necessary

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def write_config(folder, config):
 
 
 def start(config_file, workdir, devices=1, **more):
-  flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+  flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
   environment = {**os.environ, "XLA_FLAGS": flags}
   command = [sys.executable, "-m", "anchor_jax.train", f"--config={config_file}", f"--workdir={workdir}"]
   return subprocess.Popen(

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from tiny import tiny_model
+from tiny import tiny_model, weight_shapes
 
 from anchor_jax.config.run import RunConfig, SampleConfig
 from anchor_jax.inference.person import Part
@@ -16,7 +16,7 @@ SAMPLE = SampleConfig("dpm++2m", 2, window=4, overlap=1, guidance=2.0, condition
 def make_part(name: str, dtype: str = "float32") -> Part:
   model = dataclasses.replace(tiny_model(inpaint=name == "head"), refiner=None)  # as for weights without one
   networks, rng = Networks(model, dtype), np.random.default_rng(len(name))
-  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  shapes = weight_shapes(networks)
   weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) * 0.2, shapes)
   sample = dataclasses.replace(SAMPLE, window=1, overlap=0, windows_per_batch=4) if name == "head" else SAMPLE
   config = RunConfig(name, model=model, dtype=dtype, sample=sample)

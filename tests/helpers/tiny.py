@@ -1,18 +1,26 @@
 """Networks small enough to train in a test: eight channels, for pictures of 32 pixels."""
 
+import dataclasses
+import functools
 import pathlib
+import types
 
 import cv2
 import jax
 import numpy as np
 import optax
+import pytest
 
 from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.config.run import ModelConfig, RunConfig
 from anchor_jax.config.stored import write_settings
+from anchor_jax.core import sharding
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import frozen_names, trained_keys, write_folder
+from anchor_jax.train import train
+from anchor_jax.training import loop
 from anchor_jax.training.checkpoint import Checkpoints
+from anchor_jax.training.compiling import step_shapes
 from anchor_jax.training.step import make_state
 
 
@@ -41,6 +49,12 @@ def tiny_model(latent: int = 2, inpaint: bool = False) -> ModelConfig:
   )
 
 
+@functools.cache
+def weight_shapes(networks: Networks):
+  """The shapes of all weights; tracing the networks takes a second."""
+  return jax.eval_shape(networks.init, jax.random.key(0))
+
+
 def drawn_weights(networks: Networks, seed: int = 0):
   """Weights as of `networks.init`, but none is zero, and no program is compiled to draw them: that takes 15 seconds."""
   rng = np.random.default_rng(seed)
@@ -51,7 +65,7 @@ def drawn_weights(networks: Networks, seed: int = 0):
       return noise * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
     return np.float32(0.1) * noise + np.float32(path[-1].key == "scale")
 
-  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(networks.init, jax.random.key(0)))
+  return jax.tree_util.tree_map_with_path(draw, weight_shapes(networks))
 
 
 def write_untrained(folder: pathlib.Path, config: RunConfig, weights, picture) -> None:
@@ -70,3 +84,31 @@ def write_untrained(folder: pathlib.Path, config: RunConfig, weights, picture) -
   with Checkpoints(folder) as checkpoints:
     checkpoints.save(1, make_state(jax.device_put(trained), optax.sgd(1.0), config), {"position": 0})
   cv2.imwrite(str(folder / "appearance.png"), picture[..., ::-1])
+
+
+class DrawnStep:
+  """Stands in for the compiled step of a run: adds drawn numbers to the weights."""
+
+  memory_analysis = cost_analysis = lambda self: None
+
+  def __init__(self, config, networks, weights, size, mesh):
+    step, arguments = step_shapes(config, networks, jax.eval_shape(lambda tree: tree, weights), size, mesh)
+    with sharding.use_mesh(mesh):
+      jax.eval_shape(step, *arguments)
+    self.arguments = arguments
+
+  def __call__(self, *arguments):
+    shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shapes(arguments) == shapes(self.arguments)
+    state, rng = arguments[0], np.random.default_rng(0)
+    draw = lambda leaf: jax.device_put(leaf + rng.normal(0, 0.01, leaf.shape).astype(np.float32), leaf.sharding)
+    weights, ema = jax.tree.map(draw, (state.weights, state.ema))
+    return dataclasses.replace(state, step=state.step + 1, weights=weights, ema=ema), {"loss": np.float32(1.0)}
+
+
+def train_by_drawing(config: RunConfig, workdir: pathlib.Path) -> None:
+  """Trains as `train` does on one device; the step is traced, not compiled, which takes half a minute."""
+  with pytest.MonkeyPatch.context() as patch:
+    start = lambda *of_run: types.SimpleNamespace(result=lambda: (DrawnStep(*of_run), 0.0))
+    patch.setattr(loop, "start_compiling", start)
+    train(config, workdir, jax.devices()[:1])

@@ -61,6 +61,13 @@ def with_gradients(implementation, arrays, counts, jit):
   return out, *gradients
 
 
+@functools.cache
+def plain_attention(width, counts, length, jit):
+  """(arrays, their counts of keys, plain attention and its gradients), for all implementations."""
+  arrays, counts = long_heads(width, length, length), counts and jnp.minimum(jnp.array(counts), length)
+  return arrays, counts, with_gradients("plain", arrays, counts, jit)
+
+
 @pytest.mark.parametrize("implementation", ["pieces", "chunked", "flash"])
 @pytest.mark.parametrize("width,counts", [(40, None), (40, (130, 640)), (160, (64, 500))])
 def test_kernels_and_their_gradients_equal_plain_attention(implementation, width, counts, jit, monkeypatch):
@@ -70,8 +77,7 @@ def test_kernels_and_their_gradients_equal_plain_attention(implementation, width
   monkeypatch.setattr(module, "_KEYS", 150)
   monkeypatch.setattr(module, "_PIECE_LOGITS", 300 * 640)  # 640 queries in three pieces, the last one padded
   length = 384 if implementation == "flash" else 640  # three blocks; the kernel is interpreted, which is slow
-  arrays, counts = long_heads(width, length, length), counts and jnp.minimum(jnp.array(counts), length)
-  plain = with_gradients("plain", arrays, counts, jit)
+  arrays, counts, plain = plain_attention(width, counts, length, jit)
   with pltpu.force_tpu_interpret_mode():
     kernel = with_gradients(implementation, arrays, counts, jit)
     if counts is not None and width == 40:  # without gradients the forward kernel saves no residuals

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_model
+from tiny import tiny_model, weight_shapes
 
 from anchor_jax.core import sharding
 from anchor_jax.formats.diffusers import load_model, save_model
@@ -79,7 +79,7 @@ def test_numpy_arrays_stay_on_the_host():
 
 def test_gradients_reach_the_weights_of_pose_channels():
   networks = Networks(wide_model())
-  shapes = jax.eval_shape(networks.init, jax.random.key(0))
+  shapes = weight_shapes(networks)
   rng = np.random.default_rng(2)
   draw = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32)
   weights = {name: jax.tree.map(draw, shapes[name]) for name in ("unet", "controlnet")}
@@ -109,7 +109,7 @@ def test_bgr_order_applies_only_to_the_render(controlnet_config, random_params):
 
 def test_diffusers_folders_keep_the_channels(tmp_path):
   config = wide_model().controlnet
-  shapes = jax.eval_shape(Networks(wide_model()).init, jax.random.key(0))["controlnet"]
+  shapes = weight_shapes(Networks(wide_model()))["controlnet"]
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
   save_model(tmp_path, config, params)

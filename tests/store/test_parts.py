@@ -9,7 +9,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_model
+from tiny import tiny_model, weight_shapes
 
 from anchor_jax.config.run import DataConfig, ModelConfig, RunConfig, SampleConfig
 from anchor_jax.config.stored import write_settings
@@ -95,7 +95,7 @@ def person():
     model = dataclasses.replace(model, refiner=None)  # as for weights without one
     config = RunConfig(part, model=model, sample=sample, dtype="bfloat16")
     networks = Networks(config.model, config.dtype)
-    shapes = jax.eval_shape(networks.init, jax.random.key(0))
+    shapes = weight_shapes(networks)
     weights = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     weights |= {name: parts["body"].weights[name] for name in ("vae", "image_encoder") if parts}
     picture = rng.integers(0, 256, (size, size, 3), np.uint8)

@@ -119,7 +119,7 @@ def test_settings_that_adapters_exclude_are_refused(workdir, lora_run, tmp_path)
   for change in ({"part": "vae"}, {"only_temporal": True}, {"train_image_encoder": True}):
     with pytest.raises(UserError, match="trains adapters only"):
       run_config({**plain, **change})
-  shutil.copytree(workdir, tmp_path / "whole")
-  (tmp_path / "whole/body/config.json").write_text(json.dumps({**plain, "lora": {"rank": 0}}))
+  shutil.copytree(workdir, tmp_path / "full")
+  (tmp_path / "full/body/config.json").write_text(json.dumps({**plain, "lora": {"rank": 0}}))
   with pytest.raises(UserError, match="was trained without adapters"):
-    to_adapters(tmp_path / "whole", tmp_path / "few")
+    to_adapters(tmp_path / "full", tmp_path / "few")

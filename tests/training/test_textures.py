@@ -11,11 +11,13 @@ import pytest
 from globes import film
 from launched import losses
 from people import make_measures
+from tiny import train_by_drawing
 
 from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.config.run import LoRAConfig, RunConfig, run_config
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.films.poses import PosedClip
 from anchor_jax.inference.motions import read_motion
@@ -49,9 +51,9 @@ def make_config(globes, initialized_runs):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, make_config):
-  """A body of the kind "full", with a refiner, after two steps."""
+  """A body of the kind "full", with a refiner, after two steps that drew its weights."""
   folder = tmp_path_factory.mktemp("runs") / "ana"
-  train(make_config("full"), folder, jax.devices()[:1])
+  train_by_drawing(make_config("full"), folder)
   return folder
 
 
@@ -102,9 +104,6 @@ def test_the_workdir_keeps_the_appearance(workdir, make_config, globes, tmp_path
       np.testing.assert_array_equal(getattr(read.body.texture, field), getattr(gathered.texture(), field))
     assert read.body.networks.model.controlnet.conditioning_channels == 23
     np.testing.assert_array_equal(*(who.body.weights["refiner"]["conv_out"]["kernel"] for who in (read, person)))
-  assert np.abs(person.body.weights["refiner"]["conv_out"]["kernel"]).max() > 0  # it was initialized to zero
-  stem = person.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
-  assert np.abs(stem[:, :, 3:]).max() > 0
   (tmp_path / "saved" / "body" / TEXTURE).unlink()
   with pytest.raises(UserError, match=r"appearance\.safetensors is missing"):
     load(tmp_path / "saved")
@@ -143,7 +142,11 @@ def test_the_refiner_paints_frames_larger_than_the_networks_see(make_config, glo
   refiner = dataclasses.replace(config.model.refiner, scale=2)
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, refiner=refiner))
   train(config, tmp_path / "run", jax.devices()[:1])
-  person, motion = lively(load(tmp_path / "run")), read_motion(globes, size=SIZE, frames=12)
+  trained, motion = load(tmp_path / "run"), read_motion(globes, size=SIZE, frames=12)
+  stem = trained.body.weights["controlnet"]["controlnet_cond_embedding"]["conv_in"]["kernel"]
+  for kernel in (trained.body.weights["refiner"]["conv_out"]["kernel"], stem[:, :, 3:]):
+    assert np.abs(kernel).max() > 0  # they were initialized to zero
+  person = lively(trained)
   assert person.body.networks.model.scale == 2
   frames = np.stack(list(person.animate(motion)))
   assert frames.shape == (12, SIZE, SIZE, 3)
@@ -344,7 +347,7 @@ def test_impossible_settings_are_refused_in_one_line(workdir, make_config, untex
   with pytest.raises(UserError, match="prepare its video again"):
     next(person.animate(bare))
   with pytest.raises(UserError, match="size=32"):
-    next(person.animate(dataclasses.replace(motion, size=64)))
+    next(person.animate(dataclasses.replace(motion, size=FrameSize(64, 64))))
   other = make_config("full")
   branch = dataclasses.replace(other.model.controlnet, conditioning_channels=5)
   with pytest.raises(UserError, match="takes 5 channels"):
