@@ -35,6 +35,7 @@ from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
 from anchor_jax.generate import is_synthetic
 from anchor_jax.inference.motions import read_motion
+from anchor_jax.landmarks.framing import AutoSize, parse_size
 from anchor_jax.prepare import prepare
 from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
@@ -93,7 +94,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
   return finish(output, compare(output, size, FPS, done), stages)
 
 
-def film_demo(film: Path, output: Path, size: Size, pixels: FrameSize, config_file: str) -> dict:
+def film_demo(film: Path, output: Path, size: Size, pixels: FrameSize | AutoSize, config_file: str) -> dict:
   """Learns from the first part of a real film, generates the motion of the rest, and returns the report.
 
   If the rest has several clips, the first one is generated.
@@ -213,7 +214,10 @@ def main() -> None:
   parser.add_argument("--smoke", action="store_true", help="runs every stage briefly (the result is not pretty)")
   parser.add_argument("--film", type=Path, metavar="VIDEO", help="learn a real person from this film instead")
   parser.add_argument(
-    "--size", default="128", metavar="WxH", help="video size in pixels, such as 128, 256 or 128x192 (default: 128)"
+    "--size",
+    default="128",
+    metavar="WxH",
+    help="video size in pixels, such as 128, 256 or 128x192 (default: 128); with --film also auto, as for prepare",
   )
   parser.add_argument("--steps", type=int, help="with --film: steps of each part (default: the config's)")
   parser.add_argument(
@@ -223,10 +227,12 @@ def main() -> None:
   )
   record_flag(parser)
   args = parser.parse_args()
-  pixels = FrameSize.parse(args.size)
+  pixels = parse_size(args.size)
   if args.film is None:
     if args.steps is not None:
       raise UserError("--steps works only with --film: --smoke makes the demo brief")
+    if isinstance(pixels, AutoSize):
+      raise UserError(f"--size={pixels}: the demo's own film has no shape of its own: give a number, or --film=VIDEO")
     if min(pixels) < min(CONFIGS):
       raise UserError(f"--size={pixels}: give sides of at least {min(CONFIGS)}; smaller ones need --film=VIDEO")
   elif args.steps is not None and args.steps < 1:
@@ -234,8 +240,8 @@ def main() -> None:
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
-  learned_at = 256 if min(pixels) > _LARGE else 128
-  size = dataclasses.replace(SMOKE if args.smoke else Size(), pixels=pixels)
+  learned_at = 256 if min(pixels) > _LARGE else 128  # by the side of --size=auto:SIDE
+  size = SMOKE if args.smoke else Size()
   if args.film is not None:
     steps = SMOKE.body_steps if args.smoke else args.steps
     size = dataclasses.replace(size, body_steps=steps, head_steps=steps)
@@ -247,11 +253,12 @@ def main() -> None:
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
   prepare_parent(args.output)
   with locked(args.output):
-    if args.film is None:
-      report = demo(args.output, size, config)
-    else:
+    if args.film is not None:
       refuse_overwriting(args.output, [args.film])
       report = film_demo(args.film, args.output, size, pixels, config)
+    else:
+      assert not isinstance(pixels, AutoSize), "refused above"
+      report = demo(args.output, dataclasses.replace(size, pixels=pixels), config)
     if args.record or not (args.smoke or args.film):
       row = f"{'smoke-' * args.smoke}{pixels}-pixels"
       record_demo(report, row if args.film is None else f"{row_of(args.film)}-{row}", args.record)

@@ -47,7 +47,7 @@ from anchor_jax.films.full_picture import film_plate
 from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.evidence import standard_parts
-from anchor_jax.landmarks.framing import CropRect
+from anchor_jax.landmarks.framing import AutoSize, CropRect, parse_size
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
@@ -58,7 +58,7 @@ def prepare(
   videos: str | os.PathLike | Sequence[str | os.PathLike],
   output: str | os.PathLike,
   *,
-  size: int | FrameSize = 128,
+  size: int | FrameSize | AutoSize | str = 128,
   person: str | None = None,
   fps: float | int | None = None,
   landmarks: str = "mediapipe",
@@ -73,7 +73,8 @@ def prepare(
   Args:
     videos: a file, or several.
     output: the folder, replaced only on success.
-    size: width and height of the frames in pixels, or the side of squares.
+    size: width and height of the frames in pixels, or the side of squares. "auto" or "auto:256" decides: the film's
+      shape, cropped to where the person ever is, with about as many pixels as a square of 128 or of the given side.
     person: name of the person; default the folder's name.
     fps: frames per second; default each video's own. Also overrides the rate of a video that claims an implausible one.
     landmarks: the landmark model for videos without a sidecar.
@@ -89,10 +90,12 @@ def prepare(
 
   Raises:
     UserError: a file is missing, empty, cut off or not a video; the landmark model is missing; the output can't be
-      written; nobody is at `person_at`; or it is given for a video with a sidecar.
+      written; nobody is at `person_at`; it is given for a video with a sidecar; or the head is outside the frames.
   """
   videos = [videos] if isinstance(videos, str | os.PathLike) else videos
-  size = _checked(size, fps)
+  wanted = parse_size(size) if isinstance(size, str) else size
+  wanted = wanted if isinstance(wanted, AutoSize) else FrameSize.of(wanted).check()
+  _check_rate(fps)
   if workers < 1:
     raise UserError(f"--workers={workers}: at least 1")
   if not 0 <= part[0] < part[1] <= 1:
@@ -106,13 +109,15 @@ def prepare(
     infos = [film.info for film in opened]
     total = round(sum(tick_count(info) * (fps or info.fps) / info.fps for info in infos) * (part[1] - part[0]))
     name = person or Path(output).absolute().name
-    crop, body = (None, None) if like is None else _crop_and_body(like, size)
+    crop, body = (None, None) if like is None else _crop_and_body(like, wanted)
     if len(opened) == 1:
       findings = [examine(opened[0], progress=True)]
     else:
       findings = examine_all(opened, findings_folder, workers)
     room = None if like is None else _room_of(like, any(found.cameras is not None for found in findings))
-    films = read_films(opened, findings, size=size, person=name, fps=fps, crop=crop, body=body, section=part, room=room)
+    films = read_films(
+      opened, findings, size=wanted, person=name, fps=fps, crop=crop, body=body, section=part, room=room
+    )
     clips = [clip for film in films for clip in film.clips]
     facts = {"films": film_facts(films)}
 
@@ -122,7 +127,9 @@ def prepare(
         write_film_plate(source.folder / FILM_PLATE, film)
       (source.folder / REPORT).write_text(film_report(name, films), encoding="utf-8")
 
-    meta = build(clips, output, size, total=total, progress="prepare", facts=facts, finish=finish)
+    frame_size = films[0].size
+    assert frame_size is not None
+    meta = build(clips, output, frame_size, total=total, progress="prepare", facts=facts, finish=finish)
     if len(opened) > 1:
       remove_files(findings_folder, FINDINGS_FILES)
     return meta
@@ -205,12 +212,14 @@ def body_lines(folder: str | os.PathLike) -> list[str]:
   return lines
 
 
-def _crop_and_body(folder: str | os.PathLike, size: FrameSize) -> tuple[CropRect, BodyMeasures | None]:
+def _crop_and_body(folder: str | os.PathLike, size: FrameSize | AutoSize) -> tuple[CropRect, BodyMeasures | None]:
   """The crop rectangle of the first video in a prepared folder, and the body measures of its person, if known."""
   source = open_prepared(folder)
   stored = source.meta["videos"][0]["square"]
   if stored is None:
     raise UserError(f"{folder} was not prepared from a video: leave out --like")
+  if isinstance(size, AutoSize):
+    size = source.size
   if size.width * source.size.height != size.height * source.size.width:
     raise UserError(
       f"--size={size}: {folder} has frames of {source.size}, in other proportions: leave out --like, or give"
@@ -230,9 +239,20 @@ def _room_of(folder: str | os.PathLike, moves: bool) -> UInt8[NdArray, "H W 4"] 
 
 def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:
   """The size of the frames, if frames can have it and the frame rate is plausible."""
+  _check_rate(fps)
+  return FrameSize.of(size).check()
+
+
+def _exact(size: FrameSize | AutoSize) -> FrameSize:
+  """The size, if it is not to be decided by a film."""
+  if isinstance(size, AutoSize):
+    raise UserError("--size=auto is for films of one person: give a square's side, or WIDTHxHEIGHT")
+  return size
+
+
+def _check_rate(fps: float | int | None) -> None:
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"--fps={fps}: give frames per second above 0, at most 240")
-  return FrameSize.of(size).check()
 
 
 def parse_part(text: str) -> tuple[float, float]:
@@ -251,7 +271,7 @@ def _prepare_many(videos: Sequence[Path], output: Path, beam: str, options: dict
     raise UserError(
       "--like, --part and --workers do not work with --beam: leave them out (Beam's flags set the workers)"
     )
-  options["size"] = _checked(options["size"], options["fps"])
+  options["size"] = _checked(_exact(options["size"]), options["fps"])
   refuse_overwriting(output, videos)
   meta = prepare_with_beam(videos, output, shlex.split(beam), **options)
   for path, error in meta["left_out"].items():
@@ -265,7 +285,12 @@ def main() -> None:
   parser = Parser("anchor_jax.prepare", __doc__)
   parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="mp4, mkv, mov, webm")
   parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-  parser.add_argument("--size", default="128", help="a square's side in pixels, or WIDTHxHEIGHT (default 128)")
+  parser.add_argument(
+    "--size",
+    default="128",
+    help="a square's side in pixels, WIDTHxHEIGHT, or auto: the film's shape, cropped to where the person ever is, with"
+    " about as many pixels as a square of 128, or of SIDE with auto:SIDE (default 128)",
+  )
   parser.add_argument("--person", metavar="NAME", help="name of the person in the videos (default: the folder's name)")
   parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
   parser.add_argument(
@@ -295,9 +320,9 @@ def main() -> None:
   if args.frames is not None and args.studio is None:
     raise UserError("--frames works only with --studio: all frames of a video are prepared")
   started = time.monotonic()
-  size = FrameSize.parse(args.size)
+  size = parse_size(args.size)
   if args.reference is not None:
-    meta = prepare_reference(args.reference, args.output, size=size, person=args.person, fps=args.fps)
+    meta = prepare_reference(args.reference, args.output, size=_exact(size), person=args.person, fps=args.fps)
   elif args.studio is None:
     options = {
       "size": size,
@@ -315,7 +340,7 @@ def main() -> None:
     else:
       meta = _prepare_many(args.videos, args.output, args.beam, options)
   else:
-    meta = prepare_studio(args.studio, args.frames or 48, args.output, size=size, fps=args.fps)
+    meta = prepare_studio(args.studio, args.frames or 48, args.output, size=_exact(size), fps=args.fps)
   faces = meta["frames"] - len(meta["without_landmarks"])
   say(
     f"prepared {meta['frames']} frames of {len(meta['people'])} {'person' if len(meta['people']) == 1 else 'people'}"

@@ -11,8 +11,10 @@ import pytest
 
 from anchor_jax import prepare as command
 from anchor_jax.core.errors import UserError
+from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import open_prepared
 from anchor_jax.data.textures import stored_texture
+from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
 from anchor_jax.video.read import probe, read_frames
@@ -39,6 +41,30 @@ def test_prepares_a_studio_video(film, tmp_path):
   assert meta["videos"][0]["square"] == [0, 0, 64]
   like = command.prepare([film], tmp_path / "like", size=32, like=tmp_path / "ana", fps=5, person="Ana")
   assert like["frames"] == 2 and like["people"] == ["Ana"] and like["fps"] == 5
+
+
+def test_frames_take_a_shape_or_that_of_the_person_in_the_film(tmp_path):
+  film, wide, auto = tmp_path / "film.mp4", tmp_path / "wide", tmp_path / "auto"
+  options = {"identity_seed": 3, "motion_seed": 4, "seconds": 0.2, "fps": 10, "workers": 1, "progress": None}
+  write_studio_video(film, size=FrameSize(192, 64), **options)
+  meta = command.prepare(film, wide, size="128x64")
+  assert meta["size"] == [128, 64] and meta["videos"][0]["square"][1:] == [0, 128, 64]
+  source, first = open_prepared(wide), meta["videos"][0]["square"][0]
+  assert source.size == FrameSize(128, 64) and source[0]["frame"].shape == source[0]["pose"].shape == (64, 128, 3)
+  texture = stored_texture(source)
+  assert texture is not None and texture.plate.shape == (64, 128, 3)
+  motion = read_motion(film, size=(128, 64))
+  pose = next(motion.frames(0)).pose
+  assert motion.size == FrameSize(128, 64) and np.array_equal(pose, source[0]["pose"])
+  meta = command.prepare(film, auto, size="auto:64")
+  size = open_prepared(auto).size
+  left, _, width, *_ = meta["videos"][0]["square"]
+  shown = open_prepared(wide)[0]["person_mask"][..., 0].any(axis=0).nonzero()[0] + first  # columns of the film
+  assert width < 128 and left <= shown.min() and shown.max() < left + width
+  like = command.prepare(film, tmp_path / "like", size="auto", like=auto)
+  assert FrameSize.from_json(like["size"]) == size and like["videos"][0]["square"] == meta["videos"][0]["square"]
+  with pytest.raises(UserError, match=r"has frames of 128x64, in other proportions: leave out --like, or give"):
+    command.prepare(film, tmp_path / "other", size=64, like=wide)
 
 
 def truncate_film(film, hole):
@@ -92,6 +118,8 @@ def run(*arguments):
     (["FILM/film.mp4", "--output=OUT/empty.mp4/x"], "cannot write"),
     (["FILM/film.mp4", "--output=OUT"], "which was not written by this command"),
     (["FILM/film.mp4", "--output=OUT/x", "--size=33"], "multiples of 8"),
+    (["FILM/film.mp4", "--output=OUT/x", "--size=auto:"], "give auto:SIDE"),
+    (["--studio=2", "--output=OUT/x", "--size=auto"], "films of one person"),
     (["FILM/film.mp4", "--output=OUT/x", "--fps=0"], "--fps=0"),
     (["FILM/film.mp4", "--output=OUT/x", "--like=FILM"], "not a prepared folder"),
     (["FILM/film.mp4"], "--output"),

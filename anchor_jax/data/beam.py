@@ -25,8 +25,9 @@ from anchor_jax.data.textures import store_textures
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, new_folder, partial_path, remove_files
 from anchor_jax.films.clips import read_films, stretches_of
+from anchor_jax.films.crops import crops_of
 from anchor_jax.films.findings import FINDINGS_FILES, examine_once
-from anchor_jax.films.poses import open_film
+from anchor_jax.films.poses import open_film, poses_of
 from anchor_jax.films.report import film_facts
 from anchor_jax.landmarks.measures import BodyMeasures, median_measures
 
@@ -88,7 +89,11 @@ def find_landmarks(task: FilmTask) -> FilmClips:
   """Finds and saves the landmarks of a film, unless an earlier run did, and counts its clips."""
   try:
     film = _opened(task)
-    return FilmClips(task, sum(stretch.used for stretch in stretches_of(film, examine_once(film, task.work))))
+    found = examine_once(film, task.work)
+    used = [stretch for stretch in stretches_of(film, found) if stretch.used]
+    poses = [poses_of(film, found.track, stretch.first, stretch.last) for stretch in used]
+    crops_of([film] * len(used), poses, FrameSize.of(task.options["size"]))  # raises if the head does not fit
+    return FilmClips(task, len(used))
   except UserError as error:
     return FilmClips(task, 0, str(error))
 

@@ -10,14 +10,15 @@ from anchor_jax.body.fit import fit_body
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
-from anchor_jax.films.poses import FoundPoses, OpenedFilm, PosedClip, crop_of, find_track, poses_of
+from anchor_jax.films.crops import crops_of
+from anchor_jax.films.poses import OpenedFilm, PosedClip, find_track, poses_of
 from anchor_jax.films.room import STILL_SHARE, film_cameras
 from anchor_jax.films.same_room import PICTURES, camera_in_room, room_of_clip
 from anchor_jax.films.stretches import GONE, GONE_FOR, OUTSIDE, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
 from anchor_jax.landmarks.alignment import align, join_measures
 from anchor_jax.landmarks.filling import guessed_hands
-from anchor_jax.landmarks.framing import CropRect, center_of
+from anchor_jax.landmarks.framing import AutoSize, CropRect
 from anchor_jax.landmarks.measures import BodyMeasures, measure, shared_rest
 from anchor_jax.landmarks.people import ChosenPerson
 from anchor_jax.landmarks.sidecar import PosedVideo
@@ -25,8 +26,6 @@ from anchor_jax.landmarks.tracks import Track
 from anchor_jax.texture.camera_path import STILL, in_crop, joined, movement
 from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
-
-_MOVED = 0.25  # of the picture's shorter side; a stretch whose person moved further gets its own crop
 
 
 class Findings(NamedTuple):
@@ -57,6 +56,7 @@ class Film(NamedTuple):
       the poses.
     clips: the used stretches, in order; frames are produced during iteration.
     chosen: the person among several people; None if the film shows one person.
+    size: width and height of the clips' frames; None without clips.
   """
 
   name: str
@@ -66,6 +66,7 @@ class Film(NamedTuple):
   guessed: tuple[int, int] | None
   clips: list[PosedClip]
   chosen: ChosenPerson | None = None
+  size: FrameSize | None = None
 
 
 def examine(film: OpenedFilm, *, progress: bool = False) -> Findings:
@@ -89,7 +90,7 @@ def read_films(
   opened: Sequence[OpenedFilm],
   findings: Sequence[Findings],
   *,
-  size: int | FrameSize,
+  size: int | FrameSize | AutoSize,
   person: str,
   fps: float | int | None = None,
   crop: CropRect | None = None,
@@ -107,7 +108,7 @@ def read_films(
   Args:
     opened: from `open_film`.
     findings: `examine` of each.
-    size: width and height of the clips' frames in pixels, or the side of squares.
+    size: width and height of the clips' frames in pixels, or the side of squares; or how to decide it.
     person: name of the person.
     fps: frame rate of the clips; default that of each film.
     crop: crop rectangle to use instead, such as an earlier folder's; requires films opened with `bars`.
@@ -116,12 +117,13 @@ def read_films(
     room: RGB and coverage of an earlier folder's background plate; camera paths are then relative to its steady camera.
 
   Raises:
-    UserError: a film has no usable stretch, or `crop` does not fit into it.
+    UserError: a film has no usable stretch, `crop` does not fit into it, or the head is outside the frames.
   """
   divided = [stretches_of(film, found, section) for film, found in zip(opened, findings)]
   used = [(film, found, s) for film, found, all_of in zip(opened, findings, divided) for s in all_of if s.used]
   poses = [poses_of(film, found.track, stretch.first, stretch.last) for film, found, stretch in used]
-  crops = _crops([film for film, _, _ in used], poses, FrameSize.of(size), crop)
+  exact = size if isinstance(size, AutoSize) else FrameSize.of(size)
+  crops = crops_of([film for film, _, _ in used], poses, exact, crop)
   measured = [None if p.track is None else measure(p.track, part) for p, part in zip(poses, crops)]
   tracked = [(p.track, part, m) for p, part, m in zip(poses, crops, measured) if p.track is not None and m is not None]
   if tracked and body is None:
@@ -144,7 +146,7 @@ def read_films(
     if len(own) > 1:
       own = [clip._replace(name=f"{clip.name} {number}") for number, clip in enumerate(own, start=1)]
     guessed = _guessed(found.track, stretches)
-    films.append(Film(film.path.stem, film.info, found.survey, stretches, guessed, own, found.chosen))
+    films.append(Film(film.path.stem, film.info, found.survey, stretches, guessed, own, found.chosen, crops[0].size))
   return films
 
 
@@ -181,37 +183,6 @@ def _guessed(track: Track | None, stretches: Sequence[Stretch]) -> tuple[int, in
   sides = [guessed_hands(track.slice(s.first, s.last)).sum(axis=0) for s in stretches if s.used]
   left, right = np.sum(sides, axis=0).tolist()
   return left, right
-
-
-def _crops(
-  films: Sequence[OpenedFilm], poses: Sequence[FoundPoses], size: FrameSize, fixed: CropRect | None
-) -> list[CropRect]:
-  """The crop rectangle of each stretch, given the film and the poses of each."""
-  if fixed is not None:
-    for film in films:
-      if fixed.right > film.info.width or fixed.bottom > film.info.height:
-        raise UserError(
-          f"{film.path} is {film.info.width}x{film.info.height}: the crop of the other folder does not fit into it"
-        )
-    return [dataclasses.replace(fixed, size=size)] * len(films)
-  groups: list[list[int]] = []
-  for number, film in enumerate(films):
-    shape = film.info.width, film.info.height
-    center = np.array(center_of(poses[number].anchors, *shape))
-    for group in groups:
-      first = films[group[0]].info
-      if (first.width, first.height) == shape:
-        group_center = np.array(center_of(poses[group[0]].anchors, *shape))
-        if np.linalg.norm(center - group_center) <= _MOVED * min(shape):
-          group.append(number)
-          break
-    else:
-      groups.append([number])
-  crops: dict[int, CropRect] = {}
-  for group in groups:
-    shared = crop_of([poses[number] for number in group], films[group[0]].info, size)
-    crops |= dict.fromkeys(group, shared)
-  return [crops[number] for number in range(len(films))]
 
 
 class _CameraPaths:

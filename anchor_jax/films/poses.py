@@ -1,6 +1,7 @@
 """Opens films and finds their poses, from a sidecar or with the landmark model."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +12,11 @@ import numpy as np
 
 from anchor_jax.body import pose
 from anchor_jax.core.errors import UserError, printable
-from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.survey import film_cuts
+from anchor_jax.landmarks.extents import Extents, landmark_extents, track_extents
 from anchor_jax.landmarks.filling import fill_and_smooth
-from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
+from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
 from anchor_jax.landmarks.networks.files import require_landmarks
@@ -27,9 +28,6 @@ from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
 LANDMARK_MODELS = ("mediapipe",)
-_MIN_COLUMNS = 1.6  # shoulder widths; a crop this wide shows the person from head to waist
-
-
 FRAME_RATES = (1, 240)  # plausible frames per second of a camera
 
 
@@ -81,6 +79,7 @@ class FoundPoses(NamedTuple):
     frames: (crop, body measures or None) -> iterator over frames with their poses.
     poses: (crop, first) -> iterator over pose renders from index `first` of the stretch on, without decoding the
       film itself.
+    extents: returns where the person is in the picture; True also reads the masks of a sidecar, which show the hands.
     track: the person's track, with gaps filled and smoothed; None if the poses come from a sidecar.
   """
 
@@ -88,6 +87,7 @@ class FoundPoses(NamedTuple):
   landmarks: Float[NdArray, "T 5 2"]
   frames: Callable[[CropRect, BodyMeasures | None], Iterator[PosedFrame]]
   poses: Callable[[CropRect, int], Iterator[PoseRender]]
+  extents: Callable[[bool], Extents]
   track: Track | None = None
 
 
@@ -198,6 +198,11 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
         PoseRender(crop.image(item.pose), crop.mask(item.face_mask), crop.surface(item.surface))
         for item in itertools.islice(posed.poses(first + number), max(0, end - first - number))
       ),
+      functools.cache(
+        lambda closely: landmark_extents(
+          landmarks, posed.person_masks(first, end) if closely else (), (film.info.width, film.info.height)
+        )
+      ),
     )
   assert track is not None, "only a sidecar replaces the track"
   try:
@@ -208,29 +213,8 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
   frames_in = lambda crop, measures: pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
   assert smoothed.has_body is not None, "always set by fill_and_smooth"
   anchors = np.where(smoothed.has_body[:, None, None], smoothed.body[:, SHOULDERS, :2], np.float32(np.nan))
-  return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, smoothed)
-
-
-def crop_of(found: Sequence[FoundPoses], info: VideoInfo, size: FrameSize) -> CropRect:
-  """Returns the crop rectangle around the person in one or several films of the same picture size."""
-  anchors = np.concatenate([poses.anchors for poses in found])
-  center = center_of(anchors, info.width, info.height)
-  left, right = _common_columns([poses.track for poses in found if poses.track is not None], info.width)
-  crop = rect_around(right - left, info.height, (center[0] - left, center[1]), size)
-  return crop.shifted(left, 0)
-
-
-def _common_columns(tracks: Sequence[Track], width: int) -> tuple[int, int]:
-  """The columns that belong to the person in all frames, if they are wide enough; otherwise all columns."""
-  columns = [track.columns for track in tracks if track.columns is not None]
-  if not columns:
-    return 0, width
-  left = max(int(part[:, 0].max()) for part in columns)
-  right = min(int(part[:, 1].min()) for part in columns)
-  shoulders = np.concatenate([track.body[:, SHOULDERS, 0].ravel() for track in tracks])
-  inside = left < np.nanmin(shoulders) and np.nanmax(shoulders) < right  # not so if the person walks around
-  wide_enough = right - left >= _MIN_COLUMNS * max(track.shoulder_width for track in tracks)
-  return (left, right) if inside and wide_enough else (0, width)
+  extents = functools.cache(lambda _: track_extents(smoothed))
+  return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, extents, smoothed)
 
 
 def _in_crop(item: PosedFrame, crop: CropRect) -> PosedFrame:

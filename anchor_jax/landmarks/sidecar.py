@@ -194,8 +194,12 @@ class PosedVideo:
 
   def shows_person(self, first: int, last: int) -> Bool[NdArray, " T"]:
     """Returns for frames `first` to `last` (exclusive) whether the person covers a thousandth of the picture."""
-    masks = itertools.islice(read_frames(sidecar_path(self.path) / _MASKS, first, self.mask_info), last - first)
-    return np.array([(mask[..., 0] > 127).mean() > 0.001 for mask in masks], bool)
+    return np.array([(mask > 127).mean() > 0.001 for mask in self.person_masks(first, last)], bool)
+
+  def person_masks(self, first: int, last: int) -> Iterator[UInt8[NdArray, "H W"]]:
+    """Yields the person masks of frames `first` to `last` (exclusive), without decoding the video itself."""
+    masks = read_frames(sidecar_path(self.path) / _MASKS, first, self.mask_info)
+    return (mask[..., 0] for mask in itertools.islice(masks, last - first))
 
   def poses(self, first: int = 0) -> Iterator[PoseRender]:
     """Yields the pose renders from number `first` on, without decoding the video itself."""

@@ -9,12 +9,14 @@ import numpy as np
 from anchor_jax.body.pose import pose_renders
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
-from anchor_jax.films.poses import OpenedFilm, crop_of, find_poses
+from anchor_jax.films.crops import crop_of
+from anchor_jax.films.poses import OpenedFilm, find_poses
 from anchor_jax.films.room import film_cameras
 from anchor_jax.landmarks.absence import absent_frames, rest_while_absent
 from anchor_jax.landmarks.alignment import align
+from anchor_jax.landmarks.extents import track_extents
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
-from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
+from anchor_jax.landmarks.framing import CropRect, center_of, frame_person
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.retarget import retarget_shots
 from anchor_jax.landmarks.sidecar import PoseRender
@@ -73,7 +75,7 @@ def film_motion(
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
   poses = find_poses(film, frames=needed, progress=True)
-  crop = crop_of([poses], film.info, size)
+  crop = crop_of(poses, film.info, size)
   track, in_frame = poses.track, None
   if track is not None:
     cameras = film_cameras(film, track)
@@ -119,7 +121,7 @@ def track_motion(track: Track, size: int | FrameSize, measures: BodyMeasures | N
   """
   track, size = fill_and_smooth(track), FrameSize.of(size)
   center = center_of(track.body[:, SHOULDERS, :2], track.width, track.height)
-  crop = rect_around(track.width, track.height, center, size)
+  crop = frame_person(track_extents(track), center, size, width=track.width, height=track.height)
   if measures is not None:
     track, crop, measures = retarget_track(track, crop, measures, mapped)
   track = rest_while_absent(track)

@@ -18,6 +18,7 @@ from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
 from anchor_jax.landmarks.absence import calmest_frame
 from anchor_jax.landmarks.alignment import align
+from anchor_jax.landmarks.extents import track_extents
 from anchor_jax.landmarks.filling import (
   BRISK,
   FAST,
@@ -28,7 +29,7 @@ from anchor_jax.landmarks.filling import (
   fill_and_smooth,
   under_head,
 )
-from anchor_jax.landmarks.framing import CropRect, center_of, rect_around
+from anchor_jax.landmarks.framing import CropRect, center_of, frame_person
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate, without_doubles
 from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.networks.holistic import Detection
@@ -218,7 +219,8 @@ def start_tracking(
   sure = [found.visible for _, found in detections if found.visible is not None]
   raw = Track(*picture_size, fps, body, face, hands, triangles, (), np.ones(count, bool))
   track = fill_and_smooth(dataclasses.replace(raw, visible=np.stack(sure) if len(sure) == count else None))
-  crop = rect_around(*picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size), FrameSize.of(size))
+  (width, height), center = picture_size, center_of(track.body[:, SHOULDERS, :2], *picture_size)
+  crop = frame_person(track_extents(track), center, FrameSize.of(size), width=width, height=height)
   driver = measure(track, crop)
   retargeted = retarget(track, crop, driver, measures) if mapped and measures is not None else None
   if retargeted is not None:
