@@ -17,6 +17,7 @@ from anchor_jax.data.textures import stored_texture
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
+from anchor_jax.texture.film_plate import film_plate_of
 from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.write import VideoWriter
 
@@ -39,6 +40,10 @@ def test_prepares_a_studio_video(film, tmp_path):
   assert record["frame"].shape == record["pose"].shape == (32, 32, 3)
   assert 0 < (record["face_mask"] > 0).sum() < (record["person_mask"] > 0).sum()
   assert meta["videos"][0]["square"] == [0, 0, 64]
+  room = film_plate_of(tmp_path / "ana")  # of the full picture, at the film's resolution
+  assert room is not None and room.plate.shape == (64, 64, 3) and room.crop == (0, 0, 64, 64)
+  above = room.plate[:8, :8].astype(int) - next(read_frames(film))[:8, :8]
+  assert (room.coverage[:8, :8] == 255).all() and np.abs(above).mean() < 3
   like = command.prepare([film], tmp_path / "like", size=32, like=tmp_path / "ana", fps=5, person="Ana")
   assert like["frames"] == 2 and like["people"] == ["Ana"] and like["fps"] == 5
 
@@ -178,6 +183,7 @@ def test_help_shows_an_example():
 
 def test_records_are_the_frames_of_the_film(film, tmp_path):
   command.prepare([film], tmp_path / "same", size=64)
+  assert film_plate_of(tmp_path / "same") is None  # the frame is all that there is
   source = open_prepared(tmp_path / "same")
   frames = list(open_posed_video(film).frames())
   assert len(source) == len(frames) == 4
