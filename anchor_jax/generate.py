@@ -178,8 +178,9 @@ def with_background(
   if request.background is None:
     from anchor_jax.inference.film_frame import FilmFrame
 
-    pictured = reference is None or reference.gather is None  # a picture as reference is no other film
-    film = person.body.film_plate if pictured else reference.film_plate
+    # a picture as reference is no other film
+    filmed = None if reference is None or reference.gather is None else reference
+    film = person.body.film_plate if filmed is None else filmed.film_plate
     around = FilmFrame(film, texture, person.body.frame_size, start)
     return around.watch(motion), around.around
   from anchor_jax.inference.backdrop import Backdrop

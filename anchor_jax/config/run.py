@@ -74,8 +74,8 @@ class ModelConfig:
   def multiple(self, part: str = "body") -> int:
     """What the sides of a part's pictures are multiples of: they are halved at every level of the networks."""
     multiple = self.stride * (1 if part == "vae" else 2 ** (len(self.unet.block_out_channels) - 1))
-    refined = self.own_refiner is not None and part == "body"
-    return math.lcm(multiple, self.own_refiner.stride) if refined else multiple
+    refiner = self.own_refiner if part == "body" else None
+    return multiple if refiner is None else math.lcm(multiple, refiner.stride)
 
 
 @accepts_old_names(appearance="pose_channels")

@@ -53,8 +53,8 @@ def _person_masks(texture: Texture) -> UInt8[NdArray, "K H W"]:
 def _corner(texture: Texture, masks: UInt8[NdArray, "K H W"], size: FrameSize) -> tuple[int, int]:
   """Where the upper left corner of the own frame lies in the new one."""
   height, width = texture.plate.shape[:2]
-  shown = masks.any(axis=0)
-  rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+  shown = masks.max(axis=0, initial=0)
+  rows, columns = np.flatnonzero(shown.max(axis=1)), np.flatnonzero(shown.max(axis=0))
   middle = width / 2 if not len(columns) else float(columns.mean())
   if texture.measures is not None:
     middle = texture.measures.place[0] * height
