@@ -37,7 +37,7 @@ class Background:
 
   name: str
   path: Path | None
-  frames: Callable[[FrameSize, float | int, int], Iterator[UInt8[NdArray, "H W 3"]]]
+  frames: Callable[[int | FrameSize, float | int, int], Iterator[UInt8[NdArray, "H W 3"]]]
 
   @property
   def transparent(self) -> bool:
@@ -53,7 +53,7 @@ def open_background(name: str) -> Background:
   """
   if name in (GREEN, TRANSPARENT):
     return Background(
-      name, None, lambda size, fps, start: itertools.repeat(np.full((*size.shape, 3), _GREEN, np.uint8))
+      name, None, lambda size, fps, start: itertools.repeat(np.full((*FrameSize.of(size).shape, 3), _GREEN, np.uint8))
     )
   path = Path(name)
   if not os.path.lexists(path):
@@ -66,8 +66,9 @@ def open_background(name: str) -> Background:
   return Background(path.name, path, lambda size, fps, start: _film(path, info, size, fps, start))
 
 
-def _middle(picture: UInt8[NdArray, "H W 3"], size: FrameSize) -> UInt8[NdArray, "h w 3"]:
+def _middle(picture: UInt8[NdArray, "H W 3"], size: int | FrameSize) -> UInt8[NdArray, "h w 3"]:
   height, width = picture.shape[:2]
+  size = FrameSize.of(size)
   across, down = (
     min(width, round(height * size.width / size.height)),
     min(height, round(width * size.height / size.width)),
@@ -78,10 +79,10 @@ def _middle(picture: UInt8[NdArray, "H W 3"], size: FrameSize) -> UInt8[NdArray,
 
 
 def _film(
-  path: Path, info: VideoInfo, size: FrameSize, fps: float | int, start: int
+  path: Path, info: VideoInfo, size: int | FrameSize, fps: float | int, start: int
 ) -> Iterator[UInt8[NdArray, "H W 3"]]:
   ticks = tick_frames(info) or range(info.frames)
-  pictures, position, shown = iter(()), -1, np.zeros((*size.shape, 3), np.uint8)
+  pictures, position, shown = iter(()), -1, np.zeros((*FrameSize.of(size).shape, 3), np.uint8)
   for number in itertools.count(start):
     target = ticks[int(number * info.fps / fps + 1e-6) % len(ticks)]
     if target < position or position < 0:
