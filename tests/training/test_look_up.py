@@ -53,6 +53,19 @@ def test_channels_are_those_of_the_look_up(globes, tmp_path, kind):
   np.testing.assert_allclose(channels / 255, truth[0], atol=0.51 / 255)
 
 
+def test_a_record_sees_the_background_plate_through_its_own_camera(globes, tmp_path):
+  source = open_prepared(globes)
+  source.cameras = np.tile([1.0, 0.0, 0.0, 0.0], (COUNT, 1))
+  source.cameras[:, 2] = np.arange(COUNT) % 3 / SIZE  # by whole pixels to the right
+  textures = FilmTextures(source)
+  place = look_up_records("full", textures, [tmp_path])
+  for number in (3, 4):
+    seen = EncodedSource(source, place, (LOOKED_UP,)).read(number, (LOOKED_UP,))[LOOKED_UP][..., -4:]
+    texture = textures.of_person(0).gathered.texture(textures.block_of(number)[1])
+    right, known = number % 3, texture.plate_coverage[:, : SIZE - number % 3] > 0
+    np.testing.assert_array_equal(seen[:, right:, :3][known], texture.plate[:, : SIZE - right][known])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_s_channels_are_the_crop_of_the_body_s(globes, tmp_path, kind):
   source, size = open_prepared(globes), 20
