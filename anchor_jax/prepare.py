@@ -289,7 +289,7 @@ def main() -> None:
     "--size",
     default="128",
     help="a square's side in pixels, WIDTHxHEIGHT, or auto: the film's shape, cropped to where the person ever is, with"
-    " about as many pixels as a square of 128, or of SIDE with auto:SIDE (default 128)",
+    " about as many pixels as a square of 128, or of SIDE with auto:SIDE, at most twice as many (default 128)",
   )
   parser.add_argument("--person", metavar="NAME", help="name of the person in the videos (default: the folder's name)")
   parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
