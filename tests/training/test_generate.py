@@ -213,7 +213,7 @@ def test_another_person_s_motion_is_retargeted_by_default(tmp_path, run, monkeyp
   write_posed_video(tmp_path / "posed.mp4", posed_frames(10), 10)
   bare.write_bytes((tmp_path / "posed.mp4").read_bytes())
 
-  def read(size, measures, mapped):
+  def read(size, measures, mapped, camera):
     read_measures.append(measures)
     retargeted.append(mapped)
     return read_motion(prepared, frames=2)
