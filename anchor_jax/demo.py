@@ -190,7 +190,7 @@ def demo_config(file: str, part: str, data: Path, steps: int | None) -> RunConfi
 
 def contact_sheet(
   truth: PreparedSource, frames: UInt8[NdArray, "T H W 3"], columns: int = 8
-) -> UInt8[NdArray, "H W 3"]:
+) -> UInt8[NdArray, "h w 3"]:
   """Returns rows of pose, generated and true frames, at times spread over the clip."""
   chosen = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
   true = [truth.read(int(number), ("pose", "frame")) for number in chosen]

@@ -66,9 +66,10 @@ def _share(value: Any) -> float:
 def evidence_of(track: Track, found: Bool[NdArray, " T"]) -> Evidence:
   """Returns how much a filled track shows of each length, over the frames that show the person."""
   body = track.body[found]
-  seen = ((body[..., :2] >= 0) & (body[..., :2] < (track.width, track.height))).all(axis=-1)
+  inside = (body[..., :2] >= 0) & (body[..., :2] < (track.width, track.height))
+  seen: Bool[NdArray, "F 33"] = inside[..., 0] & inside[..., 1]
   if track.shown is not None:
-    seen &= track.shown[found] == 1
+    seen = seen & (track.shown[found] == 1)
   count = int(found.sum())
   lengths: dict[str, float] = {}
   for name, ends in _JOINTS.items():

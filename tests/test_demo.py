@@ -1,0 +1,23 @@
+"""A film is learned, and what is generated is compared with the part that was held out."""
+
+import pytest
+
+from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.data.records import open_prepared
+from anchor_jax.demo import CONFIGS, Size, film_demo
+from anchor_jax.studio import write_studio_video
+
+
+@pytest.mark.slow  # compiles and trains two parts
+def test_a_film_is_learned_and_compared_with_its_last_fifth(tmp_path):
+  film, output = tmp_path / "film.mp4", tmp_path / "out"
+  write_studio_video(film, identity_seed=3, motion_seed=4, seconds=3, size=64, fps=10, workers=1, progress=None)
+  report = film_demo(film, output, Size(body_steps=2, head_steps=2), FrameSize.of(64), CONFIGS[128])
+  assert (report["frames"], report["training_frames"]) == (6, 24)
+  contenders = {"generated", "generated_without_head", "mean_training_frame", "nearest_pose_training_frame"}
+  for region in ("person", "face", "hands", "whole"):
+    assert set(report[region]) == contenders | {"texture_alone"}, region
+  parts = [open_prepared(output / name).meta["videos"][0] for name in ("film", "unseen")]
+  assert [part["frames"] for part in parts] == [24, 6] and parts[0]["square"] == parts[1]["square"]
+  for name in ("report.html", "report.json", "anchor.mp4", "side_by_side.mp4", "contact_sheet.png"):
+    assert (output / name).stat().st_size > 0, name
