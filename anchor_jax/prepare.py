@@ -4,7 +4,8 @@ Example:
   python -m anchor_jax.prepare ana_1.mp4 ana_2.mp4 --output=data/ana
 
 Poses, masks and landmarks come from a video's sidecar (a folder NAME.anchor next to NAME.mp4, as the studio writes it),
-or else from the landmark model (install it with `make landmarks`). Each shot becomes a clip. Dark and blurred stretches
+or else from the landmark model (install it with `make landmarks`); --landmarks=mediapipe-heavy takes its larger, slower
+pose network (`python -m anchor_jax.landmarks --heavy` fetches it). Each shot becomes a clip. Dark and blurred stretches
 and those without a person are skipped: report.html in the folder shows which and why, and docs/films.md has the rules.
 Of several people the largest is used, or the one at --person-at=0.3,0.4 (shares of the picture, or pixels). Also check
 preview.png and appearance.png, which shows the background plate, the key frames and the atlas; whatever the film never
@@ -44,11 +45,12 @@ from anchor_jax.files.outputs import partial_path, refuse_overwriting, remove_fi
 from anchor_jax.films.clips import examine, read_films
 from anchor_jax.films.findings import FINDINGS_FILES, examine_all
 from anchor_jax.films.full_picture import film_plate
-from anchor_jax.films.poses import LANDMARK_MODELS, PosedClip, open_film
+from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.framing import AutoSize, CropRect, parse_size
 from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.networks.files import LANDMARK_MODELS
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.video.timing import tick_count

@@ -53,7 +53,7 @@ class MotionComparison:
     """Returns what `compare_tracks` does; call it after the last frame."""
     for writer in self._writers:
       writer.__exit__(None, None, None)
-    generated, true = (track_video(path, probe(path), progress="landmarks") for path in self._paths)
+    generated, true = (track_video(path, probe(path), masks=False, progress="landmarks") for path in self._paths)
     return compare_tracks(generated, true)
 
 

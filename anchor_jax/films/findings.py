@@ -78,7 +78,8 @@ def _key(film: OpenedFilm) -> str:
   """A file name that changes with anything the findings depend on."""
   file = film.path.stat()
   facts = [_VERSION, str(film.path.absolute()), file.st_size, file.st_mtime_ns, dataclasses.asdict(film.info)]
-  text = json.dumps([*facts, film.posed is None, film.person_at], default=str, sort_keys=True)
+  facts += [film.posed is None, film.person_at, *([] if film.landmarks == "mediapipe" else [film.landmarks])]
+  text = json.dumps(facts, default=str, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

@@ -19,7 +19,7 @@ from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
-from anchor_jax.landmarks.networks.files import require_landmarks
+from anchor_jax.landmarks.networks.files import check_landmark_model, require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.shown import without_guesses
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
@@ -27,7 +27,6 @@ from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
-LANDMARK_MODELS = ("mediapipe",)
 FRAME_RATES = (1, 240)  # plausible frames per second of a camera
 
 
@@ -62,12 +61,14 @@ class OpenedFilm(NamedTuple):
     info: its properties.
     posed: the film with its sidecar; None if the landmark model has to find the poses.
     person_at: a point (x, y) on the person when the film begins; None for the largest person.
+    landmarks: the landmark model, if it has to.
   """
 
   path: Path
   info: VideoInfo
   posed: PosedVideo | None
   person_at: tuple[float, float] | None = None
+  landmarks: str = "mediapipe"
 
 
 class FoundPoses(NamedTuple):
@@ -114,8 +115,7 @@ def open_film(
       installed, or has an unknown name; or `person_at` is given for a film with a sidecar.
   """
   path = Path(path)
-  if landmarks not in LANDMARK_MODELS:
-    raise UserError(f'there is no landmark model "{landmarks}": use {", ".join(LANDMARK_MODELS)}')
+  check_landmark_model(landmarks)
   posed = open_posed_video(path, cut_off) if has_sidecar(path) else None
   info = posed.info if posed is not None else probe(path, cut_off) if bars else probe_film(path, cut_off)
   if not FRAME_RATES[0] <= info.fps <= FRAME_RATES[1]:
@@ -126,10 +126,10 @@ def open_film(
       )
     info = dataclasses.replace(info, fps=float(fps), seconds=info.frames / fps, unit=None)
   if posed is None:
-    require_landmarks(path)
+    require_landmarks(path, landmarks)
   elif person_at is not None:
     raise UserError(f"{path}: its sidecar already says which person to use: leave out --person-at")
-  return OpenedFilm(path, info, posed, person_at)
+  return OpenedFilm(path, info, posed, person_at, landmarks)
 
 
 def find_poses(film: OpenedFilm, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
@@ -170,7 +170,8 @@ def find_track(
     chosen = dataclasses.replace(chosen, columns=np.clip(chosen.columns - left, 0, info.width))
   bar = f"landmarks of {printable(path.name)}" if progress else None
   columns = None if chosen is None else chosen.columns
-  track = track_video(path, info, frames=frames, cuts=cuts, columns=columns, progress=bar)
+  options = {"columns": columns, "model": film.landmarks, "progress": bar}
+  track = track_video(path, info, frames=frames, cuts=cuts, **options)
   return dataclasses.replace(without_guesses(track), cuts=tuple(int(cut) for cut in cuts)), chosen
 
 

@@ -15,7 +15,7 @@ from anchor_jax.core.shapes import Float, Int, NdArray, UInt8
 from anchor_jax.landmarks.mean_face import mean_face
 from anchor_jax.landmarks.networks.crops import full_square
 from anchor_jax.landmarks.networks.detectors import FACE_FAR, Detector
-from anchor_jax.landmarks.networks.files import read_models, require_landmarks
+from anchor_jax.landmarks.networks.files import LANDMARK_MODELS, read_models, require_landmarks
 from anchor_jax.landmarks.networks.holistic import Detection, Holistic
 from anchor_jax.landmarks.networks.litert import LiteNetwork
 from anchor_jax.landmarks.tracks import Track, only_columns
@@ -34,19 +34,20 @@ class LandmarkModel:
     triangles: the face mesh, as in `Track`.
   """
 
-  def __init__(self, path: str | os.PathLike, masks: bool = True):
+  def __init__(self, path: str | os.PathLike, masks: bool = True, model: str = "mediapipe"):
     """Prepares the model.
 
     Args:
       path: the source of the pictures, for the error message.
       masks: whether to find the person's share of each pixel, too.
+      model: one of `LANDMARK_MODELS`.
 
     Raises:
       UserError: the networks or their runtime are not installed.
     """
-    require_landmarks(path)
+    require_landmarks(path, model)
     self.triangles: Int[NdArray, "K 3"] = mean_face()[1]
-    self._model = Holistic(read_models(), masks)
+    self._model = Holistic(read_models(model), masks, LANDMARK_MODELS[model])
 
   def __enter__(self) -> "LandmarkModel":
     return self
@@ -90,6 +91,8 @@ def track_video(
   frames: int | None = None,
   cuts: Sequence[int] = (),
   columns: Int[NdArray, "T 2"] | None = None,
+  masks: bool = True,
+  model: str = "mediapipe",
   progress: str | None = None,
 ) -> Track:
   """Returns body, face, hands and person mask in the frames of a video, with gaps and not smoothed.
@@ -102,6 +105,8 @@ def track_video(
     frames: number of frames to track from the start; default all.
     cuts: numbers of the frames that start a new shot, where the model is reset.
     columns: the person's columns of the picture; see `Track`. All others are hidden from the model.
+    masks: whether to find the person's masks, too; without them it is faster.
+    model: the landmark model, one of `LANDMARK_MODELS`.
     progress: label of the progress bar; None for no bar.
 
   Raises:
@@ -109,25 +114,25 @@ def track_video(
   """
   path = Path(path)
   count = info.frames if frames is None else min(frames, info.frames)
-  seen, sure, masks = [], [], []
+  seen, sure, files = [], [], []
   bar = tqdm(desc=progress, total=count, disable=progress is None, unit="frame", leave=False)
-  with bar, LandmarkModel(path) as model:
+  with bar, LandmarkModel(path, masks, model) as finder:
     pictures = read_frames(path, info=info)
     pictures = pictures if count == info.frames else itertools.islice(pictures, count)
     if columns is not None:
       pictures = (only_columns(frame, *columns[number].tolist()) for number, frame in enumerate(pictures))
-    for number, found in enumerate(model.find_all(pictures, cuts)):
+    for number, found in enumerate(finder.find_all(pictures, cuts)):
       seen.append(found[:3])
       mask = found.share
-      assert mask is not None
       sure += [] if found.visible is None else [found.visible]
-      if columns is not None:
-        mask = only_columns(mask, *columns[number].tolist(), value=0)
-      masks.append(cv2.imencode(".png", mask)[1].tobytes())
+      if mask is not None:
+        if columns is not None:
+          mask = only_columns(mask, *columns[number].tolist(), value=0)
+        files.append(cv2.imencode(".png", mask)[1].tobytes())
       bar.update()
   body, face, hands = (np.stack(points) for points in zip(*seen))
   return Track(
-    info.width, info.height, info.fps, body, face, hands, model.triangles, tuple(masks),
+    info.width, info.height, info.fps, body, face, hands, finder.triangles, tuple(files),
     np.isfinite(face[:, 0, 0]), None if columns is None else columns[: len(body)],
     visible=np.stack(sure) if len(sure) == len(body) else None,
   )  # fmt: skip

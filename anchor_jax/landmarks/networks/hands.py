@@ -5,16 +5,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anchor_jax.core.shapes import Float, NdArray, UInt8
+from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.landmarks.networks.bodies import Body
 from anchor_jax.landmarks.networks.crops import Crop, circle_through, turn_of
 from anchor_jax.landmarks.networks.litert import LiteNetwork
 
 HAND = 21
 _LEAST = 0.5  # score of a hand, from which it counts
+_LEAST_SEEN = 0.1  # share of a hand's points in the picture, from which it counts
 _LEAST_WRIST = 0.1  # visibility of a wrist, from which its hand is looked for
 _OF_BODY = ((15, 17, 19), (16, 18, 20))  # wrist, little finger, index finger of the body's points: left, right
 _SECOND_CROPS = (0.55, 0.7)  # sides of the crops where a hand is looked for again, as shares of the first, wide one
+_OTHER = 0.25  # palms by which a hand may begin nearer to the other arm's wrist than to its own
 _PALM = (0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18)
 
 
@@ -37,13 +39,13 @@ class HandFinder:
     return self._last
 
   def _find(self, picture: UInt8[NdArray, "H W 3"], body: Body) -> Float[NdArray, "21 3"] | None:
-    of_body = list(_OF_BODY[self._side])
-    wrist, little, index = body.points[of_body]
-    if body.visible[of_body[0]] < _LEAST_WRIST:
+    wrist, little, index = body.points[list(_OF_BODY[self._side])]
+    if body.visible[_OF_BODY[self._side][0]] < _LEAST_WRIST:
       return None
     middle = (2 * index + little) / 3
+    other = body.points[_OF_BODY[1 - self._side][0]]
     wide = circle_through(middle, wrist, 90)._replace(turn=turn_of(wrist, middle, 90)).square(2.7, -0.1)
-    if not wide.finite:
+    if not wide.finite or not _inside(picture, np.array([[wide.x, wide.y]]), wide.width).any():
       return None
     center, edge = wide.place(self._recrop(wide.cut(picture, 256))[0].reshape(2, 2) / 256)
     crop = circle_through(center, edge, -90).square(1.0, -0.1)
@@ -52,10 +54,14 @@ class HandFinder:
       before = _crop_around(last)
       if before.near(crop, 40, 0.2, 0.4) and crop.contains(last, -0.1):
         crop = before
+    # beyond MediaPipe: no hands outside the picture, and none of the other arm
+    own = lambda find: (
+      find is not None and _inside(picture, find[1]).mean() >= _LEAST_SEEN and _begins_at(find[1], wrist, other)
+    )
     found = self._in_crop(picture, crop)
-    if found is None:  # beyond MediaPipe: blurred and overlapping hands are often found without the recrop
+    if not own(found):  # blurred and overlapping hands are often found without the recrop
       tries = (self._in_crop(picture, wide.square(scale)) for scale in _SECOND_CROPS)
-      found = max(filter(None, tries), key=lambda one: one[0], default=None)
+      found = max(filter(own, tries), key=lambda find: find[0], default=None)
     return None if found is None else found[1]
 
   def _in_crop(self, picture: UInt8[NdArray, "H W 3"], crop: Crop) -> tuple[float, Float[NdArray, "21 3"]] | None:
@@ -66,6 +72,18 @@ class HandFinder:
     if score.ravel()[0] < _LEAST:
       return None
     return float(score.ravel()[0]), crop.place(raw.reshape(HAND, 3) / (224, 224, 224 * 0.4))
+
+
+def _inside(picture: UInt8[NdArray, "H W 3"], points: Float[NdArray, "N D"], reach: float = 0) -> Bool[NdArray, " N"]:
+  """Which points are in the picture, or at most `reach` away from it."""
+  height, width = picture.shape[:2]
+  return ((points[:, :2] >= -reach) & (points[:, :2] < np.array([width, height]) + reach)).all(axis=-1)
+
+
+def _begins_at(hand: Float[NdArray, "21 3"], wrist: Float[NdArray, "3"], other: Float[NdArray, "3"]) -> bool:
+  """Whether a hand begins at its own wrist: of two that touch, the network may show the other one."""
+  away = lambda point: float(np.hypot(*(hand[0, :2] - point[:2])))
+  return away(wrist) <= away(other) + _OTHER * float(np.hypot(*(hand[9, :2] - hand[0, :2])))
 
 
 def _crop_around(hand: Float[NdArray, "21 3"]) -> Crop:

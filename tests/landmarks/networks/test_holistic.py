@@ -9,6 +9,7 @@ import pytest
 from landmark_files import needs_landmarks
 
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
+from anchor_jax.landmarks.networks import hands
 from anchor_jax.landmarks.networks.bodies import Body, BodyFinder, refine
 from anchor_jax.landmarks.networks.crops import Crop, full_square
 from anchor_jax.landmarks.networks.detectors import FACE_NEAR, Detector
@@ -95,13 +96,29 @@ def test_a_hand_that_the_first_crop_misses_is_looked_for_again(monkeypatch):
     return scores[(len(tried) - 1) % 3]
 
   monkeypatch.setattr(HandFinder, "_in_crop", points)
+  monkeypatch.setattr(hands, "_begins_at", lambda hand, *_: hand[0, 0] != 3)
   files = read_models()
   body, finder = BodyFinder(files, "pose_landmark_full", masks=False).find(frame), HandFinder(files, 0)
   found = finder.find(frame, body)
   assert body is not None and body.mask is None and found is not None and found[0, 0] == 2
   assert len(tried) == 3 and tried[1] / tried[2] == pytest.approx(0.55 / 0.7)
+  scores[0] = (1.0, np.full((21, 3), 3, np.float32))  # of the other arm
+  found = finder.find(frame, body)
+  assert found is not None and found[0, 0] == 2
   scores[1:] = None, None
   assert finder.find(frame, body) is None and finder.find(frame, None) is None
+  scores[:] = [(0.9, found + np.array([0, 384, 0], np.float32))] * 3  # below the picture
+  assert finder.find(frame, body) is None
+  far, count = body._replace(points=body.points + np.array([0, 900, 0], np.float32)), len(tried)
+  assert finder.find(frame, far) is None and len(tried) == count
+
+
+def test_of_two_hands_each_begins_at_its_own_wrist():
+  wrists = np.array([[10, 10, 0], [50, 10, 0]], np.float32)
+  hand = np.linspace([12, 10, 0], [12, 40, 0], 21).astype(np.float32)
+  assert hands._begins_at(hand, *wrists) and not hands._begins_at(hand, *wrists[::-1])
+  between = hand + np.array([19, 0, 0], np.float32)  # of touching hands either may be meant
+  assert hands._begins_at(between, *wrists) and hands._begins_at(between, *wrists[::-1])
 
 
 @needs_landmarks
