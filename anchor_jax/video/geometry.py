@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 
 from anchor_jax.core.shapes import NdArray, UInt8
 
@@ -76,10 +77,8 @@ def orientation(matrix: Sequence[float] | None) -> tuple[bool, int]:
 
 def display_matrix(frame: Any) -> tuple[float, ...] | None:
   """Returns the display matrix of a decoded frame, in the layout `orientation` expects; None if it has none."""
-  for side in frame.side_data:
-    if side.type.name == "DISPLAYMATRIX":
-      return tuple(np.frombuffer(bytes(side), np.int32).astype(float).tolist()[:9])
-  return None
+  side = frame.side_data.get(Type.DISPLAYMATRIX)
+  return None if side is None else tuple(np.frombuffer(bytes(side), np.int32).astype(float).tolist()[:9])
 
 
 def square_pixels(width: int, height: int, aspect: Fraction | None) -> tuple[int, int] | None:
