@@ -47,6 +47,9 @@ class Crop(NamedTuple):
     """The crop as a network takes it: `size` pixels wide and high, from `low` to 1."""
     matrix = self.matrix() / (size, size, 1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ matrix.T
+    if ((corners >= 1) & (corners < (picture.shape[1] - 2, picture.shape[0] - 2))).all():
+      border = cv2.BORDER_CONSTANT  # the same where no border shows, and a third faster
     crop = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)
     return (crop.astype(np.float32) * ((1 - low) / 255) + low)[None]
 
