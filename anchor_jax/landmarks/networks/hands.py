@@ -55,14 +55,14 @@ class HandFinder:
       if before.near(crop, 40, 0.2, 0.4) and crop.contains(last, -0.1):
         crop = before
     # beyond MediaPipe: no hands outside the picture, and none of the other arm
-    own = lambda find: (
-      find is not None and _inside(picture, find[1]).mean() >= _LEAST_SEEN and _begins_at(find[1], wrist, other)
-    )
+    own = lambda hand: _inside(picture, hand).mean() >= _LEAST_SEEN and _begins_at(hand, wrist, other)
     found = self._in_crop(picture, crop)
-    if not own(found):  # blurred and overlapping hands are often found without the recrop
-      tries = (self._in_crop(picture, wide.square(scale)) for scale in _SECOND_CROPS)
-      found = max(filter(own, tries), key=lambda find: find[0], default=None)
-    return None if found is None else found[1]
+    if found is not None and own(found[1]):
+      return found[1]
+    # blurred and overlapping hands are often found without the recrop
+    tries = [self._in_crop(picture, wide.square(scale)) for scale in _SECOND_CROPS]
+    finds = [find for find in tries if find is not None and own(find[1])]
+    return max(finds, key=lambda find: find[0])[1] if finds else None
 
   def _in_crop(self, picture: UInt8[NdArray, "H W 3"], crop: Crop) -> tuple[float, Float[NdArray, "21 3"]] | None:
     """The score and the points of a hand in a crop; None where the network sees none."""
@@ -77,7 +77,7 @@ class HandFinder:
 def _inside(picture: UInt8[NdArray, "H W 3"], points: Float[NdArray, "N D"], reach: float = 0) -> Bool[NdArray, " N"]:
   """Which points are in the picture, or at most `reach` away from it."""
   height, width = picture.shape[:2]
-  return ((points[:, :2] >= -reach) & (points[:, :2] < np.array([width, height]) + reach)).all(axis=-1)
+  return np.all((points[:, :2] >= -reach) & (points[:, :2] < np.array([width, height]) + reach), axis=-1)
 
 
 def _begins_at(hand: Float[NdArray, "21 3"], wrist: Float[NdArray, "3"], other: Float[NdArray, "3"]) -> bool:
