@@ -53,6 +53,7 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.networks.files import LANDMARK_MODELS
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
+from anchor_jax.texture.stored import SEEN
 from anchor_jax.video.timing import tick_count
 
 
@@ -231,12 +232,13 @@ def _crop_and_body(folder: str | os.PathLike, size: FrameSize | AutoSize) -> tup
 
 
 def _room_of(folder: str | os.PathLike, moves: bool) -> UInt8[NdArray, "H W 4"] | None:
-  """RGB and coverage of a prepared folder's background plate; None if neither its camera nor the films' moves."""
+  """RGB and coverage of a prepared folder's background plate, as far as it was seen; None if no camera moves."""
   source = open_prepared(folder)
   if (source.cameras is None and not moves) or not source.has_surface.any():
     return None
   texture = texture_of_prepared(source, int(source.people[0]))
-  return np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
+  seen = np.where(texture.plate_coverage == SEEN, SEEN, 0).astype(np.uint8)
+  return np.concatenate([texture.plate, seen[..., None]], axis=-1)
 
 
 def _checked(size: int | FrameSize, fps: float | int | None) -> FrameSize:

@@ -47,7 +47,7 @@ def posed_frames(
   first: int = 0,
   info: VideoInfo | None = None,
 ) -> Iterator[PosedFrame]:
-  """Yields a video's frames with pose renders and masks from its track.
+  """Yields a video's frames with pose renders and masks from its track; person masks are rough shares, 0 to 255.
 
   Args:
     path: the video.
@@ -66,7 +66,7 @@ def posed_frames(
     pose, face_mask, surface = body.render(number)
     yield PosedFrame(
       crop.image(track.only_person(number, frame)),
-      *(pose, crop.mask(track.mask(number)), face_mask, crop.points(points[number]), surface),
+      *(pose, crop.image(track.share(number)), face_mask, crop.points(points[number]), surface),
     )
 
 

@@ -9,8 +9,9 @@
                  folders of earlier versions
   appearance*.safetensors, appearance.png   the people's textures and their contact sheet (data/textures.py); optional
 
-A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255), landmarks (f32 [5 2], x and
-y in pixels, NaN where missing), person, video (numbers into meta.json), index (of the frame in its video).
+A record: frame, pose, surface (u8 [H W 3]), person_mask, face_mask (u8 [H W 1], 0 or 255; person masks of films without
+a sidecar hold the person's share of each pixel), landmarks (f32 [5 2], x and y in pixels, NaN where missing), person,
+video (numbers into meta.json), index (of the frame in its video).
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from anchor_jax.files.outputs import new_file
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import KEY_FRAMES, FilmFrame, Gathered, gather
 from anchor_jax.texture.sheet import texture_sheet
-from anchor_jax.texture.stored import Texture, read_texture, write_texture
+from anchor_jax.texture.stored import SEEN, Texture, read_texture, write_texture
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def store_textures(source: PreparedSource, progress: str | None = "texture") -> 
 
 def unseen_room(texture: Texture) -> float:
   """Fraction of the picture, 0 to 1, where the film never shows the room behind the person."""
-  return float((texture.plate_coverage == 0).mean())
+  return float((texture.plate_coverage != SEEN).mean())
 
 
 def _records_of(source: PreparedSource, person: int) -> Int[NdArray, " N"]:

@@ -24,6 +24,7 @@ from anchor_jax.landmarks.people import ChosenPerson, find_person
 from anchor_jax.landmarks.shown import without_guesses
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
+from anchor_jax.texture.matte import film_alpha
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
@@ -211,11 +212,19 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
   except UserError as error:
     raise UserError(f"{film.path}: {error}") from None
   poses = lambda crop, number: pose.pose_renders(smoothed, crop, number)
-  frames_in = lambda crop, measures: pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
+  frames_in = lambda crop, measures: map(
+    _matted, pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
+  )
   assert smoothed.has_body is not None, "always set by fill_and_smooth"
   anchors = np.where(smoothed.has_body[:, None, None], smoothed.body[:, SHOULDERS, :2], np.float32(np.nan))
   extents = functools.cache(lambda _: track_extents(smoothed))
   return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, extents, smoothed)
+
+
+def _matted(item: PosedFrame) -> PosedFrame:
+  """The frame with the person's share of each pixel near the outline, instead of the landmark model's rough one."""
+  alpha, _ = film_alpha(item.frame, item.person_mask)
+  return item._replace(person_mask=np.rint(255 * alpha).astype(np.uint8))
 
 
 def _in_crop(item: PosedFrame, crop: CropRect) -> PosedFrame:

@@ -13,7 +13,7 @@ from anchor_jax.inference.backgrounds import Background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.texture.matte import person_alpha
 from anchor_jax.texture.plate import ShownPlate
-from anchor_jax.texture.stored import Texture
+from anchor_jax.texture.stored import SEEN, Texture
 
 
 class Backdrop:
@@ -36,7 +36,7 @@ class Backdrop:
         " train with config.data.pose_channels"
       )
     self._background, self._number, self._pictures = background, start, None
-    self._plate, self._known, self._shown = texture.plate, texture.plate_coverage > 0, ShownPlate(texture)
+    self._plate, self._known, self._shown = texture.plate, texture.plate_coverage == SEEN, ShownPlate(texture)
     self._bodies: collections.deque[tuple[int, NdArray, NdArray | None]] = collections.deque()
     self._fps = 0.0
 
@@ -68,7 +68,7 @@ class Backdrop:
     plate, known = self._plate, self._known
     if camera is not None:
       shown = self._shown.through(camera)
-      plate, known = shown[..., :3], shown[..., 3] > 0
+      plate, known = shown[..., :3], shown[..., 3] == SEEN
     share, own = person_alpha(np.asarray(picture), body, plate, known)
     if self._background.transparent:
       blended = np.concatenate([own, 255 * share[..., None]], axis=-1)

@@ -54,7 +54,7 @@ class Posed(Protocol):
 
   @property
   def person_mask(self) -> UInt8[NdArray, "H W"]:
-    """255 where the person is."""
+    """255 where the person is, between 0 and 255 for a share of a pixel."""
     ...
 
   @property

@@ -65,9 +65,13 @@ class Track:
 
   def mask(self, frame: int) -> UInt8[NdArray, "H W"]:
     """Returns the person's mask of a frame, 0 or 255."""
+    return np.where(self.share(frame) > 127, 255, 0).astype(np.uint8)
+
+  def share(self, frame: int) -> UInt8[NdArray, "H W"]:
+    """Returns the person's rough share of each pixel of a frame, 0 to 255."""
     share = cv2.imdecode(np.frombuffer(self.masks[frame], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert share is not None
-    return np.where(share > 127, 255, 0).astype(np.uint8)
+    return np.asarray(share, np.uint8)
 
   def only_person(self, frame: int, picture: UInt8[NdArray, "H W *C"]) -> UInt8[NdArray, "H W *C"]:
     """Returns a frame's picture with other people's columns painted gray."""

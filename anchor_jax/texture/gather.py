@@ -11,10 +11,12 @@ from anchor_jax.body.charts import CHARTS, FINGERS
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.blocks import Blocks
+from anchor_jax.texture.camera_path import STILL
 from anchor_jax.texture.key_frames import Candidate, choose, is_candidate, judge
-from anchor_jax.texture.plate import RoomSums
+from anchor_jax.texture.matte import film_alpha, is_soft, nearby, own_colors
+from anchor_jax.texture.plate import RoomSums, ShownPlate
 from anchor_jax.texture.robust import BlockSums, Colors
-from anchor_jax.texture.stored import Texture
+from anchor_jax.texture.stored import SEEN, Texture
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
 
 KEY_FRAMES = 3
@@ -26,10 +28,13 @@ _PRIOR = 2.0  # weight, in samples, of the surrounding color in a texel's own
 _BUFFER = 2**18  # samples that are summed at once
 _MIN_WEIGHT = 0.05  # of the samples of a texel that counts as seen
 _FILLED_LEVELS = 3  # holes of up to 2^3 texels are filled from their surroundings
+_FAR_TEXEL = 8  # coverage of texels of a chart whose color comes from farther away, in films with soft masks
 _SLEEVE = 1 / 64  # of the picture's height: how far hands and sleeves may reach beyond their pose
 _IN_FRONT = ("forearm", "palm", "hand_back", *FINGERS)  # left and right; parts that occlude others
 _FACE = ("face", "nose", "mouth", "upper_lip", "lower_lip", "eye", "upper_lid", "lower_lid")
 PLATE_MARGIN = 1 / 40  # of the picture's height around the person, for outline and shadow
+# The same around a soft mask, and the share (of 255) from which the person begins.
+_SOFT_MARGIN, _SOFT_ROOM = 1 / 64, 12
 
 
 class FilmFrame(NamedTuple):
@@ -38,7 +43,7 @@ class FilmFrame(NamedTuple):
   Attributes:
     frame: RGB.
     surface: surface map (chart, u, v); chart 0 where the pose render shows no body.
-    person_mask: 255 where the person is.
+    person_mask: 255 where the person is; between 0 and 255 near the outline if the film's masks are soft.
     landmarks: five points of the face, NaN where missing.
   """
 
@@ -64,7 +69,8 @@ class Gathered:
   _room: RoomSums
   _size: tuple[int, int]
   _key_frames: dict[int | None, tuple[int, ...]]
-  _pictures: dict[int, tuple[NdArray, NdArray, NdArray]]
+  _pictures: dict[int, FilmFrame]
+  _soft: bool
   _cameras: Float[NdArray, "T 4"] | None = None
   measures: BodyMeasures | None = None
 
@@ -81,27 +87,45 @@ class Gathered:
     seen = self.blocks.seen_by(block)
     texels = self._atlas.colors(seen, _MIN_WEIGHT)
     atlas, coverage = _fill(texels, len(self.charts))
-    plate, room = self._room.plate_and_room(seen)
+    plate, room = self._room.plate_and_room(seen, self._soft)
     if room is not None and self._cameras is not None:
       room = dataclasses.replace(room, key_cameras=self._cameras[list(self._key_frames[block])])
+    if self._soft:
+      atlas, coverage = _continued(atlas, coverage)
     height, width = self._size
-    pictures = [self._pictures[index] for index in self._key_frames[block]]
     empty = [np.zeros((0, height, width, *last), np.uint8) for last in ((3,), (3,), ())]
-    key_frames, surfaces, masks = map(np.stack, zip(*pictures, strict=True)) if pictures else empty
-    shape = (len(self.charts), TEXELS, TEXELS)
-    return Texture(
+    texture = Texture(
       charts=self.charts,
       atlas=atlas,
       coverage=coverage,
-      spread=_to_bytes(texels.spread).reshape(shape),
+      spread=_to_bytes(texels.spread).reshape(len(self.charts), TEXELS, TEXELS),
       plate=np.ascontiguousarray(plate[..., :3]),
       plate_coverage=np.ascontiguousarray(plate[..., 3]),
-      key_frames=key_frames,
-      key_surfaces=surfaces,
-      key_masks=masks,
+      key_frames=empty[0],
+      key_surfaces=empty[1],
+      key_masks=empty[2],
       measures=self.measures,
       room=room,
     )
+    shown = ShownPlate(texture)
+    pictures = [self._key_picture(index, shown) for index in self._key_frames[block]]
+    if not pictures:
+      return texture
+    key_frames, surfaces, masks = map(np.stack, zip(*pictures, strict=True))
+    return dataclasses.replace(texture, key_frames=key_frames, key_surfaces=surfaces, key_masks=masks)
+
+  def _key_picture(
+    self, index: int, shown: ShownPlate
+  ) -> tuple[UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W 3"], UInt8[NdArray, "H W"]]:
+    """A key frame, its surface map and its mask; if the mask is soft, without the room that shines through."""
+    record = self._pictures[index]
+    if is_soft(record.person_mask):
+      plate = shown.through(np.array(STILL) if self._cameras is None else self._cameras[index])
+      alpha, own = film_alpha(record.frame, record.person_mask, plate[..., :3], plate[..., 3] == SEEN)
+      shows = cv2.dilate(alpha, np.ones((5, 5), np.uint8)) > 0  # a rim more than interpolation between pixels needs
+      frame = np.where(shows[..., None], _to_bytes(own), record.frame)
+      record = record._replace(frame=frame, person_mask=_to_bytes(255 * alpha))
+    return record.frame, person_surface(record, self.charts), record.person_mask
 
 
 def gather(
@@ -130,7 +154,7 @@ def gather(
   count = len(blocks.of_frame)
   atlas = BlockSums(blocks.count, len(charts) * CHART_TEXELS)
   rooms: RoomSums | None = None
-  size = (0, 0)
+  size, soft = (0, 0), False
   candidates: list[Candidate] = []
   buffer, block = _Buffer(atlas), 0
   for index in range(count):
@@ -144,7 +168,10 @@ def gather(
     if blocks.of_frame[index] != block:
       buffer.flush(block)
       block = int(blocks.of_frame[index])
-    buffer.add(block, *_atlas_samples(record.frame, surface, wraps))
+    own = record.frame
+    if is_soft(record.person_mask):
+      soft, own = True, _to_bytes(own_colors(own, record.person_mask.astype(np.float32) / 255))
+    buffer.add(block, *_atlas_samples(own, surface, wraps))
     rooms.add(block, index, record.frame, _room(record))
     if is_candidate(index, count):
       candidates.append(judge(index, block, record.frame, surface, record.landmarks, is_face))
@@ -154,12 +181,9 @@ def gather(
   chosen: dict[int | None, tuple[int, ...]] = {
     block: choose(candidates, blocks.seen_by(block), key_frames) for block in (None, *range(blocks.count))
   }
-  pictures = {}
-  for index in sorted({index for numbers in chosen.values() for index in numbers}):
-    record = read(index)
-    pictures[index] = record.frame, person_surface(record, charts), record.person_mask
+  pictures = {index: read(index) for index in sorted({index for numbers in chosen.values() for index in numbers})}
   named = tuple((name, bool(periodic)) for name, periodic in charts)
-  return Gathered(blocks, named, atlas, rooms, size, chosen, pictures, cameras)
+  return Gathered(blocks, named, atlas, rooms, size, chosen, pictures, soft, cameras)
 
 
 def person_surface(record: FilmFrame, charts: Sequence[tuple[str, bool]]) -> UInt8[NdArray, "H W 3"]:
@@ -177,6 +201,10 @@ def person_surface(record: FilmFrame, charts: Sequence[tuple[str, bool]]) -> UIn
 
 def _room(record: FilmFrame) -> Bool[NdArray, "H W"]:
   """Mask of the pixels that show the room: away from the person and from the pose."""
+  if is_soft(record.person_mask):
+    margin = max(1, round(record.frame.shape[0] * _SOFT_MARGIN))
+    around = cv2.dilate(record.person_mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+    return (around < _SOFT_ROOM) & (record.surface[..., 0] == 0)
   margin = max(1, round(record.frame.shape[0] * PLATE_MARGIN))
   person = np.maximum(record.person_mask, np.where(record.surface[..., 0] > 0, 255, 0).astype(np.uint8))
   kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
@@ -235,6 +263,18 @@ def _fill(texels: Colors, charts: int) -> tuple[UInt8[NdArray, "N S S 3"], UInt8
     color = (own[..., :3] + prior * around) / np.maximum(own[..., 3:] + prior, np.float32(1e-6))
     coverage = np.where(own[..., 3:] > 0, np.float32(0.5**depth), known)
   return _to_bytes(color), _to_bytes(255 * coverage[..., 0])
+
+
+def _continued(
+  atlas: UInt8[NdArray, "N S S 3"], coverage: UInt8[NdArray, "N S S"]
+) -> tuple[UInt8[NdArray, "N S S 3"], UInt8[NdArray, "N S S"]]:
+  """Atlas and coverage with the rest of each chart that was seen: otherwise the room would show through the body."""
+  atlas, coverage = atlas.copy(), coverage.copy()
+  for chart in np.flatnonzero(coverage.any(axis=(1, 2))):
+    unseen = coverage[chart] == 0
+    atlas[chart][unseen] = _to_bytes(nearby(atlas[chart], ~unseen))[unseen]
+    coverage[chart][unseen] = _FAR_TEXEL
+  return atlas, coverage
 
 
 def _to_bytes(values: NdArray) -> NdArray:

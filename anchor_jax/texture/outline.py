@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Int, NdArray, UInt8
+from anchor_jax.texture.stored import SEEN
 
 _GAP = 1 / 64  # of the picture's height; narrower gaps between surfaces are inside the person (see `person_surface`)
 _NOISE = 20  # gray levels; pixels that differ less from the background plate show the room
@@ -24,7 +25,7 @@ def outline_table(
   Args:
     surface: the key frame's surface map; chart 0 beside the pose.
     frame: the key frame.
-    mask: 255 where the person is; None where unknown, then everything that differs from the plate is the person.
+    mask: share of the person, 0 to 255; None where unknown, then everything that differs from the plate is the person.
     plate: RGB and coverage of the background plate, from the same camera. Ignored if it has another size.
     reach: pixels.
   """
@@ -52,5 +53,5 @@ def shows_person(
   person = np.ones(frame.shape[:2], bool) if mask is None else mask > 127
   if plate.shape[:2] == frame.shape[:2]:
     change = np.abs(frame.astype(np.int16) - plate[..., :3]).max(axis=-1)
-    person &= (plate[..., 3] == 0) | (change > _NOISE)
+    person &= (plate[..., 3] != SEEN) | (change > _NOISE)
   return person

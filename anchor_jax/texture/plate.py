@@ -10,8 +10,9 @@ import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
 from anchor_jax.texture.camera_path import inverse, matrix_of
+from anchor_jax.texture.matte import nearby
 from anchor_jax.texture.robust import BlockSums
-from anchor_jax.texture.stored import Room, Texture
+from anchor_jax.texture.stored import GUESSED, Room, Texture
 
 _BEYOND = 0.5  # of the picture: how far the room may reach beyond it on each side
 _ALL = 254  # of 255: a moved pixel of the room must not be mixed with anything else
@@ -45,12 +46,22 @@ class RoomSums:
     inside = cv2.warpAffine(np.where(room, 255, 0).astype(np.uint8), to_room, (width, height))
     return moved, inside >= _ALL
 
-  def plate_and_room(self, blocks: Bool[NdArray, " blocks"]) -> tuple[UInt8[NdArray, "H W 4"], Room | None]:
-    """RGB and coverage of the background plate over some of the blocks, and the room if the camera moves."""
+  def plate_and_room(
+    self, blocks: Bool[NdArray, " blocks"], continued: bool = False
+  ) -> tuple[UInt8[NdArray, "H W 4"], Room | None]:
+    """RGB and coverage of the background plate over some of the blocks, and the room if the camera moves.
+
+    With `continued`, unseen parts have the color of what was seen around them.
+    """
     colors = self._sums.colors(blocks)
     known = np.where(colors.weight > 0, 255, 0)
     pixels = np.concatenate([np.clip(np.rint(colors.color), 0, 255), known[:, None]], axis=1).astype(np.uint8)
     pixels = pixels.reshape(*self._size, 4)
+    seen = pixels[..., 3] > 0
+    if continued and seen.any():
+      guess = np.rint(np.clip(nearby(pixels[..., :3], seen), 0, 255))
+      guess = np.concatenate([guess, np.full((*seen.shape, 1), GUESSED)], axis=-1)
+      pixels = np.where(seen[..., None], pixels, guess).astype(np.uint8)
     if self._cameras is None:
       return pixels, None
     height, width = self._shape
@@ -80,6 +91,7 @@ class ShownPlate:
       pixels = np.concatenate([texture.plate, texture.plate_coverage[..., None]], axis=-1)
     else:
       pixels, self._corner = texture.room.pixels, texture.room.corner
+    self._continued = bool((pixels[..., 3] == GUESSED).any())
     self._colors, self._known = _filled(pixels), np.ascontiguousarray(pixels[..., 3])
 
   def through(self, camera: Float[NdArray, "4"]) -> UInt8[NdArray, "H W 4"]:
@@ -91,6 +103,8 @@ class ShownPlate:
     color = cv2.warpAffine(self._colors, matrix, size, flags=cv2.INTER_CUBIC, borderMode=beyond)
     covered = cv2.warpAffine(self._known, matrix, size) >= _ALL
     plate = np.zeros((height, width, 4), np.uint8)
+    if self._continued:
+      plate[..., :3], plate[..., 3] = color, GUESSED
     plate[covered, :3], plate[covered, 3] = color[covered], 255
     return plate
 

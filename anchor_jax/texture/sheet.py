@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.texture.stored import Texture
+from anchor_jax.texture.stored import SEEN, Texture
 from anchor_jax.texture.texels import TEXELS
 
 _UNSEEN = (90, 0, 90)
@@ -20,7 +20,7 @@ def texture_sheet(texture: Texture, side: int = 256) -> UInt8[NdArray, "h w 3"]:
     texture: of one person.
     side: height at which plate and key frames are drawn.
   """
-  plate = np.where(texture.plate_coverage[..., None] > 0, texture.plate, np.array(_UNSEEN, np.uint8))
+  plate = np.where(texture.plate_coverage[..., None] == SEEN, texture.plate, np.array(_UNSEEN, np.uint8))
   pictures = [_resized(picture, side) for picture in (plate, *texture.key_frames)]
   top = np.concatenate(pictures, axis=1)
   tiles = [

@@ -23,6 +23,7 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.texels import LEVELS, TEXELS
 
 FORMAT = "1"
+SEEN, GUESSED = 255, 64  # coverage of the background plate where the film shows the room, and where it is guessed
 _MAX_SIDE = 4096  # pixels
 _MAX_KEY_FRAMES = 64
 
@@ -49,10 +50,12 @@ class Texture:
   Attributes:
     charts: name and whether u is periodic, for each chart by number; the first is "none".
     atlas: RGB of each chart, rows along v and columns along u; 0 where `coverage` is 0.
-    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its color comes from nearby texels.
+    coverage: 255 where the film shows the texel; 1/2, 1/4, 1/8 of that where its color comes from nearby texels;
+      less where it comes from farther away (in films with soft person masks).
     spread: root mean square deviation of the film's colors from `atlas`, gray levels; 0 where nothing was seen.
     plate: the background plate; 0 where `plate_coverage` is 0.
-    plate_coverage: 255 where the room was seen, else 0.
+    plate_coverage: `SEEN` where the room was seen. Elsewhere 0, or `GUESSED` where the plate continues what was seen
+      around (in films with soft person masks).
     key_frames: K frames of the film, the most useful first; as large as the plate unless it was reframed.
     key_surfaces: their surface maps; chart 0 away from the person.
     key_masks: 255 on the person, hair and clothes included; None in files of earlier versions.

@@ -1,5 +1,6 @@
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from globes import CHARTS, STAND, globe, globe_film, pattern, wall
@@ -8,8 +9,10 @@ from anchor_jax.body.charts import CHARTS as BODY
 from anchor_jax.body.charts import chart
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather, person_surface
+from anchor_jax.texture.stored import GUESSED, SEEN
 
 FPS = 4
+OWN, WALL = (60, 40, 30), (200, 200, 200)
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,43 @@ def test_frames_with_a_hidden_face_are_no_key_frames(film, gathered):
   hidden[hidden[..., 0] == 2] = 1
   covered = [frame._replace(surface=hidden) if i == first else frame for i, frame in enumerate(film)]
   assert gather(covered.__getitem__, gathered.blocks, CHARTS).key_frames()[0] != first
+
+
+def soft_film(count=8):
+  """Frames of a dark globe that moves in front of a bright wall; each mask is the globe's true share of each pixel."""
+  smaller = lambda image: cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA)
+  frames = []
+  for number in range(count):
+    shift = number % 5 - 2
+    fine = globe(0.02 * number, 4 * 48, 4 * shift)
+    picture = np.where(fine.person_mask[..., None] > 0, OWN, WALL).astype(np.uint8)
+    frames.append(
+      globe(0.02 * number, 48, shift)._replace(frame=smaller(picture), person_mask=smaller(fine.person_mask))
+    )
+  return frames
+
+
+@pytest.fixture(scope="module")
+def soft():
+  film = soft_film()
+  return gather(film.__getitem__, plan_blocks([0] * len(film), FPS), CHARTS)
+
+
+def test_soft_masks_give_the_person_s_own_colors_without_a_rim(soft):
+  texture = soft.texture()
+  assert np.abs(texture.atlas[texture.coverage > 0].astype(int) - OWN).max() <= 8  # the wall differs by 140 and more
+  beside = (texture.key_masks > 0) & (texture.key_masks < 255)
+  assert beside.any() and np.abs(texture.key_frames[beside].astype(int) - OWN).max() <= 30
+
+
+def test_soft_masks_leave_no_holes_in_the_room_and_the_body(soft):
+  texture = soft.texture()
+  assert set(np.unique(texture.plate_coverage)) == {GUESSED, SEEN}
+  assert np.abs(texture.plate.astype(int) - WALL).max() <= 2
+  assert (texture.coverage[1:] > 0).all() and not texture.coverage[0].any()
+
+
+def test_a_block_of_a_film_with_soft_masks_sees_nothing_of_itself(soft):
+  hidden = {i for i, block in enumerate(soft.blocks.of_frame) if abs(block - 0) <= 1}
+  other = gather(changed(soft_film(), hidden, lambda frame: 255 - frame).__getitem__, soft.blocks, CHARTS)
+  assert same(soft.texture(0), other.texture(0)) and len(soft.key_frames(0))

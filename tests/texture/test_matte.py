@@ -11,7 +11,8 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.matte import person_alpha
+from anchor_jax.studio import make_identity, make_motion, render
+from anchor_jax.texture.matte import film_alpha, person_alpha
 from anchor_jax.texture.stored import Texture
 from anchor_jax.video.transparent import TransparentWriter
 from anchor_jax.video.write import VideoWriter
@@ -53,6 +54,48 @@ def test_alpha_is_right_for_hair_and_in_a_shadow():
     np.testing.assert_array_equal(composed[:4], background)
   unknown, _ = person_alpha(picture, pose, room, np.zeros((SIZE, SIZE), bool))
   assert np.abs(unknown - pose).mean() < 0.02  # where the plate is unknown, alpha is the pose
+
+
+@pytest.fixture(scope="module")
+def filmed():
+  """A studio person with strands of hair before a busy wall: picture, alpha, own colors, wall, strands, rough share."""
+  identity, fine, size = make_identity(2), 256, 128
+  smaller = lambda image: cv2.resize(np.asarray(image, np.float32), (size, size), interpolation=cv2.INTER_AREA)
+  drawn = render(identity, make_motion(2), 1.0, fine)
+  person = drawn.person_mask.astype(np.float32) / 255
+  strands, (rows, columns) = np.zeros((fine, fine), np.uint8), np.nonzero(drawn.person_mask[: fine // 3])
+  top, middle, half = int(rows.min()), int(columns.mean()), int(np.ptp(columns)) // 2
+  for angle in np.linspace(-1.2, 1.2, 13):
+    way = np.array([np.sin(angle), -np.cos(angle)])
+    ends = [np.array([middle, top + half]) + way * half * far for far in (0.8, 1.35)]
+    cv2.polylines(strands, [np.rint(16 * np.stack(ends)).astype(np.int32)], False, 255, 1, cv2.LINE_AA, 4)
+  alone = strands / np.float32(255) * (1 - person)
+  hair = np.array(identity.hair, np.float32) * 200
+  colors = drawn.frame * person[..., None] + alone[..., None] * hair
+  rng = np.random.default_rng(0)
+  wall = cv2.resize(rng.integers(90, 230, (8, 8, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+  alpha, colors = smaller(person + alone), smaller(colors)
+  picture = colors + (1 - alpha[..., None]) * wall + rng.normal(0, 1.5, colors.shape)
+  rough = cv2.GaussianBlur(np.roll(smaller(person), 1, axis=1), (0, 0), 2.0)
+  to_bytes = lambda image: np.clip(np.rint(image), 0, 255).astype(np.uint8)
+  return to_bytes(picture), alpha, colors, to_bytes(wall), smaller(alone), to_bytes(255 * rough)
+
+
+@pytest.mark.parametrize("known,error,halo,kept", [(False, 0.15, 20, 0.5), (True, 0.06, 9, 0.8)])
+def test_a_film_s_outline_is_soft_with_strands_and_without_halo_or_specks(filmed, known, error, halo, kept):
+  picture, true, colors, wall, strands, rough = filmed
+  plate = (wall, np.ones(true.shape, bool)) if known else ()
+  alpha, own = film_alpha(picture, rough, *plate)
+  near = (rough > 12) & (rough < 243) | (strands > 0)
+  assert np.abs(alpha - true)[near].mean() < error < 0.7 * np.abs(rough / 255 - true)[near].mean()
+  pasted = lambda share, color, background: share[..., None] * color + (1 - share[..., None]) * background
+  for background in (0.0, 255.0):
+    expected = colors + (1 - true[..., None]) * background
+    assert np.abs(pasted(alpha, own, background) - expected)[near].mean() < halo
+    assert np.abs(pasted(rough / 255, picture, background) - expected)[near].mean() > 27
+  clear = strands > 0.3
+  assert alpha[clear].mean() > kept * true[clear].mean() > 2 * rough[clear].mean() / 255
+  assert cv2.connectedComponents((alpha > 0.05).astype(np.uint8))[0] == 2  # the room and one person
 
 
 def room_of(plate):

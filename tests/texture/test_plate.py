@@ -11,7 +11,7 @@ from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.camera_path import STILL, inverse, joined, matrix_of, moved_points
 from anchor_jax.texture.gather import FilmFrame, gather
 from anchor_jax.texture.plate import ShownPlate
-from anchor_jax.texture.stored import read_texture, write_texture
+from anchor_jax.texture.stored import SEEN, read_texture, write_texture
 
 COUNT = 30
 
@@ -54,7 +54,7 @@ def test_the_plate_is_as_sharp_as_the_film_and_lies_where_each_camera_sees_it(ha
 def test_without_the_path_the_plate_is_a_smear(hand):
   items, _, texture = hand
   smear = texture_of(items, None)
-  room = ((smear.plate_coverage > 0) & (texture.plate_coverage > 0))[None]
+  room = ((smear.plate_coverage == SEEN) & (texture.plate_coverage == SEEN))[None]
   assert gradient_energy(smear.plate[None], room) < 0.6 * gradient_energy(texture.plate[None], room)
 
 
