@@ -53,6 +53,8 @@ def test_every_array_belongs_to_a_group_or_is_an_input():
 
 def test_importing_the_module_sets_no_platform(monkeypatch):
   monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  # runpy would write this process's checked bytecode where processes without the checker read it.
+  monkeypatch.setattr(sys, "dont_write_bytecode", True)
   for name in ("anchor_jax.verify", "anchor_jax.evaluation.golden"):
     monkeypatch.delitem(sys.modules, name, raising=False)  # so that they are imported again
   assert runpy.run_module("anchor_jax.verify", run_name="imported")["main"]

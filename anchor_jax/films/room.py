@@ -42,7 +42,7 @@ _CELLS, _LEAST_CELLS = 4, 4  # the picture in cells of 1/4 x 1/4, and how many o
 _REACH = 0.12  # of the height: a picture moved further than this from all key pictures becomes one
 _KEYS = 40  # key pictures
 _JUMP = 0.15  # of the height: a room that moves further from one picture to the next is lost
-# A camera this far from the median of the five around it, in heights and in medians of that distance, is an error.
+# A camera this far from a line through the five around it, in heights and in medians of that distance, is an error.
 _OUTLIER, _OUTLIER_RATIO = 0.01, 5.0
 _LOST = 0.25  # share of lost pictures in a shot from which its camera counts as unknown, and so as still
 
@@ -237,11 +237,15 @@ def _finish(path: Float[NdArray, "T 4"], seen: list[tuple[int, NdArray | None]],
     return
   factor, shift = parts_of(np.stack([camera for _, camera in known]))
   values = np.stack([np.log(np.abs(factor)), np.unwrap(np.angle(factor)), shift.real, shift.imag])
-  missed = movement(joined(_cameras(values), inverse(_cameras(_median_of_five(values)))), shape)
+  steady = _line_of_five(values)
+  missed = movement(joined(_cameras(values), inverse(_cameras(steady))), shape)
   agree = missed <= max(_OUTLIER, _OUTLIER_RATIO * float(np.median(missed)))
+  inside = np.arange(len(agree)).clip(*np.flatnonzero(agree)[[0, -1]]) == np.arange(len(agree))
+  values = np.where(inside, values, steady)  # nothing to interpolate from beyond the ends
+  kept = agree | ~inside
   numbers = np.array([number for number, _ in known])
   all_numbers = np.array([number for number, _ in seen])
-  cameras = _cameras(np.stack([np.interp(all_numbers, numbers[agree], row[agree]) for row in values]))
+  cameras = _cameras(np.stack([np.interp(all_numbers, numbers[kept], row[kept]) for row in values]))
   cameras = joined(cameras, inverse(median_camera(cameras)))
   if np.percentile(movement(cameras, shape), 95) > STILL_SHARE:
     path[all_numbers] = cameras - np.array(STILL)
@@ -252,10 +256,20 @@ def _cameras(values: Float[NdArray, "4 N"]) -> Float[NdArray, "N 4"]:
   return cameras_of(np.exp(values[0] + 1j * values[1]), values[2] + 1j * values[3])
 
 
-def _median_of_five(values: Float[NdArray, "4 N"]) -> Float[NdArray, "4 N"]:
-  """The running median of each row of at least three values."""
-  padded = np.pad(values, ((0, 0), (2, 2)), mode="reflect", reflect_type="odd")  # goes on as it moves
-  return np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=1), axis=-1)
+def _line_of_five(values: Float[NdArray, "4 N"]) -> Float[NdArray, "4 N"]:
+  """Each row of at least three values, smoothed by lines through five neighbors: medians of slopes and of offsets.
+
+  A single wrong value does not matter, even the last one, where a running median follows it.
+  """
+  count = values.shape[1]
+  width = min(5, count)
+  start = np.clip(np.arange(count) - width // 2, 0, count - width)
+  places = start[:, None] + np.arange(width)
+  near = values[:, places]
+  first, second = np.triu_indices(width, 1)
+  slope = np.median((near[..., second] - near[..., first]) / (second - first), axis=-1)
+  from_here = places - np.arange(count)[:, None]
+  return np.median(near - slope[..., None] * from_here, axis=-1)
 
 
 def comparable(frame: UInt8[NdArray, "H W 3"]) -> UInt8[NdArray, "h w"]:

@@ -72,3 +72,13 @@ def test_a_picture_in_which_the_room_is_lost_is_interpolated():
   items[20] = items[20]._replace(frame=np.zeros_like(items[20].frame))
   found = followed(items)
   assert found is not None and error(found, in_sight(hand)).max() < 0.5
+
+
+@pytest.mark.parametrize("number", [0, COUNT - 1])
+def test_a_wrong_picture_at_an_end_is_replaced_by_where_the_camera_was_going(number):
+  hand, items = hand_path(COUNT), list(hand_film())
+  items[number] = items[abs(number - COUNT // 2)]
+  found, truth = followed(items), in_sight(hand)
+  there = truth[[number, abs(number - COUNT // 2)]]
+  assert KEPT * movement(joined(there[:1], inverse(there[1:])), (KEPT, KEPT))[0] > 2
+  assert found is not None and error(found, truth).max() < 1
