@@ -91,7 +91,7 @@ def _scenes() -> Iterator[tuple[str, Scene]]:
 def _continued(frame: UInt8[NdArray, "S S 3"], known: NdArray) -> Float[NdArray, "S S 3"]:
   """The frame with the color of the nearest known pixel wherever it is not known."""
   way = cv2.DIST_LABEL_PIXEL
-  labels = cv2.distanceTransformWithLabels((~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=way)[1]
+  labels = np.asarray(cv2.distanceTransformWithLabels((~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=way)[1], int)
   table = np.zeros((labels.max() + 1, 3), np.float32)
   table[labels[known]] = frame[known]
   return table[labels]
