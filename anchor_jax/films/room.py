@@ -32,9 +32,8 @@ from anchor_jax.video.read import read_frames
 _SIDES = (240, 480)  # pixels: shortest and longest longer side of the pictures that are compared
 _AROUND = 21  # pixels: side of the surroundings against which light is evened out
 _EVERY = 0.2  # seconds between the pictures that decide whether the camera moves
-STILL_SHARE = (
-  0.004  # of the height: a camera that moves the corners of the picture less is still; real ones stay below 0.002
-)
+# Of the height: a camera that moves the corners of the picture less is still; real ones stay below 0.002.
+STILL_SHARE = 0.004
 _CORNERS, _DISTANCE = 300, 6  # corners of a key picture, and pixels between them
 _PERSON = 1 / 30  # of the height: corners this near to the person do not count
 _LEAST, _LEAST_SHARE = 12, 0.35  # corners that must agree, and their share of the ones that were followed
