@@ -185,7 +185,7 @@ def model_runs(monkeypatch, standing_track):
   runs = []
 
   class Model:
-    def __init__(self, files, masks):
+    def __init__(self, files, masks, kind):
       runs.append(0)
 
     def find(self, frame):
@@ -204,8 +204,8 @@ def model_runs(monkeypatch, standing_track):
 
   monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are fake, so the fit need not be good
   for module in (clips, model):
-    monkeypatch.setattr(module, "require_landmarks", lambda _: None)
-  monkeypatch.setattr(model, "read_models", lambda: {"face_detection_full_range": b""})
+    monkeypatch.setattr(module, "require_landmarks", lambda *_: None)
+  monkeypatch.setattr(model, "read_models", lambda *_: {"face_detection_full_range": b""})
   monkeypatch.setattr(model, "LiteNetwork", lambda content: None)
   monkeypatch.setattr(model, "Holistic", Model)
   monkeypatch.setattr(model, "Detector", lambda *_: types.SimpleNamespace(find=lambda *_: []))

@@ -50,6 +50,17 @@ class Stored:
     return torch._rebuild_tensor_v2, (Bytes(self.array.base), 1, self.array.shape, strides, False, None)
 
 
+class StoragePickler(pickle.Pickler):
+  """Writes one object as a persistent one."""
+
+  def __init__(self, file, value, facts):
+    super().__init__(file, 2)
+    self._value, self._facts = value, facts
+
+  def persistent_id(self, obj):
+    return self._facts if obj is self._value else None
+
+
 class Bytes:
   def __init__(self, array):
     self.array = array
@@ -58,10 +69,8 @@ class Bytes:
     file, kind = io.BytesIO(), sys.modules["torch"].FloatStorage
     for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
       pickle.dump(value, file, 2)
-    pickler = pickle.Pickler(file, 2)
     facts = ("storage", kind, "7", "cuda:0", self.array.size, None)
-    pickler.persistent_id = lambda value: facts if value is self else None
-    pickler.dump(self)
+    StoragePickler(file, self, facts).dump(self)
     pickle.dump(["7"], file, 2)
     file.write(struct.pack("<q", self.array.size) + self.array.tobytes())
     return sys.modules["torch.storage"]._load_from_bytes, (file.getvalue(),)
