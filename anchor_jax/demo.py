@@ -199,11 +199,11 @@ def contact_sheet(
   return np.concatenate([np.concatenate(strip, axis=1) for strip in strips], axis=0)
 
 
-def record_demo(report: dict, row: str, file: Path | None) -> None:
+def record_demo(report: dict, section: str, row: str, file: Path | None) -> None:
   """Appends the figures of a demo's report, and the seconds of its stages, to the results."""
   contenders = ("generated", "texture_alone", "mean_training_frame", "nearest_pose_training_frame")
-  figures = report_figures(report, f"demo/{row}", contenders)
-  seconds = {f"demo-seconds/{row}/{stage}": (value, "s") for stage, value in report["seconds"].items()}
+  figures = report_figures(report, f"{section}/{row}", contenders)
+  seconds = {f"{section}-seconds/{row}/{stage}": (value, "s") for stage, value in report["seconds"].items()}
   append_results(figures | seconds, file)
 
 
@@ -261,7 +261,10 @@ def main() -> None:
       report = demo(args.output, dataclasses.replace(size, pixels=pixels), config)
     if args.record or not (args.smoke or args.film):
       row = f"{'smoke-' * args.smoke}{pixels}-pixels"
-      record_demo(report, row if args.film is None else f"{row_of(args.film)}-{row}", args.record)
+      if args.film is None:
+        record_demo(report, "demo", row, args.record)
+      else:
+        record_demo(report, "real", f"{row_of(args.film)}-{row}", args.record)
   say(f"\nThe new video:          {args.output / 'anchor.mp4'}")
   say(f"Pose, generated, truth: {args.output / 'side_by_side.mp4'}")
   say(f"At a glance:            {args.output / 'contact_sheet.png'}")
