@@ -10,7 +10,7 @@ from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import TRANSPARENT, open_background
 from anchor_jax.motion.frames import Motion
 from anchor_jax.texture.film_plate import FilmPlate
-from anchor_jax.texture.reframe import continued
+from anchor_jax.texture.nearby import nearby
 from anchor_jax.texture.stored import Texture
 
 _FADE = 1 / 16  # of the frame's shorter side: width of the soft edge inside the film's picture
@@ -50,8 +50,8 @@ class FilmFrame:
     self._cut_out = Backdrop(open_background(TRANSPARENT), texture, start) if has_plate else None
     self._edge = _edge(film)
     known = film.coverage > 0
-    everywhere = continued(film.plate.astype(np.float32), known) if known.any() else film.plate.astype(np.float32)
-    self._picture = np.clip(np.rint(everywhere), 0, 255).astype(np.uint8)
+    around = np.clip(np.rint(nearby(film.plate, known)), 0, 255).astype(np.uint8)
+    self._picture = np.where(known[..., None], film.plate, around)
     blur = (0, 0), max(1.0, height * _SOFT)
     self._known = np.minimum(known, cv2.GaussianBlur(known.astype(np.float32), *blur))[*self._inside, None]
 

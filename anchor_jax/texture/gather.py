@@ -13,7 +13,8 @@ from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.texture.blocks import Blocks
 from anchor_jax.texture.camera_path import STILL
 from anchor_jax.texture.key_frames import Candidate, choose, is_candidate, judge
-from anchor_jax.texture.matte import film_alpha, is_soft, nearby, own_colors
+from anchor_jax.texture.matte import film_alpha, is_soft, own_colors
+from anchor_jax.texture.nearby import nearby
 from anchor_jax.texture.plate import RoomSums, ShownPlate
 from anchor_jax.texture.robust import BlockSums, Colors
 from anchor_jax.texture.stored import SEEN, Texture

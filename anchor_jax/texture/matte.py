@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
+from anchor_jax.texture.nearby import nearby
 
 _HAIR, _BODY_ERROR = 1 / 10, 1 / 40  # of the height: reach of hair and clothes beyond the body; error of the body
 _SHARE_ERROR = 1 / 20, 1 / 40  # of the height: how far outside and inside of its outline a rough share may be wrong
@@ -34,7 +35,6 @@ _SURELY_PERSON, _SURELY_ROOM = 0.97, 0.03  # alphas of the round before
 _MIN_ALPHA = 0.1  # smaller alphas become 0
 _SMOOTH = 4.0  # squared gray levels: edges of the picture below this variance do not shape the alpha
 _MIN_DIVISOR, _CERTAIN = 0.1, 0.5  # alphas up to which the person's color is not amplified, and counts less
-_ENOUGH = 0.1  # share of a cell with known colors at which it needs no larger cell
 
 
 def person_alpha(
@@ -83,33 +83,6 @@ def film_alpha(
 def is_soft(mask: UInt8[NdArray, "H W"]) -> bool:
   """Whether a mask holds shares, as films without a sidecar have them, and not just 0 and 255."""
   return bool(((mask > 0) & (mask < 255)).any())
-
-
-def nearby(
-  values: Float[NdArray, "H W C"] | UInt8[NdArray, "H W C"], known: Bool[NdArray, "H W"]
-) -> Float[NdArray, "H W C"]:
-  """Means of the known values around each pixel, over as few pixels as suffice (push-pull; Gortler et al. 1996).
-
-  0 if nothing is known.
-  """
-  weight = known.astype(np.float32)[..., None]
-  levels = [np.concatenate([values * weight, weight], axis=-1)]
-  while max(levels[-1].shape[:2]) > 1:
-    height, width = levels[-1].shape[:2]
-    levels.append(_resized(levels[-1], (height + 1) // 2, (width + 1) // 2, cv2.INTER_AREA))
-  result = levels[-1][..., :-1]
-  for level in reversed(levels):
-    level = cv2.GaussianBlur(level, (0, 0), _GRAIN)
-    total = level[..., -1:]
-    own, enough = level[..., :-1] / np.maximum(total, 1e-6), np.minimum(total / _ENOUGH, 1)
-    result = enough * own + (1 - enough) * _resized(result, level.shape[0], level.shape[1], cv2.INTER_LINEAR)
-  return result
-
-
-def _resized(values: NdArray, height: int, width: int, interpolation: int) -> NdArray:
-  parts = np.split(values, range(4, values.shape[-1], 4), axis=-1)  # OpenCV resizes up to four channels at once
-  resized = [cv2.resize(part, (width, height), interpolation=interpolation) for part in parts]
-  return np.concatenate([part.reshape(height, width, -1) for part in resized], axis=-1)
 
 
 def _zones(
@@ -241,7 +214,7 @@ def _connected(alpha: Float[NdArray, "H W"], deep: Bool[NdArray, "H W"]) -> Floa
   edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
   # Larger gaps, such as between an arm and the body, show the room.
   counts = np.bincount(labels.ravel())
-  holes = (labels > 0) & ~np.isin(labels, edge) & (counts[labels] < len(alpha) ** 2 / 1000)
+  holes = (labels > 0) & ~np.isin(labels, edge) & (counts[labels] < alpha.size / 1000)
   return np.where(holes, 1, np.where(person, alpha, 0)).astype(np.float32)
 
 

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
+from anchor_jax.core.shapes import NdArray, UInt8
+from anchor_jax.texture.nearby import nearby
 from anchor_jax.texture.outline import shows_person
 from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import Texture
 
-_SMOOTHINGS = 8  # at each size of a picture that is continued
 _AIR = 1 / 16  # of the new height: room above the head where the own frame is taller than the new one
 
 
@@ -86,23 +86,7 @@ def _plate(
     plate, coverage = np.where(beyond[..., None], room[..., :3], plate), np.where(beyond, room[..., 3], coverage)
     beyond &= coverage == 0
   if beyond.any() and coverage.any():
-    room = continued(plate.astype(np.float32), coverage > 0)
+    room = nearby(plate, coverage > 0)
     plate = np.where(beyond[..., None], np.clip(np.rint(room), 0, 255).astype(np.uint8), plate)
     coverage = np.where(beyond, np.uint8(255), coverage)
   return plate, coverage
-
-
-def continued(picture: Float[NdArray, "H W 3"], known: Bool[NdArray, "H W"]) -> Float[NdArray, "H W 3"]:
-  """A picture whose unknown pixels continue the known ones smoothly, coarse to fine; it needs a known pixel."""
-  if known.all():
-    return picture
-  height, width = known.shape
-  small = (width + 1) // 2, (height + 1) // 2
-  weight = cv2.resize(known.astype(np.float32), small, interpolation=cv2.INTER_AREA)
-  total = cv2.resize(picture * known[..., None].astype(np.float32), small, interpolation=cv2.INTER_AREA)
-  means = continued(total / np.maximum(weight, 1e-6)[..., None], weight > 0)
-  filled = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
-  for _ in range(_SMOOTHINGS):  # toward the mean of the neighbors, so that no seam shows
-    filled = np.where(known[..., None], picture, filled)
-    filled = cv2.blur(filled, (3, 3), borderType=cv2.BORDER_REPLICATE)
-  return np.where(known[..., None], picture, filled)

@@ -13,7 +13,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
 from anchor_jax.texture.look_up import look_up, look_up_tables
-from anchor_jax.texture.reframe import continued, reframed
+from anchor_jax.texture.reframe import reframed
 
 SIZE = 48  # of the globe's frames; it stands on their lower edge
 
@@ -60,12 +60,6 @@ def test_the_plate_keeps_what_is_known_and_continues_beyond(texture):
   assert seam.max() < 10 and np.median(seam) <= 2
   narrow = reframed(texture, FrameSize(32, 48))
   np.testing.assert_array_equal(narrow.plate, texture.plate[:, 8:40])
-
-
-def test_unknown_pixels_take_the_colors_around():
-  picture, known = np.zeros((9, 13, 3), np.float32), np.zeros((9, 13), bool)
-  picture[2:5, 3:6], known[2:5, 3:6] = 80, True
-  np.testing.assert_allclose(continued(picture, known), 80, atol=1e-3)
 
 
 def test_key_frames_show_the_person_as_before(texture):
