@@ -47,12 +47,12 @@ from anchor_jax.films.findings import FINDINGS_FILES, examine_all
 from anchor_jax.films.full_picture import film_plate
 from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
-from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.framing import AutoSize, CropRect, parse_size
-from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.networks.files import LANDMARK_MODELS
 from anchor_jax.landmarks.people import parse_point
-from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
+from anchor_jax.landmarks.proportions.evidence import standard_parts
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
+from anchor_jax.texture.background.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.texture.stored import SEEN
 from anchor_jax.video.timing import tick_count
 

@@ -17,7 +17,7 @@ from anchor_jax.data.textures import stored_texture
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks.sidecar import open_posed_video, write_posed_video
 from anchor_jax.studio import write_studio_video
-from anchor_jax.texture.film_plate import film_plate_of
+from anchor_jax.texture.background.film_plate import film_plate_of
 from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.write import VideoWriter
 

@@ -17,11 +17,11 @@ from anchor_jax.body.pose import HAND, PoseRenderer
 from anchor_jax.body.solids import EMPTY, Solid
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, NdArray
-from anchor_jax.landmarks.evidence import Evidence
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.evidence import Evidence
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.widths import LIMITS, TORSO_HEIGHTS, TORSO_LIMITS, Widths
 from anchor_jax.landmarks.tracks import Track
-from anchor_jax.landmarks.widths import LIMITS, TORSO_HEIGHTS, TORSO_LIMITS, Widths
 
 FRAMES = 20  # number of frames that are compared
 HEIGHT = 96  # at which outlines are compared, pixels

@@ -22,11 +22,11 @@ from anchor_jax.body.skins import Ball, Tube, surface_map
 from anchor_jax.body.solids import Ellipsoid, Loft, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.placing import place_unseen
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
 from anchor_jax.landmarks.tracks import ELBOWS, HIPS, SHOULDERS, WRISTS, Track, seen_landmarks
-from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.video.read import VideoInfo, read_frames
 
 SUPERSAMPLE = 2

@@ -29,7 +29,7 @@ from anchor_jax.films.crops import crops_of
 from anchor_jax.films.findings import FINDINGS_FILES, examine_once
 from anchor_jax.films.poses import open_film, poses_of
 from anchor_jax.films.report import film_facts
-from anchor_jax.landmarks.measures import BodyMeasures, median_measures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, median_measures
 
 NAME = "prepared_frames"  # tensorflow-datasets' name of the builder class that `records.build` uses
 

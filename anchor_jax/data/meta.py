@@ -10,7 +10,7 @@ from anchor_jax.core.values import SettingError, Within
 from anchor_jax.data.record_fields import FORMAT
 from anchor_jax.files.fields import fields_of
 from anchor_jax.files.inputs import read_json, regular_file
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 
 META = "meta.json"
 _REMEDY = "prepare the folder again"
@@ -34,7 +34,7 @@ class Clip:
     frames: number of records.
     square: the crop rectangle in the film's picture, left, top and side, or left, top, width and height; None if it
       does not come from a film.
-    cameras: the camera path (texture/camera_path.py), one camera for each frame; None if the camera is still.
+    cameras: the camera path (texture/background/camera_path.py), a camera for each frame; None if still.
   """
 
   name: str

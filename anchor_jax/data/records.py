@@ -37,8 +37,8 @@ from anchor_jax.files.inputs import read_json, regular_file
 from anchor_jax.files.manifest import FolderKind
 from anchor_jax.files.outputs import FULL, check_folder, check_name, new_folder, prepare_parent, refuse
 from anchor_jax.films.poses import PosedClip
-from anchor_jax.landmarks.measures import BodyMeasures, median_measures
-from anchor_jax.texture.camera_path import STILL, to_json
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, median_measures
+from anchor_jax.texture.background.camera_path import STILL, to_json
 
 _DESCRIBED = ("dataset_info.json", "features.json")
 _DTYPES = {"landmarks": np.float32, "person": np.int32, "video": np.int32, "index": np.int32}
@@ -241,7 +241,7 @@ class PreparedSource:
     has_landmarks: mask of the records whose five landmarks are known.
     has_surface: mask of the records whose surface maps are known; other maps are 0.
     measures: body measures of each person; None where unknown, as in folders of earlier versions.
-    cameras: the camera of each record (texture/camera_path.py); None if every video's camera is still.
+    cameras: the camera of each record (texture/background/camera_path.py); None if every video's camera is still.
   """
 
   def __init__(self, folder: str | os.PathLike):

@@ -27,7 +27,7 @@ class Baselines:
   def next(self, record: Mapping[str, NdArray]) -> dict[str, UInt8[NdArray, "H W 3"]]:
     """Returns the pictures for the next true frame by name.
 
-    `record` includes its "surface" if known, and its "camera" (texture/camera_path.py) if that moves.
+    `record` includes its "surface" if known, and its "camera" (texture/background/camera_path.py) if that moves.
     """
     nearest = int(next(self._nearest))
     pictures = {
@@ -62,8 +62,8 @@ def make_texture_painter(
   from anchor_jax.core.shapes import Array
   from anchor_jax.data.textures import texture_of_prepared
   from anchor_jax.evaluation.composite import composite
+  from anchor_jax.texture.background.plate import ShownPlate
   from anchor_jax.texture.channels import PoseChannels, make_pose_channels
-  from anchor_jax.texture.plate import ShownPlate
 
   person = int(training.people[np.flatnonzero(training.has_surface)[0]])
   texture = texture_of_prepared(training, person)

@@ -16,14 +16,14 @@ from anchor_jax.films.room import STILL_SHARE, film_cameras
 from anchor_jax.films.same_room import PICTURES, camera_in_room, room_of_clip
 from anchor_jax.films.stretches import GONE, GONE_FOR, OUTSIDE, Stretch, count_skipped, divide, runs
 from anchor_jax.films.survey import Survey, survey
-from anchor_jax.landmarks.alignment import align, join_measures
 from anchor_jax.landmarks.filling import guessed_hands
 from anchor_jax.landmarks.framing import AutoSize, CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure, shared_rest
 from anchor_jax.landmarks.people import ChosenPerson
+from anchor_jax.landmarks.proportions.alignment import align, join_measures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure, shared_rest
 from anchor_jax.landmarks.sidecar import PosedVideo
 from anchor_jax.landmarks.tracks import Track
-from anchor_jax.texture.camera_path import STILL, in_crop, joined, movement
+from anchor_jax.texture.background.camera_path import STILL, in_crop, joined, movement
 from anchor_jax.video.read import VideoInfo, read_frames
 from anchor_jax.video.timing import pick, tick_frames
 

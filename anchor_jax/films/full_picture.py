@@ -10,8 +10,8 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.films.clips import Film, Findings
 from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.stretches import Stretch
-from anchor_jax.texture.camera_path import inverse, matrix_of
-from anchor_jax.texture.film_plate import FilmPlate, gather_film_plate, sample_count
+from anchor_jax.texture.background.camera_path import inverse, matrix_of
+from anchor_jax.texture.background.film_plate import FilmPlate, gather_film_plate, sample_count
 from anchor_jax.video.read import read_frames
 
 

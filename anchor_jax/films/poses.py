@@ -17,10 +17,10 @@ from anchor_jax.films.survey import film_cuts
 from anchor_jax.landmarks.extents import Extents, landmark_extents, track_extents
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.model import find_faces, track_video
 from anchor_jax.landmarks.networks.files import check_landmark_model, require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.shown import without_guesses
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
@@ -42,7 +42,7 @@ class PosedClip(NamedTuple):
     crop: the crop rectangle in pixels of the film's picture including black bars, as in meta.json
       (`CropRect.to_json`); None if there is none.
     measures: body measures of the person in that crop; None if unknown.
-    cameras: the camera path in that crop (texture/camera_path.py); None if the camera is still.
+    cameras: the camera path in that crop (texture/background/camera_path.py); None if the camera is still.
   """
 
   name: str

@@ -1,4 +1,4 @@
-"""Follows the room through a film: from pictures and person masks to the camera path (texture/camera_path.py).
+"""Follows the room through a film: from pictures and person masks to its camera path (texture/background/).
 
 Corners of the room, away from the person, are followed from the oldest key picture that shows enough of the room (KLT
 with a check backward, then a similarity by RANSAC), so errors do not add up over time: a film from the hand that keeps
@@ -16,7 +16,7 @@ import numpy as np
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.landmarks.tracks import Track, only_columns
-from anchor_jax.texture.camera_path import (
+from anchor_jax.texture.background.camera_path import (
   STILL,
   camera_of,
   cameras_of,

@@ -10,7 +10,7 @@ from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.room import KeyPicture, comparable, corners_of, matched, people_mask
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.tracks import Track
-from anchor_jax.texture.camera_path import STILL, inverse, joined, matrix_of, median_camera, movement
+from anchor_jax.texture.background.camera_path import STILL, inverse, joined, matrix_of, median_camera, movement
 from anchor_jax.video.read import read_frames
 
 PICTURES = 7  # of a clip, in which the room is looked for

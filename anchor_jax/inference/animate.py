@@ -32,10 +32,10 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.models.pictures import require_finite, to_bytes, to_signed
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
-from anchor_jax.texture.camera_path import STILL
+from anchor_jax.texture.background.camera_path import STILL
+from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit
 from anchor_jax.texture.look_up import plate_size
-from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import Texture
 
 log = logging.getLogger(__name__)

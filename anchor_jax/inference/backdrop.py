@@ -11,8 +11,8 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.matte import person_alpha
-from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import SEEN, Texture
 
 

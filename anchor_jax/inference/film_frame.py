@@ -9,8 +9,8 @@ from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import TRANSPARENT, open_background
 from anchor_jax.motion.frames import Motion
-from anchor_jax.texture.film_plate import FilmPlate
-from anchor_jax.texture.nearby import nearby
+from anchor_jax.texture.background.film_plate import FilmPlate
+from anchor_jax.texture.background.nearby import nearby
 from anchor_jax.texture.stored import Texture
 
 _FADE = 1 / 16  # of the frame's shorter side: width of the soft edge inside the film's picture

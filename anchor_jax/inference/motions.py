@@ -13,7 +13,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.filling import fill_missing
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import film_motion, track_motion
 from anchor_jax.motion.frames import CAMERAS, Motion, MotionFrame

@@ -12,7 +12,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.animate import animate_parts, placed_pose_channels
 from anchor_jax.inference.reference import Reference, fitted, fitted_reference, read_reference
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
 from anchor_jax.store.bundle import check_bundle_target, write_bundle
 from anchor_jax.store.light import read_light_decoder
@@ -124,7 +124,7 @@ class Person:
   def with_size(self, size: int | tuple[int, int] | FrameSize) -> "Person":
     """Returns the person with frames of another size: at the same scale, with more of the room around, or less.
 
-    See `texture.reframe` for where the person stands. Read a motion with this person's size and measures.
+    See `texture.background.reframe` for where the person stands. Read a motion with this person's size and measures.
 
     Args:
       size: the side of squares in pixels, or (width, height).

@@ -14,9 +14,9 @@ from anchor_jax.body.face_crop import crop_image, face_transform
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.landmarks.measures import BodyMeasures
-from anchor_jax.texture.film_plate import FilmPlate, film_plate_of
-from anchor_jax.texture.reframe import reframed
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
+from anchor_jax.texture.background.film_plate import FilmPlate, film_plate_of
+from anchor_jax.texture.background.reframe import reframed
 from anchor_jax.texture.stored import Texture
 from anchor_jax.video.picture import read_picture
 
@@ -54,7 +54,7 @@ class Reference:
     return None if self.gather is None else self.gather()
 
   def with_size(self, size: FrameSize) -> "Reference":
-    """Returns the reference for frames of another size (`texture.reframe`)."""
+    """Returns the reference for frames of another size (`texture.background.reframe`)."""
     if self.gather is None or (known := self.texture) is None:
       return self
     framed = reframed(known, size)

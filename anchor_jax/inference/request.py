@@ -14,8 +14,8 @@ from anchor_jax.inference.backgrounds import Background
 from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.inference.person import Person, load
 from anchor_jax.inference.reference import Reference, read_reference
-from anchor_jax.landmarks.measures import BodyMeasures
 from anchor_jax.landmarks.networks.files import require_landmarks
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
 from anchor_jax.store.weights import parts_in
 from anchor_jax.video.camera import Camera, open_camera

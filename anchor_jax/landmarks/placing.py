@@ -6,7 +6,7 @@ import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.landmarks.hands import relaxed_hand
-from anchor_jax.landmarks.rest import RestPose
+from anchor_jax.landmarks.proportions.rest import RestPose
 from anchor_jax.landmarks.shown import ARMS
 from anchor_jax.landmarks.tracks import SHOULDERS, Track
 

@@ -13,17 +13,17 @@ from anchor_jax.films.crops import crop_of
 from anchor_jax.films.poses import OpenedFilm, find_poses
 from anchor_jax.films.room import film_cameras
 from anchor_jax.landmarks.absence import absent_frames, rest_while_absent
-from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.extents import track_extents
 from anchor_jax.landmarks.filling import fill_and_smooth, fill_missing
 from anchor_jax.landmarks.framing import CropRect, center_of, frame_person
-from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.retarget import retarget_shots
+from anchor_jax.landmarks.proportions.alignment import align
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.retarget import retarget_shots
 from anchor_jax.landmarks.sidecar import PoseRender
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.motion.steady import shaken_track, steady_track, through_camera
-from anchor_jax.texture.camera_path import in_crop
+from anchor_jax.texture.background.camera_path import in_crop
 from anchor_jax.video.timing import pick, tick_frames
 
 _MARGIN = 1.0  # seconds that are tracked beyond the last frame of the motion, since filling and smoothing look ahead
@@ -48,7 +48,7 @@ def film_motion(
   are taken. Without one, the landmark model runs now, over the frames that are needed for `frames` and one second more.
 
   With `measures` and without a sidecar, the motion is retargeted to that body and its place in the picture, unless the
-  driver already has them (landmarks/retarget.py). The driver is measured over all frames that show a person; with
+  driver already has them (landmarks/proportions/). The driver is measured over all frames that show a person; with
   `frames`, over at least the first 30 seconds, so the landmark model runs that far in any case. Nothing is smoothed or
   filled across cuts.
 

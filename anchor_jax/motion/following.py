@@ -17,7 +17,6 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
 from anchor_jax.films.survey import CutWatch
 from anchor_jax.landmarks.absence import calmest_frame
-from anchor_jax.landmarks.alignment import align
 from anchor_jax.landmarks.extents import track_extents
 from anchor_jax.landmarks.filling import (
   BRISK,
@@ -31,9 +30,10 @@ from anchor_jax.landmarks.filling import (
 )
 from anchor_jax.landmarks.framing import CropRect, center_of, frame_person
 from anchor_jax.landmarks.hands import forearm_turn, plausible_hand, relaxed_hand, rotate, without_doubles
-from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.networks.holistic import Detection
-from anchor_jax.landmarks.retarget import retarget
+from anchor_jax.landmarks.proportions.alignment import align
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.retarget import retarget
 from anchor_jax.landmarks.shown import ARMS, faint_shoulders, shown_joints
 from anchor_jax.landmarks.tracks import EARS, NOSE, SHOULDERS, WRISTS, Track, five_landmarks
 from anchor_jax.motion.frames import MotionFrame

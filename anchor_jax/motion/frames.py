@@ -23,7 +23,7 @@ class MotionFrame(NamedTuple):
     face_mask: 255 where the face is repainted, from the pose render.
     landmarks: five face landmarks in pixels, none missing.
     surface: the surface map (body/charts.py); None if unknown.
-    camera: the camera that shows the room (texture/camera_path.py), if the motion's camera moves.
+    camera: the camera that shows the room (texture/background/camera_path.py), if the motion's camera moves.
   """
 
   pose: UInt8[NdArray, "H W 3"]

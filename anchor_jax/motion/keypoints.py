@@ -22,7 +22,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.files.inputs import read_json, sorted_by_number
 from anchor_jax.landmarks.mean_face import mean_face
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import track_motion
 from anchor_jax.motion.frames import Motion

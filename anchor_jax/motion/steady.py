@@ -10,7 +10,7 @@ from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.frames import Motion, MotionFrame
-from anchor_jax.texture.camera_path import inverse, matrix_of, moved_points
+from anchor_jax.texture.background.camera_path import inverse, matrix_of, moved_points
 
 
 def through_camera(motion: Motion, cameras: Float[NdArray, "T 4"] | None, camera: str) -> Motion:

@@ -4,7 +4,7 @@ import math
 import os
 
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.film import track_motion
 from anchor_jax.motion.frames import Motion
 from anchor_jax.smplx.model import read_model

@@ -16,9 +16,9 @@ from anchor_jax.diffusion.sampler import Sampler
 from anchor_jax.formats.roles import LIGHT_DECODER
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.light import StoredLightDecoder
+from anchor_jax.texture.background.film_plate import FilmPlate
+from anchor_jax.texture.background.reframe import reframed
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels
-from anchor_jax.texture.film_plate import FilmPlate
-from anchor_jax.texture.reframe import reframed
 from anchor_jax.texture.stored import Texture
 
 _CAST = ("kernel", "taps")  # parameters that layers multiply by in their compute type
@@ -120,7 +120,7 @@ class Part:
     return self._sharing_placed(networks=dataclasses.replace(self.networks, model=model))
 
   def with_frame_size(self, size: FrameSize) -> "Part":
-    """The part of a person whose frames have another size (`texture.reframe`); the placed weights are shared.
+    """The part of a person whose frames have another size (`texture.background.reframe`); placed weights are shared.
 
     Raises:
       UserError: frames of the body can't have this size.

@@ -19,8 +19,8 @@ from anchor_jax.formats.tensors import weights_hash
 from anchor_jax.store.part import Part
 from anchor_jax.store.weights import NEWEST, STEP, CheckpointChoice, read_base
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, read_weights
+from anchor_jax.texture.background.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.texture.channels import needs_texture
-from anchor_jax.texture.film_plate import FILM_PLATE, write_film_plate
 from anchor_jax.texture.stored import write_texture
 
 

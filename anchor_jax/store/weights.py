@@ -33,8 +33,8 @@ from anchor_jax.models.networks import Networks
 from anchor_jax.store.part import Part
 from anchor_jax.store.restart import has_checkpoint
 from anchor_jax.store.workdir import read_reference_image, read_weights, texture_of_part
+from anchor_jax.texture.background.film_plate import film_plate_of
 from anchor_jax.texture.channels import branch_channels, kind_of, shared_channels
-from anchor_jax.texture.film_plate import film_plate_of
 
 STEP = "step.json"  # in a part's folder of a saved person
 # The networks of body and head, which are the keys of their weights.

@@ -9,13 +9,13 @@ import numpy as np
 
 from anchor_jax.body.charts import CHARTS, FINGERS
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
+from anchor_jax.texture.background.camera_path import STILL
+from anchor_jax.texture.background.nearby import nearby
+from anchor_jax.texture.background.plate import RoomSums, ShownPlate
 from anchor_jax.texture.blocks import Blocks
-from anchor_jax.texture.camera_path import STILL
 from anchor_jax.texture.key_frames import Candidate, choose, is_candidate, judge
 from anchor_jax.texture.matte import film_alpha, is_soft, own_colors
-from anchor_jax.texture.nearby import nearby
-from anchor_jax.texture.plate import RoomSums, ShownPlate
 from anchor_jax.texture.robust import BlockSums, Colors
 from anchor_jax.texture.stored import SEEN, Texture
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, checked_wraps, inner_pixels, nearest, positions
@@ -145,7 +145,7 @@ def gather(
     blocks: of the film, with one number for each frame.
     charts: name and whether u is periodic, for each chart that surface maps may name.
     key_frames: number of key frames for each block.
-    cameras: the camera path (texture/camera_path.py); None for a still camera.
+    cameras: the camera path (texture/background/camera_path.py); None for a still camera.
 
   Raises:
     ValueError: no frame, frames of several sizes, or a surface map with an unknown chart.

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, Int, NdArray, UInt8
-from anchor_jax.texture.nearby import nearby
+from anchor_jax.texture.background.nearby import nearby
 
 _HAIR, _BODY_ERROR = 1 / 10, 1 / 40  # of the height: reach of hair and clothes beyond the body; error of the body
 _SHARE_ERROR = 1 / 20, 1 / 40  # of the height: how far outside and inside of its outline a rough share may be wrong

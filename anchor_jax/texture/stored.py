@@ -19,7 +19,7 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import Float, NdArray, UInt8
 from anchor_jax.files.inputs import regular_file, strict_json
 from anchor_jax.files.outputs import new_file
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.texture.texels import LEVELS, TEXELS
 
 FORMAT = "1"
@@ -30,12 +30,12 @@ _MAX_KEY_FRAMES = 64
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-  """What a camera that moves shows of the room, as one picture; see texture/plate.py.
+  """What a camera that moves shows of the room, as one picture; see texture/background/plate.py.
 
   Attributes:
     pixels: RGB and coverage, 255 where the room was seen, else 0.
     corner: column and row of the background plate's first pixel in it; the plate is a part of it.
-    key_cameras: the camera of each key frame (texture/camera_path.py).
+    key_cameras: the camera of each key frame (texture/background/camera_path.py).
   """
 
   pixels: UInt8[NdArray, "h w 4"]

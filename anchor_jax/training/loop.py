@@ -25,7 +25,7 @@ from anchor_jax.models.pictures import to_signed
 from anchor_jax.store.restart import read_started_run, write_started_run
 from anchor_jax.store.weights import frozen_names, initial_weights, resumed_weights, trained_keys, write_folder
 from anchor_jax.store.workdir import REFERENCE_IMAGE, TEXTURE, newest_step
-from anchor_jax.texture.film_plate import FILM_PLATE, film_plate_of, write_film_plate
+from anchor_jax.texture.background.film_plate import FILM_PLATE, film_plate_of, write_film_plate
 from anchor_jax.texture.stored import write_texture
 from anchor_jax.training.batches import check_requested_model, check_sizes, initial_model, open_training_data
 from anchor_jax.training.checkpoint import Checkpoints

@@ -39,9 +39,9 @@ from anchor_jax.data.textures import GatheredPerson, gather_person
 from anchor_jax.formats.tensors import weights_hash
 from anchor_jax.models.networks import Networks
 from anchor_jax.models.pictures import to_signed
+from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture
 from anchor_jax.texture.gather import KEY_FRAMES
-from anchor_jax.texture.plate import ShownPlate
 
 log = logging.getLogger(__name__)
 

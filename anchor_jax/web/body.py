@@ -6,7 +6,7 @@ from anchor_jax.body.charts import CHARTS, FINGER_JOINTS, THUMB_JOINTS
 from anchor_jax.body.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
 from anchor_jax.body.face_points import IRISES
 from anchor_jax.landmarks.mean_face import mean_face
-from anchor_jax.landmarks.widths import TORSO_HEIGHTS, Widths
+from anchor_jax.landmarks.proportions.widths import TORSO_HEIGHTS, Widths
 
 
 def body_description() -> dict[str, Any]:

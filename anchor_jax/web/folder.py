@@ -32,7 +32,7 @@ from anchor_jax.files.manifest import FolderKind, not_newer
 from anchor_jax.files.outputs import check_folder, new_folder
 from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.reference import Reference, fitted_reference
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, needs_texture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.motions import OpenMotion, open_motion
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.studio import make_identity, make_motion, render_clip
 from anchor_jax.studio.performances import DRIVER, MOTIONS

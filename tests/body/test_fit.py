@@ -10,11 +10,11 @@ from anchor_jax.body.charts import SIDES, chart
 from anchor_jax.body.fit import fit_body, fit_widths, outline
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.landmarks.evidence import standard_parts
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
-from anchor_jax.landmarks.widths import Widths
+from anchor_jax.landmarks.proportions.evidence import standard_parts
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure, median_measures
+from anchor_jax.landmarks.proportions.widths import Widths
 
 SQUARE = CropRect.square(0, 0, 240, 64)
 TRUE = Widths(

@@ -18,8 +18,8 @@ from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.motion.steady import shaken_track, steady_track
 from anchor_jax.prepare import prepare
-from anchor_jax.texture.camera_path import STILL, in_crop, inverse, joined, median_camera, movement
-from anchor_jax.texture.plate import ShownPlate
+from anchor_jax.texture.background.camera_path import STILL, in_crop, inverse, joined, median_camera, movement
+from anchor_jax.texture.background.plate import ShownPlate
 
 SIZE, COUNT = 64, 16
 CUT = 8  # pixels of the larger pictures on each side

@@ -11,8 +11,8 @@ from anchor_jax.films import clips as clips_module
 from anchor_jax.films.clips import Findings, read_films
 from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.survey import survey
+from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.landmarks.sidecar import write_posed_video
-from anchor_jax.landmarks.widths import Widths
 from anchor_jax.texture.texels import LEVELS, TEXELS
 from anchor_jax.video.read import probe, read_frames
 

@@ -8,7 +8,7 @@ from hand_held import hand_path, in_sight, seen_by, textured_room
 from people import make_posed_frames
 
 from anchor_jax.films.room import follow_room
-from anchor_jax.texture.camera_path import STILL, inverse, joined, median_camera, movement
+from anchor_jax.texture.background.camera_path import STILL, inverse, joined, median_camera, movement
 
 SIZE, COUNT = 160, 24
 KEPT = 128  # pixels of the films' sides

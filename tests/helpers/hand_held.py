@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 
 from anchor_jax.landmarks.sidecar import PosedFrame
-from anchor_jax.texture.camera_path import cameras_of, inverse, joined, matrix_of, median_camera, moved_points
+from anchor_jax.texture.background.camera_path import (
+  cameras_of,
+  inverse,
+  joined,
+  matrix_of,
+  median_camera,
+  moved_points,
+)
 
 
 def textured_room(size, seed=0):

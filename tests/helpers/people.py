@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from anchor_jax.landmarks.measures import BodyMeasures
+from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.sidecar import PosedFrame
 from anchor_jax.landmarks.tracks import Track
 

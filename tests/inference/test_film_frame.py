@@ -11,8 +11,8 @@ from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.film_frame import FilmFrame
 from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.texture.background.film_plate import FilmPlate
 from anchor_jax.texture.blocks import plan_blocks
-from anchor_jax.texture.film_plate import FilmPlate
 from anchor_jax.texture.gather import gather
 
 SIZE = FrameSize.of(48)

@@ -20,9 +20,9 @@ from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks import model, sidecar
 from anchor_jax.landmarks.filling import fill_missing
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.networks.detectors import Find
 from anchor_jax.landmarks.networks.holistic import Detection
+from anchor_jax.landmarks.proportions.measures import measure
 from anchor_jax.motion.film import film_motion
 from anchor_jax.motion.frames import live_motion
 from anchor_jax.video import read as video_files

@@ -8,10 +8,10 @@ import pytest
 from anchor_jax.landmarks.absence import absent_frames, rest_while_absent
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure
 from anchor_jax.landmarks.placing import place_unseen
-from anchor_jax.landmarks.rest import RestPose, gather_rest, standard_rest
-from anchor_jax.landmarks.retarget import retarget_shots
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.rest import RestPose, gather_rest, standard_rest
+from anchor_jax.landmarks.proportions.retarget import retarget_shots
 from anchor_jax.landmarks.shown import steady, weights, without_guesses
 from anchor_jax.landmarks.tracks import ELBOWS, INDEXES, SHOULDERS, WRISTS
 

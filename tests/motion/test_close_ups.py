@@ -9,9 +9,9 @@ from anchor_jax.body.face_mesh import BROWS, EYES, LIPS
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import center_of, rect_around
-from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.model import track_video
 from anchor_jax.landmarks.placing import place_unseen
+from anchor_jax.landmarks.proportions.measures import measure
 from anchor_jax.landmarks.tracks import SHOULDERS, WRISTS
 from anchor_jax.motion.film import retarget_track
 from anchor_jax.video.read import probe

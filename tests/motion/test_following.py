@@ -8,8 +8,8 @@ from people import make_track
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.landmarks.filling import fill_and_smooth
-from anchor_jax.landmarks.measures import measure
 from anchor_jax.landmarks.networks.holistic import Detection
+from anchor_jax.landmarks.proportions.measures import measure
 from anchor_jax.landmarks.tracks import NOSE
 from anchor_jax.motion.following import Smoothed, one_euro_step, pose_frame, track_live
 from anchor_jax.motion.presence import starting

@@ -32,9 +32,9 @@ from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load, read_reference
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.retarget import retarget
-from anchor_jax.landmarks.widths import Widths
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.retarget import retarget
+from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.models.networks import Networks
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description

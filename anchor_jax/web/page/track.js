@@ -125,7 +125,7 @@ export class Tracker {
     const pair = (name) => [0, 1].map((i) => percentile(all((one) => one[name][i]), 0.5) / this.height);
     this.known = { place: pair("place"), shoulders: share(all((one) => one.shoulders), 0.8), palm: share(all((one) => one.palm), 0.5),
       upper_arm: limb("upper_arm"), forearm: limb("forearm"), face: pair("face") };
-    // The length of an arm that points at the camera in nearly all frames is unknown, see `landmarks/measures.py`.
+    // The length of an arm that points at the camera in nearly all frames is unknown, see `landmarks/proportions/measures.py`.
     for (const name of ["upper_arm", "forearm"]) if (this.known[name] < 0.4 * this.known.shoulders) this.known[name] = null;
     if (this.known.forearm < 0.45 * this.known.upper_arm) this.known.forearm = null;
     for (const name of ["neck", "torso", "hips"]) this.known[name] = share(all((one) => one[name]), 0.5);

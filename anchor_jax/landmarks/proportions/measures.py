@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.landmarks.evidence import Evidence, evidence_of
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.rest import RestPose, gather_rest, standard_rest
+from anchor_jax.landmarks.proportions.evidence import Evidence, evidence_of
+from anchor_jax.landmarks.proportions.rest import RestPose, gather_rest, standard_rest
+from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.landmarks.tracks import EARS, ELBOWS, HIPS, SHOULDERS, WRISTS, Track
-from anchor_jax.landmarks.widths import Widths
 
 _LIMB_PERCENTILE = 95
 _LEAST_FRAMES = 5  # a shot with fewer uses the shoulder width of all shots

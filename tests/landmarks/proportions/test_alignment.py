@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.alignment import align, join_measures, scale_of
-from anchor_jax.landmarks.evidence import Evidence
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure
-from anchor_jax.landmarks.widths import Widths
+from anchor_jax.landmarks.proportions.alignment import align, join_measures, scale_of
+from anchor_jax.landmarks.proportions.evidence import Evidence
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.widths import Widths
 
 PERSON = BodyMeasures(
   (0.5, 0.4), 0.31, 0.18, 0.45, 0.22, 0.083, 0.26, 0.25, (0.14, 0.16), Widths(torso=(1.2,) * 7, elbow=1.3)

@@ -7,10 +7,10 @@ from hand_held import hand_path, in_sight, seen_by, textured_room
 from people import make_posed_frames
 
 from anchor_jax.evaluation.metrics import gradient_energy
+from anchor_jax.texture.background.camera_path import STILL, inverse, joined, matrix_of, moved_points
+from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.blocks import plan_blocks
-from anchor_jax.texture.camera_path import STILL, inverse, joined, matrix_of, moved_points
 from anchor_jax.texture.gather import FilmFrame, gather
-from anchor_jax.texture.plate import ShownPlate
 from anchor_jax.texture.stored import SEEN, read_texture, write_texture
 
 COUNT = 30

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anchor_jax.landmarks.framing import CropRect
-from anchor_jax.landmarks.measures import BodyMeasures, measure, median_measures
-from anchor_jax.landmarks.retarget import retarget, scales
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure, median_measures
+from anchor_jax.landmarks.proportions.retarget import retarget, scales
 from anchor_jax.landmarks.tracks import ELBOWS, SHOULDERS, WRISTS
 
 SIZE = 64

@@ -10,10 +10,10 @@ from globes import CHARTS, globe, globe_film
 from people import make_measures
 
 from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.texture.background.reframe import reframed
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
 from anchor_jax.texture.look_up import look_up, look_up_tables
-from anchor_jax.texture.reframe import reframed
 
 SIZE = 48  # of the globe's frames; it stands on their lower edge
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anchor_jax.landmarks.evidence import join_evidence
-from anchor_jax.landmarks.measures import BodyMeasures, median_measures, weighted_median
-from anchor_jax.landmarks.retarget import SAME_SCALE
+from anchor_jax.landmarks.proportions.evidence import join_evidence
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, median_measures, weighted_median
+from anchor_jax.landmarks.proportions.retarget import SAME_SCALE
 
 # How much each length counts in the scale of a film; limbs and hands are often foreshortened or hidden.
 _WEIGHTS = {

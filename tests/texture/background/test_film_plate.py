@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anchor_jax.core.errors import UserError
-from anchor_jax.texture.film_plate import (
+from anchor_jax.texture.background.film_plate import (
   FILM_PLATE,
   film_plate_of,
   gather_film_plate,

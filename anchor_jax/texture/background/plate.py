@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
-from anchor_jax.texture.camera_path import inverse, matrix_of
-from anchor_jax.texture.nearby import nearby
+from anchor_jax.texture.background.camera_path import inverse, matrix_of
+from anchor_jax.texture.background.nearby import nearby
 from anchor_jax.texture.robust import BlockSums
 from anchor_jax.texture.stored import GUESSED, Room, Texture
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.landmarks.framing import CropRect, full_crop
-from anchor_jax.landmarks.measures import BodyMeasures, measure
+from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
 from anchor_jax.landmarks.tracks import EARS, ELBOWS, HIPS, SHOULDERS, WRISTS, Track, joined
 
 # Relative spread of the measured proportions of one person between videos. 13 clips of three signers differ from the

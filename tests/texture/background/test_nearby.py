@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anchor_jax.texture.nearby import nearby
+from anchor_jax.texture.background.nearby import nearby
 
 
 def test_one_known_color_fills_the_picture():
