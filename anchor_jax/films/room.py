@@ -2,8 +2,9 @@
 
 Corners of the room, away from the person, are followed from the oldest key picture that shows enough of the room (KLT
 with a check backward, then a similarity by RANSAC), so errors do not add up over time: a film from the hand that keeps
-looking at one room has few key pictures. Where too few corners agree, or the room would jump, a picture counts as lost;
-lost pictures are interpolated.
+looking at one room has few key pictures. Where too few corners agree, or the room would jump, the picture before takes
+the place of the key picture: two neighbors are alike even where compression or blur has changed the corners. A picture
+that neither explains is lost; lost pictures are interpolated.
 """
 
 import dataclasses
@@ -86,36 +87,50 @@ class _Follower:
     self._mask_of = mask_of
     self._keys: list[KeyPicture] = []
     self._last = np.array(STILL)
+    self._before: tuple[int, UInt8[NdArray, "h w"]] | None = None  # the newest picture that was not lost
 
   def camera(self, number: int, gray: UInt8[NdArray, "h w"]) -> Float[NdArray, "4"] | None:
     """The camera of the next picture, which is frame `number` of the film; None where the room is lost."""
     if not self._keys:
-      self._add(number, gray, np.array(STILL))
-      return np.array(STILL)
-    distance = lambda key: float(movement(joined(self._last, inverse(key.camera))[None], gray.shape)[0])
+      camera = np.array(STILL)
+      self._keys.append(self._key(number, gray, camera))
+    else:
+      camera = self._by_keys(gray)
+      if camera is None and self._before is not None:
+        camera = self._from(self._key(*self._before, self._last), gray)
+      if camera is None:
+        return None
+      if len(self._keys) < _KEYS and min(_apart(camera, key.camera, gray) for key in self._keys) > _REACH:
+        self._keys.append(self._key(number, gray, camera))
+    self._last, self._before = camera, (number, gray)
+    return camera
+
+  def _by_keys(self, gray: UInt8[NdArray, "h w"]) -> Float[NdArray, "4"] | None:
+    """The camera from the first of up to three key pictures that agrees."""
+    distance = lambda key: _apart(self._last, key.camera, gray)
     near = [key for key in self._keys if distance(key) < _REACH]
     rest = sorted((key for key in self._keys if distance(key) >= _REACH), key=distance)
-    for key in [*near[:1], *sorted(near[1:], key=distance)[:1], *rest[:1], *self._keys[-1:]][:3]:
-      step = matched(key, gray, joined(self._last, inverse(key.camera)))
-      if step is None:
-        continue
-      camera = joined(step, key.camera)
-      if movement(joined(camera, inverse(self._last))[None], gray.shape)[0] > _JUMP:
-        continue
-      self._last = camera
-      if min(float(movement(joined(camera, inverse(key.camera))[None], gray.shape)[0]) for key in self._keys) > _REACH:
-        self._add(number, gray, camera)
-      return camera
-    return None
+    keys = [*near[:1], *sorted(near[1:], key=distance)[:1], *rest[:1], *self._keys[-1:]][:3]
+    cameras = (self._from(key, gray) for key in keys)
+    return next((camera for camera in cameras if camera is not None), None)
 
-  def _add(self, number: int, gray: UInt8[NdArray, "h w"], camera: Float[NdArray, "4"]) -> None:
+  def _from(self, key: KeyPicture, gray: UInt8[NdArray, "h w"]) -> Float[NdArray, "4"] | None:
+    """The camera that a key picture gives; None if it gives none or the room would jump."""
+    step = matched(key, gray, joined(self._last, inverse(key.camera)))
+    camera = None if step is None else joined(step, key.camera)
+    return None if camera is None or _apart(camera, self._last, gray) > _JUMP else camera
+
+  def _key(self, number: int, gray: UInt8[NdArray, "h w"], camera: Float[NdArray, "4"]) -> KeyPicture:
     height, width = gray.shape
-    if len(self._keys) == _KEYS:
-      return
     person = cv2.resize(self._mask_of(number), (width, height), interpolation=cv2.INTER_AREA)
     reach = 2 * max(1, round(height * _PERSON)) + 1
     room = cv2.dilate(np.where(person > 64, 255, 0).astype(np.uint8), np.ones((reach, reach), np.uint8)) == 0
-    self._keys.append(KeyPicture(gray, corners_of(gray, room.astype(np.uint8)), camera))
+    return KeyPicture(gray, corners_of(gray, room.astype(np.uint8)), camera)
+
+
+def _apart(camera: Float[NdArray, "4"], other: Float[NdArray, "4"], gray: UInt8[NdArray, "h w"]) -> float:
+  """How far the two cameras show a corner of the picture from each other at most, in picture heights."""
+  return float(movement(joined(camera, inverse(other))[None], gray.shape)[0])
 
 
 def corners_of(gray: UInt8[NdArray, "h w"], room: UInt8[NdArray, "h w"]) -> Float[NdArray, "N 1 2"]:
