@@ -208,7 +208,7 @@ class Page:
     called.__annotations__["request"] = self._gr.Request
     return called
 
-  # ---- events --------------------------------------------------------------------------------------------------------
+  # ---- events: all values come from a browser and may be anything ----------------------------------------------------
 
   def _owner(self, request: Any) -> str:
     owner = self._gate.owner(dict(request.cookies))
@@ -216,31 +216,31 @@ class Page:
       raise UserError("this page needs a cookie to identify you: allow cookies and reload the page")
     return owner
 
-  def _make_video(self, owner: str, who: str, motion: str, seconds: float, how: list[str], *files: Any) -> Any:
+  def _make_video(self, owner: str, who: Any, motion: Any, seconds: Any, how: Any, *files: Any) -> Any:
     uploaded, how = _tokens(*files) if motion == _UPLOAD else [], how if isinstance(how, list) else []
     options = {"trained": "before" not in how, "fast": "fast" in how}
     length = seconds if isinstance(seconds, int | float) else 0
     self._shop.make_video(owner, _text(who), _text(motion), length, uploaded=uploaded, **options)
     return None, None
 
-  def _train(self, owner: str, who: str) -> None:
+  def _train(self, owner: str, who: Any) -> None:
     self._shop.train(owner, _text(who))
 
-  def _add(self, owner: str, label: str, files: Any, camera: Any, size: int, shape: str, consent: bool) -> Any:
+  def _add(self, owner: str, label: Any, files: Any, camera: Any, size: Any, shape: Any, consent: Any) -> Any:
     pictures, tokens = picture_size(size, shape), _tokens(files, camera)
     return self._added(owner, self._shop.add_person(owner, _text(label), tokens, consent is True, pictures))
 
-  def _add_example(self, owner: str, label: str, size: int, shape: str) -> Any:
+  def _add_example(self, owner: str, label: Any, size: Any, shape: Any) -> Any:
     return self._added(owner, self._shop.add_example(owner, _text(label), picture_size(size, shape)))
 
   def _added(self, owner: str, person: PersonRecord) -> Any:
     self._gr.Info(f"{views.safe(person.label)} was added: see Training")
     return "", None, None, False, self._people(owner, person.name)
 
-  def _export(self, owner: str, who: str) -> None:
+  def _export(self, owner: str, who: Any) -> None:
     self._shop.export(owner, _text(who))
 
-  def _delete(self, owner: str, who: str, sure: bool) -> Any:
+  def _delete(self, owner: str, who: Any, sure: Any) -> Any:
     if sure is not True:
       raise UserError("check the box first: deleting can't be undone")
     self._shop.remove_person(owner, _text(who))
@@ -254,7 +254,7 @@ class Page:
     if act is not None:
       act(self._owner(request), _text(pressed.get("job")))
 
-  def _compare(self, request: Any, who: str, left: str, right: str) -> str:
+  def _compare(self, request: Any, who: Any, left: Any, right: Any) -> str:
     try:
       owner = self._owner(request)
       person = self._shop.people.get(_text(who), owner)
@@ -265,7 +265,7 @@ class Page:
 
   # ---- updates -------------------------------------------------------------------------------------------------------
 
-  def _refresh(self, request: Any, who: str | None, seen: dict[str, Any]) -> list[Any]:
+  def _refresh(self, request: Any, who: Any, seen: Any) -> list[Any]:
     """Updates of everything that changes by itself; skips what this browser already shows."""
     try:
       owner = self._owner(request)
@@ -278,7 +278,7 @@ class Page:
     note, others = f'<div class="note bad">{views.safe(message)}</div>', len(self._shown) + len(self._choices) - 1
     return [note, *[self._gr.skip()] * others, {}]
 
-  def _updates(self, owner: str, person: PersonRecord, who: str | None, seen: dict[str, Any]) -> list[Any]:
+  def _updates(self, owner: str, person: PersonRecord, who: Any, seen: dict[str, Any]) -> list[Any]:
     shop, gr = self._shop, self._gr
     queue = [shop.progress(job) for job in shop.jobs.queue()]
     people, done = shop.people.visible(owner), self._done(owner, person)
@@ -320,7 +320,7 @@ class Page:
         updates.append(gr.update(choices=options, value=value))
     return [*updates, {**shown, **{name: options for name, (options, _) in choices.items()}}]
 
-  def _chosen(self, owner: str, who: str | None) -> PersonRecord:
+  def _chosen(self, owner: str, who: Any) -> PersonRecord:
     """The selected person; the studio person if that one does not exist (anymore)."""
     try:
       return self._shop.people.get(_text(who) or STUDIO, owner)

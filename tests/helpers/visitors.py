@@ -67,14 +67,23 @@ class Visitor:
 
   def press(self, button, *data):
     """Presses a button; returns Gradio's final event, and the messages shown, as one text."""
+    assert len(data) == self.inputs(button), f"{button} takes {self.inputs(button)} values"
     return self.trigger(lambda target: target[0] == self.named(button), *data)
+
+  def inputs(self, button):
+    """Number of values that a button sends."""
+    return len(self.event(lambda target: target[0] == self.named(button))["inputs"])
 
   def look(self, who=STUDIO):
     """Requests an update as the page's timer does; returns the content shown, as one text."""
     return json.dumps(self.trigger(lambda target: target[1] == "load", who, None)[0]["output"]["data"])
 
-  def trigger(self, is_it, *data):
+  def event(self, is_it):
     (event,) = [one for one in self.config["dependencies"] if any(map(is_it, one["targets"]))]
+    return event
+
+  def trigger(self, is_it, *data):
+    event = self.event(is_it)
     asked = {"data": list(data), "fn_index": event["id"], "session_hash": self.session, "event_data": None}
     answer = self.client.post("/gradio_api/queue/join", json=asked)
     assert answer.status_code == 200, answer.text

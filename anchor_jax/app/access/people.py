@@ -23,7 +23,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from anchor_jax.app.access.marks import erase, is_folder, is_regular
 from anchor_jax.core.errors import UserError
@@ -111,7 +111,7 @@ class PersonRecord:
     return self.kind == "film"
 
 
-def picture_size(side: int, shape: str = SHAPES[0]) -> int | tuple[int, int]:
+def picture_size(side: Any, shape: Any = SHAPES[0]) -> int | tuple[int, int]:
   """Returns the size of pictures with this shorter side; the longer side of a rectangle is half as long again.
 
   Raises:
