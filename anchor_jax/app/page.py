@@ -22,7 +22,12 @@ _TICK = 1.0  # seconds between updates
 _CONCURRENCY = 4  # simultaneous presses of one button
 _UPLOAD = "upload"
 _SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, 15 minutes of training"}
-_SHAPES = {"square": "Square", "portrait": "Portrait, as a phone films", "landscape": "Landscape"}
+_SHAPES = {
+  "square": "Square",
+  "film": "As filmed",
+  "portrait": "Portrait, as a phone films",
+  "landscape": "Landscape",
+}
 _CONSENT = "This is me, or the person in the film has agreed to be shown in videos that were never filmed."
 _FAST, _BEFORE = ("Fast, slightly softer", "fast"), ("As before training", "before")
 _NO_MODEL = (
@@ -231,7 +236,8 @@ class Page:
     return self._added(owner, self._shop.add_person(owner, _text(label), tokens, consent is True, pictures))
 
   def _add_example(self, owner: str, label: Any, size: Any, shape: Any) -> Any:
-    return self._added(owner, self._shop.add_example(owner, _text(label), picture_size(size, shape)))
+    size = picture_size(size, SHAPES[0] if shape == "film" else shape)  # a studio film is rendered in any shape
+    return self._added(owner, self._shop.add_example(owner, _text(label), size))
 
   def _added(self, owner: str, person: PersonRecord) -> Any:
     self._gr.Info(f"{views.safe(person.label)} was added: see Training")

@@ -36,7 +36,7 @@ EVERYONE = ""  # owner of the studio person, which all users see
 STUDIO = "studio"  # name of the studio person, created at the page's first start
 KINDS = ("studio", "example", "film")  # the studio person, a person from a studio film, a person from uploaded films
 SIZES = (128, 256)  # shorter side of the pictures in pixels
-SHAPES = ("square", "portrait", "landscape")
+SHAPES = ("square", "film", "portrait", "landscape")  # "film": as the film and the person in it need
 FILMS = (".mp4", ".mov", ".mkv", ".webm")  # accepted suffixes
 MAX_PEOPLE = 50  # per owner
 MAX_PEOPLE_IN_ALL = 1000  # over all owners
@@ -90,7 +90,7 @@ class PersonRecord:
     label: the owner's name for the person.
     owner: see `owners.py`; `EVERYONE` for the studio person.
     kind: one of `KINDS`.
-    size: of the pictures: the side of squares in pixels, or width and height; from `picture_size`.
+    size: of the pictures: the side of squares in pixels, width and height, or "auto:SIDE"; from `picture_size`.
     films: file names in the folder films/.
     created: seconds since 1970.
     consent: when the person's consent was confirmed, in seconds since 1970; None where none is needed.
@@ -100,7 +100,7 @@ class PersonRecord:
   label: str
   owner: str
   kind: str
-  size: int | tuple[int, int]
+  size: int | tuple[int, int] | str
   films: tuple[str, ...] = ()
   created: Annotated[float, Within(0, LATEST)] = 0.0
   consent: Annotated[float | None, Within(0, LATEST)] = None
@@ -110,9 +110,18 @@ class PersonRecord:
     """Whether the person comes from an uploaded film, and may be a real person."""
     return self.kind == "film"
 
+  @property
+  def side(self) -> int:
+    """The one of `SIZES` that was chosen."""
+    if isinstance(self.size, str):
+      return int(self.size.removeprefix("auto:"))
+    return self.size if isinstance(self.size, int) else min(self.size)
 
-def picture_size(side: Any, shape: Any = SHAPES[0]) -> int | tuple[int, int]:
+
+def picture_size(side: Any, shape: Any = SHAPES[0]) -> int | tuple[int, int] | str:
   """Returns the size of pictures with this shorter side; the longer side of a rectangle is half as long again.
+
+  For the shape of the film, returns `prepare`'s flag, "auto:SIDE", since that size is known after preparing.
 
   Raises:
     UserError: the page offers no such pictures.
@@ -120,7 +129,7 @@ def picture_size(side: Any, shape: Any = SHAPES[0]) -> int | tuple[int, int]:
   if type(side) is not int or side not in SIZES or shape not in SHAPES:
     raise UserError("choose one of the sizes and one of the shapes")
   longer = 3 * side // 2
-  return {"square": side, "portrait": (side, longer), "landscape": (longer, side)}[shape]
+  return {"square": side, "film": f"auto:{side}", "portrait": (side, longer), "landscape": (longer, side)}[shape]
 
 
 _OFFERED = tuple(picture_size(side, shape) for side in SIZES for shape in SHAPES)
@@ -201,7 +210,9 @@ class PeopleFolder:
     with self._lock:
       return self._known.get(name)
 
-  def new(self, label: str, owner: str, kind: str, size: int | tuple[int, int], consent: bool = False) -> PersonRecord:
+  def new(
+    self, label: str, owner: str, kind: str, size: int | tuple[int, int] | str, consent: bool = False
+  ) -> PersonRecord:
     """Returns the record of a new person, which `add` (or `begin` and `publish`) saves.
 
     Raises:

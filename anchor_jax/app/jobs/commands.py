@@ -9,6 +9,7 @@ from anchor_jax.app.jobs.queue import EXPORT, PREPARE, TRAIN, VIDEO, Job
 from anchor_jax.app.jobs.studio import motion_path
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.files.inputs import read_json
 
 PREPARED, TRAINED, BUNDLE = "prepared", "trained", "bundle"
 TRAINED_PART = "body"  # a head gains nothing in this few steps (docs/results.md, study)
@@ -73,13 +74,24 @@ def _module(name: str, *arguments: str) -> tuple[str, ...]:
 
 def _prepare(person: PersonRecord, folder: Path, smoke: bool) -> list[Command]:
   films = [str(folder / "films" / name) for name in person.films]
-  size, steps = FrameSize.of(person.size), []
+  size, steps = person.size if isinstance(person.size, str) else FrameSize.of(person.size), []
   if not person.real:
     seconds = "2" if smoke and person.kind == "example" else "12"
     arguments = (f"--output={films[0]}", f"--person={person.kind}", f"--size={size}", f"--seconds={seconds}")
     steps.append(Command("rendering a studio person", _module("app.jobs.studio", *arguments, "--fps=10")))
   prepared = (f"--output={folder / PREPARED}", f"--size={size}", f"--person={person.label}")
   return [*steps, Command("preparing the film", _module("prepare", *films, *prepared))]
+
+
+def _prepared_size(person: PersonRecord, people: PeopleFolder) -> FrameSize:
+  """The size of the person's frames; of pictures that have the film's shape, the prepared folder knows it."""
+  if not isinstance(person.size, str):
+    return FrameSize.of(person.size)
+  folder = people.folder_of(person.name) / PREPARED
+  try:
+    return FrameSize.from_json(read_json(folder / "meta.json", "meta.json", "prepare the film again")["size"])
+  except (KeyError, TypeError, ValueError):
+    raise UserError(f"{folder}/meta.json is damaged (the size): prepare the film again") from None
 
 
 def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
@@ -91,7 +103,7 @@ def _training(person: PersonRecord, folder: Path, smoke: bool) -> list[str]:
   changes = {"data.path": folder / PREPARED, **(_SMOKE_TRAINING if smoke else {})}
   settings = [f"--config.{name}={value}" for name, value in changes.items()]
   return [
-    f"--config={_CONFIGS[min(FrameSize.of(person.size))]}:{TRAINED_PART}",
+    f"--config={_CONFIGS[person.side]}:{TRAINED_PART}",
     f"--workdir={folder / TRAINED}",
     *settings,
   ]
@@ -108,7 +120,7 @@ def _video(job: Job, person: PersonRecord, people: PeopleFolder, motions: Path) 
   kind, _, name = settings["motion"].partition(":")
   sound: tuple[str, ...] = ()
   if kind == "studio":
-    size = FrameSize.of(person.size)
+    size = _prepared_size(person, people)
     motion = motion_path(motions, name, size, settings["seconds"])
     steps.append(_motion(motion, name, size, settings["seconds"]))
   elif kind == "upload":

@@ -119,7 +119,12 @@ class Workshop:
   # ---- people --------------------------------------------------------------------------------------------------------
 
   def add_person(
-    self, owner: str, label: str, uploaded: Sequence[str | Path], consent: bool, size: int | tuple[int, int] = SIZES[0]
+    self,
+    owner: str,
+    label: str,
+    uploaded: Sequence[str | Path],
+    consent: bool,
+    size: int | tuple[int, int] | str = SIZES[0],
   ) -> PersonRecord:
     """Adds a person from uploaded films, and queues preparation of the films.
 
@@ -147,7 +152,7 @@ class Workshop:
     self.intake.mark_used(uploads, person.name)
     return person
 
-  def add_example(self, owner: str, label: str, size: int | tuple[int, int] = SIZES[0]) -> PersonRecord:
+  def add_example(self, owner: str, label: str, size: int | tuple[int, int] | str = SIZES[0]) -> PersonRecord:
     """Adds a person from a studio film, to try the page without a film."""
     person = self.people.new(label or "Example", owner, "example", size)
     self.jobs.check_room(person.name, owner, PREPARE)

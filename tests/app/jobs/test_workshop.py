@@ -80,6 +80,21 @@ def test_pictures_of_a_person_may_be_portraits(shop):
     shop.people.new("Ana", "a", "film", (128, 640), True)
 
 
+def test_pictures_of_a_person_may_have_the_shape_of_the_film(shop):
+  person = shop.add_person("a", "Ana", upload(shop), True, picture_size(256, "film"))
+  assert lines(shop, shop.jobs.queue()[0])[0].endswith("--size=auto:256 --person=Ana")
+  assert PeopleFolder(shop.people.folder.parent).get(person.name, "a").size == "auto:256"
+  prepared = shop.people.folder_of(person.name) / "prepared"
+  prepared.mkdir()
+  (prepared / "meta.json").write_text('{"size": [192, 320]}')
+  assert "studio_256.py" in lines(shop, shop.train("a", person.name))[0]
+  motion, _ = lines(shop, shop.make_video("a", person.name, "studio:calm", 2))
+  assert "--size=192x320" in motion
+  (prepared / "meta.json").write_text('{"size": "large"}')
+  with pytest.raises(UserError, match="damaged"):
+    lines(shop, shop.make_video("a", person.name, "studio:calm", 2))
+
+
 def test_without_consent_no_person_is_added(shop, tmp_path):
   with pytest.raises(UserError, match="agrees"):
     shop.add_person("a", "Ana", upload(shop), False)
