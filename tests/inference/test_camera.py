@@ -1,6 +1,5 @@
 """Live video from a camera: frames in order without a queue, a file with the same timing, and how it ends."""
 
-import argparse
 import contextlib
 import itertools
 import signal
@@ -14,6 +13,7 @@ from parts import make_part
 from people import make_track
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.generate import parse
 from anchor_jax.inference.camera import LiveOutput, animate_camera, ended_by_interrupt, ppm, window
 from anchor_jax.inference.live import follow
 from anchor_jax.inference.person import Person
@@ -156,29 +156,14 @@ def test_it_stops_after_the_given_frames_and_needs_at_least_one():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frames", [5, None])
-def test_camera_to_a_file(tmp_path, frames):
+def test_camera_to_a_file(tmp_path, frames, monkeypatch):
   ticks, closed = itertools.count(), []
   image = np.zeros((120, 160, 3), np.uint8)
   read = lambda: image if next(ticks) < 10**9 and not closed else None
   camera = Camera(30.0, read, lambda: closed.append(True))
   model = contextlib.nullcontext(Standing())
-  args = argparse.Namespace(
-    checkpoint=tmp_path,
-    output=tmp_path / "a.mp4",
-    motion=tmp_path,
-    show=False,
-    frames=frames,
-    seed=0,
-    no_retarget=False,
-    appearance=None,
-    smplx_model=None,
-    person_at=None,
-    skip_empty=False,
-    seen_by="still",
-    watermark="",
-    decoder="exact",
-    attended_frames=None,
-  )
+  flags = [f"--checkpoint={tmp_path}", f"--motion={tmp_path}", f"--output={tmp_path / 'a.mp4'}"]
+  monkeypatch.setattr(sys, "argv", ["generate", *flags, *([] if frames is None else [f"--frames={frames}"])])
   marks = []
 
   def marked(frame):
@@ -187,7 +172,7 @@ def test_camera_to_a_file(tmp_path, frames):
       signal.raise_signal(signal.SIGINT)
     return frame
 
-  count, timing = animate_camera(Request(args, camera=camera), PERSON, marked, model)
+  count, timing = animate_camera(Request(parse(), camera=camera), PERSON, marked, model)
   assert count == len(marks) == (frames or count) and 3 <= count <= 9 and closed == [True]
   figures = timing.to_json()
   assert figures["frames"] == count and 0 < figures["dropped_share"] < 1
