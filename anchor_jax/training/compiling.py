@@ -34,6 +34,7 @@ from anchor_jax.core.shapes import PyTree
 from anchor_jax.models.networks import Networks
 from anchor_jax.store.weights import frozen_names, trained_keys, with_adapters, with_pose_channels
 from anchor_jax.training.batches import batch_shapes
+from anchor_jax.training.perceptual import LPIPS, perceptual_weights
 from anchor_jax.training.step import jit_step, make_run_step, make_state, training_mesh
 
 log = logging.getLogger(__name__)
@@ -75,13 +76,13 @@ def step_shapes(
   Args:
     config: settings of the run, with the networks' sizes.
     networks: of the run.
-    weights: of all networks, arrays or their shapes.
+    weights: of all networks and of the perceptual loss, arrays or their shapes.
     size: of the prepared frames.
     mesh: of the run.
   """
   optimizer, step = make_run_step(config, networks)
   trained = {name: weights[name] for name in trained_keys(config)}
-  frozen = {name: weights[name] for name in frozen_names(config)}
+  frozen = {name: weights[name] for name in (*frozen_names(config), *(LPIPS,) * bool(config.lpips))}
   state = jax.eval_shape(lambda trained: make_state(trained, optimizer, config), trained)
   if jax.process_index() == 0 and (warning := shares(state, mesh).warning()):
     log.warning("%s", warning)
@@ -233,11 +234,12 @@ def topology_devices(topology: str) -> list[Any]:
 
 
 def run_shapes(config: RunConfig, mesh: Any) -> tuple[Any, tuple]:
-  """`step_shapes` of a run on a mesh, without reading files: frames have the size config.data.size."""
+  """`step_shapes` of a run on a mesh, for frames of the size config.data.size; reads no files but LPIPS's weights."""
   networks = Networks(with_pose_channels(config), config.dtype)
   check_model(networks.model, config.part)
   weights = jax.eval_shape(lambda key: with_adapters(networks.init(key), config), jax.random.key(0))
-  return step_shapes(config, networks, weights, config.data.frame_size, mesh)
+  size = config.data.frame_size
+  return step_shapes(config, networks, weights | perceptual_weights(config, size), size, mesh)
 
 
 def check_batch_memory(config: RunConfig, size: int | FrameSize, processes: int = 1) -> None:

@@ -37,6 +37,7 @@ from anchor_jax.training.compiling import (
 )
 from anchor_jax.training.draws import Batch
 from anchor_jax.training.held_out import make_validation, preview, save_reference_image
+from anchor_jax.training.perceptual import copy_perceptual_weights, perceptual_weights
 from anchor_jax.training.precompute import check_surface
 from anchor_jax.training.report import Report, Trace
 from anchor_jax.training.signals import StoppedBySignal, catch_stop_signals
@@ -80,10 +81,11 @@ def train_part(
     check_requested_model(config, networks.model)
   config = dataclasses.replace(config, model=networks.model)
   check_sizes(config, records.size)
+  perceptual = perceptual_weights(config, records.size, folder)
   step: Any = None
   compiling = None
   if newest_step(folder) < config.steps:
-    compiling = start_compiling(config, networks, weights, records.size, mesh)
+    compiling = start_compiling(config, networks, weights | perceptual, records.size, mesh)
   data = open_training_data(config, records, networks, weights, folder, share, sharding.own_devices(mesh))
   batches, preview_batch = data.training_batches(), data.preview_batch()
 
@@ -95,7 +97,7 @@ def train_part(
   place = lambda tree: jax.device_put(tree, sharding.parameter_shardings(tree, mesh))
   state = place(make_state(place({name: weights[name] for name in trained_keys(config)}), optimizer, config))
   unchanged = {name: weights[name] for name in frozen_names(config)}  # on the host until written
-  frozen, key = place(unchanged), jax.random.key(config.seed)
+  frozen, key = place(unchanged | perceptual), jax.random.key(config.seed)
   del weights
   validate = None
   if len(data.held_out):
@@ -108,7 +110,9 @@ def train_part(
     first_process = jax.process_index() == 0  # writes the files that all processes share
     if first_process and restored is None:
       write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
-    del unchanged
+    if first_process:
+      copy_perceptual_weights(perceptual, folder)
+    del unchanged, perceptual
     if restored is not None:
       state, position = restored
       batches.set_state(position)

@@ -20,6 +20,8 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.core.shapes import Array, Float, PyTree
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
+from anchor_jax.evaluation.published import lpips
+from anchor_jax.evaluation.published.torch_layers import Params
 from anchor_jax.models.controlnet import FrameInputs
 from anchor_jax.models.lora import merge_weights
 from anchor_jax.models.networks import Networks
@@ -37,6 +39,7 @@ from anchor_jax.training.draws import (
   pixel_weights,
   shift_groups,
 )
+from anchor_jax.training.perceptual import LPIPS
 from anchor_jax.training.precompute import LOOKED_UP
 
 KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance
@@ -56,12 +59,14 @@ class Painted:
     pictures, truth: pixels from -1 to 1.
     weights: loss weight of each pixel, 1 on average over the batch; None weighs all pixels alike.
     moments: mean and log variance of the latents' posterior; None unless the autoencoder is trained.
+    lpips: weights of LPIPS's network; None unless config.lpips.
   """
 
   pictures: Float[Array, "B H W 3"]
   truth: Float[Array, "B H W 3"]
   weights: Float[Array, "B H W"] | None = None
   moments: tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]] | None = None
+  lpips: Params | None = None
 
   def error(self) -> Float[Array, "B H W 3"]:
     """Weighted difference of the pictures from the true ones."""
@@ -121,6 +126,22 @@ class ContrastError:
 
 
 @dataclasses.dataclass(frozen=True)
+class PerceptualDistance:
+  """LPIPS of the pictures."""
+
+  weight: float
+
+  def __call__(self, painted: Painted) -> Float[Array, ""]:
+    """See `evaluation/published/lpips.py`; a picture counts by the mean weight of its pixels."""
+    assert painted.lpips is not None, "training/perceptual.py reads the weights"
+    network = functools.partial(lpips.features, painted.lpips)
+    distances = lpips.distance(painted.lpips, network(painted.pictures), network(painted.truth))
+    if painted.weights is not None:
+      distances = distances * painted.weights.mean(axis=(1, 2))
+    return jnp.mean(distances)
+
+
+@dataclasses.dataclass(frozen=True)
 class Divergence:
   """KL divergence of the latents' posterior from a unit normal; for the autoencoder only."""
 
@@ -139,6 +160,7 @@ PICTURE_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
   "edges": lambda config: EdgeError(),
   "absolute": lambda config: AbsoluteError(),
   "contrast": lambda config: ContrastError(config.sharpness) if config.sharpness else None,
+  LPIPS: lambda config: PerceptualDistance(config.lpips) if config.lpips else None,
 }
 AUTOENCODER_TERMS: dict[str, Callable[[RunConfig], Term | None]] = {
   "edges": lambda config: EdgeError(),
@@ -333,7 +355,7 @@ def _picture_loss(
     if weights_of_pixels is not None:
       normalized = weights_of_pixels[rows, 0] / draws["pixel_mean"][rows][:, None, None]
       counted = normalized if counted is None else counted * normalized
-    painted = Painted(2 * pictures - 1, to_signed(first(target["frame"])), counted)
+    painted = Painted(2 * pictures - 1, to_signed(first(target["frame"])), counted, lpips=weights.get(LPIPS))
     return weighted_sum([term(painted) for term in terms], terms)
 
   if total < parts:  # a part without pictures decodes none

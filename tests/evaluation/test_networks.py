@@ -8,6 +8,7 @@ import hashlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from published import alexnet
 from safetensors.numpy import save_file
 
 from anchor_jax.core.errors import UserError
@@ -57,18 +58,6 @@ def test_frechet_distances_cover_all_frames_or_all_full_clips():
   assert clips.details() == {"frames": 16, "clips": 2, "clip_frames": 8}
   short = FrechetMeasure("change", change, 3, {}, clip=16)
   assert stream(short, equal=TRUE) == {} and short.details()["clips"] == 1
-
-
-def alexnet(channels=4):
-  """Random LPIPS weights with AlexNet's layers and few channels."""
-  draw = lambda *shape: RNG.normal(0, np.prod(shape[1:]) ** -0.5, shape).astype(np.float32)
-  layers, before, tensors = {1: (0, 11), 2: (3, 5), 3: (6, 3), 4: (8, 3), 5: (10, 3)}, 3, {}
-  for part, (number, side) in layers.items():
-    tensors[f"net.slice{part}.{number}.weight"] = draw(channels, before, side, side)
-    tensors[f"net.slice{part}.{number}.bias"] = np.full(channels, 0.1, np.float32)
-    tensors[f"lin{part - 1}.model.1.weight"] = np.full((1, channels, 1, 1), 0.25, np.float32)
-    before = channels
-  return tensors
 
 
 def test_lpips_of_a_file(tmp_path):

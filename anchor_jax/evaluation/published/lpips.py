@@ -46,7 +46,9 @@ def features(params: Params, images: Float[Array, "B H W 3"]) -> Features:
       x = max_pool(x, pool, (2, 2))
     for layer, stride, padding in layers:
       x = jnp.maximum(convolution(params, f"net.slice{number + 1}.{layer}", x, stride, padding), 0)
-    layers_out.append(x / (jnp.sqrt(jnp.square(x).sum(axis=-1, keepdims=True)) + _EPSILON))
+    squares = jnp.square(x).sum(axis=-1, keepdims=True)
+    length = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)  # the slope at 0 is not infinite
+    layers_out.append(x / (length + _EPSILON))
   return layers_out
 
 
