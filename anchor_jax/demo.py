@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.config.find import load_config
-from anchor_jax.config.run import RunConfig
+from anchor_jax.config.run import LPIPS_WEIGHT, RunConfig
 from anchor_jax.core.cli import Parser, command, run, say
 from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.frame_size import FrameSize
@@ -49,9 +49,6 @@ IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
 CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the videos' shorter side, about
 _WITH_HEAD = (128,)  # those that have a shipped head
-# Weight of LPIPS in the loss. Of signer A's last fifth at 128 pixels, LPIPS goes from 0.135 to 0.071 and the person's
-# sharpness from 0.46 to 0.60, at 19.8 and 19.9 dB (results/real.jsonl).
-LPIPS_WEIGHT = 0.5
 _LARGE = 192  # pixels; films with a longer shorter side are learned with the settings for 256
 
 

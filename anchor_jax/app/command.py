@@ -19,6 +19,7 @@ from pathlib import Path
 from anchor_jax.app.access.origins import is_local, site_of
 from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.errors import UserError
+from anchor_jax.files.inputs import regular_file
 
 
 @command
@@ -38,6 +39,12 @@ def main() -> None:
   parser.add_argument("--megabytes", type=int, default=500, help="largest upload (default 500)")
   parser.add_argument("--seconds", type=int, default=600, help="longest film (default 600)")
   parser.add_argument("--gigabytes", type=float, default=100, help="total storage limit (default 100)")
+  parser.add_argument(
+    "--lpips",
+    type=Path,
+    metavar="FILE",
+    help="weights of LPIPS (`convert lpips`), for a sharper person from an uploaded film (`make app` fetches them)",
+  )
   parser.add_argument("--smoke", action="store_true", help="tiny settings to try the page quickly, with poor results")
   args = parser.parse_args()
   if not 1 <= args.port <= 65535:
@@ -55,7 +62,9 @@ def main() -> None:
   from anchor_jax.app.jobs.workshop import Workshop
 
   limits = Limits(megabytes=args.megabytes, seconds=args.seconds, gigabytes=args.gigabytes)
-  shop = Workshop(args.folder, limits, args.smoke)
+  if args.lpips is not None:
+    regular_file(args.lpips, "file of LPIPS's weights")
+  shop = Workshop(args.folder, limits, args.smoke, args.lpips and args.lpips.absolute())
   with tempfile.TemporaryDirectory(prefix="anchor-page-") as temporary:
     # Set before Gradio is imported: keep its files out of the shared temporary folder, and turn analytics off.
     os.environ |= {"GRADIO_TEMP_DIR": temporary, "GRADIO_ANALYTICS_ENABLED": "False"}

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from anchor_jax.app.access.people import PeopleFolder, PersonRecord
 from anchor_jax.app.jobs.queue import EXPORT, PREPARE, TRAIN, VIDEO, Job
 from anchor_jax.app.jobs.studio import motion_path
+from anchor_jax.config.run import LPIPS_WEIGHT
+from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.inputs import read_json
@@ -33,7 +35,12 @@ class Command(NamedTuple):
 
 
 def commands_of(
-  job: Job, person: PersonRecord, people: PeopleFolder, motions: Path, smoke: bool = False
+  job: Job,
+  person: PersonRecord,
+  people: PeopleFolder,
+  motions: Path,
+  smoke: bool = False,
+  lpips: Path | None = None,
 ) -> list[Command]:
   """Returns the commands of a job.
 
@@ -43,6 +50,7 @@ def commands_of(
     people: all people, for their folders.
     motions: the folder of studio motions.
     smoke: use tiny settings.
+    lpips: weights of LPIPS; None leaves it out of the loss.
 
   Raises:
     UserError: the job uses another person's motion, and that person was deleted.
@@ -51,7 +59,7 @@ def commands_of(
   if job.kind == PREPARE:
     return _prepare(person, folder, smoke)
   if job.kind == TRAIN:
-    return [Command("training", _module("train", *_training(person, folder, smoke)))]
+    return [Command("training", _module("train", *_training(person, folder, smoke, lpips)))]
   if job.kind == VIDEO:
     return _video(job, person, people, motions)
   if job.kind == EXPORT:
@@ -99,8 +107,14 @@ def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
   return Command("rendering the motion", _module("app.jobs.studio", *arguments))
 
 
-def _training(person: PersonRecord, folder: Path, smoke: bool) -> list[str]:
+def _training(person: PersonRecord, folder: Path, smoke: bool, lpips: Path | None) -> list[str]:
   changes = {"data.path": folder / PREPARED, **(_SMOKE_TRAINING if smoke else {})}
+  started = folder / TRAINED / TRAINED_PART
+  weight = LPIPS_WEIGHT if person.real and lpips is not None else 0.0
+  if (started / "config.json").exists():  # a run keeps the loss that it was started with
+    weight = read_settings(started).lpips
+  if weight:
+    changes |= {"lpips": weight, "lpips_weights": lpips or started / "lpips.safetensors"}
   settings = [f"--config.{name}={value}" for name, value in changes.items()]
   return [
     f"--config={_CONFIGS[person.side]}:{TRAINED_PART}",

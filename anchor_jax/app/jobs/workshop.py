@@ -57,13 +57,14 @@ class JobProgress:
 class Workshop:
   """Everything behind the page. Thread-safe."""
 
-  def __init__(self, folder: Path, limits: Limits | None = None, smoke: bool = False):
+  def __init__(self, folder: Path, limits: Limits | None = None, smoke: bool = False, lpips: Path | None = None):
     """Opens the page's folder, creating it if needed.
 
     Args:
       folder: where everything is stored.
       limits: limits of uploads and storage.
       smoke: use tiny settings, to try the page.
+      lpips: weights of LPIPS, for the loss of people from uploaded films; None leaves it out.
 
     Raises:
       UserError: another server uses the folder.
@@ -75,7 +76,7 @@ class Workshop:
       self._lock.acquire(timeout=0)
     except filelock.Timeout:
       raise UserError(f"{folder} is in use: stop the other page first, or choose another --folder") from None
-    self.folder, self.limits, self.smoke = folder, limits or Limits(), smoke
+    self.folder, self.limits, self.smoke, self._lpips = folder, limits or Limits(), smoke, lpips
     self._motions = folder / "motions"
     self._motions.mkdir(exist_ok=True)
     self.uploads, unmarked = marked_folder(folder, "uploads")
@@ -415,4 +416,4 @@ class Workshop:
     person = self.people.find(job.person)
     if person is None:
       raise NotFound("there is no such person (anymore)")
-    return commands_of(job, person, self.people, self._motions, self.smoke)
+    return commands_of(job, person, self.people, self._motions, self.smoke, self._lpips)

@@ -1,5 +1,6 @@
 """The workshop: what an owner may do and see; jobs stay queued, since the worker is not started."""
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -13,6 +14,8 @@ from anchor_jax.app.jobs import pack, workshop
 from anchor_jax.app.jobs.commands import commands_of, video_path
 from anchor_jax.app.jobs.queue import PREPARE, TRAIN
 from anchor_jax.app.jobs.workshop import Workshop
+from anchor_jax.config.run import RunConfig
+from anchor_jax.config.stored import write_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.outputs import partial_path
 from anchor_jax.landmarks.sidecar import write_posed_video
@@ -93,6 +96,24 @@ def test_pictures_of_a_person_may_have_the_shape_of_the_film(shop):
   (prepared / "meta.json").write_text('{"size": "large"}')
   with pytest.raises(UserError, match="damaged"):
     lines(shop, shop.make_video("a", person.name, "studio:calm", 2))
+
+
+def test_people_from_films_are_learned_with_lpips_and_runs_keep_their_loss(shop):
+  ana = add(shop)
+  job = shop.train("a", ana.name)
+  command = lambda weights: commands_of(job, ana, shop.people, Path("motions"), lpips=weights)[0]
+  flags = lambda weights: [flag for flag in command(weights).arguments if "lpips" in flag]
+  assert flags(None) == []
+  assert flags(Path("w.safetensors")) == ["--config.lpips=0.5", "--config.lpips_weights=w.safetensors"]
+  trained = shop.people.folder_of(ana.name) / "trained/body"
+  trained.mkdir(parents=True)
+  write_settings(trained, RunConfig())
+  assert flags(Path("w.safetensors")) == []
+  write_settings(trained, RunConfig(lpips=0.25, lpips_weights="gone"))
+  assert flags(None) == ["--config.lpips=0.25", f"--config.lpips_weights={trained}/lpips.safetensors"]
+  example = dataclasses.replace(ana, kind="example")
+  (trained / "config.json").unlink()
+  assert "lpips" not in str(commands_of(job, example, shop.people, Path("motions"), lpips=Path("w")))
 
 
 def test_without_consent_no_person_is_added(shop, tmp_path):
