@@ -28,7 +28,7 @@ TRAINABLE = ("vae", "unet", "controlnet", "null_context", "image_encoder", "refi
 # Input of the pose branch besides the pose render; see texture/channels.py.
 POSE_CHANNELS = ("", "coordinates", "atlas", "full")
 
-# `lpips` for films of people. Of the last fifth of signer A's A_yes at 128 pixels, LPIPS goes from 0.135 to 0.071 and the
+# `lpips` for films of people. Of the last fifth of A_yes at 128 pixels, LPIPS goes from 0.135 to 0.071 and the
 # person's sharpness from 0.46 to 0.60, at 19.8 and 19.9 dB (results/real.jsonl).
 LPIPS_WEIGHT = 0.5
 

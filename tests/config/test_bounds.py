@@ -28,14 +28,15 @@ PROBES = (0, -1, *HUGE, "", "no such name", "x" * 5000, None, True, (), (0, 0), 
 
 # Settings that may be 0, and settings that may be negative; all other numbers are above 0.
 ZERO = """
-  seed condition_dropout condition_jitter last_step pixels sharpness snr_gamma log_every checkpoint_every preview_every
+  seed condition_dropout condition_jitter last_step pixels sharpness lpips snr_gamma
+  log_every checkpoint_every preview_every
   data.validation data.workers optimizer.warmup_steps optimizer.b1 optimizer.b2 optimizer.weight_decay optimizer.ema
   lora.rank lora.alpha sample.overlap sample.guidance sample.conditioning_scale sample.guidance_interval
   freq_shift downsample_padding attended_frames steps_offset layers_per_block
 """.split()
 NEGATIVE = "sample.guidance sample.conditioning_scale mesh.data mesh.fsdp mesh.tensor mesh.frames".split()
-TEXTS = "init data.path lora.targets autoencoder".split()  # any string; files and layers decide
-EMPTY = "init data.path data.pose_channels optimizer.clip_networks autoencoder".split()
+TEXTS = "init lpips_weights data.path lora.targets autoencoder".split()  # any string; files and layers decide
+EMPTY = "init lpips_weights data.path data.pose_channels optimizer.clip_networks autoencoder".split()
 
 
 def run_fields(kind=RunConfig, prefix=""):

@@ -121,7 +121,7 @@ def test_a_flag_s_string_becomes_a_boolean_if_the_setting_can_be_one(flag, value
 
 def test_the_autoencoder_is_not_distilled():
   for change in ({"pixels": 1.0}, {"zero_snr": True}):
-    with pytest.raises(UserError, match="pixels, zero_snr are for body and head"):
+    with pytest.raises(UserError, match="pixels, zero_snr, lpips are for body and head"):
       run_config({"part": "vae", **change})
 
 
