@@ -21,6 +21,7 @@ from anchor_jax.training.precompute import LOOKED_UP
 
 Batch = dict[str, Any]
 Draws = dict[str, Array]  # by name, each [B ...]
+LPIPS_STRIDE = 4  # pixels; that of the first convolution of AlexNet, and a multiple of what VGG needs
 
 
 def draw_autoencoder(networks: Networks, batch: Batch, key: Key[Array, ""]) -> Draws:
@@ -48,6 +49,7 @@ def draw_diffusion(
     latent, inpaint [B (T) h w C], posterior noise, for what is not encoded in the batch already
     group_mask [B 1+G], shifts [B G 2]: see `draw_group_mask`, `draw_shifts`; only with looked-up channels
     decoded [B], whether pictures are decoded; only if `decoded` is above 0
+    lpips_offsets [B 2], pixels by which a decoded picture is moved before LPIPS; only with config.lpips besides
     pixel_mean [B], the mean weight over all decoded pixels; only with surface maps besides
   """
   target, model = batch["target"], networks.model
@@ -79,6 +81,8 @@ def draw_diffusion(
     draws["shifts"] = draw_shifts(count, groups, config.condition_jitter, rate, jitter_key)
   if decoded:
     draws["decoded"] = jnp.asarray(decoded_rows(count, decoded))
+    if config.lpips:
+      draws["lpips_offsets"] = jax.random.randint(jax.random.fold_in(key, 7), (count, 2), 0, LPIPS_STRIDE)
     if "surface" in target:
       surface = target["surface"] if pose.ndim == 4 else target["surface"][:, 0]
       weights = pixel_weights(surface[:: -(-count // decoded)], config.detail_weight)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from anchor_jax.config.run import RunConfig
-from anchor_jax.core.shapes import Array, Float, PyTree
+from anchor_jax.core.shapes import Array, Float, Int, PyTree
 from anchor_jax.diffusion.loss import denoising_loss
 from anchor_jax.diffusion.schedule import make_schedule
 from anchor_jax.evaluation.published import lpips
@@ -30,6 +30,7 @@ from anchor_jax.store.weights import trained_keys
 from anchor_jax.texture.channels import channel_groups, to_unit
 from anchor_jax.training.accumulation import Loss
 from anchor_jax.training.draws import (
+  LPIPS_STRIDE,
   Batch,
   Draws,
   decoded_rows,
@@ -60,6 +61,7 @@ class Painted:
     weights: loss weight of each pixel, 1 on average over the batch; None weighs all pixels alike.
     moments: mean and log variance of the latents' posterior; None unless the autoencoder is trained.
     lpips: weights of LPIPS's network; None unless config.lpips.
+    lpips_offsets: pixels by which each picture is moved before LPIPS, down and across; None moves none.
   """
 
   pictures: Float[Array, "B H W 3"]
@@ -67,6 +69,7 @@ class Painted:
   weights: Float[Array, "B H W"] | None = None
   moments: tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]] | None = None
   lpips: Params | None = None
+  lpips_offsets: Int[Array, "B 2"] | None = None
 
   def error(self) -> Float[Array, "B H W 3"]:
     """Weighted difference of the pictures from the true ones."""
@@ -127,15 +130,17 @@ class ContrastError:
 
 @dataclasses.dataclass(frozen=True)
 class PerceptualDistance:
-  """LPIPS of the pictures."""
+  """LPIPS of the pictures, moved at random: AlexNet looks at every fourth pixel, and would imprint a grid."""
 
   weight: float
 
   def __call__(self, painted: Painted) -> Float[Array, ""]:
     """See `evaluation/published/lpips.py`; a picture counts by the mean weight of its pixels."""
-    assert painted.lpips is not None, "training/perceptual.py reads the weights"
-    network = functools.partial(lpips.features, painted.lpips)
-    distances = lpips.distance(painted.lpips, network(painted.pictures), network(painted.truth))
+    params, offsets = painted.lpips, painted.lpips_offsets
+    assert params is not None, "training/perceptual.py reads the weights"
+    moved = lambda images: images if offsets is None else _moved(images, offsets)
+    pictures, truth = (lpips.features(params, moved(images)) for images in (painted.pictures, painted.truth))
+    distances = lpips.distance(params, pictures, truth)
     if painted.weights is not None:
       distances = distances * painted.weights.mean(axis=(1, 2))
     return jnp.mean(distances)
@@ -152,6 +157,13 @@ class Divergence:
     assert painted.moments is not None, "only the autoencoder's loss has a posterior"
     mean, logvar = painted.moments
     return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=(1, 2, 3)))
+
+
+def _moved(images: Float[Array, "B H W 3"], offsets: Int[Array, "B 2"]) -> Float[Array, "B H W 3"]:
+  """The pictures moved up and left by less than `LPIPS_STRIDE` pixels, with their last rows and columns repeated."""
+  wide = jnp.pad(images, ((0, 0), (0, LPIPS_STRIDE - 1), (0, LPIPS_STRIDE - 1), (0, 0)), mode="edge")
+  cut = lambda image, offset: jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
+  return jax.vmap(cut)(wide, offsets)
 
 
 # (settings) -> the term, or None to leave it out. Terms are computed and summed in this order: another one changes the
@@ -355,7 +367,10 @@ def _picture_loss(
     if weights_of_pixels is not None:
       normalized = weights_of_pixels[rows, 0] / draws["pixel_mean"][rows][:, None, None]
       counted = normalized if counted is None else counted * normalized
-    painted = Painted(2 * pictures - 1, to_signed(first(target["frame"])), counted, lpips=weights.get(LPIPS))
+    offsets = draws["lpips_offsets"][rows] if LPIPS in weights else None
+    painted = Painted(
+      2 * pictures - 1, to_signed(first(target["frame"])), counted, lpips=weights.get(LPIPS), lpips_offsets=offsets
+    )
     return weighted_sum([term(painted) for term in terms], terms)
 
   if total < parts:  # a part without pictures decodes none

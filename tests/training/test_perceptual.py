@@ -50,6 +50,13 @@ def test_the_term_is_the_measure(weights):
   heavy[1] = 3  # only the second picture counts, as with the empty slots of an accumulation part
   second = term(Painted(signed(one[1:2]), signed(other[1:2]), lpips=params))
   np.testing.assert_allclose(term(dataclasses.replace(painted, weights=jnp.asarray(heavy))), second, rtol=1e-5)
+  moved = dataclasses.replace(painted, lpips_offsets=jnp.array([[0, 0], [3, 1], [2, 0]]))
+  by_hand = [np.pad(np.asarray(x), ((0, 3), (0, 3), (0, 0)), "edge") for x in (painted.pictures[1], painted.truth[1])]
+  by_hand = [jnp.asarray(x[None, 3:, 1 : SIZE + 1]) for x in by_hand]
+  one_of = lambda part, row: Painted(part.pictures[row : row + 1], part.truth[row : row + 1], lpips=params)
+  alone = [term(one_of(painted, 0)), term(Painted(*by_hand, lpips=params))]
+  third = dataclasses.replace(one_of(painted, 2), lpips_offsets=jnp.array([[2, 0]]))
+  np.testing.assert_allclose(term(moved), np.mean([*alone, term(third)]), rtol=1e-5)
   gradient = jax.grad(lambda shown: term(dataclasses.replace(painted, pictures=shown)))(painted.pictures)
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
