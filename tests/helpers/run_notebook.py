@@ -13,6 +13,7 @@ import sys
 
 if __name__ == "__main__":
   os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+  sys.modules["pytest"] = None  # `make test-wheel` runs this where it is not installed
   from tiny import tiny_model
 
   from anchor_jax.config.run import SampleConfig

@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import pathlib
 import types
+from unittest import mock
 
 import cv2
 import jax
 import numpy as np
 import optax
-import pytest
 
 from anchor_jax.config.networks import CLIPVisionConfig, ControlNetConfig, ScheduleConfig, UNetConfig, VAEConfig
 from anchor_jax.config.run import ModelConfig, RunConfig
@@ -108,7 +108,6 @@ class DrawnStep:
 
 def train_by_drawing(config: RunConfig, workdir: pathlib.Path) -> None:
   """Trains as `train` does on one device; the step is traced, not compiled, which takes half a minute."""
-  with pytest.MonkeyPatch.context() as patch:
-    start = lambda *of_run: types.SimpleNamespace(result=lambda: (DrawnStep(*of_run), 0.0))
-    patch.setattr(loop, "start_compiling", start)
+  start = lambda *of_run: types.SimpleNamespace(result=lambda: (DrawnStep(*of_run), 0.0))
+  with mock.patch.object(loop, "start_compiling", start):  # the notebook's test has no pytest
     train(config, workdir, jax.devices()[:1])
