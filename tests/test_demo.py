@@ -17,7 +17,7 @@ def test_a_film_is_learned_and_compared_with_its_last_fifth(tmp_path):
   weights = tmp_path / "lpips.safetensors"
   save_file(alexnet(), weights)
   report = film_demo(film, output, Size(body_steps=2, head_steps=2), FrameSize.of(64), CONFIGS[128], weights)
-  assert (output / "person/body/lpips.safetensors").exists() and report["whole"]["generated"]["lpips"] > 0
+  assert (output / "person/body/perceptual/lpips.safetensors").exists() and report["whole"]["generated"]["lpips"] > 0
   assert (report["frames"], report["training_frames"]) == (6, 24)
   contenders = {"generated", "generated_without_head", "mean_training_frame", "nearest_pose_training_frame"}
   for region in ("person", "face", "hands", "whole"):

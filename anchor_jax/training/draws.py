@@ -21,7 +21,7 @@ from anchor_jax.training.precompute import LOOKED_UP
 
 Batch = dict[str, Any]
 Draws = dict[str, Array]  # by name, each [B ...]
-LPIPS_STRIDE = 4  # pixels; that of the first convolution of AlexNet, and a multiple of what VGG needs
+LPIPS_STRIDE = 4  # pixels; that of AlexNet's first convolution
 
 
 def draw_autoencoder(networks: Networks, batch: Batch, key: Key[Array, ""]) -> Draws:

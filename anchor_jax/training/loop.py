@@ -81,7 +81,7 @@ def train_part(
     check_requested_model(config, networks.model)
   config = dataclasses.replace(config, model=networks.model)
   check_sizes(config, records.size)
-  perceptual = perceptual_weights(config, records.size, folder)
+  perceptual = perceptual_weights(config, records.size, None if previous is None else folder)
   step: Any = None
   compiling = None
   if newest_step(folder) < config.steps:
@@ -110,7 +110,6 @@ def train_part(
     first_process = jax.process_index() == 0  # writes the files that all processes share
     if first_process and restored is None:
       write_folder(folder / "base", networks, unchanged, tuple(unchanged), "float32")
-    if first_process:
       copy_perceptual_weights(perceptual, folder)
     del unchanged, perceptual
     if restored is not None:

@@ -11,7 +11,7 @@ from anchor_jax.config.run import LPIPS_WEIGHT
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.files.inputs import read_json
+from anchor_jax.data.meta import read_meta
 
 PREPARED, TRAINED, BUNDLE = "prepared", "trained", "bundle"
 TRAINED_PART = "body"  # a head gains nothing in this few steps (docs/results.md, study)
@@ -95,11 +95,7 @@ def _prepared_size(person: PersonRecord, people: PeopleFolder) -> FrameSize:
   """The size of the person's frames; of pictures that have the film's shape, the prepared folder knows it."""
   if not isinstance(person.size, str):
     return FrameSize.of(person.size)
-  folder = people.folder_of(person.name) / PREPARED
-  try:
-    return FrameSize.from_json(read_json(folder / "meta.json", "meta.json", "prepare the film again")["size"])
-  except (KeyError, TypeError, ValueError):
-    raise UserError(f"{folder}/meta.json is damaged (the size): prepare the film again") from None
+  return FrameSize.from_json(read_meta(people.folder_of(person.name) / PREPARED)[0]["size"])
 
 
 def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
@@ -110,11 +106,11 @@ def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
 def _training(person: PersonRecord, folder: Path, smoke: bool, lpips: Path | None) -> list[str]:
   changes = {"data.path": folder / PREPARED, **(_SMOKE_TRAINING if smoke else {})}
   started = folder / TRAINED / TRAINED_PART
-  weight = LPIPS_WEIGHT if person.real and lpips is not None else 0.0
   if (started / "config.json").exists():  # a run keeps the loss that it was started with
-    weight = read_settings(started).lpips
-  if weight:
-    changes |= {"lpips": weight, "lpips_weights": lpips or started / "lpips.safetensors"}
+    stored = read_settings(started)
+    changes |= {"lpips": stored.lpips, "lpips_weights": stored.lpips_weights} if stored.lpips else {}
+  elif person.real and lpips is not None:
+    changes |= {"lpips": LPIPS_WEIGHT, "lpips_weights": lpips}
   settings = [f"--config.{name}={value}" for name, value in changes.items()]
   return [
     f"--config={_CONFIGS[person.side]}:{TRAINED_PART}",
