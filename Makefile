@@ -36,7 +36,7 @@ real: $(STAMPS)/package $(STAMPS)/landmarks $(STAMPS)/lpips-if-online ## learn a
 smoke: $(STAMPS)/package ## every stage of the demo, briefly, in runs/smoke (about 2 minutes)
 	$(RUN) -m anchor_jax.demo --smoke --output=runs/smoke
 
-test: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests, on the CPU (about 6 minutes on 2 cores)
+test: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the default tests, on the CPU (6 to 8 minutes on 2 cores)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(STAMPS)/dev $(STAMPS)/landmarks-if-online ## the tests that are too long for `make test` (about an hour on 2 quiet cores)
