@@ -207,11 +207,13 @@ def background_lines(folder: str | os.PathLike) -> list[str]:
 
 
 def body_lines(folder: str | os.PathLike) -> list[str]:
-  """Returns a line per person with parts of the body that the films hardly show: their widths are a standard body's."""
+  """Returns lines about each person's body: parts that the films hardly show, and how far clothes follow the pose."""
   source, lines = open_prepared(folder), []
   for name, body in zip(source.meta["people"], source.measures):
     if body is not None and body.evidence is not None and (parts := standard_parts(body.evidence)):
       lines.append(f"{name}: the films hardly show {', '.join(parts)}: their widths are those of a standard body")
+    if body is not None and body.cloth is not None:
+      lines.append(f"{name}: {body.cloth.summary()}")
   return lines
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from anchor_jax.body.charts import SIDES, chart
+from anchor_jax.body.cloth import shift_cloth
 from anchor_jax.body.face_mesh import BROWS, EYES, LIPS, MOUTH, OVAL, FaceMap, FaceMesh
 from anchor_jax.body.mesh import TriangleMesh
 from anchor_jax.body.part_skins import THUMB_AXIS, arm_skins, cross, finger_skins, hand_skin, palm_normal, torso_skin
@@ -23,6 +24,7 @@ from anchor_jax.body.solids import Ellipsoid, Loft, RoundCone, Solid
 from anchor_jax.core.shapes import Float, NdArray, Shaped, UInt8
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.placing import place_unseen
+from anchor_jax.landmarks.proportions.cloth import pose_features
 from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
 from anchor_jax.landmarks.proportions.widths import TORSO_HEIGHTS, Widths
 from anchor_jax.landmarks.sidecar import PosedFrame, PoseRender
@@ -136,7 +138,14 @@ class PoseRenderer:
     for mesh in drawn:
       if isinstance(mesh, FaceMesh):  # skull and jaw bulge through it in places
         mesh.uncover(surface, drawn.index(mesh), kinds == _HEAD, 0.04 * self.unit)
-    return PoseRender(pose, face_mask, surface_map(surface, drawn))
+    shown = surface_map(surface, drawn)
+    if self._measures.cloth is not None:
+      shown = shift_cloth(shown, self._measures.cloth, self.features(number), self._shoulders)
+    return PoseRender(pose, face_mask, shown)
+
+  def features(self, number: int) -> Float[NdArray, " F"]:
+    """Returns what the shift of the person's clothes depends on in a frame."""
+    return pose_features(self._track.body[number], self._measures.shoulders * self._crop.height)
 
   # ---- body ----------------------------------------------------------------------------------------------------------
 

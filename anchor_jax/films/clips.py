@@ -10,6 +10,7 @@ from anchor_jax.body.fit import fit_body
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray, UInt8
+from anchor_jax.films.cloth import cloth_of_films
 from anchor_jax.films.crops import crops_of
 from anchor_jax.films.poses import OpenedFilm, PosedClip, find_track, poses_of
 from anchor_jax.films.room import STILL_SHARE, film_cameras
@@ -103,7 +104,8 @@ def read_films(
   Frames are resized crops around the person. Films of equal picture size share a crop, so that the background stays in
   place from clip to clip; a stretch whose person is more than a quarter of the picture's shorter side away gets another
   one. For landmark-model poses, all films show one body: its proportions are joined over the films and its widths
-  fitted to the person masks of all of them (body/fit.py), unless `body` has both.
+  fitted to the person masks of all of them (body/fit.py), and how its clothes slide with the pose is fitted to their
+  pictures (films/cloth.py), unless `body` is given.
 
   Args:
     opened: from `open_film`.
@@ -131,6 +133,12 @@ def read_films(
     body = dataclasses.replace(body, rest=shared_rest(tracked))
     aligned = [(track, part, align(body, measures)) for track, part, measures in tracked]
     body = fit_body(body, aligned)
+    moving = [
+      (film, stretch.first, p.track, part, align(body, own))
+      for (film, _, stretch), p, part, own in zip(used, poses, crops, measured)
+      if p.track is not None and own is not None
+    ]
+    body = dataclasses.replace(body, cloth=cloth_of_films(moving))
   clips: dict[int, list[PosedClip]] = {id(film): [] for film in opened}
   paths = _CameraPaths(room, any(found.cameras is not None for found in findings))
   for (film, found, stretch), posed, part, own in zip(used, poses, crops, measured):

@@ -227,8 +227,10 @@ def start_tracking(
     renderer = PoseRenderer(*retargeted, measures)
   else:
     own = driver
-    if measures is not None:
-      own = align(measures, driver) if mapped else dataclasses.replace(driver, widths=measures.widths)
+    if measures is not None and mapped:
+      own = align(measures, driver)
+    elif measures is not None:
+      own = dataclasses.replace(driver, widths=measures.widths, cloth=measures.cloth)
     renderer = PoseRenderer(track, crop, own)
   left, right = (
     float(np.median(np.linalg.norm(track.hands[:, side, 9] - track.hands[:, side, 0], axis=-1))) for side in (0, 1)

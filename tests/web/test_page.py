@@ -12,6 +12,7 @@ import sys
 import time
 
 import chromium
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from people import make_track
 from tiny import drawn_weights, tiny_model
 
 from anchor_jax import export
+from anchor_jax.body.cloth import GROUPS
 from anchor_jax.body.face_points import mean_face
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.config.pixels import RefinerConfig
@@ -32,6 +34,7 @@ from anchor_jax.inference.animate import placed_pose_channels
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.inference.person import Part, Person, load, read_reference
 from anchor_jax.landmarks.framing import CropRect
+from anchor_jax.landmarks.proportions.cloth import CELLS, FEATURES, ClothShift
 from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
 from anchor_jax.landmarks.proportions.retarget import retarget
 from anchor_jax.landmarks.proportions.widths import Widths
@@ -229,15 +232,26 @@ def test_exported_person_in_chromium(browser, tmp_path, monkeypatch, capsys):
     phone.screenshot(path=PICTURES / "phone.png")
 
 
-def test_poses_are_rendered_as_in_python(drawn):
+def sliding():
+  """A shirt and hair of which each cell slides its own way with the elbows and the head."""
+  rng, cells = np.random.default_rng(2), np.flatnonzero(np.repeat(GROUPS, CELLS**2))
+  pattern = rng.normal(0, 0.03, (2, FEATURES + 1)).astype(np.float32)
+  shifts = cv2.GaussianBlur(rng.normal(0, 3, (len(cells), 4)).astype(np.float32), (1, 31), 5).reshape(-1, 2, 2)
+  one = np.ones(FEATURES, np.float32)
+  return ClothShift(0.1 * one, 0.5 * one, -2 * one, 2 * one, pattern, cells, shifts, 0.5)
+
+
+@pytest.mark.parametrize("cloth", [None, sliding()], ids=["rigid", "sliding"])
+def test_poses_are_rendered_as_in_python(drawn, cloth):
   """A standing body that turns its head, with a real face; another library draws the face's lines."""
   size, track, page = drawn
-  measures = dataclasses.replace(
-    measure(track, CropRect.square(0, 0, size, size)), widths=Widths(jaw=1.1, hair=(1.2, 0.3))
-  )
+  square, widths = CropRect.square(0, 0, size, size), Widths(jaw=1.1, hair=(1.2, 0.3))
+  measures = dataclasses.replace(measure(track, square), widths=widths, cloth=cloth)
+  rigid = PoseRenderer(track, square, dataclasses.replace(measures, cloth=None))
   renderer = PoseRenderer(track, CropRect.square(0, 0, size, size), measures)
   for number in range(len(track)):
     expected = renderer.render(number)
+    assert ((expected.surface != rigid.render(number).surface).any(axis=-1).mean() > 0.05) == (cloth is not None)
     landmarks = {name: getattr(track, name)[number].tolist() for name in ("body", "face", "hands")}
     rendered = page.evaluate(DRAW, {**landmarks, "measures": measures.to_json()})
     pose, surface = (np.array(rendered[name], np.uint8).reshape(size, size, -1) for name in ("pose", "surface"))

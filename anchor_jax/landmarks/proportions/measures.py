@@ -17,6 +17,7 @@ import numpy as np
 
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.landmarks.framing import CropRect
+from anchor_jax.landmarks.proportions.cloth import ClothShift
 from anchor_jax.landmarks.proportions.evidence import Evidence, evidence_of
 from anchor_jax.landmarks.proportions.rest import RestPose, gather_rest, standard_rest
 from anchor_jax.landmarks.proportions.widths import Widths
@@ -28,7 +29,12 @@ _LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of
 # Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
 # camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
-_PARTS: dict[str, Any] = {"widths": Widths, "rest": RestPose, "evidence": Evidence}  # fields with parts of their own
+_PARTS: dict[str, Any] = {
+  "widths": Widths,
+  "rest": RestPose,
+  "evidence": Evidence,
+  "cloth": ClothShift,
+}  # fields with parts of their own
 _LEAST_SEEN = 0.05  # weight of a length that a film never shows
 _LARGEST = 10.0  # frame heights; a larger stored measure is damaged
 
@@ -53,6 +59,8 @@ class BodyMeasures:
     rest: how the person holds what a film does not show; None for standard hanging arms, as in files of earlier
       versions.
     evidence: how much of all this the films show; None in files of earlier versions.
+    cloth: how clothes and hair slide over the body with the pose; None if the films do not show it, as in files of
+      earlier versions.
   """
 
   place: tuple[float, float]
@@ -67,6 +75,7 @@ class BodyMeasures:
   widths: Widths | None = None
   rest: RestPose | None = None
   evidence: Evidence | None = None
+  cloth: ClothShift | None = None
 
   def reframed(self, scale: float, shift: tuple[float, float]) -> "BodyMeasures":
     """Returns the measures of the same person in a frame of another size.

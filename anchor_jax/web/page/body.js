@@ -1,4 +1,5 @@
 // Builds a person's solids from landmarks: the JavaScript version of body/pose.py and body/part_skins.py.
+import { Cloth } from "./cloth.js";
 import { Cone, Ellipsoid, Loft, Mesh, SUPERSAMPLE, Surface } from "./solids.js";
 import { shadePose } from "./shade.js";
 import { Ball, MeshSkin, Sheet, Tube, cross, dot, minus, plus, surfaceMap, times, unit } from "./skins.js";
@@ -35,6 +36,7 @@ export class PoseRenderer {
     this.hips = measures.hips * height;
     this.unit = this.shoulders / SHOULDER_METERS;
     this.hand = clip((measures.palm * height) / 0.09, 0.8 * this.unit, 1.4 * this.unit);
+    this.cloth = measures.cloth ? new Cloth(measures.cloth, body.charts, this.shoulders) : null;
     this.canvas = new OffscreenCanvas(columns, rows).getContext("2d", { willReadFrequently: true });
   }
 
@@ -48,7 +50,8 @@ export class PoseRenderer {
     surface.draw(solids);
     const pose = shadePose(surface, this.faceLines(landmarks.face, solids));
     this.uncover(solids);
-    return { pose, surface: surfaceMap(surface, solids) };
+    const map = surfaceMap(surface, solids), { width, height } = surface;
+    return { pose, surface: this.cloth?.moved(map, width, height, landmarks.body) ?? map };
   }
 
   flat(point, body) {

@@ -1,0 +1,111 @@
+// Clothes and hair where the pose pulls them: body/cloth.py and landmarks/proportions/cloth.py for a camera.
+const CELLS = 8, CELL = 256 / CELLS, STEP = 1e-4, DRAWN = 128, SMOOTH = 3, LARGEST = 6, SURE = 1e-3;
+const clip = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// What the shift depends on; the same order as `pose_features`.
+function features(body, shoulders) {
+  const [left, right, ears] = [body[11], body[12], [body[7], body[8]]];
+  const middle = (a, b) => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2], minus = (a, b) => [a[0] - b[0], a[1] - b[1]];
+  const from = middle(left, right), points = [13, 14, 15, 16, 0, 23, 24].map((number) => minus(body[number], from));
+  const turned = [minus(left, right), minus(...ears), minus(body[0], middle(...ears))];
+  return [...points, ...turned].flat().map((value) => value / shoulders);
+}
+
+// The group of each chart: 1 torso and neck, 2 head, 3 and 4 sleeves; 0 for what does not slide.
+function groupsOf(charts) {
+  const groups = new Uint8Array(256);
+  for (const [name, number] of Object.entries(charts)) {
+    const [side, ...rest] = name.split("_"), part = rest.join("_");
+    if (["chest", "belly", "hips", "torso_back", "neck"].includes(name)) groups[number] = 1;
+    else if (name === "cranium" || part === "ear") groups[number] = 2;
+    else if (["upper_arm", "forearm"].includes(part)) groups[number] = { left: 3, right: 4 }[side] ?? 0;
+  }
+  return groups;
+}
+
+// A Gaussian like OpenCV's: 25 taps, mirrored at the edges.
+function blurred(values, width, height) {
+  const kernel = Array.from({ length: 25 }, (_, i) => Math.exp(-((i - 12) ** 2) / (2 * SMOOTH ** 2)));
+  const total = kernel.reduce((a, b) => a + b), half = new Float32Array(values.length), result = new Float32Array(values.length);
+  const mirrored = (i, count) => {
+    while (count > 1 && (i < 0 || i >= count)) i = i < 0 ? -i : 2 * (count - 1) - i;
+    return count > 1 ? i : 0;
+  };
+  const along = (from, to, count, lines, step, jump) => {
+    for (let line = 0; line < lines; line++) {
+      for (let i = 0; i < count; i++) {
+        let sum = 0;
+        for (let k = -12; k <= 12; k++) sum += kernel[k + 12] * from[line * jump + mirrored(i + k, count) * step];
+        to[line * jump + i * step] = sum / total;
+      }
+    }
+  };
+  along(values, half, width, height, 1, width);
+  along(half, result, height, width, width, 1);
+  return result;
+}
+
+export class Cloth {
+  // cloth: the person's, from the body measures; charts: their numbers by name; shoulders: distance in pixels.
+  constructor(cloth, charts, shoulders) {
+    Object.assign(this, { cloth, shoulders, groups: groupsOf(charts) });
+  }
+
+  // The shift of each cell in pixels, right and down.
+  table(body) {
+    const { mean, scale, low, high, patterns, cells, shifts } = this.cloth;
+    const standard = features(body, this.shoulders).map((value, i) => clip((value - mean[i]) / scale[i], low[i], high[i]));
+    const sizes = patterns.map((row) => standard.reduce((sum, value, i) => sum + row[i + 1] * value, row[0]));
+    const result = new Float32Array(2 * 256 * CELLS * CELLS);
+    cells.forEach((cell, m) => {
+      for (let axis = 0; axis < 2; axis++) {
+        const sum = sizes.reduce((total, size, r) => total + size * shifts[m][axis * sizes.length + r], 0);
+        result[2 * cell + axis] = sum * STEP * this.shoulders;
+      }
+    });
+    return result;
+  }
+
+  // Returns the surface map of `width` x `height` pixels with clothes and hair moved.
+  moved(surface, width, height, body) {
+    const table = this.table(body), factor = Math.min(1, DRAWN / height), { groups } = this;
+    const columns = Math.max(1, Math.round(width * factor)), rows = Math.max(1, Math.round(height * factor));
+    const count = columns * rows, own = new Uint8Array(count), raw = [new Float32Array(count), new Float32Array(count)];
+    const seen = new Set();
+    for (let y = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++) {
+        const from = 3 * (Math.floor((y * height) / rows) * width + Math.floor((x * width) / columns)), to = y * columns + x;
+        const cell = (surface[from] * CELLS + Math.floor(surface[from + 2] / CELL)) * CELLS + Math.floor(surface[from + 1] / CELL);
+        own[to] = groups[surface[from]];
+        if (own[to]) seen.add(own[to]);
+        for (let axis = 0; axis < 2; axis++) raw[axis][to] = table[2 * cell + axis];
+      }
+    }
+    const fields = {};
+    for (const group of seen) {
+      const inside = Float32Array.from(own, (value) => +(value === group)), weight = blurred(inside, columns, rows);
+      fields[group] = raw.map((values) =>
+        blurred(values.map((value, i) => value * inside[i]), columns, rows).map((value, i) => value / Math.max(weight[i], SURE)));
+    }
+    // Bilinear between the centers of the pixels at which the shift is drawn.
+    const at = (field, x, y) => {
+      const left = clip(((x + 0.5) * columns) / width - 0.5, 0, columns - 1), top = clip(((y + 0.5) * rows) / height - 0.5, 0, rows - 1);
+      const x0 = Math.floor(left), y0 = Math.floor(top), x1 = Math.min(x0 + 1, columns - 1), y1 = Math.min(y0 + 1, rows - 1);
+      const across = (row) => field[row * columns + x0] + (left - x0) * (field[row * columns + x1] - field[row * columns + x0]);
+      return across(y0) + (top - y0) * (across(y1) - across(y0));
+    };
+    const result = surface.slice(), most = (LARGEST * height) / DRAWN;
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const to = 3 * (y * width + x), group = groups[surface[to]], field = group && fields[group];
+        if (!field) continue;
+        const [right, down] = [at(field[0], x, y), at(field[1], x, y)];
+        const shorter = Math.min(1, most / Math.max(Math.hypot(right, down), SURE));
+        const column = clip(Math.round(x - right * shorter), 0, width - 1), row = clip(Math.round(y - down * shorter), 0, height - 1);
+        const from = 3 * (row * width + column);
+        if (groups[surface[from]] === group) for (let i = 0; i < 3; i++) result[to + i] = surface[from + i];
+      }
+    }
+    return result;
+  }
+}
