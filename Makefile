@@ -28,7 +28,7 @@ demo: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## film a studio person, t
 demo-256: $(STAMPS)/package $(STAMPS)/landmarks-if-online ## the same at 256 pixels, in runs/demo-256 (about 20 minutes)
 	$(RUN) -m anchor_jax.demo --size=256 --output=runs/demo-256
 
-real: $(STAMPS)/package $(STAMPS)/landmarks $(STAMPS)/lpips-if-online ## learn a person from FILM=x.mp4 (SIZE=128 or auto), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
+real: $(STAMPS)/package $(STAMPS)/landmarks $(STAMPS)/lpips-if-online ## learn a person from FILM=x.mp4 (SIZE=128, 256, 512, auto or auto:256), generate its last fifth and compare, in runs/x (a quarter of an hour and more)
 	@test -n "$(FILM)" || { echo "error: name a film of one person: make real FILM=x.mp4 [SIZE=auto]" >&2; exit 2; }
 	$(RUN) -m anchor_jax.demo --film="$(FILM)" --size=$(or $(SIZE),128) $(LPIPS_FLAG) $(if $(RECORD),--record=$(RECORD)) \
 	  --output="$(or $(OUTPUT),runs/$(basename $(notdir $(FILM))))"

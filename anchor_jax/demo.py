@@ -47,9 +47,9 @@ from anchor_jax.video.write import write_video
 # Pre-training never uses seeds this large (prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
-CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the videos' shorter side, about
+CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py", 512: "studio_512.py"}  # by the videos' shorter side, about
 _WITH_HEAD = (128,)  # those that have a shipped head
-_LARGE = 192  # pixels; films with a longer shorter side are learned with the settings for 256
+_CLOSE = 0.75  # a film is learned with the settings for the largest side of which its shorter side is more than this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +229,7 @@ def main() -> None:
     "--size",
     default="128",
     metavar="WxH",
-    help="video size in pixels, such as 128, 256 or 128x192 (default: 128); with --film also auto, as for prepare",
+    help="video size in pixels, such as 128, 256, 512 or 128x192 (default: 128); with --film also auto, as for prepare",
   )
   parser.add_argument("--steps", type=int, help="with --film: steps of fine-tuning (default: the config's)")
   parser.add_argument(
@@ -241,7 +241,7 @@ def main() -> None:
   parser.add_argument(
     "--config",
     metavar="FILE.py",
-    help="fine-tuning settings (default: studio_finetune.py; for 256 pixels studio_256.py)",
+    help="fine-tuning settings (default: studio_finetune.py; for 256 pixels studio_256.py, for 512 studio_512.py)",
   )
   record_flag(parser)
   args = parser.parse_args()
@@ -260,7 +260,8 @@ def main() -> None:
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
-  learned_at = 256 if min(pixels) > _LARGE else 128  # by the side of --size=auto:SIDE
+  fitting = [side for side in CONFIGS if min(pixels) > _CLOSE * side]  # by the side of --size=auto:SIDE
+  learned_at = max(fitting, default=min(CONFIGS))
   size = SMOKE if args.smoke else Size()
   if args.film is not None:
     size = dataclasses.replace(size, body_steps=SMOKE.body_steps if args.smoke else args.steps)

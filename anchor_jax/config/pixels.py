@@ -17,14 +17,18 @@ class RefinerConfig(Config):
     block_out_channels: channels of each level, finest first.
     norm_num_groups: groups of the normalizations.
     scale: ratio of the frames' size to the size that the other networks see; it does not change the weights.
+    decide_at: ratio of the frames' size to the size at which the refiner decides which colors to take. It takes them at
+      full size: large frames keep their detail, and layers cost what they cost in small ones. It does not change the
+      weights, either.
   """
 
   class_name: ClassVar[str] = "AnchorRefiner"
-  own_fields: ClassVar[tuple[str, ...]] = ("scale",)
+  own_fields: ClassVar[tuple[str, ...]] = ("scale", "decide_at")
   bounds: ClassVar[Bounds] = {
     **dict.fromkeys(("conditioning_channels", "block_out_channels", "norm_num_groups"), WIDTH),
     "patch_size": Span(1, 256),
     "scale": Span(1, 64),
+    "decide_at": Span(1, 64),
   }
 
   conditioning_channels: int = 23
@@ -32,6 +36,7 @@ class RefinerConfig(Config):
   block_out_channels: tuple[int, ...] = (48, 64, 96)
   norm_num_groups: int = 16
   scale: int = 1
+  decide_at: int = 1
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -49,7 +54,7 @@ class RefinerConfig(Config):
   @property
   def stride(self) -> int:
     """Side of a cell of the coarsest level in pixels; the sides of pictures are multiples of it."""
-    return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+    return self.decide_at * self.patch_size * 2 ** (len(self.block_out_channels) - 1)
 
 
 @dataclasses.dataclass(frozen=True)

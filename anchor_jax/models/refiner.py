@@ -6,7 +6,7 @@ pixels. It is one pass, frame by frame, so it keeps streams exact and adds littl
 
 For each pixel it predicts how far to move from the decoded color toward each looked-up color, and what to add. Copying
 a known pixel then takes a single number, which is learned in a few hundred steps and generalizes to people it never
-saw.
+saw. These numbers change slowly over a picture, colors do not: with `decide_at` they are decided in a smaller picture.
 """
 
 import flax.linen as nn
@@ -17,6 +17,7 @@ from anchor_jax.config.pixels import RefinerConfig
 from anchor_jax.core.shapes import Array, Float
 from anchor_jax.models.controlnet import RENDER_CHANNELS
 from anchor_jax.models.layers import Conv, Downsample, GroupNorm, ResBlock, Upsample, from_patches, to_patches
+from anchor_jax.models.pictures import enlarge, shrink, shrink_looked_up
 
 _EPSILON = 1e-6
 
@@ -60,7 +61,8 @@ class Refiner(nn.Module):
       raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {channels.shape[-1]}")
     if any(side % config.stride for side in pictures.shape[1:3]):
       raise ValueError(f"pictures of {pictures.shape[1:3]} pixels: the refiner takes multiples of {config.stride}")
-    x = self.conv_in(to_patches(jnp.concatenate([2 * pictures - 1, channels], axis=-1), config.patch_size)[:, None])
+    x = jnp.concatenate([2 * shrink(pictures, config.decide_at) - 1, self._shrunk(channels)], axis=-1)
+    x = self.conv_in(to_patches(x, config.patch_size)[:, None])
     skips = []
     for level, block in enumerate(self.down_blocks):
       if level:
@@ -71,9 +73,15 @@ class Refiner(nn.Module):
     for level in range(len(self.up_blocks) - 1, -1, -1):
       x = self.up_blocks[level](self.upsamplers[level](x) + skips[level])
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
-    x = from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+    x = enlarge(from_patches(x[:, 0].astype(jnp.float32), config.patch_size), config.decide_at)
     added, weights = x[..., :3], x[..., 3:]
     candidates = channels[..., RENDER_CHANNELS:].reshape(*channels.shape[:3], config.candidates, 4)
     weights = jnp.where(candidates[..., 3] > 0, weights, 0)
     moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
     return pictures + moved + added
+
+  def _shrunk(self, channels: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """Pose render and looked-up channels at the size at which the refiner decides."""
+    render, looked_up = channels[..., :RENDER_CHANNELS], channels[..., RENDER_CHANNELS:]
+    scale = self.config.decide_at
+    return jnp.concatenate([shrink(render, scale), shrink_looked_up(looked_up, scale)], axis=-1)

@@ -194,6 +194,7 @@ SHIPPED = [
   *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
   ("sd15_temporal", None),
   ("studio_256", None),
+  ("studio_512", None),
   *((f"{size}_distil", part) for size in ("studio", "sd15") for part in ("body", "head")),
 ]
 SHIPPED.remove(("studio_finetune", "vae"))

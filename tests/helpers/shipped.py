@@ -20,6 +20,7 @@ SHIPPED = (
   *((f"sd15_{part}_{kind}", None) for part in ("body", "head") for kind in ("pretrain", "finetune")),
   ("sd15_temporal", None),
   ("studio_256", None),
+  ("studio_512", None),
   *((f"{size}_distil", part) for size in ("studio", "sd15") for part in ("body", "head")),
 )
 SHIPPED = tuple(one for one in SHIPPED if one != ("studio_finetune", "vae"))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,22 @@ def test_frames_do_not_mix(params):
   live = jax.tree.map(lambda leaf: leaf + 0.1, params)
   both, alone = (apply(live, PICTURES[:n], CHANNELS[:n]) for n in (2, 1))
   np.testing.assert_allclose(both[:1], alone, atol=1e-5)
+
+
+def test_large_frames_are_decided_small_and_colored_at_full_size(params):
+  live = jax.tree.map(lambda leaf: leaf + 0.05, params)
+  double = dataclasses.replace(CONFIG, decide_at=2)
+  assert double.stride == 2 * CONFIG.stride and double.to_json() != CONFIG.to_json()
+  large = lambda picture: picture.repeat(2, axis=1).repeat(2, axis=2)
+  both = Refiner(double).apply({"params": live}, large(PICTURES), large(CHANNELS))
+  small = apply(live, PICTURES, CHANNELS)
+  inside = slice(4, -4)
+  means = both.reshape(2, 16, 2, 12, 2, 3).mean(axis=(2, 4))
+  assert np.abs(means - small)[:, inside, inside].mean() < 0.25 * np.abs(small - PICTURES)[:, inside, inside].mean()
+  # Detail of a candidate that is finer than the decision reaches the picture.
+  fine = large(CHANNELS).at[:, ::2, ::2, 3:6].add(0.2).at[:, 1::2, 1::2, 3:6].add(-0.2)
+  changed = Refiner(double).apply({"params": live}, large(PICTURES), fine) - both
+  assert np.abs(changed[:, ::2, ::2] - changed[:, 1::2, 1::2]).mean() > 0.01
 
 
 def test_from_patches_inverts_to_patches():
