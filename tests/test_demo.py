@@ -6,8 +6,16 @@ from safetensors.numpy import save_file
 
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import open_prepared
-from anchor_jax.demo import CONFIGS, Size, film_demo
+from anchor_jax.demo import CONFIGS, Size, film_demo, settings_for
 from anchor_jax.studio import write_studio_video
+
+
+@pytest.mark.parametrize(
+  ("size", "expected"),
+  [((64, 64), 128), ((128, 256), 128), ((192, 384), 128), ((256, 256), 256), ((320, 576), 256), ((512, 512), 512)],
+)
+def test_the_size_of_the_frames_decides_the_settings(size, expected):
+  assert settings_for(FrameSize(*size)) == CONFIGS[expected]
 
 
 @pytest.mark.slow  # compiles and trains two parts
