@@ -47,9 +47,10 @@ from anchor_jax.video.write import write_video
 # Pre-training never uses seeds this large (prepare --studio counts from 0).
 IDENTITY, FILMED_MOTION, NEW_MOTION = 1_000_003, 2_000_003, 2_000_004
 FPS = 25
-CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py", 512: "studio_512.py"}  # by the frames' shorter side
+CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py", 512: "studio_512.py"}  # by the side of a square
 _WITH_HEAD = (CONFIGS[128],)  # those that have a shipped head
-_CLOSE = 0.75  # frames are learned with the settings for the largest side of which their shorter side is more than this
+_MULTIPLES = {128: 1, 256: 32, 512: 64}  # of which the frames' sides must be multiples for each, besides `FrameSize`
+_CLOSE = 0.75  # a square takes the settings of the largest side below its own / _CLOSE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
 
 
 def film_demo(
-  film: Path, output: Path, size: Size, pixels: FrameSize | AutoSize, config_file: str | None, lpips: Path | None = None
+  film: Path, output: Path, size: Size, pixels: FrameSize | AutoSize, config_file: str, lpips: Path | None = None
 ) -> dict:
   """Learns from the first part of a real film, generates the motion of the rest, and returns the report.
 
@@ -109,7 +110,7 @@ def film_demo(
     output: the folder for everything.
     size: how much is trained.
     pixels: size of the frames, as `prepare` takes it.
-    config_file: fine-tuning settings; None takes those for the size of the frames.
+    config_file: fine-tuning settings.
     lpips: LPIPS's weights, for the loss and for the report; None leaves it out.
   """
   check_demo(output)
@@ -121,15 +122,22 @@ def film_demo(
   frames = FrameSize.from_json(open_prepared(output / "film").meta["size"])
   prepare([film], output / "unseen", size=frames, part=(LEARNED, 1.0), like=output / "film")
   done("prepare")
-  train_parts(output, size, config_file or settings_for(frames), done, lpips)
+  train_parts(output, size, config_file, done, lpips)
   truth = open_prepared(output / "unseen")
   size = dataclasses.replace(size, frames=truth.meta["videos"][0]["frames"])
   return finish(output, compare(output, size, truth.fps, done, lpips), stages)
 
 
-def settings_for(size: FrameSize) -> str:
-  """Returns the name of the fine-tuning settings for frames of this size."""
-  return CONFIGS[max((side for side in CONFIGS if min(size) > _CLOSE * side), default=min(CONFIGS))]
+def settings_for(size: FrameSize | AutoSize) -> str:
+  """Returns the name of the fine-tuning settings for frames of this size, or of about as many pixels."""
+  sides = (size.side, size.side) if isinstance(size, AutoSize) else tuple(size)
+  auto = isinstance(size, AutoSize)  # its sides are multiples of 64
+  large = [
+    side
+    for side, multiple in _MULTIPLES.items()
+    if math.sqrt(math.prod(sides)) > _CLOSE * side and (auto or all(one % multiple == 0 for one in sides))
+  ]
+  return CONFIGS[max(large, default=min(CONFIGS))]
 
 
 def train_parts(
@@ -265,15 +273,13 @@ def main() -> None:
   from anchor_jax.core.runtime import divide_cpu, enable_compilation_cache
 
   enable_compilation_cache()
-  # The film decides the frames of --size=auto, and so the settings; all of them are for the same number of devices.
-  by_size = None if isinstance(pixels, AutoSize) else settings_for(pixels)
-  known = args.config or by_size
+  by_size = settings_for(pixels)
   size = SMOKE if args.smoke else Size()
   if args.film is not None:
     size = dataclasses.replace(size, body_steps=SMOKE.body_steps if args.smoke else args.steps)
   if by_size not in _WITH_HEAD:
     size = dataclasses.replace(size, head_steps=0)
-  config = known or CONFIGS[max(CONFIGS)]
+  config = args.config or by_size
   parts = ("body", "head") if size.head_steps else ("body",)
   runs = [demo_config(config, part, args.output, getattr(size, f"{part}_steps")) for part in parts]
   divide_cpu(max(run.steps for run in runs), math.gcd(*(run.data.batch_size for run in runs)))
@@ -281,7 +287,7 @@ def main() -> None:
   with locked(args.output):
     if args.film is not None:
       refuse_overwriting(args.output, [args.film])
-      report = film_demo(args.film, args.output, size, pixels, known, args.lpips)
+      report = film_demo(args.film, args.output, size, pixels, config, args.lpips)
     else:
       assert not isinstance(pixels, AutoSize), "refused above"
       report = demo(args.output, dataclasses.replace(size, pixels=pixels), config)

@@ -82,7 +82,7 @@ def prepare(
     fps: frames per second; default each video's own. Also overrides the rate of a video that claims an implausible one.
     landmarks: the landmark model for videos without a sidecar.
     like: an earlier prepared folder of the same person from the same camera: its crop rectangle is reused, and so are
-      its body measures and widths, so that both folders show the same body.
+      its body measures, widths and cloth, so that both folders show the same body.
     cut_off: accept videos with a missing end.
     person_at: a point (x, y) on the person when each film begins, if there are several: shares of the picture's width
       and height if both are at most 1, else pixels; default the largest person.

@@ -7,15 +7,26 @@ from safetensors.numpy import save_file
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.data.records import open_prepared
 from anchor_jax.demo import CONFIGS, Size, film_demo, settings_for
+from anchor_jax.landmarks.framing import AutoSize, parse_size
 from anchor_jax.studio import write_studio_video
 
 
 @pytest.mark.parametrize(
   ("size", "expected"),
-  [((64, 64), 128), ((128, 256), 128), ((192, 384), 128), ((256, 256), 256), ((320, 576), 256), ((512, 512), 512)],
+  [
+    *(("64", 128), ("128", 128), ("128x256", 128), ("192", 128), ("256", 256), ("192x384", 256), ("320x576", 512)),
+    *(("512", 512), ("480", 256), ("416", 256), ("200", 128), ("auto", 128), ("auto:256", 256), ("auto:512", 512)),
+  ],
 )
 def test_the_size_of_the_frames_decides_the_settings(size, expected):
-  assert settings_for(FrameSize(*size)) == CONFIGS[expected]
+  assert settings_for(parse_size(size)) == CONFIGS[expected]
+
+
+@pytest.mark.parametrize("side", CONFIGS)
+@pytest.mark.parametrize("part", [(600, 1000), (700, 700), (1800, 1000), (300, 1000)])
+def test_settings_for_an_automatic_size_are_those_of_its_frames(side, part):
+  auto = AutoSize(side)
+  assert settings_for(auto.of(*part, (1920, 1080))) == settings_for(auto) == CONFIGS[side]
 
 
 @pytest.mark.slow  # compiles and trains two parts

@@ -62,11 +62,12 @@ def shift_field(surface: UInt8[NdArray, "H W 3"], table: Float[NdArray, "N 2"]) 
   size = (max(1, round(width * factor)), max(1, round(height * factor)))
   small = np.asarray(cv2.resize(surface, size, interpolation=cv2.INTER_NEAREST), np.uint8) if factor < 1 else surface
   raw, groups = table[cells_of(small)].astype(np.float32), GROUPS[small[..., 0]]
+  sigma = _SMOOTH * size[1] / DRAWN
   field = np.zeros((height, width, 2), np.float32)
   for group in np.unique(groups[groups > 0]):
     inside = (groups == group).astype(np.float32)
-    weight = cv2.GaussianBlur(inside, (0, 0), _SMOOTH)
-    smooth = cv2.GaussianBlur(raw * inside[..., None], (0, 0), _SMOOTH) / np.maximum(weight, _SURE)[..., None]
+    weight = cv2.GaussianBlur(inside, (0, 0), sigma)
+    smooth = cv2.GaussianBlur(raw * inside[..., None], (0, 0), sigma) / np.maximum(weight, _SURE)[..., None]
     here = GROUPS[surface[..., 0]] == group
     field[here] = (smooth if factor == 1 else cv2.resize(smooth, (width, height)))[here]
   length = np.linalg.norm(field, axis=-1, keepdims=True)

@@ -18,8 +18,8 @@ class RefinerConfig(Config):
     norm_num_groups: groups of the normalizations.
     scale: ratio of the frames' size to the size that the other networks see; it does not change the weights.
     decide_at: ratio of the frames' size to the size at which the refiner decides which colors to take. It takes them at
-      full size: large frames keep their detail, and layers cost what they cost in small ones. It does not change the
-      weights, either.
+      full size: large frames keep their detail, and layers cost what they cost in small ones. Like `scale`, it does
+      not affect the weights.
   """
 
   class_name: ClassVar[str] = "AnchorRefiner"

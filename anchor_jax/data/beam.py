@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.data.meta import META, meta_text
 from anchor_jax.data.record_fields import FORMAT, SPLIT
 from anchor_jax.data.records import PREPARED, PreparedSource, Recorder, check_prepared_target, write_preview
 from anchor_jax.data.textures import store_textures
@@ -205,7 +206,7 @@ def join(
       "left_out": left_out,
       "files": {path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     }
-    (folder / "meta.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / META).write_text(meta_text(facts))
     source = PreparedSource(folder)
     write_preview(source)
     store_textures(source, None)

@@ -1,7 +1,9 @@
 """The contents of a prepared folder's meta.json, with all checks."""
 
 import dataclasses
+import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,18 @@ _MIN_BYTES = 64  # of a record; four small PNG files are longer
 Side = Annotated[int, Within(1, 2**14)]
 Number = Annotated[int, Within(0, 2**40)]
 Share = Annotated[float, Within(-100.0, 100.0)]
+_NUMBERS = re.compile(r"\[\s+-?\d[-+.\deE,\s]*\]")  # a list of nothing but numbers, over several lines
 _LEAST_ZOOM = 0.01  # of a camera that moves
+
+
+def meta_text(meta: dict[str, Any]) -> str:
+  """Returns the text of a meta.json: indented, each list of numbers in one line."""
+  return (
+    _NUMBERS.sub(
+      lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(meta, indent=1)
+    )
+    + "\n"
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ video (numbers into meta.json), index (of the frame in its video).
 
 import contextlib
 import io
-import json
 import os
 import re
 import shutil
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, Shaped, UInt8
-from anchor_jax.data.meta import META, read_meta
+from anchor_jax.data.meta import META, meta_text, read_meta
 from anchor_jax.data.record_fields import FIELDS, FORMAT, IMAGES, SPLIT
 from anchor_jax.files.inputs import read_json, regular_file
 from anchor_jax.files.manifest import FolderKind
@@ -165,7 +164,7 @@ def build(
       **(facts or {}),
       files={path.name: path.stat().st_size for path in sorted(folder.glob("*.array_record*"))},
     )
-    (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
+    (folder / META).write_text(meta_text(meta))
     source = PreparedSource(folder)
     write_preview(source)
     if finish is not None:

@@ -142,9 +142,10 @@ def film_report(person: str, films: Sequence[Film]) -> str:
   facts = film_facts(films)
   used, frames = (sum(film[name] for film in facts) for name in ("used", "frames"))
   summary = f"{used} of {frames} frames of {_number(len(films), 'film')} are used."
-  body = next((clip.measures for film in films for clip in film.clips), None)
-  if body is not None and body.cloth is not None:
-    sentence = body.cloth.summary()
+  bodies = [clip.measures for film in films for clip in film.clips]
+  cloth = next((body.cloth for body in bodies if body is not None and body.cloth is not None), None)
+  if cloth is not None:
+    sentence = cloth.summary()
     summary += f" {sentence[0].upper()}{sentence[1:]}."
   rules = "\n".join(
     f"<tr><td>{_key(reason)}{reason or 'used'}</td><td>{rule}</td></tr>" for reason, rule in _RULES.items()

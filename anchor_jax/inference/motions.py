@@ -67,7 +67,7 @@ class OpenMotion:
       size: width and height of the pose renders in pixels, or the side of squares; default the folder's, or 128.
       measures: body measures of the person to animate (`Person.measures`), onto which the motion is mapped and with
         which it is rendered; see `film_motion`. Ignored if the motion has renders.
-      mapped: False only applies the measures' widths.
+      mapped: False only applies the measures' widths, cloth and rest pose.
       camera: if the film's camera moves, "still" takes that out of the motion, so that the room of the video stands
         still; "film" keeps it.
 

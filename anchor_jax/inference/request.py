@@ -154,7 +154,9 @@ def frame_settings(request: Request, person: Person, fps: float, measures: BodyM
     "head": head and {"step": head.step, **dataclasses.asdict(head.sample)},
   }
   if measures is not None and not args.no_retarget:
-    settings["retarget"] = measures.to_json()
-  elif measures is not None and measures.widths is not None:  # an unmapped motion is rendered with the widths only
+    settings["retarget"] = dataclasses.replace(measures, cloth=None).to_json()
+  elif measures is not None and measures.widths is not None:  # an unmapped motion takes widths and cloth alone
     settings["widths"] = measures.widths.to_json()
+  if measures is not None and measures.cloth is not None:
+    settings["cloth"] = measures.cloth.checksum()  # its numbers are too many for a comment in a video
   return settings

@@ -61,7 +61,8 @@ class Refiner(nn.Module):
       raise ValueError(f"the refiner takes {config.conditioning_channels} channels, not {channels.shape[-1]}")
     if any(side % config.stride for side in pictures.shape[1:3]):
       raise ValueError(f"pictures of {pictures.shape[1:3]} pixels: the refiner takes multiples of {config.stride}")
-    x = jnp.concatenate([2 * shrink(pictures, config.decide_at) - 1, self._shrunk(channels)], axis=-1)
+    small = self._shrunk(channels)
+    x = jnp.concatenate([2 * shrink(pictures, config.decide_at) - 1, small], axis=-1)
     x = self.conv_in(to_patches(x, config.patch_size)[:, None])
     skips = []
     for level, block in enumerate(self.down_blocks):
@@ -73,9 +74,13 @@ class Refiner(nn.Module):
     for level in range(len(self.up_blocks) - 1, -1, -1):
       x = self.up_blocks[level](self.upsamplers[level](x) + skips[level])
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
-    x = enlarge(from_patches(x[:, 0].astype(jnp.float32), config.patch_size), config.decide_at)
-    added, weights = x[..., :3], x[..., 3:]
+    x = from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
+    added, weights = enlarge(x[..., :3], config.decide_at), x[..., 3:]
     candidates = channels[..., RENDER_CHANNELS:].reshape(*channels.shape[:3], config.candidates, 4)
+    if config.decide_at > 1:  # between known and unknown cells, the known ones alone decide
+      known = (small[..., RENDER_CHANNELS + 3 :: 4] > 0).astype(jnp.float32)
+      share = enlarge(known, config.decide_at)
+      weights = enlarge(weights * known, config.decide_at) / jnp.where(share > 0, share, 1)
     weights = jnp.where(candidates[..., 3] > 0, weights, 0)
     moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
     return pictures + moved + added

@@ -57,9 +57,9 @@ def film_motion(
     size: width and height of the pose renders in pixels, or the side of squares.
     frames: number of frames from the start (at `fps`); default all.
     fps: frame rate of the motion; default the video's.
-    measures: of the person who is to make the motion, with the widths of the solids; None leaves the motion as it is,
-      with solids of standard widths.
-    mapped: whether to retarget the motion; otherwise only the widths of the solids come from `measures`.
+    measures: of the person who is to make the motion, with the widths of the solids and the shift of the cloth; None
+      leaves the motion as it is, with solids of standard widths.
+    mapped: whether to retarget the motion; otherwise only widths, cloth and rest pose come from `measures`.
     camera: if the film's camera moves, "still" takes that out of the motion, "film" keeps it. A film with a sidecar is
       not decoded, so its camera counts as still.
 
@@ -139,7 +139,7 @@ def retarget_track(
     track: of the driver.
     crop: the crop rectangle of the driving video, of the size of the renders.
     target: measures of the person who is to make the motion.
-    mapped: whether to retarget; otherwise only the widths of the solids are the target's.
+    mapped: whether to retarget; otherwise only widths, cloth and rest pose are the target's.
   """
   retargeted = retarget_shots(track, crop, target) if mapped else None
   if retargeted is None:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from films import FPS, disc_shot
+from people import make_measures
 
 from anchor_jax.films import clips as clips_module
 from anchor_jax.films import cloth as cloth_module
@@ -13,6 +14,8 @@ from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.report import film_report
 from anchor_jax.films.survey import survey
 from anchor_jax.landmarks.proportions.cloth import FEATURES, ClothShift
+from anchor_jax.landmarks.proportions.measures import median_measures
+from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.landmarks.sidecar import write_posed_video
 from anchor_jax.texture.registration.flow import HEIGHT
 from anchor_jax.video.read import probe, read_frames
@@ -38,11 +41,14 @@ def films(tmp_path_factory, standing_track):
   return found
 
 
-def test_one_shift_for_all_films_of_a_person(films, monkeypatch):
+def _shift():
   zero = np.zeros(FEATURES, np.float32)
   patterns, shifts = np.float32([[0.1, *zero]]), np.float32([[[1], [0]]])
-  cloth = ClothShift(zero, zero + 1, zero, zero, patterns, np.array([64]), shifts, 0.5)
-  asked = []
+  return ClothShift(zero, zero + 1, zero, zero, patterns, np.array([64]), shifts, 0.5)
+
+
+def test_one_shift_for_all_films_of_a_person(films, monkeypatch):
+  cloth, asked = _shift(), []
 
   def fit(frames, features, shoulders):
     asked.append((frames, features, shoulders))
@@ -77,3 +83,12 @@ def test_films_without_masks_have_no_shift(films):
   bare = [entry._replace(track=dataclasses.replace(entry.track, masks=())) for entry in found]
   (film,) = read_films(opened[:1], bare[:1], size=32, person="ann")
   assert film.clips[0].measures.cloth is None
+
+
+def test_a_joined_body_has_the_shift_that_was_fitted_with_its_widths():
+  cloth = ClothShift.from_json(_shift().to_json())
+  with_shift = dataclasses.replace(make_measures(), widths=Widths(), cloth=cloth)
+  without = dataclasses.replace(make_measures(), widths=Widths(slope=1.2))
+  assert median_measures([with_shift, without], [10, 20]).cloth is None
+  assert median_measures([with_shift, without], [20, 10]).cloth is cloth
+  assert median_measures([make_measures(), make_measures()], [1, 2]).cloth is None

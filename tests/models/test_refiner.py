@@ -69,6 +69,18 @@ def test_large_frames_are_decided_small_and_colored_at_full_size(params):
   assert np.abs(changed[:, ::2, ::2] - changed[:, 1::2, 1::2]).mean() > 0.01
 
 
+def test_cells_without_a_candidate_do_not_decide_beside_it(params):
+  """What the layers say where a candidate is unknown was never trained."""
+  half = dataclasses.replace(CONFIG, decide_at=2)
+  large = lambda picture: picture.repeat(2, axis=1).repeat(2, axis=2)
+  channels = large(CHANNELS).at[:, :, :12, 6].set(0).at[:, :, :12, 10].set(0)  # both candidates on the left
+  alike = {"kernel": jnp.zeros_like(params["conv_out"]["kernel"]), "bias": params["conv_out"]["bias"] + 0.3}
+  deaf = {**params, "conv_out": alike}  # all cells decide alike
+  both = Refiner(half).apply({"params": deaf}, large(PICTURES), channels)
+  known = Refiner(half).apply({"params": deaf}, large(PICTURES), large(CHANNELS))
+  np.testing.assert_allclose(both[:, :, 12:], known[:, :, 12:], atol=1e-5)
+
+
 def test_from_patches_inverts_to_patches():
   np.testing.assert_array_equal(from_patches(to_patches(PICTURES, 2), 2), PICTURES)
   assert to_patches(PICTURES, 2).shape == (2, 8, 6, 12)

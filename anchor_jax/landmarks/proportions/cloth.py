@@ -6,7 +6,9 @@ once to the person's film (texture/registration/), and belongs to the person as 
 """
 
 import dataclasses
+import json
 import math
+import zlib
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ CHARTS = 256  # that a surface map can number
 FEATURES = 20  # numbers that describe a pose
 RANK = 6  # independent patterns of movement
 _STEP = 1e-4  # shifts are stored in multiples of this
-_LARGEST = 4.0  # shoulder widths per pattern; a larger stored shift is damaged
+LARGEST = 4.0  # shoulder widths per pattern; a larger stored shift is damaged
+_MOST = 1e5  # a stored number beyond this is damaged
+_LEAST_SCALE = 1e-4
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single answer
+@dataclasses.dataclass(frozen=True, eq=False)  # comparing arrays gives an array, not a bool
 class ClothShift:
   """How far each cell of the body's surface slides in the picture, in shoulder widths, for a pose.
 
@@ -32,7 +36,7 @@ class ClothShift:
     patterns: from 1 and the features to the size of each pattern of movement.
     cells: numbers of the cells that move, (chart * CELLS + row) * CELLS + column.
     shifts: how far each of these moves in each pattern, right and down.
-    explained: share of the movement in frames that were left out, squared, that the pose explains.
+    explained: share of the squared movement in held-out frames that the pose explains.
   """
 
   mean: Float[NdArray, " F"]
@@ -56,6 +60,10 @@ class ClothShift:
     """Returns a sentence for reports."""
     return f"the pose explains {100 * self.explained:.0f} % of how clothes and hair slide over the body"
 
+  def checksum(self) -> str:
+    """Returns eight hexadecimal digits that differ between shifts."""
+    return f"{zlib.crc32(json.dumps(self.to_json(), sort_keys=True).encode()):08x}"
+
   def to_json(self) -> dict[str, Any]:
     """Returns the numbers by name; shifts as integers."""
     rounded = lambda values: np.round(values.astype(float), 4).tolist()
@@ -71,19 +79,27 @@ class ClothShift:
     Raises:
       ValueError, KeyError or TypeError: the values are no such numbers.
     """
-    numbers = {name: np.array(values[name], np.float64) for name in ("mean", "scale", "low", "high", "patterns")}
-    cells = np.array(values["cells"], np.int64)
-    ranks = len(numbers["patterns"])
-    shifts = np.array(values["shifts"], np.float64).reshape(len(cells), 2, ranks) * _STEP
-    shapes = dict.fromkeys(("mean", "scale", "low", "high"), (FEATURES,)) | {"patterns": (ranks, FEATURES + 1)}
-    fits = all(numbers[name].shape == shape and np.isfinite(numbers[name]).all() for name, shape in shapes.items())
-    inside = cells.ndim == 1 and bool(((cells >= 0) & (cells < CHARTS * CELLS**2)).all())
-    explained = float(values["explained"])
-    small = bool((np.abs(shifts) <= _LARGEST).all()) and bool((numbers["scale"] > 0).all()) and 0 <= explained <= 1
-    if not fits or not inside or not small:
+    vectors = {name: _numbers(values[name]) for name in ("mean", "scale", "low", "high")}
+    patterns = np.stack([_numbers(row) for row in values["patterns"]])
+    cells, steps = values["cells"], [_numbers(row) for row in values["shifts"]]
+    (explained,) = _numbers([values["explained"]])
+    fits = all(vector.shape == (FEATURES,) for vector in vectors.values()) and 0 <= explained <= 1
+    fits = fits and len(patterns) <= RANK and patterns.shape[1] == FEATURES + 1 and len(steps) == len(cells)
+    fits = fits and all(type(cell) is int and 0 <= cell < CHARTS * CELLS**2 for cell in cells)
+    fits = fits and len(set(cells)) == len(cells) and all(len(row) == 2 * len(patterns) for row in steps)
+    if not fits or not (vectors["scale"] >= _LEAST_SCALE).all() or not (vectors["low"] <= vectors["high"]).all():
       raise ValueError("cloth shift")
-    singles = {name: array.astype(np.float32) for name, array in numbers.items()}
-    return cls(**singles, cells=cells, shifts=shifts.astype(np.float32), explained=explained)
+    shifts = np.array(steps, np.float32).reshape(len(cells), 2, len(patterns)) * np.float32(_STEP)
+    if not (np.abs(shifts) <= LARGEST).all():
+      raise ValueError("cloth shift")
+    return cls(**vectors, patterns=patterns, cells=np.array(cells, np.int64), shifts=shifts, explained=float(explained))
+
+
+def _numbers(values: Any) -> Float[NdArray, " N"]:
+  """A list of numbers from a file; raises ValueError for anything else."""
+  if not all(type(value) in (int, float) and abs(value) <= _MOST for value in values):
+    raise ValueError("cloth shift")
+  return np.array(values, np.float32)
 
 
 def pose_features(body: Float[NdArray, "*T 33 3"], shoulders: float) -> Float[NdArray, "*T F"]:

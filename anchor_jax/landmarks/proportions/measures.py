@@ -252,6 +252,8 @@ def median_measures(measures: Sequence[BodyMeasures], frames: Sequence[int]) -> 
       parts = [(count, getattr(one, field.name)) for one, count in zip(measures, frames, strict=True)]
       known = [pair for pair in parts if pair[1] is not None]
       joined[field.name] = max(known, key=lambda pair: pair[0])[1] if known else None
+      if field.name == "cloth":  # belongs to the widths: it says how cloth slides over these solids
+        joined["cloth"] = next((one.cloth for one in measures if one.widths is joined["widths"]), None)
       continue
     known = [
       (getattr(one, field.name), count * one.seen(field.name)) for one, count in zip(measures, frames, strict=True)

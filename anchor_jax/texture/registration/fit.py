@@ -2,8 +2,8 @@
 
 Optical flow says where each frame shows what the texture of all frames has at its surface. That flow, smoothed, is
 explained by the pose: each cell of the surface has a ridge regression on the pose's features, weighted by the pixels
-that show it. The strength of the ridge is the one that explains frames which were left out best; where no strength
-explains them, nothing is fitted. A second round repeats this with the texture that the first one sharpened.
+that show it. The ridge's strength is the one that best explains held-out stretches of the film; if none explains them,
+nothing is fitted. A second round repeats this with the texture that the first one sharpened.
 """
 
 from collections.abc import Sequence
@@ -12,20 +12,21 @@ import numpy as np
 
 from anchor_jax.body.cloth import GROUPS, cells_of, moved_surface, shift_field
 from anchor_jax.core.shapes import Bool, Float, NdArray
-from anchor_jax.landmarks.proportions.cloth import CELLS, CHARTS, RANK, ClothShift
+from anchor_jax.landmarks.proportions.cloth import CELLS, CHARTS, LARGEST, RANK, ClothShift
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather
 from anchor_jax.texture.registration.flow import flow_onto
 
 FRAMES = 160  # of a film that are compared, at most
 _LEAST_FRAMES = 20
+_LEAST_SIDE, _LEAST_SHOULDERS = 16, 4.0  # pixels; smaller people and pictures show nothing
 _ROUNDS = 2
 _RIDGES = (0.1, 0.3, 1.0, 3.0)
 _HOLD = 2.0  # ridge of the mean shift, in frames that show the cell completely
 _FULL = 64  # pixels that show a cell completely
 _LEAST_SHOWN = 2.0  # frames that must show a cell
 _FOLDS = 5
-_LEAST_EXPLAINED = 0.1  # share of the left-out flow, squared, that the pose must explain
+_LEAST_EXPLAINED = 0.1  # share of the squared flow in held-out frames that the pose must explain
 _BEYOND = 0.3  # of their range in the film by which features may leave it
 _LEAST_SPREAD = 0.03  # shoulder widths; a feature that hardly changes in the film explains little
 
@@ -40,7 +41,9 @@ def fit_cloth(
     features: of their poses, from `pose_features`.
     shoulders: distance between the person's shoulders in each frame, in pixels.
   """
-  if len(frames) < _LEAST_FRAMES:
+  if (
+    len(frames) < _LEAST_FRAMES or min(frames[0].surface.shape[:2]) < _LEAST_SIDE or shoulders.min() < _LEAST_SHOULDERS
+  ):
     return None
   mean, scale = features.mean(axis=0), features.std(axis=0) + np.float32(_LEAST_SPREAD)
   standard = (features - mean) / scale
@@ -65,6 +68,8 @@ def fit_cloth(
   beyond = _BEYOND * (high - low)
   cells = np.flatnonzero(np.abs(coefficients).any(axis=(1, 2)))
   moves, patterns = _patterns(coefficients[cells])
+  if not len(cells) or np.abs(moves).max() > LARGEST:
+    return None
   cloth = ClothShift(
     *(mean.astype(np.float32), scale.astype(np.float32), low - beyond, high + beyond),
     *(patterns, cells, moves, explained),
@@ -119,18 +124,22 @@ def _ridge(
 def _best_ridge(
   design: Float[NdArray, "T F1"], weight: Float[NdArray, "T N"], value: Float[NdArray, "T N 2"]
 ) -> tuple[float, float]:
-  """The ridge that explains stretches of the film best that are left out, and the share of their flow, squared."""
+  """The ridge that best explains held-out stretches, and the share of their squared flow beyond a constant shift."""
   fold = np.arange(len(design)) * _FOLDS // len(design)
-  left = dict.fromkeys(_RIDGES, 0.0)
+  left, constant = dict.fromkeys(_RIDGES, 0.0), 0.0
   for part in range(_FOLDS):
     inside, outside = fold != part, fold == part
+
+    def error(columns: int, ridge: float, inside: Bool[NdArray, " T"], outside: Bool[NdArray, " T"]) -> float:
+      found = _ridge(design[inside, :columns], weight[inside], value[inside], ridge)
+      rest = value[outside] - np.einsum("caf,tf->tca", found, design[outside, :columns], optimize=True)
+      return float((weight[outside, :, None] * np.square(rest)).sum())
+
+    constant += error(1, 0.0, inside, outside)  # by a shift that is the same in all poses
     for ridge in _RIDGES:
-      found = _ridge(design[inside], weight[inside], value[inside], ridge)
-      error = value[outside] - np.einsum("caf,tf->tca", found, design[outside], optimize=True)
-      left[ridge] += float((weight[outside, :, None] * np.square(error)).sum())
-  all_of_it = float((weight[..., None] * np.square(value)).sum())
+      left[ridge] += error(design.shape[1], ridge, inside, outside)
   best = min(left, key=lambda ridge: left[ridge])
-  return best, max(0.0, 1 - left[best] / max(all_of_it, 1e-9))
+  return best, max(0.0, 1 - left[best] / max(constant, 1e-9))
 
 
 def _patterns(

@@ -43,7 +43,9 @@ export class Camera {
     const [body, face] = [points(found.poseLandmarks), points(found.faceLandmarks)];
     const hands = [points(found.leftHandLandmarks), points(found.rightHandLandmarks)];
     const visible = found.poseLandmarks?.map((point) => point.visibility);
-    return this.tracker.follow({ body, face, hands, visible }, width, height, performance.now() / 1000);
+    const followed = this.tracker.follow({ body, face, hands, visible }, width, height, performance.now() / 1000);
+    // The worker has the person's own measures; they are too large to send with every picture.
+    return followed && this.tracker.target ? { ...followed, measures: null } : followed;
   }
 
   stop() {

@@ -23,25 +23,31 @@ function groupsOf(charts) {
   return groups;
 }
 
-// A Gaussian like OpenCV's: 25 taps, mirrored at the edges.
-function blurred(values, width, height) {
-  const kernel = Array.from({ length: 25 }, (_, i) => Math.exp(-((i - 12) ** 2) / (2 * SMOOTH ** 2)));
-  const total = kernel.reduce((a, b) => a + b), half = new Float32Array(values.length), result = new Float32Array(values.length);
-  const mirrored = (i, count) => {
-    while (count > 1 && (i < 0 || i >= count)) i = i < 0 ? -i : 2 * (count - 1) - i;
-    return count > 1 ? i : 0;
-  };
-  const along = (from, to, count, lines, step, jump) => {
-    for (let line = 0; line < lines; line++) {
-      for (let i = 0; i < count; i++) {
+// Where a line of `count` values continues beyond its ends: mirrored, without repeating the last value.
+function mirrored(i, count) {
+  while (count > 1 && (i < 0 || i >= count)) i = i < 0 ? -i : 2 * (count - 1) - i;
+  return count > 1 ? i : 0;
+}
+
+// A Gaussian like OpenCV's. Only the part within reach of `box` ([left, top, right, bottom], ends inclusive) is computed:
+// elsewhere the values are 0.
+function blurred(values, width, height, sigma, [left, top, right, bottom]) {
+  const taps = Math.round(8 * sigma + 1) | 1, reach = taps >> 1;
+  const kernel = Array.from({ length: taps }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * sigma ** 2)));
+  const total = kernel.reduce((a, b) => a + b), result = new Float32Array(values.length), half = new Float32Array(values.length);
+  const pass = (from, to, count, lines, step, jump, [first, last], [firstLine, lastLine]) => {
+    const low = Math.max(0, first - reach), high = Math.min(count - 1, last + reach);
+    const places = Array.from({ length: count + taps }, (_, i) => mirrored(i - reach, count) * step);
+    for (let line = Math.max(0, firstLine); line <= Math.min(lines - 1, lastLine); line++) {
+      for (let i = low; i <= high; i++) {
         let sum = 0;
-        for (let k = -12; k <= 12; k++) sum += kernel[k + 12] * from[line * jump + mirrored(i + k, count) * step];
+        for (let k = 0; k < taps; k++) sum += kernel[k] * from[line * jump + places[i + k]];
         to[line * jump + i * step] = sum / total;
       }
     }
   };
-  along(values, half, width, height, 1, width);
-  along(half, result, height, width, width, 1);
+  pass(values, half, width, height, 1, width, [left, right], [top, bottom]);
+  pass(half, result, height, width, width, 1, [top, bottom], [left - reach, right + reach]);
   return result;
 }
 
@@ -71,21 +77,25 @@ export class Cloth {
     const table = this.table(body), factor = Math.min(1, DRAWN / height), { groups } = this;
     const columns = Math.max(1, Math.round(width * factor)), rows = Math.max(1, Math.round(height * factor));
     const count = columns * rows, own = new Uint8Array(count), raw = [new Float32Array(count), new Float32Array(count)];
-    const seen = new Set();
+    const boxes = {}, sigma = (SMOOTH * rows) / DRAWN; // of each group: left, top, right, bottom
     for (let y = 0; y < rows; y++) {
       for (let x = 0; x < columns; x++) {
         const from = 3 * (Math.floor((y * height) / rows) * width + Math.floor((x * width) / columns)), to = y * columns + x;
         const cell = (surface[from] * CELLS + Math.floor(surface[from + 2] / CELL)) * CELLS + Math.floor(surface[from + 1] / CELL);
         own[to] = groups[surface[from]];
-        if (own[to]) seen.add(own[to]);
+        if (own[to]) {
+          const [left, top, right, bottom] = boxes[own[to]] ?? [x, y, x, y];
+          boxes[own[to]] = [Math.min(left, x), Math.min(top, y), Math.max(right, x), Math.max(bottom, y)];
+        }
         for (let axis = 0; axis < 2; axis++) raw[axis][to] = table[2 * cell + axis];
       }
     }
     const fields = {};
-    for (const group of seen) {
-      const inside = Float32Array.from(own, (value) => +(value === group)), weight = blurred(inside, columns, rows);
+    for (const [group, box] of Object.entries(boxes)) {
+      const inside = Float32Array.from(own, (value) => +(value === +group));
+      const smooth = (values) => blurred(values, columns, rows, sigma, box), weight = smooth(inside);
       fields[group] = raw.map((values) =>
-        blurred(values.map((value, i) => value * inside[i]), columns, rows).map((value, i) => value / Math.max(weight[i], SURE)));
+        smooth(values.map((value, i) => value * inside[i])).map((value, i) => value / Math.max(weight[i], SURE)));
     }
     // Bilinear between the centers of the pixels at which the shift is drawn.
     const at = (field, x, y) => {

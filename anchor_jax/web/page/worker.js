@@ -122,11 +122,11 @@ async function painted(pose, surface) {
   return { picture, pose: opaque(pose, 1) };
 }
 
-// The picture for landmarks in pixels; `measures` are the body measures for the pose render.
+// The picture for landmarks in pixels; `measures` are the body measures for the pose render, null for the person's own.
 async function draw({ landmarks: { measures, ...points } }) {
   body ??= await (await fetched("body.json")).json();
-  const key = JSON.stringify(measures);
-  if (renderer?.key !== key) renderer = Object.assign(new PoseRenderer(body, person.size, measures), { key });
+  const key = measures ? JSON.stringify(measures) : "person", used = measures ?? person.measures;
+  if (renderer?.key !== key) renderer = Object.assign(new PoseRenderer(body, person.size, used), { key });
   const { pose, surface } = renderer.render(points);
   return { ...(await painted(pose, surface)), surface };
 }
