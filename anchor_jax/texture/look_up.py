@@ -30,13 +30,16 @@ from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, LEVELS, TEXELS
 
 ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
-# Texels whose places in a key frame differ by more pixels than this lie on different sides of an occlusion.
+# Texels whose places in a key frame differ by more pixels than this lie on different sides of an occlusion, unless the
+# texels themselves are large there: the square of the difference may be 8 times the pixels that show the texel.
 _LARGEST_JUMP = 4.0
+_FAR = 2**11  # in units of places; a difference that is larger counts as this, so that its square is exact
 _LARGEST_STEP = 96  # levels of u and v between neighboring pixels; more is an occlusion
 _ASSUMED_STEP = 8  # texels per pixel where no neighbor lies on the same chart
 _MIN_QUALITY = 1 / 64  # of a view; less comes from the extrapolated rim of the inverse table
 _PIXEL_PARTS, _MAX_PIXELS = 4096, 2**17  # pixels per texel are multiples of 1 / _PIXEL_PARTS
 _STEPS = PLACE_STEPS  # places in pictures are multiples of 1 / _STEPS of a pixel
+_JUMP_BY_AREA = _PIXEL_PARTS // (8 * _STEPS**2)  # (difference / _STEPS)^2 <= 8 * pixels / _PIXEL_PARTS
 
 
 class LookUpTables(NamedTuple):
@@ -247,12 +250,14 @@ def _from_key_frame(
   x, y, pixels = (places[:, i][index] for i in range(3))
   share = jnp.where(pixels > 0, weight, 0)
   # Texels that the key frame shows far away from the one of largest weight lie across an occlusion.
-  largest, heaviest_x, heaviest_y = share[0], x[0], y[0]
+  largest, heaviest_x, heaviest_y, heaviest_pixels = share[0], x[0], y[0], pixels[0]
   for corner in range(1, 4):
     larger = share[corner] > largest
     largest = jnp.where(larger, share[corner], largest)
     heaviest_x, heaviest_y = jnp.where(larger, x[corner], heaviest_x), jnp.where(larger, y[corner], heaviest_y)
-  near = jnp.maximum(jnp.abs(x - heaviest_x), jnp.abs(y - heaviest_y)) <= _LARGEST_JUMP * _STEPS
+    heaviest_pixels = jnp.where(larger, pixels[corner], heaviest_pixels)
+  away = jnp.minimum(jnp.maximum(jnp.abs(x - heaviest_x), jnp.abs(y - heaviest_y)), _FAR)
+  near = (away <= _LARGEST_JUMP * _STEPS) | (_JUMP_BY_AREA * away * away <= heaviest_pixels)
   share = jnp.where(near, share, 0)
   total = jnp.maximum(_over_corners(share), 1)
   at = jnp.stack([_divided(_over_corners(share * place), total) for place in (x, y)], axis=-1)

@@ -12,7 +12,7 @@ from anchor_jax.models.controlnet import COORDINATE_CHANNELS
 from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.bilinear import texel_corners
 from anchor_jax.texture.blocks import plan_blocks
-from anchor_jax.texture.gather import gather
+from anchor_jax.texture.gather import FilmFrame, gather
 from anchor_jax.texture.inverse import inverse_table
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, positions
 
@@ -100,6 +100,26 @@ def test_the_inverse_table_has_the_places_of_the_texels():
   front = (np.abs((u + 0.5) % 1 - 0.5) < 0.2) & (np.abs(v - 0.5) < 0.3)
   error = np.hypot(table[rows, columns, 0] - x, table[rows, columns, 1] - y)[front]
   assert front.sum() > 800 and error.mean() < 0.4 and error.max() < 1.2
+
+
+@pytest.mark.parametrize("side", [64, 192, 448])
+def test_large_texels_are_no_blocks(side):
+  """One chart fills the picture, with up to 7 x 7 pixels for each texel; places between texels are interpolated."""
+  y, x = np.mgrid[:side, :side]
+  level = lambda place: (256 * place // side).astype(np.uint8)
+  surface = np.stack([np.full((side, side), 1, np.uint8), level(x), level(y)], axis=-1)
+  waves = [128 + 100 * np.sin(place * 25 / side + phase) for place, phase in ((x, 0), (y, 1), (x + y, 2))]
+  picture = np.rint(np.stack(waves, axis=-1)).astype(np.uint8)
+  frame = FilmFrame(picture, surface, np.full((side, side), 255, np.uint8), np.full((5, 2), np.nan, np.float32))
+  film = [frame] * 5
+  texture = gather(film.__getitem__, plan_blocks([0] * 5, 4), (("none", False), ("sheet", False)), 1).texture()
+  found = np.asarray(look_up(look_up_module.look_up_tables(texture, 1), surface[None]))[0, ..., 4:7]
+  inside = slice(side // 16, -side // 16)
+  wrong = np.abs(to_bytes(found).astype(int) - picture)[inside, inside]
+  assert wrong.mean() < 5, wrong.mean()
+  # From one pixel to the next a block would jump by its whole width.
+  steps = np.abs(np.diff(to_bytes(found).astype(int), axis=1))[inside, inside]
+  assert steps.max() < 3.5 * np.abs(np.diff(picture.astype(int), axis=1)).max()
 
 
 def test_charts_do_not_mix(tables, targets):

@@ -6,7 +6,7 @@ import { sides } from "./solids.js";
 
 const LEVELS = 256, TEXELS = 64, CHART_TEXELS = TEXELS * TEXELS, SHARES = 2 * LEVELS / TEXELS;
 const STEPS = 16; // steps per pixel of places in pictures
-const LARGEST_JUMP = 4 * STEPS, LARGEST_STEP = 96, GUESSED_LEVELS = (8 * LEVELS / TEXELS) ** 2;
+const LARGEST_JUMP = 4 * STEPS, FAR = 2 ** 11, JUMP_BY_AREA = 4096 / (8 * STEPS ** 2), LARGEST_STEP = 96, GUESSED_LEVELS = (8 * LEVELS / TEXELS) ** 2;
 const VIEW = 4096, LEAST_QUALITY = 1 / 64;
 const REACH = 1 / 16, MOST = 64, GUESS = 1 / 4;
 const f = Math.fround;
@@ -122,8 +122,8 @@ export function makeLookUp(tables, size, keyFrames, channels) {
       }
       let total = 0, sumX = 0, sumY = 0, seen = 0;
       for (let corner = 0; corner < 4; corner++) {
-        const away = Math.max(Math.abs(x[corner] - x[heaviest]), Math.abs(y[corner] - y[heaviest]));
-        if (away > LARGEST_JUMP) continue;
+        const away = Math.min(Math.max(Math.abs(x[corner] - x[heaviest]), Math.abs(y[corner] - y[heaviest])), FAR);
+        if (away > LARGEST_JUMP && JUMP_BY_AREA * away * away > spent[heaviest]) continue;
         total += share[corner];
         sumX += share[corner] * x[corner];
         sumY += share[corner] * y[corner];
