@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 LOOKED_UP = "conditions"  # array of looked-up channels, uint8 [H W C], 255 is 1; a key of batches and a name of files
 _ENCODING = 1  # version; raise it when the same networks and records would be encoded differently
-_LOOK_UP = 2  # version; raise it when the same records would be gathered or looked up differently
+_LOOK_UP = 3  # version; raise it when the same records would be gathered or looked up differently
 _CHUNK = 16  # records per call of the networks or of the look-up
 
 
