@@ -108,6 +108,7 @@ class Endless(ArraySource):
     return self.one.read(0, fields)
 
 
+@pytest.mark.slow  # evaluates long clips
 def test_memory_does_not_grow_with_the_length(posed_frames, monkeypatch):
   monkeypatch.setattr(baselines, "_BLOCK_BYTES", 2**20)
   one = source(posed_frames, 1, size=64)

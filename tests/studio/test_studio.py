@@ -164,6 +164,7 @@ def test_motion_is_smooth_and_stateless():
     np.testing.assert_allclose(np.linalg.norm([getattr(state, name) for state in states], axis=-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow  # many poses of many people
 def test_motion_is_aperiodic_and_varied():
   motion = studio.make_motion(4)
   wrists = np.array([motion.at(t).wrists.ravel() for t in np.arange(0, 200, 0.5)])
@@ -178,6 +179,7 @@ def test_motion_is_aperiodic_and_varied():
   assert np.ptp([state.curls for state in states]) > 0.9
 
 
+@pytest.mark.slow  # many poses of many people
 def test_hands_stay_in_the_picture_and_out_of_the_body():
   inside, hidden = [], []
   for seed in range(3):
