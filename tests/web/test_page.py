@@ -39,9 +39,12 @@ from anchor_jax.landmarks.proportions.measures import BodyMeasures, measure
 from anchor_jax.landmarks.proportions.retarget import retarget
 from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.models.networks import Networks
+from anchor_jax.texture.blocks import plan_blocks
+from anchor_jax.texture.gather import FilmFrame, gather
+from anchor_jax.texture.look_up import look_up, look_up_tables
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
-from anchor_jax.web.folder import NamedMotion, write_web
+from anchor_jax.web.folder import NamedMotion, web_tables, write_web
 from anchor_jax.web.program import convert, frame_function, input_shapes
 
 pytestmark = pytest.mark.web
@@ -261,6 +264,30 @@ def test_poses_are_rendered_as_in_python(drawn, cloth):
     same = surface[..., 0] == expected.surface[..., 0]
     place = np.abs(surface[..., 1:].astype(int) - expected.surface[..., 1:])
     assert (np.minimum(place, 256 - place).max(axis=-1)[same] > 2).mean() < 0.005
+
+
+LOOK_UP = """async ({tables, surface, side}) => {
+  const { makeLookUp } = await import("/look_up.js");
+  for (const name in tables) tables[name] = Int32Array.from(tables[name]);
+  return Array.from(makeLookUp(tables, side, 1, 12)(Uint8Array.from(surface)));
+}"""
+
+
+def test_large_texels_are_looked_up_as_in_python(drawn):
+  """With 4 x 4 pixels for each texel, whether neighbors lie across an occlusion depends on the texels' own size."""
+  side, page = 256, drawn[2]
+  y, x = np.mgrid[:side, :side]
+  surface = np.stack([np.full((side, side), 1), x, y], axis=-1).astype(np.uint8)
+  surface[:, 150:, 1] = np.minimum(surface[:, 150:, 1].astype(int) + 24, 255)  # an occlusion
+  picture = np.stack([(5 * x + y) % 256, (x * y) % 256, (x + 7 * y) % 256], axis=-1).astype(np.uint8)
+  frame = FilmFrame(picture, surface, np.full((side, side), 255, np.uint8), np.full((5, 2), np.nan, np.float32))
+  charts = (("none", False), ("sheet", False))
+  texture = gather(([frame] * 5).__getitem__, plan_blocks([0] * 5, 4), charts, 1).texture()
+  tables, target = look_up_tables(texture, 1), np.roll(surface, (3, 5), axis=(0, 1))
+  expected = np.rint(np.asarray(look_up(tables, jnp.asarray(target[None])))[0] * 255).astype(np.uint8)
+  given = {name: array.ravel().tolist() for name, array in web_tables(tables).items()}
+  found = page.evaluate(LOOK_UP, {"tables": given, "surface": target.ravel().tolist(), "side": side})
+  np.testing.assert_array_equal(np.array(found, np.uint8).reshape(side, side, 12), expected)
 
 
 def test_camera_tracking_agrees_with_python(drawn):
