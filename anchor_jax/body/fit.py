@@ -15,7 +15,6 @@ import numpy as np
 from anchor_jax.body.face_mesh import FaceMesh
 from anchor_jax.body.pose import HAND, PoseRenderer
 from anchor_jax.body.solids import EMPTY, Solid
-from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, NdArray
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.landmarks.proportions.evidence import Evidence
@@ -147,11 +146,6 @@ def _improve(
   return best, cost
 
 
-def _small(size: FrameSize) -> FrameSize:
-  """The size at which outlines are compared, of the proportions of the frames."""
-  return FrameSize(max(1, round(HEIGHT * size.width / size.height)), HEIGHT)
-
-
 def _widest(name: str, place: int | None) -> float:
   """The upper limit of a factor."""
   if name == "torso" and place is not None:
@@ -171,7 +165,7 @@ class _Outlines:
     self._faces: dict[int, Bool[NdArray, "H W"]] = {}
     start = 0
     for track, crop, measures in films:
-      small = dataclasses.replace(crop, size=_small(crop.size))
+      small = dataclasses.replace(crop, size=crop.size.with_height(HEIGHT))
       self._renderers.append(PoseRenderer(track, small, measures))
       for number in range(len(track)) if track.masks else ():
         if start + number in chosen:

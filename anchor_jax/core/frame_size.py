@@ -48,6 +48,10 @@ class FrameSize(NamedTuple):
       raise ValueError("size")
     return cls(*sides)
 
+  def with_height(self, height: int) -> "FrameSize":
+    """Returns the size of frames of the same proportions with this height."""
+    return FrameSize(max(1, round(height * self.width / self.height)), height)
+
   def check(self) -> "FrameSize":
     """Returns the size itself.
 

@@ -27,12 +27,8 @@ _LEAST_ZOOM = 0.01  # of a camera that moves
 
 def meta_text(meta: dict[str, Any]) -> str:
   """Returns the text of a meta.json: indented, each list of numbers in one line."""
-  return (
-    _NUMBERS.sub(
-      lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), json.dumps(meta, indent=1)
-    )
-    + "\n"
-  )
+  in_one_line = lambda numbers: " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]")
+  return _NUMBERS.sub(in_one_line, json.dumps(meta, indent=1)) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)

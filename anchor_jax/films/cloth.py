@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from anchor_jax.body.pose import PoseRenderer
-from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Float, NdArray
 from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.landmarks.framing import CropRect
@@ -53,8 +52,7 @@ def _frames(
   """Some frames of a stretch, HEIGHT pixels high, with the features of their poses and the width of the shoulders."""
   if not numbers:
     return
-  size = FrameSize(max(1, round(HEIGHT * crop.size.width / crop.size.height)), HEIGHT)
-  small = dataclasses.replace(crop, size=size)
+  small = dataclasses.replace(crop, size=crop.size.with_height(HEIGHT))
   renderer = PoseRenderer(track, small, dataclasses.replace(measures, cloth=None))
   points, chosen = seen_landmarks(track), set(numbers)
   pictures = itertools.islice(read_frames(film.path, first, film.info), max(numbers) + 1)

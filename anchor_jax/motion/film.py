@@ -144,8 +144,8 @@ def retarget_track(
   retargeted = retarget_shots(track, crop, target) if mapped else None
   if retargeted is None:
     driver = measure(track, crop)
-    unmapped = dataclasses.replace(driver, widths=target.widths, cloth=target.cloth)
-    unmapped = dataclasses.replace(unmapped, rest=target.rest or driver.rest)
+    rest = target.rest or driver.rest
+    unmapped = dataclasses.replace(driver, widths=target.widths, cloth=target.cloth, rest=rest)
     return track, crop, align(target, driver) if mapped else unmapped
   return *retargeted, target
 

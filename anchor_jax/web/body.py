@@ -3,6 +3,7 @@
 from typing import Any
 
 from anchor_jax.body.charts import CHARTS, FINGER_JOINTS, THUMB_JOINTS
+from anchor_jax.body.cloth import GROUPS
 from anchor_jax.body.face_mesh import BROWS, EYES, HOLES, LIPS, MOUTH, RISE, FaceMap
 from anchor_jax.body.face_points import IRISES
 from anchor_jax.landmarks.mean_face import mean_face
@@ -15,6 +16,7 @@ def body_description() -> dict[str, Any]:
   mesh = FaceMap(triangles, len(points))
   return {
     "charts": {chart.name: number for number, chart in enumerate(CHARTS)},
+    "groups": GROUPS.tolist(),
     "torso_heights": list(TORSO_HEIGHTS),
     "finger_joints": list(FINGER_JOINTS),
     "thumb_joints": list(THUMB_JOINTS),

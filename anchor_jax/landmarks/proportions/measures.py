@@ -29,12 +29,8 @@ _LEAST_VISIBLE = 0.05  # a limb that is inside the picture in a smaller share of
 # Shortest plausible upper arm or forearm in shoulder widths, and forearm in upper arms. A shorter one points at the
 # camera in nearly all frames, so its length is unknown. Adults have 0.9 and 0.75 shoulder widths.
 _SHORTEST_ARM, _SHORTEST_FOREARM = 0.4, 0.45
-_PARTS: dict[str, Any] = {
-  "widths": Widths,
-  "rest": RestPose,
-  "evidence": Evidence,
-  "cloth": ClothShift,
-}  # fields with parts of their own
+# Fields with parts of their own.
+_PARTS: dict[str, Any] = {"widths": Widths, "rest": RestPose, "evidence": Evidence, "cloth": ClothShift}
 _LEAST_SEEN = 0.05  # weight of a length that a film never shows
 _LARGEST = 10.0  # frame heights; a larger stored measure is damaged
 

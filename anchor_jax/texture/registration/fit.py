@@ -126,18 +126,18 @@ def _best_ridge(
 ) -> tuple[float, float]:
   """The ridge that best explains held-out stretches, and the share of their squared flow beyond a constant shift."""
   fold = np.arange(len(design)) * _FOLDS // len(design)
-  left, constant = dict.fromkeys(_RIDGES, 0.0), 0.0
-  for part in range(_FOLDS):
-    inside, outside = fold != part, fold == part
 
-    def error(columns: int, ridge: float, inside: Bool[NdArray, " T"], outside: Bool[NdArray, " T"]) -> float:
+  def missed(columns: int, ridge: float) -> float:
+    """The squared flow in held-out stretches that the first columns of the design do not explain."""
+    total = 0.0
+    for inside, outside in ((fold != part, fold == part) for part in range(_FOLDS)):
       found = _ridge(design[inside, :columns], weight[inside], value[inside], ridge)
-      rest = value[outside] - np.einsum("caf,tf->tca", found, design[outside, :columns], optimize=True)
-      return float((weight[outside, :, None] * np.square(rest)).sum())
+      error = value[outside] - np.einsum("caf,tf->tca", found, design[outside, :columns], optimize=True)
+      total += float((weight[outside, :, None] * np.square(error)).sum())
+    return total
 
-    constant += error(1, 0.0, inside, outside)  # by a shift that is the same in all poses
-    for ridge in _RIDGES:
-      left[ridge] += error(design.shape[1], ridge, inside, outside)
+  left = {ridge: missed(design.shape[1], ridge) for ridge in _RIDGES}
+  constant = missed(1, 0.0)  # by a shift that is the same in all poses
   best = min(left, key=lambda ridge: left[ridge])
   return best, max(0.0, 1 - left[best] / max(constant, 1e-9))
 

@@ -36,7 +36,7 @@ export class PoseRenderer {
     this.hips = measures.hips * height;
     this.unit = this.shoulders / SHOULDER_METERS;
     this.hand = clip((measures.palm * height) / 0.09, 0.8 * this.unit, 1.4 * this.unit);
-    this.cloth = measures.cloth ? new Cloth(measures.cloth, body.charts, this.shoulders) : null;
+    this.cloth = measures.cloth ? new Cloth(measures.cloth, body.groups, this.shoulders) : null;
     this.canvas = new OffscreenCanvas(columns, rows).getContext("2d", { willReadFrequently: true });
   }
 

@@ -11,18 +11,6 @@ function features(body, shoulders) {
   return [...points, ...turned].flat().map((value) => value / shoulders);
 }
 
-// The group of each chart: 1 torso and neck, 2 head, 3 and 4 sleeves; 0 for what does not slide.
-function groupsOf(charts) {
-  const groups = new Uint8Array(256);
-  for (const [name, number] of Object.entries(charts)) {
-    const [side, ...rest] = name.split("_"), part = rest.join("_");
-    if (["chest", "belly", "hips", "torso_back", "neck"].includes(name)) groups[number] = 1;
-    else if (name === "cranium" || part === "ear") groups[number] = 2;
-    else if (["upper_arm", "forearm"].includes(part)) groups[number] = { left: 3, right: 4 }[side] ?? 0;
-  }
-  return groups;
-}
-
 // Where a line of `count` values continues beyond its ends: mirrored, without repeating the last value.
 function mirrored(i, count) {
   while (count > 1 && (i < 0 || i >= count)) i = i < 0 ? -i : 2 * (count - 1) - i;
@@ -52,9 +40,9 @@ function blurred(values, width, height, sigma, [left, top, right, bottom]) {
 }
 
 export class Cloth {
-  // cloth: the person's, from the body measures; charts: their numbers by name; shoulders: distance in pixels.
-  constructor(cloth, charts, shoulders) {
-    Object.assign(this, { cloth, shoulders, groups: groupsOf(charts) });
+  // cloth: the person's, from the body measures; groups: of each chart, from body.json; shoulders: distance in pixels.
+  constructor(cloth, groups, shoulders) {
+    Object.assign(this, { cloth, shoulders, groups });
   }
 
   // The shift of each cell in pixels, right and down.
