@@ -68,7 +68,7 @@ def test_a_film_shows_how_the_shirt_follows_the_arm(renderer):
   shoulders, true = renderer.unit * 0.36, cloth_of(0.25)
   frames, features = film_of(renderer, true, shoulders), np.stack([renderer.features(i) for i in range(FRAMES)])
   found = fit_cloth(frames, features, np.full(FRAMES, shoulders))
-  assert found is not None and found.explained > 0.4
+  assert found is not None and found.explained > 0.8
   wanted = np.stack([true.of_pose(f) for f in features]) * shoulders
   got = np.stack([found.of_pose(f) for f in features]) * shoulders
   pixels = np.stack([np.bincount(cells_of(f.surface).ravel(), minlength=len(wanted[0])) for f in frames])
@@ -76,7 +76,7 @@ def test_a_film_shows_how_the_shirt_follows_the_arm(renderer):
   # The picture in which nothing has moved is anywhere: what counts is how cells move from frame to frame.
   wanted, got = (table[:, cells] - table[:, cells].mean(axis=0) for table in (wanted, got))
   moved, left = np.square(wanted).mean(), np.square(got - wanted).mean()
-  assert moved > 0.5 and left < 0.25 * moved, (moved, left, found.explained)
+  assert moved > 0.5 and left < 0.35 * moved, (moved, left, found.explained)
 
 
 def test_what_the_pose_does_not_explain_is_left_alone(renderer):
