@@ -18,7 +18,7 @@ people, the largest is followed, or the one at --person-at=0.3,0.4 (fractions of
 frame.
 
 While nobody is seen in the video (title cards, cut-aways, the person leaves), the person rests; --skip-empty leaves
-those frames out. Arms that it does not show rest, too (docs/films.md).
+those frames out, and cuts the same stretches out of the sound. Arms that it does not show rest, too (docs/films.md).
 
 Of a motion whose camera moves, the movement is taken out and the room stands still; --camera=film keeps it, and shows
 the room as that camera does. That is also how a generated video compares with a held-out part of a film from the hand.
@@ -148,7 +148,8 @@ def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
       elif start != motion.length:
         for frame in person.animate(motion, request.reference, args.seed, start, mesh):
           write(frame)
-      writer.finish(request.tags, opened.path if opened.has_sound and not args.no_audio else None)
+      sound = opened.path if opened.has_sound and not args.no_audio else None
+      writer.finish(request.tags, sound, motion.stretches)
   return writer.frames
 
 

@@ -66,7 +66,9 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   )
   parser.add_argument("--no-audio", action="store_true", help="leave out the motion video's sound")
   parser.add_argument(
-    "--skip-empty", action="store_true", help="leave out frames in which nobody is seen (without sound); else they rest"
+    "--skip-empty",
+    action="store_true",
+    help="leave out frames in which nobody is seen, with their sound; else they rest",
   )
   parser.add_argument("--no-retarget", action="store_true", help="do not map the motion onto the person's body")
   parser.add_argument("--no-head", action="store_true", help="keep the faces that the body model paints")
@@ -123,8 +125,9 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
     from anchor_jax.landmarks.people import parse_point
 
     args.person_at = parse_point(args.person_at)
-  if args.seen_by == "film" and (args.size or args.frame):
-    raise UserError("--camera=film can't be combined with --size or --frame=film: leave one of them out")
+  for flag, given in (("--size", args.size), ("--frame=film", args.frame)):
+    if args.seen_by == "film" and given:
+      raise UserError(f"--camera=film can't be combined with {flag}: leave one of them out")
   if args.frame is not None:
     for flag in ("size", "background", "live"):
       if getattr(args, flag):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from anchor_jax.core.cli import say
-from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.backgrounds import Background
 from anchor_jax.inference.motions import OpenMotion, open_motion
@@ -19,7 +18,6 @@ from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
 from anchor_jax.store.weights import parts_in
 from anchor_jax.video.camera import Camera, open_camera
-from anchor_jax.video.container import has_sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +64,6 @@ def open_request(
   if args.camera is None:
     options = {name: getattr(args, name) for name in ("frames", "fps", "video", "smplx_model", "person_at")}
     motion = open_motion(args.motion, **options)
-    if args.skip_empty and not args.no_audio and motion.has_sound and has_sound(motion.path):
-      raise UserError(
-        f"--skip-empty leaves out parts of {motion.path}, and its sound would no longer fit: add --no-audio"
-      )
   else:
     require_landmarks(args.motion)
     camera = open_camera(args.camera, args.fps)

@@ -44,6 +44,7 @@ class Motion:
     frames: function from a frame number to an iterator over the frames from that number on.
     absent: for each frame whether nobody is seen in it; None if the person is in all of them, or it is unknown.
     moving: whether the camera moves; then each frame has its own.
+    stretches: begins and ends, in seconds, of what it shows of its film's time; None for all, from the beginning.
   """
 
   fps: float
@@ -52,6 +53,7 @@ class Motion:
   frames: Callable[[int], Iterator[MotionFrame]]
   absent: Bool[NdArray, " T"] | None = None
   moving: bool = False
+  stretches: tuple[tuple[float, float], ...] | None = None
 
   def __post_init__(self):
     object.__setattr__(self, "size", FrameSize.of(self.size))
@@ -62,7 +64,8 @@ class Motion:
       return self
     frames = lambda first: itertools.islice(self.frames(first), max(0, count - first))
     absent = None if self.absent is None else self.absent[:count]
-    return dataclasses.replace(self, length=count, frames=frames, absent=absent)
+    stretches = None if self.stretches is None else _beginning(self.stretches, count / self.fps)
+    return dataclasses.replace(self, length=count, frames=frames, absent=absent, stretches=stretches)
 
   def at_fps(self, fps: float | int | None) -> "Motion":
     """Returns the motion at `fps` frames per second (None: unchanged); each frame is the nearest one in time."""
@@ -90,7 +93,10 @@ class Motion:
     return dataclasses.replace(self, fps=float(fps), length=length, frames=frames, absent=absent)
 
   def without_absent(self) -> "Motion":
-    """Returns the motion without the frames in which nobody is seen."""
+    """Returns the motion without the frames in which nobody is seen; its `stretches` are the times of the others.
+
+    A motion can't be cut twice.
+    """
     if self.absent is None or not self.absent.any():
       return self
     kept = np.flatnonzero(~self.absent).tolist()
@@ -99,14 +105,31 @@ class Motion:
       rest = kept[first:]
       return pick(self.frames(rest[0]), rest, rest[0]) if rest else iter(())
 
-    return dataclasses.replace(self, length=len(kept), frames=frames, absent=None)
+    shown = tuple((first / self.fps, end / self.fps) for first, end in _stretches(~self.absent))
+    return dataclasses.replace(self, length=len(kept), frames=frames, absent=None, stretches=shown)
 
   def absent_stretches(self) -> list[tuple[int, int]]:
     """Returns the first and the last frame of each stretch in which nobody is seen."""
     if self.absent is None:
       return []
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], self.absent, [False]]).astype(np.int8)))
-    return [(first, end - 1) for first, end in edges.reshape(-1, 2).tolist()]
+    return [(first, end - 1) for first, end in _stretches(self.absent)]
+
+
+def _stretches(of: Bool[NdArray, " T"]) -> list[tuple[int, int]]:
+  """First and last (exclusive) frame of each stretch of true frames."""
+  edges = np.flatnonzero(np.diff(np.concatenate([[False], of, [False]]).astype(np.int8)))
+  return [(first, end) for first, end in edges.reshape(-1, 2).tolist()]
+
+
+def _beginning(stretches: tuple[tuple[float, float], ...], seconds: float) -> tuple[tuple[float, float], ...]:
+  """The first `seconds` of stretches."""
+  kept = []
+  for begin, end in stretches:
+    if seconds <= 0:
+      break
+    kept.append((begin, min(end, begin + seconds)))
+    seconds -= end - begin
+  return tuple(kept)
 
 
 def live_motion(fps: float, size: int | FrameSize, frames: Iterator[MotionFrame], length: int | None = None) -> Motion:

@@ -1,7 +1,6 @@
 """Writes a video in fragments, so that FILE.partial.mp4 is always playable and a later run can continue it."""
 
 import contextlib
-import heapq
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.files.inputs import open_input
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import new_file, partial_path, prepare_parent, refuse
-from anchor_jax.video.sound import sound_of, warn_sound_ends
+from anchor_jax.video.sound import Stretches, copy_with_sound
 from anchor_jax.video.write import add_stream, default_crf, encoder_frame, even
 
 _TAG = "comment"  # metadata tag that holds the settings as JSON
@@ -107,8 +106,14 @@ class ResumableWriter:
     self._guard(lambda: os.replace(temporary, self.partial))
     self._old = 0
 
-  def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
-    """Closes the partial file and writes the final one, index in front, with the sound of `audio` if it has any."""
+  def finish(self, metadata: Mapping[str, str], audio: Path | None = None, stretches: Stretches | None = None) -> None:
+    """Closes the partial file and writes the final one, index in front, with the sound of `audio` if it has any.
+
+    Args:
+      metadata: text tags of the file.
+      audio: a video or audio file; None for no sound.
+      stretches: what the frames show of its time, in seconds; by default all of it, from the beginning.
+    """
     if not self.frames:
       raise UserError(f"no frame to write to {self.path}")
     if self._container is not None:
@@ -119,7 +124,7 @@ class ResumableWriter:
       options = {"movflags": "+faststart+use_metadata_tags"}
       with av.open(str(temporary), "w", format="mp4", options=options) as output:
         output.metadata.update({_TAG: self._comment, **metadata})
-        _copy(source, output, audio, float(self.frames / self._fps))
+        copy_with_sound(source, output, audio, float(self.frames / self._fps), stretches)
     self.partial.unlink(missing_ok=True)
     self._lock.close()
 
@@ -200,27 +205,3 @@ def _count(path: Path, size: int, comment: str) -> int:
   if found != comment:
     raise UserError(f"{path} was started with other settings: use the same ones, or start again without --resume")
   return count
-
-
-def _copy(source: Any, output: Any, audio: Path | None, seconds: float) -> None:
-  """Copies all video packets and the audio packets of the first `seconds`, interleaved by time."""
-  video = source.streams.video[0]
-  stream = output.add_stream_from_template(video)
-  with contextlib.nullcontext(iter(())) if audio is None else sound_of(audio, output, seconds) as sound:
-    video_packets = (packet for packet in source.demux(video) if packet.size)
-    silent = False
-    for packet in heapq.merge(video_packets, sound, key=_time):
-      if packet.stream is video:
-        packet.stream = stream
-        output.mux(packet)
-      elif not silent:
-        try:
-          output.mux(packet)
-        except ValueError as error:  # not the codec it claims to be; do not lose the picture over it
-          warn_sound_ends(str(audio), error)
-          silent = True
-
-
-def _time(packet: Any) -> float:
-  """Decode time of a packet in seconds."""
-  return float((packet.pts if packet.dts is None else packet.dts) * packet.time_base)

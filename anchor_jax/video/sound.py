@@ -1,9 +1,10 @@
 """A film's sound for an MP4 that browsers play: copied if they support its codec, else re-encoded as AAC."""
 
 import contextlib
+import heapq
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import av.filter
 
 from anchor_jax.core.errors import one_line
 from anchor_jax.video.container import film_stream, sound_stream
+from anchor_jax.video.splice import Splice
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,45 @@ _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: 
 _LEAD = 0.1  # seconds copied from before the picture; decoders need a packet or two to start, and play none of it
 _MAX_BACKWARD = 0.5  # seconds; time stamps that jump back further are no rounding error
 
+Stretches = Sequence[tuple[float, float]]  # begins and ends in seconds, rising, without overlaps
+
+
+def copy_with_sound(
+  source: Any, output: Any, film: str | os.PathLike | None, seconds: float, stretches: Stretches | None = None
+) -> None:
+  """Copies the picture of an open MP4 file into another one, with the sound of a film (`sound_of`), in order of time.
+
+  Args:
+    source: open for reading.
+    output: open for writing, with no packet written yet.
+    film, seconds, stretches: see `sound_of`; without a film there is no sound.
+  """
+  video = source.streams.video[0]
+  stream = output.add_stream_from_template(video)
+  with contextlib.nullcontext(iter(())) if film is None else sound_of(film, output, seconds, stretches) as sound:
+    video_packets = (packet for packet in source.demux(video) if packet.size)
+    silent = False
+    for packet in heapq.merge(video_packets, sound, key=_time):
+      if packet.stream is video:
+        packet.stream = stream
+        output.mux(packet)
+      elif not silent:
+        try:
+          output.mux(packet)
+        except ValueError as error:  # not the codec it claims to be; do not lose the picture over it
+          _warn_sound_ends(str(film), error)
+          silent = True
+
+
+def _time(packet: Any) -> float:
+  """Decode time of a packet in seconds."""
+  return float((packet.pts if packet.dts is None else packet.dts) * packet.time_base)
+
 
 @contextlib.contextmanager
-def sound_of(film: str | os.PathLike, output: Any, seconds: float) -> Iterator[Iterator[Any]]:
+def sound_of(
+  film: str | os.PathLike, output: Any, seconds: float, stretches: Stretches | None = None
+) -> Iterator[Iterator[Any]]:
   """Adds a film's sound to an open MP4 file; the context value yields its packets in order, ready to mux.
 
   Packets keep their timing relative to the film's first picture; those before it or after `seconds` are dropped. Takes
@@ -37,6 +75,7 @@ def sound_of(film: str | os.PathLike, output: Any, seconds: float) -> Iterator[I
     film: a video or audio file.
     output: an MP4 file open for writing, with no packet written yet.
     seconds: length of its picture.
+    stretches: what the picture shows of the film's time; all other sound is cut out, and what stays is encoded again.
   """
   begins = _first_picture(Path(film))
   with av.open(str(film)) as source:
@@ -45,7 +84,7 @@ def sound_of(film: str | os.PathLike, output: Any, seconds: float) -> Iterator[I
       yield iter(())
       return
     name = _codec_name(track)
-    copy = _template(output, track) if name in _COPIED_CODECS else None
+    copy = _template(output, track) if stretches is None and name in _COPIED_CODECS else None
     if copy is not None:
       yield _until_damaged(_copied(source, track, copy, begins, seconds), film)
       return
@@ -54,8 +93,12 @@ def sound_of(film: str | os.PathLike, output: Any, seconds: float) -> Iterator[I
       log.warning("the sound of %s (%s) is dropped: no decoder for it is installed", film, name)
       yield iter(())
       return
-    log.warning("the sound of %s (%s) is encoded as AAC: browsers do not play it as it is", film, name)
-    yield _until_damaged(_encoded(source, track, encoder, begins, seconds), film)
+    splice = None
+    if stretches is None:
+      log.warning("the sound of %s (%s) is encoded as AAC: browsers do not play it as it is", film, name)
+    else:
+      splice, seconds = Splice(stretches, encoder.codec_context.sample_rate), stretches[-1][1]
+    yield _until_damaged(_encoded(source, track, encoder, begins, seconds, splice), film)
 
 
 def _until_damaged(packets: Iterator[Any], film: str | os.PathLike) -> Iterator[Any]:
@@ -63,10 +106,10 @@ def _until_damaged(packets: Iterator[Any], film: str | os.PathLike) -> Iterator[
   try:
     yield from packets
   except (av.error.FFmpegError, ValueError) as error:
-    warn_sound_ends(film, error)
+    _warn_sound_ends(film, error)
 
 
-def warn_sound_ends(film: str | os.PathLike, error: Exception) -> None:
+def _warn_sound_ends(film: str | os.PathLike, error: Exception) -> None:
   """Logs that the rest of a film's sound is dropped."""
   log.warning("the rest of the sound of %s is dropped: it can't be used (%s)", film, one_line(error))
 
@@ -124,7 +167,9 @@ def _increasing(packets: Iterable[Any]) -> Iterator[Any]:
     yield packet
 
 
-def _encoded(source: Any, track: Any, encoder: Any, begins: float, seconds: float) -> Iterator[Any]:
+def _encoded(
+  source: Any, track: Any, encoder: Any, begins: float, seconds: float, splice: Splice | None
+) -> Iterator[Any]:
   graph, format = None, None
   for frame in _decoded(source, track):
     if frame.pts is not None:
@@ -133,10 +178,10 @@ def _encoded(source: Any, track: Any, encoder: Any, begins: float, seconds: floa
         break
       frame.pts, frame.time_base = round(time * frame.sample_rate), Fraction(1, frame.sample_rate)
     if (found := (frame.sample_rate, frame.format.name, frame.layout.nb_channels)) != format:
-      yield from _filter_and_encode(graph, encoder, None)
+      yield from _filter_and_encode(graph, encoder, splice, None)
       graph, format = _graph(frame, encoder, seconds, begun=graph is not None), found
-    yield from _filter_and_encode(graph, encoder, frame)
-  yield from _filter_and_encode(graph, encoder, None)
+    yield from _filter_and_encode(graph, encoder, splice, frame)
+  yield from _filter_and_encode(graph, encoder, splice, None)
   yield from encoder.encode(None)
 
 
@@ -164,11 +209,13 @@ def _graph(frame: Any, encoder: Any, seconds: float, begun: bool) -> Any:
   return graph
 
 
-def _filter_and_encode(graph: Any, encoder: Any, frame: Any) -> Iterator[Any]:
-  """Pushes a frame, or None at the end, through the filter; yields the encoded packets that are ready."""
+def _filter_and_encode(graph: Any, encoder: Any, splice: Splice | None, frame: Any) -> Iterator[Any]:
+  """Pushes a frame, or None at the end, through the filter; yields the packets that are ready."""
   if graph is None:
     return
   with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
     graph.push(frame)
     while True:
-      yield from encoder.encode(graph.pull())
+      filtered = graph.pull()
+      for kept in (filtered,) if splice is None else splice.frames(filtered):
+        yield from encoder.encode(kept)

@@ -55,9 +55,9 @@ class TransparentWriter:
     self._container.mux(self._stream.encode(encoder_frame(frame, self.frames, self._fps)))
     self.frames += 1
 
-  def finish(self, metadata: Mapping[str, str], audio: Path | None = None) -> None:
-    """Completes the file. Both arguments are ignored: tags are already written, and WebM can't hold a film's sound."""
-    del metadata, audio
+  def finish(self, metadata: Mapping[str, str], audio: Path | None = None, stretches: Any = None) -> None:
+    """Completes the file. The arguments are ignored: tags are already written, and WebM can't hold a film's sound."""
+    del metadata, audio, stretches
     if not self.frames:
       raise UserError(f"no frame to write to {self.path}")
     self._container.mux(self._stream.encode(None))

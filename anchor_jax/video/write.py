@@ -13,7 +13,10 @@ from tqdm import tqdm
 
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.shapes import NdArray, UInt8
-from anchor_jax.files.outputs import new_file
+from anchor_jax.files.inputs import regular_file
+from anchor_jax.files.outputs import new_file, partial_path, refuse_overwriting
+from anchor_jax.video.container import has_sound
+from anchor_jax.video.sound import Stretches, copy_with_sound
 
 
 class Format(NamedTuple):
@@ -155,21 +158,58 @@ def write_video(
   metadata: Mapping[str, str] | None = None,
   total: int | None = None,
   progress: str | None = None,
+  audio: str | os.PathLike | None = None,
+  stretches: Stretches | None = None,
 ) -> int:
   """Writes frames to an H.264 video that browsers play, one at a time; returns their number.
 
   Args:
-    path: an .mp4 (or .mkv, .mov) file; it appears when all frames are written.
+    path: an .mp4 (or .mkv, .mov) file, with sound an .mp4 file; it appears when all frames are written.
     frames: RGB, all of one size.
     fps: frames per second, above 0.
     metadata: text tags of the file.
     total: expected number of frames, for the progress bar.
     progress: label of a progress bar; None for no bar.
+    audio: a video or audio file whose sound the video gets, if it has any; None for no sound.
+    stretches: what the frames show of its time (`Motion.stretches`); by default all of it, from the beginning.
 
   Raises:
-    UserError: the file cannot be written, or there is no frame.
+    UserError: the file cannot be written, there is no frame, or `audio` is no film.
   """
+  if audio is not None:
+    return _write_with_sound(Path(path), frames, fps, metadata, total, progress, Path(audio), stretches)
   with VideoWriter(path, fps, metadata=metadata) as writer:
     for frame in tqdm(frames, desc=progress, total=total, disable=progress is None, unit="frame"):
       writer.write(np.asarray(frame))
   return writer.frames
+
+
+def _write_with_sound(
+  path: Path,
+  frames: Iterable[UInt8[NdArray, "H W 3"]],
+  fps: float | int,
+  metadata: Mapping[str, str] | None,
+  total: int | None,
+  progress: str | None,
+  audio: Path,
+  stretches: Stretches | None,
+) -> int:
+  """Writes frames to a silent video first, whose picture is then copied next to the sound; see `write_video`."""
+  if path.suffix.lower() != ".mp4":
+    raise UserError(f"{path}: a video with sound needs a name that ends in .mp4")
+  refuse_overwriting(path, [regular_file(audio, "audio")])
+  try:
+    has_sound(audio)
+  except (av.error.FFmpegError, ValueError):
+    raise UserError(f"{audio} can't be read as audio: name a film, or leave out audio") from None
+  with new_file(path, lock=True) as place:
+    silent = partial_path(path, "finishing")
+    try:
+      count = write_video(silent, frames, fps, total=total, progress=progress)
+      options = {"movflags": "+faststart+use_metadata_tags"}
+      with av.open(str(silent)) as source, av.open(str(place), "w", format="mp4", options=options) as output:
+        output.metadata.update(metadata or {})
+        copy_with_sound(source, output, audio, float(count / Fraction(fps).limit_denominator(1001)), stretches)
+    finally:
+      silent.unlink(missing_ok=True)
+  return count

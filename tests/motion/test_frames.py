@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.request import absence_line
@@ -32,6 +33,15 @@ def test_frames_in_which_nobody_is_seen_are_left_out():
   slower = motion.at_fps(12.5)
   assert numbers(slower) == [0, 2, 4, 6, 8] and slower.absent_stretches() == [(0, 1), (3, 3)]
   assert numbers(slower.without_absent()) == [4, 8]
+
+
+def test_what_is_left_knows_its_time_in_the_film():
+  motion = numbered(10, [0, 1, 2, 6])
+  present = motion.without_absent()
+  assert motion.stretches is None and present.stretches == ((3 / 25, 6 / 25), (7 / 25, 10 / 25))
+  assert present.first(4).stretches == ((3 / 25, 6 / 25), (7 / 25, pytest.approx(8 / 25)))
+  assert present.first(2).stretches == ((3 / 25, pytest.approx(5 / 25)),)
+  assert motion.at_fps(12.5).without_absent().stretches == ((2 / 12.5, 3 / 12.5), (4 / 12.5, 5 / 12.5))
 
 
 def test_the_report_names_the_frames():

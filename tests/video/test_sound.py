@@ -10,6 +10,9 @@ import pytest
 from av.stream import Disposition
 from film_files import clicks_in, pictures, trim, write_film
 
+import anchor_jax as aj
+from anchor_jax.core.frame_size import FrameSize
+from anchor_jax.motion.frames import Motion
 from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.resumable import ResumableWriter
 from anchor_jax.video.sound import sound_of
@@ -119,6 +122,23 @@ def write_sound(path, parts, tracks=1):
   return path
 
 
+def write_tone(path, seconds, rate=48000, tone=100):
+  """Writes a film with a low tone."""
+  with av.open(str(path), "w") as file:
+    picture = file.add_stream("libx264", rate=25)
+    picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+    sound = file.add_stream("pcm_s16le", rate=rate, layout="mono")
+    wave = (0.5 * 32767 * np.sin(2 * np.pi * tone * np.arange(round(seconds * rate)) / rate)).astype(np.int16)
+    part = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    part.sample_rate, part.time_base, part.pts = rate, Fraction(1, rate), 0
+    file.mux(sound.encode(part))
+    file.mux(sound.encode(None))
+    for frame in pictures(round(seconds * 25), (32, 32)):
+      file.mux(picture.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    file.mux(picture.encode(None))
+  return path
+
+
 def levels_of(path):
   """Mean absolute level of each half second."""
   heard = np.zeros(6)
@@ -188,6 +208,82 @@ def test_sound_without_a_decoder_is_dropped_and_reported(tmp_path, caplog, monke
   assert not probe(out).has_audio
   with caplog.at_level(logging.WARNING):
     assert "pcm_s16le) is dropped" in caplog.text
+
+
+def sound_in(path):
+  """The samples of a file's sound on its first channel, from time 0, and their rate."""
+  with av.open(str(path)) as file:
+    frames = list(file.decode(audio=0))
+  rate = frames[0].sample_rate
+  wave = np.zeros(round(frames[-1].time * rate) + frames[-1].samples)
+  for frame in frames:
+    first = round(frame.time * rate)
+    heard = frame.to_ndarray()[0, max(0, -first) :]
+    wave[max(0, first) : max(0, first) + len(heard)] = heard
+  return wave, rate
+
+
+@pytest.mark.parametrize("name, codec, begins", [
+  ("film.mp4", "aac", 0.0), ("film.mkv", "pcm_s16le", 0.0), ("film.mkv", "libopus", 0.3), ("film.ts", "mp2", 0.3),
+])  # fmt: skip
+def test_sound_is_cut_like_its_picture(tmp_path, name, codec, begins):
+  """A click in a frame that stays is heard with that frame; one in a stretch that is left out is gone."""
+  kept = [*range(5, 20), *range(30, 40), *range(58, 75)]  # at 25 frames a second
+  clicks = (0.44, 0.9, 1.3, 1.44, 1.8, 2.4, 2.7)  # in frames 11, 22, 32, 36, 45, 60 and 67
+  sound = (codec, 48000, clicks, 3.0 - begins, begins)
+  film = write_film(tmp_path / name, pictures(75), sound=sound)
+  motion = Motion(25.0, FrameSize.of(8), 75, lambda first: iter(()), ~np.isin(np.arange(75), kept)).without_absent()
+  expected = [
+    (kept.index(frame) + at * 25 - frame) / 25
+    for at, frame in zip(clicks, (11, 22, 32, 36, 45, 60, 67))
+    if frame in kept
+  ]
+  writer = ResumableWriter(tmp_path / "out.mp4", 25, {})
+  for frame in pictures(len(kept)):
+    writer.write(frame)
+  writer.finish({}, film, motion.stretches)
+  assert clicks_in(tmp_path / "out.mp4") == pytest.approx(expected, abs=0.005)
+  for stream in ("video", "audio"):
+    with av.open(str(tmp_path / "out.mp4")) as file:
+      track = getattr(file.streams, stream)[0]
+      assert float(track.duration * track.time_base) == pytest.approx(len(kept) / 25, abs=1 / 25)
+  count = aj.write_video(tmp_path / "api.mp4", pictures(len(kept)), 25, audio=film, stretches=motion.stretches)
+  assert count == len(kept) and not list(tmp_path.glob("*finishing*"))
+  np.testing.assert_array_equal(sound_in(tmp_path / "api.mp4")[0], sound_in(tmp_path / "out.mp4")[0])
+
+
+def test_cuts_in_a_loud_tone_do_not_click(tmp_path):
+  """A cut in the middle of a low tone fades out and in; without fades the sound jumps there."""
+  film = write_tone(tmp_path / "film.mkv", 3.0)
+  whole, cut = ((0.0, 3.0),), ((0.0, 1.01), (1.5075, 3.0))
+  steps = []
+  for stretches in (whole, cut):
+    aj.write_video(tmp_path / "out.mp4", pictures(60), 25, audio=film, stretches=stretches)
+    wave, rate = sound_in(tmp_path / "out.mp4")
+    steps.append(np.abs(np.diff(wave[round(0.9 * rate) : round(1.1 * rate)])).max())
+  assert steps[1] < 2 * steps[0]
+  around = np.abs(wave[round(1.0095 * rate) : round(1.0105 * rate)])
+  assert around.max() < 0.15 < np.abs(wave).max()
+
+
+def test_many_cuts_do_not_add_up(tmp_path):
+  """After 116 cuts at times between two samples, a click is still on its frame."""
+  stretches = [(number / 30 + 1e-5, (number + 0.5) / 30) for number in range(116)]
+  film = write_film(tmp_path / "film.mkv", pictures(100), sound=("pcm_s16le", 44100, (3.95,), 4.0))
+  aj.write_video(tmp_path / "out.mp4", pictures(60), 25, audio=film, stretches=[*stretches, (3.9, 4.0)])
+  before = sum(end - begin for begin, end in stretches)
+  assert clicks_in(tmp_path / "out.mp4") == pytest.approx([before + 0.05], abs=0.002)
+
+
+def test_a_file_without_sound_is_refused_or_silent(tmp_path):
+  (tmp_path / "film.txt").write_text("no film")
+  with pytest.raises(aj.UserError, match="can't be read as audio"):
+    aj.write_video(tmp_path / "out.mp4", pictures(3), 25, audio=tmp_path / "film.txt")
+  with pytest.raises(aj.UserError, match=r"ends in \.mp4"):
+    aj.write_video(tmp_path / "out.mkv", pictures(3), 25, audio=tmp_path / "film.txt")
+  silent = write_film(tmp_path / "silent.mp4", pictures(3))
+  assert aj.write_video(tmp_path / "out.mp4", pictures(3), 25, audio=silent, stretches=[(0.0, 0.04)]) == 3
+  assert not probe(tmp_path / "out.mp4").has_audio
 
 
 def test_a_silent_film_yields_no_packets(tmp_path):
