@@ -10,6 +10,7 @@ autoencoder. The denoising error itself is in diffusion/loss.py.
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -42,6 +43,8 @@ from anchor_jax.training.draws import (
 )
 from anchor_jax.training.perceptual import LPIPS
 from anchor_jax.training.precompute import LOOKED_UP
+
+log = logging.getLogger(__name__)
 
 KL_WEIGHT = 1e-6  # Rombach et al. 2022, appendix G: a weak pull towards unit variance
 EDGE_WEIGHT = 1.0  # keeps eyes, mouths and fingers sharp without a GAN loss
@@ -384,6 +387,8 @@ def _diffusion_loss(networks: Networks, config: RunConfig) -> Loss:
   groups = channel_groups(config.data.pose_channels)
   weight = _picture_weight(config, trained_keys(dataclasses.replace(config, model=networks.model)))
   decoded = config.refined if weight else 0
+  if unused := [name for name in ("sharpness", LPIPS) if getattr(config, name) and not decoded]:
+    log.warning("config.%s has no effect: this run decodes no pictures, set config.pixels above 0", unused[0])
 
   def draw(batch, key):
     return draw_diffusion(config, networks, schedule, batch, decoded, key)

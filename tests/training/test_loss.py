@@ -205,6 +205,18 @@ def test_pixels_is_the_weight_of_decoded_pictures_without_a_refiner(tiny_run, mo
   np.testing.assert_allclose(losses[0], 1.0, rtol=0.02)
 
 
+def test_a_picture_term_without_pictures_is_named(tiny_run, caplog):
+  config, networks, *_ = refined_run(tiny_run)
+  make_loss(dataclasses.replace(config, sharpness=1.0), networks)
+  assert not caplog.messages, "the refiner's pictures are compared"
+  networks = dataclasses.replace(networks, model=dataclasses.replace(networks.model, refiner=None))
+  without = dataclasses.replace(config, model=networks.model, sharpness=1.0)
+  make_loss(dataclasses.replace(without, pixels=0.5), networks)
+  assert not caplog.messages
+  make_loss(without, networks)
+  assert "config.sharpness has no effect" in caplog.text
+
+
 def test_contrast_is_compared_per_square_wherever_details_lie():
   stripes = jnp.tile(jnp.asarray([0.0, 0.0, 1.0, 1.0]), 4)[None, None, :, None] * jnp.ones((1, 17, 1, 3))
   flat = jnp.zeros_like(stripes)
