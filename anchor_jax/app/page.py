@@ -21,7 +21,11 @@ _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 _TICK = 1.0  # seconds between updates
 _CONCURRENCY = 4  # simultaneous presses of one button
 _UPLOAD = "upload"
-_SIZES = {128: "Quick: 128 pixels, a few minutes of training", 256: "Fine: 256 pixels, 15 minutes of training"}
+_SIZES = {
+  128: "Quick: 128 pixels, a few minutes of training",
+  256: "Fine: 256 pixels, 15 minutes of training",
+  512: "Large: 512 pixels, half an hour of training",
+}
 _SHAPES = {
   "square": "Square",
   "film": "As filmed",

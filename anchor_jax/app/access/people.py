@@ -35,7 +35,7 @@ from anchor_jax.files.outputs import new_file, partial_path
 EVERYONE = ""  # owner of the studio person, which all users see
 STUDIO = "studio"  # name of the studio person, created at the page's first start
 KINDS = ("studio", "example", "film")  # the studio person, a person from a studio film, a person from uploaded films
-SIZES = (128, 256)  # shorter side of the pictures in pixels
+SIZES = (128, 256, 512)  # shorter side of the pictures in pixels
 SHAPES = ("square", "film", "portrait", "landscape")  # "film": as the film and the person in it need
 FILMS = (".mp4", ".mov", ".mkv", ".webm")  # accepted suffixes
 MAX_PEOPLE = 50  # per owner

@@ -16,7 +16,11 @@ from anchor_jax.data.meta import read_meta
 PREPARED, TRAINED, BUNDLE = "prepared", "trained", "bundle"
 TRAINED_PART = "body"  # a head gains nothing in this few steps (docs/results.md, study)
 FPS = 25  # of studio motions
-_CONFIGS = {128: "studio_finetune.py", 256: "studio_256.py"}  # by the shorter side of the pictures
+_CONFIGS = {
+  128: "studio_finetune.py",
+  256: "studio_256.py",
+  512: "studio_512.py",
+}  # by the shorter side of the pictures
 _SMOKE_TRAINING = {
   "steps": 12,
   "log_every": 1,

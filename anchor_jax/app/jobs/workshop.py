@@ -35,6 +35,7 @@ from anchor_jax.studio.performances import MOTIONS
 from anchor_jax.video.read import probe
 
 SECONDS = (1, 60)  # of a video
+_TRAINED_FIRST = 512  # pixels from which the shipped networks, which see every pixel, would take hours for a video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +255,7 @@ class Workshop:
     """
     person = self.people.get(name, owner)
     self._check_ready(person)
+    trained = self._check_trained(person, trained)
     if not SECONDS[0] <= seconds <= SECONDS[1]:
       raise UserError(f"a video must have {SECONDS[0]} to {SECONDS[1]} seconds")
     self.jobs.check_room(name, owner, VIDEO)
@@ -300,7 +302,7 @@ class Workshop:
       "label": label,
       "seconds": round(seconds),
       "frames": max(1, round(seconds * fps)),
-      "trained": trained and self.trained_steps(person) > 0,
+      "trained": trained,
       "fast": fast,
     }
     return self._enqueue(person.name, owner, VIDEO, job, **settings)
@@ -309,7 +311,14 @@ class Workshop:
     """Queues export of a person as a bundle, which runs without this package."""
     person = self._own_person(owner, name)
     self._check_ready(person)
-    return self._enqueue(name, owner, EXPORT, trained=self.trained_steps(person) > 0)
+    return self._enqueue(name, owner, EXPORT, trained=self._check_trained(person))
+
+  def _check_trained(self, person: PersonRecord, wanted: bool = True) -> bool:
+    """Returns whether to use the person's training: if there is one and it is wanted; large pictures need it."""
+    trained = wanted and self.trained_steps(person) > 0
+    if not trained and person.side >= _TRAINED_FIRST:
+      raise UserError(f"pictures of {person.side} pixels need training first: train this person, and use the training")
+    return trained
 
   def cancel(self, owner: str, job: str) -> None:
     """Cancels a job; training saves its progress."""

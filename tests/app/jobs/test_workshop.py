@@ -86,6 +86,20 @@ def test_pictures_of_a_person_may_be_portraits(shop):
     shop.people.new("Ana", "a", "film", (128, 640), True)
 
 
+def test_large_pictures_need_training_first(shop):
+  person = shop.add_person("a", "Ana", upload(shop), True, picture_size(512))
+  prepared = shop.people.folder_of(person.name) / "prepared"
+  build([PosedClip("clip", "ana", 10.0, list(make_posed_frames(2, 512)))], prepared, FrameSize(512, 512))
+  for request in (lambda: shop.make_video("a", person.name, "studio:calm", 2), lambda: shop.export("a", person.name)):
+    with pytest.raises(UserError, match="need training first"):
+      request()
+  assert "studio_512.py" in lines(shop, shop.train("a", person.name))[0]
+  (prepared.parent / "trained/body/checkpoints/12").mkdir(parents=True)
+  assert "--checkpoint=P/" in lines(shop, shop.make_video("a", person.name, "studio:calm", 2))[1]
+  with pytest.raises(UserError, match="need training first"):
+    shop.make_video("a", person.name, "studio:calm", 2, trained=False)
+
+
 def test_pictures_of_a_person_may_have_the_shape_of_the_film(shop):
   person = shop.add_person("a", "Ana", upload(shop), True, picture_size(256, "film"))
   assert lines(shop, shop.jobs.queue()[0])[0].endswith("--size=auto:256 --person=Ana")
