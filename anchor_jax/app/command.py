@@ -68,6 +68,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory(prefix="anchor-page-") as temporary:
     # Set before Gradio is imported: keep its files out of the shared temporary folder, and turn analytics off.
     os.environ |= {"GRADIO_TEMP_DIR": temporary, "GRADIO_ANALYTICS_ENABLED": "False"}
+    os.environ.setdefault("ANCHOR_JAX_TRACKS", "")  # jobs keep nothing of films beyond what their people see and delete
     from anchor_jax.app.server import listen, serve
 
     with listen(args.host, args.port) as listener:

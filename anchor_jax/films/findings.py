@@ -22,11 +22,10 @@ from anchor_jax.files.outputs import new_file
 from anchor_jax.films.clips import Findings, examine
 from anchor_jax.films.poses import OpenedFilm
 from anchor_jax.films.survey import Survey
+from anchor_jax.landmarks.kept import joined_files, split_files, track_arrays, track_of
 from anchor_jax.landmarks.people import ChosenPerson
-from anchor_jax.landmarks.tracks import Track
 
 _VERSION = 2  # of the findings and their file format; files of other versions are ignored
-_TRACK = ("body", "face", "hands", "triangles", "has_face")
 _SURVEY = ("tiny", "light", "detail", "cuts")
 FINDINGS_FILES = r"[0-9a-f]{24}(\.partial-[0-9]+)?\.npz"  # pattern of the file names
 
@@ -90,15 +89,9 @@ def write_findings(path: Path, findings: Findings) -> None:
   places = [(number, *place) for number, place in survey.places.items()]
   arrays["survey/places"] = np.array(places, np.float64).reshape(-1, 4)
   arrays["survey/pictured"] = np.array(list(survey.thumbnails), np.int64)
-  arrays |= _joined("survey/thumbnails", list(survey.thumbnails.values()))
+  arrays |= joined_files("survey/thumbnails", list(survey.thumbnails.values()))
   if track is not None:
-    arrays |= {f"track/{name}": getattr(track, name) for name in _TRACK}
-    arrays |= _joined("track/masks", track.masks)
-    arrays["track/size"] = np.array([track.width, track.height, track.fps], np.float64)
-    if track.columns is not None:
-      arrays["track/columns"] = track.columns
-    if track.visible is not None:
-      arrays["track/visible"] = track.visible
+    arrays |= {f"track/{name}": array for name, array in track_arrays(track).items() if name != "cuts"}
   if cameras is not None:
     arrays["cameras"] = cameras
   if chosen is not None:
@@ -119,25 +112,13 @@ def _read(path: Path) -> Findings | None:
 def _findings_of(arrays: dict[str, Any]) -> Findings:
   tiny, light, detail, cuts = (arrays[f"survey/{name}"] for name in _SURVEY)
   places = {int(n): (int(reference), float(x), float(y)) for n, reference, x, y in arrays["survey/places"]}
-  thumbnails = dict(zip(arrays["survey/pictured"].tolist(), _split(arrays, "survey/thumbnails")))
+  thumbnails = dict(zip(arrays["survey/pictured"].tolist(), split_files("survey/thumbnails", arrays)))
   survey, track, chosen = Survey(tiny, light, detail, places, thumbnails, cuts), None, None
   if "track/size" in arrays:
-    width, height, fps = arrays["track/size"].tolist()
-    body, face, hands, triangles, has_face = (arrays[f"track/{name}"] for name in _TRACK)
-    masks, columns = tuple(_split(arrays, "track/masks")), arrays.get("track/columns")
-    track = Track(int(width), int(height), fps, body, face, hands, triangles, masks, has_face, columns)
-    track = dataclasses.replace(track, visible=arrays.get("track/visible"))
+    track = track_of(
+      {name.removeprefix("track/"): array for name, array in arrays.items() if name.startswith("track/")}
+    )
   if "people/facts" in arrays:
     count, *place = arrays["people/facts"].tolist()
     chosen = ChosenPerson(int(count), (place[0], place[1]), arrays["people/columns"], arrays["people/crowded"])
   return Findings(survey, track, chosen, arrays.get("cameras"))
-
-
-def _joined(name: str, files: Sequence[bytes]) -> dict[str, Any]:
-  lengths = np.array([len(file) for file in files], np.int64)
-  return {name: np.frombuffer(b"".join(files), np.uint8), f"{name}/lengths": lengths}
-
-
-def _split(arrays: dict[str, Any], name: str) -> list[bytes]:
-  ends = np.cumsum(arrays[f"{name}/lengths"])
-  return [part.tobytes() for part in np.split(arrays[name], ends[:-1])] if len(ends) else []

@@ -17,6 +17,7 @@ from anchor_jax.films.survey import film_cuts
 from anchor_jax.landmarks.extents import Extents, landmark_extents, track_extents
 from anchor_jax.landmarks.filling import fill_and_smooth
 from anchor_jax.landmarks.framing import CropRect
+from anchor_jax.landmarks.kept import KeptTracks
 from anchor_jax.landmarks.model import find_faces, track_video
 from anchor_jax.landmarks.networks.files import check_landmark_model, require_landmarks
 from anchor_jax.landmarks.people import ChosenPerson, find_person
@@ -136,6 +137,8 @@ def open_film(
 def find_poses(film: OpenedFilm, *, frames: int | None = None, progress: bool = False) -> FoundPoses:
   """Returns the poses of a full film, from its sidecar or by running the landmark model now.
 
+  What the landmark model finds is kept (landmarks/kept.py), and not looked for again.
+
   Args:
     film: from `open_film`.
     frames: limits the landmark model, and the result, to the first frames; default all.
@@ -146,8 +149,19 @@ def find_poses(film: OpenedFilm, *, frames: int | None = None, progress: bool = 
   """
   if film.posed is not None:
     return poses_of(film, None)
-  cuts = film_cuts(itertools.islice(read_frames(film.path, info=film.info), frames), film.info.fps)
-  return poses_of(film, find_track(film, frames=frames, cuts=cuts, progress=progress)[0])
+  count = film.info.frames if frames is None else min(frames, film.info.frames)
+  kept, name = kept_tracks(film), f"first-{count}"
+  track = kept.read(name)
+  if track is None or len(track) > count:
+    cuts = film_cuts(itertools.islice(read_frames(film.path, info=film.info), frames), film.info.fps)
+    track = find_track(film, frames=frames, cuts=cuts, progress=progress)[0]
+    kept.write(name, track)
+  return poses_of(film, track)
+
+
+def kept_tracks(film: OpenedFilm) -> KeptTracks:
+  """Returns the tracks that were found in a film before."""
+  return KeptTracks(film.path, dataclasses.asdict(film.info), film.person_at, film.landmarks)
 
 
 def find_track(

@@ -230,6 +230,17 @@ def test_landmark_model_runs_only_over_the_frames_needed(bare, tmp_path, model_r
   assert model_runs[1:] == [4 + COUNT] * 2
 
 
+def test_no_film_is_searched_twice(bare, tmp_path, model_runs, monkeypatch):
+  monkeypatch.setenv("ANCHOR_JAX_TRACKS", str(tmp_path / "tracks"))
+  first = list(read_motion(bare, size=32).frames(0))
+  assert model_runs == [4 + COUNT]
+  same(read_motion(bare, size=32).frames(0), first)
+  same(read_motion(bare, size=32).frames(20), first[20:])
+  assert model_runs == [4 + COUNT]
+  read_motion(bare, size=32, frames=2)  # a part of a film is searched by itself: cuts look ahead
+  assert model_runs == [4 + COUNT, 4 + 2 + 25]
+
+
 @pytest.mark.slow
 def test_another_person_s_motion_is_retargeted(bare, tmp_path, model_runs):
   command.prepare([bare], tmp_path / "prepared", size=32)
