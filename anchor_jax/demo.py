@@ -163,7 +163,7 @@ def compare(output: Path, size: Size, fps: float, done: Callable[[str], None], l
   say("5/5 generating the unseen motion", flush=True)
   training, truth = open_prepared(output / "film"), open_prepared(output / "unseen")
   motion = read_motion(output / "unseen", frames=size.frames, camera="film")  # to compare with the film
-  pairs = load(output / "person").animate(motion, with_body=True)
+  pairs = load(output / "person", head=True).animate(motion, with_body=True)
   pairs = tqdm(pairs, total=size.frames, desc="generate", unit="frame")
   frames, without_head = (np.stack(side) for side in zip(*pairs, strict=True))
   done("generate")

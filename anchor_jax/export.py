@@ -111,7 +111,7 @@ def write(args: argparse.Namespace) -> None:
   else:
     check_bundle_target(args.output, platforms)
   reference = None if args.appearance is None else read_reference(args.appearance)
-  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=not args.web)
+  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=False if args.web else None)
   if args.web:
     write_page(args, person, reference, motions)
     return

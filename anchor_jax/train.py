@@ -49,11 +49,17 @@ def train(
       config.max_skipped steps, or another run is training this part.
     StoppedBySignal: SIGTERM or Ctrl-C arrived; all steps up to then are saved.
   """
+  import jax
+
+  from anchor_jax.inference.head_choice import choose_head
   from anchor_jax.training.checkpoint import only_run_in
   from anchor_jax.training.loop import train_part
 
   with only_run_in(Path(workdir) / config.part):
-    return train_part(config, Path(workdir), devices, profile)
+    metrics = train_part(config, Path(workdir), devices, profile)
+  if config.part in ("body", "head") and jax.process_count() == 1 and (choice := choose_head(workdir)) is not None:
+    say(choice.sentence())
+  return metrics
 
 
 @command

@@ -79,7 +79,11 @@ def test_help_imports_no_slow_package(command):
     ("generate", ["--checkpoint=OUT", "--motion=camera", "--live"], "--output=FILE.mp4 is missing"),
     ("generate", ["--checkpoint=OUT", "--motion=camera", "--live", "--show", "--video=1"], "combined with a camera"),
     ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--live", "--show"], "--show needs a camera"),
-    ("generate", ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--head"], "--head needs --live"),
+    (
+      "generate",
+      ["--checkpoint=OUT", "--motion=OUT/m", "--output=OUT/a.mp4", "--head", "--no-head"],
+      "exclude each other",
+    ),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--widths=a"], "give integers"),
     ("distil", ["--checkpoint=OUT", "--data=OUT", "--output=OUT/l", "--layers=1"], "one entry for each width"),
     (

@@ -34,6 +34,12 @@ class Source(Protocol):
     ...
 
 
+def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
+  """Numbers of the records to train on, and of those held out: the last `held_out`, at most a fifth of all."""
+  border = count - min(held_out, count // 5)
+  return np.arange(border), np.arange(border, count)
+
+
 class ArraySource:
   """Records in memory, as one array per field.
 

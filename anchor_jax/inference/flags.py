@@ -72,6 +72,11 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   )
   parser.add_argument("--no-retarget", action="store_true", help="do not map the motion onto the person's body")
   parser.add_argument("--no-head", action="store_true", help="keep the faces that the body model paints")
+  parser.add_argument(
+    "--head",
+    action="store_true",
+    help="repaint faces also if that made held-out frames worse, and with --live, where it takes longer",
+  )
   parser.add_argument("--seed", type=int, default=0, help="noise seed (default 0)")
   parser.add_argument("--mesh", default="", metavar="WxF", help="shard windows over W devices and their frames over F")
   parser.add_argument(
@@ -88,7 +93,6 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
     action="store_true",
     help="real time: take poses at their frame rate, write frames as they are done; without the head",
   )
-  parser.add_argument("--head", action="store_true", help="with --live: also run the head model, which takes longer")
   parser.add_argument("--show", action="store_true", help="with a camera: show the frames in a window (q quits)")
   parser.add_argument("--json", type=Path, metavar="FILE", help="with --live: latency and frames per second")
   body = parser.add_argument_group("sampling of the body (defaults: the checkpoint's settings)")
@@ -149,8 +153,8 @@ def _fill_in(args: argparse.Namespace) -> None:
     setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
   if args.json and not args.live:
     raise UserError("--json needs --live: add it, or leave --json out")
-  if args.head and (args.no_head or not args.live):
-    raise UserError("--head needs --live and excludes --no-head: leave it out")
+  if args.head and args.no_head:
+    raise UserError("--head and --no-head exclude each other: leave one of them out")
   if not args.live:
     return
   for flag in ("resume", "preview", "whole_clip", "mesh", "background"):

@@ -11,6 +11,7 @@ from anchor_jax.core.errors import UserError, one_line
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.inference.animate import animate_parts, placed_pose_channels
+from anchor_jax.inference.head_choice import read_head_choice
 from anchor_jax.inference.reference import Reference, fitted, fitted_reference, read_reference
 from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion
@@ -190,7 +191,7 @@ def _reference(appearance: Any) -> Reference | None:
   return appearance if appearance is None or isinstance(appearance, Reference) else Reference(appearance)
 
 
-def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool = True) -> Person:
+def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: bool | None = None) -> Person:
   """Returns a trained person; weights stay on the host until the person is animated.
 
   Args:
@@ -198,11 +199,14 @@ def load(path: str | Path, *, step: str | int = "newest", base: str = "", head: 
       The last two hold no person: `animate` then needs an appearance.
     step: the checkpoint: "newest", "best" (lowest validation loss) or a step number.
     base: the base weights for adapters, if not those of the training.
-    head: also load the head, if there is one.
+    head: also load the head, if there is one. None leaves out a head that made faces worse in the frames that training
+      held out (inference/head_choice.py).
 
   Raises:
     UserError: there is no trained body, or a file can't be read.
   """
   choice = CheckpointChoice(step=str(step), base=base)
-  has_head = head and "head" in parts_in(path)
+  has_head = head is not False and "head" in parts_in(path)
+  if has_head and head is None and (found := read_head_choice(path)) is not None:
+    has_head = found.helps
   return Person(read_part(path, "body", choice), read_part(path, "head", choice) if has_head else None)

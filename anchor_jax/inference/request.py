@@ -10,6 +10,7 @@ from typing import Any
 from anchor_jax.core.cli import say
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.inference.backgrounds import Background
+from anchor_jax.inference.head_choice import read_head_choice
 from anchor_jax.inference.motions import OpenMotion, open_motion
 from anchor_jax.inference.person import Person, load
 from anchor_jax.inference.reference import Reference, read_reference
@@ -78,7 +79,10 @@ def load_person(request: Request) -> Person:
     UserError: the checkpoint or the decoder can't be read, or a setting is out of range.
   """
   args = request.args
-  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=not args.no_head)
+  head = True if args.head else False if args.no_head else None
+  person = load(args.checkpoint, step=args.checkpoint_step, base=args.base, head=head)
+  if head is None and (found := read_head_choice(args.checkpoint)) is not None and not found.helps:
+    say(found.sentence())
   person = person.with_sampling(**request.sampling).with_decoder(args.decoder)
   return person if args.attended_frames is None else person.with_attended_frames(args.attended_frames)
 

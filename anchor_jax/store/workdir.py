@@ -6,6 +6,7 @@ WORKDIR/body/base/           the frozen networks, a folder of models (see roles.
 WORKDIR/body/appearance.png  the reference image
 WORKDIR/body/appearance.safetensors  the texture, if config.data.pose_channels needs it
 WORKDIR/body/appearance_film.safetensors  the background of the film's full picture, if the prepared folder has one
+WORKDIR/head/choice.json      whether the head is used, see inference/head_choice.py
 WORKDIR/body/validation.json  the validation loss of checkpoints, by step; earlier versions saved it with orbax
 WORKDIR/body/checkpoints/N/  state (weights, optimizer, average, counters) and the loader's position after step N
 """

@@ -22,7 +22,7 @@ from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.loader import make_loader
 from anchor_jax.data.records import PreparedSource
-from anchor_jax.data.sources import ArraySource, Source, load_records
+from anchor_jax.data.sources import ArraySource, Source, load_records, split_records
 from anchor_jax.files.shipped import folder_of
 from anchor_jax.formats.diffusers import load_network_config
 from anchor_jax.formats.folders import find_place
@@ -209,12 +209,6 @@ def batch_shapes(
 def picture_size(config: RunConfig, size: int | FrameSize) -> FrameSize:
   """The size of the pictures that a part paints: that of the prepared frames, or for the head that of face crops."""
   return FrameSize.of(config.data.crop if config.part == "head" else size)
-
-
-def split_records(count: int, held_out: int) -> tuple[Int[NdArray, " N"], Int[NdArray, " M"]]:
-  """Numbers of the records to train on, and of those held out: the last `held_out`, at most a fifth of all."""
-  border = count - min(held_out, count // 5)
-  return np.arange(border), np.arange(border, count)
 
 
 def evenly_spaced(records: Int[NdArray, " N"], count: int = 8) -> Int[NdArray, " M"]:

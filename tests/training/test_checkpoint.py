@@ -15,11 +15,12 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from anchor_jax.core.errors import UserError
+from anchor_jax.data.sources import split_records
 from anchor_jax.files.manifest import LIST
 from anchor_jax.store.damage import Outcome, outcome_of
 from anchor_jax.store.workdir import METRIC, VALIDATION, read_weights
 from anchor_jax.training import checkpoint
-from anchor_jax.training.batches import evenly_spaced, split_records
+from anchor_jax.training.batches import evenly_spaced
 from anchor_jax.training.checkpoint import Checkpoints
 from anchor_jax.training.step import State
 
