@@ -120,7 +120,7 @@ def export_mode() -> Iterator[None]:
     _exporting.reset(token)
 
 
-def by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], *operands: Array) -> Array:
+def by_platform(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array], *operands: PyTree) -> Array:
   """on_cpu(*operands) on CPUs, elsewhere(*operands) on other platforms; an exported program chooses when it runs.
 
   Both must compute the same, and neither may use a kernel of a single platform.

@@ -11,7 +11,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from anchor_jax.core.shapes import Array, Float, Int, UInt8
+from anchor_jax.core import sharding
+from anchor_jax.core.shapes import Array, Float, Int, PyTree, UInt8
 from anchor_jax.models.controlnet import COORDINATE_CHANNELS, RENDER_CHANNELS
 from anchor_jax.texture.gather import KEY_FRAMES
 from anchor_jax.texture.look_up import (
@@ -26,6 +27,7 @@ from anchor_jax.texture.look_up import (
   look_up_tables,
 )
 from anchor_jax.texture.stored import Texture
+from anchor_jax.texture.tiled import look_up_tiled
 
 _GROUPS = {
   "": (),
@@ -112,9 +114,18 @@ class PoseChannels:
     elif self.tables is None:
       return jnp.zeros((*(surface if places is None else places).shape[:-1], sum(_GROUPS[self.kind])), jnp.uint8)
     else:
-      values = look_up(self.tables, surface, plates)[..., : sum(_GROUPS[self.kind])]
-    channels = jnp.rint(values * 255).astype(jnp.uint8)
-    return channels if places is None or self.kind == "coordinates" else jax.vmap(crop_looked_up)(channels, places)
+      operands = (self.tables, surface) if plates is None else (self.tables, surface, plates)
+      channels = sharding.by_platform(look_up_tiled, _look_up_bytes, *operands)[..., : sum(_GROUPS[self.kind])]
+      return channels if places is None else jax.vmap(crop_looked_up)(channels, places)
+    return _in_bytes(values)
+
+
+def _in_bytes(values: Float[Array, "..."]) -> UInt8[Array, "..."]:
+  return jnp.rint(values * 255).astype(jnp.uint8)
+
+
+def _look_up_bytes(*operands: PyTree) -> UInt8[Array, "T H W C"]:
+  return _in_bytes(look_up(*operands))
 
 
 def make_pose_channels(kind: str, texture: Texture | None = None) -> PoseChannels:

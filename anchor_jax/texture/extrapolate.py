@@ -41,6 +41,11 @@ def reach_inside(height: int) -> int:
   return max(1, round(height * _DEPTH))
 
 
+def reach_beside(height: int) -> int:
+  """Pixels beside a target's pose up to which colors are extrapolated."""
+  return max(1, min(round(height * _REACH), _MAX_REACH))
+
+
 def nearest_skin(surface: UInt8[Array, "H W 3"], steps: int) -> NearestSkin:
   """The nearest pixel with surface, at most 1/16 of the height away; ties go to the upper, then to the left one.
 
@@ -49,7 +54,7 @@ def nearest_skin(surface: UInt8[Array, "H W 3"], steps: int) -> NearestSkin:
     steps: subdivisions of a pixel, for `NearestSkin.offset`.
   """
   height, width = surface.shape[:2]
-  reach = max(1, min(round(height * _REACH), _MAX_REACH))
+  reach = reach_beside(height)
   side = 2 * reach + 1
   far = reach + 1
   covered = jnp.pad(surface[..., 0] > 0, reach)
@@ -65,7 +70,7 @@ def nearest_skin(surface: UInt8[Array, "H W 3"], steps: int) -> NearestSkin:
     best = jnp.minimum(best, keys[reach + y : reach + y + height] + y**2 * side**2 + (y + reach) * side)
   found = best < (reach**2 + 1) * side**2
   step = jnp.where(found, best % side**2, (side**2 - 1) // 2)
-  offset, weight = _step_table(reach, steps)
+  offset, weight = step_table(reach, steps)
   to_skin = (step // side - reach) * width + step % side - reach
   index = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width) + to_skin
   return NearestSkin(index, jnp.asarray(offset)[step], jnp.asarray(weight)[step])
@@ -107,7 +112,7 @@ def extrapolate(
   return jnp.where(beside[..., None], place, at), jnp.where(beside, extrapolated, quality)
 
 
-def _step_table(reach: int, steps: int) -> tuple[Int[np.ndarray, "N 2"], Float[np.ndarray, "N"]]:
+def step_table(reach: int, steps: int) -> tuple[Int[np.ndarray, "N 2"], Float[np.ndarray, "N"]]:
   """`NearestSkin.offset` and `weight` for each step to the nearest skin, rows first."""
   y, x = -np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)  # from the skin to the pixel
   distance = np.hypot(x, y)

@@ -12,6 +12,7 @@ clips can be split, resumed and sharded anywhere. Results are bit-identical in a
 multiples of small powers of two, so sums are exact in any order.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,12 +35,16 @@ ATLAS_CHANNELS = KEY_FRAME_CHANNELS = PLATE_CHANNELS = 4
 # texels themselves are large there: the square of the difference may be 8 times the pixels that show the texel.
 _LARGEST_JUMP = 4.0
 _FAR = 2**11  # in units of places; a difference that is larger counts as this, so that its square is exact
-_LARGEST_STEP = 96  # levels of u and v between neighboring pixels; more is an occlusion
+LARGEST_STEP = 96  # levels of u and v between neighboring pixels; more is an occlusion
 _ASSUMED_STEP = 8  # texels per pixel where no neighbor lies on the same chart
 _MIN_QUALITY = 1 / 64  # of a view; less comes from the extrapolated rim of the inverse table
 _PIXEL_PARTS, _MAX_PIXELS = 4096, 2**17  # pixels per texel are multiples of 1 / _PIXEL_PARTS
-_STEPS = PLACE_STEPS  # places in pictures are multiples of 1 / _STEPS of a pixel
-_JUMP_BY_AREA = _PIXEL_PARTS // (8 * _STEPS**2)  # (difference / _STEPS)^2 <= 8 * pixels / _PIXEL_PARTS
+STEPS = PLACE_STEPS  # places in pictures are multiples of 1 / STEPS of a pixel
+_JUMP_BY_AREA = _PIXEL_PARTS // (8 * STEPS**2)  # (difference / STEPS)^2 <= 8 * pixels / _PIXEL_PARTS
+
+
+# One array for each of the four texels around a position, or these arrays stacked.
+Planes = Sequence[Float[Array, "... H W"]] | Float[Array, "4 H W"]
 
 
 class LookUpTables(NamedTuple):
@@ -97,7 +102,7 @@ def look_up_tables(texture: Texture, key_frames: int) -> LookUpTables:
     surface, reach = texture.key_surfaces[number], reach_inside(texture.key_frames.shape[1])
     outlines[number] = outline_table(surface, pictures[number], mask, plates[number], reach)
     seen = table[..., 2:] > 0
-    places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * _STEPS).reshape(-1, 2)
+    places[number, :, :2] = np.rint(np.where(seen, table[..., :2], 0) * STEPS).reshape(-1, 2)
     places[number, :, 2] = np.clip(np.ceil(table[..., 2] * _PIXEL_PARTS), 0, _MAX_PIXELS).reshape(-1)
   atlas = np.concatenate([texture.atlas, texture.coverage[..., None]], axis=-1).reshape(-1, 4)
   return LookUpTables(*(jnp.asarray(array) for array in (wraps, atlas, places, pictures, outlines, plate)))
@@ -132,21 +137,21 @@ def crop_looked_up(channels: UInt8[Array, "H W C"], places: Int[Array, "S S 2"])
   """
   groups = channels.reshape(*channels.shape[:2], -1, 4)
   total = jnp.zeros((*places.shape[:2], *groups.shape[2:]), jnp.int32)
-  for pixel, weight in neighbors(places // _STEPS, places % _STEPS, _STEPS):
+  for pixel, weight in neighbors(places // STEPS, places % STEPS, STEPS):
     x, y = jnp.clip(pixel[..., 0], 0, channels.shape[1] - 1), jnp.clip(pixel[..., 1], 0, channels.shape[0] - 1)
     value = groups[y, x].astype(jnp.int32)
     coverage = weight[..., None, None] * value[..., 3:]
     total += jnp.concatenate([coverage * value[..., :3], coverage], axis=-1)
   color, coverage = total[..., :3], total[..., 3:]
   divide = lambda values, by: (2 * values + by) // (2 * by)  # rounds to nearest
-  crop = jnp.concatenate([divide(color, jnp.maximum(coverage, 1)), divide(coverage, _STEPS**2)], axis=-1)
+  crop = jnp.concatenate([divide(color, jnp.maximum(coverage, 1)), divide(coverage, STEPS**2)], axis=-1)
   crop = jnp.where(crop[..., 3:] > 0, crop, 0)
   return crop.reshape(*places.shape[:2], -1).astype(jnp.uint8)
 
 
 def crop_surface(surface: UInt8[Array, "H W 3"], places: Int[Array, "S S 2"]) -> UInt8[Array, "S S 3"]:
   """The face crop of a surface map, by nearest neighbor."""
-  nearest = (places + _STEPS // 2) // _STEPS
+  nearest = (places + STEPS // 2) // STEPS
   return surface[nearest[..., 1], nearest[..., 0]]
 
 
@@ -168,7 +173,7 @@ def _look_up_frame(tables: LookUpTables, surface: UInt8[Array, "H W 3"]) -> Floa
   index, weight = texel_corners(tables.wraps, surface)
   channels = [_from_atlas(tables.atlas, index, weight)]
   key_frames = zip(tables.key_places, tables.key_frames, tables.key_outlines, strict=True)
-  area, skin = _texel_area(tables.wraps, surface), nearest_skin(surface, _STEPS)
+  area, skin = _texel_area(tables.wraps, surface), nearest_skin(surface, STEPS)
   channels += [_from_key_frame(*key_frame, index, weight, area, skin) for key_frame in key_frames]
   plate = tables.plate.astype(jnp.float32) / 255
   channels.append(jnp.concatenate([jnp.where(plate[..., 3:] > 0, plate[..., :3], 0), plate[..., 3:]], axis=-1))
@@ -189,15 +194,26 @@ def _texel_area(wraps: Bool[Array, " charts"], surface: UInt8[Array, "H W 3"]) -
       change = (jnp.roll(place, -sign, axis) - place) * sign
       around = (change[..., 0] + LEVELS // 2) % LEVELS - LEVELS // 2
       change = change.at[..., 0].set(jnp.where(periodic, around, change[..., 0]))
-      beside = (jnp.roll(chart, -sign, axis) == chart) & (jnp.abs(change).max(axis=-1) <= _LARGEST_STEP)
+      beside = (jnp.roll(chart, -sign, axis) == chart) & (jnp.abs(change).max(axis=-1) <= LARGEST_STEP)
       end = jax.lax.broadcasted_iota(jnp.int32, chart.shape, axis) == (chart.shape[axis] - 1 if sign > 0 else 0)
       beside &= ~end  # roll wraps around the picture
       total += jnp.where(beside[..., None], change, 0)
       count += beside
     steps.append(total)
     counts.append(count)
-  # Steps are sums over one or two neighbors, in levels of u and v; the area is a determinant.
-  (a, c), (b, d) = (jnp.moveaxis(step, -1, 0) for step in steps)
+  return area_of_steps([tuple(jnp.moveaxis(step, -1, 0)) for step in steps], counts)
+
+
+def area_of_steps(
+  steps: Sequence[tuple[Int[Array, "H W"], Int[Array, "H W"]]], counts: Sequence[Int[Array, "H W"]]
+) -> Float[Array, "H W"]:
+  """Area in texels that each pixel covers.
+
+  Args:
+    steps: change of u and v from pixel to pixel, in levels, along rows and then along columns: sums over the neighbors.
+    counts: number of those neighbors in the row and in the column, 0 to 2.
+  """
+  (a, c), (b, d) = steps  # the area is a determinant
   across, down = jnp.maximum(counts[0], 1), jnp.maximum(counts[1], 1)
   levels = jnp.abs(a * d - b * c) / (across * down)
   levels = jnp.where(counts[1] == 0, (a * a + c * c) / (across * across), levels)
@@ -206,12 +222,12 @@ def _texel_area(wraps: Bool[Array, " charts"], surface: UInt8[Array, "H W 3"]) -
   return jnp.maximum(levels, 1) / (LEVELS // TEXELS) ** 2
 
 
-def _over_corners(values: Float[Array, "4 H W"]) -> Float[Array, "H W"]:
+def over_corners(values: Planes) -> Float[Array, "*K H W"]:
   """Sum over the four texels around each pixel; adding the planes one by one is five times as fast as a reduction."""
   return values[0] + values[1] + values[2] + values[3]
 
 
-def _divided(sums: Float[Array, "H W"], by: Float[Array, "H W"]) -> Int[Array, "H W"]:
+def _divided(sums: Float[Array, "*K H W"], by: Float[Array, "*K H W"]) -> Int[Array, "*K H W"]:
   """A quotient of integers, rounded to the nearest integer, ties to even.
 
   Exact even where a compiler multiplies by the reciprocal, since the added half never reaches the next quotient.
@@ -228,9 +244,43 @@ def _from_atlas(
   """RGB and coverage; colors are weighted by coverage, so that holes do not darken their neighbors."""
   *colors, covers = (atlas[:, i][index].astype(jnp.float32) for i in range(4))
   share = weight * covers
-  coverage = _over_corners(share)
-  color = [_over_corners(share * channel) / (255 * jnp.maximum(coverage, 1)) for channel in colors]
+  coverage = over_corners(share)
+  color = [over_corners(share * channel) / (255 * jnp.maximum(coverage, 1)) for channel in colors]
   return jnp.stack([*color, coverage / (255 * TEXEL_UNIT**2)], axis=-1)
+
+
+def view_of_texels(
+  x: Planes, y: Planes, pixels: Planes, weight: Planes, area: Float[Array, "H W"]
+) -> tuple[Int[Array, "*K H W"], Int[Array, "*K H W"], Float[Array, "*K H W"]]:
+  """Where a key frame shows the surface (x and y, in steps of a pixel), and its quality without extrapolation.
+
+  Args:
+    x, y, pixels: of the four texels around each position, from `LookUpTables.key_places`.
+    weight: of these texels.
+    area: in texels that each pixel covers.
+  """
+  share = [jnp.where(of_texel > 0, its, 0) for of_texel, its in zip(pixels, weight, strict=True)]
+  # Texels that the key frame shows far away from the one of largest weight lie across an occlusion.
+  largest, heaviest_x, heaviest_y, heaviest_pixels = share[0], x[0], y[0], pixels[0]
+  for corner in range(1, 4):
+    larger = share[corner] > largest
+    largest = jnp.where(larger, share[corner], largest)
+    heaviest_x, heaviest_y = jnp.where(larger, x[corner], heaviest_x), jnp.where(larger, y[corner], heaviest_y)
+    heaviest_pixels = jnp.where(larger, pixels[corner], heaviest_pixels)
+  shares, sums_x, sums_y, shown = [], [], [], []
+  for corner in range(4):
+    far = jnp.maximum(jnp.abs(x[corner] - heaviest_x), jnp.abs(y[corner] - heaviest_y))
+    away = jnp.minimum(far, _FAR)
+    near = (away <= _LARGEST_JUMP * STEPS) | (_JUMP_BY_AREA * away * away <= heaviest_pixels)
+    own = jnp.where(near, share[corner], 0)
+    shares.append(own)
+    sums_x.append(own * x[corner])
+    sums_y.append(own * y[corner])
+    shown.append(own * pixels[corner])
+  total = jnp.maximum(over_corners(shares), 1)
+  quality = jnp.minimum(over_corners(shown) * area / (_PIXEL_PARTS * TEXEL_UNIT**2), 1)
+  quality = jnp.where(quality >= _MIN_QUALITY, quality, 0)
+  return _divided(over_corners(sums_x), total), _divided(over_corners(sums_y), total), quality
 
 
 def _from_key_frame(
@@ -248,22 +298,9 @@ def _from_key_frame(
   frame sees the surface at a flatter angle, from farther away, or mixed with another surface.
   """
   x, y, pixels = (places[:, i][index] for i in range(3))
-  share = jnp.where(pixels > 0, weight, 0)
-  # Texels that the key frame shows far away from the one of largest weight lie across an occlusion.
-  largest, heaviest_x, heaviest_y, heaviest_pixels = share[0], x[0], y[0], pixels[0]
-  for corner in range(1, 4):
-    larger = share[corner] > largest
-    largest = jnp.where(larger, share[corner], largest)
-    heaviest_x, heaviest_y = jnp.where(larger, x[corner], heaviest_x), jnp.where(larger, y[corner], heaviest_y)
-    heaviest_pixels = jnp.where(larger, pixels[corner], heaviest_pixels)
-  away = jnp.minimum(jnp.maximum(jnp.abs(x - heaviest_x), jnp.abs(y - heaviest_y)), _FAR)
-  near = (away <= _LARGEST_JUMP * _STEPS) | (_JUMP_BY_AREA * away * away <= heaviest_pixels)
-  share = jnp.where(near, share, 0)
-  total = jnp.maximum(_over_corners(share), 1)
-  at = jnp.stack([_divided(_over_corners(share * place), total) for place in (x, y)], axis=-1)
-  quality = jnp.minimum(_over_corners(share * pixels) * area / (_PIXEL_PARTS * TEXEL_UNIT**2), 1)
-  quality = jnp.where(quality >= _MIN_QUALITY, quality, 0)
-  at, quality = extrapolate(skin, outline, at, quality, _STEPS)
+  *at, quality = view_of_texels(x, y, pixels, weight, area)
+  at = jnp.stack(at, axis=-1)
+  at, quality = extrapolate(skin, outline, at, quality, STEPS)
   quality = quality[..., None]
-  color = sample(picture, at // _STEPS, at % _STEPS, _STEPS) / (255 * _STEPS**2)
+  color = sample(picture, at // STEPS, at % STEPS, STEPS) / (255 * STEPS**2)
   return jnp.concatenate([jnp.where(quality > 0, color, 0), quality], axis=-1)
