@@ -76,13 +76,15 @@ class Refiner(nn.Module):
     x = self.conv_out(nn.silu(self.conv_norm_out(x)))
     x = from_patches(x[:, 0].astype(jnp.float32), config.patch_size)
     added, weights = enlarge(x[..., :3], config.decide_at), x[..., 3:]
-    candidates = channels[..., RENDER_CHANNELS:].reshape(*channels.shape[:3], config.candidates, 4)
     if config.decide_at > 1:  # between known and unknown cells, the known ones alone decide
       known = (small[..., RENDER_CHANNELS + 3 :: 4] > 0).astype(jnp.float32)
       share = enlarge(known, config.decide_at)
       weights = enlarge(weights * known, config.decide_at) / jnp.where(share > 0, share, 1)
-    weights = jnp.where(candidates[..., 3] > 0, weights, 0)
-    moved = (weights[..., None] * (candidates[..., :3] - pictures[..., None, :])).sum(axis=-2)
+    moved = jnp.zeros_like(pictures)
+    for number in range(config.candidates):  # one sum over arrays of all candidates takes ten times as long on CPUs
+      candidate = channels[..., RENDER_CHANNELS + 4 * number :][..., :4]
+      weight = jnp.where(candidate[..., 3:] > 0, weights[..., number : number + 1], 0)
+      moved += weight * (candidate[..., :3] - pictures)
     return pictures + moved + added
 
   def _shrunk(self, channels: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:

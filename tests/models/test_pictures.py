@@ -59,6 +59,13 @@ def test_enlarge_interpolates():
   np.testing.assert_allclose(np.diff(enlarge(ramp, 2)[0, 4, 1:-1, 0]), 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_enlarge_is_bilinear_resizing(scale):
+  pictures = jnp.asarray(RNG.random((2, 5, 3, 3), np.float32))
+  expected = jax.image.resize(pictures, (2, 5 * scale, 3 * scale, 3), "linear")
+  np.testing.assert_allclose(enlarge(pictures, scale), expected, rtol=0, atol=4 * np.finfo(np.float32).eps)
+
+
 @pytest.mark.parametrize("kind", ["encode", "embed_pose", "paint"])
 def test_networks_see_shrunk_frames_and_paint_at_full_size(kind):
   """The networks get the same from a frame of twice the side as from that frame shrunk beforehand."""
