@@ -77,9 +77,10 @@ class LandmarkModel:
     for number, frame in enumerate(frames):
       if number in starts:
         self.start_shot(frame, reset=number > 0)
-      waiting.append(self._model.start(frame))
+      waiting.append(self._model.start(frame, late=True))
       if len(waiting) > _AT_A_TIME:
         yield waiting.popleft()()
+    self._model.settle()
     while waiting:
       yield waiting.popleft()()
 

@@ -63,7 +63,7 @@ class Detector:
       centers.append(np.repeat(grid, count, axis=0))
     self._anchors = np.concatenate(centers)
 
-  def find(self, picture: UInt8[NdArray, "H W 3"], crop: Crop) -> list[Find]:
+  def find(self, picture: UInt8[NdArray, "H W C"], crop: Crop) -> list[Find]:
     """What is found in the crop, the surest first."""
     boxes, logits = self._network(crop.cut(picture, self._size, -1.0, cv2.BORDER_CONSTANT))
     least = math.log(self._least / (1 - self._least))

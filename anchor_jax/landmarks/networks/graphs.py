@@ -80,6 +80,13 @@ class Graph:
       struct.pack_into("<I", file, self._model.Vector(signatures) - 4, 0)
     return bytes(file)
 
+  def border(self, first: Sequence[int], others: Sequence[int]) -> list[int]:
+    """The tensors from which `others` can be computed once `first` are: outputs of the operators that those need."""
+    ahead = self._needed(first, set())
+    made = {tensor for operator in ahead for tensor in operator.outputs}
+    after = [operator for operator in self._needed(others, made) if operator not in ahead]
+    return sorted({tensor for operator in after for tensor in operator.inputs} & made)
+
   def _needed(self, outputs: Sequence[int], stops: set[int]) -> list[Operator]:
     produced = {tensor: number for number, operator in enumerate(self.operators) for tensor in operator.outputs}
     found, todo = set(), list(outputs)

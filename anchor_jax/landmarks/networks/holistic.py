@@ -4,14 +4,16 @@ The networks, crops, thresholds and rules for reusing a crop in the next picture
 (Grishchenko and Bazarevsky 2020; the numbers are in its published graphs). Points are not smoothed here.
 """
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from anchor_jax.core.shapes import Float, NdArray, UInt8
-from anchor_jax.landmarks.networks.bodies import BODY, BodyFinder
+from anchor_jax.landmarks.networks.bodies import BODY, Body, BodyFinder, mask_network
+from anchor_jax.landmarks.networks.crops import aligned
 from anchor_jax.landmarks.networks.faces import FACE, FaceFinder
 from anchor_jax.landmarks.networks.hands import HAND, HandFinder
 from anchor_jax.landmarks.networks.outlines import OutlineFinder
@@ -49,11 +51,15 @@ class Holistic:
       pose: name of the pose network.
     """
     self._body = BodyFinder(files, pose, masks)
-    self._parts = (FaceFinder(files), HandFinder(files, 0), HandFinder(files, 1), *([OutlineFinder()] if masks else []))
+    hands = HandFinder(files, 0), HandFinder(files, 1)
+    self._parts = (FaceFinder(files), *hands, *([OutlineFinder(mask_network(files, pose))] if masks else []))
+    self._unsettled = False  # whether results may still be late
+    self._late = {hand: _Late() for hand in hands}
     self._threads = {finder: ThreadPoolExecutor(1) for finder in (self._body, *self._parts)}
 
   def reset(self) -> None:
     """Forgets the pictures before."""
+    self.settle()
     for finder, thread in self._threads.items():
       thread.submit(finder.reset)
 
@@ -62,20 +68,33 @@ class Holistic:
     for thread in self._threads.values():
       thread.shutdown(cancel_futures=True)
 
+  def settle(self) -> None:
+    """Lets the results of all pictures so far come: those that may take the next two, of which there are none."""
+    for hand, results in self._late.items() if self._unsettled else ():
+      results.add(self._threads[hand].submit(hand.settle))
+    self._unsettled = False
+
   def find(self, picture: UInt8[NdArray, "H W 3"]) -> Detection:
     """Finds the person in the next picture."""
     return self.start(picture)()
 
-  def start(self, picture: UInt8[NdArray, "H W 3"]) -> Callable[[], Detection]:
-    """Starts on the next picture, and returns what waits for the result; several pictures may be started."""
-    body = self._threads[self._body].submit(self._body.find, picture)
-    parts: list[Future[Any]] = [
-      self._threads[part].submit(lambda part=part: part.find(picture, body.result())) for part in self._parts
-    ]
+  def start(self, picture: UInt8[NdArray, "H W 3"], late: bool = False) -> Callable[[], Detection]:
+    """Starts on the next picture, and returns what waits for the result; several pictures may be started.
+
+    Args:
+      picture: RGB.
+      late: whether the result may take the next two pictures, or `settle`, which saves work (`HandFinder.find_late`).
+    """
+    if not late:
+      self.settle()
+    self._unsettled = late
+    fast = aligned(picture)
+    body = self._threads[self._body].submit(self._body.find, fast)
+    parts = [self._start(part, fast, body, late) for part in self._parts]
 
     def result() -> Detection:
       found = body.result()
-      face, left, right, *share = (part.result() for part in parts)
+      face, left, right, *share = (part() for part in parts)
       return Detection(
         _toward(None if found is None else found.points, BODY), _toward(face, FACE),
         np.stack([_toward(left, HAND), _toward(right, HAND)]), share[0] if share else None,
@@ -83,6 +102,41 @@ class Holistic:
       )  # fmt: skip
 
     return result
+
+  def _start(
+    self, part: Any, picture: UInt8[NdArray, "H W C"], body: Future[Body | None], late: bool
+  ) -> Callable[[], Any]:
+    thread = self._threads[part]
+    if late and part in self._late:
+      return self._late[part].add_picture(thread.submit(lambda: part.find_late(picture, body.result())))
+    return thread.submit(lambda: part.find(picture, body.result())).result
+
+
+class _Late:
+  """Results of a finder that come in order, each with the task of its picture or with a later one."""
+
+  def __init__(self) -> None:
+    """Starts without tasks."""
+    self._tasks: deque[Future[Sequence[Any]]] = deque()
+    self._came: dict[int, Any] = {}
+    self._count = self._pictures = 0
+
+  def add(self, task: Future[Sequence[Any]]) -> None:
+    """Adds a task, which returns the results that come with it."""
+    self._tasks.append(task)
+
+  def add_picture(self, task: Future[Sequence[Any]]) -> Callable[[], Any]:
+    """Adds the task of a picture, and returns what waits for its result."""
+    self.add(task)
+    number, self._pictures = self._pictures, self._pictures + 1
+    return lambda: self._result(number)
+
+  def _result(self, number: int) -> Any:
+    while number not in self._came:
+      for result in self._tasks.popleft().result():
+        self._came[self._count] = result
+        self._count += 1
+    return self._came.pop(number)
 
 
 def _toward(points: Float[NdArray, "N 3"] | None, count: int) -> Float[NdArray, "N 3"]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anchor_jax.landmarks.networks.crops import Crop, box_around, circle_through, full_square, turn_of
+from anchor_jax.landmarks.networks.crops import Crop, aligned, box_around, circle_through, full_square, turn_of
 
 TURNED = Crop(40.0, 30.0, 20.0, 20.0, 0.5)
 
@@ -28,6 +28,23 @@ def test_a_crop_shows_what_lies_there():
   rows, columns = np.nonzero(made[0, :, :, 0] > 0.5)
   assert abs(columns.mean() / 64 - 0.75) < 0.03 and abs(rows.mean() / 64 - 0.25) < 0.03
   assert TURNED.cut(picture, 64, low=-1.0).min() == -1
+
+
+@pytest.mark.parametrize("crop", [TURNED, Crop(40.0, 30.0, 120.0, 120.0, -1.0)], ids=["inside", "over the edge"])
+def test_an_aligned_picture_is_cut_to_the_same_values(crop):
+  picture = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+  for low in (0.0, -1.0):
+    np.testing.assert_array_equal(crop.cut(aligned(picture), 64, low), crop.cut(picture, 64, low))
+
+
+def test_a_crop_is_carried_with_the_one_around_it():
+  corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0]], np.float32)
+  inner, now = TURNED.square(0.3, 0.2)._replace(turn=0.9), Crop(10.0, 70.0, 30.0, 30.0, -2.0)
+  into = lambda outer, crop: (
+    (crop.place(corners)[:, :2] - outer.matrix()[:, 2]) @ np.linalg.inv(outer.matrix()[:, :2]).T
+  )
+  np.testing.assert_allclose(into(now, inner.carried(TURNED, now)), into(TURNED, inner), atol=1e-5)
+  assert inner.carried(TURNED, TURNED) == pytest.approx(inner)
 
 
 def test_the_whole_picture_is_in_a_square():

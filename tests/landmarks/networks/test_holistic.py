@@ -10,9 +10,10 @@ from landmark_files import needs_landmarks
 
 from anchor_jax.landmarks.model import LandmarkModel, find_faces, track_video
 from anchor_jax.landmarks.networks import hands
-from anchor_jax.landmarks.networks.bodies import Body, BodyFinder, refine
+from anchor_jax.landmarks.networks.bodies import Body, BodyFinder, mask_network, refine
 from anchor_jax.landmarks.networks.crops import Crop, full_square
 from anchor_jax.landmarks.networks.detectors import FACE_NEAR, Detector
+from anchor_jax.landmarks.networks.faces import FaceFinder
 from anchor_jax.landmarks.networks.files import read_models
 from anchor_jax.landmarks.networks.graphs import Graph
 from anchor_jax.landmarks.networks.hands import HandFinder
@@ -100,7 +101,7 @@ def test_a_hand_that_the_first_crop_misses_is_looked_for_again(monkeypatch):
   files = read_models()
   body, finder = BodyFinder(files, "pose_landmark_full", masks=False).find(frame), HandFinder(files, 0)
   found = finder.find(frame, body)
-  assert body is not None and body.mask is None and found is not None and found[0, 0] == 2
+  assert body is not None and body.features is None and found is not None and found[0, 0] == 2
   assert len(tried) == 3 and tried[1] / tried[2] == pytest.approx(0.55 / 0.7)
   scores[0] = (1.0, np.full((21, 3), 3, np.float32))  # of the other arm
   found = finder.find(frame, body)
@@ -111,6 +112,84 @@ def test_a_hand_that_the_first_crop_misses_is_looked_for_again(monkeypatch):
   assert finder.find(frame, body) is None
   far, count = body._replace(points=body.points + np.array([0, 900, 0], np.float32)), len(tried)
   assert finder.find(frame, far) is None and len(tried) == count
+
+
+@needs_landmarks
+def test_a_hand_that_is_missing_is_looked_for_with_one_crop_a_picture(monkeypatch):
+  """It misses no picture of a hand that comes, and gives the pictures' results in their order."""
+  frame = next(read_frames(FILM, info=probe(FILM)))
+  files, tried, now = read_models(), [], [0]
+  body = BodyFinder(files, "pose_landmark_full", masks=False).find(frame)
+  assert body is not None
+  there = {20: 1, 21: 1, 22: 1, 60: 2, 61: 2, 62: 2}  # the picture's hand, and the only crop that shows it
+  pictures = [frame.copy() for _ in range(70)]
+  for number, picture in enumerate(pictures):
+    picture[0, 0] = number
+
+  def points(finder, picture, crop):
+    number = int(picture[0, 0, 0])
+    tried.append(now[0])
+    which = round(crop.width / side, 2)
+    shown = {1: 0.55, 2: 0.7}.get(there.get(number, 0))
+    hand = np.full((21, 3), 100 + number, np.float32)
+    return (0.9, hand) if shown is not None and abs(which - shown) < 0.01 else None
+
+  finder = HandFinder(files, 0)
+  wide = finder._around(frame, body)
+  assert wide is not None
+  side = wide.width
+  monkeypatch.setattr(HandFinder, "_in_crop", points)
+  monkeypatch.setattr(hands, "_begins_at", lambda *_: True)
+  monkeypatch.setattr(hands, "_TRUSTED", 0)
+  found = []
+  for number, picture in enumerate(pictures):
+    now[0] = number
+    found += finder.find_late(picture, body)
+    assert number - len(found) < 2
+  found += finder.settle()
+  assert len(found) == len(pictures)
+  assert {number for number, hand in enumerate(found) if hand is not None} == set(there)
+  assert all(hand is None or hand[0, 0] == 100 + number for number, hand in enumerate(found))
+  assert tried.count(0) == tried.count(7) == 3 and tried.count(8) == tried.count(50) == 1
+  assert tried.count(23) == 3  # just lost
+
+
+@needs_landmarks
+def test_late_results_are_settled_by_whatever_comes_next():
+  frames = list(read_frames(FILM, info=probe(FILM)))
+  with LandmarkModel(FILM, masks=False) as model:
+    room = np.full_like(frames[0], 128)
+    started = [model._model.start(room, late=True) for _ in range(12)]
+    after = model.find(frames[0])  # settles
+    assert all(np.isnan(one().hands).all() for one in started)
+    assert np.isfinite(after.body).all()
+    late = list(model.find_all([*[room] * 12, *frames[:3]], cuts=[12]))
+    assert len(late) == 15 and np.isnan(late[11].hands).all() and np.isfinite(late[12].hands).any()
+
+
+@needs_landmarks
+def test_the_mask_network_computes_what_the_whole_network_does():
+  files, frame = read_models(), next(read_frames(FILM, info=probe(FILM)))
+  body = BodyFinder(files, "pose_landmark_full", masks=True).find(frame)
+  assert body is not None and body.features is not None
+  whole = LiteNetwork(files["pose_landmark_full"])(body.crop.cut(frame, 256))[2]
+  np.testing.assert_allclose(mask_network(files, "pose_landmark_full")(*body.features)[0], whole, rtol=1e-4, atol=1e-3)
+
+
+@needs_landmarks
+def test_a_face_that_stays_is_not_detected_in_every_picture(monkeypatch):
+  frame, asked = next(read_frames(FILM, info=probe(FILM))), []
+  find = Detector.find
+  monkeypatch.setattr(Detector, "find", lambda *args: asked.append(1) or find(*args))
+  files = read_models()
+  body, finder = BodyFinder(files, "pose_landmark_full", masks=False).find(frame), FaceFinder(files)
+  asked.clear()
+  assert body is not None
+  assert all(finder.find(frame, body) is not None for _ in range(7)) and len(asked) == 3
+  moved = body._replace(points=body.points + np.array([0.1 * np.ptp(body.points[:11, 0]) * 3, 0, 0], np.float32))
+  finder.find(frame, moved)
+  assert len(asked) == 4
+  assert finder.find(frame, None) is None
 
 
 def test_of_two_hands_each_begins_at_its_own_wrist():
@@ -178,8 +257,8 @@ def test_a_point_moves_to_the_middle_of_its_heat():
 def test_a_mask_keeps_what_it_was_where_it_is_unsure():
   picture, points = np.zeros((300, 200, 3), np.uint8), np.zeros((33, 3), np.float32)
   crop, logits = Crop(100, 150, 300, 300), lambda logit: np.full((256, 256), logit, np.float32)
-  body = lambda logit: Body(points, points[:, 0], points[:, 0], crop, logits(logit))
-  finder = OutlineFinder()
+  body = lambda logit: Body(points, points[:, 0], points[:, 0], crop, (logits(logit),))
+  finder = OutlineFinder(lambda logits: [logits[None, :, :, None]])
   assert (finder.find(picture, body(9.0))[10:-10] >= 254).all()  # sure of the person
   unsure = finder.find(picture, body(0.0))[10:-10]
   assert (unsure == unsure[0, 0]).all() and unsure[0, 0] == pytest.approx(255 * (0.5 + 0.7 * 0.5), abs=1)
