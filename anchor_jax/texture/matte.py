@@ -119,8 +119,8 @@ def _matte(
   person, room = deep, ~near
   for _ in range(_ROUNDS):
     own = nearby(seen, person)
-    around = nearby(np.concatenate([seen, (seen**2).mean(axis=-1, keepdims=True)], axis=-1), room)
-    spread = np.sqrt(np.maximum(around[..., 3] - (around[..., :3] ** 2).mean(axis=-1), 0))
+    around = nearby(np.concatenate([seen, _mean_color(seen**2)[..., None]], axis=-1), room)
+    spread = np.sqrt(np.maximum(around[..., 3] - _mean_color(around[..., :3] ** 2), 0))
     wall = np.where(known[..., None], behind, around[..., :3])
     error = np.where(known, plate_error, _GUESS_ERROR + _DEVIATIONS[1] * spread)
     wall = wall * np.where(known, _shade(seen, wall, error), 1)[..., None]
@@ -157,7 +157,7 @@ def _unmixed(
   reached = _reached(_distance(seen, wall), alpha)
   reached = np.where(np.isfinite(reached), reached, _distance(usual, wall))[..., None]
   change = (seen - wall) / np.maximum(share, _MIN_DIVISOR)
-  length = np.sqrt((change**2).mean(axis=-1, keepdims=True))
+  length = np.sqrt(_mean_color(change**2))[..., None]
   own = np.clip(wall + change * np.minimum(1, reached / np.maximum(length, 1e-3)), 0, 255)
   certain = np.minimum(share / _CERTAIN, 1)
   return np.where(share < 1, certain * own + (1 - certain) * usual, seen).astype(np.float32)
@@ -189,7 +189,13 @@ def _inside(alpha: NdArray, near: Bool[NdArray, "H W"], deep: Bool[NdArray, "H W
 
 
 def _distance(one: Float[NdArray, "H W 3"], other: Float[NdArray, "H W 3"]) -> Float[NdArray, "H W"]:
-  return np.sqrt(((one - other) ** 2).mean(axis=-1))
+  return np.sqrt(_mean_color((one - other) ** 2))
+
+
+def _mean_color(values: Float[NdArray, "H W 3"]) -> Float[NdArray, "H W"]:
+  """Means over the three colors; several times as fast as NumPy's over so short an axis, and bit for bit the same."""
+  red, green, blue = np.moveaxis(values, -1, 0)
+  return (red + green + blue) / np.float32(3)
 
 
 def _blurred(image: NdArray, sigma: float) -> Float[NdArray, "H W *C"]:

@@ -37,12 +37,22 @@ def outline_table(
   person = shows_person(frame, mask, plate)
   table = np.zeros((*covered.shape, 3), np.int16)
   table[..., 2] = np.where(beside, person, -1)
-  height, width = covered.shape
   around = np.pad(beside, reach)
+  width = around.shape[1]
   steps = [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1) if 0 < y * y + x * x <= reach**2]
-  for y, x in sorted(steps, key=lambda step: -(step[0] ** 2 + step[1] ** 2)):  # the nearest one is written last
-    reached = ~beside & around[reach + y : reach + y + height, reach + x : reach + x + width]
-    table[reached] = (x, y, 0)
+  # The nearest step comes first, of equally near ones the last. Pixels that have reached one are looked at no more.
+  square = cv2.dilate(beside.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+  left = np.flatnonzero(np.pad(~beside & (square > 0), reach))
+  offsets = np.zeros((around.size, 2), np.int16)
+  deep = np.pad(~beside, reach).ravel()
+  for y, x in sorted(steps, key=lambda step: (step[0] ** 2 + step[1] ** 2, -step[0], -step[1])):
+    found = around.ravel()[left + y * width + x]
+    offsets[left[found]] = (x, y)
+    deep[left[found]] = False
+    left = left[~found]
+  inside = (slice(reach, -reach), slice(reach, -reach))
+  table[..., :2] = offsets.reshape(*around.shape, 2)[inside]
+  table[..., 2][~beside & ~deep.reshape(around.shape)[inside]] = 0
   return table
 
 
