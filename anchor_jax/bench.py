@@ -3,22 +3,26 @@
 Examples:
   python -m anchor_jax.bench lengths --frames=50,200,1000,5000
   python -m anchor_jax.bench lengths --frames=100,1000,5000 --checkpoint=runs/demo/person --motion=runs/demo/unseen
+  python -m anchor_jax.bench lengths --frames=1500,3000 --motion=film.mp4
   python -m anchor_jax.bench readers --data=runs/demo/film
   python -m anchor_jax.bench tpu --topology=v5e:4x4 --mesh=16x1
 
 `lengths` runs the shipped studio body at 32 pixels, as a stream and with the full clip in memory, each length in its
-own process; with --checkpoint, it animates that person's body with a looped motion. `readers` reads training batches of
-8 from a prepared folder with 0, 1 and 2 processes (config.data.workers). `tpu` compiles one tick of Stable Diffusion
-1.5's body at 512 pixels for a TPU pod, without needing one (extra `tpu`); a tick takes one block of motion and runs one
-window group per sampling step.
+own process; with --checkpoint, it animates that person's body with a looped motion. With --motion alone, a film without
+sidecar, it finds the poses of that film, looped to each length: the time until the first one, and memory. `readers`
+reads training batches of 8 from a prepared folder with 0, 1 and 2 processes (config.data.workers). `tpu` compiles one
+tick of Stable Diffusion 1.5's body at 512 pixels for a TPU pod, without needing one (extra `tpu`); a tick takes one
+block of motion and runs one window group per sampling step.
 """
 
 import argparse
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +32,7 @@ from anchor_jax.core.cli import Parser, command
 from anchor_jax.core.errors import UserError
 from anchor_jax.evaluation.results import append_results, record_flag
 from anchor_jax.files.shipped import path_or_word
+from anchor_jax.landmarks.sidecar import has_sidecar
 
 _SIDE = 8  # height and width of the small run's latents
 
@@ -98,6 +103,54 @@ def one_person(checkpoint: Path, motion_path: Path, length: int, record: Path | 
   return _row("person", length, run, 1, record)
 
 
+def one_film(film: Path, length: int, record: Path | None = None) -> str:
+  """Returns a row of the table for the poses of a film without sidecar, looped to `length` frames."""
+  import resource  # not on Windows
+
+  from anchor_jax.inference.motions import read_motion
+
+  with tempfile.TemporaryDirectory() as folder:
+    os.environ["ANCHOR_JAX_TRACKS"] = f"{folder}/tracks"  # so that nothing was found before
+    path = Path(folder, f"looped{film.suffix}")
+    _loop(film, path, length)
+    started = time.monotonic()
+    frames = read_motion(path).first(length).frames(0)
+    next(frames)
+    first = time.monotonic() - started
+    count = 1 + sum(1 for _ in frames)
+    seconds = time.monotonic() - started
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  figures = {
+    "first_frame": (first, "s"),
+    "per_frame": (1000 * seconds / count, "ms"),
+    "peak_memory": (peak / 1024, "MB"),
+  }
+  append_results({f"length/film-{count}-frames/{name}": figure for name, figure in figures.items()}, record)
+  times = f"{first:10.1f} s to the first{1000 * seconds / count:10.1f} ms a frame"
+  return f"film    {count:8d}{times}{peak / 1024:10.0f} MB peak"
+
+
+def _loop(film: Path, path: Path, length: int) -> None:
+  """Writes a film's picture again and again, until it has at least `length` frames; packets are copied."""
+  import av
+
+  from anchor_jax.video.container import film_stream
+
+  with av.open(str(film)) as source, av.open(str(path), "w") as output:
+    stream = film_stream(source)
+    assert stream is not None, "the film was opened before"
+    copy = output.add_stream_from_template(stream)
+    packets = [(packet.pts, packet.dts, bytes(packet), packet) for packet in source.demux(stream) if packet.size]
+    stamps = sorted(pts for pts, *_ in packets)
+    span = stamps[-1] - stamps[0] + round((stamps[-1] - stamps[0]) / (len(stamps) - 1))
+    for number in range(math.ceil(length / len(packets))):
+      for pts, dts, content, old in packets:
+        packet = av.Packet(content)
+        packet.pts, packet.dts, packet.time_base = pts + number * span, dts + number * span, old.time_base
+        packet.is_keyframe, packet.duration, packet.stream = old.is_keyframe, old.duration, copy
+        output.mux(packet)
+
+
 def _row(mode: str, length: int, run: Callable[[int], None], rounds: int, record: Path | None) -> str:
   """The row for `run(length)`: the best time of `rounds` runs, and memory.
 
@@ -125,8 +178,14 @@ def _row(mode: str, length: int, run: Callable[[int], None], rounds: int, record
 
 
 def lengths(counts: list[int], person: list[str], record: list[str]) -> None:
-  """Prints the table of times and memory; `person` holds --checkpoint and --motion, or nothing for the small run."""
-  for mode in ("person",) if person else ("stream", "whole"):
+  """Prints the table of times and memory.
+
+  Args:
+    counts: numbers of frames.
+    person: --checkpoint and --motion; --motion alone for the poses of a film; nothing for the small run.
+    record: --record, or nothing.
+  """
+  for mode in {0: ("stream", "whole"), 1: ("film",), 2: ("person",)}[len(person)]:
     for count in counts:
       flags = [f"--mode={mode}", f"--frames={count}", *person, *record]
       subprocess.run([sys.executable, "-m", "anchor_jax.bench", "one", *flags], check=True)
@@ -234,7 +293,7 @@ def main() -> None:
   parser = Parser("anchor_jax.bench", __doc__)
   parser.add_argument("what", choices=("lengths", "readers", "tpu", "one"))
   parser.add_argument("--frames", type=_counts, default=[50, 200, 1000, 5000], metavar="N,N", help="clip lengths")
-  parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person"), help="for `one`")
+  parser.add_argument("--mode", default="stream", choices=("stream", "whole", "person", "film"), help="for `one`")
   parser.add_argument(
     "--checkpoint", type=path_or_word, metavar="PATH", help="a trained person, for `lengths`; requires --motion"
   )
@@ -247,14 +306,18 @@ def main() -> None:
   record_flag(parser)
   args = parser.parse_args()
   if args.what == "lengths":
-    if (args.checkpoint is None) != (args.motion is None):
-      raise UserError("give both --checkpoint and --motion, or neither")
-    person = [f"--checkpoint={args.checkpoint}", f"--motion={args.motion}"] if args.checkpoint else []
+    if args.checkpoint is not None and args.motion is None:
+      raise UserError("--checkpoint needs --motion: add it, or leave both out")
+    if args.motion is not None and args.checkpoint is None and (args.motion.is_dir() or has_sidecar(args.motion)):
+      raise UserError(f"{args.motion} comes with poses: name a film without sidecar, or add --checkpoint")
+    person = [f"--{name}={getattr(args, name)}" for name in ("checkpoint", "motion") if getattr(args, name) is not None]
     lengths(args.frames, person, [f"--record={args.record}"] if args.record else [])
   elif args.what == "readers":
     if args.data is None:
       raise UserError("name a prepared folder: --data=DIR")
     readers(args.data, record=args.record)
+  elif args.what == "one" and args.mode == "film":
+    print(one_film(args.motion, args.frames[0], args.record), flush=True)
   elif args.what == "one" and args.mode == "person":
     print(one_person(args.checkpoint, args.motion, args.frames[0], args.record), flush=True)
   elif args.what == "one":

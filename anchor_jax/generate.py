@@ -129,7 +129,8 @@ def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
   if absence := absence_line(motion, args.skip_empty):
     say(absence, flush=True)
   motion = motion.without_absent() if args.skip_empty else motion
-  writer = open_writer(request, motion.fps, frame_settings(request, person, motion.fps, measures))
+  settings = frame_settings(request, person, motion.fps, measures, blocks=motion.late is not None)
+  writer = open_writer(request, motion.fps, settings)
   if args.preview and not writer.frames:
     preview_first_second(request, person, motion)
   with contextlib.closing(writer):
@@ -148,6 +149,8 @@ def follow_motion(request: "Request", person: "Person", mesh: Any) -> int:
       elif start != motion.length:
         for frame in person.animate(motion, request.reference, args.seed, start, mesh):
           write(frame)
+      if motion.late is not None and (absence := absence_line(motion.known(), False)):
+        say(absence, flush=True)
       sound = opened.path if opened.has_sound and not args.no_audio else None
       writer.finish(request.tags, sound, motion.stretches)
   return writer.frames

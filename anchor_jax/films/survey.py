@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -98,13 +98,28 @@ def film_cuts(frames: Iterable[UInt8[NdArray, "H W 3"]], fps: float | int) -> tu
 
   A dark stretch of 0.2 s or more is a shot by itself, even if the same scene continues after it.
   """
-  tiny, light = [], []
-  for frame in frames:
-    tiny.append(cv2.resize(frame, _TINY, interpolation=cv2.INTER_AREA))
-    light.append(np.percentile(cv2.cvtColor(_narrow(frame, _WIDTH), cv2.COLOR_RGB2GRAY)[::2, ::2], 95))
-  dark = np.array(light) < _DARK
+  return cuts_between([glance(frame) for frame in frames], fps)
+
+
+class Glance(NamedTuple):
+  """What of a frame decides where shots begin: the tiny picture, and how bright its brightest parts are."""
+
+  tiny: UInt8[NdArray, "h w 3"]
+  light: float
+
+
+def glance(frame: UInt8[NdArray, "H W 3"]) -> Glance:
+  """Returns what `cuts_between` needs of a frame."""
+  gray = cv2.cvtColor(_narrow(frame, _WIDTH), cv2.COLOR_RGB2GRAY)
+  return Glance(cv2.resize(frame, _TINY, interpolation=cv2.INTER_AREA), float(np.percentile(gray[::2, ::2], 95)))
+
+
+def cuts_between(glances: Sequence[Glance], fps: float | int) -> tuple[int, ...]:
+  """Returns the sorted indices of frames that start a new shot; see `film_cuts`. Half a second around decides."""
+  dark = np.array([each.light for each in glances]) < _DARK
   lit = np.flatnonzero(~dark)
-  cuts = {int(lit[number]) for number in find_cuts(np.stack(tiny)[lit], fps)} if len(lit) else set()
+  tiny = np.stack([each.tiny for each in glances])
+  cuts = {int(lit[number]) for number in find_cuts(tiny[lit], fps)} if len(lit) else set()
   edges = [0, *(np.flatnonzero(dark[1:] != dark[:-1]) + 1).tolist(), len(dark)]
   for first, last in itertools.pairwise(edges):
     if last - first >= WINDOW * fps and dark[first]:

@@ -89,6 +89,7 @@ def open_motion(
   video: int | None = None,
   smplx_model: str | os.PathLike | None = None,
   person_at: tuple[float, float] | None = None,
+  whole: bool = False,
 ) -> OpenMotion:
   """Opens and checks a motion; neither pictures nor poses are read yet, and each file is probed once.
 
@@ -101,6 +102,7 @@ def open_motion(
     smplx_model: the body model for SMPL-X parameters, such as SMPLX_NEUTRAL.npz.
     person_at: of several people, follow the one at this point (x, y) in a video's first frame: fractions of the
       picture's width and height if both are at most 1, else pixels; default the largest person.
+    whole: find all poses of a long film before the first frame; by default they are found as frames are taken.
 
   Raises:
     UserError: there is no such file or folder, it is damaged, a number is out of range, a video needs the landmark
@@ -124,7 +126,7 @@ def open_motion(
     return _open_track(path, frames, fps)
   if (model := _body_model(path, smplx_model)) is not None:
     return _open_smplx(path, model, frames, fps)
-  return _open_video(path, frames, fps, person_at)
+  return _open_video(path, frames, fps, person_at, whole)
 
 
 def read_motion(
@@ -176,12 +178,12 @@ def _opened(
 
 
 def _open_video(
-  path: Path, frames: int | None, fps: float | int | None, person_at: tuple[float, float] | None
+  path: Path, frames: int | None, fps: float | int | None, person_at: tuple[float, float] | None, whole: bool
 ) -> OpenMotion:
   film = open_film(path, fps=fps, person_at=person_at)
 
   def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
-    options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped, "camera": camera}
+    options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped, "camera": camera, "whole": whole}
     return film_motion(film, size=size or SIZE, **options)
 
   count = len(tick_frames(film.info) or range(film.info.frames))

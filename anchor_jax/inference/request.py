@@ -64,7 +64,8 @@ def open_request(
   motion = camera = None
   if args.camera is None:
     options = {name: getattr(args, name) for name in ("frames", "fps", "video", "smplx_model", "person_at")}
-    motion = open_motion(args.motion, **options)
+    # live, poses come at their frame rate; and which frames are left out is part of the length
+    motion = open_motion(args.motion, **options, whole=args.live or args.skip_empty)
   else:
     require_landmarks(args.motion)
     camera = open_camera(args.camera, args.fps)
@@ -127,8 +128,13 @@ def absence_line(motion: Motion, skipped: bool) -> str:
   return f"nobody is seen in frames {', '.join(stretches)}: " + ("left out" if skipped else "the person rests there")
 
 
-def frame_settings(request: Request, person: Person, fps: float, measures: BodyMeasures | None) -> dict[str, Any]:
-  """Returns everything that the frames depend on, for the metadata of the file and for --resume."""
+def frame_settings(
+  request: Request, person: Person, fps: float, measures: BodyMeasures | None, blocks: bool = False
+) -> dict[str, Any]:
+  """Returns everything that the frames depend on, for the metadata of the file and for --resume.
+
+  `blocks` is whether the poses of a long film are found in blocks.
+  """
   args, body, head, background = request.args, person.body, person.head, request.background
   settings = {
     "synthetic": True,
@@ -136,6 +142,7 @@ def frame_settings(request: Request, person: Person, fps: float, measures: BodyM
     "checkpoint": args.checkpoint.resolve().name,
     "motion": args.motion.name,
     **({"skip_empty": True} if args.skip_empty else {}),
+    **({"poses": "in blocks"} if blocks else {}),
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     **({} if args.person_at is None else {"person_at": args.person_at}),
     **({} if args.seen_by == "still" else {"camera": args.seen_by}),

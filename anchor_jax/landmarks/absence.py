@@ -1,6 +1,8 @@
 """Stretches of a film in which nobody is seen, such as title cards and cut-aways: there the person rests."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,12 +39,28 @@ def _touches_an_end(seen: Bool[NdArray, " T"], longest: float) -> Bool[NdArray, 
   return few
 
 
-def rest_while_absent(track: Track) -> Track:
+class Calm(NamedTuple):
+  """The frame of a track in which the person is calmest: its points.
+
+  Attributes:
+    body, face, hands: as in `Track`, of one frame.
+  """
+
+  body: Float[NdArray, "33 3"]
+  face: Float[NdArray, "N 3"]
+  hands: Float[NdArray, "2 21 3"]
+
+
+def rest_while_absent(track: Track, calm_at: Callable[[int], Calm] | None = None) -> Track:
   """Returns a filled track in which the person rests, with a neutral face, while nobody is seen.
 
   Head and shoulders are those of the calmest frame of the shot before (at the start: of the shot after). The person
   comes to rest from where they were last seen, and moves to where they are seen next, within half a second of the
   stretch; frames in which they are seen are unchanged.
+
+  Args:
+    track: filled and smoothed.
+    calm_at: for a part of a film, returns how the person rests in the stretch that begins at a frame of it.
   """
   absent = absent_frames(track)
   if not absent.any() or absent.all():
@@ -52,10 +70,9 @@ def rest_while_absent(track: Track) -> Track:
   arms = [point for _, elbow, wrist, knuckles in ARMS for point in (elbow, wrist, *knuckles)]
   edges = np.flatnonzero(np.diff(np.concatenate([[False], absent, [False]]).astype(np.int8))).reshape(-1, 2)
   for first, last in edges.tolist():
-    source = next((a, b) for a, b in track.shots if a <= (first - 1 if first else last) < b)
-    calm = calmest_frame(track, np.flatnonzero(~absent[slice(*source)]) + source[0])
-    for points, old in ((body, track.body), (face, track.face), (hands, track.hands)):
-      points[first:last] = old[calm]
+    calm = calm_beside(track, first, last) if calm_at is None else calm_at(first)
+    for points, resting in zip((body, face, hands), calm):
+      points[first:last] = resting
     shown[first:last, arms] = 0
     count = min(round(REST * track.fps), (last - first) // 2)
     share = ease(np.arange(1, count + 1) / (count + 1)).astype(np.float32)
@@ -72,7 +89,7 @@ def _lead(
   track: Track,
   new: tuple[NdArray, NdArray, NdArray, NdArray],
   known: int,
-  calm: int,
+  calm: Calm,
   there: slice,
   share: Float[NdArray, " K"],
   arms: list[int],
@@ -80,9 +97,9 @@ def _lead(
   """Moves the person in some frames from a known frame (share 0) to the calmest one (share 1)."""
   body, face, hands, shown = new
   share = share[:, None, None]
-  old, rest = track.body[known], track.body[calm]
+  old, rest = track.body[known], calm.body
   body[there] = old + share * (rest - old)
-  face[there] = track.face[known] + share * (track.face[calm] - track.face[known])
+  face[there] = track.face[known] + share * (calm.face - track.face[known])
   step = body[there][:, SHOULDERS] - old[list(SHOULDERS)]
   for side, (_, elbow, wrist, knuckles) in enumerate(ARMS):
     points = [elbow, wrist, *knuckles]
@@ -90,6 +107,17 @@ def _lead(
     hands[there, side] = track.hands[known, side] + step[:, side, None]
   before = np.ones(body.shape[1], np.float32) if track.shown is None else track.shown[known]
   shown[there, arms] = before[arms] * (1 - share[:, 0])
+
+
+def calm_beside(track: Track, first: int, last: int) -> Calm:
+  """Returns how the person rests in frames `first` to `last` (exclusive), in which nobody is seen.
+
+  It is the calmest frame of the shot before, or at the start of the shot after.
+  """
+  absent = absent_frames(track)
+  source = next((a, b) for a, b in track.shots if a <= (first - 1 if first else last) < b)
+  calm = calmest_frame(track, np.flatnonzero(~absent[slice(*source)]) + source[0])
+  return Calm(track.body[calm], track.face[calm], track.hands[calm])
 
 
 def calmest_frame(track: Track, frames: Int[NdArray, " K"]) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,29 @@ _SHOULDERS, _NECK, _SHOULDER_DEPTH = 1.9, 1.08, 0.7
 BRISK = 0.8  # shoulder widths a second; faster points get the smoothing in motion
 
 
-def fill_and_smooth(track: Track) -> Track:
+class Lengths(NamedTuple):
+  """Lengths by which a shot is filled and smoothed, in pixels.
+
+  Attributes:
+    shoulders: width of the shoulders.
+    face: height of the face; None if the shot does not show it.
+    palms: of the left and the right hand, wrist to middle knuckle.
+  """
+
+  shoulders: float
+  face: float | None
+  palms: tuple[float, float]
+
+
+def lengths_of(track: Track) -> Lengths:
+  """Returns the lengths by which a shot is filled and smoothed, from a part of it that shows the person."""
+  tall = face_height(track)
+  track = dataclasses.replace(track, body=_with_shoulders(track, tall))
+  unit = track.shoulder_width
+  return Lengths(unit, tall, (unit * _palm(track, 0), unit * _palm(track, 1)))
+
+
+def fill_and_smooth(track: Track, lengths: Sequence[Lengths | None] = ()) -> Track:
   """Returns the track with gaps filled and all points smoothed; only a face that is in no frame stays missing.
 
   Short gaps are interpolated over time. A hand that is missing for longer is replaced by a relaxed one, placed on the
@@ -31,6 +54,11 @@ def fill_and_smooth(track: Track) -> Track:
   Arms that the film does not show stay where they were last seen, and `Track.shown` of the result says how far they are
   to be replaced by those of the person's rest pose (landmarks/placing.py). Shoulders below the picture follow the head.
 
+  Args:
+    track: with gaps.
+    lengths: of each shot of a part of a film (`lengths_of`), so that all parts of a shot are treated alike; by default
+      and for None they are those of the shot.
+
   Raises:
     UserError: no person in any frame.
   """
@@ -38,8 +66,9 @@ def fill_and_smooth(track: Track) -> Track:
   if not seen.any():
     raise UserError("no person is found in the video: use one that shows the upper body")
   palms = [_palm(track, side) for side in (0, 1)]
+  known = dict(zip(track.shots, lengths))
   shots = [(first, last) for first, last in track.shots if seen[first:last].any()]
-  parts = [_fill_shot(track.slice(first, last), palms) for first, last in shots]
+  parts = [_fill_shot(track.slice(*shot), palms, known.get(shot)) for shot in shots]
   joined = lambda name: np.concatenate([getattr(part, name) for part in parts])
   in_shots = np.concatenate([np.arange(first, last) for first, last in shots])
   place = _last_known(in_shots, len(track))
@@ -72,10 +101,11 @@ def _palm(track: Track, side: int) -> float:
   return float(np.median(lengths)) if len(lengths) else _DEFAULT_PALM
 
 
-def _fill_shot(track: Track, palms: list[float]) -> Track:
-  """A shot that shows the person, filled and smoothed; `palms` in shoulder widths."""
-  track = dataclasses.replace(track, body=_with_shoulders(track), hands=without_doubles(track))
-  unit = track.shoulder_width
+def _fill_shot(track: Track, palms: list[float], lengths: Lengths | None) -> Track:
+  """A shot that shows the person, filled and smoothed; `palms` in shoulder widths, for hands that it never shows."""
+  tall = face_height(track) if lengths is None else lengths.face
+  track = dataclasses.replace(track, body=_with_shoulders(track, tall), hands=without_doubles(track))
+  unit = track.shoulder_width if lengths is None else lengths.shoulders
   seen = shown_joints(track, unit)
   lost = lost_hands(track, seen, unit)
   shown, body = _shown(track, seen, lost), interpolate(track.body)
@@ -87,15 +117,19 @@ def _fill_shot(track: Track, palms: list[float]) -> Track:
     # across gaps the face keeps its shape and follows the body's nose
     nose = body[:, NOSE : NOSE + 1]
     face = smooth(interpolate(face - nose) + nose, track.fps, unit)
-  hands, known = zip(*(_fill_hand(track, body, side, unit, palms[side] * unit, lost[:, side]) for side in (0, 1)))
+  usual = [palm * unit for palm in palms]
+  palm = (None, None) if lengths is None else lengths.palms
+  hands, known = zip(*(_fill_hand(track, body, side, unit, palm[side], usual[side], lost[:, side]) for side in (0, 1)))
   return dataclasses.replace(
     track, body=body, face=face, hands=np.stack(hands, axis=1), has_hands=np.stack(known, axis=1), shown=shown
   )
 
 
-def _with_shoulders(track: Track) -> Float[NdArray, "T 33 3"]:
-  """The body with shoulders that lie below the picture placed under the head, as those of a standard person."""
-  tall = face_height(track)
+def _with_shoulders(track: Track, tall: float | None) -> Float[NdArray, "T 33 3"]:
+  """The body with shoulders that lie below the picture placed under the head, as those of a standard person.
+
+  `tall` is the height of the face in pixels; None if it is unknown.
+  """
   faint = np.zeros(1) if track.shown is not None or tall is None else faint_shoulders(track, tall)
   if tall is None or not (faint > 0).any():
     return track.body
@@ -232,16 +266,22 @@ def _fill_hand(
   body: Float[NdArray, "T 33 3"],
   side: int,
   unit: float,
+  usual_palm: float | None,
   default_palm: float,
   lost: Bool[NdArray, " T"],
 ) -> tuple[Float[NdArray, "T 21 3"], Bool[NdArray, " T"]]:
-  """One hand's points (found, interpolated or relaxed), and the frames in which it was found."""
+  """One hand's points (found, interpolated or relaxed), and the frames in which it was found.
+
+  Palms in pixels: `usual_palm` is the relaxed hand's; None for the median of those found, else `default_palm`.
+  """
   wrist = body[:, WRISTS[side]]
   hand = track.hands[:, side] + wrist[:, None] * np.array([0, 0, 1], np.float32)  # its depth starts at its wrist
   known = plausible_hand(hand, wrist, unit)
   # in the frame of the forearm, so that the hand moves with the arm over a gap
   turn = forearm_turn(body, side)
-  palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1))) if known.any() else default_palm
+  palm = default_palm if usual_palm is None else usual_palm
+  if usual_palm is None and known.any():
+    palm = float(np.nanmedian(np.linalg.norm(hand[known, 9] - hand[known, 0], axis=-1)))
   local = rotate(hand - wrist[:, None], -turn)
   local[~known] = np.nan
   relaxed = rotate(relaxed_hand(body, side, palm) - wrist[:, None], -turn)

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,20 @@ class LandmarkModel:
     """Finds a person in the next picture."""
     return self._model.find(frame)
 
-  def find_all(self, frames: Iterable[UInt8[NdArray, "H W 3"]], cuts: Iterable[int] = ()) -> Iterator[Detection]:
+  def find_all(
+    self, frames: Iterable[UInt8[NdArray, "H W 3"]], cuts: Iterable[int] = (), reset: bool = False
+  ) -> Iterator[Detection]:
     """Yields what `find` finds in a film's frames, faster: several frames are worked on at a time.
 
     Args:
       frames: of the film.
       cuts: numbers of the frames that start a new shot; the first always does.
+      reset: whether the model has seen other frames before, which it is to forget.
     """
     starts, waiting = {0, *cuts}, deque()
     for number, frame in enumerate(frames):
       if number in starts:
-        self.start_shot(frame, reset=number > 0)
+        self.start_shot(frame, reset=reset or number > 0)
       waiting.append(self._model.start(frame, late=True))
       if len(waiting) > _AT_A_TIME:
         yield waiting.popleft()()
@@ -115,22 +118,45 @@ def track_video(
   """
   path = Path(path)
   count = info.frames if frames is None else min(frames, info.frames)
-  seen, sure, files = [], [], []
   bar = tqdm(desc=progress, total=count, disable=progress is None, unit="frame", leave=False)
   with bar, LandmarkModel(path, masks, model) as finder:
     pictures = read_frames(path, info=info)
     pictures = pictures if count == info.frames else itertools.islice(pictures, count)
-    if columns is not None:
-      pictures = (only_columns(frame, *columns[number].tolist()) for number, frame in enumerate(pictures))
-    for number, found in enumerate(finder.find_all(pictures, cuts)):
-      seen.append(found[:3])
-      mask = found.share
-      sure += [] if found.visible is None else [found.visible]
-      if mask is not None:
-        if columns is not None:
-          mask = only_columns(mask, *columns[number].tolist(), value=0)
-        files.append(cv2.imencode(".png", mask)[1].tobytes())
-      bar.update()
+    return track_pictures(finder, pictures, info, cuts=cuts, columns=columns, done=bar.update)
+
+
+def track_pictures(
+  finder: LandmarkModel,
+  pictures: Iterable[UInt8[NdArray, "H W 3"]],
+  info: VideoInfo,
+  *,
+  cuts: Sequence[int] = (),
+  columns: Int[NdArray, "T 2"] | None = None,
+  reset: bool = False,
+  done: Callable[[], Any] = lambda: None,
+) -> Track:
+  """Returns body, face, hands and person mask in successive pictures of a video; see `track_video`.
+
+  Args:
+    finder: the model.
+    pictures: at least one.
+    info: of the video.
+    cuts, columns: see `track_video`; numbers and rows are those of these pictures.
+    reset: whether the model has seen other pictures before, which it is to forget.
+    done: called after each picture.
+  """
+  seen, sure, files = [], [], []
+  if columns is not None:
+    pictures = (only_columns(frame, *columns[number].tolist()) for number, frame in enumerate(pictures))
+  for number, found in enumerate(finder.find_all(pictures, cuts, reset)):
+    seen.append(found[:3])
+    mask = found.share
+    sure += [] if found.visible is None else [found.visible]
+    if mask is not None:
+      if columns is not None:
+        mask = only_columns(mask, *columns[number].tolist(), value=0)
+      files.append(cv2.imencode(".png", mask)[1].tobytes())
+    done()
   body, face, hands = (np.stack(points) for points in zip(*seen))
   return Track(
     info.width, info.height, info.fps, body, face, hands, finder.triangles, tuple(files),
@@ -154,12 +180,34 @@ def find_faces(
   Raises:
     UserError: the video cannot be read, or the model is not installed.
   """
-  require_landmarks(path)
-  detector = Detector(LiteNetwork(read_models()["face_detection_full_range"]), FACE_FAR, _LEAST_FACE)
-  every = max(1, round(info.fps / _FACES_A_SECOND))
+  finder = FaceBoxes(path, info.fps)
   found: list[tuple[int, Float[NdArray, "_ 4"]]] = []
   for number, frame in enumerate(itertools.islice(read_frames(path, info=info), frames)):
-    if number % every == 0:
-      corners = np.array([face.box for face in detector.find(frame, full_square(frame))], np.float32).reshape(-1, 2, 2)
-      found.append((number, np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)))
+    found += finder.find(number, frame)
   return found
+
+
+class FaceBoxes:
+  """Finds all faces in pictures of a film, ten times a second."""
+
+  def __init__(self, path: str | os.PathLike, fps: float):
+    """Prepares the detector.
+
+    Args:
+      path: the film, for the error message.
+      fps: its frames per second.
+
+    Raises:
+      UserError: the model is not installed.
+    """
+    require_landmarks(path)
+    self._detector = Detector(LiteNetwork(read_models()["face_detection_full_range"]), FACE_FAR, _LEAST_FACE)
+    self._every = max(1, round(fps / _FACES_A_SECOND))
+
+  def find(self, number: int, frame: UInt8[NdArray, "H W 3"]) -> list[tuple[int, Float[NdArray, "_ 4"]]]:
+    """Returns the number of a frame with the faces in it, as in `find_faces`; nothing if it is not looked at."""
+    if number % self._every:
+      return []
+    faces = self._detector.find(frame, full_square(frame))
+    corners = np.array([face.box for face in faces], np.float32).reshape(-1, 2, 2)
+    return [(number, np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1))]

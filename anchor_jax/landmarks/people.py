@@ -80,6 +80,7 @@ def find_person(
   *,
   cuts: Sequence[int] = (),
   at: tuple[float, float] | None = None,
+  before: Float[NdArray, "2"] | None = None,
 ) -> ChosenPerson | None:
   """Returns one person of a film, chosen by size or place; None if nobody else is seen.
 
@@ -96,20 +97,22 @@ def find_person(
     cuts: numbers of the frames that start a new shot.
     at: a point (x, y) on the person when the film begins: shares of width and height if both are at most 1, else
       pixels.
+    before: for a part of a film, in whose first shot the person was already chosen: middle (x) and width of the face
+      there. It takes the place of `at` in that shot.
 
   Raises:
     UserError: nobody is at that point.
   """
   columns = np.tile(np.array([0, size[0]]), (frames, 1))
-  crowded, most_people, place, last = np.zeros(frames, bool), 0, None, None
+  crowded, most_people, place, last = np.zeros(frames, bool), 0, None, before
   edges = [0, *cuts, frames]
   for first, end in itertools.pairwise(edges):
     faces = link([(number, boxes) for number, boxes in found if first <= number < end], fps)
-    if first == 0 and at is not None:
+    if first == 0 and at is not None and before is None:
       chosen = _at_point(faces, at, size, fps)
     elif not faces:
       continue
-    elif at is not None and last is not None:
+    elif last is not None and (at is not None or (first == 0 and before is not None)):
       chosen = min(faces, key=lambda face: np.abs(face.at(face.frames[:1])[0] - last).sum())
     else:
       chosen = max(faces, key=lambda face: face.area)

@@ -22,6 +22,7 @@ from anchor_jax.landmarks.proportions.retarget import retarget_shots
 from anchor_jax.landmarks.sidecar import PoseRender
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
 from anchor_jax.motion.frames import Motion, MotionFrame
+from anchor_jax.motion.long_film import WHOLE, LongFilm
 from anchor_jax.motion.steady import shaken_track, steady_track, through_camera
 from anchor_jax.texture.background.camera_path import in_crop
 from anchor_jax.video.timing import pick, tick_frames
@@ -39,13 +40,15 @@ def film_motion(
   measures: BodyMeasures | None = None,
   mapped: bool = True,
   camera: str = "still",
+  whole: bool = False,
 ) -> Motion:
   """Returns the motion of a video, identical to that of a folder prepared from it alone at the same size.
 
   For solids of the folder's widths, `measures` must be those in its meta.json.
 
   With a sidecar, `Motion.frames` decodes the sidecar's streams from the last key frame on, only as far as its frames
-  are taken. Without one, the landmark model runs now, over the frames that are needed for `frames` and one second more.
+  are taken. Without one, the landmark model runs now, over the frames that are needed for `frames` and one second more;
+  or over the first seconds of a film of more than a minute, and then as far as frames are taken (motion/long_film.py).
 
   With `measures` and without a sidecar, the motion is retargeted to that body and its place in the picture, unless the
   driver already has them (landmarks/proportions/). The driver is measured over all frames that show a person; with
@@ -62,6 +65,7 @@ def film_motion(
     mapped: whether to retarget the motion; otherwise only widths, cloth and rest pose come from `measures`.
     camera: if the film's camera moves, "still" takes that out of the motion, "film" keeps it. A film with a sidecar is
       not decoded, so its camera counts as still.
+    whole: whether to find a long film as a whole, too.
 
   Raises:
     UserError: see `find_poses`; or no face in any frame.
@@ -74,6 +78,12 @@ def film_motion(
   if ticks is not None and needed is not None:
     ticks = ticks[:needed]
     needed = ticks[-1] + 1
+  frame_count = film.info.frames if needed is None else min(needed, film.info.frames)
+  if film.posed is None and not whole and frame_count > WHOLE * native:
+    long = LongFilm(film, size, measures, mapped, retarget_track)
+    if not long.moving:
+      motion = _at_ticks(Motion(native, size, long.length, long.frames, late=long.absent), ticks)
+      return motion.at_fps(fps).first(frames)
   poses = find_poses(film, frames=needed, progress=True)
   crop = crop_of(poses, film.info, size)
   track, in_frame = poses.track, None
@@ -94,19 +104,24 @@ def film_motion(
   absent = None if poses.track is None else absent_frames(poses.track)
   landmarks = fill_missing(crop.points(poses.landmarks), cuts)
   frames_from = lambda first: _motion_frames(poses.poses(crop, first), landmarks, first)
-  if ticks is None:
-    motion = Motion(native, size, len(landmarks), frames_from, absent)
-  else:
-    numbers = ticks
-
-    def at_ticks(first: int) -> Iterator[MotionFrame]:
-      rest = numbers[first:]
-      return pick(frames_from(rest[0]), rest, rest[0]) if rest else iter(())
-
-    motion = Motion(native, size, len(numbers), at_ticks, None if absent is None else absent[numbers])
+  motion = _at_ticks(Motion(native, size, len(landmarks), frames_from, absent), ticks)
   if in_frame is not None and camera == "film":
     motion = through_camera(motion, in_frame if ticks is None else in_frame[ticks], camera)
   return motion.at_fps(fps).first(frames)
+
+
+def _at_ticks(motion: Motion, ticks: list[int] | None) -> Motion:
+  """The motion of a film with the frames of its ticks (`tick_frames`); as it is if there are none."""
+  if ticks is None:
+    return motion
+
+  def frames(first: int) -> Iterator[MotionFrame]:
+    rest = ticks[first:]
+    return pick(motion.frames(rest[0]), rest, rest[0]) if rest else iter(())
+
+  absent = None if motion.absent is None else motion.absent[ticks]
+  late = None if motion.late is None else lambda count, find=motion.late: find(ticks[count - 1] + 1)[ticks[:count]]
+  return dataclasses.replace(motion, length=len(ticks), frames=frames, absent=absent, late=late)
 
 
 def track_motion(track: Track, size: int | FrameSize, measures: BodyMeasures | None, mapped: bool) -> Motion:

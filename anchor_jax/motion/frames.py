@@ -43,6 +43,7 @@ class Motion:
     length: number of frames; None if unknown in advance.
     frames: function from a frame number to an iterator over the frames from that number on.
     absent: for each frame whether nobody is seen in it; None if the person is in all of them, or it is unknown.
+    late: finds `absent` of the first frames, where poses are found as the frames are taken; None for all other motions.
     moving: whether the camera moves; then each frame has its own.
     stretches: begins and ends, in seconds, of what it shows of its film's time; None for all, from the beginning.
   """
@@ -54,9 +55,16 @@ class Motion:
   absent: Bool[NdArray, " T"] | None = None
   moving: bool = False
   stretches: tuple[tuple[float, float], ...] | None = None
+  late: Callable[[int], Bool[NdArray, " T"]] | None = None
 
   def __post_init__(self):
     object.__setattr__(self, "size", FrameSize.of(self.size))
+
+  def known(self) -> "Motion":
+    """Returns the motion with `absent`; of a long film it finds all poses for that."""
+    if self.late is None or self.length is None:
+      return self
+    return dataclasses.replace(self, absent=self.late(self.length), late=None)
 
   def first(self, count: int | None) -> "Motion":
     """Returns the motion's first `count` frames, or all if it has fewer or `count` is None."""
@@ -90,13 +98,19 @@ class Motion:
     absent = None
     if self.absent is not None and length is not None:
       absent = self.absent[[int(nearest(number)) for number in range(length)]]
-    return dataclasses.replace(self, fps=float(fps), length=length, frames=frames, absent=absent)
+    late = None
+    if self.late is not None:
+      find, numbers = self.late, lambda count: [int(nearest(number)) for number in range(count)]
+      late = lambda count: find(numbers(count)[-1] + 1)[numbers(count)]
+    return dataclasses.replace(self, fps=float(fps), length=length, frames=frames, absent=absent, late=late)
 
   def without_absent(self) -> "Motion":
     """Returns the motion without the frames in which nobody is seen; its `stretches` are the times of the others.
 
-    A motion can't be cut twice.
+    A motion can't be cut twice. Of a long film, all poses are found now.
     """
+    if self.late is not None:
+      return self.known().without_absent()
     if self.absent is None or not self.absent.any():
       return self
     kept = np.flatnonzero(~self.absent).tolist()
