@@ -191,13 +191,16 @@ def model_runs(monkeypatch, standing_track):
     def find(self, frame):
       return self.start(frame)()
 
-    def start(self, frame):
+    def start(self, frame, late=False):
       runs[-1] += 1
       lower = np.array([0, max(0, runs[-1] - 5) * 2 / 25, 0], np.float32)
       person = standing_track(1, (80, 48))
       hands = np.stack([person.hands[0, 0] + lower, np.full((21, 3), np.nan, np.float32)])
       share = np.full(frame.shape[:2], 255, np.uint8)
       return lambda: Detection(person.body[0] + lower, person.face[0] + lower, hands, share)
+
+    def settle(self):
+      pass
 
     def close(self):
       pass

@@ -57,7 +57,7 @@ class SpotModel:
   def reset(self):
     self._drift = 0.0
 
-  def start(self, frame):
+  def start(self, frame, late=False):
     SpotModel.runs += 1
     self._drift = 0.9 * self._drift + 0.01  # as the network's crop depends on all pictures before
     green = frame[..., 1].astype(float)
@@ -76,6 +76,9 @@ class SpotModel:
     hands = person.hands[0] + at * np.array([1, 1, 0], np.float32)
     face = np.full_like(points[1], np.nan) if faceless else points[1]
     return lambda: Detection(points[0], face, hands, share, np.ones(33, np.float32))
+
+  def settle(self):
+    pass
 
   def close(self):
     pass
