@@ -39,6 +39,7 @@ from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent
 from anchor_jax.generate import is_synthetic
 from anchor_jax.inference.motions import read_motion
 from anchor_jax.landmarks.framing import AutoSize, parse_size
+from anchor_jax.landmarks.networks.files import landmarks_flag
 from anchor_jax.prepare import prepare
 from anchor_jax.studio import write_studio_video
 from anchor_jax.train import train
@@ -99,7 +100,13 @@ def demo(output: Path, size: Size, config_file: str) -> dict:
 
 
 def film_demo(
-  film: Path, output: Path, size: Size, pixels: FrameSize | AutoSize, config_file: str, lpips: Path | None = None
+  film: Path,
+  output: Path,
+  size: Size,
+  pixels: FrameSize | AutoSize,
+  config_file: str,
+  lpips: Path | None = None,
+  landmarks: str = "mediapipe",
 ) -> dict:
   """Learns from the first part of a real film, generates the motion of the rest, and returns the report.
 
@@ -112,15 +119,16 @@ def film_demo(
     pixels: size of the frames, as `prepare` takes it.
     config_file: fine-tuning settings.
     lpips: LPIPS's weights, for the loss and for the report; None leaves it out.
+    landmarks: the landmark model, if the film has no sidecar.
   """
   check_demo(output)
   prepare_parent(output / "report.json")
   stages, done = stage_clock()
   say(f"1/5 preparing the first {100 * LEARNED:.0f} % of {printable(film)}", flush=True)
-  prepare([film], output / "film", size=pixels, part=(0.0, LEARNED))
+  prepare([film], output / "film", size=pixels, part=(0.0, LEARNED), landmarks=landmarks)
   say("2/5 preparing the rest, to compare with", flush=True)
   frames = FrameSize.from_json(open_prepared(output / "film").meta["size"])
-  prepare([film], output / "unseen", size=frames, part=(LEARNED, 1.0), like=output / "film")
+  prepare([film], output / "unseen", size=frames, part=(LEARNED, 1.0), like=output / "film", landmarks=landmarks)
   done("prepare")
   train_parts(output, size, config_file, done, lpips)
   truth = open_prepared(output / "unseen")
@@ -244,6 +252,7 @@ def main() -> None:
     metavar="WxH",
     help="video size in pixels, such as 128, 256, 512 or 128x192 (default: 128); with --film also auto, as for prepare",
   )
+  landmarks_flag(parser, "a --film")
   parser.add_argument("--steps", type=int, help="with --film: steps of fine-tuning (default: the config's)")
   parser.add_argument(
     "--lpips",
@@ -264,6 +273,8 @@ def main() -> None:
       raise UserError("--steps works only with --film: --smoke makes the demo brief")
     if args.lpips is not None:
       raise UserError("--lpips works only with --film")
+    if args.landmarks != "mediapipe":
+      raise UserError("--landmarks works only with --film: the demo's own films have sidecars")
     if isinstance(pixels, AutoSize):
       raise UserError(f"--size={pixels}: the demo's own film has no shape of its own: give a number, or --film=VIDEO")
     if min(pixels) < min(CONFIGS):
@@ -287,7 +298,7 @@ def main() -> None:
   with locked(args.output):
     if args.film is not None:
       refuse_overwriting(args.output, [args.film])
-      report = film_demo(args.film, args.output, size, pixels, config, args.lpips)
+      report = film_demo(args.film, args.output, size, pixels, config, args.lpips, args.landmarks)
     else:
       assert not isinstance(pixels, AutoSize), "refused above"
       report = demo(args.output, dataclasses.replace(size, pixels=pixels), config)

@@ -36,6 +36,7 @@ from anchor_jax.evaluation.results import append_results, in_checkout, record_fl
 from anchor_jax.evaluation.tables import REGIONS, comparison, head_advice, is_report, read_reports, save_report, summary
 from anchor_jax.files.locks import locked
 from anchor_jax.files.outputs import check_output_file, new_file, prepare_parent, refuse_overwriting
+from anchor_jax.landmarks.networks.files import LANDMARK_MODELS
 from anchor_jax.video.read import probe, read_frames
 
 Figures = dict[str, dict[str, VideoFigures]]  # by region, then by contender
@@ -99,6 +100,8 @@ def _report(figures: Figures, motion: MotionComparison | None, measures: Sequenc
     report["motion"] = {
       part: {name: round(value, 4) for name, value in of_part.items()} for part, of_part in motion.figures().items()
     }
+    if motion.model != "mediapipe":
+      report["landmarks"] = motion.model
   for region, contenders in figures.items():
     if all(contender.has_pixels for contender in contenders.values()):
       report[region] = {
@@ -209,7 +212,13 @@ def main() -> None:
   parser.add_argument(
     "--compare", type=Path, nargs="+", metavar="FILE.json", help="only print these reports as one table"
   )
-  parser.add_argument("--landmarks", action="store_true", help="also compares the motion (needs the landmark model)")
+  parser.add_argument(
+    "--landmarks",
+    nargs="?",
+    const="mediapipe",
+    metavar="MODEL",
+    help=f"also compares the motion, with the landmark model: {', '.join(LANDMARK_MODELS)} (default mediapipe)",
+  )
   parser.add_argument("--identity", action="store_true", help="also compares the faces (needs the extra identity)")
   for name, network in NETWORKS.items():
     parser.add_argument(f"--{name}", type=Path, metavar="DIR" if name == "clip" else "FILE", help=network)
@@ -234,7 +243,7 @@ def main() -> None:
     truth, training = open_prepared(args.truth), open_prepared(args.training)
     fps = probe(args.generated).fps
     page = None if args.page is None else stack.enter_context(ComparisonPage(fps))
-    motion = stack.enter_context(MotionComparison(fps)) if args.landmarks else None
+    motion = stack.enter_context(MotionComparison(fps, args.landmarks)) if args.landmarks else None
     measures = open_measures(files, args.identity)
     report = evaluate(args.generated, truth, training, args.without_head, page, motion, measures)
     if args.page is not None and page is not None:

@@ -5,11 +5,11 @@ Example:
 
 The checkpoint is a --workdir of training, a folder of adapters or of diffusers models, or "studio", the shipped weights
 (with --appearance). The motion is a prepared folder, or a video: its poses come from its sidecar or else from the
-landmark model, and its sound is copied. --appearance is a picture of the person, or a prepared folder, and replaces the
-reference saved in training. A prepared folder also provides the texture, for networks that use one
-(config.data.pose_channels): other clothes, or a person straight after `prepare` (--checkpoint=studio). SMPL-X
-parameters of SHOW and TalkSHOW (.npz, .npy, .pkl) are a motion too, with --smplx-model=SMPLX_NEUTRAL.npz
-(docs/motions.md).
+landmark model (--landmarks=mediapipe-heavy is larger and slower), and its sound is copied. --appearance is a picture of
+the person, or a prepared folder, and replaces the reference saved in training. A prepared folder also provides the
+texture, for networks that use one (config.data.pose_channels): other clothes, or a person straight after `prepare`
+(--checkpoint=studio). SMPL-X parameters of SHOW and TalkSHOW (.npz, .npy, .pkl) are a motion too, with
+--smplx-model=SMPLX_NEUTRAL.npz (docs/motions.md).
 
 The motion of another person's video is mapped onto the trained person's body and place in the picture: shoulders, arms,
 hands, head. --no-retarget turns that off. Prepared folders and sidecars, such as those of studio videos, are never

@@ -48,7 +48,7 @@ from anchor_jax.films.full_picture import film_plate
 from anchor_jax.films.poses import PosedClip, open_film
 from anchor_jax.films.report import REPORT, film_facts, film_lines, film_report
 from anchor_jax.landmarks.framing import AutoSize, CropRect, parse_size
-from anchor_jax.landmarks.networks.files import LANDMARK_MODELS
+from anchor_jax.landmarks.networks.files import landmarks_flag
 from anchor_jax.landmarks.people import parse_point
 from anchor_jax.landmarks.proportions.evidence import standard_parts
 from anchor_jax.landmarks.proportions.measures import BodyMeasures
@@ -299,12 +299,7 @@ def main() -> None:
   )
   parser.add_argument("--person", metavar="NAME", help="name of the person in the videos (default: the folder's name)")
   parser.add_argument("--fps", type=float, help="frames per second (default: the video's)")
-  parser.add_argument(
-    "--landmarks",
-    default="mediapipe",
-    metavar="MODEL",
-    help=f"for videos without a sidecar: {', '.join(LANDMARK_MODELS)}",
-  )
+  landmarks_flag(parser, "videos")
   parser.add_argument("--like", type=Path, metavar="DIR", help="reuse crop rectangle and body of an earlier folder")
   parser.add_argument("--cut-off", action="store_true", help="accept videos with a missing end")
   parser.add_argument(

@@ -184,6 +184,16 @@ def test_a_camera_s_missing_landmark_model_is_reported_first(tmp_path, capsys, m
   assert run("generate", *flags) == 2
   error = capsys.readouterr().err
   assert "landmark model" in error and "make landmarks" in error and error.count("\n") == 1
+  assert run("generate", *flags, "--landmarks=mediapipe-heavy") == 2
+  assert "python -m anchor_jax.landmarks --heavy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "command", ["generate --checkpoint=studio --motion=m.mp4 --output=o.mp4", "prepare m.mp4 --output=o"]
+)
+def test_an_unknown_landmark_model_is_reported_before_the_film_is_read(command, capsys):
+  assert run(*command.split(), "--landmarks=magic") == 2
+  assert 'no landmark model "magic": use mediapipe, mediapipe-heavy' in capsys.readouterr().err
 
 
 def test_undecodable_names_and_unusable_files_are_one_line(tmp_path, capsys, monkeypatch):

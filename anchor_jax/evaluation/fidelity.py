@@ -25,14 +25,18 @@ class MotionComparison:
   `landmarks`.
   """
 
-  def __init__(self, fps: float):
-    """Checks that the landmark model is there; `fps` is the frame rate of both videos.
+  def __init__(self, fps: float, model: str = "mediapipe"):
+    """Checks that the landmark model is there.
+
+    Args:
+      fps: frame rate of both videos.
+      model: the landmark model, one of `LANDMARK_MODELS`.
 
     Raises:
-      UserError: the landmark model is not installed.
+      UserError: the landmark model is not installed, or has an unknown name.
     """
-    require_landmarks("frames")
-    self._fps = fps
+    require_landmarks("frames", model)
+    self._fps, self.model = fps, model
 
   def __enter__(self) -> "MotionComparison":
     self._folder = tempfile.TemporaryDirectory()
@@ -53,7 +57,8 @@ class MotionComparison:
     """Returns what `compare_tracks` does; call it after the last frame."""
     for writer in self._writers:
       writer.__exit__(None, None, None)
-    generated, true = (track_video(path, probe(path), masks=False, progress="landmarks") for path in self._paths)
+    options = {"masks": False, "model": self.model, "progress": "landmarks"}
+    generated, true = (track_video(path, probe(path), **options) for path in self._paths)
     return compare_tracks(generated, true)
 
 

@@ -78,7 +78,9 @@ def summary(report: dict) -> str:
   lines = [line.rstrip() for line in lines]
   if advice := head_advice(report):
     lines.append(advice)
-  return "\n".join([*lines, *_motion_lines(report.get("motion", {})), *_identity_lines(report)])
+  return "\n".join(
+    [*lines, *_motion_lines(report.get("motion", {}), report.get("landmarks", "")), *_identity_lines(report)]
+  )
 
 
 def head_advice(report: Mapping) -> str:
@@ -131,8 +133,8 @@ def _cells(figures: Mapping[str, float] | None, columns: Mapping[str, tuple[str,
   )
 
 
-def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
-  """A line on the generated video's landmarks, if they were compared."""
+def _motion_lines(motion: dict[str, dict[str, float]], model: str) -> list[str]:
+  """A line on the generated video's landmarks, if they were compared; it names a `model` that is not the default."""
   parts = [
     f"{part} {figures['error']:.1f} % ({100 * figures['found']:.0f} % found)"
     for part, figures in motion.items()
@@ -140,7 +142,8 @@ def _motion_lines(motion: dict[str, dict[str, float]]) -> list[str]:
   ]
   mouth = motion.get("face", {}).get("mouth")
   parts += [] if mouth is None else [f"mouth opening correlates {mouth:.2f}"]
-  return [f"Landmark error in shoulder widths: {', '.join(parts)}"] if parts else []
+  by = f", by {model}" if model else ""
+  return [f"Landmark error in shoulder widths{by}: {', '.join(parts)}"] if parts else []
 
 
 def _identity_lines(report: Mapping) -> list[str]:

@@ -54,7 +54,7 @@ def animate_camera(
     if args.output is not None:
       settings = frame_settings(request, person, camera.fps, measures)
       writer = stack.enter_context(contextlib.closing(ResumableWriter(args.output, camera.fps, settings, live=True)))
-    finder = stack.enter_context(LandmarkModel("a camera", masks=False) if model is None else model)
+    finder = stack.enter_context(LandmarkModel("a camera", False, args.landmarks) if model is None else model)
     warm_up(person, reference, args.seed)
     pictures = stack.enter_context(NewestPicture(camera.read))
     stack.enter_context(ended_by_interrupt(pictures.stop))

@@ -10,6 +10,7 @@ from anchor_jax.core.cli import Parser, mesh_shape, person_flags
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.files.shipped import folder_of
+from anchor_jax.landmarks.networks.files import check_landmark_model, landmarks_flag
 from anchor_jax.motion.frames import CAMERAS
 
 _SAMPLING = tuple("steps solver window overlap tail guidance guidance_interval whole_clip".split())
@@ -37,6 +38,7 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   parser.add_argument(
     "--person-at", metavar="X,Y", help="of several people, follow the one at this point in the first frame"
   )
+  landmarks_flag(parser, "a film or a camera as the motion,")
   parser.add_argument(
     "--camera",
     dest="seen_by",
@@ -125,6 +127,7 @@ def parse_flags(doc: str | None) -> argparse.Namespace:
   args.size = None if args.size is None else FrameSize.parse(args.size)
   if args.fps is not None and not 0 < args.fps <= 240:
     raise UserError(f"--fps={args.fps:g}: give frames per second above 0, at most 240")
+  check_landmark_model(args.landmarks)
   if args.person_at is not None:
     from anchor_jax.landmarks.people import parse_point
 

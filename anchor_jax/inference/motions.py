@@ -13,6 +13,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Bool, Float, NdArray
 from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks.filling import fill_missing
+from anchor_jax.landmarks.networks.files import check_landmark_model
 from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.tracks import Track
 from anchor_jax.motion.film import film_motion, track_motion
@@ -90,6 +91,7 @@ def open_motion(
   smplx_model: str | os.PathLike | None = None,
   person_at: tuple[float, float] | None = None,
   whole: bool = False,
+  landmarks: str = "mediapipe",
 ) -> OpenMotion:
   """Opens and checks a motion; neither pictures nor poses are read yet, and each file is probed once.
 
@@ -103,6 +105,7 @@ def open_motion(
     person_at: of several people, follow the one at this point (x, y) in a video's first frame: fractions of the
       picture's width and height if both are at most 1, else pixels; default the largest person.
     whole: find all poses of a long film before the first frame; by default they are found as frames are taken.
+    landmarks: the landmark model for a video without a sidecar: "mediapipe", or "mediapipe-heavy", which is slower.
 
   Raises:
     UserError: there is no such file or folder, it is damaged, a number is out of range, a video needs the landmark
@@ -113,6 +116,7 @@ def open_motion(
     raise UserError(f"frames={frames}: give at least 1")
   if fps is not None and not 0 < fps <= 240:
     raise UserError(f"fps={fps}: give frames per second above 0, at most 240")
+  check_landmark_model(landmarks)
   if person_at is not None and (os.path.isdir(path) or is_keypoints(path) or is_parameters(path)):
     raise UserError(f"{path} is not a film of several people: leave out --person-at")
   path = Path(path)
@@ -126,7 +130,7 @@ def open_motion(
     return _open_track(path, frames, fps)
   if (model := _body_model(path, smplx_model)) is not None:
     return _open_smplx(path, model, frames, fps)
-  return _open_video(path, frames, fps, person_at, whole)
+  return _open_video(path, frames, fps, person_at, landmarks, whole)
 
 
 def read_motion(
@@ -141,6 +145,7 @@ def read_motion(
   camera: str = "still",
   smplx_model: str | os.PathLike | None = None,
   person_at: tuple[float, float] | None = None,
+  landmarks: str = "mediapipe",
 ) -> Motion:
   """Returns the motion of a video, of one video of a prepared folder, of SMPL-X parameters or of keypoints.
 
@@ -148,7 +153,7 @@ def read_motion(
   at the same size, given that folder's body measures.
 
   Args:
-    path, frames, fps, video, smplx_model, person_at: see `open_motion`.
+    path, frames, fps, video, smplx_model, person_at, landmarks: see `open_motion`.
     size, measures, mapped, camera: see `OpenMotion.read`.
 
   Raises:
@@ -156,7 +161,8 @@ def read_motion(
   """
   if size is not None:
     FrameSize.of(size).check()
-  opened = open_motion(path, frames=frames, fps=fps, video=video, smplx_model=smplx_model, person_at=person_at)
+  options = {"video": video, "smplx_model": smplx_model, "person_at": person_at, "landmarks": landmarks}
+  opened = open_motion(path, frames=frames, fps=fps, **options)
   return opened.read(size, measures, mapped, camera)
 
 
@@ -178,9 +184,14 @@ def _opened(
 
 
 def _open_video(
-  path: Path, frames: int | None, fps: float | int | None, person_at: tuple[float, float] | None, whole: bool
+  path: Path,
+  frames: int | None,
+  fps: float | int | None,
+  person_at: tuple[float, float] | None,
+  landmarks: str,
+  whole: bool,
 ) -> OpenMotion:
-  film = open_film(path, fps=fps, person_at=person_at)
+  film = open_film(path, landmarks, fps=fps, person_at=person_at)
 
   def read(size: FrameSize | None, measures: BodyMeasures | None, mapped: bool, camera: str) -> Motion:
     options = {"frames": frames, "fps": fps, "measures": measures, "mapped": mapped, "camera": camera, "whole": whole}

@@ -63,11 +63,12 @@ def open_request(
   parts_in(args.checkpoint)
   motion = camera = None
   if args.camera is None:
-    options = {name: getattr(args, name) for name in ("frames", "fps", "video", "smplx_model", "person_at")}
+    names = ("frames", "fps", "video", "smplx_model", "person_at", "landmarks")
+    options = {name: getattr(args, name) for name in names}
     # live, poses come at their frame rate; and which frames are left out is part of the length
     motion = open_motion(args.motion, **options, whole=args.live or args.skip_empty)
   else:
-    require_landmarks(args.motion)
+    require_landmarks(args.motion, args.landmarks)
     camera = open_camera(args.camera, args.fps)
   reference = None if args.appearance is None else read_reference(args.appearance)
   return Request(args, sampling or {}, motion, camera, reference, background)
@@ -145,6 +146,7 @@ def frame_settings(
     **({"poses": "in blocks"} if blocks else {}),
     **({} if args.smplx_model is None else {"smplx_model": args.smplx_model.name}),
     **({} if args.person_at is None else {"person_at": args.person_at}),
+    **({} if args.landmarks == "mediapipe" else {"landmarks": args.landmarks}),
     **({} if args.seen_by == "still" else {"camera": args.seen_by}),
     **({} if args.size is None else {"size": args.size.to_json()}),
     **({} if args.frame is None else {"frame": args.frame}),

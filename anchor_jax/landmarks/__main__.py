@@ -8,7 +8,8 @@ They are seven TensorFlow Lite files of MediaPipe (18 MB), taken by name and has
 ANCHOR_JAX_LANDMARKS names another folder to keep them in.
 
 --heavy also fetches the heavy pose network (28 MB, out of the npm package @mediapipe/pose, 41 MB), which
-`prepare --landmarks=mediapipe-heavy` uses. That needs npm; without it, --package names the package's .tgz file.
+--landmarks=mediapipe-heavy uses, in `prepare`, `generate` and `evaluate`. That needs npm; without it, --package names
+the package's .tgz file.
 """
 
 from pathlib import Path

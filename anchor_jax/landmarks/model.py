@@ -71,6 +71,8 @@ class LandmarkModel:
   ) -> Iterator[Detection]:
     """Yields what `find` finds in a film's frames, faster: several frames are worked on at a time.
 
+    Hands that have been missing for a while are looked for with less work; see `HandFinder.find_late`.
+
     Args:
       frames: of the film.
       cuts: numbers of the frames that start a new shot; the first always does.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from landmark_files import needs_landmarks
 
+from anchor_jax.evaluation import fidelity
 from anchor_jax.evaluation.fidelity import MotionComparison, compare_tracks
 from anchor_jax.studio import write_studio_video
 from anchor_jax.video.read import read_frames
@@ -52,6 +53,17 @@ def test_points_outside_the_picture_do_not_count(standing_track):
   assert compare_tracks(nobody, true)["body"] == {"found": 0}
   with pytest.raises(ValueError, match="3 and 2 frames"):
     compare_tracks(true, true.slice(0, 2))
+
+
+def test_the_landmark_model_can_be_chosen(standing_track, monkeypatch):
+  asked = []
+  monkeypatch.setattr(fidelity, "require_landmarks", lambda _, model: asked.append(model))
+  monkeypatch.setattr(fidelity, "track_video", lambda *_, model, **more: asked.append(model) or standing_track(2))
+  with MotionComparison(10, "mediapipe-heavy") as comparison:
+    for _ in range(2):
+      comparison.add(*np.zeros((2, 16, 16, 3), np.uint8))
+    assert comparison.figures()["body"]["error"] == 0
+  assert asked == ["mediapipe-heavy"] * 3
 
 
 @pytest.mark.slow

@@ -304,6 +304,20 @@ def test_one_of_several_people_is_followed(bare, film, tmp_path, model_runs, mon
         ask(path, person_at=(0.2, 0.3))
 
 
+def test_the_landmark_model_of_a_film_can_be_chosen(bare, folder, tmp_path, model_runs, monkeypatch):
+  """What each model found is kept apart."""
+  monkeypatch.setenv("ANCHOR_JAX_TRACKS", str(tmp_path / "tracks"))
+  monkeypatch.setattr(clips, "require_landmarks", lambda *_: None)
+  asked, track_video = [], clips.track_video
+  monkeypatch.setattr(clips, "track_video", lambda *a, model, **b: asked.append(model) or track_video(*a, **b))
+  for chosen in ("mediapipe-heavy", "mediapipe", "mediapipe-heavy"):
+    assert next(read_motion(bare, size=32, frames=2, landmarks=chosen).frames(0)).pose.any()
+  assert asked == ["mediapipe-heavy", "mediapipe"]
+  for path in (bare, folder):
+    with pytest.raises(UserError, match='no landmark model "magic": use mediapipe, mediapipe-heavy'):
+      read_motion(path, landmarks="magic")
+
+
 def test_sidecar_is_not_retargeted(film, standing_track):
   target = measure(standing_track(), CropRect.square(20, 0, 120, 32))
   same(read_motion(film, size=32, measures=target).frames(0), read_motion(film, size=32).frames(0))

@@ -3,6 +3,7 @@
 They are MediaPipe's (Apache License 2.0).
 """
 
+import argparse
 import functools
 import hashlib
 import importlib.util
@@ -72,6 +73,14 @@ def check_landmark_model(model: str) -> None:
   """Raises UserError unless there is a landmark model of this name."""
   if model not in LANDMARK_MODELS:
     raise UserError(f'there is no landmark model "{model}": use {", ".join(LANDMARK_MODELS)}')
+
+
+def landmarks_flag(parser: argparse.ArgumentParser, films: str) -> None:
+  """Adds the flag --landmarks=MODEL, the landmark model for `films` without a sidecar."""
+  models = ", ".join(LANDMARK_MODELS)
+  parser.add_argument(
+    "--landmarks", default="mediapipe", metavar="MODEL", help=f"for {films} without a sidecar: {models}"
+  )
 
 
 def landmarks_installed(model: str = "mediapipe") -> bool:
