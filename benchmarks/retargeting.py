@@ -34,6 +34,7 @@ from anchor_jax.landmarks.tracks import WRISTS
 from anchor_jax.video.read import probe, read_frames
 from anchor_jax.video.write import write_video
 
+_COUNTED: tuple[str, ...] = ("frames", "hands", "heads", "jumps")
 _HAND = 1 / 1000  # of the picture: smaller hands are not counted
 _AROUND = 0.5  # seconds
 _JUMP, _LEAST_JUMP = 4.0, 4.0  # times the median change around a frame; gray levels
@@ -98,7 +99,7 @@ def _drive(
   frames = list(loaded.animate(motion))
   write_video(output, frames, motion.fps)
   head = [number for number, one in enumerate(CHARTS) if one.name in ("cranium", "face")]
-  counts = dict.fromkeys(("frames", "hands", "heads", "jumps"), 0)
+  counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
   jumps = _jumps(_changes(frames), round(_AROUND * seen.fps)) & ~_jumps(seen.change, round(_AROUND * seen.fps))
   for surface, hands, jump in zip(surfaces, seen.hands, jumps, strict=False):
     assert surface is not None, "films have surface maps"
@@ -131,7 +132,8 @@ def main() -> None:
   parser.add_argument("--record", action="store_true", help="append the totals to results/")
   options = parser.parse_args()
   options.output.mkdir(parents=True, exist_ok=True)
-  rows, total = [], dict.fromkeys(("frames", "hands", "heads", "jumps"), 0)
+  total: dict[str, int] = dict.fromkeys(_COUNTED, 0)
+  rows = []
   for film in options.drive:
     seen, opened = _watch(film, options.frames), open_motion(film)
     for person in options.people:

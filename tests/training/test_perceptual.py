@@ -61,6 +61,7 @@ def test_the_term_is_the_measure(weights):
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+@pytest.mark.slow
 def test_a_run_copies_the_weights_and_restarts_without_the_file(weights, initialized_runs, tmp_path):
   config = initialized_runs("body", steps=1, pixels=1.0, lpips=0.5, lpips_weights=str(weights))
   train_by_drawing(config, tmp_path / "run")
