@@ -35,7 +35,7 @@ from anchor_jax.store.part import Part
 from anchor_jax.texture.background.camera_path import STILL
 from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.channels import PoseChannels, make_pose_channels, needs_texture, to_unit
-from anchor_jax.texture.look_up import plate_size
+from anchor_jax.texture.look_up.plain import plate_size
 from anchor_jax.texture.stored import Texture
 
 log = logging.getLogger(__name__)

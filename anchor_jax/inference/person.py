@@ -20,7 +20,7 @@ from anchor_jax.store.light import read_light_decoder
 from anchor_jax.store.part import Part
 from anchor_jax.store.saving import write_person
 from anchor_jax.store.weights import CheckpointChoice, parts_in, read_part
-from anchor_jax.texture.look_up import plate_size
+from anchor_jax.texture.look_up.plain import plate_size
 
 __all__ = ["Part", "Person", "Reference", "load", "read_reference"]
 

@@ -41,7 +41,7 @@ class StemConv(Conv):
 class PoseStem(nn.Module):
   """Convolutions that downsample a pose render to the latents' resolution; the last one is initialized to zero.
 
-  Pose channels may follow the render's three, see `texture/look_up.py`.
+  Pose channels may follow the render's three, see `texture/look_up/plain.py`.
 
   Attributes:
     features: output channels, the first width of the network.
@@ -109,7 +109,7 @@ class ControlNet(nn.Module):
 
     Args:
       pose: RGB renders in [0, 1]; height and width are `config.stem_stride` times the latents'. The pose channels of
-        `texture/look_up.py` follow if `config.conditioning_channels` is more than 3.
+        `texture/look_up/plain.py` follow if `config.conditioning_channels` is more than 3.
 
     Raises:
       ValueError: the number of channels differs from the config's.

@@ -109,7 +109,7 @@ class Networks:
     Args:
       weights: of the part.
       pose: RGB renders, as large as the frames.
-      pose_channels: in [0, 1], see `texture/look_up.py`; None for a branch that takes only the render.
+      pose_channels: in [0, 1], see `texture/look_up/plain.py`; None for a branch that takes only the render.
     """
     pixels = shrink(pose.astype(jnp.float32) / 255, self.model.scale)
     if pose_channels is not None:

@@ -60,7 +60,7 @@ def shrink_looked_up(channels: Float[Array, "*B H W C"], scale: int) -> Float[Ar
   """`shrink` with colors weighted by their coverage, so that unknown pixels (black) do not darken their neighbors.
 
   Args:
-    channels: groups of RGB and coverage, in [0, 1]; see texture/look_up.py.
+    channels: groups of RGB and coverage, in [0, 1]; see texture/look_up/plain.py.
     scale: side of the squares, pixels.
   """
   if scale == 1:

@@ -42,7 +42,7 @@ from anchor_jax.models.controlnet import RENDER_CHANNELS, FrameInputs
 from anchor_jax.store import run_bundle
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, to_unit
-from anchor_jax.texture.look_up import LookUpTables
+from anchor_jax.texture.look_up.plain import LookUpTables
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

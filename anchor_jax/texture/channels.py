@@ -3,7 +3,7 @@
 ""            none, as in the reference
 "coordinates" 6: the position of each pixel on the body's surface
 "atlas"       4: the atlas at that position, and its coverage
-"full"        20: atlas, three key frames and background plate, in the order that look_up.py documents
+"full"        20: atlas, three key frames and background plate, in the order that look_up/plain.py documents
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from anchor_jax.core import sharding
 from anchor_jax.core.shapes import Array, Float, Int, PyTree, UInt8
 from anchor_jax.models.controlnet import COORDINATE_CHANNELS, RENDER_CHANNELS
 from anchor_jax.texture.gather import KEY_FRAMES
-from anchor_jax.texture.look_up import (
+from anchor_jax.texture.look_up.plain import (
   ATLAS_CHANNELS,
   KEY_FRAME_CHANNELS,
   PLATE_CHANNELS,
@@ -26,8 +26,8 @@ from anchor_jax.texture.look_up import (
   look_up,
   look_up_tables,
 )
+from anchor_jax.texture.look_up.tiled import look_up_tiled
 from anchor_jax.texture.stored import Texture
-from anchor_jax.texture.tiled import look_up_tiled
 
 _GROUPS = {
   "": (),

@@ -36,7 +36,7 @@ from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.store.part import Part
 from anchor_jax.texture.channels import PoseChannels, needs_texture
-from anchor_jax.texture.look_up import LookUpTables, plate_size
+from anchor_jax.texture.look_up.plain import LookUpTables, plate_size
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.npm import LANDMARKS, RUNTIME, is_installed, read_package

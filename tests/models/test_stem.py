@@ -12,7 +12,7 @@ from anchor_jax.core import sharding
 from anchor_jax.formats.diffusers import load_model, save_model
 from anchor_jax.models.controlnet import ControlNet, PoseStem, fit_stem
 from anchor_jax.models.networks import Networks
-from anchor_jax.texture.look_up import texture_channels
+from anchor_jax.texture.look_up.plain import texture_channels
 
 MORE = texture_channels(3)
 

@@ -15,7 +15,7 @@ from anchor_jax.body.solids import Loft
 from anchor_jax.landmarks.framing import CropRect
 from anchor_jax.studio.camera import FLIP, turn
 from anchor_jax.studio.drawing import body
-from anchor_jax.texture.look_up import crop_surface
+from anchor_jax.texture.look_up.plain import crop_surface
 
 SIZE = 224
 TEXEL = 4  # of 256 levels: the atlas has 64 x 64 texels per chart

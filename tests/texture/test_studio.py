@@ -7,9 +7,9 @@ import pytest
 from anchor_jax.demo import FILMED_MOTION, IDENTITY, NEW_MOTION
 from anchor_jax.evaluation.metrics import psnr, ssim
 from anchor_jax.studio import make_identity, make_motion, render
-from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather
+from anchor_jax.texture.look_up import plain as look_up_module
 
 
 def film(motion, times, size):

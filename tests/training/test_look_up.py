@@ -11,8 +11,8 @@ from anchor_jax.data.encoded import EncodedSource
 from anchor_jax.data.faces import head_source
 from anchor_jax.data.records import build, open_prepared
 from anchor_jax.films.poses import PosedClip
-from anchor_jax.texture import look_up
 from anchor_jax.texture.channels import branch_channels
+from anchor_jax.texture.look_up import plain as look_up
 from anchor_jax.training.precompute import LOOKED_UP, FilmTextures, look_up_records
 
 COUNT, SIZE = 20, 32

@@ -41,7 +41,7 @@ from anchor_jax.landmarks.proportions.widths import Widths
 from anchor_jax.models.networks import Networks
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather
-from anchor_jax.texture.look_up import look_up, look_up_tables
+from anchor_jax.texture.look_up.plain import look_up, look_up_tables
 from anchor_jax.web import serve
 from anchor_jax.web.body import body_description
 from anchor_jax.web.folder import NamedMotion, web_tables, write_web

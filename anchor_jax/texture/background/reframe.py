@@ -9,7 +9,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import NdArray, UInt8
 from anchor_jax.texture.background.nearby import nearby
 from anchor_jax.texture.background.plate import ShownPlate
-from anchor_jax.texture.outline import shows_person
+from anchor_jax.texture.look_up.outline import shows_person
 from anchor_jax.texture.stored import Texture
 
 _AIR = 1 / 16  # of the new height: room above the head where the own frame is taller than the new one

@@ -1,4 +1,4 @@
-// Looks up the pose channels: the JavaScript version of texture/look_up.py and texture/extrapolate.py.
+// Looks up the pose channels: the JavaScript version of texture/look_up/plain.py and texture/look_up/extrapolate.py.
 //
 // Places and weights are integers, and the few quotients are rounded to float32 like JAX's, so the channels are equal,
 // byte for byte.
@@ -193,7 +193,7 @@ export function makeLookUp(tables, size, keyFrames, channels) {
   };
 }
 
-// Finds the nearest surface pixel for every pixel, up to 1/16 of the height away: `nearest_skin` in texture/extrapolate.py.
+// Finds the nearest surface pixel for every pixel, up to 1/16 of the height away: `nearest_skin` in texture/look_up/extrapolate.py.
 function makeNearestSkin(width, height) {
   const reach = Math.max(1, Math.min(rint(height * REACH), MOST)), side = 2 * reach + 1, far = reach + 1;
   const square = side * side, none = 2 * far * far * square, count = width * height;

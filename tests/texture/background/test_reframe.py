@@ -13,7 +13,7 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.texture.background.reframe import reframed
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
-from anchor_jax.texture.look_up import look_up, look_up_tables
+from anchor_jax.texture.look_up.plain import look_up, look_up_tables
 
 SIZE = 48  # of the globe's frames; it stands on their lower edge
 

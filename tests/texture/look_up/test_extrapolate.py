@@ -9,10 +9,10 @@ import pytest
 from globes import CHARTS, globe, wall
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from anchor_jax.texture import extrapolate
-from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import gather
+from anchor_jax.texture.look_up import extrapolate
+from anchor_jax.texture.look_up import plain as look_up_module
 
 SIZE = 48
 look_up = jax.jit(look_up_module.look_up)

@@ -1,4 +1,4 @@
-"""The look-up on CPUs: the bytes of look_up.py's channels, tile by tile, only where a picture shows a person.
+"""The look-up on CPUs: the bytes of plain.py's channels, tile by tile, only where a picture shows a person.
 
 Five things make it several times faster than the plain form, which suits accelerators, and none changes a byte:
 
@@ -22,8 +22,15 @@ import numpy as np
 
 from anchor_jax.core.shapes import Array, Bool, Float, Int, PyTree, UInt8
 from anchor_jax.texture.bilinear import TEXEL_UNIT
-from anchor_jax.texture.extrapolate import reach_beside, step_table
-from anchor_jax.texture.look_up import LARGEST_STEP, STEPS, LookUpTables, area_of_steps, over_corners, view_of_texels
+from anchor_jax.texture.look_up.extrapolate import reach_beside, step_table
+from anchor_jax.texture.look_up.plain import (
+  LARGEST_STEP,
+  STEPS,
+  LookUpTables,
+  area_of_steps,
+  over_corners,
+  view_of_texels,
+)
 from anchor_jax.texture.texels import CHART_TEXELS, LEVELS, TEXELS
 
 _SIDE = 64  # of a tile, in pixels

@@ -1,6 +1,6 @@
 import numpy as np
 
-from anchor_jax.texture.outline import outline_table
+from anchor_jax.texture.look_up.outline import outline_table
 
 
 def square(size=32):

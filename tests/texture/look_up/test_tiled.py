@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from globes import globe
 
-from anchor_jax.texture import look_up as look_up_module
-from anchor_jax.texture import tiled
-from anchor_jax.texture.look_up import LookUpTables
+from anchor_jax.texture.look_up import plain as look_up_module
+from anchor_jax.texture.look_up import tiled
+from anchor_jax.texture.look_up.plain import LookUpTables
 from anchor_jax.texture.texels import CHART_TEXELS
 
 CHARTS = 5

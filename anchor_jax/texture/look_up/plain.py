@@ -24,9 +24,9 @@ from anchor_jax.core.frame_size import FrameSize
 from anchor_jax.core.shapes import Array, Bool, Float, Int, UInt8
 from anchor_jax.texture.background.plate import ShownPlate
 from anchor_jax.texture.bilinear import TEXEL_UNIT, neighbors, sample, texel_corners
-from anchor_jax.texture.extrapolate import NearestSkin, extrapolate, nearest_skin, reach_inside
-from anchor_jax.texture.inverse import inverse_table
-from anchor_jax.texture.outline import outline_table
+from anchor_jax.texture.look_up.extrapolate import NearestSkin, extrapolate, nearest_skin, reach_inside
+from anchor_jax.texture.look_up.inverse import inverse_table
+from anchor_jax.texture.look_up.outline import outline_table
 from anchor_jax.texture.stored import Texture
 from anchor_jax.texture.texels import CHART_TEXELS, LEVELS, TEXELS
 

@@ -9,11 +9,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from anchor_jax.evaluation.metrics import psnr
 from anchor_jax.models.controlnet import COORDINATE_CHANNELS
-from anchor_jax.texture import look_up as look_up_module
 from anchor_jax.texture.bilinear import texel_corners
 from anchor_jax.texture.blocks import plan_blocks
 from anchor_jax.texture.gather import FilmFrame, gather
-from anchor_jax.texture.inverse import inverse_table
+from anchor_jax.texture.look_up import plain as look_up_module
+from anchor_jax.texture.look_up.inverse import inverse_table
 from anchor_jax.texture.texels import CHART_TEXELS, TEXELS, positions
 
 KEY_FRAMES = 3
