@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from anchor_jax.config.find import load_config
-from anchor_jax.config.run import LPIPS_WEIGHT, RunConfig
+from anchor_jax.config.run import FILM_STEPS, LPIPS_WEIGHT, RunConfig
 from anchor_jax.core.cli import Parser, command, run, say
 from anchor_jax.core.errors import UserError, printable
 from anchor_jax.core.frame_size import FrameSize
@@ -73,7 +73,6 @@ class Size:
   head_steps: int | None = 0
 
 
-FILM_STEPS = 400  # of a real person at 128 pixels; 200, as for the demo's, are too few (results/real.jsonl, headset)
 LEARNED = 0.8  # of a real film; the rest is held out
 
 SMOKE = Size(seconds=4, frames=20, body_steps=4, head_steps=4)
@@ -290,7 +289,7 @@ def main() -> None:
   by_size = settings_for(pixels)
   size = SMOKE if args.smoke else Size()
   if args.film is not None:
-    steps = args.steps or (FILM_STEPS if args.config is None and by_size == CONFIGS[128] else None)
+    steps = args.steps or (None if args.config else FILM_STEPS.get(by_size))
     size = dataclasses.replace(size, body_steps=SMOKE.body_steps if args.smoke else steps)
   if by_size not in _WITH_HEAD:
     size = dataclasses.replace(size, head_steps=0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import train_by_drawing, write_untrained
 
+from anchor_jax.core.errors import UserError
 from anchor_jax.data.records import open_prepared
 from anchor_jax.formats.folders import read_models
 from anchor_jax.inference import head_choice
@@ -42,8 +43,9 @@ def paint(monkeypatch, source, body, head):
       seen.append(number)
       record = source.read(number, ("frame", "face_mask"))
       np.testing.assert_array_equal(frame.face_mask, record["face_mask"])
-      face = record["face_mask"] > 127
-      wrong = lambda error, record=record, face=face: np.where(face, record["frame"] + float(error), 0)
+      face, true = record["face_mask"] > 127, record["frame"]
+      off = lambda error, true=true: np.where(true < 128, true + np.uint8(error), true - np.uint8(error))
+      wrong = lambda error, face=face, off=off: np.where(face, off(error), 0).astype(np.uint8)
       yield wrong(head), wrong(body)
 
   monkeypatch.setattr(head_choice, "animate_parts", animate)
@@ -75,6 +77,18 @@ def test_a_damaged_choice_is_not_followed(workdir, caplog):
   (workdir / "head" / CHOICE).write_text('{"body": "good"}')
   assert load(workdir).head is not None and "the head is used" in caplog.text
   assert HeadChoice(30.0, 30.0, 4).helps is False
+
+
+def test_what_cannot_be_compared_fails_no_training(workdir, prepared, monkeypatch, caplog):
+  paint(monkeypatch, open_prepared(prepared), body=4, head=8)
+  assert choose_head(workdir) is not None
+
+  def gone(path):
+    raise UserError(f"there is no prepared folder {path}")
+
+  monkeypatch.setattr(head_choice, "open_prepared", gone)
+  assert choose_head(workdir) is None and "was not compared" in caplog.text
+  assert read_head_choice(workdir) is None
 
 
 @pytest.mark.slow

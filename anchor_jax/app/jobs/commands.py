@@ -7,7 +7,7 @@ from typing import NamedTuple
 from anchor_jax.app.access.people import PeopleFolder, PersonRecord
 from anchor_jax.app.jobs.queue import EXPORT, PREPARE, TRAIN, VIDEO, Job
 from anchor_jax.app.jobs.studio import motion_path
-from anchor_jax.config.run import LPIPS_WEIGHT
+from anchor_jax.config.run import FILM_STEPS, LPIPS_WEIGHT
 from anchor_jax.config.stored import read_settings
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
@@ -108,7 +108,10 @@ def _motion(path: Path, name: str, size: FrameSize, seconds: int) -> Command:
 
 
 def _training(person: PersonRecord, folder: Path, smoke: bool, lpips: Path | None) -> list[str]:
-  changes = {"data.path": folder / PREPARED, **(_SMOKE_TRAINING if smoke else {})}
+  changes: dict[str, Path | str | float] = {"data.path": folder / PREPARED}
+  if person.real and (steps := FILM_STEPS.get(_CONFIGS[person.side])):
+    changes["steps"] = steps
+  changes |= _SMOKE_TRAINING if smoke else {}
   started = folder / TRAINED / TRAINED_PART
   if (started / "config.json").exists():  # a run keeps the loss that it was started with
     stored = read_settings(started)

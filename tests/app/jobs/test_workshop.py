@@ -121,6 +121,9 @@ def test_people_from_films_are_learned_with_lpips_and_runs_keep_their_loss(shop)
   flags = lambda weights: [flag for flag in command(weights).arguments if "lpips" in flag]
   assert flags(None) == []
   assert flags(Path("w.safetensors")) == ["--config.lpips=0.5", "--config.lpips_weights=w.safetensors"]
+  assert "--config.steps=400" in command(None).arguments
+  large = dataclasses.replace(ana, size=256)
+  assert "--config.steps" not in str(commands_of(job, large, shop.people, Path("motions"))[0].arguments)
   trained = shop.people.folder_of(ana.name) / "trained/body"
   trained.mkdir(parents=True)
   write_settings(trained, RunConfig())
@@ -129,7 +132,8 @@ def test_people_from_films_are_learned_with_lpips_and_runs_keep_their_loss(shop)
   assert flags(None) == ["--config.lpips=0.25", "--config.lpips_weights=gone"]
   example = dataclasses.replace(ana, kind="example")
   (trained / "config.json").unlink()
-  assert "lpips" not in str(commands_of(job, example, shop.people, Path("motions"), lpips=Path("w")))
+  of_example = str(commands_of(job, example, shop.people, Path("motions"), lpips=Path("w")))
+  assert "lpips" not in of_example and "--config.steps" not in of_example
 
 
 def test_without_consent_no_person_is_added(shop, tmp_path):
