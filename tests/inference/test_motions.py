@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from landmark_files import use_networks
 
 from anchor_jax import prepare as command
 from anchor_jax.body import fit
@@ -206,12 +207,7 @@ def model_runs(monkeypatch, standing_track):
       pass
 
   monkeypatch.setattr(fit, "FRAMES", 2)  # the masks are fake, so the fit need not be good
-  for module in (clips, model):
-    monkeypatch.setattr(module, "require_landmarks", lambda *_: None)
-  monkeypatch.setattr(model, "read_models", lambda *_: {"face_detection_full_range": b""})
-  monkeypatch.setattr(model, "LiteNetwork", lambda content: None)
-  monkeypatch.setattr(model, "Holistic", Model)
-  monkeypatch.setattr(model, "Detector", lambda *_: types.SimpleNamespace(find=lambda *_: []))
+  use_networks(monkeypatch, Model)
   return runs
 
 

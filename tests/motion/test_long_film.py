@@ -8,12 +8,13 @@ import types
 import numpy as np
 import pytest
 from film_files import write_film
+from landmark_files import use_networks
 from people import make_track
 
 from anchor_jax.body.pose import PoseRenderer
 from anchor_jax.core.errors import UserError
 from anchor_jax.core.frame_size import FrameSize
-from anchor_jax.films import poses, search
+from anchor_jax.films import search
 from anchor_jax.films.poses import open_film
 from anchor_jax.landmarks import model
 from anchor_jax.landmarks.framing import CropRect
@@ -94,12 +95,7 @@ def film(path, monkeypatch):
   """The film, open, with a landmark model that finds the spot."""
   for module in (motion_film, long_film):
     monkeypatch.setattr(module, "WHOLE", 20.0)
-  for module in (poses, model):
-    monkeypatch.setattr(module, "require_landmarks", lambda *_: None)
-  monkeypatch.setattr(model, "read_models", lambda *_: {"face_detection_full_range": b""})
-  monkeypatch.setattr(model, "LiteNetwork", lambda content: None)
-  monkeypatch.setattr(model, "Holistic", SpotModel)
-  monkeypatch.setattr(model, "Detector", lambda *_: types.SimpleNamespace(find=lambda *_: []))
+  use_networks(monkeypatch, SpotModel)
   monkeypatch.setattr(SpotModel, "runs", 0)
   return open_film(path)
 
