@@ -31,7 +31,8 @@ POSE_CHANNELS = ("", "coordinates", "atlas", "full")
 # `lpips` for films of people. Of the last fifth of A_yes at 128 pixels, LPIPS goes from 0.135 to 0.071 and the
 # person's sharpness from 0.46 to 0.60, at 19.8 and 19.9 dB (results/real.jsonl).
 LPIPS_WEIGHT = 0.5
-# Steps for films of real people, by config: the studio's people need fewer (results/real.jsonl, headset).
+# Steps for films of real people, by config; the studio's people need fewer. Of the headset's 251 frames, the person's
+# SSIM goes from 0.822 after 200 steps to 0.833; of A_yes' 52 frames it stays at 0.708 (results/real.jsonl).
 FILM_STEPS = {"studio_finetune.py": 400}
 
 # Products with the largest values stay finite in float32; the smallest do not round to 0.
