@@ -5,7 +5,8 @@ Example, two processes with two devices each (everything after `--` goes to anch
     --config=configs/studio_finetune.py:body --workdir=runs/pod --config.data.path=data/ana
 
 Each line of output starts with the number of its process. If a process fails, the others are stopped, and the exit code
-is that of the failed process. Ctrl-C and SIGTERM go to every process, so that training can save a checkpoint.
+is that of the failed process. Ctrl-C and SIGTERM go to every process, so that training can save a checkpoint. With
+--restarts=3 the pod is started again after a failure, at most three times; training continues from its last checkpoint.
 """
 
 import argparse
@@ -77,12 +78,16 @@ def catch_signals() -> list[int]:
   return caught
 
 
-def watch(running: list[subprocess.Popen], caught: list[int]) -> int:
-  """Waits for all processes and returns the exit code; the first failure, or a caught signal, stops the others."""
-  code, deadline = 0, None
+def watch(running: list[subprocess.Popen], caught: list[int]) -> tuple[bool, int]:
+  """Waits for all processes; the first failure, or a caught signal, stops the others.
+
+  Returns:
+    Whether a signal was caught, and the exit code.
+  """
+  signaled, code, deadline = False, 0, None
   while None in (codes := [process.poll() for process in running]):
     while caught:
-      number = caught.pop(0)
+      signaled, number = True, caught.pop(0)
       code, deadline = code or 128 + number, deadline or time.monotonic() + GRACE_S
       stop(running, signal.SIGTERM)
     failed = next((number for number in codes if number), 0)
@@ -92,7 +97,7 @@ def watch(running: list[subprocess.Popen], caught: list[int]) -> int:
     if deadline is not None and time.monotonic() > deadline:
       stop(running, signal.SIGKILL)
     time.sleep(0.1)
-  return code or next((number if number > 0 else 128 - number for number in codes if number), 0)
+  return signaled, code or next((number if number > 0 else 128 - number for number in codes if number), 0)
 
 
 def main() -> int:
@@ -103,11 +108,24 @@ def main() -> int:
   parser.add_argument(
     "--module", default="anchor_jax.train", help="module that each process runs (default anchor_jax.train)"
   )
+  parser.add_argument("--restarts", type=int, default=0, help="times to start again after a failure (default 0)")
   parser.add_argument("arguments", nargs="*", help="after `--`: the arguments of the module")
   options = parser.parse_args()
   if options.processes < 1 or options.devices < 1:
     parser.error("--processes and --devices must be 1 or more")
+  if options.restarts < 0:
+    parser.error("--restarts must be 0 or more")
   caught = catch_signals()  # before any process starts, so that a signal never leaves one behind
+  for left in range(options.restarts, -1, -1):
+    stopped, code = run_once(options, caught)
+    if not code or stopped or not left:
+      break
+    sys.stdout.write(f"the pod failed with exit code {code}: it starts again ({left - 1} restarts left)\n")
+  return code
+
+
+def run_once(options: argparse.Namespace, caught: list[int]) -> tuple[bool, int]:
+  """Runs the pod to its end; returns whether a signal of `caught` stopped it, and its exit code."""
   running = start(options.module, options.arguments, options.processes, options.devices)
   readers = [threading.Thread(target=echo, args=pair, daemon=True) for pair in enumerate(running)]
   for reader in readers:

@@ -7,12 +7,13 @@
 #   launch/tpu_pod.sh train ana --config=configs/studio_finetune.py:body --workdir=/mnt/anchor/ana ...
 #   launch/tpu_pod.sh delete ana                        # stop paying
 #
-# Running `train` again resumes from the last checkpoint, also on a new slice of another size.
+# A training that fails starts again, at most RESTARTS times (3), from its last checkpoint; so does `train` on a new slice
+# of another size. When a host fails or hangs, the others end within a minute and say which.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  sed -n '2,11s/^# \{0,1\}//p' launch/tpu_pod.sh
+  sed -n '2,12s/^# \{0,1\}//p' launch/tpu_pod.sh
   exit 2
 }
 
@@ -62,7 +63,11 @@ case $action in
     ;;
   train)
     printf -v arguments ' %q' "$@"
-    on_every_host "cd anchor_jax && .venv/bin/python -m anchor_jax.train$arguments"
+    left=${RESTARTS:-3}
+    until on_every_host "cd anchor_jax && .venv/bin/python -m anchor_jax.train$arguments"; do
+      ((left-- > 0)) || exit 1
+      echo "training failed: it starts again ($left restarts left)"
+    done
     ;;
   delete)
     tpu delete --quiet

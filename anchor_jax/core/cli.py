@@ -196,11 +196,13 @@ def run(main: Callable[[], None]) -> None:
   _silence_full_disks()
   try:
     main()
-  except SystemExit as end:
+  except (SystemExit, Exception) as end:
     if _leaving.is_set() or any(thread.name.startswith(COMPILING) for thread in threading.enumerate()):
+      if not isinstance(end, SystemExit):
+        sys.excepthook(type(end), end, end.__traceback__)
       sys.stdout.flush()
       sys.stderr.flush()
-      os._exit(end.code if isinstance(end.code, int) else 1)
+      os._exit(end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else 1)
     raise
 
 

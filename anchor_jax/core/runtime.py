@@ -10,6 +10,7 @@ from pathlib import Path
 import filelock
 import jax
 
+from anchor_jax.core.coordinator import service_apart
 from anchor_jax.core.errors import UserError
 from anchor_jax.files.cache import cache_home
 
@@ -41,9 +42,11 @@ def initialize_distributed(
   if any(given) and not all(given):
     raise UserError("--coordinator, --processes and --process go together: give all three or none")
   if all(given):
-    jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=heartbeat)
+    with service_apart():
+      jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=heartbeat)
   elif _environment_has_several_processes():
-    jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
+    with service_apart():
+      jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
 
 
 def _environment_has_several_processes() -> bool:

@@ -14,7 +14,7 @@ from anchor_jax.config.run import RunConfig
 from anchor_jax.config.stored import write_settings
 from anchor_jax.core import sharding
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.process_errors import wait_for_processes
+from anchor_jax.core.process_errors import come_to, wait_for_processes
 from anchor_jax.data.faces import records_with_faces
 from anchor_jax.data.identity import records_identity
 from anchor_jax.data.records import open_prepared
@@ -144,6 +144,7 @@ def train_part(
     logged: dict[str, float] = {}
     for number in range(start + 1, config.steps + 1):
       position = batches.get_state()
+      come_to(f"batch {number}")
       try:
         batch = to_mesh(next(batches))
       except Exception:
@@ -153,6 +154,7 @@ def train_part(
           checkpoints.save(number - 1, state, position)
           checkpoints.wait()
         raise StoppedBySignal(number - 1, stop.signal) from None
+      come_to(f"step {number}")
       trace.before(number)
       state, metrics = step(state, frozen, batch, key)
       trace.after(number, metrics)
@@ -167,6 +169,7 @@ def train_part(
       if last and config.part == "vae":
         state = _with_unit_latents(networks, state, [to_mesh(next(batches)) for _ in range(8)])
       if last or stopping or _every(config.checkpoint_every, number):
+        come_to(f"checkpoint {number}")
         report.paused(number)
         checkpoints.save(number, state, batches.get_state())
         if validate and not stopping:  # a stopping run may have little time left

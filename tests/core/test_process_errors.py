@@ -1,11 +1,10 @@
-"""An error in one process of a run ends all processes, and each prints it."""
+"""A process of a run that fails, dies or hangs ends all processes, and each prints in one line which and why."""
 
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 import types
 
@@ -21,12 +20,12 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 from anchor_jax.core import cli, runtime
 from anchor_jax.core.errors import UserError
-from anchor_jax.core.process_errors import end_together, wait_for_processes
+from anchor_jax.core.process_errors import come_to, end_together, wait_for_processes
 
 @cli.command
 def main():
-  address, index, failing, kind = sys.argv[1:]
-  runtime.initialize_distributed(address, 2, int(index))
+  address, count, index, failing, kind = sys.argv[1:]
+  runtime.initialize_distributed(address, int(count), int(index))
   import jax
   from jax.experimental import multihost_utils
   if kind not in ("devices", "late"):
@@ -35,8 +34,14 @@ def main():
   with end_together():
     if index == failing and kind == "error":
       raise UserError("the film of this host is damaged")
-    if index == failing and kind == "killed":
-      time.sleep(300)
+    if kind == "lost":
+      for step in range(3000):
+        come_to("batch " + str(step))
+        if index == failing and step == 3:
+          print("at batch 3", flush=True)
+          time.sleep(300)
+        come_to("step " + str(step))
+        multihost_utils.sync_global_devices("step " + str(step))
     if kind == "devices":
       from anchor_jax.config.run import RunConfig
       from anchor_jax.training.step import training_mesh
@@ -51,16 +56,16 @@ cli.run(main)
 """
 
 
-def start(tmp_path, failing, kind, devices=(1, 1)):
+def start(tmp_path, failing, kind, devices=(1, 1)):  # one process for each entry of devices
   (tmp_path / "run.py").write_text(RUN.format(root=str(ROOT)))
   address = f"127.0.0.1:{free_port()}"
   return [
     subprocess.Popen(
-      [sys.executable, str(tmp_path / "run.py"), address, str(index), str(failing), kind],
+      [sys.executable, str(tmp_path / "run.py"), address, str(len(devices)), str(index), str(failing), kind],
       env={**os.environ, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": str(devices[index])},
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
-    for index in range(2)
+    for index in range(len(devices))
   ]  # fmt: skip
 
 
@@ -93,14 +98,34 @@ def test_an_error_on_one_host_ends_all_hosts_with_its_message(tmp_path, failing)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("failing", [0, 1])
-def test_a_killed_host_ends_the_others_within_a_minute(tmp_path, failing):
-  pod = start(tmp_path, failing, "killed")
+@pytest.mark.parametrize("failing", [0, 2])
+@pytest.mark.parametrize(
+  "number,reason",
+  [
+    (signal.SIGKILL, "it has given no sign of life for 15 s"),
+    (signal.SIGSTOP, "it has given no sign of life for 15 s"),
+    (None, "it hangs at batch 3, while others wait for it"),
+  ],
+  ids=("killed", "stopped", "hanging"),
+)
+def test_a_lost_process_ends_the_others_within_a_minute_in_one_line(tmp_path, failing, number, reason):
+  """Also process 0, in which JAX would run the service through which the others hear of it."""
+  pod = start(tmp_path, failing, "lost", (1, 1, 1))
   wait_for_start(pod)
+  assert pod[failing].stdout.readline() == "at batch 3\n"
   start_time = time.monotonic()
-  pod[failing].send_signal(signal.SIGKILL)
-  ended(pod, 60)
-  assert time.monotonic() - start_time < 60 and pod[1 - failing].returncode != 0
+  if number is not None:
+    pod[failing].send_signal(number)
+  others = [process for index, process in enumerate(pod) if index != failing]
+  try:
+    errors = [process.communicate(timeout=100)[1].splitlines() for process in others]
+    assert time.monotonic() - start_time < 60 and [process.returncode for process in others] == [2, 2], errors
+  finally:
+    for process in pod:
+      process.kill()
+  for lines in errors:
+    (line,) = [line for line in lines if not line.startswith("[Gloo]")]
+    assert line.startswith(f"error: process {failing} on ") and line.endswith(f" failed: {reason}")
 
 
 @pytest.mark.slow
@@ -138,8 +163,8 @@ class Store:
   def __init__(self):
     self.values = {}
 
-  def key_value_set(self, key, value):
-    if key in self.values:
+  def key_value_set(self, key, value, allow_overwrite=False):
+    if key in self.values and not allow_overwrite:
       raise RuntimeError("ALREADY_EXISTS")
     self.values[key] = value
 
@@ -150,17 +175,80 @@ class Store:
     return [item for item in self.values.items() if item[0].startswith(prefix)]
 
 
-def test_another_process_s_error_is_printed_before_the_exit(monkeypatch, capsys):
-  class Exited(BaseException):
-    pass
+class Exited(BaseException):
+  """In place of the end of the process."""
 
+
+@pytest.fixture
+def store(monkeypatch):
   def leave(code):
     raise Exited(code)
 
-  store = Store()
-  store.key_value_set("anchor_jax/failed", "3\nhost-3\nno space left")
   monkeypatch.setattr(os, "_exit", leave)
+  monkeypatch.setattr(process_errors, "_place", (0, "the start"))
+  return Store()
+
+
+def sign(store, index, number, place, name="batch 3", ended=False):
+  text = process_errors.Sign(number, ended, place, name, f"host-{index}").text()
+  store.key_value_set(f"anchor_jax/alive/{index}", text, allow_overwrite=True)
+
+
+def test_another_process_s_error_is_printed_before_the_exit(store, capsys):
+  store.key_value_set("anchor_jax/failed", "3\nhost-3\nno space left")
   with pytest.raises(Exited, match="2"):
-    process_errors._watch(store, threading.Event())
+    process_errors.Watch(store, 0, 4).run()
   assert capsys.readouterr().err == "error: process 3 on host-3 failed: no space left\n"
   assert "anchor_jax/read/0" in store.values
+
+
+def test_a_process_that_reports_its_own_error_is_not_ended_by_another_s(store, monkeypatch):
+  monkeypatch.setattr(process_errors, "_GRACE_S", 0.0)
+  store.key_value_set("anchor_jax/failed", "3\nhost-3\nno space left")
+  watch = process_errors.Watch(store, 0, 4)
+  watch.report("mine")
+  watch._exit_if_told()
+  assert store.values["anchor_jax/failed"].endswith("no space left")
+
+
+def test_a_process_counts_as_dead_after_15_seconds_without_a_sign(store):
+  watch = process_errors.Watch(store, 0, 3)
+  assert watch._find(0.0) is None and watch._find(14.0) is None  # process 2 has not started to sign
+  assert watch._find(16.0) == (2, "an unknown host", "it has given no sign of life for 15 s")
+  sign(store, 2, number=1, place=0)
+  assert watch._find(100.0) is None
+  sign(store, 2, number=2, place=0)
+  assert watch._find(110.0) is None and watch._find(124.0) is None
+  assert watch._find(126.0) == (2, "host-2", "it has given no sign of life for 15 s")
+  sign(store, 2, number=3, place=0, ended=True)
+  assert watch._find(127.0) is None and watch._find(900.0) is None
+
+
+def test_the_process_that_all_wait_for_counts_as_hanging(store):
+  watch = process_errors.Watch(store, 0, 3)
+  process_errors.come_to("batch 3")
+  process_errors.come_to("step 3")
+
+  def find(now, place):
+    sign(store, 2, number=int(now), place=place, name=f"place {place}")
+    return watch._find(now)
+
+  sign(store, 1, number=1, place=1)
+  assert find(10.0, 1) is None and find(49.0, 1) is None
+  assert find(51.0, 2) is None and find(200.0, 2) is None  # it waits in the same step as this process
+  process_errors.come_to("batch 4")
+  sign(store, 1, number=2, place=1)
+  index, host, reason = find(300.0, 2)  # process 1, which hangs, is further behind than the watched process
+  assert (index, host, reason) == (1, "host-1", "it hangs at batch 3, while others wait for it")
+
+
+def test_long_work_that_was_seen_before_is_waited_for(store):
+  watch = process_errors.Watch(store, 0, 2)
+  for place in range(1, 10):
+    process_errors.come_to(f"place {place}")
+  times = [*range(0, 31, 5), *range(31, 121, 5)]  # 30 s in place 1, then place 2
+  for number, now in enumerate(times):
+    sign(store, 1, number, place=1 + (now > 30))
+    assert watch._find(float(now)) is None, now
+  sign(store, 1, 99, place=2)
+  assert watch._find(125.0) == (1, "host-1", "it hangs at batch 3, while others wait for it")

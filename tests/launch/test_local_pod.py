@@ -30,6 +30,14 @@ if sys.argv[-1] == "--process=1":
 time.sleep(600)
 """
 
+FAILS_TWICE = """
+import pathlib, sys
+starts = pathlib.Path(__file__).with_name("starts")
+if sys.argv[-1] == "--process=1":
+  starts.write_text((starts.read_text() if starts.exists() else "") + "x")
+  sys.exit(3 if len(starts.read_text()) < 3 else 0)
+"""
+
 SAVES_WHEN_ASKED_TO_STOP = """
 import signal, sys, time
 def leave(*_):
@@ -78,11 +86,20 @@ def test_the_failure_of_one_process_stops_all_and_is_the_exit_code(tmp_path):
   assert pod.returncode == 3
 
 
+@pytest.mark.parametrize("restarts,code", [(0, 3), (1, 3), (5, 0)])
+def test_a_pod_that_fails_starts_again(tmp_path, restarts, code):
+  pod = start(tmp_path, FAILS_TWICE, f"--restarts={restarts}")
+  output = pod.communicate(timeout=300)[0]
+  assert pod.returncode == code
+  assert len((tmp_path / "starts").read_text()) == min(restarts, 2) + 1
+  assert output.count("it starts again") == min(restarts, 2)
+
+
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_signal_reaches_every_process(tmp_path, slow):
   (tmp_path / "slow.py").write_text(SLOW_TO_WATCH)
   options = {"launcher": tmp_path / "slow.py"} if slow else {}
-  pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP, **options)
+  pod = start(tmp_path, SAVES_WHEN_ASKED_TO_STOP, "--restarts=3", **options)  # a signal is no failure
   assert pod.stdout is not None
   assert sorted(pod.stdout.readline() for _ in range(2)) == ["[0] ready\n", "[1] ready\n"]
   pod.send_signal(signal.SIGTERM)

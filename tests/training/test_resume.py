@@ -6,6 +6,7 @@ import signal
 
 import jax
 import jax.numpy as jnp
+import local_pod
 import numpy as np
 import pytest
 from launched import losses, start_pod, wait_for_step, write_config
@@ -95,6 +96,32 @@ def test_in_another_number_of_processes_the_losses_follow(uninterrupted, config,
   output = pod.communicate(timeout=500)[0]
   assert pod.returncode == 0, output[-3000:]
   assert_continues_as(uninterrupted, folder)
+
+
+@pytest.mark.slow
+def test_a_pod_that_lost_a_process_goes_on_in_three_and_in_two_with_the_same_batches(tiny_run, tmp_path):
+  config = tiny_run("vae", steps=40, checkpoint_every=4, keep=40)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=12))
+  train(config, tmp_path / "undisturbed", jax.devices()[:4])
+  run, file = tmp_path / "run", write_config(tmp_path, config)
+  four = local_pod.start("anchor_jax.train", [f"--config={file}", f"--workdir={run}"], 4, 1)
+  wait_for_step(run, 6)
+  four[2].kill()
+  for index, process in enumerate(four):
+    output = process.communicate(timeout=100)[0]
+    assert index == 2 or (process.returncode == 2 and output.count("error: process 2 on") == 1), output[-3000:]
+
+  three = start_pod(file, run, 3, 1)
+  wait_for_step(run, max(losses(run)) + 6)
+  three.send_signal(signal.SIGTERM)
+  output = three.communicate(timeout=300)[0]
+  assert three.returncode == 128 + signal.SIGTERM, output[-3000:]
+  two = start_pod(file, run, 2, 1)
+  output = two.communicate(timeout=500)[0]
+  assert two.returncode == 0, output[-3000:]
+  expected, found = losses(tmp_path / "undisturbed"), losses(run)
+  assert list(found) == list(expected)
+  np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
 
 
 @pytest.mark.slow
