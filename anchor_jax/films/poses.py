@@ -5,6 +5,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from anchor_jax.landmarks.proportions.measures import BodyMeasures
 from anchor_jax.landmarks.shown import without_guesses
 from anchor_jax.landmarks.sidecar import Posed, PosedFrame, PosedVideo, PoseRender, has_sidecar, open_posed_video
 from anchor_jax.landmarks.tracks import SHOULDERS, Track, seen_landmarks
-from anchor_jax.texture.matte import film_alpha
+from anchor_jax.texture.matte import film_share
 from anchor_jax.video.bars import probe_film
 from anchor_jax.video.read import VideoInfo, probe, read_frames
 
@@ -226,8 +227,8 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
   except UserError as error:
     raise UserError(f"{film.path}: {error}") from None
   poses = lambda crop, number: pose.pose_renders(smoothed, crop, number)
-  frames_in = lambda crop, measures: map(
-    _matted, pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
+  frames_in = lambda crop, measures: _all_matted(
+    pose.posed_frames(film.path, smoothed, crop, measures, first, film.info)
   )
   assert smoothed.has_body is not None, "always set by fill_and_smooth"
   anchors = np.where(smoothed.has_body[:, None, None], smoothed.body[:, SHOULDERS, :2], np.float32(np.nan))
@@ -235,9 +236,21 @@ def poses_of(film: OpenedFilm, track: Track | None, first: int = 0, last: int | 
   return FoundPoses(anchors, seen_landmarks(smoothed), frames_in, poses, extents, smoothed)
 
 
+def _all_matted(frames: Iterable[PosedFrame]) -> Iterator[PosedFrame]:
+  """`_matted` of each frame, in order; on another core, while this one renders the next frame and encodes the last."""
+  with ThreadPoolExecutor(1) as thread:
+    ahead = None
+    for item in frames:
+      ahead, done = thread.submit(_matted, item), ahead
+      if done is not None:
+        yield done.result()
+    if ahead is not None:
+      yield ahead.result()
+
+
 def _matted(item: PosedFrame) -> PosedFrame:
   """The frame with the person's share of each pixel near the outline, instead of the landmark model's rough one."""
-  alpha, _ = film_alpha(item.frame, item.person_mask)
+  alpha = film_share(item.frame, item.person_mask)
   return item._replace(person_mask=np.rint(255 * alpha).astype(np.uint8))
 
 

@@ -9,6 +9,8 @@ better what surely shows the person.
 benchmarks/matting.py measures the error near the outline of studio people with strands of hair.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -56,7 +58,8 @@ def person_alpha(
     known: mask of the plate's known pixels.
   """
   near, deep = _zones(body, body, _HAIR, _BODY_ERROR)
-  return _matte(picture, body.astype(np.float32), near, deep, plate, known)
+  matte = _matte(picture, body.astype(np.float32), near, deep, plate, known)
+  return matte.alpha, _colors(picture, matte)
 
 
 def film_alpha(
@@ -73,10 +76,30 @@ def film_alpha(
     plate: the room without the person; None where nothing is known of it.
     known: mask of the plate's known pixels.
   """
-  rough = share.astype(np.float32) / 255
-  near, deep = _zones(rough > _ROOM, rough > _PERSON, *_SHARE_ERROR)
   if plate is None or known is None:
     plate, known = np.zeros_like(picture), np.zeros(share.shape, bool)
+  matte = _film_matte(picture, share, plate, known)
+  return matte.alpha, _colors(picture, matte)
+
+
+def film_share(picture: UInt8[NdArray, "H W 3"], share: UInt8[NdArray, "H W"]) -> Float[NdArray, "H W"]:
+  """Returns the alpha of `film_alpha` alone, where nothing is known of the room; takes less time.
+
+  Args:
+    picture: the frame.
+    share: rough share of the person in each pixel, 0 to 255.
+  """
+  return _film_matte(picture, share, np.zeros_like(picture), np.zeros(share.shape, bool)).alpha
+
+
+def _film_matte(
+  picture: UInt8[NdArray, "H W 3"],
+  share: UInt8[NdArray, "H W"],
+  plate: UInt8[NdArray, "H W 3"],
+  known: Bool[NdArray, "H W"],
+) -> "_Matte":
+  rough = share.astype(np.float32) / 255
+  near, deep = _zones(rough > _ROOM, rough > _PERSON, *_SHARE_ERROR)
   return _matte(picture, rough, near, deep, plate, known)
 
 
@@ -94,6 +117,20 @@ def _zones(
   return near, cv2.erode(inner.astype(np.uint8), _disc(height * inside), borderValue=1).astype(bool)
 
 
+class _Matte(NamedTuple):
+  """The person's alpha, the color of the wall behind each pixel, and the mask of where the person can be."""
+
+  alpha: Float[NdArray, "H W"]
+  wall: Float[NdArray, "H W 3"]
+  near: Bool[NdArray, "H W"]
+
+
+def _colors(picture: UInt8[NdArray, "H W 3"], matte: _Matte) -> Float[NdArray, "H W 3"]:
+  """The colors of a picture without the room that shines through."""
+  seen = picture.astype(np.float32)
+  return np.where(matte.near[..., None], _unmixed(seen, matte.alpha, matte.wall), seen).astype(np.float32)
+
+
 def _matte(
   picture: UInt8[NdArray, "H W 3"],
   rough: Float[NdArray, "H W"],
@@ -101,7 +138,7 @@ def _matte(
   deep: Bool[NdArray, "H W"],
   plate: UInt8[NdArray, "H W 3"],
   known: Bool[NdArray, "H W"],
-) -> tuple[Float[NdArray, "H W"], Float[NdArray, "H W 3"]]:
+) -> _Matte:
   # Pixels of the plate next to unknown ones may be mixed with the person.
   known = cv2.erode(known.astype(np.uint8), _disc(2), borderValue=1).astype(bool)
   seen, behind = picture.astype(np.float32), plate.astype(np.float32)
@@ -123,7 +160,8 @@ def _matte(
     spread = np.sqrt(np.maximum(around[..., 3] - _mean_color(around[..., :3] ** 2), 0))
     wall = np.where(known[..., None], behind, around[..., :3])
     error = np.where(known, plate_error, _GUESS_ERROR + _DEVIATIONS[1] * spread)
-    wall = wall * np.where(known, _shade(seen, wall, error), 1)[..., None]
+    if known.any():  # only a known wall is compared with what a shadow leaves of it
+      wall = wall * np.where(known, _shade(seen, wall, error), 1)[..., None]
     far = _distance(seen, wall)
     full = np.minimum(_distance(own, wall), _reached(far, rough))
     measured = np.clip((far - error) / np.maximum(_FULL * full - error, _LEAST), 0, 1)
@@ -133,7 +171,7 @@ def _matte(
     alpha = _inside(_guided_filter(gray, _connected(alpha, deep), radius), near, deep)
     person, room = deep | (alpha > _SURELY_PERSON), alpha < _SURELY_ROOM
   alpha = _inside(np.clip((alpha - _MIN_ALPHA) / (1 - _MIN_ALPHA), 0, 1), near, deep)
-  return alpha, np.where(near[..., None], _unmixed(seen, alpha, wall), seen).astype(np.float32)
+  return _Matte(alpha, wall, near)
 
 
 def own_colors(picture: UInt8[NdArray, "H W 3"], alpha: Float[NdArray, "H W"]) -> Float[NdArray, "H W 3"]:

@@ -12,7 +12,7 @@ from anchor_jax.inference.backdrop import Backdrop
 from anchor_jax.inference.backgrounds import open_background
 from anchor_jax.motion.frames import Motion, MotionFrame
 from anchor_jax.studio import make_identity, make_motion, render
-from anchor_jax.texture.matte import film_alpha, person_alpha
+from anchor_jax.texture.matte import film_alpha, film_share, person_alpha
 from anchor_jax.texture.stored import Texture
 from anchor_jax.video.transparent import TransparentWriter
 from anchor_jax.video.write import VideoWriter
@@ -96,6 +96,12 @@ def test_a_film_s_outline_is_soft_with_strands_and_without_halo_or_specks(filmed
   clear = strands > 0.3
   assert alpha[clear].mean() > kept * true[clear].mean() > 2 * rough[clear].mean() / 255
   assert cv2.connectedComponents((alpha > 0.05).astype(np.uint8))[0] == 2  # the room and one person
+
+
+def test_the_alpha_alone_is_that_of_a_film_whose_room_is_unknown(filmed):
+  picture, _, _, _, _, rough = filmed
+  np.testing.assert_array_equal(film_share(picture, rough), film_alpha(picture, rough)[0])
+  assert np.abs(film_share(picture, rough) - rough / 255).max() > 0.2  # not just the rough share
 
 
 def room_of(plate):

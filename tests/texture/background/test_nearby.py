@@ -21,3 +21,10 @@ def test_between_two_colors_the_nearer_one_counts_more():
 
 def test_a_picture_without_known_pixels_is_black():
   assert not nearby(np.full((5, 7, 3), 9, np.uint8), np.zeros((5, 7), bool)).any()
+
+
+def test_channels_do_not_depend_on_each_other():
+  rng = np.random.default_rng(0)
+  picture, known = rng.uniform(0, 255, (21, 34, 5)).astype(np.float32), rng.uniform(size=(21, 34)) > 0.8
+  apart = [nearby(picture[..., [channel]], known) for channel in range(5)]
+  np.testing.assert_allclose(nearby(picture, known), np.concatenate(apart, axis=-1), rtol=1e-5)
