@@ -64,6 +64,7 @@ case $action in
   train)
     printf -v arguments ' %q' "$@"
     left=${RESTARTS:-3}
+    trap 'exit 130' INT # Ctrl-C is no failure
     until on_every_host "cd anchor_jax && .venv/bin/python -m anchor_jax.train$arguments"; do
       ((left-- > 0)) || exit 1
       echo "training failed: it starts again ($left restarts left)"
